@@ -1,0 +1,119 @@
+"""Bring a model of your own: adapt it to forclip's backbone protocol, finetune FOR on it and compare all methods.
+
+    python examples/plug_in_backbone.py --model FOLDER --train FILE --train-images DIR \
+        --gallery FILE --gallery-images DIR --novel FILE [--classes FILE] [--seeds 3] [--min-relevant 3] --out DIR
+
+FOLDER holds a module `photoclip.py` with a CLIP-shaped model: a trunk, an attention pool and a table of text vectors.
+The adapter below is all that forclip needs to know of it.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor, nn
+
+from forclip.comparison import compare, new_task
+from forclip.config import EvalConfig, HeadConfig, TrainConfig
+from forclip.data.coco import load_coco
+from forclip.embedding import encode_images
+from forclip.evaluation.metrics_file import summarise_runs, write_metrics
+from forclip.evaluation.protocol import split_classes
+from forclip.evaluation.terminal import print_metrics
+from forclip.models.backbone import weights_fingerprint
+from forclip.models.pools import MeanTokenPool, Pool
+
+
+class PhotoClipBackbone:
+    """PhotoClip behind forclip's backbone protocol."""
+
+    name = "photoclip"
+    device = torch.device("cpu")
+
+    def __init__(self, folder: Path) -> None:
+        self.module = _import_from(folder / "photoclip.py")
+        self.model = self.module.load_photoclip(folder)
+
+    @property
+    def fingerprint(self) -> str:
+        return weights_fingerprint(self.model.state_dict(), "squash to 448, [-1, 1)")
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        pixels: Tensor = self.module.preprocess(image)
+        return pixels
+
+    def encode_tokens(self, pixels: Tensor) -> Tensor:
+        feature_map: Tensor = self.model.trunk(pixels)
+        return feature_map.flatten(2).transpose(1, 2)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        vectors: Tensor = self.model.encode_text(texts)
+        return vectors
+
+    def known_texts(self) -> list[str]:
+        """The names that the text table has a vector for: this model's whole vocabulary."""
+        return list(self.model.text)
+
+    def new_pool(self) -> Pool:
+        pool = self.model.attnpool
+        side = int((len(pool.positional_embedding) - 1) ** 0.5)
+        q, k, v, c = (_copy_linear(getattr(pool, f"{letter}_proj")) for letter in "qkvc")
+        return MeanTokenPool(q, k, v, c, pool.positional_embedding.data, pool.num_heads, (side, side), c.out_features)
+
+
+def _copy_linear(linear: nn.Linear) -> nn.Linear:
+    copy = nn.Linear(linear.in_features, linear.out_features)
+    copy.load_state_dict(linear.state_dict())
+    return copy
+
+
+def _import_from(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None or not file.exists():
+        sys.exit(f"{file}: no such module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main() -> None:
+    given = _arguments()
+    backbone = PhotoClipBackbone(given.model)
+    known = backbone.known_texts()
+    wanted = set(_names(given.classes)) if given.classes else set(known)
+    sets = [load_coco(given.train, given.train_images), load_coco(given.gallery, given.gallery_images)]
+    # A class is used if both files have it and the model has a text vector for it.
+    names = [n for n in sets[0].class_names if n in sets[1].class_names and n in known and n in wanted]
+    split = split_classes(names, [n for n in _names(given.novel) if n in names])
+    encoded = [encode_images(backbone, s.image_ids, s.paths) for s in sets]
+    train, gallery = zip(sets, encoded, strict=True)
+    task = new_task(given.train.stem, backbone, train, gallery, split, ["{}"], known, allow_unlabelled_base=True)
+    config = EvalConfig(min_relevant=given.min_relevant)
+    runs = compare(task, HeadConfig(), TrainConfig(), config, range(given.seeds))
+    metrics = summarise_runs(task.name, runs)
+    write_metrics(given.out / "metrics.json", metrics)
+    print_metrics(Console(), metrics)
+
+
+def _names(file: Path) -> list[str]:
+    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "train", "train-images", "gallery", "gallery-images", "novel", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--classes", type=Path, help="names, one a line: no other class is used")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--min-relevant", type=int, default=1, help="leave out classes with fewer gallery images")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What a run is made of: frozen dataclasses that read themselves from YAML and refuse what they do not know."""
+
+from dataclasses import asdict, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@validated(frozen=True, config=_STRICT)
+class ModelConfig:
+    """A pretrained model, by an open_clip name (with a pretrained tag or file), `local-dir:PATH` or `forclip-mini`.
+
+    image_size: pixels a side, or None for the model's own.
+    """
+
+    name: str = "forclip-mini"
+    pretrained: str | None = None
+    image_size: int | None = None
+    resize_mode: Literal["squash", "letterbox"] = "squash"
+
+
+@validated(frozen=True, config=_STRICT)
+class HeadConfig:
+    """The summary head. seeding: soft windows over positions, or the pooled query plus noise of noise_scale."""
+
+    num_query_tokens: int = 25
+    seeding: Literal["windows", "noise"] = "windows"
+    noise_scale: float = 1.0
+
+
+@validated(frozen=True, config=_STRICT)
+class TrainConfig:
+    """How the head is finetuned. Weights are of the objectives in forclip.objectives; 0 leaves one out.
+
+    trainable: queries alone; queries and where they look (query_key); or values and output as well (all).
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    trainable: Literal["queries", "query_key", "all"] = "all"
+    base_loss: Literal["binary", "asymmetric"] = "binary"
+    base_weight: float = 1.0
+    pseudo_weight: float = 1.0
+    pseudo_temperature: float = 0.05
+    set_weight: float = 1.0
+    teacher_clusters: int = 25
+    checkpoint_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "teacher_clusters", "checkpoint_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+
+
+@validated(frozen=True, config=_STRICT)
+class EvalConfig:
+    """What is measured. Classes with fewer than min_relevant gallery images are left out."""
+
+    clusters: tuple[int, ...] = (5, 10, 25)
+    min_relevant: int = 1
+
+
+@validated(frozen=True, config=_STRICT)
+class SourceConfig:
+    """A COCO-format annotation file and the folder that its file names are relative to."""
+
+    annotations: Path
+    images: Path
+
+
+@validated(frozen=True, config=_STRICT)
+class DataConfig:
+    """Where images and labels come from.
+
+    gallery: another source, or None: then every second image of train, in id order, is the gallery. novel: class
+    names, never used in training. classes: the only classes used, or None for all. templates: prompt templates.
+    """
+
+    train: SourceConfig
+    novel: tuple[str, ...]
+    gallery: SourceConfig | None = None
+    classes: tuple[str, ...] | None = None
+    templates: tuple[str, ...] = ("a photo of a {}",)
+    name: str = ""
+
+
+@validated(frozen=True, config=_STRICT)
+class RunConfig:
+    """All of a run."""
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    device: str = "cpu"
+
+
+def load_config(file: Path) -> RunConfig:
+    """Reads a YAML file; paths in it are relative to the file. Raises ValueError naming the file, the key and the value."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such config file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+    try:
+        config = TypeAdapter(RunConfig).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(f"{file}: {place}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
+    return _anchored(config, file.parent)
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A dataclass of this module as plain JSON values."""
+    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(config), mode="json")
+    return plain
+
+
+def _anchored(config: RunConfig, folder: Path) -> RunConfig:
+    def anchor(source: SourceConfig) -> SourceConfig:
+        return SourceConfig(folder / source.annotations, folder / source.images)
+
+    gallery = config.data.gallery and anchor(config.data.gallery)
+    return replace(config, data=replace(config.data, train=anchor(config.data.train), gallery=gallery))

@@ -1,0 +1,50 @@
+"""Reading a picture that may be anything, without ever losing the job to it."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 200_000_000  # a larger picture is refused from its header, before decoding
+
+
+class UnreadableImage(ValueError):
+    """The file is no picture that can be read; the message names it and says why."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """An RGB image in the frame of the stored pixels, which is the frame that COCO boxes are in: EXIF is not applied.
+
+    16-bit pictures are scaled to 8 bits, transparency is laid on white. Raises UnreadableImage.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is checked below; Pillow's warning would only repeat it at another size.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UnreadableImage(f"{path}: {image.width} x {image.height} is over {MAX_PIXELS} pixels")
+                image.load()
+                return to_rgb(image)
+    except FileNotFoundError:
+        raise UnreadableImage(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"{path}: not a picture that Pillow knows") from None
+    # Pillow's decoders raise many types for damaged data, SyntaxError and struct.error among them.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        if isinstance(error, UnreadableImage):
+            raise
+        raise UnreadableImage(f"{path}: {error}") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16-bit scaled by 1/256, transparency on white, palettes and CMYK through Pillow."""
+    if image.mode.startswith("I"):
+        shallow = (np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(shallow).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        opaque = image.convert("RGBA")
+        ground = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, opaque).convert("RGB")
+    return image.convert("RGB")

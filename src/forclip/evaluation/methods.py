@@ -1,0 +1,92 @@
+"""The methods in a reader's words, and how FOR compares with the training-free ones."""
+
+import re
+from dataclasses import dataclass
+
+from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.result import GROUPS, Group
+
+FOR = "for"
+_NAMES = {
+    "global": "CLIP (global)",
+    "dense": "Dense-CLIP",
+    "sum_untrained": "SUM-CLIP, untrained",
+    FOR: "FOR (finetuned)",
+}
+_NOTES = {
+    "global": "CLIP's own embedding of the whole image: one vector.",
+    "dense": "One vector per position, from the value path of CLIP's last attention, without mixing positions.",
+    "cluster": "Dense-CLIP's vectors grouped into k regions by Ward clustering; one mean vector per region.",
+    "sum_untrained": "Query tokens attend to the positions through CLIP's own head, as they start, before finetuning.",
+    FOR: "SUM-CLIP finetuned with labels of the base classes and Cluster-CLIP's pseudo-labels, never a novel label.",
+}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """FOR against the best training-free method of one group. value, best: percent; difference: value - best."""
+
+    group: Group
+    value: float
+    best: float
+    best_method: str
+
+    @property
+    def difference(self) -> float:
+        return self.value - self.best
+
+
+def display_name(method: str) -> str:
+    """`cluster_10` -> `Cluster-CLIP, k = 10`; a method we do not know keeps its name."""
+    clusters = re.fullmatch(r"cluster_(\d+)", method)
+    return f"Cluster-CLIP, k = {clusters[1]}" if clusters else _NAMES.get(method, method)
+
+
+def note(method: str) -> str:
+    """What the method is, in one line; empty for one we do not know."""
+    return _NOTES.get("cluster" if method.startswith("cluster_") else method, "")
+
+
+def is_training_free(method: str) -> bool:
+    return method in ("global", "dense", "cluster", "sum_untrained") or method.startswith("cluster_")
+
+
+def gains(metrics: Metrics) -> dict[Group, Gain]:
+    """For each group in which both FOR and a training-free method have a value."""
+    found: dict[Group, Gain] = {}
+    methods = metrics["methods"]
+    for group in GROUPS:
+        best = best_training_free(metrics, group)
+        value = methods.get(FOR, {}).get(group)
+        if best is not None and value is not None:
+            found[group] = Gain(group, value, methods[best][group], best)
+    return found
+
+
+def best_training_free(metrics: Metrics, group: Group) -> str | None:
+    values = {m: v[group] for m, v in metrics["methods"].items() if is_training_free(m) and v[group] is not None}
+    return max(values, key=lambda m: values[m]) if values else None
+
+
+def best_values(metrics: Metrics) -> dict[str, str]:
+    """The best value of each column as it is printed, so that equals are all marked: highest mAP, fewest ms."""
+    best: dict[str, str] = {}
+    rows = list(metrics["methods"].values())
+    for column in (*GROUPS, "ms_per_image"):
+        values = [row[column] for row in rows if row.get(column) is not None]
+        if len(rows) > 1 and values:
+            best[column] = number(min(values) if column == "ms_per_image" else max(values))
+    return best
+
+
+def number(value: float | None) -> str:
+    """One decimal, more for what would print as nothing, a dash where there is no value."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.2g}"
+
+
+def metric_label(metrics: Metrics) -> str:
+    """`map_at_50/min(50,R)` -> `mAP@50`."""
+    found = re.match(r"map_at_(\d+)", str(metrics["metric"]))
+    return f"mAP@{found[1]}" if found else str(metrics["metric"])

@@ -1,0 +1,106 @@
+"""How good a ranking is. NumPy only; fractions in [0, 1], not percentages.
+
+Rows are images in the order of their ids: that is the order in which ties are broken.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forclip.types import Bools, Floats, Ints
+
+Denominator = Literal["min(k,R)", "R", "hits"]
+DENOMINATORS: tuple[Denominator, ...] = ("min(k,R)", "R", "hits")
+_BLOCK_PRODUCTS = 1 << 24  # similarities held at once by max_sim: 64 MiB
+
+
+def max_sim(vectors: NDArray[np.floating], offsets: Ints, texts: NDArray[np.floating]) -> Floats:
+    """Each image's score for each text: the largest dot product over the image's vectors.
+
+    vectors: [total, D]; offsets: [I + 1], image i owns vectors[offsets[i]:offsets[i + 1]]; texts: [C, D].
+    Returns [I, C] float32. Raises ValueError for an image with no vector.
+    """
+    empty = np.flatnonzero(np.diff(offsets) <= 0)
+    if len(empty):
+        raise ValueError(f"the image of row {empty[0]} has no vector")
+    num_images = len(offsets) - 1
+    columns = np.ascontiguousarray(texts.T, np.float32)
+    scores = np.empty((num_images, len(texts)), np.float32)
+    start = 0
+    while start < num_images:
+        stop = _block_end(offsets, start, _BLOCK_PRODUCTS // max(1, len(texts)))
+        first, last = offsets[start], offsets[stop]
+        products = vectors[first:last].astype(np.float32, copy=False) @ columns
+        scores[start:stop] = np.maximum.reduceat(products, offsets[start:stop] - first, axis=0)
+        start = stop
+    return scores
+
+
+def ranking(scores: NDArray[np.floating]) -> Ints:
+    """scores: [I]. Returns the rows [I], best first, equal scores in row order. Raises ValueError for a NaN."""
+    wrong = np.flatnonzero(np.isnan(scores))
+    if len(wrong):
+        raise ValueError(f"the score of row {wrong[0]} is NaN")
+    return np.argsort(-scores, kind="stable").astype(np.int64, copy=False)
+
+
+def average_precision_at(
+    scores: NDArray[np.floating], relevant: Bools, k: int, denominator: Denominator = "min(k,R)"
+) -> float:
+    """AP@k = sum over r <= k of P(r) rel(r), divided by min(k, R), by R, or by the hits found within k.
+
+    scores, relevant: [I]; R: how many are relevant. Raises ValueError where R is 0, k below 1 or a score NaN.
+    """
+    return ranked_average_precision(relevant[ranking(scores)], k, denominator)
+
+
+def ranked_average_precision(ranked: Bools, k: int, denominator: Denominator = "min(k,R)") -> float:
+    """The same, of ranked [I]: whether the image at each rank is relevant, the whole list, best first."""
+    total = _num_relevant(ranked, k)
+    top = ranked[:k]
+    precision = np.cumsum(top) / np.arange(1, len(top) + 1)
+    gained = float((precision * top).sum())
+    match denominator:
+        case "min(k,R)":
+            return gained / min(k, total)
+        case "R":
+            return gained / total
+        case "hits":
+            return gained / max(1, int(top.sum()))
+
+
+def precision_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
+    """Share of the first k places that hold a relevant image; places beyond the last image count as misses."""
+    return ranked_precision(relevant[ranking(scores)], k)
+
+
+def ranked_precision(ranked: Bools, k: int) -> float:
+    """The same, of ranked [I], best first."""
+    _num_relevant(ranked, k)
+    return int(ranked[:k].sum()) / k
+
+
+def recall_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
+    """Share of the relevant images found within the first k places."""
+    return ranked_recall(relevant[ranking(scores)], k)
+
+
+def ranked_recall(ranked: Bools, k: int) -> float:
+    """The same, of ranked [I], best first."""
+    return int(ranked[:k].sum()) / _num_relevant(ranked, k)
+
+
+def _num_relevant(ranked: Bools, k: int) -> int:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    total = int(ranked.sum())
+    if total == 0:
+        raise ValueError("no image is relevant, so that neither precision nor recall says anything")
+    return total
+
+
+def _block_end(offsets: Ints, start: int, max_vectors: int) -> int:
+    """The image after the last one that still fits in a block of max_vectors; at least one image."""
+    end = int(np.searchsorted(offsets, offsets[start] + max_vectors, side="right")) - 1
+    return max(start + 1, end)

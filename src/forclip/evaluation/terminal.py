@@ -1,0 +1,58 @@
+"""The table of metrics for a terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forclip.evaluation.methods import best_values, display_name, gains, metric_label, number
+from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.result import GROUPS
+
+
+def print_metrics(console: Console, metrics: Metrics) -> None:
+    """metrics: as in metrics.json. One row per method, the best of each column bold, and what FOR gains."""
+    label, seeds = metric_label(metrics), len(metrics["seeds"])
+    over = f", mean of {seeds} seeds" if seeds > 1 else ""
+    table = Table(
+        title=Text(f"{metrics['dataset']}: {label} in percent{over}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("method", no_wrap=True)
+    for column in (*GROUPS, "vectors\n/image", "ms\n/image"):
+        table.add_column(column, justify="right", no_wrap=True)
+    best = best_values(metrics)
+    for method, values in metrics["methods"].items():
+        table.add_row(Text(display_name(method)), *_cells(values, best))
+    console.print(table)
+    for line in _gain_line(metrics):
+        console.print(line, soft_wrap=True)
+
+
+def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:
+    cells = []
+    for group in GROUPS:
+        cell = Text(number(values[group]), style=_style(values[group], best.get(group)))
+        if values.get(f"{group}_std"):
+            cell.append(f" ± {number(values[f'{group}_std'])}", style="dim not bold")
+        cells.append(cell)
+    cells.append(Text(f"{values['vectors_per_image']:g}"))
+    time = values["ms_per_image"]
+    return [*cells, Text(number(time), style=_style(time, best.get("ms_per_image")))]
+
+
+def _style(value: float | None, best: str | None) -> str:
+    return "bold" if value is not None and number(value) == best else ""
+
+
+def _gain_line(metrics: Metrics) -> list[Text]:
+    """At most one line; none without FOR or without a training-free method."""
+    found = gains(metrics).values()
+    parts = [f"{gain.group} {gain.difference:+.1f}" for gain in found]
+    rivals = dict.fromkeys(display_name(gain.best_method) for gain in found)
+    line = f"FOR over the best training-free method ({'; '.join(rivals)}): {', '.join(parts)}"
+    return [Text(line)] if parts else []

@@ -1,0 +1,174 @@
+"""Finetuning the summary head on cached tokens: one epoch, the whole run, and the state that survives a kill."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from forclip.config import TrainConfig
+from forclip.models.summary_head import SummaryHead
+from forclip.objectives import Batch, Objective
+
+_MAX_GRADIENT_NORM = 1.0
+OnStep = Callable[[int, dict[str, float]], None]  # told the steps done and each objective's value
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All that training sees of a dataset. Novel classes have no column in it.
+
+    tokens: [I, T, W] float16 of the frozen backbone; targets, verified: [I, C] bool, base labels and which of them
+    are known; teacher: [I, K, D] unit.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    verified: Tensor
+    teacher: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass
+class TrainingState:
+    """What a kill must not lose. history: one dict of objective values for each step done."""
+
+    head: SummaryHead
+    objectives: Sequence[Objective]
+    optimizer: torch.optim.AdamW
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return len(self.history)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name; loading copies into these."""
+        named = {f"head.{k}": v for k, v in self.head.state_dict().items()}
+        for objective in cast(Sequence[nn.Module], self.objectives):
+            named |= {f"{objective.name}.{k}": v for k, v in objective.state_dict().items()}
+        for number, parameter in enumerate(_parameters(self.optimizer)):
+            moments = self.optimizer.state[parameter]
+            # AdamW makes its moments at the first step; a new state is given them here, to be loaded into.
+            for key in ("exp_avg", "exp_avg_sq"):
+                named[f"adamw.{number}.{key}"] = moments.setdefault(key, torch.zeros_like(parameter))
+            named[f"adamw.{number}.step"] = moments.setdefault("step", torch.tensor(0.0))
+        return named
+
+    def save(self, file: Path) -> None:
+        """Whole or not at all: written beside the file, then moved over it."""
+        metadata = {"history": json.dumps(self.history)}
+        partial = file.with_suffix(".partial")
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.tensors().items()}, partial, metadata)
+        os.replace(partial, file)
+
+    def load(self, file: Path) -> None:
+        """Raises ValueError where the file is of another run's shapes."""
+        with safe_open(file, framework="pt") as stored:
+            expected = self.tensors()
+            if set(stored.keys()) != set(expected):
+                raise ValueError(f"{file}: a checkpoint of another configuration; start anew in another folder")
+            for name, tensor in expected.items():
+                saved = stored.get_tensor(name)
+                if saved.shape != tensor.shape:
+                    raise ValueError(f"{file}: {name} has shape {tuple(saved.shape)}, not {tuple(tensor.shape)}")
+                with torch.no_grad():
+                    tensor.copy_(saved)
+            self.history = json.loads(stored.metadata()["history"])
+
+
+def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainConfig) -> TrainingState:
+    """Freezes what config.trainable leaves out, and gives the rest to AdamW (arXiv 1711.05101)."""
+    head.requires_grad_(config.trainable == "all")
+    trained = [head.offsets, head.bias]
+    if config.trainable == "query_key":
+        trained += head.pool.query_key_parameters()
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    decayed = [p for p in head.parameters() if p.requires_grad and p.ndim >= 2 and p is not head.bias]
+    kept = [p for p in head.parameters() if p.requires_grad and (p.ndim < 2 or p is head.bias)]
+    kept += [p for o in cast(Sequence[nn.Module], objectives) for p in o.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    return TrainingState(head, objectives, torch.optim.AdamW(groups, lr=config.learning_rate))
+
+
+def train(
+    state: TrainingState, data: TrainingSet, config: TrainConfig, checkpoint: Path | None, on_step: OnStep
+) -> None:
+    """Trains until config.epochs are done, from wherever the state is. Saves to checkpoint every so many steps.
+
+    Stopped anywhere and started again from the checkpoint, it does what it would have done, to the last bit on a CPU.
+    """
+    steps_an_epoch = math.ceil(len(data) / config.batch_size)
+    total = config.epochs * steps_an_epoch
+    state.head.train()
+    while state.step < total:
+        epoch, done = divmod(state.step, steps_an_epoch)
+        train_one_epoch(state, data, config, _batches(len(data), config, epoch, done), total, checkpoint, on_step)
+    state.head.eval()
+    if checkpoint is not None:
+        state.save(checkpoint)
+
+
+def train_one_epoch(
+    state: TrainingState,
+    data: TrainingSet,
+    config: TrainConfig,
+    batches: Iterator[Tensor],
+    total_steps: int,
+    checkpoint: Path | None,
+    on_step: OnStep,
+) -> None:
+    """One step for each batch of rows. total_steps: of the whole run, for the learning rate's cosine."""
+    device = state.head.offsets.device
+    parameters = _parameters(state.optimizer)
+    for rows in batches:
+        batch = Batch(*(x[rows].to(device) for x in (data.targets, data.verified, data.teacher)))
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, total_steps, config)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            vectors = state.head(data.tokens[rows].to(device, torch.float32)).float()
+            terms = {o.name: o(vectors, batch) for o in state.objectives}
+            loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
+        if not torch.isfinite(loss):
+            raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
+        state.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
+        state.optimizer.step()
+        state.history.append({name: term.item() for name, term in terms.items()})
+        if checkpoint is not None and state.step % config.checkpoint_every == 0:
+            state.save(checkpoint)
+        on_step(state.step, state.history[-1])
+
+
+def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Linear warm-up over config.warmup_share of the steps, then a cosine to zero (arXiv 1608.03983)."""
+    warmup = max(1, round(config.warmup_share * total_steps))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _batches(count: int, config: TrainConfig, epoch: int, skip: int) -> Iterator[Tensor]:
+    """Rows of each batch of an epoch after the first `skip`. The order depends on seed and epoch alone."""
+    order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(count))
+    return iter(order.split(config.batch_size)[skip:])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -1,0 +1,184 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from forclip.evaluation.charts import MAX_POINTS, Bar, bars, line_chart, nice_ticks
+from forclip.evaluation.methods import display_name
+from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, summary, write_report
+
+HOSTILE = "<script>alert('x')</script>\"&"
+
+
+def values(base: float | None, novel: float | None, spread: float = 0.0) -> dict[str, float | None]:
+    return {
+        "base": base, "novel": novel, "all": base, "base_std": spread, "novel_std": spread, "all_std": spread,
+        "vectors_per_image": 10.0, "ms_per_image": 4.25,
+    }  # fmt: skip
+
+
+def sample_metrics() -> Metrics:
+    methods = {"global": values(20.0, 19.0), "cluster_10": values(25.0, 27.9), "for": values(50.0, 48.1, 0.6)}
+    return {"dataset": "toy", "metric": "map_at_50/min(50,R)", "seeds": [0, 1], "methods": methods}
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> ReportPage:
+    good, other, bad = (tmp_path / name for name in ("good.png", "other.png", "bad.png"))
+    Image.new("RGB", (400, 100), "red").save(good)
+    Image.new("L", (30, 60)).save(other)
+    bad.write_bytes(b"no picture")
+    box = (0.25, 0.0, 0.5, 1.0)
+    hits = (
+        GridHit(good, "good", 0.5, True, box),
+        GridHit(other, "other", 0.4, False),
+        GridHit(bad, "bad", 0.3, False, box),
+        GridHit(tmp_path / "gone.png", "gone", 0.2, True),
+    )
+    grid = QueryGrid("cup", True, 3, (GridRow("global", 12.5, hits), GridRow("for", None, hits[:1])))
+    curve = Curve("loss", (0.0, 1.0, 2.0), (3.0, 2.0, 1.5), "step")
+    return ReportPage("A run", "toy", sample_metrics(), (curve,), (grid, grid), {"seed": "0"})
+
+
+def written(page: ReportPage, folder: Path) -> str:
+    write_report(folder / "report.html", page)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the elements left open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(page: ReportPage, tmp_path: Path) -> None:
+    html = written(page, tmp_path)
+    parsed = Tags(html)
+    assert not parsed.open
+    links = [value or "" for _, attrs in parsed.tags for key, value in attrs.items() if key in ("href", "src")]
+    assert links
+    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in links)
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_everything_is_escaped(page: ReportPage, tmp_path: Path) -> None:
+    metrics = sample_metrics()
+    metrics["methods"][HOSTILE] = values(1.0, 1.0)
+    metrics["left_out"] = {"classes": [{"name": HOSTILE, "reason": HOSTILE}], "groups": []}
+    metrics["methods"][HOSTILE]["other_denominators"] = {HOSTILE: values(1.0, 1.0)}
+    row = page.queries[0].rows[0]
+    hits = tuple(replace(hit, image_id=HOSTILE) for hit in row.hits)
+    missing = GridHit(tmp_path / "<script>x.png", HOSTILE, 0.1, True)
+    grid = QueryGrid(HOSTILE, False, 1, (GridRow(HOSTILE, 1.0, (*hits, missing)),))
+    curve = Curve(HOSTILE, (0.0, 1.0), (0.0, 1.0), HOSTILE)
+    html = written(ReportPage(HOSTILE, HOSTILE, metrics, (curve,), (grid,), {HOSTILE: HOSTILE}), tmp_path)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 10
+    assert not Tags(html).open
+
+
+def test_a_picture_used_many_times_is_stored_once(page: ReportPage, tmp_path: Path) -> None:
+    html = written(page, tmp_path)
+    assert html.count("data:image/webp") == 2
+    assert html.count('<use href="#t0"/>') == 4
+    assert '<image id="t0" width="200" height="50"' in html
+
+
+def test_a_picture_that_cannot_be_read_becomes_a_tile(page: ReportPage, tmp_path: Path) -> None:
+    html = written(page, tmp_path)
+    assert html.count("no picture</text>") == 4
+    assert "not a picture that Pillow knows" in html
+    assert "no such file" in html
+
+
+def test_right_wrong_and_place_show_without_colour(page: ReportPage, tmp_path: Path) -> None:
+    html = written(page, tmp_path)
+    assert 'aria-label="good: right"' in html
+    assert 'aria-label="other: wrong"' in html
+    assert '<rect class="place" x="50.0" y="2.0" width="50.0" height="46.0"' in html
+
+
+def test_names_that_are_not_text_do_not_stop_the_page(page: ReportPage, tmp_path: Path) -> None:
+    assert "latin-?.jpg" in written(replace(page, title="latin-\udce9.jpg"), tmp_path)
+
+
+def test_a_page_without_queries_curves_or_novel_classes(tmp_path: Path) -> None:
+    metrics = sample_metrics()
+    metrics["methods"] = {"global": {**values(20.0, None), "ms_per_image": None}}
+    html = written(ReportPage("A run", "toy", metrics, (), (), {}), tmp_path)
+    assert "no novel class</text>" in html
+    assert "Training" not in html
+    assert "What each method finds" not in html
+
+
+def test_the_summary_says_what_the_numbers_say() -> None:
+    metrics = sample_metrics()
+    assert summary(metrics).startswith(
+        "FOR finds never-labelled classes at 48.1 mAP@50 (± 0.6 over 2 seeds), 20.2 above the best training-free "
+        "baseline (Cluster-CLIP, k = 10, 27.9). On the classes whose labels it was finetuned with it reaches 50.0, "
+        "25.0 above the best"
+    )
+    metrics["methods"]["for"] = values(25.01, 20.0)
+    assert "at 20.0 mAP@50, 7.9 below the best" in summary(metrics)
+    assert "it reaches 25.0, level with the best" in summary(metrics)
+    del metrics["methods"]["for"]
+    metrics["left_out"] = {"classes": [], "groups": [{"name": "all", "reason": "none"}]}
+    assert summary(metrics) == (
+        "Cluster-CLIP, k = 10 is the best training-free method on base classes, at 25.0 mAP@50. "
+        "Cluster-CLIP, k = 10 is the best training-free method on novel classes, at 27.9 mAP@50. "
+        "There is no value for all classes: none."
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [("global", "CLIP (global)"), ("cluster_25", "Cluster-CLIP, k = 25"), ("for", "FOR (finetuned)"), ("mine", "mine")],
+)
+def test_display_names(method: str, shown: str) -> None:
+    assert display_name(method) == shown
+
+
+def test_curves_of_any_length_and_value_can_be_drawn() -> None:
+    many = tuple(float(x) for x in range(10_000))
+    points = re.search(r'points="([^"]*)"', line_chart(Curve("loss", many, many, "step")))
+    assert points
+    assert len(points[1].split()) == MAX_POINTS
+    assert "No finite value" in line_chart(Curve("loss", (0.0,), (float("nan"),), "step"))
+    for ys in ((2.0,), (2.0, 2.0), (0.0, float("inf")), (1e-9, 2e-9), (-3.0, 4e8)):
+        drawn = line_chart(Curve("loss", many[: len(ys)], ys, "step"))
+        assert "nan" not in drawn
+        assert "inf" not in drawn
+    with pytest.raises(ValueError, match="'loss' has 1 x and 0 y values"):
+        Curve("loss", (0.0,), (), "step")
+
+
+def test_ticks_enclose_the_values() -> None:
+    assert nice_ticks(0.4, 2.4) == [0, 1, 2, 3]
+    assert nice_ticks(5, 5)[0] < 5 < nice_ticks(5, 5)[-1]
+
+
+def test_bars_print_their_values() -> None:
+    drawn = bars([Bar("base", "base", 25.0, 0.0), Bar("novel", "novel", None, 0.0)], top=50.0)
+    assert 'width="44.00%"' in drawn
+    assert ">25.0</text>" in drawn
+    assert "novel no value" in drawn

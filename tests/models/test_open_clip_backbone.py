@@ -1,0 +1,267 @@
+"""Loading: what is refused and how it is said, what the picture becomes, what the fingerprint tells apart."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from forclip.models import open_clip_backbone
+from forclip.models.backbone import Backbone, weights_fingerprint
+from forclip.models.mini_clip import MINI_NAME
+from forclip.models.open_clip_backbone import OpenClipBackbone, ResizeMode, load_open_clip
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 16, "image_size": 64},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+TINY_PREPROCESSING = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bilinear", "fill_color": 0}
+
+
+@pytest.fixture(scope="module")
+def mini() -> OpenClipBackbone:
+    return load_open_clip(MINI_NAME, "random")
+
+
+@pytest.fixture(scope="module")
+def tiny_weights() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    model = open_clip.model.CLIP(**TINY)
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def write_tiny(folder: Path, weights: dict[str, Tensor], preprocessing: dict[str, object]) -> str:
+    folder.mkdir()
+    config = {"model_cfg": TINY, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_weights: dict[str, Tensor]) -> str:
+    return write_tiny(tmp_path / "tiny", tiny_weights, TINY_PREPROCESSING)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-33", None, r"'ViT-B-33'.*did you mean ViT-B-32"),
+        ("", None, "model ''"),
+        ("ViT-B-32", "laion2b_s34b_b79", r"'laion2b_s34b_b79'.*did you mean laion2b_s34b_b79k"),
+        ("ViT-B-32", "/no/such/file.safetensors", "/no/such/file.safetensors"),
+        ("local-dir:/no/such/folder", None, "/no/such/folder"),
+        ("local-dir:", None, "local-dir:"),
+        ("local-dir:/no/such/folder", "openai", "openai"),
+        ("coca_ViT-B-32", "random", "AttentionalPooler"),
+    ],
+)
+def test_unknown_models_are_one_clear_error(name: str, pretrained: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_open_clip(name, pretrained)
+
+
+def test_unusable_options_are_named() -> None:
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(ValueError, match=device):
+            load_open_clip(MINI_NAME, "random", device=device)
+    with pytest.raises(ValueError, match="image_size 8"):
+        load_open_clip(MINI_NAME, "random", image_size=8)
+    mode: ResizeMode = "crop"  # type: ignore[assignment]  # what a caller without a type checker may do
+    with pytest.raises(ValueError, match="'crop'"):
+        load_open_clip(MINI_NAME, "random", resize_mode=mode)
+
+
+def test_missing_mini_weights_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(open_clip_backbone, "MINI_WEIGHTS", tmp_path / "absent.safetensors")
+    with pytest.raises(ValueError, match=r"no weights at .*absent\.safetensors"):
+        load_open_clip(MINI_NAME, None)
+
+
+def test_mini_loads_its_weights_from_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mini: OpenClipBackbone
+) -> None:
+    weights = {name: value + 1 if "head" in name else value for name, value in mini.model.state_dict().items()}
+    save_file(weights, tmp_path / "mini.safetensors")
+    monkeypatch.setattr(open_clip_backbone, "MINI_WEIGHTS", tmp_path / "mini.safetensors")
+    loaded = load_open_clip(MINI_NAME, None)
+    torch.testing.assert_close(loaded.model.state_dict(), weights, rtol=0, atol=0)
+    assert load_open_clip(MINI_NAME, str(tmp_path / "mini.safetensors")).fingerprint == loaded.fingerprint
+
+
+def test_damaged_or_foreign_weights_are_one_clear_error(tmp_path: Path, tiny: str) -> None:
+    weights = tmp_path / "tiny" / "open_clip_model.safetensors"
+    with pytest.raises(ValueError, match="forclip-mini: cannot load"):
+        load_open_clip(MINI_NAME, str(weights))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=tiny):
+        load_open_clip(tiny, None)
+    weights.unlink()
+    with pytest.raises(ValueError, match=tiny):
+        load_open_clip(tiny, None)
+
+
+def test_local_folder_round_trip(tiny: str, tiny_weights: dict[str, Tensor]) -> None:
+    backbone: Backbone = load_open_clip(tiny, None)
+    theirs, _, transform = open_clip.create_model_and_transforms(tiny)
+    theirs.eval()
+    picture = Image.radial_gradient("L").convert("RGB").resize((64, 64))
+    pixels = backbone.preprocess(picture)
+    torch.testing.assert_close(pixels, transform(picture))
+    tokens, pool = backbone.encode_tokens(pixels[None]), backbone.new_pool()
+    with torch.no_grad():
+        ours = pool(tokens, pool.own_query(tokens))[:, 0]
+        torch.testing.assert_close(ours, theirs.encode_image(pixels[None]), rtol=1e-4, atol=1e-5)
+        text = theirs.encode_text(open_clip.get_tokenizer(tiny)(["a cup", "a cow"]), normalize=True)
+    torch.testing.assert_close(backbone.encode_text(["a cup", "a cow"]), text)
+
+
+def test_text_vectors_are_unit_rows_whatever_the_batch(mini: OpenClipBackbone) -> None:
+    texts = [f"number {i}" for i in range(300)]
+    vectors = mini.encode_text(texts)
+    assert vectors.shape == (300, 128)
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(300))
+    torch.testing.assert_close(vectors[299:], mini.encode_text(texts[299:]), rtol=1e-4, atol=1e-5)
+    assert mini.encode_text([]).shape == (0, 128)
+
+
+def test_random_weights_are_seeded_and_leave_the_global_state(mini: OpenClipBackbone) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    again = load_open_clip(MINI_NAME, "random")
+    assert torch.equal(torch.rand(3), expected)
+    assert again.fingerprint == mini.fingerprint
+
+
+def test_asking_for_random_weights_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_open_clip(MINI_NAME, "random")
+    assert not caplog.records
+
+
+def test_fingerprint_tells_weights_and_preprocessing_apart_and_nothing_else(
+    tmp_path: Path, tiny: str, tiny_weights: dict[str, Tensor]
+) -> None:
+    fingerprint = load_open_clip(tiny, None).fingerprint
+    int(fingerprint, 16)
+    copied = write_tiny(tmp_path / "copy", dict(reversed(tiny_weights.items())), TINY_PREPROCESSING)
+    assert load_open_clip(copied, None).fingerprint == fingerprint
+    assert load_open_clip(tiny, None, image_size=64).fingerprint == fingerprint
+
+    nudged = {name: value.clone() for name, value in tiny_weights.items()}
+    nudged["logit_scale"] += 1e-3
+    other_mean = {**TINY_PREPROCESSING, "mean": [0.1, 0.2, 0.4]}
+    different = {
+        load_open_clip(write_tiny(tmp_path / "nudged", nudged, TINY_PREPROCESSING), None).fingerprint,
+        load_open_clip(write_tiny(tmp_path / "mean", tiny_weights, other_mean), None).fingerprint,
+        load_open_clip(tiny, None, resize_mode="letterbox").fingerprint,
+        load_open_clip(tiny, None, image_size=96).fingerprint,
+        fingerprint,
+    }
+    assert len(different) == 5
+
+
+def test_fingerprint_of_weights_sees_names_shapes_types_and_bytes() -> None:
+    zeros = torch.zeros(4)
+    states = [
+        {"a": zeros},
+        {"b": zeros},
+        {"a": zeros.reshape(2, 2)},
+        {"a": zeros.to(torch.int32)},
+        {"a": zeros.bfloat16()},
+        {"a": zeros, "b": torch.tensor(0.0)},
+        {"a": torch.tensor([0.0, 0, 0, 1])},
+    ]
+    assert len({weights_fingerprint(state, "squash") for state in states} | {weights_fingerprint({}, "")}) == 8
+    assert weights_fingerprint({"a": zeros}, "squash") != weights_fingerprint({"a": zeros}, "letterbox")
+    strided = torch.arange(6.0).reshape(2, 3).T
+    assert weights_fingerprint({"a": strided}, "") == weights_fingerprint({"a": strided.contiguous()}, "")
+
+
+@pytest.mark.parametrize("mode", ["squash", "letterbox"])
+@pytest.mark.parametrize("shape", [(400, 100), (100, 400), (96, 96), (3, 5)])
+def test_the_whole_picture_is_seen(mode: ResizeMode, shape: tuple[int, int]) -> None:
+    """Marks in each corner survive, which CLIP's centre crop would cut off."""
+    backbone = load_open_clip(MINI_NAME, "random", resize_mode=mode)
+    blank = Image.new("RGB", shape)
+    before = backbone.preprocess(blank)
+    assert before.shape == (3, 96, 96)
+    assert before.dtype == torch.float32
+    width, height = shape
+    for left, top in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
+        marked = blank.copy()
+        marked.paste((255, 255, 255), (left // 8 * 8, top // 8 * 8, left // 8 * 8 + 8, top // 8 * 8 + 8))
+        assert (backbone.preprocess(marked) - before).abs().max() > 0.1
+
+
+def test_letterbox_keeps_the_aspect_ratio_and_squash_fills() -> None:
+    white = Image.new("RGB", (200, 100), "white")
+    letterboxed = load_open_clip(MINI_NAME, "random", resize_mode="letterbox").preprocess(white)
+    lit = (letterboxed[0] > 0).any(1)
+    assert lit.sum() == 48
+    assert lit[24:72].all()
+    assert (load_open_clip(MINI_NAME, "random").preprocess(white)[0] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(5000, 1), (1, 5000)])
+def test_hair_thin_pictures_survive_the_letterbox(shape: tuple[int, int]) -> None:
+    letterbox = load_open_clip(MINI_NAME, "random", resize_mode="letterbox")
+    assert (letterbox.preprocess(Image.new("RGB", shape, "white"))[0] > 0).sum() == 96
+
+
+def test_every_mode_of_picture_is_taken(mini: OpenClipBackbone) -> None:
+    for mode in ("L", "1", "P", "RGBA", "CMYK"):
+        assert mini.preprocess(Image.new(mode, (30, 20))).shape == (3, 96, 96)
+
+
+def test_other_size_reaches_picture_and_grid() -> None:
+    backbone = load_open_clip(MINI_NAME, "random", image_size=128)
+    pixels = backbone.preprocess(Image.new("RGB", (30, 20)))
+    assert pixels.shape == (3, 128, 128)
+    assert backbone.encode_tokens(pixels[None]).shape == (1, 256, 128)
+    assert backbone.new_pool().grid == (16, 16)
+
+
+def test_training_a_pool_never_touches_the_backbone(mini: OpenClipBackbone) -> None:
+    pool = mini.new_pool()
+    assert all(parameter.requires_grad for parameter in pool.parameters())
+    assert not any(parameter.requires_grad for parameter in mini.model.parameters())
+    before = {name: value.clone() for name, value in mini.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in pool.parameters():
+            parameter.fill_(9)
+    torch.testing.assert_close(mini.model.state_dict(), before, rtol=0, atol=0)
+    assert not any((parameter == 9).all() for parameter in mini.new_pool().parameters())
+
+
+def test_quick_gelu_follows_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ViT-B-32 with OpenAI's tag: open_clip alone would build it with the wrong activation, and only warn."""
+    asked: dict[str, object] = {}
+
+    def create(name: str, **options: object) -> None:
+        asked.update(options)
+        raise RuntimeError("no network in tests")
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(ValueError, match=r"ViT-B-32: cannot load openai: no network"):
+        load_open_clip("ViT-B/32", "openai")
+    assert asked["force_quick_gelu"] is True
+
+
+def test_a_tokenizer_out_of_reach_is_said(mini: OpenClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(name: str) -> None:
+        raise OSError("offline")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", unreachable)
+    fresh = OpenClipBackbone("elsewhere", mini.model, mini._tower, replace(mini._preprocessing))
+    with pytest.raises(ValueError, match=r"elsewhere.*tokenizer.*offline"):
+        fresh.encode_text(["cup"])

@@ -1,0 +1,186 @@
+"""Pools against naive readings of the papers, in explicit loops."""
+
+from typing import Any
+
+import pytest
+import torch
+from open_clip.model import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool, Pool
+from forclip.models.tower_parts import Tower
+from forclip.models.towers import cut_tower
+
+
+def randomise(module: nn.Module) -> Any:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter.requires_grad_(False), std=0.3)
+    return module.eval()
+
+
+def resnet() -> Any:
+    return randomise(ModifiedResNet([1, 1, 1, 1], 12, heads=4, image_size=64, width=8))
+
+
+def vit() -> Any:
+    return randomise(VisionTransformer(32, 8, 32, 2, 4, 2.0, ls_init_value=0.5, output_dim=12))
+
+
+def latent_pool() -> LatentPool:
+    pool = LatentPool(
+        torch.zeros(1, 8),
+        nn.Linear(8, 8),
+        nn.Linear(8, 8),
+        nn.Linear(8, 8),
+        q_norm=nn.LayerNorm(4),
+        k_norm=nn.LayerNorm(4),
+        out_proj=nn.Linear(8, 8),
+        mlp=nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)),
+        proj=nn.Linear(8, 5),
+        positional_embedding=None,
+        num_heads=2,
+        grid=(2, 3),
+        dim=5,
+    )
+    randomise(pool)
+    return pool
+
+
+def tokens_of(tower: Tower, size: int) -> Tensor:
+    return tower.tokens(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)))
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return layer.weight @ x + layer.bias
+
+
+def test_dense_resnet_is_maskclip() -> None:
+    """MaskCLIP, section 3.2: the value projection, then the output projection, as 1 x 1 convolutions on the map."""
+    visual = resnet()
+    tower = cut_tower(visual)
+    dense = tower.pool.dense(tokens_of(tower, 64))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    feature_map = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
+    for image in range(2):
+        for row in range(2):
+            for column in range(2):
+                position = feature_map[image, :, row, column]
+                naive = linear(visual.attnpool.c_proj, linear(visual.attnpool.v_proj, position))
+                torch.testing.assert_close(dense[image, row * 2 + column], naive, rtol=1e-4, atol=1e-4)
+
+
+def test_dense_vit_is_maskclip() -> None:
+    """The last block with its attention replaced by the value path of the position itself; the rest as it is."""
+    visual = vit()
+    tower = cut_tower(visual)
+    dense = tower.pool.dense(tokens_of(tower, 32))
+    block = visual.transformer.resblocks[-1]
+    w_v, b_v = block.attn.in_proj_weight[64:], block.attn.in_proj_bias[64:]
+    entering = visual.transformer.resblocks[0](
+        visual._embeds(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    )
+    for image in range(2):
+        for position in range(16):
+            x = entering[image, 1 + position]
+            x = x + block.ls_1.gamma * linear(block.attn.out_proj, w_v @ block.ln_1(x) + b_v)
+            x = x + block.ls_2.gamma * block.mlp(block.ln_2(x))
+            torch.testing.assert_close(dense[image, position], visual.proj.T @ visual.ln_post(x), rtol=1e-4, atol=1e-4)
+
+
+def naive_weights(pool: Pool, tokens: Tensor, queries: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax of scaled dot products, head by head and query by query, averaged over heads. [B, N, P]."""
+    inputs = pool.normalise(pool.attended(tokens))
+    q, k = pool.q_proj(pool.normalise(queries)), pool.k_proj(inputs)
+    head_width = q.shape[-1] // pool.num_heads
+    weights = torch.zeros(len(tokens), queries.shape[1], inputs.shape[1])
+    for b, n in ((b, n) for b in range(len(tokens)) for n in range(queries.shape[1])):
+        for head in range(pool.num_heads):
+            part = slice(head * head_width, (head + 1) * head_width)
+            logits = torch.stack([q[b, n, part] @ key[part] / head_width**0.5 for key in k[b]])
+            exponentials = torch.exp(logits + (0 if bias is None else bias[n]))
+            weights[b, n] += exponentials / exponentials.sum() / pool.num_heads
+    return weights[..., pool.num_prefix :]
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("family", ["resnet", "vit", "latent", "average"])
+def test_weights_are_the_softmax(family: str, with_bias: bool) -> None:
+    pool, tokens = pool_and_tokens(family)
+    queries = pool.own_query(tokens) + torch.randn(2, 3, pool.width)
+    bias = torch.randn(3, pool.num_prefix + pool.num_positions) if with_bias else None
+    weights = pool.weights(tokens, queries, bias)
+    assert weights.shape == (2, 3, pool.num_positions)
+    torch.testing.assert_close(weights, naive_weights(pool, tokens, queries, bias))
+    total = weights.sum(-1)
+    assert (total < 1).all() if pool.num_prefix else torch.allclose(total, torch.ones(2, 3))
+
+
+def pool_and_tokens(family: str) -> tuple[Pool, Tensor]:
+    match family:
+        case "resnet":
+            tower = cut_tower(resnet())
+            return tower.pool, tokens_of(tower, 64)
+        case "vit":
+            tower = cut_tower(vit())
+            return tower.pool, tokens_of(tower, 32)
+        case "latent":
+            return latent_pool(), torch.randn(2, 6, 8)
+        case _:
+            return randomise(AveragePool(8, nn.Linear(8, 5), (2, 3), 5)), torch.randn(2, 6, 8)
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit", "latent", "average"])
+def test_bias_of_minus_infinity_leaves_one_position(family: str) -> None:
+    """All weight on one attended token: the output is that token's value path, whatever the query asks."""
+    pool, tokens = pool_and_tokens(family)
+    queries = pool.own_query(tokens) + torch.randn(2, 2, pool.width)
+    kept = [pool.num_prefix, pool.num_prefix + 3]
+    bias = torch.full((2, pool.num_prefix + pool.num_positions), float("-inf"))
+    bias[[0, 1], kept] = 0
+    out = pool(tokens, queries, bias)
+    values = pool.v_proj(pool.normalise(pool.attended(tokens)))[:, kept]
+    torch.testing.assert_close(out, pool.finish(values, queries), rtol=1e-4, atol=1e-4)
+    if isinstance(pool, MeanTokenPool):
+        for n, position in enumerate((0, 3)):
+            placed = tokens[:, position] + pool.positional_embedding[1 + position]
+            torch.testing.assert_close(out[:, n], pool.c_proj(pool.v_proj(placed)), rtol=1e-4, atol=1e-4)
+    if isinstance(pool, AveragePool):
+        torch.testing.assert_close(out, pool.dense(tokens)[:, [0, 3]])
+
+
+def test_queries_do_not_see_each_other() -> None:
+    for family in ("resnet", "vit", "latent", "average"):
+        pool, tokens = pool_and_tokens(family)
+        queries = pool.own_query(tokens) + torch.randn(2, 3, pool.width)
+        together = pool(tokens, queries)
+        for n in range(3):
+            torch.testing.assert_close(together[:, n : n + 1], pool(tokens, queries[:, n : n + 1]))
+
+
+def test_dense_mixes_no_positions() -> None:
+    for family in ("resnet", "vit", "latent", "average"):
+        pool, tokens = pool_and_tokens(family)
+        before = pool.dense(tokens)
+        tokens[:, -1] += 1
+        changed = (pool.dense(tokens) != before).any(-1)
+        assert changed[:, -1].all()
+        assert not changed[:, :-1].any()
+
+
+def test_average_pool_starts_as_the_average() -> None:
+    pool = AveragePool(8, nn.Identity(), (2, 3), 8)
+    tokens = torch.randn(2, 6, 8)
+    torch.testing.assert_close(pool(tokens, torch.randn(2, 4, 8)), tokens.mean(1, keepdim=True).expand(2, 4, 8))
+    torch.testing.assert_close(pool.weights(tokens, torch.randn(2, 4, 8)), torch.full((2, 4, 6), 1 / 6))
+
+
+def test_query_key_parameters_cannot_touch_the_value_path() -> None:
+    for family in ("resnet", "vit", "latent", "average"):
+        pool, tokens = pool_and_tokens(family)
+        before = pool.dense(tokens)
+        with torch.no_grad():
+            for parameter in pool.query_key_parameters():
+                parameter.add_(1)
+        torch.testing.assert_close(pool.dense(tokens), before)
