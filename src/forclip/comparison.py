@@ -1,12 +1,10 @@
 """All methods on one dataset: the training-free ladder, the untrained summary head, and FOR for each seed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from forclip.config import EvalConfig, HeadConfig, TrainConfig
@@ -14,38 +12,27 @@ from forclip.embedding import EncodedImages, embed_tokens
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.metrics_file import MethodRun
 from forclip.evaluation.protocol import ClassSplit, evaluate_scores
-from forclip.finetuning import Finetuned, Supervision, finetune, untuned_head
+from forclip.finetuning import Finetuned, Supervision, finetune, supervise, untuned_head
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, DenseHead, Head
 from forclip.models.summary_head import global_head
+from forclip.progress import Track, untracked
 from forclip.prompts import encode_classes
 from forclip.types import Annotations, ImageEmbeddings
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is compared on. train and gallery have the same class columns; the texts are one vector a column.
-
-    vocabulary: [V, D], the texts that pseudo-labels are scored over; no novel name is among them.
-    """
+    """What is compared on. texts: [C, D] unit, one for each class column of the gallery."""
 
     name: str
     backbone: Backbone
-    train: Annotations
-    train_images: EncodedImages
+    train_tokens: Tensor
+    supervision: Supervision
     gallery: Annotations
     gallery_images: EncodedImages
     split: ClassSplit
     texts: Tensor
-    vocabulary: Tensor
-
-    def supervision(self) -> Supervision:
-        """Base labels only: nothing of a novel class leaves this function."""
-        shown = self.train.labels.any(0)
-        base = [self.train.class_names.index(name) for name in self.split.base]
-        columns = [c for c in base if shown[c]]
-        labels = self.train.labels[:, columns]
-        return Supervision(labels, np.ones_like(labels), self.texts[columns], self.vocabulary)
 
 
 def new_task(
@@ -58,28 +45,18 @@ def new_task(
     vocabulary: Sequence[str],
     allow_unlabelled_base: bool = False,
 ) -> Task:
-    """Takes only the images that could be read. vocabulary: names; novel ones are left out of it.
-
-    Raises ValueError for a base class that no readable training image shows, unless allow_unlabelled_base: then
-    nothing is learned of it, and it is evaluated all the same.
-    """
+    """Takes only the images that could be read. vocabulary and the rest: as `supervise` takes them."""
     names = (*split.base, *split.novel)
-    trained, searched = (a.with_classes(names).take(e.rows) for a, e in (train, gallery))
-    for column, class_name in enumerate(split.base):
-        if not allow_unlabelled_base and not trained.labels[:, column].any():
-            raise ValueError(f"base class {class_name!r} is in no training image: leave it out or make it novel")
-    novel = {n.lower() for n in split.novel}
-    words = list(dict.fromkeys([*split.base, *(w for w in vocabulary if w.lower() not in novel)]))
+    labelled = train[0].take(train[1].rows)
     return Task(
         name,
         backbone,
-        trained,
-        train[1],
-        searched,
+        train[1].tokens,
+        supervise(backbone, labelled, split, templates, vocabulary, allow_unlabelled_base),
+        gallery[0].with_classes(names).take(gallery[1].rows),
         gallery[1],
         split,
         encode_classes(backbone, names, templates),
-        encode_classes(backbone, words, templates),
     )
 
 
@@ -98,13 +75,14 @@ def training_free_heads(backbone: Backbone, head: HeadConfig, clusters: Sequence
 
 @dataclass(frozen=True)
 class Measured:
-    """A method's gallery embeddings and what they are worth."""
+    """A method, its gallery embeddings and what they are worth."""
 
     run: MethodRun
+    head: Head
     embeddings: ImageEmbeddings
 
 
-def measure(task: Task, method: str, head: Head, seed: int, config: EvalConfig, with_boxes: bool = False) -> Measured:
+def measure(task: Task, method: str, head: Head, seed: int, config: EvalConfig) -> Measured:
     """Embeds the gallery with a head and evaluates it. Time per image counts decoding, backbone and head."""
     gallery = task.gallery_images
     start = time.perf_counter()
@@ -112,35 +90,36 @@ def measure(task: Task, method: str, head: Head, seed: int, config: EvalConfig, 
     seconds = gallery.seconds + time.perf_counter() - start
     scores = max_sim(found.vectors, found.offsets, task.texts.numpy())
     report = evaluate_scores(scores, task.gallery.labels, task.gallery.class_names, task.split, config.min_relevant)
-    per_image = len(found.vectors) / len(found)
-    run = MethodRun(method, seed, report, per_image, 1000 * seconds / len(found))
-    if with_boxes:
-        found = embed_tokens(head, gallery.tokens, task.gallery.image_ids, task.backbone.device, with_boxes=True)
-    return Measured(run, found)
+    run = MethodRun(method, seed, report, len(found.vectors) / len(found), 1000 * seconds / len(found))
+    return Measured(run, head, found)
+
+
+def measure_training_free(
+    task: Task, head: HeadConfig, config: EvalConfig, seed: int, track: Track = untracked
+) -> dict[str, Measured]:
+    """The ladder's methods by name. They don't depend on the seed, which only labels the runs."""
+    heads = training_free_heads(task.backbone, head, config.clusters)
+    advance = track("evaluating baselines", len(heads))
+    measured = {}
+    for method, built in heads.items():
+        measured[method] = measure(task, method, built, seed, config)
+        advance(1)
+    return measured
 
 
 def finetune_on(
-    task: Task,
-    head: HeadConfig,
-    train: TrainConfig,
-    seed: int,
-    checkpoint: Path | None = None,
-    on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
+    task: Task, head: HeadConfig, config: TrainConfig, checkpoint: Path | None = None, track: Track = untracked
 ) -> Finetuned:
-    """FOR on the task's base labels, with this seed."""
-    torch.manual_seed(seed)
-    config = replace(train, seed=seed)
-    tokens = task.train_images.tokens
-    return finetune(task.backbone, tokens, task.supervision(), head, config, checkpoint, on_step)
+    """FOR on the task's base labels."""
+    return finetune(task.backbone, task.train_tokens, task.supervision, head, config, checkpoint, track)
 
 
 def compare(
-    task: Task, head: HeadConfig, train: TrainConfig, config: EvalConfig, seeds: Sequence[int]
+    task: Task, head: HeadConfig, train: TrainConfig, config: EvalConfig, seeds: Sequence[int], track: Track = untracked
 ) -> list[MethodRun]:
-    """Every method's runs; the training-free ones don't depend on a seed and run once."""
-    heads = training_free_heads(task.backbone, head, config.clusters)
-    runs = [measure(task, method, h, seeds[0], config).run for method, h in heads.items()]
+    """Every method's runs: the training-free ones once, FOR for each seed."""
+    runs = [m.run for m in measure_training_free(task, head, config, seeds[0], track).values()]
     for seed in seeds:
-        tuned = finetune_on(task, head, train, seed)
+        tuned = finetune_on(task, head, replace(train, seed=seed), None, track)
         runs.append(measure(task, "for", tuned.head, seed, config).run)
     return runs

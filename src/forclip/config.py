@@ -57,7 +57,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "teacher_clusters", "checkpoint_every"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # so written, it refuses NaN
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
@@ -82,15 +82,18 @@ class DataConfig:
     """Where images and labels come from.
 
     gallery: another source, or None: then every second image of train, in id order, is the gallery. novel: class
-    names, never used in training. classes: the only classes used, or None for all. templates: prompt templates.
+    names, never used in training, or a file that names one a line. base: class names likewise, or None for all
+    others. vocabulary: a file of names for pseudo-labels, or None for the base classes alone. templates: prompts.
+    allow_unlabelled_base: accept base classes that no training image shows.
     """
 
     train: SourceConfig
-    novel: tuple[str, ...]
+    novel: tuple[str, ...] | Path = ()
     gallery: SourceConfig | None = None
-    classes: tuple[str, ...] | None = None
+    base: tuple[str, ...] | Path | None = None
+    vocabulary: Path | None = None
     templates: tuple[str, ...] = ("a photo of a {}",)
-    name: str = ""
+    allow_unlabelled_base: bool = False
 
 
 @validated(frozen=True, config=_STRICT)
@@ -106,7 +109,7 @@ class RunConfig:
 
 
 def load_config(file: Path) -> RunConfig:
-    """Reads a YAML file; paths in it are relative to the file. Raises ValueError naming the file, the key and the value."""
+    """Reads a YAML file; paths in it are relative to it. Raises ValueError naming the file, the key and the value."""
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
@@ -128,9 +131,33 @@ def config_to_json(config: Any) -> dict[str, Any]:
     return plain
 
 
+def read_names(file: Path) -> tuple[str, ...]:
+    """One name a line; empty lines don't count. Raises ValueError for a file that is not there or not text."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file of names") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as a list of names: {error}") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:
+    """Paths relative to the config file's folder, files of names read."""
+    data = config.data
+
     def anchor(source: SourceConfig) -> SourceConfig:
         return SourceConfig(folder / source.annotations, folder / source.images)
 
-    gallery = config.data.gallery and anchor(config.data.gallery)
-    return replace(config, data=replace(config.data, train=anchor(config.data.train), gallery=gallery))
+    def names(given: tuple[str, ...] | Path) -> tuple[str, ...]:
+        return read_names(folder / given) if isinstance(given, Path) else given
+
+    anchored = replace(
+        data,
+        train=anchor(data.train),
+        gallery=data.gallery and anchor(data.gallery),
+        novel=names(data.novel),
+        base=None if data.base is None else names(data.base),
+        vocabulary=data.vocabulary and folder / data.vocabulary,
+    )
+    return replace(config, data=anchored)

@@ -1,7 +1,7 @@
 """A model and images -> image embeddings, by way of tokens that several heads can share."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,10 @@ from forclip.data.stream import stream_pixels
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.places import place_boxes
+from forclip.progress import Advance, silent
 from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
 
 BATCH_SIZE = 64
-Advance = Callable[[int], None]  # told how many more images are done
-
-
-def _silent(count: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,9 @@ class EncodedImages:
 
 @torch.inference_mode()
 def encode_images(
-    backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Path], advance: Advance = _silent
+    backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Path], advance: Advance = silent
 ) -> EncodedImages:
-    """Decodes, preprocesses and encodes. A picture that can't be read is skipped and listed.
-
-    Raises ValueError where none can be read.
-    """
+    """Decodes, preprocesses and encodes. A picture that can't be read is skipped and listed."""
     start = time.perf_counter()
     parts: list[Tensor] = []
     rows: list[int] = []
@@ -59,10 +52,8 @@ def encode_images(
         rows += batch.rows
         skipped += [SkippedImage(image_ids[row], paths[row], reason) for row, reason in batch.unreadable]
         advance(len(batch.rows) + len(batch.unreadable))
-    if not rows:
-        first = f"; the first: {skipped[0].reason}" if skipped else ""
-        raise ValueError(f"none of {len(paths)} pictures can be read{first}")
-    return EncodedImages(torch.cat(parts), np.array(rows, np.int64), tuple(skipped), time.perf_counter() - start)
+    tokens = torch.cat(parts) if parts else torch.empty(0)
+    return EncodedImages(tokens, np.array(rows, np.int64), tuple(skipped), time.perf_counter() - start)
 
 
 @torch.inference_mode()

@@ -73,7 +73,7 @@ class BaseLabels(nn.Module):
             optimizer.zero_grad()
             ridge = 1e-3 * ((self.bias - self.bias.mean()) / self.log_scale.exp().detach() / spread).square().mean()
             loss = binary_loss(self.logits(scores), targets, verified) + ridge
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+            loss.backward()
             return loss.item()
 
         optimizer.step(closure)

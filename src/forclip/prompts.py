@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from forclip.models.backbone import Backbone
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: training saves the result for its backward pass
 def encode_classes(backbone: Backbone, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """A unit vector for each name: the mean over templates (arXiv 2103.00020, section 3.1.4).
 

@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
-from forclip.embedding import BATCH_SIZE, Advance, _silent
+from forclip.embedding import BATCH_SIZE
 from forclip.models.baselines import ClusterHead
 from forclip.models.pools import Pool
+from forclip.progress import Advance, silent
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: training saves the result for its backward pass
 def teacher_vectors(
-    pool: Pool, tokens: Tensor, num_clusters: int, device: torch.device, advance: Advance = _silent
+    pool: Pool, tokens: Tensor, num_clusters: int, device: torch.device, advance: Advance = silent
 ) -> Tensor:
     """pool: the untuned one; tokens: [I, T, W]. Returns unit vectors [I, K, D] float32 on the CPU."""
     teacher = ClusterHead(pool, min(num_clusters, pool.num_positions))

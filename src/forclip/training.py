@@ -112,8 +112,7 @@ def train(
 
     Stopped anywhere and started again from the checkpoint, it does what it would have done, to the last bit on a CPU.
     """
-    steps_an_epoch = math.ceil(len(data) / config.batch_size)
-    total = config.epochs * steps_an_epoch
+    steps_an_epoch, total = _steps_an_epoch(len(data), config), total_steps(len(data), config)
     state.head.train()
     while state.step < total:
         epoch, done = divmod(state.step, steps_an_epoch)
@@ -146,13 +145,22 @@ def train_one_epoch(
         if not torch.isfinite(loss):
             raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
         state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         state.optimizer.step()
         state.history.append({name: term.item() for name, term in terms.items()})
         if checkpoint is not None and state.step % config.checkpoint_every == 0:
             state.save(checkpoint)
         on_step(state.step, state.history[-1])
+
+
+def total_steps(num_images: int, config: TrainConfig) -> int:
+    """Of a whole run."""
+    return config.epochs * _steps_an_epoch(num_images, config)
+
+
+def _steps_an_epoch(num_images: int, config: TrainConfig) -> int:
+    return math.ceil(num_images / config.batch_size)
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:

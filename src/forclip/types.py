@@ -38,7 +38,8 @@ class Annotations:
             raise ValueError(f"two classes have the name {repeated!r}")
         assert len(self.paths) == len(self.image_ids)
         assert self.labels.shape == (len(self.image_ids), len(self.class_names))
-        assert self.boxes.shape == (len(self.box_images), 4) and len(self.box_images) == len(self.box_classes)
+        assert self.boxes.shape == (len(self.box_images), 4)
+        assert len(self.box_images) == len(self.box_classes)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -95,9 +96,13 @@ class ImageEmbeddings:
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.image_ids) + 1:
-            raise ValueError(f"{len(self.image_ids)} image ids need as many offsets and one more, not {len(self.offsets)}")
+            raise ValueError(
+                f"{len(self.image_ids)} image ids need as many offsets and one more, not {len(self.offsets)}"
+            )
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.vectors):
-            raise ValueError(f"offsets must run from 0 to {len(self.vectors)}, not {self.offsets[0]} to {self.offsets[-1]}")
+            raise ValueError(
+                f"offsets must run from 0 to {len(self.vectors)}, not {self.offsets[0]} to {self.offsets[-1]}"
+            )
         empty = np.flatnonzero(np.diff(self.offsets) <= 0)
         if len(empty):
             raise ValueError(f"image {self.image_ids[empty[0]]!r} has no vector")

@@ -1,8 +1,8 @@
 """COCO-format instances: images, categories and boxes in one JSON file (cocodataset.org/#format-data)."""
 
 import json
-import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from forclip.types import Annotations
 def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     """Images sorted by id, classes by name. Crowd annotations label the image but give no box.
 
-    Raises ValueError, naming the file and the entry, for a missing or malformed file, a repeated id, an annotation of
-    an unknown image or category, a box that is not four finite numbers, or a file name that leaves the folder.
+    Raises ValueError, naming the file and the entry, for a missing or malformed file, an image or category twice, an
+    annotation of an unknown image or category, a box that is not four finite numbers, or a file name that leaves the folder.
     """
     content = _read_json(annotation_file)
     images = sorted(_entries(annotation_file, content, "images"), key=lambda i: (str(type(i["id"])), i["id"]))
@@ -25,6 +25,7 @@ def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     for category in categories:
         if not isinstance(category.get("name"), str) or not category["name"].strip():
             raise ValueError(f"{annotation_file}: category {category['id']} has no name")
+    _refuse_repeated(annotation_file, "category name", (category["name"] for category in categories))
     labels = np.zeros((len(images), len(categories)), bool)
     boxes: list[list[float]] = []
     owners: list[tuple[int, int]] = []
@@ -51,7 +52,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{file}: no such annotation file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not readable as JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: a COCO file holds an object, not a {type(content).__name__}")
@@ -63,30 +64,36 @@ def _entries(file: Path, content: Mapping[str, Any], key: str) -> list[dict[str,
     if not isinstance(entries, list):
         raise ValueError(f"{file}: no list under {key!r}; is it a COCO instances file?")
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or "id" not in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
             raise ValueError(f"{file}: entry {position} of {key!r} has no id: {str(entry)[:80]}")
     return entries
 
 
 def _positions(file: Path, what: str, entries: list[dict[str, Any]]) -> dict[Any, int]:
-    position = {entry["id"]: k for k, entry in enumerate(entries)}
-    if len(position) < len(entries):
-        repeated = next(e["id"] for k, e in enumerate(entries) if position[e["id"]] != k)
-        raise ValueError(f"{file}: {what} id {repeated!r} is there twice")
-    return position
+    # As strings, because that is what ids become.
+    _refuse_repeated(file, f"{what} id", (str(entry["id"]) for entry in entries))
+    return {entry["id"]: k for k, entry in enumerate(entries)}
+
+
+def _refuse_repeated(file: Path, what: str, values: Iterable[str]) -> None:
+    repeated = next((value for value, count in Counter(values).items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{file}: {what} {repeated!r} is there twice")
 
 
 def _owner(file: Path, annotation: dict[str, Any], row: dict[Any, int], column: dict[Any, int]) -> tuple[int, int]:
     for key, known in (("image_id", row), ("category_id", column)):
-        if annotation.get(key) not in known:
-            raise ValueError(f"{file}: annotation {annotation['id']} names {key} {annotation.get(key)!r}, which is not there")
+        named = annotation.get(key)
+        if isinstance(named, list | dict) or named not in known:
+            raise ValueError(f"{file}: annotation {annotation['id']} names {key} {named!r}, which is not there")
     return row[annotation["image_id"]], column[annotation["category_id"]]
 
 
 def _xyxy(file: Path, annotation: dict[str, Any]) -> list[float]:
     box = annotation["bbox"]
     numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-    if not numbers or not all(math.isfinite(v) for v in box) or box[2] < 0 or box[3] < 0:
+    # No picture is as large as the bound; NaN and infinity are not below it either.
+    if not numbers or not all(abs(v) < 1e9 for v in box) or box[2] < 0 or box[3] < 0:
         raise ValueError(f"{file}: annotation {annotation['id']} has the box {box!r}, not x, y, width, height")
     x, y, width, height = box
     return [x, y, x + width, y + height]

@@ -1,6 +1,6 @@
 """Scenes of the toy world: pictographs composed into pictures, in two domains.
 
-*Postcards* are what the mini CLIP is pretrained on: one large object and a few small ones, mostly on a calm ground.
+*Postcards* are what the mini CLIP is pretrained on: one salient object and a few smaller ones, mostly on a calm ground.
 *Clutter* is the target domain: four to eight small objects, turned, shadowed and partly hidden, on a busy ground.
 """
 
@@ -56,12 +56,13 @@ class Scene:
 
 
 def postcard(rng: np.random.Generator, names: tuple[str, ...], side: int) -> Scene:
-    """The first name large and near the centre, the others small around it. side: pixels."""
-    ground = _busy_ground if rng.random() < 0.15 else _calm_ground
+    """The first name salient, larger than the others and near the centre, at any scale. side: pixels."""
+    ground = _busy_ground if rng.random() < 0.25 else _calm_ground
     canvas = ground(rng, side)
-    sizes = [rng.uniform(0.42, 0.72), *rng.uniform(0.16, 0.30, len(names) - 1)]
-    centres = [rng.uniform(0.40, 0.60, 2), *_spread(rng, np.asarray(sizes), fixed=1)]
-    objects = _place_all(rng, canvas, names, sizes, centres, turn=12, shadow=0)
+    salient = np.exp(rng.uniform(np.log(0.20), np.log(0.70)))
+    sizes = [salient, *rng.uniform(0.13, min(0.30, 0.85 * salient), len(names) - 1)]
+    centres = [rng.uniform(0.36, 0.64, 2), *_spread(rng, np.asarray(sizes), fixed=1)]
+    objects = _place_all(rng, canvas, names, sizes, centres, turn=16, shadow=0)
     return Scene(canvas, objects)
 
 

@@ -53,7 +53,10 @@ def write_toyworld(
     world = ToyWorld(folder, novel_names(seed))
     world.images.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
-        for split, count, file in (("train", num_train, world.train_file), ("gallery", num_gallery, world.gallery_file)):
+        for split, count, file in (
+            ("train", num_train, world.train_file),
+            ("gallery", num_gallery, world.gallery_file),
+        ):
             found = []
             for entry in workers.map(partial(_draw, world.images, split, seed), range(count), chunksize=16):
                 found.append(entry)

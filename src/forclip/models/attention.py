@@ -25,4 +25,5 @@ def attention_weights(queries: Tensor, keys: Tensor, num_heads: int, bias: Tenso
 
 def _split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, T, W] -> [B, heads, T, W / heads]."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    batch, count, width = x.shape
+    return x.reshape(batch, count, num_heads, width // num_heads).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The training-free ladder, on the summary head's interface: Dense-CLIP and Cluster-CLIP. Plain CLIP is `global_head`."""
+"""The training-free ladder on the summary head's interface: Dense-CLIP, Cluster-CLIP. Plain CLIP is `global_head`."""
 
 from typing import Protocol
 

@@ -54,7 +54,7 @@ class Pool(nn.Module, ABC):
         return x
 
     def forward(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
-        """tokens: [B, T, W]; queries: [B, N, W]; bias: [N, L] over attended tokens. Returns [B, N, D], not normalised."""
+        """tokens: [B, T, W]; queries: [B, N, W]; bias: [N, L] over attended tokens. Returns [B, N, D], not unit."""
         inputs = self.normalise(self.attended(tokens))
         asked = self.q_proj(self.normalise(queries))
         mixed = attend(asked, self.k_proj(inputs), self.v_proj(inputs), self.num_heads, bias)
@@ -184,8 +184,7 @@ class LatentPool(Pool):
         """latent: [1, W]; mlp: the residual branch, its norm included; positional_embedding: [P, W] or None."""
         super().__init__(grid, k_proj.in_features, dim, num_heads, num_prefix=0)
         self.latent = nn.Parameter(latent.clone())
-        self.q_proj = nn.Sequential(q_proj, _PerHead(q_norm, num_heads))
-        self.k_proj = nn.Sequential(k_proj, _PerHead(k_norm, num_heads))
+        self.q_proj, self.k_proj = (_normed(p, n, num_heads) for p, n in ((q_proj, q_norm), (k_proj, k_norm)))
         self.v_proj, self.out_proj, self.mlp, self.proj = v_proj, out_proj, mlp, proj
         self.positional_embedding = None if positional_embedding is None else nn.Parameter(positional_embedding.clone())
 
@@ -233,6 +232,10 @@ class AveragePool(Pool):
 
     def positions(self, tokens: Tensor) -> Tensor:
         return tokens
+
+
+def _normed(proj: nn.Linear, norm: nn.Module, num_heads: int) -> nn.Module:
+    return proj if isinstance(norm, nn.Identity) else nn.Sequential(proj, _PerHead(norm, num_heads))
 
 
 class _PerHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Where query tokens start. Seeding by soft spatial windows is ours, not known to be the paper's (DESIGN, section 2)."""
+"""Where query tokens start. Seeding them by soft spatial windows is ours, not known to be the paper's."""
 
 import math
 

@@ -18,7 +18,7 @@ class SummaryHead(nn.Module):
     def __init__(self, pool: Pool, offsets: Tensor, bias: Tensor) -> None:
         """offsets: [N, W]; bias: [N, L]. The pool is owned from here on, and may be trained."""
         super().__init__()
-        assert len(offsets) == len(bias) and offsets.shape[1] == pool.width
+        assert offsets.shape == (len(bias), pool.width)
         self.pool = pool
         self.offsets = nn.Parameter(offsets.clone())
         self.bias = nn.Parameter(bias.clone())

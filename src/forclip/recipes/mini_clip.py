@@ -8,7 +8,9 @@ object once, so that no picture has a second right caption in it.
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from forclip.models.mini_clip import MINI_NAME, register_mini
 
 _RENDERED_SIDE = 192  # postcards are drawn at twice the tower's input and reduced, as a photo would be
 _SIDE = 96
+_LARGE_SHARE = 0.4  # of the postcards: those with the largest salient objects
 _TEMPLATES = (
     "a photo of a {}",
     "a picture of a {}",
@@ -40,36 +43,61 @@ _TEMPLATES = (
 class MiniClipRecipe:
     """How the bundled weights were made. steps are of one batch: every pictograph once as the salient object."""
 
-    postcards_per_name: int = 200
-    steps: int = 3200
+    postcards_per_name: int = 240
+    steps: int = 2000
     warmup_steps: int = 200
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     share_naming_another: float = 0.15
+    # Small salient objects from the first step on teach nothing for a long time: large ones first, then any.
+    easy_share: float = 0.35  # of the steps, with large salient objects alone
+    ramp_share: float = 0.30  # of the steps, in which smaller ones join
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Postcards:
-    """pixels: [names, per name, 3, side, side] uint8; captions are drawn anew at each step from the scenes."""
+    """pixels: [names, per name, 3, side, side] uint8, for each name from the largest salient object to the smallest.
+
+    Captions are drawn anew at each step from the contents.
+    """
 
     pixels: Tensor
     contents: list[list[tuple[scenes.PlacedObject, ...]]]
 
+    def num_eligible(self, step: int, recipe: MiniClipRecipe) -> int:
+        """How many of each name's postcards, from the largest on, are in use at a step."""
+        ramp = (step / recipe.steps - recipe.easy_share) / recipe.ramp_share
+        share = _LARGE_SHARE + (1 - _LARGE_SHARE) * min(1.0, max(0.0, ramp))
+        return max(1, round(share * len(self.contents[0])))
+
 
 def draw_postcards(recipe: MiniClipRecipe, progress: Progress) -> Postcards:
-    rng = np.random.default_rng(recipe.seed)
     names = pictographs.NAMES
     pixels = torch.empty(len(names), recipe.postcards_per_name, 3, _SIDE, _SIDE, dtype=torch.uint8)
     contents: list[list[tuple[scenes.PlacedObject, ...]]] = []
-    for row, salient in enumerate(progress.track(names, description="drawing postcards")):
-        contents.append([])
-        for column in range(recipe.postcards_per_name):
-            others = rng.choice([n for n in names if n != salient], rng.integers(0, 5), replace=False)
-            scene = scenes.postcard(rng, (salient, *map(str, others)), _RENDERED_SIDE)
-            pixels[row, column] = torch.from_numpy(np.asarray(scene.image.reduce(2))).permute(2, 0, 1)
-            contents[row].append(scene.objects)
+    with ProcessPoolExecutor() as workers:
+        drawn = workers.map(partial(_draw_salient, recipe), range(len(names)))
+        for row, (images, objects) in enumerate(progress.track(drawn, len(names), description="drawing postcards")):
+            pixels[row] = torch.from_numpy(images).permute(0, 3, 1, 2)
+            contents.append(objects)
     return Postcards(pixels, contents)
+
+
+def _draw_salient(recipe: MiniClipRecipe, row: int) -> tuple[np.ndarray, list[tuple[scenes.PlacedObject, ...]]]:
+    """All postcards of one salient pictograph: uint8 [per name, side, side, 3] and what each shows."""
+    rng = np.random.default_rng([recipe.seed, 0, row])
+    salient = pictographs.NAMES[row]
+    rest = [n for n in pictographs.NAMES if n != salient]
+    others = [rng.choice(rest, rng.integers(0, 5), replace=False).tolist() for _ in range(recipe.postcards_per_name)]
+    drawn = [scenes.postcard(rng, (salient, *names), _RENDERED_SIDE) for names in others]
+    drawn.sort(key=lambda scene: _side_of(scene.objects[0]), reverse=True)
+    return np.stack([np.asarray(scene.image.reduce(2)) for scene in drawn]), [scene.objects for scene in drawn]
+
+
+def _side_of(thing: scenes.PlacedObject) -> float:
+    x0, y0, x1, y1 = thing.box
+    return max(x1 - x0, y1 - y0)
 
 
 def caption(rng: np.random.Generator, objects: tuple[scenes.PlacedObject, ...], share_naming_another: float) -> str:
@@ -107,9 +135,15 @@ def pretrain(recipe: MiniClipRecipe) -> nn.Module:
     register_mini()
     model = open_clip.create_model(MINI_NAME).to(memory_format=torch.channels_last)
     tokenizer = open_clip.get_tokenizer(MINI_NAME)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98)
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, recipe.steps, pct_start=recipe.warmup_steps / recipe.steps, cycle_momentum=False
+        optimizer,
+        recipe.learning_rate,
+        recipe.steps,
+        pct_start=min(0.5, recipe.warmup_steps / recipe.steps),
+        cycle_momentum=False,
     )
     with Progress() as progress:
         postcards = draw_postcards(recipe, progress)
@@ -119,9 +153,10 @@ def pretrain(recipe: MiniClipRecipe) -> nn.Module:
         running = 0.0
         for step in range(recipe.steps):
             rows = rng.permutation(len(pictographs.NAMES))
-            columns = rng.integers(0, recipe.postcards_per_name, len(rows))
+            columns = rng.integers(0, postcards.num_eligible(step, recipe), len(rows))
             texts = [
-                caption(rng, postcards.contents[r][c], recipe.share_naming_another) for r, c in zip(rows, columns, strict=True)
+                caption(rng, postcards.contents[r][c], recipe.share_naming_another)
+                for r, c in zip(rows, columns, strict=True)
             ]
             images = augment(rng, postcards.pixels[rows, columns]).contiguous(memory_format=torch.channels_last)
             loss = contrastive_loss(
@@ -136,7 +171,8 @@ def pretrain(recipe: MiniClipRecipe) -> nn.Module:
             schedule.step()
             running += 0.02 * (loss.item() - running) if step else loss.item()
             progress.update(task, advance=1, description=f"pretraining, loss {running:.3f}")
-    return model.eval()
+    trained: nn.Module = model.eval()
+    return trained
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

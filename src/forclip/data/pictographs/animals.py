@@ -48,9 +48,7 @@ def fish(c: Canvas) -> None:
 
 def butterfly(c: Canvas) -> None:
     for s in (-1, 1):
-        c.blob(
-            TINT, (50 + s * 3, 44), (50 + s * 22, 12), (50 + s * 48, 10), (50 + s * 44, 42), (50 + s * 22, 54)
-        )
+        c.blob(TINT, (50 + s * 3, 44), (50 + s * 22, 12), (50 + s * 48, 10), (50 + s * 44, 42), (50 + s * 22, 54))
         c.blob(
             SHADE,
             (50 + s * 3, 50),

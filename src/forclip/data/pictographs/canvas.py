@@ -91,9 +91,7 @@ class Canvas:
         """A filled sector of an ellipse; from 180 to 360 is its upper half."""
         self.polygon(role, (cx, cy), *_arc_points(cx, cy, rx, ry, start, end))
 
-    def rounded(
-        self, role: int, x0: float, y0: float, x1: float, y1: float, r: float = 0, turn: float = 0
-    ) -> None:
+    def rounded(self, role: int, x0: float, y0: float, x1: float, y1: float, r: float = 0, turn: float = 0) -> None:
         """A filled rectangle with corners of radius `r`, turned about its centre."""
         corners = [(x1 - r, y1 - r, 0), (x0 + r, y1 - r, 90), (x0 + r, y0 + r, 180), (x1 - r, y0 + r, 270)]
         ring = [p for x, y, a in corners for p in _arc_points(x, y, r, r, a, a + 90)]

@@ -203,9 +203,7 @@ def hourglass(c: Canvas) -> None:
     c.line(TINT, 3, (50, 48), (50, 86))
     c.polygon(TINT, (50, 64), (76, 90), (24, 90))
     for s in (-1, 1):
-        c.line(
-            SHADE, 4, *((50 + s * x, float(y)) for x, y in ((26, 8), (23, 30), (4, 50), (23, 70), (26, 92)))
-        )
+        c.line(SHADE, 4, *((50 + s * x, float(y)) for x, y in ((26, 8), (23, 30), (4, 50), (23, 70), (26, 92))))
     for y in (0, 88):
         c.rounded(TINT, 14, y, 86, y + 12, 5)
         c.rounded(SHADE, 14, y + 8, 86, y + 12, 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import open_clip
 from timm.models import register_model
-from timm.models.byobnet import ByobNet, ByoBlockCfg, ByoModelCfg
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
 MINI_NAME = "forclip-mini"
 MINI_WEIGHTS = Path(__file__).parent / f"{MINI_NAME}.safetensors"
@@ -25,7 +25,10 @@ def forclip_mini_tower(pretrained: bool = False, **_timm_bookkeeping: Any) -> By
     blocks = tuple(ByoBlockCfg(type="basic", d=1, c=channels, s=stride, gs=0, br=1.0) for channels, stride in _STAGES)
     tower = ByobNet(ByoModelCfg(blocks=blocks, stem_chs=32, stem_type="3x3", stem_pool=""))
     # open_clip sizes the attention pool's positional embedding by pool_size.
-    tower.default_cfg = {"pool_size": (_POSITIONS_A_SIDE, _POSITIONS_A_SIDE), "input_size": (3, _PIXELS, _PIXELS)}
+    tower.default_cfg = {  # type: ignore[assignment]  # timm sets this on its models in the same way
+        "pool_size": (_POSITIONS_A_SIDE, _POSITIONS_A_SIDE),
+        "input_size": (3, _PIXELS, _PIXELS),
+    }
     return tower
 
 

@@ -1,0 +1,163 @@
+"""The command line: each command opens something, calls one function and maps errors. Heavy imports wait for it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Find the images that contain an object, in your own large image set, by free text.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A run's folder, forclip-mini, an open_clip name, local-dir:PATH.")
+]
+Pretrained = Annotated[str | None, typer.Option(help="open_clip's tag or a file of weights, for a built-in name.")]
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """What a user can mend ends in one sentence and exit code 2; an interrupt in 130; anything else is our bug."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"forclip: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("forclip: interrupted", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: each is another world and another split.")] = 1,
+) -> None:
+    """The whole path on the toy world: baselines, FOR, a table, and report.html. Nothing is downloaded."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.demo import run_demo
+
+        console = Console()
+        run_demo(out, tuple(range(seed, seed + seeds)), console)
+        console.print(f"\nThe report: [bold]{out / 'report.html'}[/]")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A run's YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model and its checkpoint.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")] = False,
+) -> None:
+    """Finetune FOR on your base labels."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.config import load_config
+        from forclip.runs import train_run
+
+        train_run(load_config(config), out, resume, Console())
+
+
+@app.command(name="eval")
+def evaluate(
+    config: Annotated[Path, typer.Argument(help="A run's YAML file.")],
+    model: Annotated[Path | None, typer.Option(help="A trained run's folder; without it only baselines run.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")] = Path("runs/eval"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare all methods on one dataset: metrics.json, a table, report.html."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.config import load_config
+        from forclip.evaluation.terminal import print_metrics
+        from forclip.runs import evaluate_run
+
+        console = Console(stderr=as_json)
+        metrics = evaluate_run(load_config(config), model, out, console)
+        if as_json:
+            typer.echo(json.dumps(metrics))
+        else:
+            print_metrics(console, metrics)
+            console.print(f"\nThe report: [bold]{out / 'report.html'}[/]")
+
+
+@app.command()
+def index(
+    source: Annotated[str, typer.Argument(help="A folder of pictures, or a pattern such as 'photos/**/*.jpg'.")],
+    to: Annotated[Path, typer.Option(help="The store: a new folder, or one that this model wrote.")],
+    model: ModelName = "forclip-mini",
+    pretrained: Pretrained = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side; the model's own without it.")] = None,
+    head: Annotated[str, typer.Option(help="For a pretrained model: sum, global, dense or cluster_K.")] = "sum",
+    num_query_tokens: Annotated[int, typer.Option(min=1, help="Vectors per image with the head `sum`.")] = 25,
+    device: Device = "cpu",
+) -> None:
+    """Embed pictures and add them to a store. Pictures already there are left alone; unreadable ones are listed."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.config import ModelConfig
+        from forclip.indexing import index_images
+
+        config = ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
+        index_images(source, to, config, head, num_query_tokens, device, Console())
+
+
+@app.command()
+def search(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 50,
+    min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """The images that best match a text, with the place in each."""
+    with _clear_errors():
+        from forclip.search import open_searcher, result_table
+
+        results = open_searcher(store, device).search(text, k, min_score)
+        if as_json:
+            typer.echo(json.dumps([vars(r) for r in results]))
+        else:
+            from rich.console import Console
+
+            Console().print(result_table(results))
+
+
+@app.command()
+def info(
+    place: Annotated[Path, typer.Argument(help="A store or a run.")],
+    as_json: AsJson = False,
+) -> None:
+    """What a store or a run holds."""
+    with _clear_errors():
+        from forclip.indexing import describe
+
+        described = describe(place)
+        if as_json:
+            typer.echo(json.dumps(described))
+        else:
+            for key, value in described.items():
+                typer.echo(f"{key:20s} {value}")
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="forclip")
+
+
+if __name__ == "__main__":
+    main()

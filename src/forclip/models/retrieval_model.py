@@ -1,0 +1,120 @@
+"""A backbone and a head together: what embeds images and what a store remembers by its fingerprint."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from forclip.config import ModelConfig
+from forclip.models.backbone import Backbone, weights_fingerprint
+from forclip.models.baselines import ClusterHead, DenseHead, Head
+from forclip.models.open_clip_backbone import load_open_clip
+from forclip.models.summary_head import SummaryHead, global_head, window_seeded_head
+
+FORMAT_VERSION = 1
+_CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RetrievalModel:
+    """name: what the user called it; fingerprint: of weights, preprocessing and head, hexadecimal."""
+
+    name: str
+    backbone: Backbone
+    head: Head
+    fingerprint: str
+    templates: tuple[str, ...] = ("a photo of a {}",)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the text space."""
+        return self.backbone.new_pool().dim
+
+
+def load_model(
+    model: ModelConfig, device: str = "cpu", head: str = "sum", num_query_tokens: int = 25
+) -> RetrievalModel:
+    """A trained run, where model.name is its folder; else a pretrained model with a training-free head.
+
+    head: sum (the untrained summary head), global, dense, or cluster_K. Raises ValueError naming what is unknown.
+    """
+    folder = Path(model.name)
+    if (folder / _CONFIG_FILE).exists():
+        return from_pretrained(folder, device)
+    backbone = load_open_clip(model.name, model.pretrained, model.image_size, model.resize_mode, device)
+    built = _training_free_head(backbone, head, num_query_tokens)
+    return RetrievalModel(model.name, backbone, built, f"{backbone.fingerprint}-{head}-{num_query_tokens}")
+
+
+def _training_free_head(backbone: Backbone, head: str, num_query_tokens: int) -> Head:
+    pool = backbone.new_pool().eval().requires_grad_(False)
+    if head == "sum":
+        return window_seeded_head(pool, num_query_tokens).to(backbone.device).eval().requires_grad_(False)
+    if head == "global":
+        return global_head(pool).to(backbone.device).eval().requires_grad_(False)
+    if head == "dense":
+        return DenseHead(pool)
+    kind, _, count = head.partition("_")
+    if kind == "cluster" and count.isdigit():
+        return ClusterHead(pool, int(count))
+    raise ValueError(f"head {head!r} is unknown: sum, global, dense or cluster_K, such as cluster_10")
+
+
+def save_pretrained(
+    folder: Path, head: SummaryHead, backbone: Backbone, model: ModelConfig, templates: tuple[str, ...]
+) -> None:
+    """Writes model.safetensors and then config.json, whose presence means that the model is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _CONFIG_FILE).unlink(missing_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}, folder / _WEIGHTS_FILE)
+    content: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "backbone": asdict(model),
+        "backbone_fingerprint": backbone.fingerprint,
+        "num_query_tokens": head.num_query_tokens,
+        "templates": list(templates),
+    }
+    (folder / _CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> RetrievalModel:
+    """A model that save_pretrained wrote. backbone: one that open_clip can't load, plugged in by the caller.
+
+    Raises ValueError for a missing or damaged file, another format version, or a backbone with other weights.
+    """
+    content = _read_config(folder)
+    if backbone is None:
+        stored = ModelConfig(**content["backbone"])
+        backbone = load_open_clip(stored.name, stored.pretrained, stored.image_size, stored.resize_mode, device)
+    if backbone.fingerprint != content["backbone_fingerprint"]:
+        raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
+    pool = backbone.new_pool()
+    num_attended = pool.num_prefix + pool.num_positions
+    count = content["num_query_tokens"]
+    head = SummaryHead(pool, torch.zeros(count, pool.width), torch.zeros(count, num_attended))
+    try:
+        state = load_file(folder / _WEIGHTS_FILE)
+        head.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{folder / _WEIGHTS_FILE}: damaged or of another model: {str(error)[:200]}") from None
+    fingerprint = weights_fingerprint(state, backbone.fingerprint)
+    head = head.to(backbone.device).eval().requires_grad_(False)
+    return RetrievalModel(str(folder), backbone, head, fingerprint, tuple(content["templates"]))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / _CONFIG_FILE
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: no {_CONFIG_FILE}, so no finished run") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: not readable: {error}") from None
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        version = content.get("format_version") if isinstance(content, dict) else None
+        raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
+    return content

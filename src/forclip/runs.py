@@ -1,0 +1,147 @@
+"""From a run's configuration to its parts: the model, the images, the classes."""
+
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import yaml
+from rich.console import Console
+
+from forclip.comparison import Task, measure, measure_training_free, new_task
+from forclip.config import DataConfig, RunConfig, config_to_json, read_names
+from forclip.data.coco import load_coco
+from forclip.embedding import EncodedImages, encode_images
+from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics, write_whole
+from forclip.evaluation.protocol import ClassSplit, split_classes
+from forclip.finetuning import finetune, supervise
+from forclip.models.backbone import Backbone
+from forclip.models.open_clip_backbone import load_open_clip
+from forclip.models.retrieval_model import from_pretrained, save_pretrained
+from forclip.progress import Track, tracking
+from forclip.reporting import Story, tell
+from forclip.types import Annotations
+
+
+def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
+    """Training and gallery images. Raises ValueError as the loader does."""
+    train = load_coco(data.train.annotations, data.train.images)
+    if data.gallery is not None:
+        return train, load_coco(data.gallery.annotations, data.gallery.images)
+    rows = np.arange(len(train))
+    if len(rows) < 2:
+        raise ValueError(f"{data.train.annotations}: {len(rows)} image(s) can't be split into training and gallery")
+    return train.take(rows[::2]), train.take(rows[1::2])
+
+
+def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -> ClassSplit:
+    """Raises ValueError for a name that is no class, a class in both groups, or no base class at all."""
+    in_both = set(gallery.class_names)
+    names = [n for n in train.class_names if n in in_both]
+    novel = cast(tuple[str, ...], data.novel)  # files of names were read with the config
+    split = split_classes(names, novel)
+    if data.base is None:
+        return split
+    base = cast(tuple[str, ...], data.base)
+    split_classes(names, base)  # each must be a class
+    return ClassSplit(base, novel)
+
+
+def encode_set(backbone: Backbone, images: Annotations, what: str, track: Track, console: Console) -> EncodedImages:
+    """Encodes, and says which pictures could not be read."""
+    encoded = encode_images(backbone, images.image_ids, images.paths, track(f"encoding {what}", len(images)))
+    if encoded.skipped:
+        console.print(f"[yellow]{len(encoded.skipped)} of {len(images)} {what} could not be read and were skipped:[/]")
+        for skipped in encoded.skipped[:10]:
+            console.print(f"  {skipped.reason}", markup=False)
+    if not len(encoded.rows):
+        first = f"; the first: {encoded.skipped[0].reason}" if encoded.skipped else ""
+        raise ValueError(f"none of {len(images)} {what} can be read{first}")
+    return encoded
+
+
+def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Console) -> Task:
+    """Everything that a comparison needs, from files."""
+    train, gallery = load_sets(config.data)
+    split = choose_classes(config.data, train, gallery)
+    encoded = [
+        encode_set(backbone, train, "training images", track, console),
+        encode_set(backbone, gallery, "gallery images", track, console),
+    ]
+    return new_task(
+        config.data.train.annotations.stem,
+        backbone,
+        (train, encoded[0]),
+        (gallery, encoded[1]),
+        split,
+        config.data.templates,
+        _vocabulary(config.data),
+        config.data.allow_unlabelled_base,
+    )
+
+
+def _vocabulary(data: DataConfig) -> tuple[str, ...]:
+    return read_names(data.vocabulary) if data.vocabulary else ()
+
+
+def made_folder(folder: Path) -> Path:
+    """The folder, made where needed. Raises ValueError where a file is in its place."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file, not a folder to write to")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> None:
+    """Finetunes and writes out: config.json and model.safetensors, the run's YAML, history.json and skipped.json.
+
+    Raises ValueError where out holds a run already, unless it is to be resumed.
+    """
+    checkpoint = made_folder(out) / "checkpoint.safetensors"
+    if not resume and (checkpoint.exists() or (out / "config.json").exists()):
+        raise ValueError(f"{out}: holds a run already; --resume goes on with it, or choose another folder")
+    backbone = load_backbone(config)
+    with tracking(console) as track:
+        train, _ = load_sets(config.data)
+        split = choose_classes(config.data, train, train)
+        encoded = encode_set(backbone, train, "training images", track, console)
+        supervision = supervise(
+            backbone,
+            train.take(encoded.rows),
+            split,
+            config.data.templates,
+            _vocabulary(config.data),
+            config.data.allow_unlabelled_base,
+        )
+        (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
+        tuned = finetune(backbone, encoded.tokens, supervision, config.head, config.train, checkpoint, track)
+    skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
+    write_whole(out / "skipped.json", json.dumps(skipped, indent=1))
+    write_whole(out / "history.json", json.dumps(tuned.history))
+    save_pretrained(out, tuned.head, backbone, config.model, config.data.templates)
+    console.print(f"The model: [bold]{out}[/]")
+
+
+def evaluate_run(config: RunConfig, model: Path | None, out: Path, console: Console) -> Metrics:
+    """All methods on the gallery, FOR among them where a trained run is given. Writes metrics.json and report.html."""
+    made_folder(out)
+    backbone = load_backbone(config)
+    # A missing or damaged run should be told before the pictures are encoded.
+    trained = None if model is None else from_pretrained(model, config.device, backbone)
+    with tracking(console) as track:
+        task = load_task(config, backbone, track, console)
+        measured = measure_training_free(task, config.head, config.eval, config.train.seed, track)
+        if trained is not None:
+            measured["for"] = measure(task, "for", trained.head, config.train.seed, config.eval)
+    metrics = summarise_runs(task.name, [m.run for m in measured.values()])
+    write_metrics(out / "metrics.json", metrics)
+    history_file = None if model is None else model / "history.json"
+    history = json.loads(history_file.read_text()) if history_file and history_file.exists() else []
+    tell(out / "report.html", f"{task.name}: all methods", metrics, Story(task, config, measured, history))
+    return metrics
+
+
+def load_backbone(config: RunConfig) -> Backbone:
+    """The pretrained model that a configuration names."""
+    model = config.model
+    return load_open_clip(model.name, model.pretrained, model.image_size, model.resize_mode, config.device)

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from forclip.models.pools import MeanTokenPool
+from forclip.models.query_seeds import window_bias, window_centres
+from forclip.models.summary_head import SummaryHead, global_head, noise_seeded_head, window_seeded_head
+
+
+def mean_token_pool(grid: tuple[int, int]) -> MeanTokenPool:
+    torch.manual_seed(0)
+    linears = [nn.Linear(8, 8) for _ in range(3)]
+    embedding = torch.randn(1 + grid[0] * grid[1], 8)
+    return MeanTokenPool(*linears, nn.Linear(8, 6), embedding, num_heads=2, grid=grid, dim=6)
+
+
+def tokens_of(grid: tuple[int, int]) -> Tensor:
+    return torch.randn(2, grid[0] * grid[1], 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_ten_windows_are_rows_of_three_four_and_three() -> None:
+    third, quarter = [1 / 6, 3 / 6, 5 / 6], [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+    expected = [(1 / 6, x) for x in third] + [(3 / 6, x) for x in quarter] + [(5 / 6, x) for x in third]
+    torch.testing.assert_close(window_centres(10), torch.tensor(expected))
+
+
+def test_twenty_five_windows_are_five_by_five() -> None:
+    steps = [0.1, 0.3, 0.5, 0.7, 0.9]
+    torch.testing.assert_close(window_centres(25), torch.tensor([(y, x) for y in steps for x in steps]))
+
+
+def test_one_window_is_in_the_middle() -> None:
+    assert window_centres(1).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("count", range(1, 41))
+def test_any_number_of_windows_fills_the_square_evenly(count: int) -> None:
+    centres = window_centres(count)
+    assert centres.shape == (count, 2)
+    assert len(set(map(tuple, centres.tolist()))) == count
+    # Each stands for an equal share of its row: no corner of the square is far from all of them.
+    assert (
+        torch.cdist(torch.cartesian_prod(torch.linspace(0, 1, 11), torch.linspace(0, 1, 11)), centres).min(1)[0].max()
+        < 1.2 / count**0.5
+    )
+    per_row = centres[:, 0].unique(return_counts=True)[1]
+    assert per_row.max() - per_row.min() <= 1
+
+
+@pytest.mark.parametrize("count", [1, 4, 10, 25])
+def test_a_windows_attention_is_centred_on_it(count: int) -> None:
+    grid = (30, 40)
+    share = torch.softmax(window_bias(count, grid, num_prefix=0), -1).unflatten(1, grid)
+    y, x = (torch.arange(30) + 0.5) / 30, (torch.arange(40) + 0.5) / 40
+    mass = torch.stack([share.sum(2) @ y, share.sum(1) @ x], 1)
+    centres, deviation = window_centres(count), 0.5 / count**0.5
+    # The image's edge cuts the outer Gaussians off, by about a deviation from their centre: that moves their mean.
+    assert ((mass - centres).abs() < 0.4 * deviation).all()
+    inner = ((centres - 0.5).abs() < 0.5 - 2.5 * deviation).all(1) | (centres == 0.5).all(1)
+    torch.testing.assert_close(mass[inner], centres[inner], rtol=0, atol=0.005)
+    assert (mass[:, None] - centres[None]).norm(dim=-1).argmin(1).tolist() == list(range(count))
+
+
+def test_a_windows_width_is_half_the_distance_of_centres() -> None:
+    share = torch.softmax(window_bias(25, (100, 100), num_prefix=0), -1)[12].unflatten(0, (100, 100))
+    y = (torch.arange(100) + 0.5) / 100
+    assert (share.sum(1) @ (y - 0.5).square()).sqrt().item() == pytest.approx(0.1, rel=1e-3)
+    sharper = torch.softmax(window_bias(25, (100, 100), num_prefix=0, sharpness=2), -1)[12].unflatten(0, (100, 100))
+    assert (sharper.sum(1) @ (y - 0.5).square()).sqrt().item() == pytest.approx(0.05, rel=1e-3)
+
+
+def test_windows_hardly_look_at_prefix_tokens() -> None:
+    share = torch.softmax(window_bias(4, (7, 7), num_prefix=1), -1)
+    assert share.shape == (4, 50)
+    assert (share[:, 0] < 0.01).all()
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (3, 5)])
+def test_one_unchanged_query_is_the_pretrained_embedding(grid: tuple[int, int]) -> None:
+    pool, tokens = mean_token_pool(grid), tokens_of(grid)
+    expected = F.normalize(pool(tokens, pool.own_query(tokens)), dim=-1)
+    torch.testing.assert_close(global_head(pool)(tokens), expected)
+    assert expected.shape == (2, 1, 6)
+
+
+def test_queries_do_not_see_each_other() -> None:
+    """N query tokens at once are N heads of one."""
+    pool, tokens = mean_token_pool((3, 4)), tokens_of((3, 4))
+    head = noise_seeded_head(pool, 5, 1.0, seed=0)
+    with torch.no_grad():
+        head.bias.normal_(generator=torch.Generator().manual_seed(3))
+        alone = [SummaryHead(pool, head.offsets[n : n + 1], head.bias[n : n + 1])(tokens) for n in range(5)]
+        torch.testing.assert_close(head(tokens), torch.cat(alone, 1))
+
+
+def test_vectors_are_unit_and_places_are_shares() -> None:
+    pool, tokens = mean_token_pool((3, 4)), tokens_of((3, 4))
+    for head in (window_seeded_head(pool, 6), noise_seeded_head(pool, 6, 1.0, seed=0), global_head(pool)):
+        places = head.places(tokens)
+        assert places.shape == (2, head.num_query_tokens, 12)
+        assert (places >= 0).all()
+        assert (places.sum(-1) <= 1 + 1e-6).all()
+        # Something is left for the mean token, and it is not everything.
+        assert (places.sum(-1) > 0.5).all()
+        assert (places.sum(-1) < 1).all()
+        torch.testing.assert_close(head(tokens).norm(dim=-1), torch.ones(2, head.num_query_tokens))
+
+
+def test_places_follow_the_bias() -> None:
+    bias = torch.zeros(3, 1 + 12)
+    bias[torch.arange(3), torch.tensor([1, 6, 12])] = 50.0
+    head = SummaryHead(mean_token_pool((3, 4)), torch.zeros(3, 8), bias)
+    assert head.places(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
+
+
+def test_noise_is_reproducible_and_of_the_asked_scale() -> None:
+    pool = mean_token_pool((2, 2))
+    head = noise_seeded_head(pool, 200, 0.5, seed=3)
+    torch.manual_seed(99)  # the global generator has no part in it
+    assert torch.equal(noise_seeded_head(pool, 200, 0.5, seed=3).offsets, head.offsets)
+    assert not torch.equal(noise_seeded_head(pool, 200, 0.5, seed=4).offsets, head.offsets)
+    assert head.offsets.std().item() == pytest.approx(0.5, rel=0.1)
+    assert (head.bias == 0).all()
+
+
+def test_a_head_without_queries_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one query token, not 0"):
+        window_seeded_head(mean_token_pool((2, 2)), 0)
