@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from forclip.comparison import compare, new_task
-from forclip.config import EvalConfig, HeadConfig, TrainConfig
+from forclip.config import EvalConfig, HeadConfig, TrainConfig, read_names
 from forclip.data.coco import load_coco
 from forclip.embedding import encode_images
 from forclip.evaluation.metrics_file import summarise_runs, write_metrics
@@ -28,6 +28,7 @@ from forclip.evaluation.protocol import split_classes
 from forclip.evaluation.terminal import print_metrics
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.pools import MeanTokenPool, Pool
+from forclip.progress import tracking
 
 
 class PhotoClipBackbone:
@@ -53,6 +54,9 @@ class PhotoClipBackbone:
         return feature_map.flatten(2).transpose(1, 2)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
+        for text in texts:
+            if text not in self.model.text:
+                raise ValueError(f"{self.name} has no text vector for {text!r}")
         vectors: Tensor = self.model.encode_text(texts)
         return vectors
 
@@ -83,26 +87,30 @@ def _import_from(file: Path) -> ModuleType:
 
 
 def main() -> None:
-    given = _arguments()
+    try:
+        run(_arguments())
+    except ValueError as error:
+        print(f"plug_in_backbone: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Both sets through the adapter, every method on them, the table and metrics.json."""
     backbone = PhotoClipBackbone(given.model)
     known = backbone.known_texts()
-    wanted = set(_names(given.classes)) if given.classes else set(known)
+    wanted = set(read_names(given.classes)) if given.classes else set(known)
     sets = [load_coco(given.train, given.train_images), load_coco(given.gallery, given.gallery_images)]
     # A class is used if both files have it and the model has a text vector for it.
     names = [n for n in sets[0].class_names if n in sets[1].class_names and n in known and n in wanted]
-    split = split_classes(names, [n for n in _names(given.novel) if n in names])
-    encoded = [encode_images(backbone, s.image_ids, s.paths) for s in sets]
-    train, gallery = zip(sets, encoded, strict=True)
-    task = new_task(given.train.stem, backbone, train, gallery, split, ["{}"], known, allow_unlabelled_base=True)
-    config = EvalConfig(min_relevant=given.min_relevant)
-    runs = compare(task, HeadConfig(), TrainConfig(), config, range(given.seeds))
+    split = split_classes(names, [n for n in read_names(given.novel) if n in names])
+    with tracking(Console(stderr=True)) as track:
+        train, gallery = [(s, encode_images(backbone, s.image_ids, s.paths, track("encoding", len(s)))) for s in sets]
+        task = new_task(given.train.stem, backbone, train, gallery, split, ["{}"], known, allow_unlabelled_base=True)
+        config = EvalConfig(min_relevant=given.min_relevant)
+        runs = compare(task, HeadConfig(), TrainConfig(), config, range(given.seeds), track)
     metrics = summarise_runs(task.name, runs)
     write_metrics(given.out / "metrics.json", metrics)
     print_metrics(Console(), metrics)
-
-
-def _names(file: Path) -> list[str]:
-    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
 
 
 def _arguments() -> argparse.Namespace:

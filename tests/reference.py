@@ -36,9 +36,9 @@ def asymmetric_loss(
     def of_pair(logit: float, positive: bool) -> float:
         probability = 1 / (1 + math.exp(-logit))
         if positive:
-            return -((1 - probability) ** gamma_pos) * math.log(probability)
+            return -math.pow(1 - probability, gamma_pos) * math.log(probability)
         shifted = max(probability - clip, 0.0)
-        return -(shifted**gamma_neg) * math.log(1 - shifted)
+        return -math.pow(shifted, gamma_neg) * math.log(1 - shifted)
 
     return _mean_of_verified(of_pair, logits, targets, verified)
 

@@ -48,6 +48,22 @@ def test_fit_is_sane_for_classes_with_few_positives() -> None:
     assert probability[:, 2].mean().item() == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("effect", [-0.3, 0.0, 0.3])
+@pytest.mark.parametrize("num_images", [5, 40])
+def test_fit_is_sane_whatever_scores_say(effect: float, num_images: int) -> None:
+    """Scores that separate the classes, say nothing, or say the opposite: never worse than one guess for all."""
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        targets = torch.rand(num_images, 4, generator=generator) < 0.3
+        scores = effect * targets + 0.1 * torch.randn(num_images, 4, generator=generator)
+        base, verified = base_labels(), torch.ones_like(targets)
+        base.fit(scores, targets, verified)
+        share = targets.float().mean().clamp(0.01, 0.99)
+        one_guess = binary_loss(torch.logit(share).expand_as(scores), targets, verified)
+        assert binary_loss(base.logits(scores), targets, verified) < one_guess + 0.01
+        assert base.log_scale.exp() * scores.std() < 20
+
+
 def test_fit_reads_verified_pairs_only() -> None:
     scores, targets, verified = scored()
     verified[40:] = False

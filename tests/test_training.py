@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.config import TrainConfig
-from forclip.models.pools import MeanTokenPool
 from forclip.models.summary_head import window_seeded_head
 from forclip.objectives import BaseLabels, Batch, Objective, PseudoLabels, TeacherSet
 from forclip.training import TrainingSet, TrainingState, learning_rate, new_state, total_steps, train
+from tests.tiny import tiny_pool
 
 # 22 images in batches of 3 are 8 steps an epoch, the last of one image; 5 epochs are 40 steps, and 20 is mid-epoch.
 CONFIG = TrainConfig(epochs=5, batch_size=3, learning_rate=0.01, checkpoint_every=20)
@@ -40,15 +40,12 @@ def training_set() -> TrainingSet:
 
 def fresh_state(config: TrainConfig, num_query_tokens: int = 4) -> TrainingState:
     generator = torch.Generator().manual_seed(1)
-    torch.manual_seed(2)
-    linears = [nn.Linear(8, 8) for _ in range(3)]
-    pool = MeanTokenPool(*linears, nn.Linear(8, 6), torch.randn(10, 8), num_heads=2, grid=(3, 3), dim=6)
     objectives: list[Objective] = [
         BaseLabels(unit(generator, 4, 6), "binary", 1.0),
         PseudoLabels(unit(generator, 7, 6), 0.1, 0.5),
         TeacherSet(2.0),
     ]
-    return new_state(window_seeded_head(pool, num_query_tokens), objectives, config)
+    return new_state(window_seeded_head(tiny_pool((3, 3)), num_query_tokens), objectives, config)
 
 
 def quiet(step: int, terms: dict[str, float]) -> None:
@@ -141,6 +138,14 @@ def test_every_image_once_an_epoch() -> None:
     assert orders[0] != orders[1]
 
 
+def test_looking_at_a_state_does_not_change_it() -> None:
+    config = replace(CONFIG, epochs=1)
+    looked_at = fresh_state(config)
+    looked_at.tensors()
+    train(looked_at, training_set(), config, None, quiet)
+    assert_equal_to_the_bit(looked_at, trained(config))
+
+
 def test_training_lowers_the_loss() -> None:
     history = trained(replace(CONFIG, epochs=15)).history
     totals = [h["base_labels"] + 0.5 * h["pseudo_labels"] + 2 * h["teacher_set"] for h in history]
@@ -155,7 +160,7 @@ def test_the_loss_weighs_objectives() -> None:
     batch = Batch(data.targets, data.verified, data.teacher)
     base, pseudo, teacher = (objective(vectors, batch) for objective in state.objectives)
     total = base + 0.5 * pseudo + 2 * teacher
-    expected = torch.autograd.grad(total, [p for p in state.head.parameters()])
+    expected = torch.autograd.grad(total, list(state.head.parameters()))
     train(state, data, config, None, quiet)
     assert state.history[0] == pytest.approx(
         {"base_labels": base.item(), "pseudo_labels": pseudo.item(), "teacher_set": teacher.item()}, rel=1e-5

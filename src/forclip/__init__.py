@@ -1,3 +1,50 @@
 """Find the images that contain an object, in your own large image set, by free text."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forclip.config import HeadConfig, ModelConfig, TrainConfig
+    from forclip.embedding import embed_images
+    from forclip.finetuning import finetune
+    from forclip.index.store import Store
+    from forclip.models.retrieval_model import load_model
+    from forclip.search import Searcher, open_searcher
+    from forclip.types import Annotations, ImageEmbeddings, SearchResult
+
 __version__ = "0.1.0"
+__all__ = [
+    "Annotations",
+    "HeadConfig",
+    "ImageEmbeddings",
+    "ModelConfig",
+    "SearchResult",
+    "Searcher",
+    "Store",
+    "TrainConfig",
+    "embed_images",
+    "finetune",
+    "load_model",
+    "open_searcher",
+]
+_HOME = {
+    "Annotations": "types",
+    "HeadConfig": "config",
+    "ImageEmbeddings": "types",
+    "ModelConfig": "config",
+    "SearchResult": "types",
+    "Searcher": "search",
+    "Store": "index.store",
+    "TrainConfig": "config",
+    "embed_images": "embedding",
+    "finetune": "finetuning",
+    "load_model": "models.retrieval_model",
+    "open_searcher": "search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for: `forclip --help` should not wait for PyTorch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'forclip' has no attribute {name!r}")
+    return getattr(import_module(f"forclip.{_HOME[name]}"), name)

@@ -12,6 +12,7 @@ from torch import Tensor
 from forclip.data.stream import stream_pixels
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
+from forclip.models.retrieval_model import RetrievalModel
 from forclip.places import place_boxes
 from forclip.progress import Advance, silent
 from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
@@ -54,6 +55,22 @@ def encode_images(
         advance(len(batch.rows) + len(batch.unreadable))
     tokens = torch.cat(parts) if parts else torch.empty(0)
     return EncodedImages(tokens, np.array(rows, np.int64), tuple(skipped), time.perf_counter() - start)
+
+
+def embed_images(
+    model: RetrievalModel, paths: Sequence[Path], with_boxes: bool = True
+) -> tuple[ImageEmbeddings, tuple[SkippedImage, ...]]:
+    """Pictures to embeddings, with the paths as ids; those that can't be read are skipped and listed.
+
+    Raises ValueError where none can be read.
+    """
+    ids = [str(path) for path in paths]
+    encoded = encode_images(model.backbone, ids, paths)
+    if not len(encoded.rows):
+        raise ValueError(f"none of {len(paths)} pictures can be read")
+    kept = [ids[row] for row in encoded.rows]
+    found = embed_tokens(model.head, encoded.tokens, kept, model.backbone.device, with_boxes)
+    return found, encoded.skipped
 
 
 @torch.inference_mode()

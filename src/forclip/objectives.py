@@ -61,18 +61,20 @@ class BaseLabels(nn.Module):
     def fit(self, scores: Tensor, targets: Tensor, verified: Tensor) -> None:
         """Fits scale and biases to the untrained head's scores, or the first steps would wreck the head.
 
-        scores: max-sim [I, C]; targets, verified: [I, C]. The biases are held to a common one where labels are few.
+        scores: max-sim [I, C]; targets, verified: [I, C]. The biases are held to a common one where labels are few, and
+        the scale to two per spread of the scores where they say nothing of the labels, or say the opposite.
         """
         spread = scores.std().clamp(min=1e-4)
+        start = (2 / spread).log()
         with torch.no_grad():
-            self.log_scale.copy_((2 / spread).log())
+            self.log_scale.copy_(start)
             self.bias.copy_(-self.log_scale.exp() * (scores.mean(0) + 2 * spread))
         optimizer = torch.optim.LBFGS([self.log_scale, self.bias], max_iter=100, line_search_fn="strong_wolfe")
 
         def closure() -> float:
             optimizer.zero_grad()
-            ridge = 1e-3 * ((self.bias - self.bias.mean()) / self.log_scale.exp().detach() / spread).square().mean()
-            loss = binary_loss(self.logits(scores), targets, verified) + ridge
+            ridge = ((self.bias - self.bias.mean()) / 2).square().mean() + (self.log_scale - start).square()
+            loss = binary_loss(self.logits(scores), targets, verified) + 1e-3 * ridge
             loss.backward()
             return loss.item()
 

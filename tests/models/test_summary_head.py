@@ -1,18 +1,11 @@
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from forclip.models.pools import MeanTokenPool
 from forclip.models.query_seeds import window_bias, window_centres
 from forclip.models.summary_head import SummaryHead, global_head, noise_seeded_head, window_seeded_head
-
-
-def mean_token_pool(grid: tuple[int, int]) -> MeanTokenPool:
-    torch.manual_seed(0)
-    linears = [nn.Linear(8, 8) for _ in range(3)]
-    embedding = torch.randn(1 + grid[0] * grid[1], 8)
-    return MeanTokenPool(*linears, nn.Linear(8, 6), embedding, num_heads=2, grid=grid, dim=6)
+from tests.tiny import tiny_pool
 
 
 def tokens_of(grid: tuple[int, int]) -> Tensor:
@@ -78,7 +71,7 @@ def test_windows_hardly_look_at_prefix_tokens() -> None:
 
 @pytest.mark.parametrize("grid", [(2, 2), (3, 5)])
 def test_one_unchanged_query_is_the_pretrained_embedding(grid: tuple[int, int]) -> None:
-    pool, tokens = mean_token_pool(grid), tokens_of(grid)
+    pool, tokens = tiny_pool(grid), tokens_of(grid)
     expected = F.normalize(pool(tokens, pool.own_query(tokens)), dim=-1)
     torch.testing.assert_close(global_head(pool)(tokens), expected)
     assert expected.shape == (2, 1, 6)
@@ -86,7 +79,7 @@ def test_one_unchanged_query_is_the_pretrained_embedding(grid: tuple[int, int]) 
 
 def test_queries_do_not_see_each_other() -> None:
     """N query tokens at once are N heads of one."""
-    pool, tokens = mean_token_pool((3, 4)), tokens_of((3, 4))
+    pool, tokens = tiny_pool((3, 4)), tokens_of((3, 4))
     head = noise_seeded_head(pool, 5, 1.0, seed=0)
     with torch.no_grad():
         head.bias.normal_(generator=torch.Generator().manual_seed(3))
@@ -95,7 +88,7 @@ def test_queries_do_not_see_each_other() -> None:
 
 
 def test_vectors_are_unit_and_places_are_shares() -> None:
-    pool, tokens = mean_token_pool((3, 4)), tokens_of((3, 4))
+    pool, tokens = tiny_pool((3, 4)), tokens_of((3, 4))
     for head in (window_seeded_head(pool, 6), noise_seeded_head(pool, 6, 1.0, seed=0), global_head(pool)):
         places = head.places(tokens)
         assert places.shape == (2, head.num_query_tokens, 12)
@@ -110,12 +103,12 @@ def test_vectors_are_unit_and_places_are_shares() -> None:
 def test_places_follow_the_bias() -> None:
     bias = torch.zeros(3, 1 + 12)
     bias[torch.arange(3), torch.tensor([1, 6, 12])] = 50.0
-    head = SummaryHead(mean_token_pool((3, 4)), torch.zeros(3, 8), bias)
+    head = SummaryHead(tiny_pool((3, 4)), torch.zeros(3, 8), bias)
     assert head.places(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
 
 
 def test_noise_is_reproducible_and_of_the_asked_scale() -> None:
-    pool = mean_token_pool((2, 2))
+    pool = tiny_pool((2, 2))
     head = noise_seeded_head(pool, 200, 0.5, seed=3)
     torch.manual_seed(99)  # the global generator has no part in it
     assert torch.equal(noise_seeded_head(pool, 200, 0.5, seed=3).offsets, head.offsets)
@@ -126,4 +119,4 @@ def test_noise_is_reproducible_and_of_the_asked_scale() -> None:
 
 def test_a_head_without_queries_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one query token, not 0"):
-        window_seeded_head(mean_token_pool((2, 2)), 0)
+        window_seeded_head(tiny_pool((2, 2)), 0)

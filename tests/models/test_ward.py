@@ -18,7 +18,8 @@ GRIDS = [(4, 4), (3, 7), (6, 2), (1, 5)]
 
 def unit_map(seed: int, grid: tuple[int, int], dim: int = 6) -> Floats:
     vectors = np.random.default_rng(seed).normal(size=(grid[0] * grid[1], dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def by_sklearn(vectors: Floats, grid: tuple[int, int], num_clusters: int) -> Ints:
@@ -29,7 +30,7 @@ def by_sklearn(vectors: Floats, grid: tuple[int, int], num_clusters: int) -> Int
 
 def same_cluster(labels: Ints) -> np.ndarray:
     """A partition, whatever its clusters are called. [P] -> [P, P]."""
-    return labels[:, None] == labels[None]
+    return np.equal.outer(labels, labels)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

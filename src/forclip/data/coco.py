@@ -15,7 +15,8 @@ def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     """Images sorted by id, classes by name. Crowd annotations label the image but give no box.
 
     Raises ValueError, naming the file and the entry, for a missing or malformed file, an image or category twice, an
-    annotation of an unknown image or category, a box that is not four finite numbers, or a file name that leaves the folder.
+    annotation of an unknown image or category, a box that is not four finite numbers, or a file name that leaves the
+    folder.
     """
     content = _read_json(annotation_file)
     images = sorted(_entries(annotation_file, content, "images"), key=lambda i: (str(type(i["id"])), i["id"]))

@@ -136,9 +136,12 @@ def _paste(
     if shadow:
         _cast_shadow(canvas, alpha, left, top, shadow)
     canvas.paste(sprite, (left, top), alpha)
-    solid = alpha.point(lambda a: 255 * (a > 96)).getbbox() or (0, 0, *sprite.size)
-    x0, y0, x1, y1 = solid
-    return max(0.0, left + x0), max(0.0, top + y0), min(side, left + x1) * 1.0, min(side, top + y1) * 1.0
+    inside = Image.new("L", canvas.size)
+    inside.paste(alpha, (left, top))
+    box = inside.point(lambda a: 255 * (a > 96)).getbbox()
+    assert box is not None, f"{name} is outside the scene"
+    x0, y0, x1, y1 = box
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def _cast_shadow(canvas: Image.Image, alpha: Image.Image, left: int, top: int, opacity: int) -> None:

@@ -1,0 +1,197 @@
+"""The commands as a user types them: the whole path, and one clear sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from forclip.cli import app
+from forclip.data.toyworld import ToyWorld
+
+Config = dict[str, Any]
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def write_config(folder: Path, world: ToyWorld, **changes: Any) -> Path:
+    """A run on the small world, one short epoch, with changes to the data section or (as dicts) to others."""
+    content: Config = {
+        "data": {
+            "train": {"annotations": str(world.train_file), "images": str(world.images)},
+            "gallery": {"annotations": str(world.gallery_file), "images": str(world.images)},
+            "novel": list(world.novel),
+            "allow_unlabelled_base": True,
+        },
+        "head": {"num_query_tokens": 9},
+        "train": {"epochs": 2, "batch_size": 40, "teacher_clusters": 6, "checkpoint_every": 2},
+        "eval": {"clusters": [3]},
+    }
+    for key, value in changes.items():
+        section = content if key in ("model", "device", "head", "train", "eval", "data") else content["data"]
+        section[key] = {**section.get(key, {}), **value} if isinstance(value, dict) else value
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def assert_one_sentence(result: Any, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("forclip: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
+    config = write_config(tmp_path, small_world)
+    model = tmp_path / "model"
+    assert run("train", config, "--out", model).exit_code == 0
+    assert len(json.loads((model / "history.json").read_text())) == 2 * 4
+
+    out = tmp_path / "eval"
+    evaluated = run("eval", config, "--model", model, "--out", out, "--json")
+    assert evaluated.exit_code == 0, evaluated.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["methods"]) == ["global", "dense", "cluster_3", "sum_untrained", "for"]
+    assert json.loads(evaluated.stdout) == metrics
+    assert metrics["methods"]["for"]["vectors_per_image"] == 9
+    assert "<html" in (out / "report.html").read_text()
+
+    store = tmp_path / "store"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for file in sorted(small_world.images.glob("gallery_*.jpg"))[:12]:
+        (pictures / file.name).write_bytes(file.read_bytes())
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    indexed = run("index", pictures, "--to", store, "--model", model)
+    assert indexed.exit_code == 0, indexed.output
+    assert "12 added" in indexed.stdout
+    assert "1 could not be read" in indexed.stdout
+    again = run("index", pictures, "--to", store, "--model", model)
+    assert "0 added, 12 were there" in again.stdout
+
+    found = run("search", store, "cat", "-k", "5", "--json")
+    assert found.exit_code == 0, found.output
+    results = json.loads(found.stdout)
+    assert [r["rank"] for r in results] == [1, 2, 3, 4, 5]
+    scores = [r["score"] for r in results]
+    assert scores == sorted(scores, reverse=True)
+    assert all(Path(r["uri"]).exists() and len(r["box"]) == 4 for r in results)
+    assert len(json.loads(run("search", store, "cat", "--json").stdout)) == 12  # k beyond the store
+    assert json.loads(run("info", store, "--json").stdout)["images"] == 12
+
+    other = run("index", pictures, "--to", store, "--model", "forclip-mini")
+    assert_one_sentence(other, str(store), "another model")
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, small_world: ToyWorld) -> None:
+    config = write_config(tmp_path, small_world)
+    model = tmp_path / "model"
+    assert run("train", config, "--out", model).exit_code == 0
+    assert_one_sentence(run("train", config, "--out", model), str(model), "--resume")
+    before = (model / "model.safetensors").read_bytes()
+    assert run("train", config, "--out", model, "--resume").exit_code == 0
+    assert (model / "model.safetensors").read_bytes() == before  # nothing was left to do
+
+
+def test_an_unreadable_picture_is_skipped_and_listed(tmp_path: Path, small_world: ToyWorld) -> None:
+    content = json.loads(small_world.train_file.read_text())
+    content["images"][3]["file_name"] = "missing.jpg"
+    annotations = tmp_path / "train.json"
+    annotations.write_text(json.dumps(content))
+    train = {"annotations": str(annotations), "images": str(small_world.images)}
+    file = write_config(tmp_path, small_world, data={"train": train})
+    result = run("train", file, "--out", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    skipped = json.loads((tmp_path / "model" / "skipped.json").read_text())
+    assert [s["image_id"] for s in skipped] == ["4"]
+    assert "missing.jpg" in skipped[0]["reason"]
+
+
+def test_mistakes_in_the_data(tmp_path: Path, small_world: ToyWorld) -> None:
+    images = str(small_world.images)
+
+    def attempt(**changes: Any) -> Any:
+        return run("train", write_config(tmp_path, small_world, **changes), "--out", tmp_path / "never")
+
+    gone = attempt(data={"train": {"annotations": "gone.json", "images": images}})
+    assert_one_sentence(gone, "gone.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"images": [')
+    assert_one_sentence(attempt(data={"train": {"annotations": str(broken), "images": images}}), "broken.json")
+    content = json.loads(small_world.train_file.read_text())
+    content["annotations"][0]["image_id"] = 424242
+    broken.write_text(json.dumps(content))
+    assert_one_sentence(attempt(data={"train": {"annotations": str(broken), "images": images}}), "424242")
+    content["annotations"][0]["image_id"] = 1
+    content["annotations"][0]["category_id"] = 989898
+    broken.write_text(json.dumps(content))
+    assert_one_sentence(attempt(data={"train": {"annotations": str(broken), "images": images}}), "989898")
+    assert_one_sentence(attempt(novel=["unicorn"]), "'unicorn'")
+    assert_one_sentence(attempt(base=["cat", "dog"], novel=["dog"]), "'dog'", "both")
+    names = [c["name"] for c in content["categories"]]
+    assert_one_sentence(attempt(novel=names), "at least one base class")
+    content = json.loads(small_world.train_file.read_text())
+    content["categories"].append({"id": 999, "name": "mobility scooter"})
+    broken.write_text(json.dumps(content))
+    source = {"annotations": str(broken), "images": images}
+    empty = attempt(data={"train": source, "gallery": None, "allow_unlabelled_base": False})
+    assert_one_sentence(empty, "is in no training image")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {"name": "ViT-Z-99"}}, "ViT-Z-99"),
+        ({"model": {"name": "local-dir:/nowhere"}}, "/nowhere"),
+        ({"device": "abacus"}, "abacus"),
+        ({"train": {"epochs": 0}}, "epochs"),
+        ({"train": {"epoch": 1}}, "epoch"),
+        ({"train": {"base_weight": 0, "pseudo_weight": 0, "set_weight": 0}}, "weight"),
+        ({"templates": ["a photo"]}, "'a photo'"),
+    ],
+)
+def test_mistakes_in_the_configuration(tmp_path: Path, small_world: ToyWorld, changes: Config, named: str) -> None:
+    config = write_config(tmp_path, small_world, **changes)
+    assert_one_sentence(run("train", config, "--out", tmp_path / "never"), named)
+
+
+def test_mistakes_on_the_command_line(tmp_path: Path, small_world: ToyWorld) -> None:
+    assert_one_sentence(run("search", tmp_path / "nothing", "cat"), "nothing")
+    assert_one_sentence(run("index", tmp_path / "nothing", "--to", tmp_path / "s"), "nothing")
+    assert_one_sentence(run("index", tmp_path, "--to", tmp_path / "s"), "no pictures")
+    head = run("index", small_world.images, "--to", tmp_path / "s", "--head", "cluster_x")
+    assert_one_sentence(head, "cluster_x")
+    assert_one_sentence(run("eval", tmp_path / "gone.yaml", "--out", tmp_path / "o"), "gone.yaml")
+    config = write_config(tmp_path, small_world)
+    assert_one_sentence(run("eval", config, "--model", tmp_path, "--out", tmp_path / "o"), str(tmp_path))
+
+
+def test_every_command_has_help() -> None:
+    for command in app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        shown = run(name, "--help")
+        assert shown.exit_code == 0
+        assert command.callback is not None
+        assert command.callback.__doc__
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from forclip.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print([m for m in ('torch', 'open_clip', 'numpy', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert time.perf_counter() - start < 30  # hung, not slow: speed is a benchmark's matter

@@ -1,0 +1,158 @@
+"""The import rule: data flows one way, so imports do too. Read from the source, then tried in a fresh interpreter."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+HEAVY = ("torch", "open_clip", "numpy")
+
+
+def _module_name(file: Path) -> str:
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {_module_name(file): file for file in (SOURCE / "forclip").rglob("*.py")}
+
+
+def below(package: str) -> list[str]:
+    return sorted(m for m in FILES if m == package or m.startswith(package + "."))
+
+
+def _statements(node: ast.AST, at_module_level: bool) -> Iterator[ast.stmt]:
+    """All statements that run: those for type checkers never do, those of functions not while importing."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        if at_module_level and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(child, ast.stmt):
+            yield child
+        yield from _statements(child, at_module_level)
+
+
+@cache
+def imports(module: str, at_module_level: bool) -> frozenset[str]:
+    """The modules that a module imports itself, of forclip and others. Importing a.b also imports a."""
+    package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
+    for statement in _statements(ast.parse(FILES[module].read_text()), at_module_level):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            start = statement.module or ""
+            if statement.level:
+                base = package.split(".")[: len(package.split(".")) - statement.level + 1]
+                start = ".".join([*base, start] if start else base)
+            found |= {start} | {f"{start}.{a.name}" for a in statement.names if f"{start}.{a.name}" in FILES}
+    return frozenset(found)
+
+
+def reached(module: str, at_module_level: bool = False) -> dict[str, str]:
+    """All modules reached from one, each with the module that imports it."""
+    importer: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        # A package's own __init__ runs when a module below it is imported; its functions are not called by that.
+        parents = [current.rsplit(".", k)[0] for k in range(1, current.count(".") + 1)]
+        found = set(imports(current, at_module_level)).union(*(imports(p, True) for p in parents))
+        for imported in sorted(found - importer.keys()):
+            importer[imported] = current
+            if imported in FILES:
+                waiting.append(imported)
+    return importer
+
+
+def offences(module: str, forbidden: tuple[str, ...], at_module_level: bool = False) -> list[str]:
+    return [
+        f"{importer} imports {imported}"
+        for imported, importer in reached(module, at_module_level).items()
+        if any(imported == f or imported.startswith(f + ".") for f in forbidden)
+    ]
+
+
+def test_the_reading_of_imports_finds_what_is_there() -> None:
+    """Against modules known to import these: directly, relatively, and by way of others."""
+    assert "torch" in imports("forclip.losses", True)
+    assert "forclip.data.pictographs.canvas" in imports("forclip.data.pictographs", True)
+    assert "forclip.data.pictographs.canvas" in imports("forclip.data.pictographs.glyphs", True)
+    assert "forclip.losses" in reached("forclip.finetuning")
+    assert offences("forclip.finetuning", ("scipy",)) == [
+        "forclip.models.ward imports scipy.sparse",
+        "forclip.places imports scipy",
+    ]
+    assert offences("forclip.recipes.mini_clip", ("torch",))
+
+
+def test_losses_see_tensors_only() -> None:
+    assert {m for m in imports("forclip.losses", False) if m.split(".")[0] == "forclip"} == set()
+
+
+@pytest.mark.parametrize("module", below("forclip.models"))
+def test_models_never_see_a_dataset(module: str) -> None:
+    assert offences(module, ("forclip.data",)) == []
+
+
+@pytest.mark.parametrize("module", [*below("forclip.index"), "forclip.evaluation.metrics", "forclip.types"])
+def test_index_and_metrics_are_free_of_torch(module: str) -> None:
+    assert offences(module, ("torch", "open_clip")) == []
+
+
+# From the bottom up, as in DESIGN's section 3. A module imports from its own layer and those before it.
+LAYERS = (
+    ("types", "config"),
+    ("prompts", "data", "models", "losses", "index", "evaluation.metrics"),
+    ("pseudo_labels", "training", "embedding", "search", "evaluation.protocol"),
+    ("recipes",),
+    ("cli", "server"),
+)
+
+
+def test_imports_point_one_way() -> None:
+    layer_of = {f"forclip.{name}": k for k, names in enumerate(LAYERS) for name in names}
+
+    def layer(module: str) -> int | None:
+        return next((k for name, k in layer_of.items() if module == name or module.startswith(name + ".")), None)
+
+    upward = []
+    for module in FILES:
+        mine = layer(module)
+        for imported in reached(module):
+            theirs = layer(imported)
+            if mine is not None and theirs is not None and theirs > mine:
+                upward.append(f"{module} reaches {imported}, by way of {reached(module)[imported]}")
+    assert upward == []
+
+
+def test_the_server_cannot_reach_training() -> None:
+    if not below("forclip.server"):
+        pytest.skip("there is no server yet")
+    training = ("forclip.training", "forclip.finetuning", "forclip.objectives")
+    assert [o for module in below("forclip.server") for o in offences(module, training)] == []
+
+
+def test_the_command_line_starts_light() -> None:
+    """`forclip --help` must not wait for torch."""
+    if "forclip.cli" not in FILES:
+        pytest.skip("there is no command line yet")
+    assert offences("forclip.cli", HEAVY, at_module_level=True) == []
+
+
+def loaded_by(modules: list[str]) -> set[str]:
+    """Which of the heavy modules a fresh interpreter has loaded after importing these."""
+    code = f"import sys, {', '.join(modules)}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCE)}, capture_output=True, check=True)
+    return set(run.stdout.decode().split())
+
+
+def test_no_library_brings_torch_in_by_the_back_door() -> None:
+    assert loaded_by([*below("forclip.index"), "forclip.evaluation.metrics"]) == {"numpy"}
+    if "forclip.cli" in FILES:
+        assert loaded_by(["forclip.cli"]) == set()
