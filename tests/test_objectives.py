@@ -61,7 +61,7 @@ def test_fit_is_sane_whatever_scores_say(effect: float, num_images: int) -> None
         share = targets.float().mean().clamp(0.01, 0.99)
         one_guess = binary_loss(torch.logit(share).expand_as(scores), targets, verified)
         assert binary_loss(base.logits(scores), targets, verified) < one_guess + 0.01
-        assert base.log_scale.exp() * scores.std() < 20
+        assert base.log_scale.exp() * scores.std() < 100
 
 
 def test_fit_reads_verified_pairs_only() -> None:
