@@ -40,17 +40,17 @@ class TrainConfig:
     trainable: queries alone; queries and where they look (query_key); or values and output as well (all).
     """
 
-    epochs: int = 30
+    epochs: int = 5
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     trainable: Literal["queries", "query_key", "all"] = "all"
     base_loss: Literal["binary", "asymmetric"] = "binary"
     base_weight: float = 1.0
-    pseudo_weight: float = 1.0
+    pseudo_weight: float = 0.1
     pseudo_temperature: float = 0.05
-    set_weight: float = 1.0
+    set_weight: float = 0.1
     teacher_clusters: int = 25
     checkpoint_every: int = 100
     seed: int = 0
