@@ -53,11 +53,11 @@ def test_the_ladder_equals_the_models_own(realbench: Path, monkeypatch: pytest.M
 
 def test_texts_outside_the_table_are_an_error(realbench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    from plug_in_backbone import PhotoClipBackbone  # type: ignore[import-not-found]
+    from plug_in_backbone import PhotoClipBackbone
 
     backbone = PhotoClipBackbone(realbench)
     vectors = backbone.encode_text(["cup", "traffic light"]).numpy()
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
     with pytest.raises(ValueError, match="'a photo of a cup'"):
         backbone.encode_text(["a photo of a cup"])
     sys.modules.pop("plug_in_backbone", None)

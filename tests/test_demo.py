@@ -1,0 +1,45 @@
+"""The whole path on a small toy world, and a guard: finetuning must help classes that were never labelled."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from forclip import demo
+from forclip.models.retrieval_model import from_pretrained
+
+NUM_TRAIN, NUM_GALLERY = 400, 200  # a third of the demo's
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "NUM_TRAIN", NUM_TRAIN)
+        patch.setattr(demo, "NUM_GALLERY", NUM_GALLERY)
+        demo.run_demo(out, (5,), Console(quiet=True))
+    return out
+
+
+def test_novel_classes_gain(finished: Path) -> None:
+    methods = json.loads((finished / "metrics.json").read_text())["methods"]
+    for group in ("base", "novel"):
+        best = max(values[group] for name, values in methods.items() if name != "for")
+        # Half of what this world gave when the guard was written.
+        assert methods["for"][group] > best + 3, (group, methods)
+
+
+def test_the_ladder_is_real_clips(finished: Path) -> None:
+    """Objects are small here, so looking at parts of the image must beat one vector for all of it."""
+    methods = json.loads((finished / "metrics.json").read_text())["methods"]
+    best_cluster = max(v["all"] for m, v in methods.items() if m.startswith("cluster_"))
+    assert best_cluster > methods["global"]["all"] + 1
+
+
+def test_what_a_person_gets(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert "FOR (finetuned)" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert len(json.loads((finished / "metrics.json").read_text())["classes"]) > 100
+    assert from_pretrained(finished / "model-5").dim == 128
