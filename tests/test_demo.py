@@ -26,7 +26,7 @@ def test_novel_classes_gain(finished: Path) -> None:
     methods = json.loads((finished / "metrics.json").read_text())["methods"]
     for group in ("base", "novel"):
         best = max(values[group] for name, values in methods.items() if name != "for")
-        # Half of what this world gave when the guard was written.
+        # This world gave 11 on novel and 19 on base classes when the guard was written.
         assert methods["for"][group] > best + 3, (group, methods)
 
 
