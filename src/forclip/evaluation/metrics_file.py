@@ -90,6 +90,7 @@ def _summarise_method(runs: list[MethodRun]) -> dict[str, Any]:
         "vectors_per_image": float(np.mean([run.vectors_per_image for run in runs])),
         "ms_per_image": float(np.mean(timed)) if timed else None,
         "seeds": [run.seed for run in runs],
+        "by_seed": {str(run.seed): dict(run.report.means["min(k,R)"]) for run in runs},
         "other_denominators": {metric_name(runs[0].report.k, d): _means(runs, d) for d in DENOMINATORS[1:]},
     }
 
