@@ -195,3 +195,17 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert time.perf_counter() - start < 30  # hung, not slow: speed is a benchmark's matter
+
+
+def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path, small_world)
+    monkeypatch.chdir(tmp_path)
+    assert run("train", config, "--out", "model").exit_code == 0
+    (tmp_path / "a" / "pictures").mkdir(parents=True)
+    picture = next(small_world.images.glob("gallery_*.jpg"))
+    (tmp_path / "a" / "pictures" / "one.jpg").write_bytes(picture.read_bytes())
+    assert run("index", "a/../a/pictures", "--to", "store", "--model", "model").exit_code == 0
+    assert "0 added, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
+    monkeypatch.chdir(tmp_path / "a")
+    found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
+    assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]

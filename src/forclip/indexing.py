@@ -1,5 +1,6 @@
 """Pictures into a store, part by part: what is written stays, whatever stops the job."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,4 +75,4 @@ def _add_part(
 
 def _as_id(path: Path) -> str:
     """The absolute path as text; bytes of a name that is not UTF-8 are escaped, so that no two names meet."""
-    return str(path.absolute()).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return os.path.abspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

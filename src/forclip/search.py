@@ -59,8 +59,10 @@ def open_searcher(folder: Path, device: str = "cpu") -> Searcher:
 
 def store_header(model: RetrievalModel, config: ModelConfig, dim: int, head: str, num_query_tokens: int) -> StoreHeader:
     """What a new store remembers of the model that fills it."""
+    # A run's folder must be found again from wherever the search is called.
+    folder = Path(config.name)
     described = {
-        "name": config.name,
+        "name": str(folder.resolve()) if folder.is_dir() else config.name,
         "pretrained": config.pretrained,
         "image_size": config.image_size,
         "resize_mode": config.resize_mode,
