@@ -32,11 +32,6 @@ class EncodedImages:
     skipped: tuple[SkippedImage, ...]
     seconds: float
 
-    def take(self, positions: Ints) -> "EncodedImages":
-        """Some of the encoded images, by position in tokens."""
-        share = self.seconds * len(positions) / max(1, len(self.rows))
-        return EncodedImages(self.tokens[torch.from_numpy(positions)], self.rows[positions], self.skipped, share)
-
 
 @torch.inference_mode()
 def encode_images(
