@@ -43,12 +43,30 @@ def asymmetric_loss(
     return _mean_of_verified(of_pair, logits, targets, verified)
 
 
+def softmax_loss(
+    scores: Sequence[Vector],
+    targets: Sequence[Sequence[bool]],
+    verified: Sequence[Sequence[bool]],
+    temperature: float,
+) -> float:
+    losses = []
+    for row, labels, known in zip(scores, targets, verified, strict=True):
+        for p in range(len(row)):
+            if known[p] and labels[p]:
+                positive, negatives = math.exp(row[p] / temperature), 0.0
+                for n in range(len(row)):
+                    if known[n] and not labels[n]:
+                        negatives += math.exp(row[n] / temperature)
+                losses.append(-math.log(positive / (positive + negatives)))
+    return _mean(losses)
+
+
 def set_distillation(student: Sequence[Sequence[Vector]], teacher: Sequence[Sequence[Vector]]) -> float:
     distances = []
     for of_student, of_teacher in zip(student, teacher, strict=True):
         for wanted in of_teacher:
             distances.append(min(1 - dot(wanted, offered) for offered in of_student))
-    return sum(distances) / len(distances)
+    return _mean(distances)
 
 
 def score_distillation(
@@ -65,6 +83,34 @@ def score_distillation(
     return divergence / len(student)
 
 
+def preservation_loss(scores: Sequence[Vector], reference: Sequence[Vector], spread: Vector) -> float:
+    changes = []
+    for now, before in zip(scores, reference, strict=True):
+        for text in range(len(spread)):
+            changes.append(((now[text] - before[text]) / spread[text]) ** 2)
+    return _mean(changes)
+
+
+def query_diversity(vectors: Sequence[Sequence[Vector]]) -> float:
+    overlaps = []
+    for image in vectors:
+        for n in range(len(image)):
+            for m in range(len(image)):
+                if n != m:
+                    overlaps.append(max(0.0, dot(image[n], image[m])) ** 2)
+    return _mean(overlaps)
+
+
+def nearest_words(base: Sequence[Vector], vocabulary: Sequence[Vector], count: int) -> list[int]:
+    """Rows of the vocabulary, closest to a base text first, without those whose cosine to one is above 0.999."""
+    closeness = {}
+    for row, word in enumerate(vocabulary):
+        highest = max(dot(word, text) for text in base)
+        if highest <= 0.999:
+            closeness[row] = highest
+    return sorted(closeness, key=lambda row: -closeness[row])[:count]
+
+
 def _softmax(scores: Vector, temperature: float) -> list[float]:
     exponentials = [math.exp(s / temperature) for s in scores]
     return [e / sum(exponentials) for e in exponentials]
@@ -79,4 +125,8 @@ def _mean_of_verified(
     losses = []
     for row, labels, known in zip(logits, targets, verified, strict=True):
         losses += [of_pair(x, y) for x, y, k in zip(row, labels, known, strict=True) if k]
-    return sum(losses) / len(losses)
+    return _mean(losses)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

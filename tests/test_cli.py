@@ -5,14 +5,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from forclip.cli import app
+from forclip.config import ModelConfig
 from forclip.data.toyworld import ToyWorld
+from forclip.interpolation import interpolate, load_ends
+from forclip.models.retrieval_model import load_model
+from forclip.models.summary_head import SummaryHead
 
 Config = dict[str, Any]
 
@@ -31,7 +36,10 @@ def write_config(folder: Path, world: ToyWorld, **changes: Any) -> Path:
             "allow_unlabelled_base": True,
         },
         "head": {"num_query_tokens": 9},
-        "train": {"epochs": 2, "batch_size": 40, "teacher_clusters": 6, "checkpoint_every": 2},
+        "train": {
+            **{"epochs": 2, "batch_size": 40, "checkpoint_every": 2},
+            **{"teacher": "cluster", "teacher_clusters": 6, "interpolation": 0.75},
+        },
         "eval": {"clusters": [3]},
     }
     for key, value in changes.items():
@@ -56,6 +64,12 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     model = tmp_path / "model"
     assert run("train", config, "--out", model).exit_code == 0
     assert len(json.loads((model / "history.json").read_text())) == 2 * 4
+    choices = json.loads((model / "choices.json").read_text())
+    assert (choices["share"], choices["teacher"], choices["labelled_images"]) == (0.75, "cluster", 160)
+    trained = load_model(ModelConfig(str(model)))
+    untuned, tuned = load_ends(model / "ends.safetensors", trained.backbone)
+    between, head = interpolate(untuned, tuned, 0.75).state_dict(), cast(SummaryHead, trained.head).state_dict()
+    assert all(torch.equal(between[name], head[name]) for name in head)
 
     out = tmp_path / "eval"
     evaluated = run("eval", config, "--model", model, "--out", out, "--json")
@@ -94,9 +108,12 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, small_world: ToyWorld) -> None:
-    config = write_config(tmp_path, small_world)
+    """With trial trainings before the training itself, and every choice made."""
+    config = write_config(tmp_path, small_world, train={"interpolation": None, "epochs": 1})
     model = tmp_path / "model"
     assert run("train", config, "--out", model).exit_code == 0
+    assert (model / "checkpoint_held_back_1.safetensors").exists()
+    assert len(json.loads((model / "choices.json").read_text())["share_gains"]) == 5
     assert_one_sentence(run("train", config, "--out", model), str(model), "--resume")
     before = (model / "model.safetensors").read_bytes()
     assert run("train", config, "--out", model, "--resume").exit_code == 0

@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,42 @@ def test_a_config_survives_yaml(tmp_path: Path) -> None:
             vocabulary=tmp_path / "words.txt",
             templates=("a {}", "{}: yes"),
             allow_unlabelled_base=True,
+            cache=tmp_path / "tokens",
         ),
         model=ModelConfig("ViT-B-16", "openai", 320, "letterbox"),
-        head=HeadConfig(7, "noise", 0.25),
+        head=HeadConfig(7, "noise", 0.25, "off", 0.125),
         train=TrainConfig(
-            *(3, 5, 2.5e-5, 0.5, 0.3, "queries", "asymmetric", 0.1, 0.2, 0.3, 0.4, 9, 11),
+            epochs=3,
+            batch_size=5,
+            learning_rate=2.5e-5,
+            weight_decay=0.5,
+            warmup_share=0.3,
+            ema_decay=0.99,
+            views=4,
+            trainable="queries",
+            labelled_fraction=0.05,
+            base_loss="softmax",
+            base_weight=0.1,
+            teacher="zoom",
+            teacher_clusters=9,
+            pseudo_weight=0.2,
+            pseudo_temperature=0.3,
+            set_weight=0.4,
+            random_text_weight=0.6,
+            neighbour_weight=0.7,
+            neighbour_words=12,
+            diversity_weight=0.8,
+            held_back_folds=5,
+            interpolation=0.9,
+            class_vectors=0.15,
+            checkpoint_every=11,
             seed=4,
         ),
         eval=EvalConfig((2, 3), 4),
         device="cuda:1",
     )
+    for section, default in ((config.head, HeadConfig()), (config.train, TrainConfig())):
+        assert [f.name for f in fields(section) if getattr(section, f.name) == getattr(default, f.name)] == []
     plain = config_to_json(config)
     assert json.loads(json.dumps(plain)) == plain
     assert load_config(written(tmp_path, plain)) == config
@@ -74,12 +100,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     source = {"annotations": "../train.json", "images": "/photos"}
     data = {"train": source, "gallery": source, "novel": "novel.txt", "base": "base.txt", "vocabulary": "words.txt"}
-    written(folder, {"data": data})
+    written(folder, {"data": data | {"cache": "tokens"}})
     found = load_config(Path("configs/run.yaml")).data
     assert found.train == found.gallery == SourceConfig(Path("configs/../train.json"), Path("/photos"))
     assert found.novel == ("cat", "traffic light")
     assert found.base == ("dog",)
     assert found.vocabulary == Path("configs/words.txt")
+    assert found.cache == Path("configs/tokens")
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -98,6 +125,36 @@ REFUSED: dict[str, tuple[Any, str]] = {
         MINIMAL | {"train": {"trainable": "some"}},
         "train.trainable: Input should be 'queries', 'query_key' or",
     ),
+    "whitened beyond fully": (
+        MINIMAL | {"head": {"alignment_shrinkage": -0.1}},
+        "alignment_shrinkage must be within 0..1, not -0.1",
+    ),
+    "half aligned": (MINIMAL | {"head": {"alignment": "half"}}, "head.alignment: Input should be 'auto', 'on' or"),
+    "unknown teacher": (MINIMAL | {"train": {"teacher": "owl"}}, "train.teacher: Input should be 'auto', 'cluster',"),
+    "no view": (MINIMAL | {"train": {"views": 0}}, "views must be above 0, not 0"),
+    "an average that forgets less than nothing": (
+        MINIMAL | {"train": {"ema_decay": 1.5}},
+        "ema_decay must be within 0..1, not 1.5",
+    ),
+    "class vectors overshoot": (
+        MINIMAL | {"train": {"class_vectors": 1.1}},
+        "class_vectors must be within 0..1, not 1.1",
+    ),
+    "nothing labelled": (
+        MINIMAL | {"train": {"labelled_fraction": 0}},
+        "labelled_fraction must be above 0 and at most 1, not 0",
+    ),
+    "percent labelled": (
+        MINIMAL | {"train": {"labelled_fraction": 50}},
+        "labelled_fraction must be above 0 and at most 1, not 50",
+    ),
+    "negative weight": (
+        MINIMAL | {"train": {"neighbour_weight": -1}},
+        "neighbour_weight must not be negative, but is -1",
+    ),
+    "no neighbour": (MINIMAL | {"train": {"neighbour_words": 0}}, "neighbour_words must be above 0, not 0"),
+    "a word for the share": (MINIMAL | {"train": {"interpolation": "half"}}, "train.interpolation: "),
+    "half a fold": (MINIMAL | {"train": {"held_back_folds": 2.5}}, "train.held_back_folds: "),
     "one number for several": (MINIMAL | {"eval": {"clusters": 5}}, "eval.clusters: "),
     "no data": ({"device": "cpu"}, "data: "),
     "no images": ({"data": {"train": {"annotations": "a.json"}}}, "data.train.images: "),

@@ -26,8 +26,8 @@ def test_novel_classes_gain(finished: Path) -> None:
     methods = json.loads((finished / "metrics.json").read_text())["methods"]
     for group in ("base", "novel"):
         best = max(values[group] for name, values in methods.items() if name != "for")
-        # This world gave 11 on novel and 19 on base classes when the guard was written.
-        assert methods["for"][group] > best + 3, (group, methods)
+        # This world gives 7.7 on novel and 16.3 on base classes.
+        assert methods["for"][group] > best + {"base": 10, "novel": 5}[group], (group, methods)
 
 
 def test_the_ladder_is_real_clips(finished: Path) -> None:

@@ -31,10 +31,11 @@ def unit(generator: torch.Generator, *shape: int) -> Tensor:
 def training_set() -> TrainingSet:
     generator = torch.Generator().manual_seed(0)
     return TrainingSet(
-        tokens=torch.randn(22, 9, 8, generator=generator).half(),
+        tokens=torch.randn(1, 22, 9, 8, generator=generator).half(),
         targets=torch.rand(22, 4, generator=generator) < 0.3,
         verified=torch.rand(22, 4, generator=generator) < 0.8,
         teacher=unit(generator, 22, 3, 6),
+        untuned=unit(generator, 22, 4, 6),
     )
 
 
@@ -100,10 +101,11 @@ def test_killed_and_resumed_is_straight_through(tmp_path: Path) -> None:
     assert_equal_to_the_bit(last, straight)
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("stop", [1, 8, 13])
-def test_resuming_from_any_step(tmp_path: Path, stop: int) -> None:
-    """Within an epoch, at its end, and after one step; with a checkpoint at each."""
-    config, checkpoint = replace(CONFIG, epochs=2, checkpoint_every=1), tmp_path / "state.safetensors"
+def test_resuming_from_any_step(tmp_path: Path, stop: int, ema_decay: float) -> None:
+    """Within an epoch, at its end, and after one step; with a checkpoint at each, the average of weights in it."""
+    config, checkpoint = replace(CONFIG, epochs=2, checkpoint_every=1, ema_decay=ema_decay), tmp_path / "state"
 
     def fail(step: int, terms: dict[str, float]) -> None:
         if step == stop:
@@ -156,8 +158,8 @@ def test_the_loss_weighs_objectives() -> None:
     """The first step's gradient is that of weight x objective, summed."""
     config = replace(CONFIG, epochs=1, batch_size=22)
     state, data = fresh_state(config), training_set()
-    vectors = state.head(data.tokens.float())
-    batch = Batch(data.targets, data.verified, data.teacher)
+    vectors = state.head(data.tokens[0].float())
+    batch = Batch(data.targets, data.verified, data.teacher, data.untuned)
     base, pseudo, teacher = (objective(vectors, batch) for objective in state.objectives)
     total = base + 0.5 * pseudo + 2 * teacher
     expected = torch.autograd.grad(total, list(state.head.parameters()))
@@ -290,3 +292,78 @@ def test_the_seed_decides_the_result() -> None:
     other = trained(replace(config, seed=1))
     assert not torch.equal(one.head.offsets, other.head.offsets)
     assert one.history != other.history
+
+
+def test_the_average_is_a_naive_loops() -> None:
+    config = replace(CONFIG, epochs=3, ema_decay=0.7)
+    state = fresh_state(config)
+    expected = [p.detach().clone() for p in state.head.parameters()]
+
+    def follow(step: int, terms: dict[str, float]) -> None:
+        decay = min(0.7, step / (step + 9))
+        for kept, now in zip(expected, state.head.parameters(), strict=True):
+            kept.copy_(decay * kept + (1 - decay) * now.detach())
+
+    train(state, training_set(), config, None, follow)
+    assert state.step == 24  # from the twenty-first on, the decay is the configured one
+    assert state.result is state.average
+    for found, wanted in zip(state.result.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(state.result.offsets, state.head.offsets)
+
+
+def test_the_average_has_no_say_in_training() -> None:
+    config = replace(CONFIG, epochs=1)
+    one, other = trained(config), trained(replace(config, ema_decay=0.9))
+    assert one.history == other.history
+    assert torch.equal(one.head.offsets, other.head.offsets)
+    assert one.result is one.head
+
+
+class WatchLabels(TeacherSet):
+    """Notes which images of each batch are labelled."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.seen: list[list[bool]] = []
+
+    def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
+        self.seen.append(batch.verified.any(1).tolist())
+        return super().forward(vectors, batch)
+
+
+@pytest.mark.parametrize(("labelled", "at_least"), [([4, 9, 17], 2), ([], 0)])
+def test_half_of_each_batch_is_labelled_where_labels_are_scarce(labelled: list[int], at_least: int) -> None:
+    config, data, watch = replace(CONFIG, epochs=4, batch_size=4), training_set(), WatchLabels()
+    verified = torch.zeros_like(data.verified)
+    verified[labelled] = True
+    train(new_state(fresh_state(config).head, [watch], config), replace(data, verified=verified), config, None, quiet)
+    assert [len(batch) for batch in watch.seen] == [4, 4, 4, 4, 4, 2] * 4
+    for batch in watch.seen:
+        assert sum(batch) >= at_least * len(batch) // 4
+        assert all(batch[len(batch) // 2 :]) == bool(labelled)
+    unlabelled = sum(not known for batch in watch.seen for known in batch)
+    assert unlabelled > 0.3 * 4 * 22  # they take part as well
+
+
+def test_views_are_drawn_and_drawn_again_the_same() -> None:
+    """Every token of view v of image i is v + i / 32, so that what the head was given says where it came from."""
+    config, data = replace(CONFIG, epochs=3), training_set()
+    numbers = torch.arange(3)[:, None] + torch.arange(22) / 32
+    data = replace(data, tokens=numbers[..., None, None].expand(3, 22, 9, 8).half())
+
+    def seen(seed: int) -> list[Tensor]:
+        state, given = fresh_state(config), []
+        state.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0][:, 0, 0].clone()))
+        train(state, data, replace(config, seed=seed), None, quiet)
+        return given
+
+    one = seen(0)
+    views, images = torch.cat(one).floor(), torch.cat(one).frac() * 32
+    for epoch in range(3):
+        assert images[22 * epoch : 22 * epoch + 22].sort().values.tolist() == list(range(22))
+        assert set(views[22 * epoch : 22 * epoch + 22].tolist()) == {0, 1, 2}
+    by_image = [views[22 * epoch :][:22][images[22 * epoch :][:22].argsort()] for epoch in range(3)]
+    assert not torch.equal(by_image[0], by_image[1])
+    assert all(torch.equal(a, b) for a, b in zip(one, seen(0), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, seen(1), strict=True))

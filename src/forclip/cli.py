@@ -1,6 +1,8 @@
 """The command line: each command opens something, calls one function and maps errors. Heavy imports wait for it."""
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +76,9 @@ def evaluate(
     config: Annotated[Path, typer.Argument(help="A run's YAML file.")],
     model: Annotated[Path | None, typer.Option(help="A trained run's folder; without it only baselines run.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")] = Path("runs/eval"),
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="Also measure the run's way from the untuned to the tuned head.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare all methods on one dataset: metrics.json, a table, report.html."""
@@ -85,12 +90,46 @@ def evaluate(
         from forclip.runs import evaluate_run
 
         console = Console(stderr=as_json)
-        metrics = evaluate_run(load_config(config), model, out, console)
+        metrics = evaluate_run(load_config(config), model, out, console, interpolate)
         if as_json:
             typer.echo(json.dumps(metrics))
         else:
             print_metrics(console, metrics)
             console.print(f"\nThe report: [bold]{out / 'report.html'}[/]")
+
+
+@app.command()
+def ablate(
+    out: Annotated[Path, typer.Option(help="Folder for ablation.json, .md, .png; a stopped run in it goes on.")],
+    config: Annotated[Path | None, typer.Argument(help="A run's YAML file; the toy world without it.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds; on the toy world each is another world.")] = 3,
+    only: Annotated[str, typer.Option(help="Names of variants, with commas between; all without it.")] = "",
+    variants: Annotated[
+        Path | None, typer.Option(help="YAML: name: {head: {..}, train: {..}}; measures these and `for`.")
+    ] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=2, help="Of each toy world; as in the demo without it.")
+    ] = None,
+    gallery_images: Annotated[int | None, typer.Option(min=1, help="Likewise.")] = None,
+) -> None:
+    """What each part contributes: the recipe with one thing changed at a time, over seeds, beside the baselines."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.ablation import config_ground, known_variants, run_ablation, toy_ground
+        from forclip.config import load_config
+        from forclip.demo import NUM_GALLERY, NUM_TRAIN
+
+        if config is not None and (train_images or gallery_images):
+            raise ValueError("--train-images and --gallery-images are of the toy world, not of a CONFIG")
+        known, names = known_variants(variants, [name.strip() for name in only.split(",") if name.strip()])
+        toy = toy_ground(out, train_images or NUM_TRAIN, gallery_images or NUM_GALLERY)
+        ground = toy if config is None else config_ground(load_config(config))
+        command = shlex.join(["forclip", *sys.argv[1:]])
+        console = Console()
+        run_ablation(ground, known, names, range(seed, seed + seeds), out, command, console)
+        console.print(f"\nThe table: [bold]{out / 'ablation.md'}[/], the chart: [bold]{out / 'ablation.png'}[/]")
 
 
 @app.command()

@@ -7,17 +7,20 @@ from pathlib import Path
 
 from torch import Tensor
 
+from forclip.class_vectors import ClassVectors
 from forclip.config import EvalConfig, HeadConfig, TrainConfig
 from forclip.embedding import EncodedImages, embed_tokens
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.metrics_file import MethodRun
 from forclip.evaluation.protocol import ClassSplit, evaluate_scores
-from forclip.finetuning import Finetuned, Supervision, finetune, supervise, untuned_head
+from forclip.finetuning import Finetuned, TrainingImages, finetune
+from forclip.head_start import untuned_head
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, DenseHead, Head
 from forclip.models.summary_head import global_head
 from forclip.progress import Track, untracked
 from forclip.prompts import encode_classes
+from forclip.supervision import Supervision, supervise
 from forclip.types import Annotations, ImageEmbeddings
 
 
@@ -27,7 +30,7 @@ class Task:
 
     name: str
     backbone: Backbone
-    train_tokens: Tensor
+    train_images: TrainingImages
     supervision: Supervision
     gallery: Annotations
     gallery_images: EncodedImages
@@ -48,10 +51,11 @@ def new_task(
     """Takes only the images that could be read. vocabulary and the rest: as `supervise` takes them."""
     names = (*split.base, *split.novel)
     labelled = train[0].take(train[1].rows)
+    tokens = train[1].tokens
     return Task(
         name,
         backbone,
-        train[1].tokens,
+        TrainingImages(tokens if tokens.ndim == 4 else tokens[None], labelled.paths),
         supervise(backbone, labelled, split, templates, vocabulary, allow_unlabelled_base),
         gallery[0].with_classes(names).take(gallery[1].rows),
         gallery[1],
@@ -75,23 +79,30 @@ def training_free_heads(backbone: Backbone, head: HeadConfig, clusters: Sequence
 
 @dataclass(frozen=True)
 class Measured:
-    """A method, its gallery embeddings and what they are worth."""
+    """A method, its gallery embeddings and what they are worth. texts: [C, D] unit, as this method asks for classes."""
 
     run: MethodRun
     head: Head
     embeddings: ImageEmbeddings
+    texts: Tensor
 
 
-def measure(task: Task, method: str, head: Head, seed: int, config: EvalConfig) -> Measured:
-    """Embeds the gallery with a head and evaluates it. Time per image counts decoding, backbone and head."""
+def measure(
+    task: Task, method: str, head: Head, seed: int, config: EvalConfig, class_vectors: ClassVectors | None = None
+) -> Measured:
+    """Embeds the gallery with a head and evaluates it. Time per image counts decoding, backbone and head.
+
+    class_vectors: the text side of a finetuned head.
+    """
     gallery = task.gallery_images
     start = time.perf_counter()
     found = embed_tokens(head, gallery.tokens, task.gallery.image_ids, task.backbone.device)
     seconds = gallery.seconds + time.perf_counter() - start
-    scores = max_sim(found.vectors, found.offsets, task.texts.numpy())
+    texts = task.texts if class_vectors is None else class_vectors(task.texts)
+    scores = max_sim(found.vectors, found.offsets, texts.cpu().numpy())
     report = evaluate_scores(scores, task.gallery.labels, task.gallery.class_names, task.split, config.min_relevant)
     run = MethodRun(method, seed, report, len(found.vectors) / len(found), 1000 * seconds / len(found))
-    return Measured(run, head, found)
+    return Measured(run, head, found, texts.cpu())
 
 
 def measure_training_free(
@@ -111,7 +122,7 @@ def finetune_on(
     task: Task, head: HeadConfig, config: TrainConfig, checkpoint: Path | None = None, track: Track = untracked
 ) -> Finetuned:
     """FOR on the task's base labels."""
-    return finetune(task.backbone, task.train_tokens, task.supervision, head, config, checkpoint, track)
+    return finetune(task.backbone, task.train_images, task.supervision, head, config, checkpoint, track)
 
 
 def compare(
@@ -121,5 +132,5 @@ def compare(
     runs = [m.run for m in measure_training_free(task, head, config, seeds[0], track).values()]
     for seed in seeds:
         tuned = finetune_on(task, head, replace(train, seed=seed), None, track)
-        runs.append(measure(task, "for", tuned.head, seed, config).run)
+        runs.append(measure(task, "for", tuned.head, seed, config, tuned.class_vectors).run)
     return runs

@@ -26,39 +26,82 @@ class ModelConfig:
 
 @validated(frozen=True, config=_STRICT)
 class HeadConfig:
-    """The summary head. seeding: soft windows over positions, or the pooled query plus noise of noise_scale."""
+    """The summary head. seeding: soft windows over positions, or the pooled query plus noise of noise_scale.
+
+    alignment: centre and whiten the outputs by the training photos: on, off, or auto: unless that ranks the base labels
+    of the training photos worse. alignment_shrinkage: 0 whitens fully, 1 only centres.
+    """
 
     num_query_tokens: int = 25
     seeding: Literal["windows", "noise"] = "windows"
     noise_scale: float = 1.0
+    alignment: Literal["auto", "on", "off"] = "auto"
+    alignment_shrinkage: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alignment_shrinkage <= 1:
+            raise ValueError(f"alignment_shrinkage must be within 0..1, not {self.alignment_shrinkage}")
+        if self.num_query_tokens < 1:
+            raise ValueError(f"num_query_tokens must be at least 1, not {self.num_query_tokens}")
 
 
 @validated(frozen=True, config=_STRICT)
 class TrainConfig:
     """How the head is finetuned. Weights are of the objectives in forclip.objectives; 0 leaves one out.
 
+    learning_rate: AdamW's, for a head of width 128; a wider one gets less in proportion (arXiv 2203.03466).
+    views: of each training image, kept beside each other: itself, its mirror image, crops.
     trainable: queries alone; queries and where they look (query_key); or values and output as well (all).
+    labelled_fraction: share of the training images whose base labels are used.
+    teacher: of the objectives that follow one: cluster (Cluster-CLIP of teacher_clusters), zoom (nine windows of each
+    picture), none, or auto: the one that ranks the labelled photos best, and none where none beats the untuned head.
+    interpolation: the share of the way from the untuned to the tuned head, or None: chosen on base classes held back
+    in held_back_folds trial trainings (below 2 folds: 0.5).
+    class_vectors: how far the base classes' text vectors follow the labels; 0 leaves them.
+    ema_decay: of the average of weights over steps that is handed over; 0 hands over the last.
     """
 
-    epochs: int = 5
+    epochs: int = 10
     batch_size: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.1
+    ema_decay: float = 0.0
+    views: int = 1
     trainable: Literal["queries", "query_key", "all"] = "all"
-    base_loss: Literal["binary", "asymmetric"] = "binary"
+    labelled_fraction: float = 1.0
+    base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
     base_weight: float = 1.0
+    teacher: Literal["auto", "cluster", "zoom", "none"] = "auto"
+    teacher_clusters: int = 25
     pseudo_weight: float = 0.1
     pseudo_temperature: float = 0.05
     set_weight: float = 0.1
-    teacher_clusters: int = 25
+    random_text_weight: float = 0.0
+    neighbour_weight: float = 0.0
+    neighbour_words: int = 200
+    diversity_weight: float = 0.0
+    held_back_folds: int = 2
+    interpolation: float | None = None
+    class_vectors: float = 0.75
     checkpoint_every: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "teacher_clusters", "checkpoint_every"):
+        above = ("epochs", "batch_size", "learning_rate", "teacher_clusters", "checkpoint_every", "views")
+        for name in (*above, "pseudo_temperature", "neighbour_words"):
             if not getattr(self, name) > 0:  # so written, it refuses NaN
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("base", "pseudo", "set", "random_text", "neighbour", "diversity"):
+            if not getattr(self, f"{name}_weight") >= 0:
+                raise ValueError(f"{name}_weight must not be negative, but is {getattr(self, f'{name}_weight')}")
+        for name in ("warmup_share", "ema_decay", "class_vectors"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be within 0..1, not {getattr(self, name)}")
+        if not 0 < self.labelled_fraction <= 1:
+            raise ValueError(f"labelled_fraction must be above 0 and at most 1, not {self.labelled_fraction}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, but is {self.seed}")
 
 
 @validated(frozen=True, config=_STRICT)
@@ -84,7 +127,8 @@ class DataConfig:
     gallery: another source, or None: then every second image of train, in id order, is the gallery. novel: class
     names, never used in training, or a file that names one a line. base: class names likewise, or None for all
     others. vocabulary: a file of names for pseudo-labels, or None for the base classes alone. templates: prompts.
-    allow_unlabelled_base: accept base classes that no training image shows.
+    allow_unlabelled_base: accept base classes that no training image shows. cache: a folder where the backbone's tokens
+    are kept and read from, for sets larger than memory and for the next run, or None to keep them in memory.
     """
 
     train: SourceConfig
@@ -94,6 +138,7 @@ class DataConfig:
     vocabulary: Path | None = None
     templates: tuple[str, ...] = ("a photo of a {}",)
     allow_unlabelled_base: bool = False
+    cache: Path | None = None
 
 
 @validated(frozen=True, config=_STRICT)
@@ -159,5 +204,6 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
         novel=names(data.novel),
         base=None if data.base is None else names(data.base),
         vocabulary=data.vocabulary and folder / data.vocabulary,
+        cache=data.cache and folder / data.cache,
     )
     return replace(config, data=anchored)

@@ -9,11 +9,10 @@ from forclip.data.toyworld import write_toyworld
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.evaluation.terminal import print_metrics
 from forclip.models.open_clip_backbone import load_open_clip
-from forclip.models.retrieval_model import save_pretrained
 from forclip.progress import Track, tracking
 from forclip.recipes.toyworld import toyworld_config
 from forclip.reporting import Story, tell
-from forclip.runs import load_task, made_folder
+from forclip.runs import load_task, made_folder, save_run
 
 NUM_TRAIN, NUM_GALLERY = 1200, 800
 
@@ -41,6 +40,6 @@ def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Story:
     task = load_task(config, backbone, track, console)
     measured = measure_training_free(task, config.head, config.eval, seed, track)
     tuned = finetune_on(task, config.head, config.train, None, track)
-    measured["for"] = measure(task, "for", tuned.head, seed, config.eval)
-    save_pretrained(out / f"model-{seed}", tuned.head, backbone, config.model, config.data.templates)
+    measured["for"] = measure(task, "for", tuned.head, seed, config.eval, tuned.class_vectors)
+    save_run(out / f"model-{seed}", tuned, backbone, config)
     return Story(task, config, measured, tuned.history)

@@ -1,15 +1,17 @@
 """A model and images -> image embeddings, by way of tokens that several heads can share."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from forclip.data.stream import stream_pixels
+from forclip.data.stream import stream_prepared
+from forclip.data.views import PLAIN, View
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
@@ -24,7 +26,8 @@ BATCH_SIZE = 64
 class EncodedImages:
     """What a frozen backbone says of images, once for all heads.
 
-    tokens: [images, T, W] float16 on the CPU; rows: which of the given paths they are; seconds: spent in all.
+    tokens: [images, T, W], or [views, images, T, W] where several views were asked for, float16 on the CPU, in memory
+    or mapped from a file; rows: which of the given paths the images are; seconds: spent in all.
     """
 
     tokens: Tensor
@@ -33,23 +36,63 @@ class EncodedImages:
     seconds: float
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class EncodedBatch:
+    """tokens: [views, B, T, W] float16 on the CPU; rows: which paths they are; skipped: row and picture of the rest."""
+
+    tokens: Tensor
+    rows: list[int]
+    skipped: list[tuple[int, SkippedImage]]
+
+
 def encode_images(
     backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Path], advance: Advance = silent
 ) -> EncodedImages:
     """Decodes, preprocesses and encodes. A picture that can't be read is skipped and listed."""
+    encoded = encode_views(backbone, image_ids, paths, [PLAIN], advance)
+    return replace(encoded, tokens=encoded.tokens[0])
+
+
+def encode_views(
+    backbone: Backbone,
+    image_ids: Sequence[str],
+    paths: Sequence[Path],
+    views: Sequence[View],
+    advance: Advance = silent,
+) -> EncodedImages:
+    """As encode_images, with tokens [views, images, T, W]: a picture is read once, and skipped in all views or none."""
     start = time.perf_counter()
-    parts: list[Tensor] = []
-    rows: list[int] = []
-    skipped: list[SkippedImage] = []
-    for batch in stream_pixels(paths, backbone.preprocess, BATCH_SIZE):
-        if batch.rows:
-            parts.append(backbone.encode_tokens(batch.pixels.to(backbone.device)).half().cpu())
-        rows += batch.rows
-        skipped += [SkippedImage(image_ids[row], paths[row], reason) for row, reason in batch.unreadable]
+    batches = list(encode_batches(backbone, image_ids, paths, views, advance))
+    parts = [b.tokens for b in batches if b.rows]
+    tokens = torch.cat(parts, 1) if parts else torch.empty(len(views), 0)
+    rows = np.array([row for b in batches for row in b.rows], np.int64)
+    skipped = tuple(picture for b in batches for _, picture in b.skipped)
+    return EncodedImages(tokens, rows, skipped, time.perf_counter() - start)
+
+
+def encode_batches(
+    backbone: Backbone,
+    image_ids: Sequence[str],
+    paths: Sequence[Path],
+    views: Sequence[View],
+    advance: Advance = silent,
+) -> Iterator[EncodedBatch]:
+    """Batch by batch, for sets that don't fit into memory. A batch may be short of skipped pictures, down to none."""
+
+    def prepare(row: int, image: Image.Image) -> Tensor:
+        return torch.stack([backbone.preprocess(view(row, image)) for view in views])
+
+    for batch in stream_prepared(paths, prepare, BATCH_SIZE):
+        tokens = _encode_each_view(backbone, batch.pixels) if batch.rows else torch.empty(len(views), 0)
+        skipped = [(row, SkippedImage(image_ids[row], paths[row], reason)) for row, reason in batch.unreadable]
+        yield EncodedBatch(tokens, batch.rows, skipped)
         advance(len(batch.rows) + len(batch.unreadable))
-    tokens = torch.cat(parts) if parts else torch.empty(0)
-    return EncodedImages(tokens, np.array(rows, np.int64), tuple(skipped), time.perf_counter() - start)
+
+
+@torch.inference_mode()
+def _encode_each_view(backbone: Backbone, pixels: Tensor) -> Tensor:
+    """[B, views, 3, H, W] -> [views, B, T, W]. One view at a time: memory on the device doesn't grow with views."""
+    return torch.stack([backbone.encode_tokens(view.to(backbone.device)).half().cpu() for view in pixels.unbind(1)])
 
 
 def embed_images(

@@ -9,7 +9,7 @@ from forclip.embedding import embed_tokens
 from forclip.evaluation.metrics import average_precision_at
 from forclip.evaluation.report import GridHit, GridRow, QueryGrid
 from forclip.index.exact import best_vectors, rank
-from forclip.types import Floats, Ints
+from forclip.types import Ints
 
 NUM_HITS = 8
 Box = tuple[float, float, float, float]
@@ -31,13 +31,12 @@ def pick_queries(task: Task, seed: int, count: int, min_relevant: int) -> list[s
 def _grid(task: Task, shown: Sequence[tuple[str, Measured]], name: str) -> QueryGrid:
     column = task.gallery.class_names.index(name)
     relevant = task.gallery.labels[:, column]
-    query = task.texts[column].numpy()
-    rows = tuple(_row(task, method, measured, query, relevant) for method, measured in shown)
+    rows = tuple(_row(task, method, measured, column, relevant) for method, measured in shown)
     return QueryGrid(name, name in task.split.novel, int(relevant.sum()), rows)
 
 
-def _row(task: Task, method: str, measured: Measured, query: Floats, relevant: np.ndarray) -> GridRow:
-    scores, winners = best_vectors(measured.embeddings, query)
+def _row(task: Task, method: str, measured: Measured, column: int, relevant: np.ndarray) -> GridRow:
+    scores, winners = best_vectors(measured.embeddings, measured.texts[column].numpy())
     best = rank(scores, measured.embeddings.image_ids, NUM_HITS)
     boxes = _places(task, method, measured, best, winners)
     hits = tuple(

@@ -35,6 +35,20 @@ def asymmetric_loss(
     return _mean_over(torch.where(targets.bool(), positive, negative), verified)
 
 
+def softmax_loss(scores: Tensor, targets: Tensor, verified: Tensor, temperature: float | Tensor) -> Tensor:
+    """InfoNCE (arXiv 1807.03748) of each verified positive against its image's verified negatives: words compete.
+
+    scores, targets, verified: [B, V]; temperature: above 0, in units of scores, a scalar tensor where it is learned.
+    An image's positives are all true, so none is in another's denominator. Returns the mean over positive pairs of
+    -log(exp(s/T) / (exp(s/T) + sum over negatives n of exp(s_n/T))), 0 if there is no positive.
+    """
+    logits, positive = scores / temperature, targets.bool() & verified.bool()
+    negative = verified.bool() & ~targets.bool()
+    # The lowest finite number, not -inf: without negatives, every number on the way and back stays finite.
+    others = logits.masked_fill(~negative, torch.finfo(logits.dtype).min).logsumexp(1, keepdim=True)
+    return _mean_over(-F.logsigmoid(logits - others), positive)
+
+
 def set_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     """Every teacher vector should have a close student vector. student: [B, N, D]; teacher: [B, K, D]; both unit.
 
@@ -53,6 +67,27 @@ def score_distillation(student: Tensor, teacher: Tensor, texts: Tensor, temperat
     target = torch.log_softmax(max_sim(teacher, texts) / temperature, -1)
     predicted = torch.log_softmax(max_sim(student, texts) / temperature, -1)
     return F.kl_div(predicted, target, log_target=True, reduction="batchmean")
+
+
+def preservation_loss(scores: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
+    """Scores should stay what they were. scores, reference: [B, V]; spread: [V], above 0, in units of scores.
+
+    Returns the mean square of the change in spreads, so that a text whose scores hardly vary may hardly move.
+    """
+    return ((scores - reference) / spread).square().mean()
+
+
+def query_diversity(vectors: Tensor) -> Tensor:
+    """An image's vectors should not say the same thing. vectors: unit [B, N, D].
+
+    Returns the mean over images and ordered pairs of different vectors of relu(cosine)^2, 0 where N = 1: right angles
+    are apart enough, opposites no better.
+    """
+    count = vectors.shape[1]
+    cosines = vectors @ vectors.transpose(1, 2)
+    itself = torch.eye(count, dtype=torch.bool, device=vectors.device)
+    overlap = cosines.masked_fill(itself, 0).relu().square()
+    return overlap.sum() / (len(vectors) * max(1, count * (count - 1)))
 
 
 def _mean_over(values: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from forclip.config import ModelConfig
 from forclip.index.exact import best_vectors, rank
 from forclip.index.store import Store, StoredImages, StoreHeader, require_model
 from forclip.models.retrieval_model import RetrievalModel, load_model
-from forclip.prompts import encode_classes
 from forclip.types import Floats, SearchResult
 
 
@@ -24,7 +23,7 @@ class Searcher:
         """The best k images for a text, best first, ties by id. Raises ValueError for an empty text or k below 1."""
         if not text.strip():
             raise ValueError("the text query is empty")
-        query = encode_classes(self.model.backbone, [text.strip()], self.model.templates)[0].numpy()
+        query = self.model.encode_query(text.strip()).cpu().numpy()
         return self.search_vector(query, k, min_score)
 
     def search_vector(self, query: Floats, k: int = 50, min_score: float = -1.0) -> list[SearchResult]:

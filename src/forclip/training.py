@@ -1,5 +1,6 @@
 """Finetuning the summary head on cached tokens: one epoch, the whole run, and the state that survives a kill."""
 
+import copy
 import json
 import math
 import os
@@ -26,27 +27,40 @@ OnStep = Callable[[int, dict[str, float]], None]  # told the steps done and each
 class TrainingSet:
     """All that training sees of a dataset. Novel classes have no column in it.
 
-    tokens: [I, T, W] float16 of the frozen backbone; targets, verified: [I, C] bool, base labels and which of them
-    are known; teacher: [I, K, D] unit.
+    tokens: [V, I, T, W] float16 of the frozen backbone, V views of each image; targets, verified: [I, C] bool, base
+    labels and which of them are known; teacher: [I, K, D] unit, K = 0 without one; untuned: [I, N, D] unit, the head's
+    own vectors before training.
     """
 
     tokens: Tensor
     targets: Tensor
     verified: Tensor
     teacher: Tensor
+    untuned: Tensor
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.targets)
+
+    def batch(self, rows: Tensor, device: torch.device) -> Batch:
+        """What the objectives may look at, of these rows."""
+        return Batch(*(x[rows].to(device) for x in (self.targets, self.verified, self.teacher, self.untuned)))
 
 
 @dataclass
 class TrainingState:
-    """What a kill must not lose. history: one dict of objective values for each step done."""
+    """What a kill must not lose. average: of the head's weights over steps, or None; history: one dict of objective
+    values for each step done."""
 
     head: SummaryHead
     objectives: Sequence[Objective]
     optimizer: torch.optim.AdamW
+    average: SummaryHead | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def result(self) -> SummaryHead:
+        """The head that training hands over."""
+        return self.average or self.head
 
     @property
     def step(self) -> int:
@@ -55,6 +69,8 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name; loading copies into these."""
         named = {f"head.{k}": v for k, v in self.head.state_dict().items()}
+        if self.average is not None:
+            named |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for objective in cast(Sequence[nn.Module], self.objectives):
             named |= {f"{objective.name}.{k}": v for k, v in objective.state_dict().items()}
         for number, parameter in enumerate(_parameters(self.optimizer)):
@@ -102,7 +118,8 @@ def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainC
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    return TrainingState(head, objectives, torch.optim.AdamW(groups, lr=config.learning_rate))
+    average = copy.deepcopy(head).requires_grad_(False).eval() if config.ema_decay > 0 else None
+    return TrainingState(head, objectives, torch.optim.AdamW(groups, lr=config.learning_rate), average)
 
 
 def train(
@@ -116,7 +133,7 @@ def train(
     state.head.train()
     while state.step < total:
         epoch, done = divmod(state.step, steps_an_epoch)
-        train_one_epoch(state, data, config, _batches(len(data), config, epoch, done), total, checkpoint, on_step)
+        train_one_epoch(state, data, config, _batches(data, config, epoch, done), total, checkpoint, on_step)
     state.head.eval()
     if checkpoint is not None:
         state.save(checkpoint)
@@ -126,28 +143,30 @@ def train_one_epoch(
     state: TrainingState,
     data: TrainingSet,
     config: TrainConfig,
-    batches: Iterator[Tensor],
+    batches: Iterator[tuple[Tensor, Tensor]],
     total_steps: int,
     checkpoint: Path | None,
     on_step: OnStep,
 ) -> None:
-    """One step for each batch of rows. total_steps: of the whole run, for the learning rate's cosine."""
+    """One step for each batch: a view and a row for each image. total_steps: of the whole run, for the cosine."""
     device = state.head.offsets.device
     parameters = _parameters(state.optimizer)
-    for rows in batches:
-        batch = Batch(*(x[rows].to(device) for x in (data.targets, data.verified, data.teacher)))
+    for views, rows in batches:
+        batch = data.batch(rows, device)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, total_steps, config)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            vectors = state.head(data.tokens[rows].to(device, torch.float32)).float()
-            terms = {o.name: o(vectors, batch) for o in state.objectives}
-            loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
+            vectors = state.head(data.tokens[views, rows].to(device, torch.float32)).float()
+        # Out of autocast: a score in bfloat16 is too coarse for losses that magnify differences of a thousandth.
+        terms = {o.name: o(vectors, batch) for o in state.objectives}
+        loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
         if not torch.isfinite(loss):
             raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
         state.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         state.optimizer.step()
+        _follow(state, config.ema_decay)
         state.history.append({name: term.item() for name, term in terms.items()})
         if checkpoint is not None and state.step % config.checkpoint_every == 0:
             state.save(checkpoint)
@@ -172,10 +191,29 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _batches(count: int, config: TrainConfig, epoch: int, skip: int) -> Iterator[Tensor]:
-    """Rows of each batch of an epoch after the first `skip`. The order depends on seed and epoch alone."""
-    order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(count))
-    return iter(order.split(config.batch_size)[skip:])
+def _batches(data: TrainingSet, config: TrainConfig, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views and rows of each batch of an epoch after the first `skip`. They depend on seed and epoch alone.
+
+    Where fewer than half the images are labelled, half of each batch is drawn from those: with one labelled image in a
+    batch of 64, the base labels' gradient would be noise.
+    """
+    random = np.random.default_rng([config.seed, epoch])
+    parts = np.split(random.permutation(len(data)), range(config.batch_size, len(data), config.batch_size))
+    labelled = data.verified.any(1).nonzero()[:, 0].numpy()
+    if 0 < len(labelled) < len(data) / 2:
+        parts = [np.concatenate([part[::2], random.choice(labelled, len(part) // 2)]) for part in parts]
+    views = [random.integers(len(data.tokens), size=len(part)) for part in parts]
+    return iter([(torch.from_numpy(v), torch.from_numpy(p)) for v, p in zip(views, parts, strict=True)][skip:])
+
+
+def _follow(state: TrainingState, decay: float) -> None:
+    """The average moves towards the head; early on faster, or it would remember the start (as in timm's ModelEma)."""
+    if state.average is None:
+        return
+    share = 1 - min(decay, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        for kept, now in zip(state.average.parameters(), state.head.parameters(), strict=True):
+            kept.lerp_(now, share)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -16,7 +16,8 @@ from forclip.data.decode import UnreadableImage, read_image
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """pixels: [B, 3, H, W]; rows: which of the given paths they are; unreadable: row and reason of those left out."""
+    """pixels: [B, 3, H, W], or as prepared; rows: which of the given paths they are; unreadable: row and reason of
+    those left out."""
 
     pixels: Tensor
     rows: list[int]
@@ -27,10 +28,17 @@ def stream_pixels(
     paths: Sequence[Path], preprocess: Callable[[Image.Image], Tensor], batch_size: int, threads: int = 2
 ) -> Iterator[PixelBatch]:
     """Batches in the order of paths. A batch may be short of the pictures that could not be read, down to none."""
+    return stream_prepared(paths, lambda row, image: preprocess(image), batch_size, threads)
 
-    def decode(path: Path) -> Tensor | UnreadableImage:
+
+def stream_prepared(
+    paths: Sequence[Path], prepare: Callable[[int, Image.Image], Tensor], batch_size: int, threads: int = 2
+) -> Iterator[PixelBatch]:
+    """As stream_pixels, for what depends on the row too. prepare: row and picture to a tensor, always of one shape."""
+
+    def decode(row: int, path: Path) -> Tensor | UnreadableImage:
         try:
-            return preprocess(read_image(path))
+            return prepare(row, read_image(path))
         except UnreadableImage as error:
             return error
 
@@ -44,16 +52,16 @@ def stream_pixels(
 
 def _ahead(
     pool: ThreadPoolExecutor,
-    decode: Callable[[Path], Tensor | UnreadableImage],
+    decode: Callable[[int, Path], Tensor | UnreadableImage],
     paths: Sequence[Path],
     batch_size: int,
 ) -> Iterator[tuple[int, list[Tensor | UnreadableImage]]]:
     """Decodes one batch ahead of the one being used, and no more: memory stays at two batches."""
     waiting: deque[Future[Tensor | UnreadableImage]] = deque()
-    coming = iter(paths)
-    waiting.extend(pool.submit(decode, p) for p in islice(coming, 2 * batch_size))
+    coming = enumerate(paths)
+    waiting.extend(pool.submit(decode, row, p) for row, p in islice(coming, 2 * batch_size))
     for start in range(0, len(paths), batch_size):
         size = min(batch_size, len(paths) - start)
         decoded = [waiting.popleft().result() for _ in range(size)]
-        waiting.extend(pool.submit(decode, p) for p in islice(coming, batch_size))
+        waiting.extend(pool.submit(decode, row, p) for row, p in islice(coming, batch_size))
         yield start, decoded

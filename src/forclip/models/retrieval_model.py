@@ -1,6 +1,7 @@
 """A backbone and a head together: what embeds images and what a store remembers by its fingerprint."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from forclip.class_vectors import ClassVectors
 from forclip.config import ModelConfig
+from forclip.models.aligned_pool import AlignedPool
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import ClusterHead, DenseHead, Head
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.summary_head import SummaryHead, global_head, window_seeded_head
+from forclip.prompts import encode_classes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
+_TEXT_SIDE = "class_vectors."
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,12 @@ class RetrievalModel:
     head: Head
     fingerprint: str
     templates: tuple[str, ...] = ("a photo of a {}",)
+    class_vectors: ClassVectors | None = None
+
+    def encode_query(self, text: str) -> Tensor:
+        """A text as this model asks for it: through its templates and, once trained, its class vectors. [D] unit."""
+        vector = encode_classes(self.backbone, [text], self.templates)
+        return (vector if self.class_vectors is None else self.class_vectors(vector))[0]
 
     @property
     def dim(self) -> int:
@@ -65,12 +77,18 @@ def _training_free_head(backbone: Backbone, head: str, num_query_tokens: int) ->
 
 
 def save_pretrained(
-    folder: Path, head: SummaryHead, backbone: Backbone, model: ModelConfig, templates: tuple[str, ...]
+    folder: Path,
+    head: SummaryHead,
+    class_vectors: ClassVectors,
+    backbone: Backbone,
+    model: ModelConfig,
+    templates: tuple[str, ...],
 ) -> None:
     """Writes model.safetensors and then config.json, whose presence means that the model is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CONFIG_FILE).unlink(missing_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}, folder / _WEIGHTS_FILE)
+    state = head.state_dict() | {f"{_TEXT_SIDE}{k}": v for k, v in class_vectors.state_dict().items()}
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / _WEIGHTS_FILE)
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "backbone": asdict(model),
@@ -92,18 +110,25 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
         backbone = load_open_clip(stored.name, stored.pretrained, stored.image_size, stored.resize_mode, device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
         raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
-    pool = backbone.new_pool()
-    num_attended = pool.num_prefix + pool.num_positions
-    count = content["num_query_tokens"]
-    head = SummaryHead(pool, torch.zeros(count, pool.width), torch.zeros(count, num_attended))
     try:
         state = load_file(folder / _WEIGHTS_FILE)
-        head.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        words = {k.removeprefix(_TEXT_SIDE): v for k, v in state.items() if k.startswith(_TEXT_SIDE)}
+        class_vectors = ClassVectors(words["texts"], words["shifts"], words["nearest"])
+        head = read_head(backbone, {k: v for k, v in state.items() if not k.startswith(_TEXT_SIDE)})
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise ValueError(f"{folder / _WEIGHTS_FILE}: damaged or of another model: {str(error)[:200]}") from None
     fingerprint = weights_fingerprint(state, backbone.fingerprint)
-    head = head.to(backbone.device).eval().requires_grad_(False)
-    return RetrievalModel(str(folder), backbone, head, fingerprint, tuple(content["templates"]))
+    return RetrievalModel(str(folder), backbone, head, fingerprint, tuple(content["templates"]), class_vectors)
+
+
+def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
+    """A summary head from its tensors, on the backbone's device. Raises RuntimeError or KeyError if they don't fit."""
+    pool = backbone.new_pool()
+    if "pool.output.weight" in state:
+        pool = AlignedPool(pool, nn.Linear(pool.dim, pool.dim))
+    head = SummaryHead(pool, torch.zeros_like(state["offsets"]), torch.zeros_like(state["bias"]))
+    head.load_state_dict(dict(state))
+    return head.to(backbone.device).eval().requires_grad_(False)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
         ),
         model=ModelConfig(name="forclip-mini"),
         head=HeadConfig(num_query_tokens=25),
-        # The mini CLIP is weak, and so is its teacher: learn fast and lean on the teacher little.
-        train=TrainConfig(epochs=30, learning_rate=1e-3, pseudo_weight=0.01, set_weight=0.01, seed=seed),
+        train=TrainConfig(seed=seed),
         eval=EvalConfig(clusters=(5, 10, 25)),
     )

@@ -1,0 +1,223 @@
+"""How much faster an epoch of finetuning is from the cache of tokens than through the frozen backbone.
+
+    OMP_NUM_THREADS=1 python benchmarks/cached_epoch.py --out cached_epoch.json
+
+Both ways take the same steps on the same batches in turn, in one process on one core; only where the tokens come from
+differs. The teacher's vectors are made once beforehand and are in memory both ways.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from forclip.config import RunConfig
+from forclip.data.stream import stream_pixels
+from forclip.data.toyworld import write_toyworld
+from forclip.data.views import make_views
+from forclip.finetuning import build_objectives
+from forclip.head_start import untuned_head
+from forclip.models.backbone import Backbone
+from forclip.models.open_clip_backbone import load_open_clip
+from forclip.recipes.toyworld import toyworld_config
+from forclip.runs import choose_classes, load_sets
+from forclip.supervision import Supervision, supervise
+from forclip.teachers import ClusterTeacher
+from forclip.token_cache import cached_tokens
+from forclip.training import TrainingSet, TrainingState, new_state, train_one_epoch
+from forclip.types import Annotations
+
+Losses = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both ways share. cached: with tokens that are mapped from the cache."""
+
+    backbone: Backbone
+    config: RunConfig
+    images: Annotations
+    supervision: Supervision
+    cached: TrainingSet
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over the rounds, in seconds an epoch. loss_difference: the largest, relative, over steps and terms.
+
+    writing_seconds: encoding every image once, into the cache; opening_seconds: checksums and all.
+    """
+
+    model: str
+    images: int
+    rounds: int
+    uncached_seconds: float
+    cached_seconds: float
+    ratio: float
+    ratios: list[float]
+    loss_difference: float
+    uncached_reading_seconds: float
+    cached_reading_seconds: float
+    writing_seconds: float
+    opening_seconds: float
+    cache_bytes: int
+    losses_uncached: Losses
+    losses_cached: Losses
+
+
+def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Setting, float, float]:
+    """Also the seconds that writing the cache and opening it again took."""
+    world = write_toyworld(folder / "world", num_images, 1, seed=0)
+    config = toyworld_config(world, 0)
+    images, _ = load_sets(config.data)
+    split = choose_classes(config.data, images, images)
+    supervision = supervise(backbone, images, split, config.data.templates, (), allow_unlabelled_base=True)
+    start = time.perf_counter()
+    encoded, writing = open_cache(folder / "cache", backbone, images), time.perf_counter() - start
+    start = time.perf_counter()
+    encoded, opening = open_cache(folder / "cache", backbone, images), time.perf_counter() - start
+    assert encoded.shape[1] == len(images)
+    teacher = ClusterTeacher(backbone.new_pool(), encoded[0], config.train.teacher_clusters, backbone.device)
+    taught = teacher(range(len(images)))
+    labels = (torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified))
+    data = TrainingSet(encoded, *labels, taught, untuned=taught[:, :0])
+    return Setting(backbone, config, images, supervision, data), writing, opening
+
+
+def open_cache(cache: Path, backbone: Backbone, images: Annotations) -> Tensor:
+    """[1, images, T, W]."""
+    return cached_tokens(cache, backbone, images.image_ids, images.paths, make_views(1, 0)).tokens
+
+
+def start_anew(setting: Setting) -> TrainingState:
+    """A head and objectives as no step has touched them."""
+    head = untuned_head(setting.backbone, setting.config.head, seed=0)
+    head.train()
+    objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train)
+    return new_state(head, objectives, setting.config.train)
+
+
+def read_cached(setting: Setting, rows: Tensor) -> Tensor:
+    """[B, T, W] float16."""
+    return setting.cached.tokens[0, rows]
+
+
+@torch.inference_mode()
+def encode_live(setting: Setting, rows: Tensor) -> Tensor:
+    """[B, T, W] float32, by way of decoding, preprocessing and the frozen backbone."""
+    paths = [setting.images.paths[row] for row in rows]
+    (batch,) = stream_pixels(paths, setting.backbone.preprocess, len(paths))
+    return setting.backbone.encode_tokens(batch.pixels)
+
+
+def run_epoch(setting: Setting, tokens_of: Callable[[Setting, Tensor], Tensor]) -> tuple[float, float, Losses]:
+    """Seconds of one epoch, seconds of it until tokens were there, and each step's losses."""
+    state, data = start_anew(setting), setting.cached
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(data)))
+    batches = order.split(setting.config.train.batch_size)
+    reading = 0.0
+    start = time.perf_counter()
+    for rows in batches:
+        before = time.perf_counter()
+        tokens = tokens_of(setting, rows)
+        reading += time.perf_counter() - before
+        batch = replace(
+            data, **{f.name: tokens[None] if f.name == "tokens" else getattr(data, f.name)[rows] for f in fields(data)}
+        )
+        train_one_epoch(
+            state,
+            batch,
+            setting.config.train,
+            iter([(torch.zeros_like(rows), torch.arange(len(rows)))]),
+            len(batches),
+            None,
+            lambda step, terms: None,
+        )
+    return time.perf_counter() - start, reading, state.history
+
+
+def measure(folder: Path, backbone: Backbone, num_images: int, rounds: int) -> Result:
+    """Alternates the two ways, so that what else the machine does falls on both."""
+    setting, writing, opening = new_setting(folder, backbone, num_images)
+    run_epoch(setting, read_cached)  # the first of all allocates
+    live, cached = [], []
+    for _ in range(rounds):
+        live.append(run_epoch(setting, encode_live))
+        cached.append(run_epoch(setting, read_cached))
+    ratios = [one[0] / other[0] for one, other in zip(live, cached, strict=True)]
+    count = len(setting.images)
+    return Result(
+        model=backbone.name,
+        images=count,
+        rounds=rounds,
+        uncached_seconds=statistics.median(seconds for seconds, _, _ in live),
+        cached_seconds=statistics.median(seconds for seconds, _, _ in cached),
+        ratio=statistics.median(ratios),
+        ratios=ratios,
+        loss_difference=largest_difference(live[0][2], cached[0][2]),
+        uncached_reading_seconds=statistics.median(reading for _, reading, _ in live),
+        cached_reading_seconds=statistics.median(reading for _, reading, _ in cached),
+        writing_seconds=writing,
+        opening_seconds=opening,
+        cache_bytes=sum(f.stat().st_size for f in (folder / "cache").glob("*/tokens.npy")),
+        losses_uncached=live[0][2],
+        losses_cached=cached[0][2],
+    )
+
+
+def largest_difference(one: Losses, other: Losses) -> float:
+    """Relative to the other's value, over all steps and objectives."""
+    return max(abs(a[name] - b[name]) / abs(b[name]) for a, b in zip(one, other, strict=True) for name in b)
+
+
+def show(result: Result, console: Console) -> None:
+    table = Table(title=f"{result.model}: an epoch of {result.images} images on one core, median of {result.rounds}")
+    for column in ("tokens from", "seconds", "of it for tokens", "for the head's steps", "images a second"):
+        table.add_column(column, justify="left" if column == "tokens from" else "right")
+    for name, seconds, reading in (
+        ("decoding and backbone", result.uncached_seconds, result.uncached_reading_seconds),
+        ("the cache", result.cached_seconds, result.cached_reading_seconds),
+    ):
+        rate = result.images / seconds
+        table.add_row(name, f"{seconds:.3f}", f"{reading:.3f}", f"{seconds - reading:.3f}", f"{rate:.0f}")
+    console.print(table)
+    console.print(f"[bold]{result.ratio:.1f}x[/] ({min(result.ratios):.1f} to {max(result.ratios):.1f})")
+    console.print(f"largest relative difference of a loss: {result.loss_difference:.1e}")
+    console.print(
+        f"the cache: {result.cache_bytes / 1e6:.0f} MB, written in {result.writing_seconds:.2f} s, "
+        f"opened and verified in {result.opening_seconds:.3f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="forclip-mini", help="as load_open_clip takes it")
+    parser.add_argument("--pretrained", help="likewise; `random` measures the time as well as any")
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="a JSON file for the result")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # decoding threads share the one core
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = load_open_clip(given.model, given.pretrained)
+        result = measure(Path(folder), backbone, given.images, given.rounds)
+    show(result, Console())
+    if given.out:
+        given.out.write_text(json.dumps(asdict(result), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

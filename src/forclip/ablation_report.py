@@ -1,0 +1,170 @@
+"""What an ablation found, as rows: means and spread over seeds, differences to the default, a table and a chart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from forclip.evaluation.methods import FOR, number
+from forclip.evaluation.result import GROUPS
+
+Entry = dict[str, Any]  # one of ablation.json's runs: one name under one seed
+
+_COLOURS = {"base": "#4477aa", "novel": "#ee7733"}
+_DEFAULT = "#fff3c4"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """In percent, or percent points: mean over seeds, and sample standard deviation, 0 for a single seed."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """kind: baseline or variant. values, differences: by group; differences are to the default, paired by seed over
+    the seeds that both have. A group without a value is None."""
+
+    name: str
+    kind: str
+    changes: str
+    seeds: tuple[int, ...]
+    values: dict[str, Spread | None]
+    differences: dict[str, Spread | None]
+
+
+def summarise_entries(entries: Sequence[Entry], labels: Mapping[str, str]) -> list[Row]:
+    """entries: at most one for a name and a seed. labels: what each name changes; rows come in its order."""
+    default = {entry["seed"]: entry for entry in entries if entry["name"] == FOR}
+    rows = []
+    for name, changes in labels.items():
+        same = sorted((entry for entry in entries if entry["name"] == name), key=lambda entry: int(entry["seed"]))
+        if same:
+            paired = [(entry, default[entry["seed"]]) for entry in same if entry["seed"] in default]
+            values = {str(g): _spread([e[g] for e in same if e[g] is not None]) for g in GROUPS}
+            apart = {str(g): _spread([a[g] - b[g] for a, b in paired if None not in (a[g], b[g])]) for g in GROUPS}
+            rows.append(Row(name, same[0]["kind"], changes, tuple(e["seed"] for e in same), values, apart))
+    return rows
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    if not values:
+        return None
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+
+
+def markdown(rows: Sequence[Row], dataset: str, command: str, commits: Sequence[str]) -> str:
+    """A page with the table, what its numbers are, and where they come from."""
+    columns = ("name", "changes", *GROUPS, f"base over `{FOR}`", f"novel over `{FOR}`", "seeds")
+    lines = [
+        f"# Ablation: {dataset}",
+        "",
+        "mAP@50 in percent: mean over seeds ± sample standard deviation. Differences are in percent points, paired by "
+        "seed. The first rows need no training.",
+        "",
+        f"    {command}",
+        "",
+        *([f"Commit: {', '.join(commits)}.", ""] if commits else []),
+        f"| {' | '.join(columns)} |",
+        f"|---|---|{'---:|' * (len(columns) - 2)}",
+        *(f"| {' | '.join(_markdown_cells(row))} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_cells(row: Row) -> list[str]:
+    name = f"**`{row.name}`**" if row.name == FOR else f"`{row.name}`"
+    return [name, row.changes.replace("|", "\\|"), *_cells(row)]
+
+
+def _cells(row: Row) -> list[str]:
+    values = [_shown(row.values["base"]), _shown(row.values["novel"]), number(_mean(row.values["all"]))]
+    own = row.name == FOR
+    apart = ["" if own else _shown(row.differences[group], signed=True) for group in ("base", "novel")]
+    return [*values, *apart, str(len(row.seeds))]
+
+
+def _shown(value: Spread | None, signed: bool = False) -> str:
+    if value is None:
+        return number(None)
+    # Adding 0 makes no -0.0.
+    mean = f"{round(value.mean, 1) + 0.0:+.1f}" if signed else number(value.mean)
+    return f"{mean} ± {value.std:.1f}" if value.std else mean
+
+
+def _mean(value: Spread | None) -> float | None:
+    return None if value is None else value.mean
+
+
+def ablation_table(rows: Sequence[Row], dataset: str) -> Table:
+    """For a terminal, the default bold, the baselines dim. The rest, with what a name changes, is in the page."""
+    table = Table(
+        title=Text(f"{dataset}: mAP@50 in percent"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("name", no_wrap=True)
+    for column in ("base", "novel", f"base\nover {FOR}", f"novel\nover {FOR}"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        style = "bold" if row.name == FOR else "dim" if row.kind == "baseline" else ""
+        base, novel, _, *apart, _ = _cells(row)
+        table.add_row(Text(row.name), base, novel, *apart, style=style)
+    return table
+
+
+def draw_rows(rows: Sequence[Row], dataset: str, path: Path) -> None:
+    """A picture file: bars of base and novel with the spread over seeds; nothing is drawn without a row."""
+    if rows:
+        bar_figure(rows, dataset).savefig(path)
+
+
+def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
+    """Horizontal bars from the top down; baselines pale, the default on a band with lines at its values."""
+    figure = Figure(figsize=(8, 1.6 + 0.4 * len(rows)), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    for group, offset in (("base", -0.2), ("novel", 0.2)):
+        for kind in ("baseline", "variant"):
+            _draw_bars(axes, rows, group, kind, offset)
+    _mark_default(axes, rows)
+    ticks = axes.set_yticks(range(len(rows)), [f"{r.name} (default)" if r.name == FOR else r.name for r in rows])
+    for tick, row in zip(ticks, rows, strict=True):
+        tick.label1.set_fontweight("bold" if row.name == FOR else "normal")
+        tick.label1.set_color("#777777" if row.kind == "baseline" else "black")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    seeds = max(len(row.seeds) for row in rows)
+    axes.set_xlabel(f"mAP@50 (%){', whiskers: standard deviation over seeds' if seeds > 1 else ''}")
+    axes.set_title(f"{dataset}, {seeds} seed{'' if seeds == 1 else 's'}", loc="left", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _draw_bars(axes: Axes, rows: Sequence[Row], group: str, kind: str, offset: float) -> None:
+    """Those of one kind, which share an entry in the legend. offset: from the row's middle, in rows."""
+    shown = [(y + offset, s) for y, row in enumerate(rows) if row.kind == kind and (s := row.values[group]) is not None]
+    if not shown:
+        return
+    ys, means = [y for y, _ in shown], [s.mean for _, s in shown]
+    label = f"{group} classes{', training-free' if kind == 'baseline' else ''}"
+    axes.barh(ys, means, 0.36, color=_COLOURS[group], alpha=0.45 if kind == "baseline" else 1.0, label=label)
+    for y, spread in shown:
+        if spread.std:
+            axes.errorbar(spread.mean, y, xerr=spread.std, color="#222222", elinewidth=1.0, capsize=2)
+
+
+def _mark_default(axes: Axes, rows: Sequence[Row]) -> None:
+    for y, row in enumerate(rows):
+        if row.name == FOR:
+            axes.axhspan(y - 0.5, y + 0.5, color=_DEFAULT, zorder=0)
+            for group, colour in _COLOURS.items():
+                if (value := row.values[group]) is not None:
+                    axes.axvline(value.mean, color=colour, linestyle="--", linewidth=0.9, zorder=1)

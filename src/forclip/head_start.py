@@ -1,0 +1,103 @@
+"""The summary head before training: its queries seeded, its outputs aligned with the target domain where that helps."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from forclip.config import HeadConfig
+from forclip.held_back import class_precisions, sure_gain
+from forclip.losses import max_sim
+from forclip.models.aligned_pool import AlignedPool, fit_alignment
+from forclip.models.backbone import Backbone
+from forclip.models.baselines import Head
+from forclip.models.pools import Pool
+from forclip.models.summary_head import SummaryHead, noise_seeded_head, window_seeded_head
+from forclip.supervision import Supervision
+from forclip.types import Floats
+
+BATCH_SIZE = 64
+_MOST_IMAGES = 2000  # that an alignment is fitted to: its covariance needs no more
+
+
+@dataclass(frozen=True)
+class Start:
+    """new_pool: a fresh copy of the pool that head starts with; gain: of alignment over none, mean AP of base classes
+    on the labelled training photos, or None where that was not asked."""
+
+    head: SummaryHead
+    new_pool: Callable[[], Pool]
+    aligned: bool
+    gain: float | None
+
+
+def seeded_head(pool: Pool, config: HeadConfig, seed: int) -> SummaryHead:
+    """Before any training, on the CPU until moved."""
+    match config.seeding:
+        case "windows":
+            return window_seeded_head(pool, config.num_query_tokens)
+        case "noise":
+            return noise_seeded_head(pool, config.num_query_tokens, config.noise_scale, seed)
+
+
+def untuned_head(backbone: Backbone, config: HeadConfig, seed: int) -> SummaryHead:
+    """The training-free summary head, without alignment, on the backbone's device."""
+    return seeded_head(backbone.new_pool(), config, seed).to(backbone.device).eval()
+
+
+def choose_start(backbone: Backbone, tokens: Tensor, supervision: Supervision, config: HeadConfig, seed: int) -> Start:
+    """tokens: [I, T, W] of the training images. Aligned or not, as the config says or the base labels decide."""
+    plain = Start(untuned_head(backbone, config, seed), backbone.new_pool, False, None)
+    if config.alignment == "off":
+        return plain
+    output = fit_alignment(_outputs(plain.head, _spread(tokens, _MOST_IMAGES)), config.alignment_shrinkage)
+    aligned = _aligned(backbone, output, config, seed)
+    if config.alignment == "on":
+        return aligned
+    precisions = [labelled_precisions(start.head, tokens, supervision) for start in (aligned, plain)]
+    gain, _ = sure_gain(*precisions)
+    chosen = aligned if gain > 0 else plain
+    return Start(chosen.head, chosen.new_pool, chosen.aligned, gain)
+
+
+def labelled_precisions(head: Head, tokens: Tensor, supervision: Supervision) -> Floats:
+    """AP@50 of each base class over the labelled training photos, in percent. [C]."""
+    rows = supervision.labelled
+    scores = score_images(head, tokens, torch.from_numpy(rows), supervision.texts)
+    return class_precisions(scores.numpy(), supervision.labels[rows], supervision.verified[rows])
+
+
+@torch.no_grad()  # not inference_mode: training saves the result for its backward pass
+def score_images(head: Head, tokens: Tensor, rows: Tensor, texts: Tensor) -> Tensor:
+    """Max-sim of these rows of tokens [I, T, W] with texts [C, D]. Returns [rows, C] on the CPU."""
+    device = texts.device
+    parts = [max_sim(head(tokens[part].to(device, torch.float32)), texts).cpu() for part in rows.split(BATCH_SIZE)]
+    return torch.cat(parts)
+
+
+def _aligned(backbone: Backbone, output: nn.Linear, config: HeadConfig, seed: int) -> Start:
+    def new_pool() -> Pool:
+        return AlignedPool(backbone.new_pool(), copy.deepcopy(output)).to(backbone.device)
+
+    return Start(seeded_head(new_pool(), config, seed).to(backbone.device).eval(), new_pool, True, None)
+
+
+@torch.no_grad()
+def _outputs(head: SummaryHead, tokens: Tensor) -> Tensor:
+    """What the pool gives before normalisation. [I, T, W] -> [I x N, D] on the CPU."""
+    device = head.offsets.device
+    parts = []
+    for batch in tokens.split(BATCH_SIZE):
+        inputs = batch.to(device, torch.float32)
+        parts.append(head.pool(inputs, head.queries(inputs), head.bias).flatten(0, 1).cpu())
+    return torch.cat(parts)
+
+
+def _spread(tokens: Tensor, most: int) -> Tensor:
+    """At most so many images, evenly taken."""
+    if len(tokens) <= most:
+        return tokens
+    return tokens[torch.from_numpy(np.linspace(0, len(tokens) - 1, most).astype(np.int64))]

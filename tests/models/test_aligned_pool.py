@@ -1,0 +1,109 @@
+"""Alignment against its formula in NumPy, and every head on an aligned pool."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import fractional_matrix_power
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from forclip.models.aligned_pool import AlignedPool, fit_alignment
+from forclip.models.baselines import ClusterHead, DenseHead, Head
+from forclip.models.pools import Pool
+from forclip.models.summary_head import SummaryHead, global_head, noise_seeded_head, window_seeded_head
+from tests.models.test_pools import pool_and_tokens
+
+FAMILIES = ["resnet", "vit", "latent", "average"]
+
+
+def outputs(count: int = 200, dim: int = 5) -> Tensor:
+    """With a common direction, directions of unequal spread, and lengths of their own."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(count, dim, generator=generator) * torch.arange(1, dim + 1) + 2.0
+    return points * torch.rand(count, 1, generator=generator).add(0.5)
+
+
+def unit_outputs() -> Tensor:
+    return F.normalize(outputs(), dim=-1)
+
+
+@torch.no_grad()
+def test_no_shrinkage_whitens() -> None:
+    aligned = fit_alignment(unit_outputs(), 0.0)(unit_outputs())
+    torch.testing.assert_close(aligned.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    covariance = aligned.T @ aligned / len(aligned)
+    torch.testing.assert_close(covariance, covariance.diagonal().mean() * torch.eye(5), atol=1e-5, rtol=0)
+    spread = unit_outputs() - unit_outputs().mean(0)
+    assert covariance.trace().item() == pytest.approx(spread.square().sum(1).mean().item(), rel=1e-4)  # none is lost
+
+
+@torch.no_grad()
+def test_full_shrinkage_only_centres() -> None:
+    aligned = fit_alignment(unit_outputs(), 1.0)(unit_outputs())
+    torch.testing.assert_close(aligned, unit_outputs() - unit_outputs().mean(0), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 0.6, 1.0])
+def test_alignment_is_its_formula(shrinkage: float) -> None:
+    raw = outputs().double().numpy()
+    lengths = np.sqrt((raw**2).sum(1))
+    unit = raw / lengths[:, None]
+    mean, covariance = unit.mean(0), np.cov(unit.T, bias=True)
+    mixed = (1 - shrinkage) * covariance / (np.trace(covariance) / 5) + shrinkage * np.eye(5)
+    expected = (raw - mean * lengths.mean()) @ fractional_matrix_power(mixed, -0.5)
+    np.testing.assert_allclose(fit_alignment(outputs(), shrinkage)(outputs()).numpy(), expected, atol=2e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shrinkage", [0.0, 0.6])
+def test_fewer_outputs_than_dimensions_stay_finite(shrinkage: float) -> None:
+    aligned = fit_alignment(outputs(3, 8), shrinkage)(outputs(3, 8))
+    assert torch.isfinite(aligned).all()
+
+
+def identity(dim: int) -> nn.Linear:
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def heads(pool: Pool) -> list[Head]:
+    wide = noise_seeded_head(copy.deepcopy(pool), 3, 0.5, seed=1)
+    built: list[Head] = [global_head(pool), window_seeded_head(pool, 4), wide, DenseHead(pool), ClusterHead(pool, 3)]
+    return built
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_identity_changes_no_head(family: str) -> None:
+    pool, tokens = pool_and_tokens(family)
+    aligned = AlignedPool(copy.deepcopy(pool), identity(pool.dim))
+    for plain, same in zip(heads(pool), heads(aligned), strict=True):
+        assert same.grid == plain.grid
+        torch.testing.assert_close(same(tokens), plain(tokens))
+        torch.testing.assert_close(same.places(tokens), plain.places(tokens))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_map_comes_after_the_pool_and_before_the_norm(family: str) -> None:
+    pool, tokens = pool_and_tokens(family)
+    torch.manual_seed(3)
+    output = nn.Linear(pool.dim, pool.dim)
+    aligned = AlignedPool(pool, output)
+    plain = window_seeded_head(pool, 4)
+    mapped = output(pool(tokens, plain.queries(tokens), plain.bias))
+    torch.testing.assert_close(window_seeded_head(aligned, 4)(tokens), F.normalize(mapped, dim=-1))
+    torch.testing.assert_close(DenseHead(aligned)(tokens), F.normalize(output(pool.dense(tokens)), dim=-1))
+
+
+def test_the_map_is_no_query_key_parameter_but_belongs_to_the_head() -> None:
+    pool, _ = pool_and_tokens("resnet")
+    aligned = AlignedPool(pool, identity(pool.dim))
+    assert aligned.query_key_parameters() == pool.query_key_parameters()
+    head: SummaryHead = window_seeded_head(aligned, 2)
+    assert {"pool.output.weight", "pool.output.bias", "pool.inner.q_proj.weight"} <= head.state_dict().keys()

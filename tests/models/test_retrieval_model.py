@@ -1,0 +1,71 @@
+"""A trained model on disk: both sides come back, and what does not fit is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from forclip.class_vectors import ClassVectors, no_class_vectors
+from forclip.config import ModelConfig
+from forclip.models.aligned_pool import AlignedPool
+from forclip.models.retrieval_model import from_pretrained, save_pretrained
+from forclip.models.summary_head import SummaryHead, noise_seeded_head
+from tests.tiny import TinyBackbone, tiny_pool
+
+
+def head(aligned: bool = False) -> SummaryHead:
+    """The same each time."""
+    pool = tiny_pool((3, 3))
+    torch.manual_seed(4)
+    return noise_seeded_head(AlignedPool(pool, nn.Linear(6, 6)) if aligned else pool, 4, 1.0, seed=2)
+
+
+def class_vectors() -> ClassVectors:
+    return ClassVectors(TinyBackbone().encode_text(["my cat"]), torch.full((1, 6), 0.3), torch.tensor([0.9]))
+
+
+def save(folder: Path, aligned: bool = False, words: ClassVectors | None = None) -> None:
+    save_pretrained(folder, head(aligned), words or class_vectors(), TinyBackbone(), ModelConfig("tiny"), ("my {}",))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("aligned", [False, True])
+def test_both_sides_come_back(tmp_path: Path, aligned: bool) -> None:
+    save(tmp_path, aligned)
+    read = from_pretrained(tmp_path, backbone=TinyBackbone())
+    tokens = torch.randn(2, 9, 8)
+    torch.testing.assert_close(read.head(tokens), head(aligned)(tokens))
+    stored = TinyBackbone().encode_text(["my cat"])
+    torch.testing.assert_close(read.encode_query("cat"), F.normalize(stored + 0.3, dim=-1)[0])
+    torch.testing.assert_close(read.encode_query("owl"), TinyBackbone().encode_text(["my owl"])[0])
+    assert read.dim == 6
+
+
+def test_the_text_side_is_in_the_fingerprint(tmp_path: Path) -> None:
+    save(tmp_path / "one")
+    save(tmp_path / "same")
+    save(tmp_path / "other", words=no_class_vectors(6))
+    one, same, other = (
+        from_pretrained(tmp_path / name, backbone=TinyBackbone()).fingerprint for name in ("one", "same", "other")
+    )
+    assert one == same != other
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json, so no finished run"):
+        from_pretrained(tmp_path, backbone=TinyBackbone())
+    save(tmp_path)
+    with pytest.raises(ValueError, match="trained on other weights or preprocessing than 'tiny' has now"):
+        from_pretrained(tmp_path, backbone=TinyBackbone(fingerprint="1" * 64))
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[:100], whole.replace(b"class_vectors.shifts", b"class_vectors.shafts")):
+        weights.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.safetensors: damaged or of another model"):
+            from_pretrained(tmp_path, backbone=TinyBackbone())
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"format_version": 1}))
+    with pytest.raises(ValueError, match="format version 1; this forclip reads version 2"):
+        from_pretrained(tmp_path, backbone=TinyBackbone())
