@@ -8,7 +8,7 @@ from forclip.losses import binary_loss, max_sim
 from forclip.objectives import SAME_WORD, BaseLabels
 
 _STEPS, _BATCH_SIZE, _LEARNING_RATE = 200, 64, 1e-2
-_HALF_TRUST = 2.0  # with so many positive images a class's shift counts half
+_HALF_TRUST = 5.0  # with so many positive images a class's shift counts half
 
 
 class ClassVectors(nn.Module):

@@ -100,6 +100,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be within 0..1, not {getattr(self, name)}")
         if not 0 < self.labelled_fraction <= 1:
             raise ValueError(f"labelled_fraction must be above 0 and at most 1, not {self.labelled_fraction}")
+        if self.interpolation is not None and not 0 <= self.interpolation <= 1:
+            raise ValueError(f"interpolation must be within 0..1, not {self.interpolation}")
+        if self.held_back_folds < 0:
+            raise ValueError(f"held_back_folds must not be negative, but is {self.held_back_folds}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
 
