@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from forclip.config import HeadConfig, TrainConfig
@@ -140,6 +141,11 @@ def test_choices_are_made_on_held_back_classes_and_told(tmp_path: Path) -> None:
     assert done.choices.share_gains[0.0] == (0.0, 0.0)
     trials = {f"state_held_back_{k}.safetensors" for k in range(2)}
     assert {p.name for p in tmp_path.iterdir()} - {file.name} == trials
+    # Each trial was trained without the classes that it is judged on, and each class was held back once.
+    texts = supervision(5).texts
+    seen = [load_file(tmp_path / name)["base_labels.texts"] for name in sorted(trials)]
+    shares_class = torch.stack([(texts @ trial.T > 0.999).any(1) for trial in seen])
+    assert shares_class.sum(0).tolist() == [1] * 5
     assert_same(finetuned(supervision(5), config=config, file=file), done)  # each part from its checkpoint
     told = json.loads(json.dumps(done.choices.to_json()))
     assert told["share_gains"]["0.0"] == [0.0, 0.0]

@@ -335,8 +335,8 @@ class _SeedBench:
             with tracking(self.console) as track:
                 what = "training images" if views == 1 else f"training images in {views} views"
                 encoded = encode_set(first.backbone, train, what, track, self.console, cache, views, seed)
-            tokens = encoded.tokens[None] if views == 1 else encoded.tokens
-            self.tasks[views] = replace(first, train_images=TrainingImages(tokens, first.train_images.paths))
+            images = TrainingImages.encoded(encoded.tokens, first.train_images.paths)
+            self.tasks[views] = replace(first, train_images=images)
         return self.tasks[views]
 
 

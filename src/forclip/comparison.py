@@ -51,11 +51,10 @@ def new_task(
     """Takes only the images that could be read. vocabulary and the rest: as `supervise` takes them."""
     names = (*split.base, *split.novel)
     labelled = train[0].take(train[1].rows)
-    tokens = train[1].tokens
     return Task(
         name,
         backbone,
-        TrainingImages(tokens if tokens.ndim == 4 else tokens[None], labelled.paths),
+        TrainingImages.encoded(train[1].tokens, labelled.paths),
         supervise(backbone, labelled, split, templates, vocabulary, allow_unlabelled_base),
         gallery[0].with_classes(names).take(gallery[1].rows),
         gallery[1],

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from forclip.class_vectors import ClassVectors, learn_class_vectors, no_class_vectors
 from forclip.config import HeadConfig, TrainConfig
-from forclip.head_start import BATCH_SIZE, Start, choose_start, labelled_precisions, score_images
+from forclip.embedding import BATCH_SIZE
+from forclip.head_start import Start, choose_start, head_vectors, labelled_precisions, score_images
 from forclip.held_back import best_share, class_folds, class_precisions, sure_gain
 from forclip.interpolation import interpolate
 from forclip.losses import max_sim
@@ -50,6 +51,11 @@ class TrainingImages:
 
     tokens: Tensor
     paths: Sequence[Path] | None = None
+
+    @classmethod
+    def encoded(cls, tokens: Tensor, paths: Sequence[Path] | None) -> "TrainingImages":
+        """tokens: as EncodedImages has them, without the axis of views where there is one view."""
+        return cls(tokens if tokens.ndim == 4 else tokens[None], paths)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,9 @@ class _Trainer:
             rows = torch.from_numpy(known.labelled)
             tokens, taught = tokens[:, rows], taught[rows]
             known = replace(known, labels=known.labels[known.labelled], verified=known.verified[known.labelled])
-        untuned = _vectors(head, tokens[0], torch.arange(tokens.shape[1])) if self.config.neighbour_weight > 0 else None
+        untuned = (
+            head_vectors(head, tokens[0], torch.arange(tokens.shape[1])) if self.config.neighbour_weight > 0 else None
+        )
         data = TrainingSet(
             tokens,
             torch.from_numpy(known.labels),
@@ -200,14 +208,14 @@ def _choose_teacher(
     backbone: Backbone, start: Start, images: TrainingImages, known: Supervision, config: TrainConfig, track: Track
 ) -> tuple[Teacher | None, dict[str, tuple[float, float]]]:
     """The one that ranks a sample of the labelled photos best, if it surely beats the head that is to learn from it."""
+    follows = config.pseudo_weight > 0 or config.set_weight > 0 or config.random_text_weight > 0
+    if config.teacher == "none" or not follows:
+        return None, {}
     candidates: list[Teacher] = [
         ClusterTeacher(start.new_pool(), images.tokens[0], config.teacher_clusters, backbone.device)
     ]
     if images.paths is not None:
         candidates.append(ZoomTeacher(backbone, start.new_pool(), images.paths))
-    follows = config.pseudo_weight > 0 or config.set_weight > 0 or config.random_text_weight > 0
-    if config.teacher == "none" or not follows:
-        return None, {}
     if config.teacher != "auto":
         named = {teacher.name: teacher for teacher in candidates}
         if config.teacher not in named:
@@ -267,14 +275,7 @@ def _class_vectors(head: SummaryHead, tokens: Tensor, known: Supervision, config
     rows = known.labelled
     if len(rows) > _MOST_IMAGES:
         rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _MOST_IMAGES, replace=False))
-    vectors = _vectors(head, tokens, torch.from_numpy(rows)).half()
+    vectors = head_vectors(head, tokens, torch.from_numpy(rows)).half()
     targets, verified = torch.from_numpy(known.labels[rows]), torch.from_numpy(known.verified[rows])
     texts, words = known.texts.cpu(), known.vocabulary.cpu()
     return learn_class_vectors(vectors, targets, verified, texts, words, config.class_vectors, config.seed)
-
-
-@torch.no_grad()
-def _vectors(head: SummaryHead, tokens: Tensor, rows: Tensor) -> Tensor:
-    """The head's unit vectors of these rows, [rows, N, D] on the CPU."""
-    device = head.offsets.device
-    return torch.cat([head(tokens[part].to(device, torch.float32)).cpu() for part in rows.split(BATCH_SIZE)])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forclip.config import HeadConfig
+from forclip.embedding import BATCH_SIZE
 from forclip.held_back import class_precisions, sure_gain
 from forclip.losses import max_sim
 from forclip.models.aligned_pool import AlignedPool, fit_alignment
@@ -19,7 +20,6 @@ from forclip.models.summary_head import SummaryHead, noise_seeded_head, window_s
 from forclip.supervision import Supervision
 from forclip.types import Floats
 
-BATCH_SIZE = 64
 _MOST_IMAGES = 2000  # that an alignment is fitted to: its covariance needs no more
 
 
@@ -76,6 +76,13 @@ def score_images(head: Head, tokens: Tensor, rows: Tensor, texts: Tensor) -> Ten
     device = texts.device
     parts = [max_sim(head(tokens[part].to(device, torch.float32)), texts).cpu() for part in rows.split(BATCH_SIZE)]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def head_vectors(head: SummaryHead, tokens: Tensor, rows: Tensor) -> Tensor:
+    """The head's unit vectors of these rows of tokens [I, T, W], [rows, N, D] on the CPU."""
+    device = head.offsets.device
+    return torch.cat([head(tokens[part].to(device, torch.float32)).cpu() for part in rows.split(BATCH_SIZE)])
 
 
 def _aligned(backbone: Backbone, output: nn.Linear, config: HeadConfig, seed: int) -> Start:

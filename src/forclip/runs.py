@@ -148,17 +148,17 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
         encoded = encode_set(
             backbone, train, "training images", track, console, config.data.cache, config.train.views, config.train.seed
         )
+        readable = train.take(encoded.rows)
         supervision = supervise(
             backbone,
-            train.take(encoded.rows),
+            readable,
             split,
             config.data.templates,
             _vocabulary(config.data),
             config.data.allow_unlabelled_base,
         )
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
-        labelled = train.take(encoded.rows)
-        images = TrainingImages(encoded.tokens if config.train.views > 1 else encoded.tokens[None], labelled.paths)
+        images = TrainingImages.encoded(encoded.tokens, readable.paths)
         tuned = finetune(backbone, images, supervision, config.head, config.train, checkpoint, track)
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_whole(out / "skipped.json", json.dumps(skipped, indent=1))

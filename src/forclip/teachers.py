@@ -14,13 +14,12 @@ from torch import Tensor
 
 from forclip.data.stream import stream_prepared
 from forclip.data.zoom import NUM_CROPS, zoomed_crops
+from forclip.embedding import BATCH_SIZE
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead
 from forclip.models.pools import Pool
 from forclip.models.summary_head import global_head
 from forclip.progress import Advance, silent
-
-_BATCH_SIZE = 64
 
 
 class Teacher(Protocol):
@@ -46,7 +45,7 @@ class ClusterTeacher:
     @torch.no_grad()  # not inference_mode: training saves the result for its backward pass
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
         parts = []
-        for batch in torch.as_tensor(rows, dtype=torch.int64).split(_BATCH_SIZE):
+        for batch in torch.as_tensor(rows, dtype=torch.int64).split(BATCH_SIZE):
             parts.append(self.head(self.tokens[batch].to(self.device, torch.float32)).cpu())
             advance(len(batch))
         return torch.cat(parts)
@@ -70,7 +69,7 @@ class ZoomTeacher:
             return torch.stack([self.backbone.preprocess(crop) for crop in zoomed_crops(image)])
 
         parts = []
-        for batch in stream_prepared([self.paths[r] for r in rows], prepare, max(1, _BATCH_SIZE // NUM_CROPS)):
+        for batch in stream_prepared([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // NUM_CROPS)):
             if batch.unreadable:
                 raise ValueError(f"a training picture can no longer be read: {batch.unreadable[0][1]}")
             tokens = self.backbone.encode_tokens(batch.pixels.flatten(0, 1).to(self.backbone.device))
