@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from forclip.models.attention import attend, attention_weights
+from forclip.models.attention import absorbing_pays, attend, attend_absorbed, attention_weights
 
 
 class Pool(nn.Module, ABC):
@@ -57,8 +57,15 @@ class Pool(nn.Module, ABC):
         """tokens: [B, T, W]; queries: [B, N, W]; bias: [N, L] over attended tokens. Returns [B, N, D], not unit."""
         inputs = self.normalise(self.attended(tokens))
         asked = self.q_proj(self.normalise(queries))
-        mixed = attend(asked, self.k_proj(inputs), self.v_proj(inputs), self.num_heads, bias)
-        return self.finish(mixed, queries)
+        return self.finish(self._mix(asked, inputs, bias), queries)
+
+    def _mix(self, asked: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
+        """asked: [B, N, W] projected queries; inputs: [B, L, W] before projection. Returns [B, N, W]."""
+        k_proj, v_proj, num_heads = self.k_proj, self.v_proj, self.num_heads
+        pays = absorbing_pays(asked.shape[1], inputs.shape[1], self.width, num_heads)
+        if pays and isinstance(k_proj, nn.Linear) and isinstance(v_proj, nn.Linear):
+            return attend_absorbed(asked, inputs, k_proj, v_proj, num_heads, bias)
+        return attend(asked, k_proj(inputs), v_proj(inputs), num_heads, bias)
 
     def weights(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attention over the positions alone, averaged over heads. Returns [B, N, P]; a row sums to at most 1."""
