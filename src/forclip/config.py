@@ -15,13 +15,15 @@ _STRICT = ConfigDict(extra="forbid")
 class ModelConfig:
     """A pretrained model, by an open_clip name (with a pretrained tag or file), `local-dir:PATH` or `forclip-mini`.
 
-    image_size: pixels a side, or None for the model's own.
+    image_size: pixels a side, or None for the model's own. train_last_stage: finetune the tower's last stage with the
+    head, at train.stage_learning_rate (CLIP's own ResNets and ViTs).
     """
 
     name: str = "forclip-mini"
     pretrained: str | None = None
     image_size: int | None = None
     resize_mode: Literal["squash", "letterbox"] = "squash"
+    train_last_stage: bool = False
 
 
 @validated(frozen=True, config=_STRICT)
@@ -50,6 +52,7 @@ class TrainConfig:
     """How the head is finetuned. Weights are of the objectives in forclip.objectives; 0 leaves one out.
 
     learning_rate: AdamW's, for a head of width 128; a wider one gets less in proportion (arXiv 2203.03466).
+    stage_learning_rate: of the tower's last stage, where that is trained, as a share of learning_rate.
     views: of each training image, kept beside each other: itself, its mirror image, crops.
     trainable: queries alone; queries and where they look (query_key); or values and output as well (all).
     labelled_fraction: share of the training images whose base labels are used.
@@ -64,6 +67,7 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 1e-3
+    stage_learning_rate: float = 0.1
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     ema_decay: float = 0.0
@@ -88,8 +92,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        above = ("epochs", "batch_size", "learning_rate", "teacher_clusters", "checkpoint_every", "views")
-        for name in (*above, "pseudo_temperature", "neighbour_words"):
+        above = ("epochs", "batch_size", "learning_rate", "stage_learning_rate", "checkpoint_every", "views")
+        for name in (*above, "teacher_clusters", "pseudo_temperature", "neighbour_words"):
             if not getattr(self, name) > 0:  # so written, it refuses NaN
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("base", "pseudo", "set", "random_text", "neighbour", "diversity"):

@@ -96,10 +96,7 @@ def _aligned(backbone: Backbone, output: nn.Linear, config: HeadConfig, seed: in
 def _outputs(head: SummaryHead, tokens: Tensor) -> Tensor:
     """What the pool gives before normalisation. [I, T, W] -> [I x N, D] on the CPU."""
     device = head.offsets.device
-    parts = []
-    for batch in tokens.split(BATCH_SIZE):
-        inputs = batch.to(device, torch.float32)
-        parts.append(head.pool(inputs, head.queries(inputs), head.bias).flatten(0, 1).cpu())
+    parts = [head.outputs(batch.to(device, torch.float32)).flatten(0, 1).cpu() for batch in tokens.split(BATCH_SIZE)]
     return torch.cat(parts)
 
 

@@ -20,8 +20,7 @@ from forclip.finetuning import Finetuned, TrainingImages, finetune
 from forclip.interpolation import save_ends
 from forclip.interpolation_curve import curve_table, measure_curve, read_way, write_curve
 from forclip.models.backbone import Backbone
-from forclip.models.open_clip_backbone import load_open_clip
-from forclip.models.retrieval_model import from_pretrained, save_pretrained
+from forclip.models.retrieval_model import configured_backbone, from_pretrained, save_pretrained
 from forclip.progress import Track, tracking
 from forclip.reporting import Story, tell
 from forclip.supervision import supervise
@@ -210,5 +209,4 @@ def evaluate_run(
 
 def load_backbone(config: RunConfig) -> Backbone:
     """The pretrained model that a configuration names."""
-    model = config.model
-    return load_open_clip(model.name, model.pretrained, model.image_size, model.resize_mode, config.device)
+    return configured_backbone(config.model, config.device)

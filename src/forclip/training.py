@@ -111,14 +111,18 @@ def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainC
         trained += head.pool.query_key_parameters()
     for parameter in trained:
         parameter.requires_grad_(True)
-    decayed = [p for p in head.parameters() if p.requires_grad and p.ndim >= 2 and p is not head.bias]
-    kept = [p for p in head.parameters() if p.requires_grad and (p.ndim < 2 or p is head.bias)]
-    kept += [p for o in cast(Sequence[nn.Module], objectives) for p in o.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-    ]
+    stage = {id(p) for p in head.pool.stage_parameters()}
+    groups: list[dict[str, Any]] = []
+    for share, own in ((1.0, False), (config.stage_learning_rate, True)):
+        part = [p for p in head.parameters() if p.requires_grad and (id(p) in stage) is own]
+        decayed = [p for p in part if p.ndim >= 2 and p is not head.bias]
+        kept = [p for p in part if p.ndim < 2 or p is head.bias]
+        if not own:
+            kept += [p for o in cast(Sequence[nn.Module], objectives) for p in o.parameters()]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, "share": share})
+        groups.append({"params": kept, "weight_decay": 0.0, "share": share})
     average = copy.deepcopy(head).requires_grad_(False).eval() if config.ema_decay > 0 else None
+    groups = [group for group in groups if group["params"]]
     return TrainingState(head, objectives, torch.optim.AdamW(groups, lr=config.learning_rate), average)
 
 
@@ -154,7 +158,7 @@ def train_one_epoch(
     for views, rows in batches:
         batch = data.batch(rows, device)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, total_steps, config)
+            group["lr"] = group["share"] * learning_rate(state.step, total_steps, config)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             vectors = state.head(data.tokens[views, rows].to(device, torch.float32)).float()
         # Out of autocast: a score in bfloat16 is too coarse for losses that magnify differences of a thousandth.

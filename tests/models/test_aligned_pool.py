@@ -95,8 +95,7 @@ def test_the_map_comes_after_the_pool_and_before_the_norm(family: str) -> None:
     torch.manual_seed(3)
     output = nn.Linear(pool.dim, pool.dim)
     aligned = AlignedPool(pool, output)
-    plain = window_seeded_head(pool, 4)
-    mapped = output(pool(tokens, plain.queries(tokens), plain.bias))
+    mapped = output(window_seeded_head(pool, 4).outputs(tokens))
     torch.testing.assert_close(window_seeded_head(aligned, 4)(tokens), F.normalize(mapped, dim=-1))
     torch.testing.assert_close(DenseHead(aligned)(tokens), F.normalize(output(pool.dense(tokens)), dim=-1))
 

@@ -15,6 +15,12 @@ class AlignedPool(Pool):
         super().__init__(inner.grid, inner.width, inner.dim, inner.num_heads, inner.num_prefix)
         self.inner, self.output = inner, output
 
+    def stage(self, tokens: Tensor) -> Tensor:
+        return self.inner.stage(tokens)
+
+    def stage_parameters(self) -> list[nn.Parameter]:
+        return self.inner.stage_parameters()
+
     def attended(self, tokens: Tensor) -> Tensor:
         return self.inner.attended(tokens)
 

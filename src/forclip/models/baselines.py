@@ -35,7 +35,7 @@ class DenseHead(nn.Module):
         return self.pool.grid
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.pool.dense(tokens), dim=-1)
+        return F.normalize(self.pool.dense(self.pool.stage(tokens)), dim=-1)
 
     def places(self, tokens: Tensor) -> Tensor:
         one_each = torch.eye(self.pool.num_positions, device=tokens.device)

@@ -59,7 +59,9 @@ class OpenClipBackbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        return weights_fingerprint(self.model.state_dict(), json.dumps(asdict(self._preprocessing), sort_keys=True))
+        cut = "; cut a stage earlier" if self._tower.pool.stage_parameters() else ""
+        preprocessing = json.dumps(asdict(self._preprocessing), sort_keys=True)
+        return weights_fingerprint(self.model.state_dict(), preprocessing + cut)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         rgb = image.convert("RGB")
@@ -98,13 +100,15 @@ def load_open_clip(
     image_size: int | None = None,
     resize_mode: ResizeMode = "squash",
     device: str = "cpu",
+    last_stage: bool = False,
 ) -> OpenClipBackbone:
     """A frozen backbone from what open_clip can load.
 
     name, pretrained: a built-in architecture with a tag, a file of weights, or None or "random" for weights drawn
     from a fixed seed; `forclip-mini` with its own weights (None), a file or "random"; `local-dir:PATH` or
     `hf-hub:ORG/NAME` with their own weights (None) or "random". image_size: pixels a side, or None for the model's
-    own. Raises ValueError naming what is unknown, missing or of no known family. The global random state is kept.
+    own. last_stage: it belongs to the pool, to be finetuned with it. Raises ValueError naming what is unknown, missing
+    or of no known family. The global random state is kept.
     """
     place = _device(device)
     if image_size is not None and image_size < _SMALLEST_IMAGE:
@@ -113,7 +117,7 @@ def load_open_clip(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed accelerators too
         model = _create(name, weights, load, quiet=pretrained == RANDOM).eval().requires_grad_(False).to(place)
-        tower = cut_tower(model.visual, image_size)
+        tower = cut_tower(model.visual, image_size, last_stage)
         tower.pool.eval().requires_grad_(False)
     return OpenClipBackbone(name, model, tower, _whole_image(model, image_size, resize_mode))
 

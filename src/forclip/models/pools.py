@@ -33,6 +33,14 @@ class Pool(nn.Module, ABC):
     def num_positions(self) -> int:
         return self.grid[0] * self.grid[1]
 
+    def stage(self, tokens: Tensor) -> Tensor:
+        """What a pool does to tokens before all else, where it holds a part of the tower; heads call it once."""
+        return tokens
+
+    def stage_parameters(self) -> list[nn.Parameter]:
+        """Those of `stage`."""
+        return []
+
     @abstractmethod
     def attended(self, tokens: Tensor) -> Tensor:
         """What queries look at. [B, T, W] -> [B, num_prefix + positions, W]."""

@@ -47,6 +47,13 @@ class RetrievalModel:
         return self.backbone.new_pool().dim
 
 
+def configured_backbone(model: ModelConfig, device: str) -> Backbone:
+    """Raises ValueError as load_open_clip does."""
+    return load_open_clip(
+        model.name, model.pretrained, model.image_size, model.resize_mode, device, model.train_last_stage
+    )
+
+
 def load_model(
     model: ModelConfig, device: str = "cpu", head: str = "sum", num_query_tokens: int = 25
 ) -> RetrievalModel:
@@ -57,7 +64,7 @@ def load_model(
     folder = Path(model.name)
     if (folder / _CONFIG_FILE).exists():
         return from_pretrained(folder, device)
-    backbone = load_open_clip(model.name, model.pretrained, model.image_size, model.resize_mode, device)
+    backbone = configured_backbone(model, device)
     built = _training_free_head(backbone, head, num_query_tokens)
     return RetrievalModel(model.name, backbone, built, f"{backbone.fingerprint}-{head}-{num_query_tokens}")
 
@@ -106,8 +113,7 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     """
     content = _read_config(folder)
     if backbone is None:
-        stored = ModelConfig(**content["backbone"])
-        backbone = load_open_clip(stored.name, stored.pretrained, stored.image_size, stored.resize_mode, device)
+        backbone = configured_backbone(ModelConfig(**content["backbone"]), device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
         raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
     try:

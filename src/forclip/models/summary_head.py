@@ -31,17 +31,24 @@ class SummaryHead(nn.Module):
     def grid(self) -> tuple[int, int]:
         return self.pool.grid
 
-    def queries(self, tokens: Tensor) -> Tensor:
-        """[B, T, W] -> [B, N, W]."""
-        return self.pool.own_query(tokens) + self.offsets
+    def outputs(self, tokens: Tensor) -> Tensor:
+        """[B, T, W] -> vectors as the pool gives them, [B, N, D], not unit."""
+        staged = self.pool.stage(tokens)
+        out: Tensor = self.pool(staged, self._queries(staged), self.bias)
+        return out
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, T, W] -> unit vectors [B, N, D]."""
-        return F.normalize(self.pool(tokens, self.queries(tokens), self.bias), dim=-1)
+        return F.normalize(self.outputs(tokens), dim=-1)
 
     def places(self, tokens: Tensor) -> Tensor:
         """How much each vector looks at each position. [B, T, W] -> [B, N, P]."""
-        return self.pool.weights(tokens, self.queries(tokens), self.bias)
+        staged = self.pool.stage(tokens)
+        return self.pool.weights(staged, self._queries(staged), self.bias)
+
+    def _queries(self, staged: Tensor) -> Tensor:
+        """[B, T, W] -> [B, N, W]."""
+        return self.pool.own_query(staged) + self.offsets
 
 
 def global_head(pool: Pool) -> SummaryHead:

@@ -1,33 +1,43 @@
 """From open_clip's image towers to `Tower`: one function a family, chosen in `cut_tower`; timm's are next door."""
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from timm.layers.attention_pool2d import AttentionPool2d as AttentionPool
+from timm.models.byobnet import ByobNet
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, ClassTokenPool, MeanTokenPool
+from forclip.models.staged_pool import BlockStage, MapStage, StagedPool
 from forclip.models.tower_parts import Tower, resize_positions, split_linear
 from forclip.models.towers_timm import cut_timm
 
 
-def cut_tower(visual: nn.Module, image_size: int | None = None) -> Tower:
+def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool = False) -> Tower:
     """The tower of an open_clip model, `model.visual`, cut where its pool begins.
 
     image_size: pixels a side that the tokens will be computed at, if not the tower's own; the positional embeddings
-    are then interpolated, the tower's own in place. Raises ValueError for a tower or pool of no known family.
+    are then interpolated, the tower's own in place. last_stage: cut a stage earlier, and give that stage to the pool
+    (a ResNet's layer4, a ViT's last block before the pool). Raises ValueError for a tower or pool of no known family,
+    and for a last stage in one where that can't be.
     """
+    if last_stage and not _has_last_stage(visual):
+        raise ValueError(
+            f"image tower {type(visual).__name__}: its last stage can't be trained, only one of CLIP's own kind can"
+        )
     match visual:
         case ModifiedResNet(attnpool=AttentionPool2d()):
-            return _cut_resnet(visual, image_size)
+            return _cut_resnet(visual, image_size, last_stage)
         case VisionTransformer(attn_pool=None):
             if image_size is not None:
                 _resize_vit(visual, image_size)
             match visual.pool_type, visual.transformer.resblocks[-1]:
                 case "tok", ResidualAttentionBlock():
-                    return _cut_class_token_vit(visual)
+                    return _cut_class_token_vit(visual, last_stage)
                 case "avg", _:
                     return _cut_averaging_vit(visual)
                 case pool_type, block:
@@ -35,8 +45,17 @@ def cut_tower(visual: nn.Module, image_size: int | None = None) -> Tower:
         case VisionTransformer():
             raise _unknown(visual, f"{type(visual.attn_pool).__name__}, as in CoCa")
         case TimmModel():
-            return cut_timm(visual, image_size)
+            return cut_timm(visual, image_size, last_stage)
     raise _unknown(visual, "")
+
+
+def _has_last_stage(visual: nn.Module) -> bool:
+    match visual:
+        case ModifiedResNet() | TimmModel(trunk=ByobNet(), head=nn.Module(pool=AttentionPool())):
+            return True
+        case VisionTransformer():
+            return bool(visual.pool_type == "tok")
+    return False
 
 
 def _unknown(visual: nn.Module, pool: str) -> ValueError:
@@ -44,32 +63,37 @@ def _unknown(visual: nn.Module, pool: str) -> ValueError:
     return ValueError(f"{what} is of no family that forclip knows")
 
 
-def _cut_resnet(visual: Any, image_size: int | None) -> Tower:
-    """CLIP's own ResNets. [B, 3, H, W] -> [B, P, C], C = 32 times the stem's width."""
+def _cut_resnet(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
+    """CLIP's own ResNets. [B, 3, H, W] -> [B, P, C], C = 32 times the stem's width; twice the side and half of C
+    before the last stage."""
     pool = visual.attnpool
     native = round((len(pool.positional_embedding) - 1) ** 0.5)
     # The stem's first convolution rounds up, the four halvings after it round down.
     side = native if image_size is None else (image_size + 1) // 2 // 16
     positions = resize_positions(pool.positional_embedding.detach(), (native, native), (side, side), prefix=1)
-    return Tower(
-        partial(_resnet_tokens, visual),
-        MeanTokenPool(
-            pool.q_proj,
-            pool.k_proj,
-            pool.v_proj,
-            pool.c_proj,
-            positions,
-            pool.num_heads,
-            (side, side),
-            dim=pool.c_proj.out_features,
-        ),
+    head = MeanTokenPool(
+        pool.q_proj,
+        pool.k_proj,
+        pool.v_proj,
+        pool.c_proj,
+        positions,
+        pool.num_heads,
+        (side, side),
+        dim=pool.c_proj.out_features,
     )
+    layers = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+    if not last_stage:
+        return Tower(partial(_resnet_tokens, visual.stem, layers), head)
+    size = visual.image_size if image_size is None else image_size
+    before = (size + 1) // 2 // 8  # as above, one halving less
+    stage = MapStage(layers.pop(), (before, before))
+    return Tower(partial(_resnet_tokens, visual.stem, layers), StagedPool(stage, head))
 
 
-def _resnet_tokens(visual: Any, pixels: Tensor) -> Tensor:
-    feature_map = visual.stem(pixels)
-    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-        feature_map = stage(feature_map)
+def _resnet_tokens(stem: Any, layers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
+    feature_map = stem(pixels)
+    for layer in layers:
+        feature_map = layer(feature_map)
     tokens: Tensor = feature_map.flatten(2).transpose(1, 2)
     return tokens
 
@@ -83,27 +107,28 @@ def _resize_vit(visual: Any, image_size: int) -> None:
     visual.positional_embedding = nn.Parameter(resized, requires_grad=embedding.requires_grad)
 
 
-def _cut_class_token_vit(visual: Any) -> Tower:
-    block = visual.transformer.resblocks[-1]
+def _cut_class_token_vit(visual: Any, last_stage: bool) -> Tower:
+    *blocks, block = visual.transformer.resblocks
     q_proj, k_proj, v_proj = split_linear(block.attn.in_proj_weight, block.attn.in_proj_bias, 3)
     proj, dim = _vit_projection(visual)
-    return Tower(
-        partial(_vit_tokens, visual, visual.transformer.resblocks[:-1]),
-        ClassTokenPool(
-            block.ln_1,
-            q_proj,
-            k_proj,
-            v_proj,
-            block.attn.out_proj,
-            after_attention=block.ls_1,
-            mlp=nn.Sequential(block.ln_2, block.mlp, block.ls_2),
-            ln_post=visual.ln_post,
-            proj=proj,
-            num_heads=block.attn.num_heads,
-            grid=visual.grid_size,
-            dim=dim,
-        ),
+    head = ClassTokenPool(
+        block.ln_1,
+        q_proj,
+        k_proj,
+        v_proj,
+        block.attn.out_proj,
+        after_attention=block.ls_1,
+        mlp=nn.Sequential(block.ln_2, block.mlp, block.ls_2),
+        ln_post=visual.ln_post,
+        proj=proj,
+        num_heads=block.attn.num_heads,
+        grid=visual.grid_size,
+        dim=dim,
     )
+    if not last_stage:
+        return Tower(partial(_vit_tokens, visual, blocks), head)
+    stage = BlockStage(blocks.pop(), visual.transformer.batch_first)
+    return Tower(partial(_vit_tokens, visual, blocks), StagedPool(stage, head))
 
 
 def _cut_averaging_vit(visual: Any) -> Tower:
@@ -122,7 +147,7 @@ def _cut_averaging_vit(visual: Any) -> Tower:
     return Tower(tokens, AveragePool(width, after, visual.grid_size, dim))
 
 
-def _vit_tokens(visual: Any, blocks: nn.ModuleList, pixels: Tensor) -> Tensor:
+def _vit_tokens(visual: Any, blocks: Iterable[nn.Module], pixels: Tensor) -> Tensor:
     """What leaves the given blocks. [B, 3, H, W] -> [B, 1 + P, W]."""
     x: Tensor = visual._embeds(pixels)
     batch_first = visual.transformer.batch_first

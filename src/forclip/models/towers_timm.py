@@ -11,12 +11,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool
+from forclip.models.staged_pool import MapStage, StagedPool
 from forclip.models.tower_parts import Tower, resize_positions, split_linear
 
 _AVERAGES = ("avg", "fast", "fastavg")  # timm's names for the mean over positions
 
 
-def cut_timm(visual: Any, image_size: int | None) -> Tower:
+def cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
     """As `forclip.models.towers.cut_tower`, for a TimmModel."""
     trunk, head = visual.trunk, visual.head
     native_grid = trunk.patch_embed.grid_size if hasattr(trunk, "patch_embed") else None
@@ -24,7 +25,7 @@ def cut_timm(visual: Any, image_size: int | None) -> Tower:
         visual.set_input_size(image_size)
     match getattr(head, "pool", None), getattr(trunk, "attn_pool", None), trunk, getattr(trunk, "head", None):
         case AttentionPool2d(cls_token=None, pool_type="token"), _, _, _:
-            return _cut_attention_pool(visual)
+            return _cut_attention_pool(visual, last_stage)
         case None, AttentionPoolLatent(pool="token", latent_len=1), _, _ if _is_plain_latent(trunk):
             return _cut_latent(visual, native_grid)
         case None, None, VisionTransformer(global_pool="avg", pool_include_prefix=False), _:
@@ -37,27 +38,34 @@ def cut_timm(visual: Any, image_size: int | None) -> Tower:
             raise ValueError(f"image tower timm {type(trunk).__name__} with pool {name} is of no family forclip knows")
 
 
-def _cut_attention_pool(visual: Any) -> Tower:
-    """A feature map under CLIP's attention pool ('abs_attn'), which ends with the projection."""
+def _cut_attention_pool(visual: Any, last_stage: bool) -> Tower:
+    """A feature map under CLIP's attention pool ('abs_attn'), which ends with the projection.
+
+    last_stage: of a ByobNet, timm's frame for CLIP-like ResNets.
+    """
     pool = visual.head.pool
     q_proj, k_proj, v_proj = (
         (pool.q, pool.k, pool.v) if pool.qkv is None else split_linear(pool.qkv.weight, pool.qkv.bias, 3)
     )
     c_proj = nn.Sequential(pool.proj, *list(visual.head)[1:])
     grid = _map_shape(visual.trunk, visual)[1:]
-    return Tower(
-        partial(_flattened, visual.trunk),
-        MeanTokenPool(
-            q_proj,
-            k_proj,
-            v_proj,
-            c_proj,
-            resize_positions(pool.pos_embed.detach(), pool.feat_size, grid, prefix=1),
-            pool.num_heads,
-            grid,
-            dim=_out_features(c_proj, pool.embed_dim, visual),
-        ),
+    head = MeanTokenPool(
+        q_proj,
+        k_proj,
+        v_proj,
+        c_proj,
+        resize_positions(pool.pos_embed.detach(), pool.feat_size, grid, prefix=1),
+        pool.num_heads,
+        grid,
+        dim=_out_features(c_proj, pool.embed_dim, visual),
     )
+    if not last_stage:
+        return Tower(partial(_flattened, visual.trunk), head)
+    trunk = visual.trunk
+    *stages, last = trunk.stages
+    before = nn.Sequential(trunk.stem, *stages)
+    stage = MapStage(nn.Sequential(last, trunk.final_conv, trunk.head), _map_shape(before, visual)[1:])
+    return Tower(partial(_flattened, before), StagedPool(stage, head))
 
 
 def _is_plain_latent(trunk: Any) -> bool:
