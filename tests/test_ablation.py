@@ -26,9 +26,9 @@ from forclip.config import DataConfig, RunConfig, SourceConfig, TrainConfig
 from forclip.recipes.ablations import ABLATIONS, Changes
 
 KNOWN: dict[str, Changes] = {
-    "for": ({}, {}),
-    "bare": ({}, {"class_vectors": 0.0}),
-    "few": ({"num_query_tokens": 5}, {}),
+    "for": {},
+    "bare": {"train": {"class_vectors": 0.0}},
+    "few": {"head": {"num_query_tokens": 5}},
 }
 
 
@@ -87,7 +87,7 @@ def test_what_is_measured_is_skipped(tmp_path: Path) -> None:
         ("few", 1),
     ]
     assert ablate(tmp_path, seeds=[0, 1]) == []
-    other = {**KNOWN, "few": ({"num_query_tokens": 6}, {})}
+    other = {**KNOWN, "few": {"head": {"num_query_tokens": 6}}}
     assert ablate(tmp_path, seeds=[1], known=other) == [("few", 1)]
     assert ablate(tmp_path, seeds=[1], epochs=9, only=["bare"]) == [("bare", 1)]  # baselines don't depend on epochs
 
@@ -118,7 +118,7 @@ def test_what_the_files_hold(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "ablation.json").read_text())
     assert content["settings"]["train"]["epochs"] == 10
     assert content["settings"]["data"] == {"world": 0}
-    assert content["variants"]["few"] == {"head": {"num_query_tokens": 5}, "train": {}}
+    assert content["variants"]["few"] == {"head": {"num_query_tokens": 5}}
     assert {"command": "forclip ablate", "metric": "map_at_50/min(50,R)", "seeds": [0, 1]}.items() <= content.items()
     few = content["summary"]["few"]
     assert few["values"]["base"] == {"mean": 50.5, "std": pytest.approx(0.5**0.5)}
@@ -197,7 +197,7 @@ def test_variants_from_a_file(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"softer": {"train": {"set_weight": 0.05}}, "tiny": {"head": {}}}))
     known, names = known_variants(file, [])
     assert names == ["for", "softer", "tiny"]
-    assert known["softer"] == ({}, {"set_weight": 0.05})
+    assert known["softer"] == {"train": {"set_weight": 0.05}}
     assert known_variants(file, ["ema", "softer"])[1] == ["ema", "softer"]
     assert known_variants(None, [])[1] == list(ABLATIONS)
 
@@ -243,16 +243,18 @@ def test_an_unknown_name_is_refused() -> None:
 
 
 def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views are encoded for the variant that needs them; the second time nothing is encoded at all."""
+    """Views and another cut are encoded for the variants that need them; the second time nothing is encoded at all."""
     quick = {"epochs": 1, "held_back_folds": 0, "teacher": "none"}
     file = tmp_path / "variants.yaml"
-    file.write_text(yaml.safe_dump({"quick": {"train": quick}, "views": {"train": {**quick, "views": 2}}}))
+    staged = {"train": quick, "model": {"train_last_stage": True}}
+    variants = {"quick": {"train": quick}, "views": {"train": {**quick, "views": 2}}, "staged": staged}
+    file.write_text(yaml.safe_dump(variants))
     sizes = ["--train-images", "24", "--gallery-images", "24", "--seeds", "1"]
-    given = ["ablate", "--out", str(tmp_path / "out"), "--variants", str(file), "--only", "quick,views", *sizes]
+    given = ["ablate", "--out", str(tmp_path / "out"), "--variants", str(file), "--only", "quick,views,staged", *sizes]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "out" / "ablation.json").read_text())
-    names = ["global", "dense", "cluster_5", "cluster_10", "cluster_25", "sum_untrained", "quick", "views"]
+    names = ["global", "dense", "cluster_5", "cluster_10", "cluster_25", "sum_untrained", *variants]
     assert list(content["summary"]) == names
     assert content["runs"][-1]["choices"]["share"] == 0.5
     monkeypatch.setattr(ablation, "load_task", None)  # would fail if it were asked for

@@ -15,7 +15,7 @@ from rich.console import Console
 import forclip
 from forclip.ablation_report import Entry, Row, ablation_table, draw_rows, markdown, summarise_entries
 from forclip.comparison import Measured, Task, finetune_on, measure, measure_training_free
-from forclip.config import RunConfig, config_to_json
+from forclip.config import ModelConfig, RunConfig, config_to_json
 from forclip.data.toyworld import ToyWorld, novel_names, write_toyworld
 from forclip.evaluation.methods import FOR, display_name
 from forclip.evaluation.metrics_file import write_whole
@@ -27,6 +27,7 @@ from forclip.recipes.toyworld import toyworld_config
 from forclip.runs import encode_set, load_backbone, load_sets, load_task, made_folder
 
 _FILE = "ablation.json"
+_SECTIONS = ("model", "head", "train")
 _METRIC = metric_name(50, "min(k,R)")
 
 
@@ -81,7 +82,8 @@ def config_ground(config: RunConfig) -> Ground:
 
 
 def read_variants(file: Path) -> dict[str, Changes]:
-    """YAML: `name: {head: {setting: value}, train: {setting: value}}`. Raises ValueError naming file and variant."""
+    """YAML: `name: {section: {setting: value}}`, with sections head, train, model. Raises ValueError naming file and
+    variant."""
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -93,9 +95,9 @@ def read_variants(file: Path) -> dict[str, Changes]:
 
 def _changes(file: Path, name: object, given: object) -> Changes:
     sections: dict[str, Any] = given if isinstance(given, dict) else {"": given}
-    if not set(sections) <= {"head", "train"} or not all(isinstance(s, dict) for s in sections.values()):
-        raise ValueError(f"{file}: variant {name!r} must have settings under `head` and `train`, not {given!r}")
-    return sections.get("head", {}), sections.get("train", {})
+    if not set(sections) <= {*_SECTIONS} or not all(isinstance(s, dict) for s in sections.values()):
+        raise ValueError(f"{file}: variant {name!r} must have settings under {', '.join(_SECTIONS)}, not {given!r}")
+    return sections
 
 
 def choose_variants(known: Mapping[str, Changes], only: Sequence[str]) -> dict[str, Changes]:
@@ -108,13 +110,12 @@ def choose_variants(known: Mapping[str, Changes], only: Sequence[str]) -> dict[s
 
 def changed(config: RunConfig, name: str, changes: Changes) -> RunConfig:
     """Raises ValueError, naming the variant, for a setting that does not exist or a value that it refuses."""
-    head, train = changes
     if name != FOR and display_name(name) != name:
         raise ValueError(f"variant {name!r}: this is a baseline's name")
-    if "seed" in train:
+    if "seed" in changes.get("train", {}):
         raise ValueError(f"variant {name!r}: seed is no setting of a variant: all run with the same seeds")
     try:
-        return replace(config, head=replace(config.head, **head), train=replace(config.train, **train))
+        return replace(config, **{section: replace(getattr(config, section), **s) for section, s in changes.items()})
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"variant {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -124,7 +125,8 @@ def changed(config: RunConfig, name: str, changes: Changes) -> RunConfig:
 
 def describe_changes(changes: Changes) -> str:
     """`teacher none`, or a dash for no change at all."""
-    told = (f"{key} {f'{value:g}' if isinstance(value, float) else value}" for p in changes for key, value in p.items())
+    settings = (setting for section in changes.values() for setting in section.items())
+    told = (f"{key} {f'{value:g}' if isinstance(value, float) else value}" for key, value in settings)
     return ", ".join(told) or "\N{EN DASH}"
 
 
@@ -207,7 +209,7 @@ def _about(ground: Ground, known: Mapping[str, Changes], seeds: Sequence[int], c
         "version": forclip.__version__,
         "seeds": list(seeds),
         "settings": settings_of(ground, ground.config(seeds[0]), seeds[0]),
-        "variants": {name: {"head": dict(head), "train": dict(train)} for name, (head, train) in known.items()},
+        "variants": {name: dict(changes) for name, changes in known.items()},
     }
 
 
@@ -302,16 +304,16 @@ def open_seed(ground: Ground, seed: int, console: Console) -> Bench:
     with tracking(console) as track:
         ground.prepare(seed, track)
         task = load_task(config, load_backbone(config), track, console)
-    return _SeedBench(config, console, {config.train.views: task})
+    return _SeedBench(config, console, {(config.model, config.train.views): task})
 
 
 @dataclass(frozen=True)
 class _SeedBench:
-    """tasks: by number of views of the training images; the gallery's tokens are shared by all."""
+    """tasks: by the model and the number of views of the training images; a model's views share its gallery."""
 
     config: RunConfig
     console: Console
-    tasks: dict[int, Task]
+    tasks: dict[tuple[ModelConfig, int], Task]
 
     def baselines(self) -> list[Entry]:
         task = next(iter(self.tasks.values()))
@@ -321,23 +323,30 @@ class _SeedBench:
         return [_entry(name, one, None, seconds) for name, one in measured.items()]
 
     def variant(self, name: str, config: RunConfig) -> Entry:
-        task = self._task(config.train.views)
+        task = self._task(config)
         start = time.perf_counter()
         tuned = finetune_on(task, config.head, config.train)
         found = measure(task, name, tuned.head, config.train.seed, config.eval, tuned.class_vectors)
         return _entry(name, found, tuned.choices.to_json(), time.perf_counter() - start)
 
-    def _task(self, views: int) -> Task:
-        if views not in self.tasks:
-            first = next(iter(self.tasks.values()))
-            train, _ = load_sets(self.config.data)
-            cache, seed = self.config.data.cache, self.config.train.seed
-            with tracking(self.console) as track:
-                what = "training images" if views == 1 else f"training images in {views} views"
-                encoded = encode_set(first.backbone, train, what, track, self.console, cache, views, seed)
-            images = TrainingImages.encoded(encoded.tokens, first.train_images.paths)
-            self.tasks[views] = replace(first, train_images=images)
-        return self.tasks[views]
+    def _task(self, config: RunConfig) -> Task:
+        wanted = (config.model, config.train.views)
+        if wanted not in self.tasks:
+            same = [task for (model, _), task in self.tasks.items() if model == config.model]
+            self.tasks[wanted] = self._other_views(same[0], config) if same else self._other_model(config)
+        return self.tasks[wanted]
+
+    def _other_model(self, config: RunConfig) -> Task:
+        with tracking(self.console) as track:
+            return load_task(config, load_backbone(config), track, self.console)
+
+    def _other_views(self, task: Task, config: RunConfig) -> Task:
+        train, _ = load_sets(config.data)
+        views, seed = config.train.views, config.train.seed
+        with tracking(self.console) as track:
+            what = "training images" if views == 1 else f"training images in {views} views"
+            encoded = encode_set(task.backbone, train, what, track, self.console, config.data.cache, views, seed)
+        return replace(task, train_images=TrainingImages.encoded(encoded.tokens, task.train_images.paths))
 
 
 def _entry(name: str, found: Measured, choices: dict[str, Any] | None, seconds: float) -> Entry:

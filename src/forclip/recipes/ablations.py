@@ -3,36 +3,37 @@
 from collections.abc import Mapping
 from typing import Any
 
-Changes = tuple[Mapping[str, Any], Mapping[str, Any]]  # of HeadConfig and of TrainConfig
+Changes = Mapping[str, Mapping[str, Any]]  # section (model, head or train) to settings, as a file of variants has them
 
 ABLATIONS: dict[str, Changes] = {
-    "for": ({}, {}),
+    "for": {},
     # Parts left out.
-    "no_class_vectors": ({}, {"class_vectors": 0.0}),
-    "no_teacher": ({}, {"teacher": "none"}),
-    "no_alignment": ({"alignment": "off"}, {}),
-    "no_base_labels": ({}, {"base_weight": 0.0}),
-    "no_interpolation": ({}, {"interpolation": 1.0}),
-    "only_score_distillation": ({}, {"set_weight": 0.0}),
-    "only_set_distillation": ({}, {"pseudo_weight": 0.0}),
+    "no_class_vectors": {"train": {"class_vectors": 0.0}},
+    "no_teacher": {"train": {"teacher": "none"}},
+    "no_alignment": {"head": {"alignment": "off"}},
+    "no_base_labels": {"train": {"base_weight": 0.0}},
+    "no_interpolation": {"train": {"interpolation": 1.0}},
+    "only_score_distillation": {"train": {"set_weight": 0.0}},
+    "only_set_distillation": {"train": {"pseudo_weight": 0.0}},
     # Parts in another form.
-    "cluster_teacher": ({}, {"teacher": "cluster"}),
-    "random_texts": ({}, {"random_text_weight": 0.01, "pseudo_weight": 0.0}),
-    "binary_loss": ({}, {"base_loss": "binary"}),
-    "softmax_loss": ({}, {"base_loss": "softmax"}),
-    "noise_queries": ({"seeding": "noise"}, {}),
-    "queries_5": ({"num_query_tokens": 5}, {}),
-    "queries_10": ({"num_query_tokens": 10}, {}),
-    "queries_50": ({"num_query_tokens": 50}, {}),
-    "train_queries_only": ({}, {"trainable": "queries"}),
-    "train_query_key": ({}, {"trainable": "query_key"}),
+    "cluster_teacher": {"train": {"teacher": "cluster"}},
+    "random_texts": {"train": {"random_text_weight": 0.01, "pseudo_weight": 0.0}},
+    "binary_loss": {"train": {"base_loss": "binary"}},
+    "softmax_loss": {"train": {"base_loss": "softmax"}},
+    "noise_queries": {"head": {"seeding": "noise"}},
+    "queries_5": {"head": {"num_query_tokens": 5}},
+    "queries_10": {"head": {"num_query_tokens": 10}},
+    "queries_50": {"head": {"num_query_tokens": 50}},
+    "train_queries_only": {"train": {"trainable": "queries"}},
+    "train_query_key": {"train": {"trainable": "query_key"}},
     # Parts added.
-    "neighbour_words": ({}, {"neighbour_weight": 0.01}),
-    "query_diversity": ({}, {"diversity_weight": 0.01}),
-    "ema": ({}, {"ema_decay": 0.99}),
-    "views_3": ({}, {"views": 3}),
+    "neighbour_words": {"train": {"neighbour_weight": 0.01}},
+    "query_diversity": {"train": {"diversity_weight": 0.01}},
+    "ema": {"train": {"ema_decay": 0.99}},
+    "last_stage": {"model": {"train_last_stage": True}},
+    "views_3": {"train": {"views": 3}},
     # Fewer labels.
-    "labels_10": ({}, {"labelled_fraction": 0.1}),
-    "labels_5": ({}, {"labelled_fraction": 0.05}),
-    "labels_1": ({}, {"labelled_fraction": 0.01}),
+    "labels_10": {"train": {"labelled_fraction": 0.1}},
+    "labels_5": {"train": {"labelled_fraction": 0.05}},
+    "labels_1": {"train": {"labelled_fraction": 0.01}},
 }
