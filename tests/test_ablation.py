@@ -248,7 +248,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "variants.yaml"
     staged = {"train": quick, "model": {"train_last_stage": True}}
     variants = {"quick": {"train": quick}, "views": {"train": {**quick, "views": 2}}, "staged": staged}
-    file.write_text(yaml.safe_dump(variants))
+    file.write_text(yaml.safe_dump(variants, sort_keys=False))
     sizes = ["--train-images", "24", "--gallery-images", "24", "--seeds", "1"]
     given = ["ablate", "--out", str(tmp_path / "out"), "--variants", str(file), "--only", "quick,views,staged", *sizes]
     result = CliRunner().invoke(app, given)
