@@ -102,7 +102,7 @@ def open_cache(cache: Path, backbone: Backbone, images: Annotations) -> Tensor:
 
 def start_anew(setting: Setting) -> TrainingState:
     """A head and objectives as no step has touched them."""
-    head = untuned_head(setting.backbone, setting.config.head, seed=0)
+    head = untuned_head(setting.backbone, setting.cached.tokens[0], setting.config.head, seed=0)
     head.train()
     objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train)
     return new_state(head, objectives, setting.config.train)

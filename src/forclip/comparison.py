@@ -16,8 +16,8 @@ from forclip.evaluation.protocol import ClassSplit, evaluate_scores
 from forclip.finetuning import Finetuned, TrainingImages, finetune
 from forclip.head_start import untuned_head
 from forclip.models.backbone import Backbone
-from forclip.models.baselines import ClusterHead, DenseHead, Head
-from forclip.models.summary_head import global_head
+from forclip.models.baselines import Head
+from forclip.models.training_free import training_free_head
 from forclip.progress import Track, untracked
 from forclip.prompts import encode_classes
 from forclip.supervision import Supervision, supervise
@@ -63,17 +63,12 @@ def new_task(
     )
 
 
-def training_free_heads(backbone: Backbone, head: HeadConfig, clusters: Sequence[int]) -> dict[str, Head]:
+def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -> dict[str, Head]:
     """The baselines by method name, and the summary head as it starts."""
-    pool = backbone.new_pool().eval()
     # More clusters than positions are no method of this model.
-    possible = [k for k in clusters if k <= pool.num_positions]
-    return {
-        "global": global_head(pool).to(backbone.device),
-        "dense": DenseHead(pool),
-        **{f"cluster_{k}": ClusterHead(pool, k) for k in possible},
-        "sum_untrained": untuned_head(backbone, head, seed=0),
-    }
+    possible = [f"cluster_{k}" for k in clusters if k <= task.backbone.new_pool().num_positions]
+    heads = {name: training_free_head(task.backbone, name) for name in ("global", "dense", *possible)}
+    return {**heads, "sum_untrained": untuned_head(task.backbone, task.train_images.tokens[0], head, seed=0)}
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def measure_training_free(
     task: Task, head: HeadConfig, config: EvalConfig, seed: int, track: Track = untracked
 ) -> dict[str, Measured]:
     """The ladder's methods by name. They don't depend on the seed, which only labels the runs."""
-    heads = training_free_heads(task.backbone, head, config.clusters)
+    heads = training_free_heads(task, head, config.clusters)
     advance = track("evaluating baselines", len(heads))
     measured = {}
     for method, built in heads.items():

@@ -28,14 +28,15 @@ class ModelConfig:
 
 @validated(frozen=True, config=_STRICT)
 class HeadConfig:
-    """The summary head. seeding: soft windows over positions, or the pooled query plus noise of noise_scale.
+    """The summary head. seeding: soft windows over positions; the pooled query plus noise of noise_scale; or clusters
+    of what the training images show, wherever it is.
 
     alignment: centre and whiten the outputs by the training photos: on, off, or auto: unless that ranks the base labels
     of the training photos worse. alignment_shrinkage: 0 whitens fully, 1 only centres.
     """
 
     num_query_tokens: int = 25
-    seeding: Literal["windows", "noise"] = "windows"
+    seeding: Literal["windows", "noise", "clusters"] = "windows"
     noise_scale: float = 1.0
     alignment: Literal["auto", "on", "off"] = "auto"
     alignment_shrinkage: float = 0.6

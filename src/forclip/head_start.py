@@ -16,11 +16,13 @@ from forclip.models.aligned_pool import AlignedPool, fit_alignment
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.pools import Pool
-from forclip.models.summary_head import SummaryHead, noise_seeded_head, window_seeded_head
+from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
 from forclip.supervision import Supervision
 from forclip.types import Floats
 
 _MOST_IMAGES = 2000  # that an alignment is fitted to: its covariance needs no more
+
+_CLUSTERED_IMAGES = 128  # that queries are seeded from
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,35 @@ class Start:
     gain: float | None
 
 
-def seeded_head(pool: Pool, config: HeadConfig, seed: int) -> SummaryHead:
-    """Before any training, on the CPU until moved."""
+def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
+    """Before any training, on the pool's device. tokens: [I, T, W] of the training images, for clusters alone."""
+    return _seeded(pool, tokens, config, seed).to(next(pool.parameters()).device).eval()
+
+
+def _seeded(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
     match config.seeding:
         case "windows":
             return window_seeded_head(pool, config.num_query_tokens)
         case "noise":
             return noise_seeded_head(pool, config.num_query_tokens, config.noise_scale, seed)
+        case "clusters":
+            device = next(pool.parameters()).device
+            sample = _spread(tokens, _CLUSTERED_IMAGES).to(device, torch.float32)
+            return cluster_seeded_head(pool, sample, config.num_query_tokens, seed)
 
 
-def untuned_head(backbone: Backbone, config: HeadConfig, seed: int) -> SummaryHead:
-    """The training-free summary head, without alignment, on the backbone's device."""
-    return seeded_head(backbone.new_pool(), config, seed).to(backbone.device).eval()
+def untuned_head(backbone: Backbone, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
+    """The training-free summary head, without alignment, on the backbone's device. tokens: as seeded_head's."""
+    return seeded_head(backbone.new_pool(), tokens, config, seed)
 
 
 def choose_start(backbone: Backbone, tokens: Tensor, supervision: Supervision, config: HeadConfig, seed: int) -> Start:
     """tokens: [I, T, W] of the training images. Aligned or not, as the config says or the base labels decide."""
-    plain = Start(untuned_head(backbone, config, seed), backbone.new_pool, False, None)
+    plain = Start(untuned_head(backbone, tokens, config, seed), backbone.new_pool, False, None)
     if config.alignment == "off":
         return plain
     output = fit_alignment(_outputs(plain.head, _spread(tokens, _MOST_IMAGES)), config.alignment_shrinkage)
-    aligned = _aligned(backbone, output, config, seed)
+    aligned = _aligned(backbone, tokens, output, config, seed)
     if config.alignment == "on":
         return aligned
     precisions = [labelled_precisions(start.head, tokens, supervision) for start in (aligned, plain)]
@@ -85,11 +95,11 @@ def head_vectors(head: SummaryHead, tokens: Tensor, rows: Tensor) -> Tensor:
     return torch.cat([head(tokens[part].to(device, torch.float32)).cpu() for part in rows.split(BATCH_SIZE)])
 
 
-def _aligned(backbone: Backbone, output: nn.Linear, config: HeadConfig, seed: int) -> Start:
+def _aligned(backbone: Backbone, tokens: Tensor, output: nn.Linear, config: HeadConfig, seed: int) -> Start:
     def new_pool() -> Pool:
         return AlignedPool(backbone.new_pool(), copy.deepcopy(output)).to(backbone.device)
 
-    return Start(seeded_head(new_pool(), config, seed).to(backbone.device).eval(), new_pool, True, None)
+    return Start(seeded_head(new_pool(), tokens, config, seed), new_pool, True, None)
 
 
 @torch.no_grad()

@@ -15,9 +15,10 @@ from forclip.class_vectors import ClassVectors
 from forclip.config import ModelConfig
 from forclip.models.aligned_pool import AlignedPool
 from forclip.models.backbone import Backbone, weights_fingerprint
-from forclip.models.baselines import ClusterHead, DenseHead, Head
+from forclip.models.baselines import Head
 from forclip.models.open_clip_backbone import load_open_clip
-from forclip.models.summary_head import SummaryHead, global_head, window_seeded_head
+from forclip.models.summary_head import SummaryHead
+from forclip.models.training_free import training_free_head
 from forclip.prompts import encode_classes
 
 FORMAT_VERSION = 2
@@ -65,22 +66,8 @@ def load_model(
     if (folder / _CONFIG_FILE).exists():
         return from_pretrained(folder, device)
     backbone = configured_backbone(model, device)
-    built = _training_free_head(backbone, head, num_query_tokens)
+    built = training_free_head(backbone, head, num_query_tokens)
     return RetrievalModel(model.name, backbone, built, f"{backbone.fingerprint}-{head}-{num_query_tokens}")
-
-
-def _training_free_head(backbone: Backbone, head: str, num_query_tokens: int) -> Head:
-    pool = backbone.new_pool().eval().requires_grad_(False)
-    if head == "sum":
-        return window_seeded_head(pool, num_query_tokens).to(backbone.device).eval().requires_grad_(False)
-    if head == "global":
-        return global_head(pool).to(backbone.device).eval().requires_grad_(False)
-    if head == "dense":
-        return DenseHead(pool)
-    kind, _, count = head.partition("_")
-    if kind == "cluster" and count.isdigit():
-        return ClusterHead(pool, int(count))
-    raise ValueError(f"head {head!r} is unknown: sum, global, dense or cluster_K, such as cluster_10")
 
 
 def save_pretrained(

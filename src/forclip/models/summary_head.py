@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.models.cluster_seeds import cluster_offsets
 from forclip.models.pools import Pool
 from forclip.models.query_seeds import window_bias
 
@@ -63,6 +64,12 @@ def window_seeded_head(pool: Pool, num_query_tokens: int) -> SummaryHead:
         raise ValueError(f"a summary head needs at least one query token, not {num_query_tokens}")
     bias = window_bias(num_query_tokens, pool.grid, pool.num_prefix)
     return SummaryHead(pool, torch.zeros(num_query_tokens, pool.width), bias)
+
+
+def cluster_seeded_head(pool: Pool, tokens: Tensor, num_query_tokens: int, seed: int) -> SummaryHead:
+    """Queries that start by looking at clusters of positions, without any bias; as cluster_offsets takes them."""
+    offsets = cluster_offsets(pool, tokens, num_query_tokens, seed)
+    return SummaryHead(pool, offsets, torch.zeros(num_query_tokens, pool.num_prefix + pool.num_positions))
 
 
 def noise_seeded_head(pool: Pool, num_query_tokens: int, scale: float, seed: int) -> SummaryHead:

@@ -21,6 +21,7 @@ ABLATIONS: dict[str, Changes] = {
     "binary_loss": {"train": {"base_loss": "binary"}},
     "softmax_loss": {"train": {"base_loss": "softmax"}},
     "noise_queries": {"head": {"seeding": "noise"}},
+    "cluster_queries": {"head": {"seeding": "clusters"}},
     "queries_5": {"head": {"num_query_tokens": 5}},
     "queries_10": {"head": {"num_query_tokens": 10}},
     "queries_50": {"head": {"num_query_tokens": 50}},
