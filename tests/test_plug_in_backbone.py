@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from forclip.comparison import training_free_heads
-from forclip.config import HeadConfig
 from forclip.data.decode import read_image
+from forclip.models.training_free import training_free_head
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -33,7 +32,7 @@ def test_the_ladder_equals_the_models_own(realbench: Path, monkeypatch: pytest.M
         pixels = torch.stack([backbone.preprocess(read_image(p)) for p in photos])
         feature_maps = backbone.model.trunk(pixels)
         tokens = backbone.encode_tokens(pixels)
-        heads = training_free_heads(backbone, HeadConfig(), (5, 25))
+        heads = {name: training_free_head(backbone, name) for name in ("global", "dense", "cluster_5", "cluster_25")}
         pooled = F.normalize(backbone.model.attnpool(feature_maps), dim=-1)
         dense = F.normalize(backbone.model.dense(feature_maps), dim=-1)
         torch.testing.assert_close(heads["global"](tokens)[:, 0], pooled, atol=1e-5, rtol=0)
