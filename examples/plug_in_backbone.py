@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from forclip.comparison import compare, new_task
 from forclip.config import EvalConfig, HeadConfig, TrainConfig, read_names
 from forclip.data.coco import load_coco
-from forclip.embedding import encode_images
+from forclip.data.views import make_views
+from forclip.embedding import encode_images, encode_views
 from forclip.evaluation.metrics_file import summarise_runs, write_metrics
 from forclip.evaluation.protocol import split_classes
 from forclip.evaluation.terminal import print_metrics
@@ -104,10 +105,14 @@ def run(given: argparse.Namespace) -> None:
     names = [n for n in sets[0].class_names if n in sets[1].class_names and n in known and n in wanted]
     split = split_classes(names, [n for n in read_names(given.novel) if n in names])
     with tracking(Console(stderr=True)) as track:
-        train, gallery = [(s, encode_images(backbone, s.image_ids, s.paths, track("encoding", len(s)))) for s in sets]
+        recipe = TrainConfig()
+        views, progress = make_views(recipe.views, recipe.seed), [track("encoding", len(s)) for s in sets]
+        seen = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
+        searched = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])
+        train, gallery = (sets[0], seen), (sets[1], searched)
         task = new_task(given.train.stem, backbone, train, gallery, split, ["{}"], known, allow_unlabelled_base=True)
         config = EvalConfig(min_relevant=given.min_relevant)
-        runs = compare(task, HeadConfig(), TrainConfig(), config, range(given.seeds), track)
+        runs = compare(task, HeadConfig(), recipe, config, range(given.seeds), track)
     metrics = summarise_runs(task.name, runs)
     write_metrics(given.out / "metrics.json", metrics)
     print_metrics(Console(), metrics)

@@ -182,7 +182,7 @@ def test_the_chart_has_a_bar_for_each_value() -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_variant_is_a_configuration_of_its_own(name: str) -> None:
-    config = ground().config(0)
+    config = ground(TrainConfig().epochs).config(0)
     others = [changed(config, other, ABLATIONS[other]) for other in ABLATIONS if other != name]
     assert changed(config, name, ABLATIONS[name]) not in others
 

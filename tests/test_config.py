@@ -50,7 +50,7 @@ def test_a_config_survives_yaml(tmp_path: Path) -> None:
             weight_decay=0.5,
             warmup_share=0.3,
             ema_decay=0.99,
-            views=4,
+            views=3,
             trainable="queries",
             labelled_fraction=0.05,
             base_loss="softmax",

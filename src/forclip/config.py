@@ -65,14 +65,14 @@ class TrainConfig:
     ema_decay: of the average of weights over steps that is handed over; 0 hands over the last.
     """
 
-    epochs: int = 10
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
     stage_learning_rate: float = 0.1
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     ema_decay: float = 0.0
-    views: int = 1
+    views: int = 4
     trainable: Literal["queries", "query_key", "all"] = "all"
     labelled_fraction: float = 1.0
     base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"

@@ -17,7 +17,7 @@ from forclip.class_vectors import ClassVectors, learn_class_vectors, no_class_ve
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding import BATCH_SIZE
 from forclip.head_start import Start, choose_start, head_vectors, labelled_precisions, score_images
-from forclip.held_back import best_share, class_folds, class_precisions, sure_gain
+from forclip.held_back import best_share, class_folds, sure_gain
 from forclip.interpolation import interpolate
 from forclip.losses import max_sim
 from forclip.models.backbone import Backbone
@@ -34,13 +34,13 @@ from forclip.objectives import (
 )
 from forclip.progress import Track, untracked
 from forclip.supervision import Supervision
+from forclip.teacher_choice import choose_teacher
 from forclip.teachers import ClusterTeacher, Teacher, ZoomTeacher
 from forclip.training import TrainingSet, new_state, total_steps, train
 from forclip.types import Floats
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the untuned to the tuned head, that are tried
 _LEARNING_RATE_WIDTH = 128
-_TRIAL_IMAGES = 96  # that a teacher is judged on
 _MOST_IMAGES = 20_000  # that class vectors are learned from: they are held in memory
 _SHARE_WITHOUT_CHOICE = 0.5
 
@@ -207,7 +207,7 @@ def _base_labels(head: SummaryHead, data: TrainingSet, known: Supervision, confi
 def _choose_teacher(
     backbone: Backbone, start: Start, images: TrainingImages, known: Supervision, config: TrainConfig, track: Track
 ) -> tuple[Teacher | None, dict[str, tuple[float, float]]]:
-    """The one that ranks a sample of the labelled photos best, if it surely beats the head that is to learn from it."""
+    """The one that the config names, or the base labels choose."""
     follows = config.pseudo_weight > 0 or config.set_weight > 0 or config.random_text_weight > 0
     if config.teacher == "none" or not follows:
         return None, {}
@@ -216,24 +216,12 @@ def _choose_teacher(
     ]
     if images.paths is not None:
         candidates.append(ZoomTeacher(backbone, start.new_pool(), images.paths))
-    if config.teacher != "auto":
-        named = {teacher.name: teacher for teacher in candidates}
-        if config.teacher not in named:
-            raise ValueError(f"teacher {config.teacher!r} needs the training pictures themselves")
-        return named[config.teacher], {}
-    if not len(known.labelled):
-        return None, {}
-    rows = known.labelled[np.linspace(0, len(known.labelled) - 1, min(_TRIAL_IMAGES, len(known.labelled))).astype(int)]
-    labels, verified = known.labels[rows], known.verified[rows]
-    own = score_images(start.head, images.tokens[0], torch.from_numpy(rows), known.texts)
-    reference = class_precisions(own.numpy(), labels, verified)
-    gains = {}
-    for teacher in candidates:
-        taught = teacher(rows.tolist(), track(f"trying teacher {teacher.name}", len(rows)))
-        scores = max_sim(taught, known.texts.cpu())
-        gains[teacher.name] = sure_gain(class_precisions(scores.numpy(), labels, verified), reference)
-    best = max(candidates, key=lambda teacher: gains[teacher.name][1])
-    return (best if gains[best.name][1] > 0 else None), gains
+    if config.teacher == "auto":
+        return choose_teacher(candidates, start.head, images.tokens[0], known, track)
+    named = {teacher.name: teacher for teacher in candidates}
+    if config.teacher not in named:
+        raise ValueError(f"teacher {config.teacher!r} needs the training pictures themselves")
+    return named[config.teacher], {}
 
 
 def _teach(teacher: Teacher | None, images: TrainingImages, track: Track) -> Tensor:

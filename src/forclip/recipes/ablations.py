@@ -32,7 +32,8 @@ ABLATIONS: dict[str, Changes] = {
     "query_diversity": {"train": {"diversity_weight": 0.01}},
     "ema": {"train": {"ema_decay": 0.99}},
     "last_stage": {"model": {"train_last_stage": True}},
-    "views_3": {"train": {"views": 3}},
+    "views_1": {"train": {"views": 1}},
+    "epochs_10": {"train": {"epochs": 10}},
     # Fewer labels.
     "labels_10": {"train": {"labelled_fraction": 0.1}},
     "labels_5": {"train": {"labelled_fraction": 0.05}},
