@@ -1,6 +1,7 @@
 """What training is told: nothing of novel classes, and nothing of what was held back."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,13 @@ def test_the_whole_fraction_is_all() -> None:
     assert (whole.labels == known().labels).all()
     assert whole.verified.all()
     assert torch.equal(whole.texts, known().texts)
+
+
+def test_only_verified_labels_are_known() -> None:
+    verified = np.ones_like(LABELS)
+    verified[1:, 2] = False
+    found = supervise(TinyBackbone(), replace(annotations(), verified=verified), SPLIT, ["a {}"], [])
+    assert (found.verified == verified[:, [0, 2, 4]]).all()
+    verified[:, 2] = False
+    with pytest.raises(ValueError, match="base class 'dog' is in no training image"):
+        supervise(TinyBackbone(), replace(annotations(), verified=verified), SPLIT, ["a {}"], [])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,15 @@ def test_repeated_ids_and_names_are_refused(ids: tuple[str, ...], names: tuple[s
     good = annotations()
     with pytest.raises(ValueError, match=message):
         Annotations(ids, good.paths, names, good.labels, good.boxes, good.box_images, good.box_classes)
+
+
+def test_what_is_verified_and_named_follows_its_images_and_classes() -> None:
+    verified = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 1]], bool)
+    names, common = (("kitty",), (), ("hound", "pup")), ("f", "r", "c")
+    full = replace(annotations(), verified=verified, synonyms=names, frequencies=common)
+    part = full.take(np.array([2, 0])).with_classes(["dog", "cat"])
+    assert part.known.tolist() == [[True, True], [False, True]]
+    assert part.synonyms == (("hound", "pup"), ("kitty",))
+    assert part.frequencies == ("c", "f")
+    assert annotations().known.all()
+    assert annotations().take(np.array([1])).verified is None

@@ -66,7 +66,7 @@ def supervise(
     base class that no training image shows, unless allow_unlabelled_base: then nothing is learned of it.
     """
     base = train.with_classes(split.base)
-    shown = np.atleast_1d(base.labels.any(0))
+    shown = np.atleast_1d((base.labels & base.known).any(0))
     if not allow_unlabelled_base and not shown.all():
         name = split.base[int(shown.argmin())]
         raise ValueError(f"base class {name!r} is in no training image: leave it out or make it novel")
@@ -74,4 +74,4 @@ def supervise(
     novel = {name.lower() for name in split.novel}
     words = list(dict.fromkeys([*split.base, *(w for w in vocabulary if w.lower() not in novel)]))
     texts = encode_classes(backbone, known.class_names, templates)
-    return Supervision(known.labels, np.ones_like(known.labels), texts, encode_classes(backbone, words, templates))
+    return Supervision(known.labels, known.known, texts, encode_classes(backbone, words, templates))

@@ -19,6 +19,9 @@ class Annotations:
     image_ids: opaque, in the order that breaks ties; paths: one per image; class_names: one per column of labels.
     labels: [images, classes], whether an image shows a class. boxes: [B, 4] xyxy in pixels of the stored image, with
     box_images and box_classes [B] as row and column of labels; may be fewer than the labels.
+    verified: [images, classes], which labels someone has checked (LVIS is federated, arXiv 1908.03195), or None: all.
+    synonyms: other names of each class, or nothing at all; frequencies: the dataset's own word for how common each
+    class is (LVIS: r, c or f), or nothing at all.
     """
 
     image_ids: tuple[str, ...]
@@ -28,6 +31,9 @@ class Annotations:
     boxes: Floats
     box_images: Ints
     box_classes: Ints
+    verified: Bools | None = None
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    frequencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = _first_repeated(self.image_ids)
@@ -40,9 +46,17 @@ class Annotations:
         assert self.labels.shape == (len(self.image_ids), len(self.class_names))
         assert self.boxes.shape == (len(self.box_images), 4)
         assert len(self.box_images) == len(self.box_classes)
+        assert self.verified is None or self.verified.shape == self.labels.shape
+        assert len(self.synonyms) in (0, len(self.class_names))
+        assert len(self.frequencies) in (0, len(self.class_names))
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def known(self) -> Bools:
+        """Which labels count: [images, classes]."""
+        return np.ones_like(self.labels) if self.verified is None else self.verified
 
     def take(self, rows: Ints) -> "Annotations":
         """The images of these rows, in this order, with their labels and boxes."""
@@ -57,6 +71,9 @@ class Annotations:
             boxes=self.boxes[kept],
             box_images=new_row[self.box_images[kept]],
             box_classes=self.box_classes[kept],
+            verified=None if self.verified is None else self.verified[rows],
+            synonyms=self.synonyms,
+            frequencies=self.frequencies,
         )
 
     def with_classes(self, names: Sequence[str]) -> "Annotations":
@@ -77,6 +94,9 @@ class Annotations:
             boxes=self.boxes[kept],
             box_images=self.box_images[kept],
             box_classes=new_column[self.box_classes[kept]],
+            verified=None if self.verified is None else self.verified[:, columns],
+            synonyms=tuple(self.synonyms[c] for c in columns) if self.synonyms else (),
+            frequencies=tuple(self.frequencies[c] for c in columns) if self.frequencies else (),
         )
 
 
