@@ -1,110 +1,184 @@
 """COCO-format instances: images, categories and boxes in one JSON file (cocodataset.org/#format-data)."""
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from forclip.types import Annotations
+from forclip.data.coco_schema import (
+    Category,
+    CocoFile,
+    Id,
+    Image,
+    Instance,
+    entry_error,
+    read_annotations,
+    repeated_id,
+    shown,
+)
+from forclip.types import Annotations, Bools, Floats, Ints
+
+_LARGEST = 1e9  # No picture is as large; NaN and infinity are not below it either.
+# From a root, from a drive, by Windows' separators, or up and out. No file system has a name with a NUL, and of the
+# halves of surrogate pairs only those that stand for a byte that is no UTF-8 can be part of one.
+_NO_NAME_INSIDE = re.compile(r"^/|^[A-Za-z]:|[\\\0\ud800-\udc7f\udd00-\udfff]|(?:^|/)\.\.(?:/|$)")
 
 
 def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     """Images sorted by id, classes by name. Crowd annotations label the image but give no box.
 
-    Raises ValueError, naming the file and the entry, for a missing or malformed file, an image or category twice, an
-    annotation of an unknown image or category, a box that is not four finite numbers, or a file name that leaves the
-    folder.
+    Synonyms and frequencies, which are LVIS' fields, are taken where there are any. Raises ValueError, naming the file
+    and the entry, for a missing or malformed file, an id twice, a class without a name or with another's, an annotation
+    of an unknown image or category, a box that is not four finite numbers, or a file name that leaves the folder.
     """
-    content = _read_json(annotation_file)
-    images = sorted(_entries(annotation_file, content, "images"), key=lambda i: (str(type(i["id"])), i["id"]))
-    categories = sorted(_entries(annotation_file, content, "categories"), key=lambda c: str(c.get("name")))
-    row = _positions(annotation_file, "image", images)
-    column = _positions(annotation_file, "category", categories)
-    for category in categories:
-        if not isinstance(category.get("name"), str) or not category["name"].strip():
-            raise ValueError(f"{annotation_file}: category {category['id']} has no name")
-    _refuse_repeated(annotation_file, "category name", (category["name"] for category in categories))
-    labels = np.zeros((len(images), len(categories)), bool)
-    boxes: list[list[float]] = []
-    owners: list[tuple[int, int]] = []
-    for annotation in _entries(annotation_file, content, "annotations"):
-        owner = _owner(annotation_file, annotation, row, column)
-        labels[owner] = True
-        if "bbox" in annotation and not annotation.get("iscrowd", 0):
-            boxes.append(_xyxy(annotation_file, annotation))
-            owners.append(owner)
-    pairs = np.array(owners, np.int64).reshape(-1, 2)
+    content = read_annotations(annotation_file, CocoFile)
+    names = [image.file_name for image in content.images]
+    refuse_names_outside(annotation_file, content.images, names)
+    return assemble(annotation_file, content, [image_folder / name for name in names], readable=str)
+
+
+def refuse_names_outside(file: Path, images: Sequence[Image], names: Sequence[str]) -> None:
+    """names: one per image. A name may lead into sub-folders, but never out of the image folder."""
+    for position, (image, name) in enumerate(zip(images, names, strict=True)):
+        if not name.strip():
+            raise entry_error(file, "images", position, image.id, "has no file name")
+        if _NO_NAME_INSIDE.search(name):
+            problem = f"has the file name {shown(name)}, not a path inside the image folder with / between its parts"
+            raise entry_error(file, "images", position, image.id, problem)
+
+
+def assemble(
+    file: Path,
+    content: CocoFile,
+    paths: Sequence[Path],
+    readable: Callable[[str], str],
+    negatives: Sequence[Sequence[Id]] | None = None,
+) -> Annotations:
+    """A file's entries as arrays.
+
+    paths: one per image of the file; readable: from a name in the file to a class name or synonym; negatives: for each
+    image of the file the categories that are certainly not in it, or None where all that is not there is negative.
+    Raises ValueError, naming the file and the entry, for an id twice, a class without a name or with another's, an
+    annotation or negative of an unknown image or category, or a box of impossible numbers.
+    """
+    _refuse_repeated_ids(file, content)
+    names = _class_names(file, content.categories, readable)
+    # Numbers before texts, which don't compare with them.
+    image_order = sorted(range(len(paths)), key=lambda k: (isinstance(i := content.images[k].id, str), i))
+    class_order = sorted(range(len(names)), key=names.__getitem__)
+    row = {content.images[k].id: r for r, k in enumerate(image_order)}
+    column = {content.categories[k].id: c for c, k in enumerate(class_order)}
+    image_rows, class_columns = _owners(file, content.annotations, row, column)
+    boxes, boxed = _boxes(file, content.annotations)
+    labels = np.zeros((len(row), len(column)), bool)
+    labels[image_rows, class_columns] = True
+    categories = [content.categories[k] for k in class_order]
     return Annotations(
-        image_ids=tuple(str(i["id"]) for i in images),
-        paths=tuple(_inside(annotation_file, image_folder, i) for i in images),
-        class_names=tuple(c["name"] for c in categories),
+        image_ids=tuple(str(content.images[k].id) for k in image_order),
+        paths=tuple(paths[k] for k in image_order),
+        class_names=tuple(names[k] for k in class_order),
         labels=labels,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        box_images=pairs[:, 0],
-        box_classes=pairs[:, 1],
+        boxes=boxes,
+        box_images=image_rows[boxed],
+        box_classes=class_columns[boxed],
+        verified=None if negatives is None else _verified(file, content.images, negatives, labels, row, column),
+        synonyms=_synonyms(categories, readable),
+        frequencies=tuple(c.frequency for c in categories) if any(c.frequency for c in categories) else (),
     )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such annotation file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not readable as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: a COCO file holds an object, not a {type(content).__name__}")
-    return content
+def _refuse_repeated_ids(file: Path, content: CocoFile) -> None:
+    # Those of images and categories as texts, because that is what image ids become.
+    _refuse_repeated(file, "images", (str(image.id) for image in content.images))
+    _refuse_repeated(file, "categories", (str(category.id) for category in content.categories))
+    _refuse_repeated(file, "annotations", (annotation.id for annotation in content.annotations))
 
 
-def _entries(file: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    entries = content.get(key)
-    if not isinstance(entries, list):
-        raise ValueError(f"{file}: no list under {key!r}; is it a COCO instances file?")
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
-            raise ValueError(f"{file}: entry {position} of {key!r} has no id: {str(entry)[:80]}")
-    return entries
+def _refuse_repeated(file: Path, key: str, ids: Iterable[Id]) -> None:
+    ids = list(ids)
+    if len(set(ids)) == len(ids):
+        return
+    first: dict[Id, int] = {}
+    for position, entry_id in enumerate(ids):
+        if entry_id in first:
+            raise repeated_id(file, key, entry_id, (first[entry_id], position))
+        first[entry_id] = position
 
 
-def _positions(file: Path, what: str, entries: list[dict[str, Any]]) -> dict[Any, int]:
-    # As strings, because that is what ids become.
-    _refuse_repeated(file, f"{what} id", (str(entry["id"]) for entry in entries))
-    return {entry["id"]: k for k, entry in enumerate(entries)}
+def _class_names(file: Path, categories: Sequence[Category], readable: Callable[[str], str]) -> list[str]:
+    """One readable name per category, in the file's order."""
+    first: dict[str, Category] = {}
+    for position, category in enumerate(categories):
+        name = readable(category.name)
+        if not name.strip():
+            raise entry_error(file, "categories", position, category.id, "has no name")
+        if name in first:
+            other = f"category {shown(first[name].id)} {shown(first[name].name)}"
+            problem = f"is named {shown(category.name)} and {other}, which is the same class name"
+            raise entry_error(file, "categories", position, category.id, problem)
+        first[name] = category
+    return list(first)
 
 
-def _refuse_repeated(file: Path, what: str, values: Iterable[str]) -> None:
-    repeated = next((value for value, count in Counter(values).items() if count > 1), None)
-    if repeated is not None:
-        raise ValueError(f"{file}: {what} {repeated!r} is there twice")
+def _synonyms(categories: Sequence[Category], readable: Callable[[str], str]) -> tuple[tuple[str, ...], ...]:
+    """For each category its other names, each once, in the file's order; nothing at all where no category has any."""
+    if not any(category.synonyms for category in categories):
+        return ()
+    named = ((readable(c.name), dict.fromkeys(map(readable, c.synonyms))) for c in categories)
+    return tuple(tuple(s for s in synonyms if s != name and s.strip()) for name, synonyms in named)
 
 
-def _owner(file: Path, annotation: dict[str, Any], row: dict[Any, int], column: dict[Any, int]) -> tuple[int, int]:
-    for key, known in (("image_id", row), ("category_id", column)):
-        named = annotation.get(key)
-        if isinstance(named, list | dict) or named not in known:
-            raise ValueError(f"{file}: annotation {annotation['id']} names {key} {named!r}, which is not there")
-    return row[annotation["image_id"]], column[annotation["category_id"]]
+def _owners(
+    file: Path, annotations: Sequence[Instance], row: dict[Id, int], column: dict[Id, int]
+) -> tuple[Ints, Ints]:
+    """Row and column of each annotation."""
+    count = len(annotations)
+    rows = np.fromiter((row.get(a.image_id, -1) for a in annotations), np.int64, count)
+    columns = np.fromiter((column.get(a.category_id, -1) for a in annotations), np.int64, count)
+    for field, found in (("image_id", rows), ("category_id", columns)):
+        if (found < 0).any():
+            position = int(np.argmax(found < 0))
+            lost = annotations[position]
+            problem = f"names {field} {shown(getattr(lost, field))}, which is not there"
+            raise entry_error(file, "annotations", position, lost.id, problem)
+    return rows, columns
 
 
-def _xyxy(file: Path, annotation: dict[str, Any]) -> list[float]:
-    box = annotation["bbox"]
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-    # No picture is as large as the bound; NaN and infinity are not below it either.
-    if not numbers or not all(abs(v) < 1e9 for v in box) or box[2] < 0 or box[3] < 0:
-        raise ValueError(f"{file}: annotation {annotation['id']} has the box {box!r}, not x, y, width, height")
-    x, y, width, height = box
-    return [x, y, x + width, y + height]
+def _boxes(file: Path, annotations: Sequence[Instance]) -> tuple[Floats, Ints]:
+    """[B, 4] xyxy in pixels, and [B] whose they are: the annotations that have a box and are no crowd."""
+    count = len(annotations)
+    boxed = np.flatnonzero(np.fromiter((isinstance(a.bbox, tuple) for a in annotations), bool, count))
+    numbers = chain.from_iterable(a.bbox for a in annotations if isinstance(a.bbox, tuple))
+    boxes = np.fromiter(numbers, np.float64, 4 * len(boxed)).reshape(-1, 4)
+    impossible = ~(np.abs(boxes) < _LARGEST).all(1) | (boxes[:, 2:] < 0).any(1)
+    if impossible.any():
+        position = int(boxed[np.argmax(impossible)])
+        box = list(boxes[np.argmax(impossible)].tolist())
+        problem = f"has the bbox {box}, not finite numbers of pixels with a width and height that are not negative"
+        raise entry_error(file, "annotations", position, annotations[position].id, problem)
+    boxes[:, 2:] += boxes[:, :2]
+    crowd = np.fromiter((bool(a.iscrowd) for a in annotations), bool, count)[boxed]
+    return boxes[~crowd].astype(np.float32), boxed[~crowd]
 
 
-def _inside(file: Path, folder: Path, image: dict[str, Any]) -> Path:
-    """The image's path. A file name may name sub-folders, but never climb out of the image folder."""
-    name = image.get("file_name")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{file}: image {image['id']} has no file_name")
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"{file}: image {image['id']} has a file_name outside the image folder: {name!r}")
-    return folder / name
+def _verified(
+    file: Path,
+    images: Sequence[Image],
+    negatives: Sequence[Sequence[Id]],
+    labels: Bools,
+    row: dict[Id, int],
+    column: dict[Id, int],
+) -> Bools:
+    """[images, classes]: the positives, and the negatives that the file names."""
+    counts = np.fromiter(map(len, negatives), np.int64, len(negatives))
+    rows = np.repeat(np.fromiter((row[image.id] for image in images), np.int64, len(images)), counts)
+    columns = np.fromiter((column.get(i, -1) for i in chain.from_iterable(negatives)), np.int64, len(rows))
+    if (columns < 0).any():
+        position, unknown = next((k, i) for k, ids in enumerate(negatives) for i in ids if i not in column)
+        problem = f"names {shown(unknown)} in neg_category_ids, which is not there"
+        raise entry_error(file, "images", position, images[position].id, problem)
+    verified = labels.copy()
+    verified[rows, columns] = True
+    return verified
