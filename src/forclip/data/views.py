@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+_MOST_VIEWS, _VIEWS_IN_ALL = 4, 40_000
 _SMALLEST_AREA = 0.5  # of the picture's
 _WIDEST = 4 / 3  # of the picture's own aspect; the narrowest is its inverse
 
@@ -33,6 +34,11 @@ def make_views(count: int, seed: int) -> tuple[View, ...]:
     if count < 1:
         raise ValueError(f"views must be at least 1, not {count}")
     return (PLAIN, FLIP, *(crop_view(number, seed) for number in range(2, count)))[:count]
+
+
+def planned_views(given: int | None, num_images: int) -> int:
+    """The number of views that a configuration asks for, by its rule where it gives none."""
+    return given or min(_MOST_VIEWS, max(1, _VIEWS_IN_ALL // max(1, num_images)))
 
 
 def crop_view(number: int, seed: int) -> View:

@@ -1,0 +1,65 @@
+"""Images and labels of any format that is known, told apart by what lies there."""
+
+import mmap
+from pathlib import Path
+
+from forclip.data.annotation_cache import cached_annotations
+from forclip.data.coco import load_coco
+from forclip.data.csv_labels import load_csv
+from forclip.data.image_folder import load_image_folder
+from forclip.data.lvis import load_lvis
+from forclip.data.nuimages import load_nuimages
+from forclip.data.voc import load_voc
+from forclip.data.yolo import load_yolo
+from forclip.data_config import Format, SourceConfig
+from forclip.types import Annotations
+
+_FEDERATED = b'"neg_category_ids"'  # LVIS says which classes were looked for in vain; COCO has no such word
+
+
+def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
+    """cache: a folder for compact copies of JSON files, or None. Raises ValueError as the format's loader does."""
+    place, images = source.annotations, source.image_folder
+    match format_of(source):
+        case "coco":
+            return cached_annotations(place, images, "coco", load_coco, cache)
+        case "lvis":
+            return cached_annotations(place, images, "lvis", load_lvis, cache)
+        case "nuimages":
+            return load_nuimages(place, images)
+        case "yolo":
+            return load_yolo(place, source.subset or "train")
+        case "voc":
+            return load_voc(place, source.subset)
+        case "csv":
+            return load_csv(place, images)
+        case _:
+            return load_image_folder(place)
+
+
+def format_of(source: SourceConfig) -> Format:
+    """Never auto. Raises ValueError for a place that is not there or has nothing known in it."""
+    place = source.annotations
+    if source.format != "auto":
+        return source.format
+    if place.is_dir():
+        if (place / "object_ann.json").exists():
+            return "nuimages"
+        return "voc" if (place / "Annotations").is_dir() else "folder"
+    if not place.is_file():
+        raise ValueError(f"{place}: no such annotation file or folder")
+    match place.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".yaml" | ".yml":
+            return "yolo"
+        case ".json":
+            return "lvis" if _holds(place, _FEDERATED) else "coco"
+    raise ValueError(f"{place}: its format can't be told from the name; say it under `format`")
+
+
+def _holds(file: Path, word: bytes) -> bool:
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(word) >= 0
