@@ -1,21 +1,25 @@
 """From what a comparison measured to report.html."""
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
 import forclip
 from forclip.comparison import Measured, Task
 from forclip.config import RunConfig, config_to_json
-from forclip.evaluation.methods import best_training_free
+from forclip.evaluation.methods import best_overall, best_training_free
 from forclip.evaluation.metrics_file import Metrics
-from forclip.evaluation.report import Curve, ReportPage, write_report
+from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, write_report
+from forclip.evaluation.result import ClassResult
 from forclip.grids import pick_queries, query_grids
+from forclip.types import ImageEmbeddings, Ints
 
 NUM_QUERIES = 6
+NUM_EXTREMES = 3  # classes ranked best, and as many ranked worst
 _MIN_RELEVANT = 3  # a query with fewer right answers makes a poor picture
 
 
@@ -31,9 +35,75 @@ class Story:
 
 def tell(path: Path, title: str, metrics: Metrics, story: Story) -> None:
     """Writes the page: the numbers of all seeds, the pictures and curves of this one."""
+    if not story.config.eval.distractors:
+        story = _without_distractors(story)
     queries = pick_queries(story.task, story.config.train.seed, NUM_QUERIES, _MIN_RELEVANT)
-    grids = query_grids(story.task, _shown(metrics, story), queries)
-    write_report(path, ReportPage(title, metrics["dataset"], metrics, _curves(story.history), grids, _details(story)))
+    best, worst = _extremes(metrics, story)
+    page = ReportPage(
+        title,
+        metrics["dataset"],
+        metrics,
+        _curves(story.history),
+        _grids(story, _shown(metrics, story), queries),
+        _details(story),
+        best,
+        worst,
+    )
+    write_report(path, page)
+
+
+def _extremes(metrics: Metrics, story: Story) -> tuple[tuple[QueryGrid, ...], tuple[QueryGrid, ...]]:
+    """What FOR, or the best method, finds for the classes that it ranks best and worst; no class is in both."""
+    method = best_overall(metrics)
+    if method is None or method not in story.measured:
+        return (), ()
+    classes = story.measured[method].run.report.classes
+    best = [c.name for c in sorted(classes, key=lambda c: (-c.average_precision, -c.num_relevant))[:NUM_EXTREMES]]
+    others = [c for c in classes if c.name not in best]
+    worst = [c.name for c in sorted(others, key=lambda c: (c.average_precision, -c.num_relevant))[:NUM_EXTREMES]]
+    shown = [(method, story.measured[method])]
+    return _grids(story, shown, best), _grids(story, shown, worst)
+
+
+def _grids(story: Story, shown: list[tuple[str, Measured]], names: list[str]) -> tuple[QueryGrid, ...]:
+    """Result grids whose average precision is the evaluation's own, and that don't call wrong what nobody checked."""
+    results = {method: {c.name: c for c in m.run.report.classes} for method, m in shown}
+    return tuple(_as_evaluated(story.task, grid, results) for grid in query_grids(story.task, shown, names))
+
+
+def _as_evaluated(task: Task, grid: QueryGrid, results: dict[str, dict[str, ClassResult]]) -> QueryGrid:
+    verified = task.gallery.known[:, task.gallery.class_names.index(grid.text)]
+    unknown = {task.gallery.image_ids[row] for row in np.flatnonzero(~verified)}
+
+    def hit(found: GridHit) -> GridHit:
+        return replace(found, relevant=None) if found.image_id in unknown else found
+
+    def row(given: GridRow) -> GridRow:
+        result = results[given.method].get(grid.text)
+        precision = None if result is None else result.average_precision
+        return replace(given, average_precision=precision, hits=tuple(hit(h) for h in given.hits))
+
+    return replace(grid, rows=tuple(row(r) for r in grid.rows))
+
+
+def _without_distractors(story: Story) -> Story:
+    """Only the images that were ranked, so that the pictures are those of the numbers. Copies their tokens."""
+    task = story.task
+    rows = np.flatnonzero((task.gallery.labels & task.gallery.known).any(axis=1))
+    images = replace(task.gallery_images, tokens=task.gallery_images.tokens[rows], rows=task.gallery_images.rows[rows])
+    measured = {
+        method: replace(m, embeddings=_embeddings_of(m.embeddings, rows)) for method, m in story.measured.items()
+    }
+    return replace(story, task=replace(task, gallery=task.gallery.take(rows), gallery_images=images), measured=measured)
+
+
+def _embeddings_of(embeddings: ImageEmbeddings, rows: Ints) -> ImageEmbeddings:
+    counts = np.diff(embeddings.offsets)[rows]
+    owners = np.repeat(np.arange(len(embeddings)), np.diff(embeddings.offsets))
+    kept = np.isin(owners, rows)  # rows rise, so that the order stays
+    boxes = None if embeddings.boxes is None else embeddings.boxes[kept]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return ImageEmbeddings(embeddings.vectors[kept], offsets, tuple(embeddings.image_ids[r] for r in rows), boxes)
 
 
 def _shown(metrics: Metrics, story: Story) -> list[tuple[str, Measured]]:

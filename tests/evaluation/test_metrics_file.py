@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.metrics_file import MethodRun, Metrics, read_metrics, summarise_runs, write_metrics
 from forclip.evaluation.protocol import ClassSplit, evaluate_scores
 from forclip.evaluation.result import RetrievalReport
@@ -56,13 +57,78 @@ def test_means_and_spread_over_seeds() -> None:
     assert metrics["classes"]["cat"]["methods"]["for"]["average_precision"] == pytest.approx(75)
 
 
+def federated_report(seed: int = 0) -> RetrievalReport:
+    rng = np.random.default_rng(seed)
+    labels, names = rng.random((60, 8)) < 0.3, tuple("abcdefgh")
+    verified = labels | (rng.random((60, 8)) < 0.5)
+    split = ClassSplit(names[:5], names[5:])
+    return evaluate_scores(rng.random((60, 8)) + 0.4 * labels, labels, names, split, verified=verified)
+
+
+def test_the_file_says_what_was_searched_and_how() -> None:
+    metrics = summarise_runs("pets", [MethodRun("global", seed, federated_report(seed), 1, None) for seed in (0, 1)])
+    reports = [federated_report(seed) for seed in (0, 1)]
+    assert (metrics["protocol"], metrics["images"], metrics["distractors_kept"]) == ("verified images", 60, True)
+    assert metrics["distractors"] == pytest.approx(np.mean([r.distractors for r in reports]))
+    found = metrics["methods"]["global"]
+    over_all = [r.other_protocols["all images"]["novel"] for r in reports]
+    assert found["other_protocols"]["all images"]["novel"] == pytest.approx(np.mean(np.array(over_all, float)))
+    recall = [r.curves.recall["novel"] for r in reports]
+    assert found["curves"]["k"] == [1, 2, 5, 10, 20, 50]
+    assert found["curves"]["recall"]["novel"] == pytest.approx(np.mean(np.array(recall, float), axis=0))
+    plain = json.loads(json.dumps(reports[0].to_json()))
+    assert (plain["protocol"], plain["images"]) == ("verified images", 60)
+    assert plain["curves"]["k"] == found["curves"]["k"]
+
+
+def test_intervals_are_over_the_classes_of_a_group() -> None:
+    one = federated_report()
+    found = summarise_runs("pets", [MethodRun("global", 0, one, 1, None)])["methods"]["global"]
+    novel = np.array([[c.average_precision for c in one.classes if c.group == "novel"]])
+    assert found["intervals"]["novel"] == list(mean_interval(novel) or ())
+    for group in ("base", "novel", "all"):
+        low, high = found["intervals"][group]
+        assert low < found[group] < high
+    # One class a group says nothing of other classes.
+    few = sample()["methods"]["global"]["intervals"]
+    assert (few["base"], few["novel"]) == (None, None)
+
+
+def test_runs_of_several_protocols_are_refused() -> None:
+    other = MethodRun("for", 1, federated_report(), 10, 5.0)
+    with pytest.raises(ValueError, match=r"share one protocol, not \['all images', 'verified images'\]"):
+        summarise_runs("pets", [MethodRun("for", 0, report(1, 1), 10, 5.0), other])
+    with_, without = (
+        evaluate_scores(np.ones((3, 2)), LABELS, NAMES, SPLIT, distractors=kept) for kept in (True, False)
+    )
+    with pytest.raises(ValueError, match="share one distractors_kept"):
+        summarise_runs("pets", [MethodRun("for", seed, r, 1, None) for seed, r in enumerate((with_, without))])
+
+
+def test_an_older_file_is_read(tmp_path: Path) -> None:
+    """One without protocol, intervals, curves and the rest; its table is printed too."""
+    metrics = json.loads(json.dumps(sample()))
+    for key in ("protocol", "images", "distractors", "distractors_kept", "interval", "classes", "left_out"):
+        del metrics[key]
+    for values in metrics["methods"].values():
+        for key in ("intervals", "curves", "other_protocols"):
+            del values[key]
+    write_metrics(tmp_path / "metrics.json", metrics)
+    stream = StringIO()
+    print_metrics(Console(file=stream, width=80), read_metrics(tmp_path / "metrics.json"))
+    assert "FOR (finetuned)" in stream.getvalue()
+    assert "interval" not in stream.getvalue()
+
+
 def test_a_group_without_a_value_stays_null_and_says_why(tmp_path: Path) -> None:
     no_cat = evaluate_scores(np.ones((3, 2), np.float32), LABELS & [True, False], NAMES, SPLIT)
     write_metrics(tmp_path / "metrics.json", summarise_runs("pets", [MethodRun("global", 0, no_cat, 1, None)]))
     found = read_metrics(tmp_path / "metrics.json")
     assert found["methods"]["global"]["novel"] is None
     assert found["methods"]["global"]["novel_std"] is None
-    assert found["left_out"]["groups"] == [{"name": "novel", "reason": "no novel class has 1 or more relevant images"}]
+    assert found["left_out"]["groups"] == [
+        {"name": "novel", "reason": "no novel class has 1 or more relevant images and an irrelevant one"}
+    ]
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:
@@ -133,3 +199,15 @@ def test_the_terminal_takes_names_as_they_are_and_shows_what_is_missing() -> Non
     print_metrics(Console(file=stream, width=80), metrics)
     assert "[red]odd[/]" in stream.getvalue()
     assert "FOR over" not in stream.getvalue()
+
+
+def test_the_terminal_shows_intervals_and_what_was_searched() -> None:
+    metrics = summarise_runs("pets", [MethodRun("global", 0, federated_report(), 1, None)])
+    low, high = metrics["methods"]["global"]["intervals"]["novel"]
+    stream = StringIO()
+    print_metrics(Console(file=stream, width=80), metrics)
+    shown = stream.getvalue()
+    assert f"({low:.0f}\N{EN DASH}{high:.0f})" in shown
+    assert "95 % bootstrap interval over classes" in shown
+    assert "ranked over the images verified for it" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -3,12 +3,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from forclip.evaluation.charts import MAX_POINTS, Bar, bars, line_chart, nice_ticks
+from forclip.evaluation.charts import MAX_POINTS, Bar, NamedLine, bars, gain_chart, ladder_chart, line_chart, nice_ticks
 from forclip.evaluation.methods import display_name
-from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
+from forclip.evaluation.protocol import ClassSplit, evaluate_scores
 from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, summary, write_report
 
 HOSTILE = "<script>alert('x')</script>\"&"
@@ -86,6 +88,17 @@ def test_everything_is_escaped(page: ReportPage, tmp_path: Path) -> None:
     metrics["methods"][HOSTILE] = values(1.0, 1.0)
     metrics["left_out"] = {"classes": [{"name": HOSTILE, "reason": HOSTILE}], "groups": []}
     metrics["methods"][HOSTILE]["other_denominators"] = {HOSTILE: values(1.0, 1.0)}
+    metrics["methods"][HOSTILE]["curves"] = {
+        "k": [1],
+        "recall": {"base": [1.0], "novel": None},
+        "precision": {"base": [1.0], "novel": None},
+    }
+    metrics["classes"] = {
+        HOSTILE: {
+            "group": "base",
+            "methods": {m: {"average_precision": 1.0, "num_relevant": 2.0} for m in metrics["methods"]},
+        }
+    }
     row = page.queries[0].rows[0]
     hits = tuple(replace(hit, image_id=HOSTILE) for hit in row.hits)
     missing = GridHit(tmp_path / "<script>x.png", HOSTILE, 0.1, True)
@@ -95,6 +108,63 @@ def test_everything_is_escaped(page: ReportPage, tmp_path: Path) -> None:
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 10
     assert not Tags(html).open
+
+
+@pytest.fixture
+def measured_page(page: ReportPage) -> ReportPage:
+    """Of metrics as summarise_runs makes them, federated, with extremes."""
+    rng = np.random.default_rng(0)
+    names = tuple(f"class {k}" for k in range(12))
+    labels = rng.random((70, 12)) < 0.2
+    verified = labels | (rng.random((70, 12)) < 0.4)
+    runs = [
+        MethodRun(
+            method,
+            0,
+            evaluate_scores(scores, labels, names, ClassSplit(names[:7], names[7:]), verified=verified),
+            1,
+            2.0,
+        )
+        for method, scores in (("global", rng.random((70, 12))), ("for", rng.random((70, 12)) + labels))
+    ]
+    unchecked = replace(page.queries[0].rows[0].hits[0], relevant=None)
+    extreme = QueryGrid("cup", True, 3, (GridRow("for", 5.0, (unchecked,)),))
+    return replace(page, metrics=summarise_runs("toy", runs), best=(extreme,), worst=(extreme, extreme))
+
+
+def test_what_a_decision_needs_is_on_the_page(measured_page: ReportPage, tmp_path: Path) -> None:
+    html = written(measured_page, tmp_path)
+    parsed = Tags(html)
+    assert not parsed.open
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    methods = measured_page.metrics["methods"]
+    low, high = methods["for"]["intervals"]["novel"]
+    assert f"<small>({low:.1f}\N{EN DASH}{high:.1f})</small>" in html
+    assert "70 images searched" in html
+    assert "each class ranked over the images verified for it" in html
+    assert "map_at_50/min(50,R), over all images" in html
+    for title in ("recall, base classes", "precision, novel classes", "ranks best", "ranks worst"):
+        assert title in html
+    gain = methods["for"]["base"] - methods["global"]["base"]
+    assert f"FOR is above CLIP (global) on 7 of 7 base classes (mean gain {gain:+.1f}, 95 % interval +" in html
+    assert "and on 5 of 5 novel classes (mean gain +" in html
+    assert html.count('<li class="unverified">') == 3
+    assert 'aria-label="good: unverified"' in html
+
+
+def test_every_heading_sorts_every_row_without_a_script(measured_page: ReportPage, tmp_path: Path) -> None:
+    html = written(measured_page, tmp_path)
+    parsed = Tags(html)
+    choices = [attrs for tag, attrs in parsed.tags if tag == "input"]
+    headings = [attrs for tag, attrs in parsed.tags if tag == "label"]
+    assert [c["id"] for c in choices] == [h["for"] for h in headings] == [f"by{k}" for k in range(6)]
+    assert [c["id"] for c in choices if "checked" in c] == ["by5"]
+    rows = [attrs["style"] or "" for tag, attrs in parsed.tags if (attrs.get("class") or "").startswith("row-of")]
+    assert len(rows) == 12
+    for k in range(6):
+        places = [int(re.findall(rf"--p{k}:(\d+);", row)[0]) for row in rows]
+        assert sorted(places) == list(range(12))
+        assert f"#by{k}:checked ~ .tall .row-of {{ order: var(--p{k}); }}" in html
 
 
 def test_a_picture_used_many_times_is_stored_once(page: ReportPage, tmp_path: Path) -> None:
@@ -182,3 +252,25 @@ def test_bars_print_their_values() -> None:
     assert 'width="44.00%"' in drawn
     assert ">25.0</text>" in drawn
     assert "novel no value" in drawn
+
+
+def test_ranks_are_spread_by_their_logarithm() -> None:
+    drawn = ladder_chart("recall", (1, 10, 100), [NamedLine("mine", "line-0", (0.0, 50.0, 100.0))])
+    points = re.search(r'class="line-0" points="([^"]*)"', drawn)
+    assert points
+    xs, ys = zip(*(map(float, point.split(",")) for point in points[1].split()), strict=True)
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.11)
+    assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.11)
+    assert "mine 100.0 at 100" in drawn
+    assert "nan" not in ladder_chart("recall", (1,), [NamedLine("mine", "line-0", (0.0,))])
+
+
+def test_gains_fall_from_left_to_right_around_zero() -> None:
+    drawn = gain_chart([("a", "base", -5.0), ("b", "novel", 10.0)])
+    found = re.findall(r'<rect class="(\w+)" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn)
+    (first, x1, y1, h1), (second, x2, y2, h2) = found
+    assert (first, second) == ("novel", "base")
+    assert float(x1) < float(x2)
+    assert float(y1) + float(h1) == pytest.approx(float(y2), abs=0.02)  # both stand on zero
+    assert float(h1) == pytest.approx(2 * float(h2), abs=0.02)
+    assert "nan" not in gain_chart([("a", "base", 0.0)])

@@ -95,6 +95,70 @@ def line_chart(curve: Curve) -> Markup:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class NamedLine:
+    """One of several lines in a chart. kind: the CSS class of its colour; ys: percent."""
+
+    name: str
+    kind: str
+    ys: tuple[float, ...]
+
+
+def ladder_chart(name: str, ks: Sequence[int], lines: Sequence[NamedLine]) -> Markup:
+    """Lines over ranks, from 0 upwards; ranks are spread by their logarithm, so that the first few have room."""
+    ticks = nice_ticks(0.0, max([*(y for line in lines for y in line.ys), 1.0]))
+    places = np.log(ks) / max(np.log(ks[-1]), 1e-9)
+    across = _LEFT + places * (_WIDTH - _LEFT - _RIGHT)
+    drawn = Markup("").join(_ladder_line(line, across, ticks[-1]) for line in lines)
+    label = f"{name} by rank: " + ", ".join(f"{line.name} {line.ys[-1]:.1f} at {ks[-1]}" for line in lines)
+    text = Markup('<text class="x" x="{:.1f}" y="{}">{}</text>')
+    marks = Markup("").join(text.format(x, _HEIGHT - 16, k) for x, k in zip(across, ks, strict=True))
+    marks += text.format((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 3, "first k images")
+    return Markup('<svg class="lines ladder" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}</svg>').format(
+        _WIDTH, _HEIGHT, label, _y_axis(ticks, ticks[0], ticks[-1]), marks, drawn
+    )
+
+
+def _ladder_line(line: NamedLine, across: np.ndarray, top: float) -> Markup:
+    up = _HEIGHT - _BOTTOM - np.array(line.ys) / top * (_HEIGHT - _TOP - _BOTTOM)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+    return Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>').format(line.kind, points, line.name)
+
+
+def line_sample(kind: str) -> Markup:
+    """A piece of a line, for a legend."""
+    drawn = Markup('<svg class="lines sample" viewBox="0 0 26 8" aria-hidden="true"><polyline class="{}" points="{}"/>')
+    return drawn.format(kind, "1,4 25,4") + Markup("</svg>")
+
+
+_GAIN_WIDTH, _GAIN_HEIGHT = 1000, 150
+
+
+def gain_chart(gains: Sequence[tuple[str, str, float]]) -> Markup:
+    """A bar for each class, the largest gain first. gains: name, the CSS class of its colour, percentage points."""
+    ordered = sorted(gains, key=lambda gain: -gain[2])
+    ticks = nice_ticks(min([gain for _, _, gain in gains] + [0.0]), max([gain for _, _, gain in gains] + [0.0]))
+    scale = _GAIN_HEIGHT / (ticks[-1] - ticks[0])
+    step = (_GAIN_WIDTH - _LEFT) / len(ordered)
+    zero = ticks[-1] * scale
+    bar = Markup(
+        '<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"><title>{}: {:+.1f}</title></rect>'
+    )
+    drawn = Markup("").join(
+        bar.format(kind, _LEFT + k * step, min(zero, zero - gain * scale), step * 0.86, abs(gain) * scale, name, gain)
+        for k, (name, kind, gain) in enumerate(ordered)
+    )
+    line = Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}" dy=".35em">{}</text>')
+    axis = Markup("").join(
+        line.format(_LEFT, _GAIN_WIDTH, y, y, _LEFT - 8, y, f"{tick:+.4g}" if tick else "0")
+        for tick in ticks
+        for y in [(ticks[-1] - tick) * scale]
+    )
+    return Markup('<svg class="gains" viewBox="0 -8 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
+        _GAIN_WIDTH, _GAIN_HEIGHT + 16, f"gain of {len(ordered)} classes", axis, drawn
+    )
+
+
 def nice_ticks(low: float, high: float) -> list[float]:
     """Two to six round numbers that enclose low to high."""
     if high <= low:

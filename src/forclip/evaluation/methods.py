@@ -1,6 +1,7 @@
 """The methods in a reader's words, and how FOR compares with the training-free ones."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forclip.evaluation.metrics_file import Metrics
@@ -84,6 +85,18 @@ def number(value: float | None) -> str:
     if value is None:
         return "\N{EN DASH}"
     return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.2g}"
+
+
+def span(interval: Sequence[float] | None, decimals: int = 1) -> str:
+    """An interval in few characters, its ends joined by a dash; empty for none."""
+    if interval is None:
+        return ""
+    return f"{interval[0]:.{decimals}f}\N{EN DASH}{interval[1]:.{decimals}f}"
+
+
+def best_overall(metrics: Metrics) -> str | None:
+    """FOR where it was measured, else the training-free method that is best on all classes."""
+    return FOR if FOR in metrics["methods"] else best_training_free(metrics, "all")
 
 
 def metric_label(metrics: Metrics) -> str:

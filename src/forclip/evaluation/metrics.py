@@ -3,6 +3,7 @@
 Rows are images in the order of their ids: that is the order in which ties are broken.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,8 @@ from forclip.types import Bools, Floats, Ints
 
 Denominator = Literal["min(k,R)", "R", "hits"]
 DENOMINATORS: tuple[Denominator, ...] = ("min(k,R)", "R", "hits")
-_BLOCK_PRODUCTS = 1 << 24  # similarities held at once by max_sim: 64 MiB
+_BLOCK_PRODUCTS = 1 << 20  # similarities, or numbers of vectors, held at once by max_sim: 4 MiB stay in a cache
+_BLOCK_SCORES = 1 << 20  # scores sorted at once by column_rankings: 4 MiB, and 8 MiB of ranks
 
 
 def max_sim(vectors: NDArray[np.floating], offsets: Ints, texts: NDArray[np.floating]) -> Floats:
@@ -29,10 +31,10 @@ def max_sim(vectors: NDArray[np.floating], offsets: Ints, texts: NDArray[np.floa
     scores = np.empty((num_images, len(texts)), np.float32)
     start = 0
     while start < num_images:
-        stop = _block_end(offsets, start, _BLOCK_PRODUCTS // max(1, len(texts)))
+        stop = _block_end(offsets, start, _BLOCK_PRODUCTS // max(1, *texts.shape))
         first, last = offsets[start], offsets[stop]
         products = vectors[first:last].astype(np.float32, copy=False) @ columns
-        scores[start:stop] = np.maximum.reduceat(products, offsets[start:stop] - first, axis=0)
+        scores[start:stop] = _largest(products, offsets[start : stop + 1] - first)
         start = stop
     return scores
 
@@ -43,6 +45,18 @@ def ranking(scores: NDArray[np.floating]) -> Ints:
     if len(wrong):
         raise ValueError(f"the score of row {wrong[0]} is NaN")
     return np.argsort(-scores, kind="stable").astype(np.int64, copy=False)
+
+
+def column_rankings(scores: NDArray[np.floating], columns: Sequence[int]) -> Iterator[tuple[int, Ints]]:
+    """Each of the columns with its ranking, as `ranking` gives it. scores: [I, C], no NaN among them.
+
+    Sorted in blocks of columns: a block is copied to lie in order, as reading one column of many skips through memory.
+    """
+    size = max(1, _BLOCK_SCORES // max(1, len(scores)))
+    for start in range(0, len(columns), size):
+        block = list(columns[start : start + size])
+        order = np.argsort(-np.ascontiguousarray(scores[:, block].T), axis=1, kind="stable")
+        yield from zip(block, order.astype(np.int64, copy=False), strict=True)
 
 
 def average_precision_at(
@@ -89,6 +103,15 @@ def recall_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
 def ranked_recall(ranked: Bools, k: int) -> float:
     """The same, of ranked [I], best first."""
     return int(ranked[:k].sum()) / _num_relevant(ranked, k)
+
+
+def _largest(products: Floats, offsets: Ints) -> Floats:
+    """products: [total, C]. Returns [images, C], the largest of each image's rows."""
+    counts = np.diff(offsets)
+    if (counts == counts[0]).all():  # several times as fast as reduceat
+        largest: Floats = products.reshape(len(counts), counts[0], -1).max(axis=1)
+        return largest
+    return np.maximum.reduceat(products, offsets[:-1], axis=0)
 
 
 def _num_relevant(ranked: Bools, k: int) -> int:

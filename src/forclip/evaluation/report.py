@@ -6,10 +6,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from forclip.evaluation.charts import Bar, Curve, bars, line_chart
+from forclip.evaluation.bootstrap import mean_interval
+from forclip.evaluation.charts import Bar, Curve, NamedLine, bars, gain_chart, ladder_chart, line_chart, line_sample
+from forclip.evaluation.class_table import ClassTable, class_gains, class_table
 from forclip.evaluation.methods import (
     FOR,
     best_training_free,
@@ -19,6 +22,7 @@ from forclip.evaluation.methods import (
     metric_label,
     note,
     number,
+    span,
 )
 from forclip.evaluation.metrics_file import Metrics, write_whole
 from forclip.evaluation.result import GROUPS
@@ -29,7 +33,10 @@ __all__ = ["Curve", "GridHit", "GridRow", "QueryGrid", "ReportPage", "summary", 
 
 @dataclass(frozen=True)
 class ReportPage:
-    """What the page shows. metrics: as in metrics.json; details: configuration, seed, versions, as text."""
+    """What the page shows. metrics: as in metrics.json; details: configuration, seed, versions, as text.
+
+    best, worst: what one method, FOR or else the best one, finds for the classes that it ranks best and worst.
+    """
 
     title: str
     dataset: str
@@ -37,6 +44,8 @@ class ReportPage:
     curves: tuple[Curve, ...]
     queries: tuple[QueryGrid, ...]
     details: dict[str, str]
+    best: tuple[QueryGrid, ...] = ()
+    worst: tuple[QueryGrid, ...] = ()
 
 
 def write_report(path: Path, page: ReportPage) -> None:
@@ -44,7 +53,8 @@ def write_report(path: Path, page: ReportPage) -> None:
     # A plain environment: the template is one file, read as a resource so that it works from a wheel.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("forclip.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
-    thumbnails = Thumbnails(page.queries)
+    thumbnails = Thumbnails([*page.queries, *page.best, *page.worst])
+    classes = class_table(page.metrics)
     html = environment.from_string(source).render(
         page=page,
         metrics=page.metrics,
@@ -54,6 +64,10 @@ def write_report(path: Path, page: ReportPage) -> None:
         chart=_chart(page.metrics),
         table=_table(page.metrics),
         variants=_variants(page.metrics),
+        ladders=_ladders(page.metrics),
+        legend=[(line_sample(_kind(page.metrics, m)), display_name(m)) for m in page.metrics["methods"]],
+        classes=classes,
+        gains=None if classes is None else _gains(classes),
         left_out=page.metrics.get("left_out", {"classes": [], "groups": []}),
         curves=[(curve.name, line_chart(curve)) for curve in page.curves],
         thumbnails=thumbnails,
@@ -116,7 +130,20 @@ def _cost(values: dict[str, Any]) -> str:
 def _facts(metrics: Metrics) -> list[str]:
     groups = Counter(entry["group"] for entry in metrics.get("classes", {}).values())
     classes = [f"{groups[group]} {group} classes" for group in ("base", "novel") if groups[group]]
-    return [*classes, _plural(len(metrics["methods"]), "method"), _plural(len(metrics["seeds"]), "seed")]
+    counts = [_plural(len(metrics["methods"]), "method"), _plural(len(metrics["seeds"]), "seed")]
+    return [*classes, *_gallery_facts(metrics), *counts]
+
+
+def _gallery_facts(metrics: Metrics) -> list[str]:
+    """Nothing of an older file, which does not say."""
+    if "images" not in metrics:
+        return []
+    searched = _plural(metrics["images"], "image")
+    if metrics["distractors"]:
+        where = "of them" if metrics["distractors_kept"] else "more taken out,"
+        searched += f" searched, {metrics['distractors']:g} {where} without any of the classes"
+    over = ["each class ranked over the images verified for it"] if metrics["protocol"] == "verified images" else []
+    return [searched, *over]
 
 
 def _plural(count: float, noun: str) -> str:
@@ -159,9 +186,10 @@ def _table(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def _cell(values: dict[str, Any], group: str) -> tuple[str, str]:
-    """The value and its spread, which is empty for a single run."""
-    spread = values.get(f"{group}_std")
-    return number(values[group]), f"± {number(spread)}" if spread else ""
+    """The value, and its spread over seeds and its interval over classes, where there are such."""
+    spread, interval = values.get(f"{group}_std"), span(values.get("intervals", {}).get(group))
+    beside = [f"± {number(spread)}" if spread else "", f"({interval})" if interval else ""]
+    return number(values[group]), " ".join(filter(None, beside))
 
 
 def _is_best(values: dict[str, Any], column: str, best: dict[str, str]) -> bool:
@@ -169,20 +197,63 @@ def _is_best(values: dict[str, Any], column: str, best: dict[str, str]) -> bool:
 
 
 def _variants(metrics: Metrics) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """(name of the variant, its rows) for the other denominators."""
-    methods = metrics["methods"]
-    names = dict.fromkeys(name for values in methods.values() for name in values.get("other_denominators", {}))
-    return [
-        (
-            name,
-            [
-                (display_name(method), [number(values["other_denominators"][name][group]) for group in GROUPS])
-                for method, values in methods.items()
-                if name in values.get("other_denominators", {})
-            ],
-        )
-        for name in names
+    """(name of the variant, its rows): the other denominators, and the protocol that was not chosen."""
+    found: list[tuple[str, list[tuple[str, list[str]]]]] = []
+    for key, title in (("other_denominators", "{}"), ("other_protocols", f"{metrics['metric']}, over {{}}")):
+        methods = {method: values.get(key, {}) for method, values in metrics["methods"].items()}
+        for name in dict.fromkeys(name for variants in methods.values() for name in variants):
+            rows = [
+                (display_name(method), [number(variants[name][group]) for group in GROUPS])
+                for method, variants in methods.items()
+                if name in variants
+            ]
+            found.append((title.format(name), rows))
+    return found
+
+
+_NUM_COLOURS = 7
+
+
+def _kind(metrics: Metrics, method: str) -> str:
+    """The CSS class of a method's line."""
+    others = [m for m in metrics["methods"] if m != FOR]
+    return "line-for" if method == FOR else f"line-{others.index(method) % _NUM_COLOURS}"
+
+
+def _ladders(metrics: Metrics) -> list[tuple[str, Markup]]:
+    """Recall and precision by rank, a chart for each of base and novel that has a class."""
+    with_curves = {method: values["curves"] for method, values in metrics["methods"].items() if "curves" in values}
+    charts = []
+    for measure in ("recall", "precision"):
+        for group in GROUPS[:2]:
+            lines = {m: curves[measure][group] for m, curves in with_curves.items() if curves["k"]}
+            drawn = [NamedLine(display_name(m), _kind(metrics, m), tuple(ys)) for m, ys in lines.items() if ys]
+            if drawn:
+                ks = next(curves["k"] for method, curves in with_curves.items() if lines.get(method))
+                title = f"{measure}, {group} classes"
+                charts.append((title, ladder_chart(title, ks, drawn)))
+    return charts
+
+
+def _gains(table: ClassTable) -> tuple[str, Markup] | None:
+    """In words and drawn; None where nothing is compared."""
+    found = class_gains(table)
+    if not found:
+        return None
+    groups: dict[str, list[float]] = {}
+    for _, group, gain in found:
+        groups.setdefault(group, []).append(gain)
+    parts = [
+        f"on {sum(g > 0 for g in of)} of {len(of)} {group} classes{_mean_gain(of)}" for group, of in groups.items()
     ]
+    return f"FOR is above {table.baseline} {' and '.join(parts)}.", gain_chart(found)
+
+
+def _mean_gain(gains: list[float]) -> str:
+    interval = mean_interval(np.array([gains], np.float64))
+    if interval is None:
+        return ""
+    return f" (mean gain {np.mean(gains):+.1f}, 95 % interval {interval[0]:+.1f} to {interval[1]:+.1f})"
 
 
 def _notes(page: ReportPage) -> list[tuple[str, str]]:

@@ -17,13 +17,17 @@ _QUALITY = 72
 
 @dataclass(frozen=True)
 class GridHit:
-    """One image found. box: the place found, xyxy as fractions of width and height, or None."""
+    """One image found. relevant: None where nobody has checked; box: the place found, xyxy as fractions, or None."""
 
     image: Path
     image_id: str
     score: float
-    relevant: bool
+    relevant: bool | None
     box: tuple[float, float, float, float] | None = None
+
+    @property
+    def verdict(self) -> str:
+        return "unverified" if self.relevant is None else "right" if self.relevant else "wrong"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Thumbnails:
     def picture(self, hit: GridHit) -> Markup:
         """The whole picture in a square, with the place found outlined; a grey tile where it could not be read."""
         thumbnail = self._made[hit.image]
-        label = f"{hit.image_id}: {'right' if hit.relevant else 'wrong'}"
+        label = f"{hit.image_id}: {hit.verdict}"
         if isinstance(thumbnail, str):
             return Markup(
                 '<svg viewBox="0 0 100 100" role="img" aria-label="{}, not readable"><title>{}</title>'

@@ -7,13 +7,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forclip.evaluation.methods import best_values, display_name, gains, metric_label, number
+from forclip.evaluation.methods import best_values, display_name, gains, metric_label, number, span
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.result import GROUPS
 
 
 def print_metrics(console: Console, metrics: Metrics) -> None:
-    """metrics: as in metrics.json. One row per method, the best of each column bold, and what FOR gains."""
+    """metrics: as in metrics.json. One row per method, the best of each column bold, and what FOR gains.
+
+    Behind base and novel values stands their interval over classes, where the file has them.
+    """
     label, seeds = metric_label(metrics), len(metrics["seeds"])
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     table = Table(
@@ -29,6 +32,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     for method, values in metrics["methods"].items():
         table.add_row(Text(display_name(method)), *_cells(values, best))
     console.print(table)
+    for note in _notes(metrics):
+        console.print(Text(note, style="dim"), soft_wrap=True)
     for line in _gain_line(metrics):
         console.print(line, soft_wrap=True)
 
@@ -39,10 +44,28 @@ def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:
         cell = Text(number(values[group]), style=_style(values[group], best.get(group)))
         if values.get(f"{group}_std"):
             cell.append(f" ± {number(values[f'{group}_std'])}", style="dim not bold")
+        interval = span(values.get("intervals", {}).get(group), decimals=0)
+        if interval and group != "all":
+            # With a spread beside the value there is no room left on the line.
+            between = "\n" if values.get(f"{group}_std") else " "
+            cell.append(f"{between}({interval})", style="dim not bold")
         cells.append(cell)
     cells.append(Text(f"{values['vectors_per_image']:g}"))
     time = values["ms_per_image"]
     return [*cells, Text(number(time), style=_style(time, best.get("ms_per_image")))]
+
+
+def _notes(metrics: Metrics) -> list[str]:
+    """What the numbers are over; nothing where the file does not say."""
+    notes = []
+    if "interval" in metrics:
+        notes.append(f"in brackets: {100 * metrics['interval']['level']:.0f} % bootstrap interval over classes")
+    if metrics.get("protocol") == "verified images":
+        notes.append("each class is ranked over the images verified for it (federated)")
+    if metrics.get("distractors"):
+        kept = "kept among" if metrics["distractors_kept"] else "removed from"
+        notes.append(f"{metrics['distractors']:g} images of none of the classes were {kept} the gallery")
+    return notes
 
 
 def _style(value: float | None, best: str | None) -> str:
