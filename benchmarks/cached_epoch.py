@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from forclip.class_choice import choose_classes
 from forclip.config import RunConfig
+from forclip.data.sets import load_sets
 from forclip.data.stream import stream_pixels
 from forclip.data.toyworld import write_toyworld
 from forclip.data.views import make_views
@@ -31,12 +33,12 @@ from forclip.head_start import untuned_head
 from forclip.models.backbone import Backbone
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.recipes.toyworld import toyworld_config
-from forclip.runs import choose_classes, load_sets
 from forclip.supervision import Supervision, supervise
 from forclip.teachers import ClusterTeacher
 from forclip.token_cache import cached_tokens
 from forclip.training import TrainingSet, TrainingState, new_state, train_one_epoch
 from forclip.types import Annotations
+from forclip.wording import Wording
 
 Losses = list[dict[str, float]]
 
@@ -82,7 +84,7 @@ def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Sett
     config = toyworld_config(world, 0)
     images, _ = load_sets(config.data)
     split = choose_classes(config.data, images, images)
-    supervision = supervise(backbone, images, split, config.data.templates, (), allow_unlabelled_base=True)
+    supervision = supervise(backbone, images, split, Wording(), allow_unlabelled_base=True)
     start = time.perf_counter()
     encoded, writing = open_cache(folder / "cache", backbone, images), time.perf_counter() - start
     start = time.perf_counter()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from forclip.comparison import compare, new_task
 from forclip.config import EvalConfig, HeadConfig, TrainConfig, read_names
 from forclip.data.coco import load_coco
-from forclip.data.views import make_views
+from forclip.data.views import make_views, planned_views
 from forclip.embedding import encode_images, encode_views
 from forclip.evaluation.metrics_file import summarise_runs, write_metrics
 from forclip.evaluation.protocol import split_classes
@@ -30,6 +30,7 @@ from forclip.evaluation.terminal import print_metrics
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.pools import MeanTokenPool, Pool
 from forclip.progress import tracking
+from forclip.wording import Wording
 
 
 class PhotoClipBackbone:
@@ -106,11 +107,13 @@ def run(given: argparse.Namespace) -> None:
     split = split_classes(names, [n for n in read_names(given.novel) if n in names])
     with tracking(Console(stderr=True)) as track:
         recipe = TrainConfig()
-        views, progress = make_views(recipe.views, recipe.seed), [track("encoding", len(s)) for s in sets]
+        views = make_views(planned_views(recipe.views, len(sets[0])), recipe.seed)
+        progress = [track("encoding", len(s)) for s in sets]
         seen = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
         searched = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])
         train, gallery = (sets[0], seen), (sets[1], searched)
-        task = new_task(given.train.stem, backbone, train, gallery, split, ["{}"], known, allow_unlabelled_base=True)
+        wording = Wording(["{}"], known)
+        task = new_task(given.train.stem, backbone, train, gallery, split, wording, allow_unlabelled_base=True)
         config = EvalConfig(min_relevant=given.min_relevant)
         runs = compare(task, HeadConfig(), recipe, config, range(given.seeds), track)
     metrics = summarise_runs(task.name, runs)

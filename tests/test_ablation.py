@@ -22,7 +22,8 @@ from forclip.ablation import (
 )
 from forclip.ablation_report import Entry, bar_figure, markdown, summarise_entries
 from forclip.cli import app
-from forclip.config import DataConfig, RunConfig, SourceConfig, TrainConfig
+from forclip.config import RunConfig, TrainConfig
+from forclip.data_config import DataConfig, SourceConfig
 from forclip.recipes.ablations import ABLATIONS, Changes
 
 KNOWN: dict[str, Changes] = {

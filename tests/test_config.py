@@ -8,16 +8,15 @@ import pytest
 import yaml
 
 from forclip.config import (
-    DataConfig,
     EvalConfig,
     HeadConfig,
     ModelConfig,
     RunConfig,
-    SourceConfig,
     TrainConfig,
     config_to_json,
     load_config,
 )
+from forclip.data_config import DataConfig, SourceConfig
 
 MINIMAL: dict[str, Any] = {"data": {"train": {"annotations": "train.json", "images": "pictures"}}}
 
@@ -158,7 +157,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "half a fold": (MINIMAL | {"train": {"held_back_folds": 2.5}}, "train.held_back_folds: "),
     "one number for several": (MINIMAL | {"eval": {"clusters": 5}}, "eval.clusters: "),
     "no data": ({"device": "cpu"}, "data: "),
-    "no images": ({"data": {"train": {"annotations": "a.json"}}}, "data.train.images: "),
+    "no annotations": ({"data": {"train": {"images": "a"}}}, "data.train.annotations: "),
+    "two rules": (
+        {"data": MINIMAL["data"] | {"novel": {"below": 3, "fraction": 0.2}}},
+        "says what is novel, not below and fraction",
+    ),
+    "a gallery by no rule": ({"data": MINIMAL["data"] | {"gallery": {"seed": 1}}}, "data.gallery"),
+    "an unknown set of templates": ({"data": MINIMAL["data"] | {"templates": "clip8"}}, "data.templates"),
     "a list": ([1, 2], "the file: "),
     "empty": ("", "the file: "),
     "no YAML": ("data: [1, 2", "not readable as YAML"),

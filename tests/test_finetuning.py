@@ -43,7 +43,7 @@ def images(views: int = 1) -> TrainingImages:
 def finetuned(
     known: Supervision | None = None, head: HeadConfig = HEAD, config: TrainConfig = TRAIN, file: Path | None = None
 ) -> Finetuned:
-    return finetune(TinyBackbone(), images(config.views), known or supervision(), head, config, file)
+    return finetune(TinyBackbone(), images(config.views or 1), known or supervision(), head, config, file)
 
 
 def weights(done: Finetuned) -> list[Tensor]:

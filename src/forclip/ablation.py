@@ -16,6 +16,7 @@ import forclip
 from forclip.ablation_report import Entry, Row, ablation_table, draw_rows, markdown, summarise_entries
 from forclip.comparison import Measured, Task, finetune_on, measure, measure_training_free
 from forclip.config import ModelConfig, RunConfig, config_to_json
+from forclip.data.sets import load_sets
 from forclip.data.toyworld import ToyWorld, novel_names, write_toyworld
 from forclip.evaluation.methods import FOR, display_name
 from forclip.evaluation.metrics_file import write_whole
@@ -24,7 +25,7 @@ from forclip.finetuning import TrainingImages
 from forclip.progress import Track, tracking
 from forclip.recipes.ablations import ABLATIONS, Changes
 from forclip.recipes.toyworld import toyworld_config
-from forclip.runs import encode_set, load_backbone, load_sets, load_task, made_folder
+from forclip.runs import encode_training, load_backbone, load_task, made_folder
 
 _FILE = "ablation.json"
 _SECTIONS = ("model", "head", "train")
@@ -313,7 +314,7 @@ class _SeedBench:
 
     config: RunConfig
     console: Console
-    tasks: dict[tuple[ModelConfig, int], Task]
+    tasks: dict[tuple[ModelConfig, int | None], Task]
 
     def baselines(self) -> list[Entry]:
         task = next(iter(self.tasks.values()))
@@ -342,10 +343,8 @@ class _SeedBench:
 
     def _other_views(self, task: Task, config: RunConfig) -> Task:
         train, _ = load_sets(config.data)
-        views, seed = config.train.views, config.train.seed
         with tracking(self.console) as track:
-            what = "training images" if views == 1 else f"training images in {views} views"
-            encoded = encode_set(task.backbone, train, what, track, self.console, config.data.cache, views, seed)
+            encoded = encode_training(config, task.backbone, train, track, self.console)
         return replace(task, train_images=TrainingImages.encoded(encoded.tokens, task.train_images.paths))
 
 

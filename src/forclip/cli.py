@@ -99,6 +99,28 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders with a metrics.json, or such files.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.json and compare.md.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs on one dataset side by side: intervals, and paired differences over the classes that they share."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.evaluation.compare_runs import compare_runs
+        from forclip.evaluation.comparison_tables import print_comparison, write_comparison
+
+        comparison = compare_runs(runs)
+        if out is not None:
+            write_comparison(out, comparison)
+        if as_json:
+            typer.echo(json.dumps(comparison.to_json()))
+        else:
+            print_comparison(Console(), comparison)
+
+
+@app.command()
 def ablate(
     out: Annotated[Path, typer.Option(help="Folder for ablation.json, .md, .png; a stopped run in it goes on.")],
     config: Annotated[Path | None, typer.Argument(help="A run's YAML file; the toy world without it.")] = None,
@@ -130,6 +152,61 @@ def ablate(
         console = Console()
         run_ablation(ground, known, names, range(seed, seed + seeds), out, command, console)
         console.print(f"\nThe table: [bold]{out / 'ablation.md'}[/], the chart: [bold]{out / 'ablation.png'}[/]")
+
+
+@app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="Such as coco-rn50x64; without it all are listed.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the cache, the model and the comparison.")] = None,
+    labelled_fraction: Annotated[float, typer.Option(help="Share of the training images whose labels are used.")] = 1.0,
+    device: Device = "cuda",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try it on a few generated pictures with random weights, on the CPU.")
+    ] = False,
+) -> None:
+    """The paper's comparison on COCO, LVIS or nuImages: train, then measure all methods."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.evaluation.terminal import print_metrics
+        from forclip.recipe_run import print_recipes, run_recipe, smoke_recipe
+
+        console = Console()
+        if name is None:
+            print_recipes(console)
+        elif smoke:
+            print_metrics(console, smoke_recipe(name, labelled_fraction, console))
+        elif root is None or out is None:
+            raise ValueError(f"{name} needs --root, the dataset's folder, and --out; or --smoke to try it")
+        else:
+            print_metrics(console, run_recipe(name, root, out, labelled_fraction, device, resume, console))
+
+
+data_app = typer.Typer(help="What your data holds.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command()
+def check(
+    config: Annotated[Path, typer.Argument(help="A run's YAML file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Images, classes, counts, the base/novel split, and what is wrong: missing files, duplicates, odd boxes."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from forclip.config import load_config
+        from forclip.data_check import check_data, print_check
+        from forclip.progress import tracking
+
+        with tracking(Console(stderr=True)) as track:
+            found = check_data(load_config(config).data, track)
+        if as_json:
+            typer.echo(json.dumps({**found.to_json(), "problems": found.problems}))
+        else:
+            print_check(found, Console())
 
 
 @app.command()

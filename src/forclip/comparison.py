@@ -19,14 +19,15 @@ from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.training_free import training_free_head
 from forclip.progress import Track, untracked
-from forclip.prompts import encode_classes
-from forclip.supervision import Supervision, supervise
-from forclip.types import Annotations, ImageEmbeddings
+from forclip.prompts import ClassTexts, How, class_scores, encode_class_names
+from forclip.supervision import Supervision, all_synonyms, supervise
+from forclip.types import Annotations, ImageEmbeddings, Ints
+from forclip.wording import Wording
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is compared on. texts: [C, D] unit, one for each class column of the gallery."""
+    """What is compared on. texts: [T, D] unit; text_owners: [T], the class column of the gallery that each asks for."""
 
     name: str
     backbone: Backbone
@@ -36,6 +37,7 @@ class Task:
     gallery_images: EncodedImages
     split: ClassSplit
     texts: Tensor
+    text_owners: Ints
 
 
 def new_task(
@@ -44,23 +46,36 @@ def new_task(
     train: tuple[Annotations, EncodedImages],
     gallery: tuple[Annotations, EncodedImages],
     split: ClassSplit,
-    templates: Sequence[str],
-    vocabulary: Sequence[str],
+    wording: Wording,
     allow_unlabelled_base: bool = False,
 ) -> Task:
-    """Takes only the images that could be read. vocabulary and the rest: as `supervise` takes them."""
+    """Takes only the images that could be read. wording and the rest: as `supervise` takes them.
+
+    Synonyms and overrides of novel classes are used here, where they are searched for.
+    """
     names = (*split.base, *split.novel)
     labelled = train[0].take(train[1].rows)
+    texts, owners = _search_texts(backbone, train[0], split, wording)
     return Task(
         name,
         backbone,
         TrainingImages.encoded(train[1].tokens, labelled.paths),
-        supervise(backbone, labelled, split, templates, vocabulary, allow_unlabelled_base),
+        supervise(backbone, labelled, split, wording, allow_unlabelled_base),
         gallery[0].with_classes(names).take(gallery[1].rows),
         gallery[1],
         split,
-        encode_classes(backbone, names, templates),
+        texts,
+        owners,
     )
+
+
+def _search_texts(backbone: Backbone, train: Annotations, split: ClassSplit, wording: Wording) -> tuple[Tensor, Ints]:
+    """As encode_class_names returns them."""
+    names = (*split.base, *split.novel)
+    told = {name: prompts for name, prompts in wording.overrides.items() if name in names}
+    synonyms = () if wording.synonyms == "none" else all_synonyms(train, split)
+    how: How = "max" if wording.synonyms == "max" else "mean"
+    return encode_class_names(backbone, ClassTexts(names, synonyms, tuple(wording.templates), how, told))
 
 
 def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -> dict[str, Head]:
@@ -73,7 +88,7 @@ def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -
 
 @dataclass(frozen=True)
 class Measured:
-    """A method, its gallery embeddings and what they are worth. texts: [C, D] unit, as this method asks for classes."""
+    """A method, its gallery embeddings and what they are worth. texts: [T, D] unit, as this method asks for classes."""
 
     run: MethodRun
     head: Head
@@ -93,8 +108,17 @@ def measure(
     found = embed_tokens(head, gallery.tokens, task.gallery.image_ids, task.backbone.device)
     seconds = gallery.seconds + time.perf_counter() - start
     texts = task.texts if class_vectors is None else class_vectors(task.texts)
-    scores = max_sim(found.vectors, found.offsets, texts.cpu().numpy())
-    report = evaluate_scores(scores, task.gallery.labels, task.gallery.class_names, task.split, config.min_relevant)
+    by_text = max_sim(found.vectors, found.offsets, texts.cpu().numpy())
+    scores = class_scores(by_text, task.text_owners, len(task.gallery.class_names))
+    report = evaluate_scores(
+        scores,
+        task.gallery.labels,
+        task.gallery.class_names,
+        task.split,
+        config.min_relevant,
+        verified=task.gallery.verified,
+        distractors=config.distractors,
+    )
     run = MethodRun(method, seed, report, len(found.vectors) / len(found), 1000 * seconds / len(found))
     return Measured(run, head, found, texts.cpu())
 

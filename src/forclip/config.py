@@ -8,6 +8,8 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
+from forclip.data_config import DataConfig, NovelRule, SourceConfig
+
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -54,7 +56,8 @@ class TrainConfig:
 
     learning_rate: AdamW's, for a head of width 128; a wider one gets less in proportion (arXiv 2203.03466).
     stage_learning_rate: of the tower's last stage, where that is trained, as a share of learning_rate.
-    views: of each training image, kept beside each other: itself, its mirror image, crops.
+    views: of each training image, kept beside each other: itself, its mirror image, crops; or None: four of each of up
+    to 10,000 images, fewer beyond, since large sets overfit less and their tokens fill disks.
     trainable: queries alone; queries and where they look (query_key); or values and output as well (all).
     labelled_fraction: share of the training images whose base labels are used.
     teacher: of the objectives that follow one: cluster (Cluster-CLIP of teacher_clusters), zoom (nine windows of each
@@ -72,7 +75,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     ema_decay: float = 0.0
-    views: int = 4
+    views: int | None = None
     trainable: Literal["queries", "query_key", "all"] = "all"
     labelled_fraction: float = 1.0
     base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
@@ -93,7 +96,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        above = ("epochs", "batch_size", "learning_rate", "stage_learning_rate", "checkpoint_every", "views")
+        above = ("epochs", "batch_size", "learning_rate", "stage_learning_rate", "checkpoint_every")
         for name in (*above, "teacher_clusters", "pseudo_temperature", "neighbour_words"):
             if not getattr(self, name) > 0:  # so written, it refuses NaN
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -105,6 +108,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be within 0..1, not {getattr(self, name)}")
         if not 0 < self.labelled_fraction <= 1:
             raise ValueError(f"labelled_fraction must be above 0 and at most 1, not {self.labelled_fraction}")
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"views must be above 0, not {self.views}")
         if self.interpolation is not None and not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation must be within 0..1, not {self.interpolation}")
         if self.held_back_folds < 0:
@@ -115,39 +120,21 @@ class TrainConfig:
 
 @validated(frozen=True, config=_STRICT)
 class EvalConfig:
-    """What is measured. Classes with fewer than min_relevant gallery images are left out."""
+    """What is measured. Classes with fewer than min_relevant gallery images are left out.
+
+    distractors: gallery images that show no base and no novel class stay among the images searched.
+    """
 
     clusters: tuple[int, ...] = (5, 10, 25)
     min_relevant: int = 1
+    distractors: bool = True
 
-
-@validated(frozen=True, config=_STRICT)
-class SourceConfig:
-    """A COCO-format annotation file and the folder that its file names are relative to."""
-
-    annotations: Path
-    images: Path
-
-
-@validated(frozen=True, config=_STRICT)
-class DataConfig:
-    """Where images and labels come from.
-
-    gallery: another source, or None: then every second image of train, in id order, is the gallery. novel: class
-    names, never used in training, or a file that names one a line. base: class names likewise, or None for all
-    others. vocabulary: a file of names for pseudo-labels, or None for the base classes alone. templates: prompts.
-    allow_unlabelled_base: accept base classes that no training image shows. cache: a folder where the backbone's tokens
-    are kept and read from, for sets larger than memory and for the next run, or None to keep them in memory.
-    """
-
-    train: SourceConfig
-    novel: tuple[str, ...] | Path = ()
-    gallery: SourceConfig | None = None
-    base: tuple[str, ...] | Path | None = None
-    vocabulary: Path | None = None
-    templates: tuple[str, ...] = ("a photo of a {}",)
-    allow_unlabelled_base: bool = False
-    cache: Path | None = None
+    def __post_init__(self) -> None:
+        for count in self.clusters:
+            if count < 1:
+                raise ValueError(f"clusters must be at least 1 each, not {count}")
+        if self.min_relevant < 1:
+            raise ValueError(f"min_relevant must be at least 1, not {self.min_relevant}")
 
 
 @validated(frozen=True, config=_STRICT)
@@ -173,10 +160,16 @@ def load_config(file: Path) -> RunConfig:
     try:
         config = TypeAdapter(RunConfig).validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        # Where several kinds of value are taken, our own refusal of one says more than pydantic's of the others.
+        first = next((e for e in error.errors() if e["type"] == "value_error"), error.errors()[0])
+        place = ".".join(str(part) for part in first["loc"] if not _names_a_kind(part)) or "the file"
         raise ValueError(f"{file}: {place}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
     return _anchored(config, file.parent)
+
+
+def _names_a_kind(part: int | str) -> bool:
+    """Whether pydantic put it into the place of an error for a kind of value, such as `NovelRule` or `tuple[...]`."""
+    return isinstance(part, str) and (not part.isidentifier() or part[0].isupper())
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -201,18 +194,24 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
     data = config.data
 
     def anchor(source: SourceConfig) -> SourceConfig:
-        return SourceConfig(folder / source.annotations, folder / source.images)
+        images = None if source.images is None else folder / source.images
+        return replace(source, annotations=folder / source.annotations, images=images)
 
     def names(given: tuple[str, ...] | Path) -> tuple[str, ...]:
         return read_names(folder / given) if isinstance(given, Path) else given
 
+    gallery = data.gallery
+    if isinstance(gallery, SourceConfig):
+        gallery = anchor(gallery)
+    elif gallery is not None and gallery.image_ids is not None:
+        gallery = replace(gallery, image_ids=folder / gallery.image_ids)
     anchored = replace(
         data,
         train=anchor(data.train),
-        gallery=data.gallery and anchor(data.gallery),
-        novel=names(data.novel),
+        gallery=gallery,
+        novel=data.novel if isinstance(data.novel, NovelRule) else names(data.novel),
         base=None if data.base is None else names(data.base),
-        vocabulary=data.vocabulary and folder / data.vocabulary,
+        vocabulary=folder / data.vocabulary if isinstance(data.vocabulary, Path) else data.vocabulary,
         cache=data.cache and folder / data.cache,
     )
     return replace(config, data=anchored)

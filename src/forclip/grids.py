@@ -9,7 +9,7 @@ from forclip.embedding import embed_tokens
 from forclip.evaluation.metrics import average_precision_at
 from forclip.evaluation.report import GridHit, GridRow, QueryGrid
 from forclip.index.exact import best_vectors, rank
-from forclip.types import Ints
+from forclip.types import Floats, Ints
 
 NUM_HITS = 8
 Box = tuple[float, float, float, float]
@@ -36,7 +36,7 @@ def _grid(task: Task, shown: Sequence[tuple[str, Measured]], name: str) -> Query
 
 
 def _row(task: Task, method: str, measured: Measured, column: int, relevant: np.ndarray) -> GridRow:
-    scores, winners = best_vectors(measured.embeddings, measured.texts[column].numpy())
+    scores, winners = _best_of_texts(measured, np.flatnonzero(task.text_owners == column))
     best = rank(scores, measured.embeddings.image_ids, NUM_HITS)
     boxes = _places(task, method, measured, best, winners)
     hits = tuple(
@@ -44,6 +44,14 @@ def _row(task: Task, method: str, measured: Measured, column: int, relevant: np.
         for r, box in zip(best, boxes, strict=True)
     )
     return GridRow(method, 100 * average_precision_at(scores, relevant, 50), hits)
+
+
+def _best_of_texts(measured: Measured, texts: Ints) -> tuple[Floats, Ints]:
+    """As best_vectors, for the best of several texts. texts: rows of measured.texts."""
+    found = [best_vectors(measured.embeddings, measured.texts[t].numpy()) for t in texts]
+    scores, winners = (np.stack(parts) for parts in zip(*found, strict=True))
+    best = scores.argmax(0)[None]
+    return np.take_along_axis(scores, best, 0)[0], np.take_along_axis(winners, best, 0)[0]
 
 
 def _places(task: Task, method: str, measured: Measured, rows: Ints, winners: Ints) -> list[Box | None]:

@@ -3,19 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import yaml
 from rich.console import Console
 
+from forclip.class_choice import choose_classes
 from forclip.comparison import Task, measure, measure_training_free, new_task
-from forclip.config import DataConfig, RunConfig, config_to_json, read_names
-from forclip.data.coco import load_coco
-from forclip.data.views import make_views
+from forclip.config import RunConfig, config_to_json
+from forclip.data.sets import load_sets
+from forclip.data.views import make_views, planned_views
 from forclip.embedding import EncodedImages, encode_views
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics, write_whole
-from forclip.evaluation.protocol import ClassSplit, split_classes
 from forclip.finetuning import Finetuned, TrainingImages, finetune
 from forclip.interpolation import save_ends
 from forclip.interpolation_curve import curve_table, measure_curve, read_way, write_curve
@@ -24,32 +22,10 @@ from forclip.models.retrieval_model import configured_backbone, from_pretrained,
 from forclip.progress import Track, tracking
 from forclip.reporting import Story, tell
 from forclip.supervision import supervise
+from forclip.text_cache import CachedTexts
 from forclip.token_cache import cached_tokens
 from forclip.types import Annotations
-
-
-def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
-    """Training and gallery images. Raises ValueError as the loader does."""
-    train = load_coco(data.train.annotations, data.train.images)
-    if data.gallery is not None:
-        return train, load_coco(data.gallery.annotations, data.gallery.images)
-    rows = np.arange(len(train))
-    if len(rows) < 2:
-        raise ValueError(f"{data.train.annotations}: {len(rows)} image(s) can't be split into training and gallery")
-    return train.take(rows[::2]), train.take(rows[1::2])
-
-
-def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -> ClassSplit:
-    """Raises ValueError for a name that is no class, a class in both groups, or no base class at all."""
-    in_both = set(gallery.class_names)
-    names = [n for n in train.class_names if n in in_both]
-    novel = cast(tuple[str, ...], data.novel)  # files of names were read with the config
-    split = split_classes(names, novel)
-    if data.base is None:
-        return split
-    base = cast(tuple[str, ...], data.base)
-    split_classes(names, base)  # each must be a class
-    return ClassSplit(base, novel)
+from forclip.wording import read_wording, templates_of
 
 
 def encode_set(
@@ -103,9 +79,7 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     train, gallery = load_sets(config.data)
     split = choose_classes(config.data, train, gallery)
     encoded = [
-        encode_set(
-            backbone, train, "training images", track, console, config.data.cache, config.train.views, config.train.seed
-        ),
+        encode_training(config, backbone, train, track, console),
         encode_set(backbone, gallery, "gallery images", track, console, config.data.cache),
     ]
     return new_task(
@@ -114,14 +88,18 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
         (train, encoded[0]),
         (gallery, encoded[1]),
         split,
-        config.data.templates,
-        _vocabulary(config.data),
+        read_wording(config.data, train, split),
         config.data.allow_unlabelled_base,
     )
 
 
-def _vocabulary(data: DataConfig) -> tuple[str, ...]:
-    return read_names(data.vocabulary) if data.vocabulary else ()
+def encode_training(
+    config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console
+) -> EncodedImages:
+    """As encode_set, in as many views as the configuration plans for so many images."""
+    views, cache = planned_views(config.train.views, len(train)), config.data.cache
+    what = "training images" if views == 1 else f"training images in {views} views"
+    return encode_set(backbone, train, what, track, console, cache, views, config.train.seed)
 
 
 def made_folder(folder: Path) -> Path:
@@ -144,17 +122,10 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
     with tracking(console) as track:
         train, _ = load_sets(config.data)
         split = choose_classes(config.data, train, train)
-        encoded = encode_set(
-            backbone, train, "training images", track, console, config.data.cache, config.train.views, config.train.seed
-        )
+        encoded = encode_training(config, backbone, train, track, console)
         readable = train.take(encoded.rows)
         supervision = supervise(
-            backbone,
-            readable,
-            split,
-            config.data.templates,
-            _vocabulary(config.data),
-            config.data.allow_unlabelled_base,
+            backbone, readable, split, read_wording(config.data, train, split), config.data.allow_unlabelled_base
         )
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
         images = TrainingImages.encoded(encoded.tokens, readable.paths)
@@ -170,8 +141,9 @@ def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig)
     made_folder(out)
     write_whole(out / "history.json", json.dumps(tuned.history))
     write_whole(out / "choices.json", json.dumps(tuned.choices.to_json(), indent=1))
+    templates = templates_of(config.data)
     save_ends(out / "ends.safetensors", tuned.untuned, tuned.tuned)
-    save_pretrained(out, tuned.head, tuned.class_vectors, backbone, config.model, config.data.templates)
+    save_pretrained(out, tuned.head, tuned.class_vectors, backbone, config.model, templates)
 
 
 def evaluate_run(
@@ -208,5 +180,6 @@ def evaluate_run(
 
 
 def load_backbone(config: RunConfig) -> Backbone:
-    """The pretrained model that a configuration names."""
-    return configured_backbone(config.model, config.device)
+    """The pretrained model that a configuration names, its text vectors kept where there is a cache."""
+    backbone = configured_backbone(config.model, config.device)
+    return backbone if config.data.cache is None else CachedTexts(backbone, config.data.cache / "texts")

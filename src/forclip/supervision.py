@@ -1,6 +1,5 @@
 """What the owner of the data knows of the training images: base labels, and the words that may be used."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +12,8 @@ from forclip.models.backbone import Backbone
 from forclip.objectives import SAME_WORD
 from forclip.prompts import encode_classes
 from forclip.types import Annotations, Bools, Ints
+from forclip.vocabulary import SameWords, spelling
+from forclip.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,15 @@ def supervise(
     backbone: Backbone,
     train: Annotations,
     split: ClassSplit,
-    templates: Sequence[str],
-    vocabulary: Sequence[str],
+    wording: Wording,
     allow_unlabelled_base: bool = False,
 ) -> Supervision:
     """Base labels of the training images: nothing of a novel class gets past this function.
 
-    vocabulary: names for pseudo-labels; base classes join it and novel ones are taken out. Raises ValueError for a
-    base class that no training image shows, unless allow_unlabelled_base: then nothing is learned of it.
+    Base classes join the vocabulary, novel ones and their synonyms are taken out. Synonyms that a base class is trained
+    with are no words of their own; overrides of novel classes are not looked at. Raises ValueError for a base class
+    that no training image shows, unless allow_unlabelled_base: then nothing is learned of it; and for an override of
+    what is no class.
     """
     base = train.with_classes(split.base)
     shown = np.atleast_1d((base.labels & base.known).any(0))
@@ -71,7 +73,38 @@ def supervise(
         name = split.base[int(shown.argmin())]
         raise ValueError(f"base class {name!r} is in no training image: leave it out or make it novel")
     known = base.with_classes([name for name, there in zip(split.base, shown, strict=True) if there])
-    novel = {name.lower() for name in split.novel}
-    words = list(dict.fromkeys([*split.base, *(w for w in vocabulary if w.lower() not in novel)]))
-    texts = encode_classes(backbone, known.class_names, templates)
-    return Supervision(known.labels, known.known, texts, encode_classes(backbone, words, templates))
+    others = dict(zip(split.base, all_synonyms(train, split), strict=False)) if wording.synonyms == "mean" else {}
+    novel, of_base = _novel_words(train, split), {spelling(w) for words in others.values() for w in words}
+    listed = [w for w in wording.vocabulary if w not in novel and spelling(w) not in of_base]
+    words = tuple(dict.fromkeys([*split.base, *listed]))
+    told = wording.overrides
+    for name in told:
+        if name not in train.class_names:
+            raise ValueError(f"prompts are given for {name!r}, which is no class")
+
+    def encode(names: tuple[str, ...]) -> Tensor:
+        own = {name: told[name] for name in names if name in told and name in split.base}
+        return encode_classes(backbone, names, wording.templates, tuple(others.get(name, ()) for name in names), own)
+
+    return Supervision(known.labels, known.known, encode(known.class_names), encode(words))
+
+
+def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...], ...]:
+    """The other names of base and then novel classes, to search by. Base classes have those that they are trained with.
+
+    A base class loses the names that are a novel class's as well.
+    """
+    others = _synonyms(train)
+    novel = _novel_words(train, split)
+    base = (tuple(w for w in others.get(name, ()) if w not in novel) for name in split.base)
+    return (*base, *(others.get(name, ()) for name in split.novel))
+
+
+def _novel_words(train: Annotations, split: ClassSplit) -> SameWords:
+    """The novel classes' names and synonyms."""
+    others = _synonyms(train)
+    return SameWords(word for name in split.novel for word in (name, *others.get(name, ())))
+
+
+def _synonyms(train: Annotations) -> dict[str, tuple[str, ...]]:
+    return dict(zip(train.class_names, train.synonyms, strict=True)) if train.synonyms else {}

@@ -50,8 +50,12 @@ _LOAD_ERRORS = (
 class OpenClipBackbone:
     """A frozen open_clip model behind the `Backbone` protocol. Built by `load_open_clip`."""
 
-    def __init__(self, name: str, model: Any, tower: Tower, preprocessing: PreprocessCfg) -> None:
-        """name: as open_clip's tokenizer factory takes it; preprocessing: of the whole image, size (rows, columns)."""
+    def __init__(
+        self, name: str, model: Any, tower: Tower, preprocessing: PreprocessCfg, is_random: bool = False
+    ) -> None:
+        """name: as open_clip's tokenizer factory takes it; preprocessing: of the whole image, size (rows, columns);
+        is_random: the weights are, so that any tokenizer is as good as its own."""
+        self.is_random = is_random
         self.name, self.model = name, model
         self.device = next(model.parameters()).device
         self._tower, self._preprocessing = tower, preprocessing
@@ -87,6 +91,11 @@ class OpenClipBackbone:
         try:
             tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(self.name)
         except _LOAD_ERRORS as error:
+            if self.is_random:
+                stand_in: Callable[[list[str]], Tensor] = open_clip.SimpleTokenizer(
+                    context_length=self.model.context_length
+                )
+                return stand_in
             raise ValueError(f"{self.name}: cannot load its tokenizer: {error}") from error
         return tokenizer
 
@@ -119,7 +128,8 @@ def load_open_clip(
         model = _create(name, weights, load, quiet=pretrained == RANDOM).eval().requires_grad_(False).to(place)
         tower = cut_tower(model.visual, image_size, last_stage)
         tower.pool.eval().requires_grad_(False)
-    return OpenClipBackbone(name, model, tower, _whole_image(model, image_size, resize_mode))
+    preprocessing = _whole_image(model, image_size, resize_mode)
+    return OpenClipBackbone(name, model, tower, preprocessing, is_random=pretrained == RANDOM)
 
 
 def _device(device: str) -> torch.device:

@@ -1,7 +1,8 @@
 """FOR on the toy world with the bundled mini CLIP: what `forclip demo` runs."""
 
-from forclip.config import DataConfig, EvalConfig, HeadConfig, ModelConfig, RunConfig, SourceConfig, TrainConfig
+from forclip.config import EvalConfig, HeadConfig, ModelConfig, RunConfig, TrainConfig
 from forclip.data.toyworld import ToyWorld
+from forclip.data_config import DataConfig, SourceConfig
 
 
 def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:

@@ -1,0 +1,84 @@
+"""Each rule for what is novel, by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forclip.class_choice import choose_classes
+from forclip.data_config import DataConfig, NovelRule, SourceConfig
+from forclip.published_splits import COCO_BASE, COCO_NOVEL
+from forclip.types import Annotations
+
+NAMES = ("ant", "bee", "cow", "dog", "elk")
+
+
+def annotations(names: tuple[str, ...] = NAMES, counts: tuple[int, ...] = (5, 1, 4, 2, 3)) -> Annotations:
+    """Class k is in the first counts[k] of five images."""
+    labels = np.arange(5)[:, None] < np.array(counts)
+    none = np.zeros(0, np.int64)
+    ids = tuple("abcde")
+    paths = tuple(Path(f"{i}.jpg") for i in ids)
+    common = tuple("frcfr") if names == NAMES else ()
+    return Annotations(ids, paths, names, labels, np.zeros((0, 4), np.float32), none, none, frequencies=common)
+
+
+def config(novel: NovelRule | tuple[str, ...], base: tuple[str, ...] | None = None) -> DataConfig:
+    return DataConfig(SourceConfig(Path("zoo.json")), novel, base=base)
+
+
+def chosen(rule: NovelRule) -> tuple[str, ...]:
+    split = choose_classes(config(rule), annotations(), annotations())
+    assert set(split.base) == set(NAMES) - set(split.novel)
+    return split.novel
+
+
+def test_rules() -> None:
+    assert chosen(NovelRule(frequency="r")) == ("bee", "elk")
+    assert chosen(NovelRule(below=3)) == ("bee", "dog")
+    drawn = [chosen(NovelRule(fraction=0.4, seed=seed)) for seed in range(12)]
+    assert {len(novel) for novel in drawn} == {2}
+    assert len(set(drawn)) > 3
+    assert chosen(NovelRule(fraction=0.4, seed=5)) == drawn[5]
+
+
+def test_a_class_counts_only_if_both_sets_know_it() -> None:
+    gallery = annotations(("ant", "bee", "cow", "dog", "yak"))
+    split = choose_classes(config(("dog",)), annotations(), gallery)
+    assert (split.base, split.novel) == (("ant", "bee", "cow"), ("dog",))
+    with pytest.raises(ValueError, match="'elk'"):
+        choose_classes(config(("elk",)), annotations(), gallery)
+
+
+def test_base_may_be_named_beside_a_rule() -> None:
+    split = choose_classes(config(NovelRule(below=3), ("cow",)), annotations(), annotations())
+    assert (split.base, split.novel) == (("cow",), ("bee", "dog"))
+
+
+def test_cocos_published_split_leaves_fifteen_out() -> None:
+    others = ("hot dog", "wine glass")
+    names = tuple(sorted((*COCO_BASE, *COCO_NOVEL, *others)))
+    images = annotations(names, (1,) * len(names))
+    split = choose_classes(config(NovelRule(split="coco-48-17")), images, images)
+    assert (len(split.base), len(split.novel)) == (48, 17)
+    assert not set(others) & {*split.base, *split.novel}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (NovelRule(frequency="x"), "no class has frequency 'x'; there are: c, f, r"),
+        (NovelRule(split="coco-48-17"), "the split coco-48-17 has the class 'person', the data has not"),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused_by_file(rule: NovelRule, message: str) -> None:
+    with pytest.raises(ValueError, match=f"zoo.json: {message}"):
+        choose_classes(config(rule), annotations(), annotations())
+
+
+def test_the_published_names_are_real_cocos(shared: Path) -> None:
+    """LVIS's file is of COCO's pictures but not of its classes; the photos' file has COCO's own 80."""
+    import json
+
+    content = json.loads((shared / "photos" / "instances.json").read_text())
+    assert {*COCO_BASE, *COCO_NOVEL} <= {category["name"] for category in content["categories"]}

@@ -1,0 +1,93 @@
+"""A small dataset with one of each thing that can be wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from forclip.cli import app
+from forclip.data_check import check_data, print_check
+from forclip.data_config import DataConfig, SourceConfig
+from forclip.progress import untracked
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> DataConfig:
+    """Training: 0 and 1 are the same picture, 2 is text, 3 is not there. Gallery: 0 is training's 4, and 1."""
+    for part in ("train", "gallery"):
+        (tmp_path / part).mkdir()
+
+    def draw(file: Path, seed: int) -> None:
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 10, 3), np.uint8)).save(file)
+
+    for name, seed in (("0.png", 0), ("1.png", 0), ("4.png", 4)):
+        draw(tmp_path / "train" / name, seed)
+    (tmp_path / "train" / "2.png").write_text("no picture")
+    for name, seed in (("0.png", 4), ("1.png", 9)):
+        draw(tmp_path / "gallery" / name, seed)
+    boxes = [(0, 1, [0, 0, 10, 8]), (0, 2, [5, 5, 0, 2]), (1, 1, [-3, 0, 5, 5]), (4, 2, [2, 2, 8, 9])]
+    write(tmp_path / "train.json", 5, ["cat", "dog", "eel"], boxes)
+    write(tmp_path / "gallery.json", 2, ["cat", "dog", "yak"], [(1, 1, [0, 0, 5, 5])])
+    train, gallery = (SourceConfig(tmp_path / f"{p}.json", tmp_path / p) for p in ("train", "gallery"))
+    return DataConfig(train, novel=("dog",), gallery=gallery)
+
+
+def write(file: Path, count: int, names: list[str], boxes: list[tuple[int, int, list[int]]]) -> None:
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.png"} for k in range(count)],
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(names)],
+        "annotations": [
+            {"id": k, "image_id": image, "category_id": category, "bbox": box}
+            for k, (image, category, box) in enumerate(boxes)
+        ],
+    }
+    file.write_text(json.dumps(content))
+
+
+def test_each_finding(broken: DataConfig) -> None:
+    found = check_data(broken, untracked)
+    train = found.train
+    assert (train.images, train.without_label, train.labels, train.boxes) == (5, 2, 4, 4)
+    assert [Path(p).name for p in train.missing] == ["3.png"]
+    assert [Path(p).name for p in train.unreadable] == ["2.png"]
+    assert train.duplicates == [["0", "1"]]
+    assert [(b.image_id, b.class_name, b.reason) for b in train.odd_boxes] == [
+        ("0", "dog", "has no area"),
+        ("1", "cat", "leaves the picture of 10 x 8"),
+        ("4", "dog", "leaves the picture of 10 x 8"),
+    ]
+    assert found.in_both == [("4", "0")]
+    assert found.not_in_both == ["eel", "yak"]
+    assert [(c.name, c.group, c.train, c.gallery) for c in found.classes] == [
+        ("cat", "base", 2, 1),
+        ("dog", "novel", 2, 0),
+    ]
+    assert len(found.problems) == 6
+    assert found.problems[-1] == "novel class 'dog' is in no gallery image"
+
+
+def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> None:
+    console = Console(record=True, width=160, quiet=False, file=(tmp_path / "out").open("w"))
+    print_check(check_data(broken, untracked), console)
+    text = console.export_text()
+    for part in ("1 base, 1 novel, 0 neither", "no picture: ", "in training as 4, in the gallery as 0", "yak"):
+        assert part in text
+    config = tmp_path / "run.yaml"
+    sources = {p: {"annotations": f"{p}.json", "images": p} for p in ("train", "gallery")}
+    config.write_text(json.dumps({"data": {**sources, "novel": ["dog"]}}))
+    result = CliRunner().invoke(app, ["data", "check", str(config), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["train"]["duplicates"] == [["0", "1"]]
+
+
+def test_sound_data_has_no_problem(broken: DataConfig, tmp_path: Path) -> None:
+    for part, seed in (("train", 1), ("gallery", 2)):
+        write(tmp_path / f"{part}.json", 1, ["cat"], [(0, 1, [0, 0, 9, 8])])
+        Image.fromarray(np.full((8, 10, 3), seed, np.uint8)).save(tmp_path / part / "0.png")
+    found = check_data(DataConfig(broken.train, gallery=broken.gallery), untracked)
+    assert found.problems == []
+    assert found.not_in_both == []

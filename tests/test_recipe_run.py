@@ -1,0 +1,85 @@
+"""The paper's recipes: each dataset and family once on generated pictures, and what is checked before any work."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from forclip.cli import app
+from forclip.models.open_clip_backbone import RANDOM, load_open_clip
+from forclip.recipe_run import find_recipe, smoke_recipe
+from forclip.recipes.papers import TOWERS, paper_recipes
+from forclip.recipes.smoke import SMOKE_WRITERS
+
+CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
+
+
+def smoke(name: str) -> None:
+    metrics = smoke_recipe(name, 1.0, Console(quiet=True))
+    found = metrics["methods"]["for"]
+    assert found["vectors_per_image"] == 4
+    assert 0 <= found["base"] <= 100
+    assert 0 <= found["novel"] <= 100
+    groups = [entry["group"] for entry in metrics["classes"].values()]
+    shown = (groups.count("base"), groups.count("novel"))
+    assert all(0 < part <= whole for part, whole in zip(shown, CLASSES[name.split("-")[0]], strict=True))
+
+
+@pytest.mark.parametrize("name", ["coco-vit-b-16", "lvis-siglip2", "nuimages-vit-b-16"])
+def test_a_recipe_runs_from_start_to_end(name: str) -> None:
+    smoke(name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_papers_largest_tower_runs_too() -> None:
+    smoke("coco-rn50x64")
+
+
+def test_there_is_one_for_each_dataset_and_tower() -> None:
+    assert len(dict(paper_recipes())) == 12
+    with pytest.raises(ValueError, match="recipe 'coco' is unknown: coco-rn50x64, "):
+        find_recipe("coco")
+
+
+@pytest.mark.parametrize("name", ["vit-b-16"])
+def test_the_disk_that_is_told_is_the_disk_that_is_taken(name: str) -> None:
+    tower = TOWERS[name]
+    pool = load_open_clip(tower.name, RANDOM).new_pool()
+    assert (pool.num_positions + pool.num_prefix, pool.width) == (tower.num_tokens, tower.width)
+    assert find_recipe(f"coco-{name}").disk == pytest.approx((118_287 + 5_000) * tower.num_tokens * tower.width * 2e-9)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["coco-vit-b-16"], "needs --root"),
+        (["coco-vit-b-16", "--root", "nowhere", "--out", "out"], "nowhere: no annotations/instances_train2017.json"),
+        (["kitti-vit-b-16", "--smoke"], "'kitti-vit-b-16' is unknown"),
+    ],
+)
+def test_what_is_missing_is_named(given: list[str], named: str) -> None:
+    result = CliRunner().invoke(app, ["recipe", *given])
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_all_are_listed_with_what_they_need() -> None:
+    result = CliRunner().invoke(app, ["recipe"])
+    assert result.exit_code == 0
+    for part in ("coco-rn50x64", "nuimages-siglip2", "198", "lvis_v1_train.json"):
+        assert part in result.stdout
+
+
+@pytest.mark.parametrize("dataset", SMOKE_WRITERS)
+def test_every_picture_lies_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
+    from forclip.data.sets import load_sets
+
+    SMOKE_WRITERS[dataset](tmp_path)
+    recipe = find_recipe(f"{dataset}-vit-b-16")
+    train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
+    assert (len(train), len(gallery)) == (16, 8)
+    assert all(path.is_file() for path in (*train.paths, *gallery.paths))
+    assert train.labels.any(1).all()
