@@ -67,7 +67,7 @@ def test_each_finding(broken: DataConfig) -> None:
         ("dog", "novel", 2, 0),
     ]
     assert len(found.problems) == 6
-    assert found.problems[-1] == "novel class 'dog' is in no gallery image"
+    assert found.problems[-1] == "novel classes in no gallery image: dog"
 
 
 def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from forclip.progress import Advance, Track, silent
 from forclip.types import Annotations
 
 _SHOWN = 5  # of each kind of finding, in the terminal; the JSON has them all
+_ROWS = 40  # classes of each group in the table
 _SLACK = 1.0  # pixels that a box may stick out: annotation tools round
 
 
@@ -87,10 +88,12 @@ class DataCheck:
                     found.append(f"{name}: {count} {what}")
         if self.in_both:
             found.append(f"{len(self.in_both)} pictures are in training and gallery both: the result would flatter")
-        base = [c.name for c in self.classes if c.group == "base" and not c.train]
-        novel = [c.name for c in self.classes if c.group == "novel" and not c.gallery]
-        found += [f"base class {name!r} is in no training image" for name in base]
-        return found + [f"novel class {name!r} is in no gallery image" for name in novel]
+        for group, where in (("base", "training"), ("novel", "gallery")):
+            unseen = [c.name for c in self.classes if c.group == group and not (c.train, c.gallery)[group == "novel"]]
+            if unseen:
+                more = f" and {len(unseen) - _SHOWN} more" if len(unseen) > _SHOWN else ""
+                found.append(f"{group} classes in no {where} image: {', '.join(unseen[:_SHOWN])}{more}")
+        return found
 
 
 def check_data(data: DataConfig, track: Track) -> DataCheck:
@@ -177,7 +180,7 @@ def print_check(found: DataCheck, console: Console) -> None:
 
 def _sets_table(found: DataCheck) -> Table:
     table = Table("set", box=None)
-    for column in ("images", "without a label", "labels", "boxes", "missing", "no picture", "odd boxes", "duplicates"):
+    for column in ("images", "without a label", "labels", "boxes", "not there", "unreadable", "odd boxes", "doubles"):
         table.add_column(column, justify="right")
     for name, one in (("training", found.train), ("gallery", found.gallery)):
         numbers = (one.images, one.without_label, one.labels, one.boxes)
@@ -189,12 +192,14 @@ def _sets_table(found: DataCheck) -> Table:
 def _classes_table(found: DataCheck) -> Table:
     groups = [(group, [c for c in found.classes if c.group == group]) for group in ("base", "novel", "neither")]
     told = ", ".join(f"{len(members)} {group}" for group, members in groups)
-    table = Table("class", "group", title=f"{told}; images that show each", box=None)
+    table = Table("class", "group", title=f"{told}; images that show each", box=None, title_justify="left")
     table.add_column("training", justify="right")
     table.add_column("gallery", justify="right")
-    for _, members in groups:
-        for one in sorted(members, key=lambda c: (-c.train, c.name)):
+    for group, members in groups:
+        for one in sorted(members, key=lambda c: (-c.train, c.name))[:_ROWS]:
             table.add_row(one.name, one.group, f"{one.train:,}", f"{one.gallery:,}")
+        if len(members) > _ROWS:
+            table.add_row(f"and {len(members) - _ROWS} more", group)
     return table
 
 

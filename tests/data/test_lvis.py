@@ -180,7 +180,7 @@ def test_a_picture_is_taken_from_where_it_is(tmp_path: Path, there: list[str], e
 
 def test_a_file_name_is_used_as_it_is(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", TRAIN, VAL)
-    found = load(tmp_path, changed("images", 0, file_name="mine/ten.jpg"), images)
+    found = load(tmp_path, changed("images", 0, file_name="mine/ten.jpg", coco_url=""), images)
     assert found.paths == (images / VAL, images / "mine/ten.jpg")
 
 
@@ -238,7 +238,10 @@ MALFORMED: dict[str, tuple[Any, str]] = {
         changed("images", 0, coco_url=f"{URL}a/..%5Cx.jpg"),
         rf"{IMAGE_10} has the file name 'a/\.\.\\\\x\.jpg'",
     ),
-    "a file name that climbs": (changed("images", 0, file_name="../x.jpg"), rf"{IMAGE_10} has the file name '\.\./x"),
+    "a file name that climbs": (
+        changed("images", 0, file_name="../x.jpg", coco_url=""),
+        rf"{IMAGE_10} has the file name '\.\./x",
+    ),
     "a negative width": (changed("annotations", 1, bbox=[0, 0, -1, 1]), r"annotation 2 \(entry 1 of 'annotations'\)"),
 }
 

@@ -15,11 +15,13 @@ def load_lvis(annotation_file: Path, image_folder: Path) -> Annotations:
     """Images sorted by id, classes by readable name. A label is verified where it is positive or a stated negative.
 
     `not_exhaustive_category_ids` says that a positive may have more instances than are marked; it stays positive, and
-    makes no negative. Pictures are found below the folder as train2017/x.jpg or as x.jpg. Raises ValueError as
-    `load_coco` does, and where two readable names are the same or an image doesn't say its negatives.
+    makes no negative. Pictures are found below the folder as train2017/x.jpg or as x.jpg by their URL, by file_name
+    without one. Raises ValueError as `load_coco` does, and where two readable names are the same or an image doesn't
+    say its negatives.
     """
     content = read_annotations(annotation_file, LvisFile)
-    names = [image.file_name or _name_in_url(image) for image in content.images]
+    # The URL first: where both are there, as in lvis-api's sample, the file name is of COCO's release of 2014.
+    names = [_name_in_url(image) or image.file_name for image in content.images]
     refuse_names_outside(annotation_file, content.images, names)
     paths = _places(image_folder, content.images, names)
     negatives = [image.neg_category_ids for image in content.images]
@@ -46,7 +48,7 @@ def _places(folder: Path, images: Sequence[LvisImage], names: Sequence[str]) -> 
         return _listed(folder / subfolder)
 
     return [
-        folder / (name if image.file_name else _nested_or_flat(name, listed))
+        folder / (_nested_or_flat(name, listed) if image.coco_url else name)
         for image, name in zip(images, names, strict=True)
     ]
 
