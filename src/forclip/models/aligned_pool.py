@@ -5,33 +5,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.models.pools import Pool
+from forclip.models.wrapped_pool import WrappedPool
 
 
-class AlignedPool(Pool):
+class AlignedPool(WrappedPool):
     """Another pool, and an affine map on what comes out of it. Every head that takes a pool takes this one."""
 
     def __init__(self, inner: Pool, output: nn.Linear) -> None:
         """output: [D] -> [D]. Both are owned from here on."""
-        super().__init__(inner.grid, inner.width, inner.dim, inner.num_heads, inner.num_prefix)
-        self.inner, self.output = inner, output
-
-    def stage(self, tokens: Tensor) -> Tensor:
-        return self.inner.stage(tokens)
-
-    def stage_parameters(self) -> list[nn.Parameter]:
-        return self.inner.stage_parameters()
-
-    def attended(self, tokens: Tensor) -> Tensor:
-        return self.inner.attended(tokens)
-
-    def own_query(self, tokens: Tensor) -> Tensor:
-        return self.inner.own_query(tokens)
-
-    def positions(self, tokens: Tensor) -> Tensor:
-        return self.inner.positions(tokens)
-
-    def normalise(self, x: Tensor) -> Tensor:
-        return self.inner.normalise(x)
+        super().__init__(inner)
+        self.output = output
 
     def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
         out: Tensor = self.output(self.inner.finish(attention_output, residual))
@@ -41,15 +24,9 @@ class AlignedPool(Pool):
         out: Tensor = self.output(self.inner(tokens, queries, bias))
         return out
 
-    def weights(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.inner.weights(tokens, queries, bias)
-
     def dense(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.output(self.inner.dense(tokens))
         return out
-
-    def query_key_parameters(self) -> list[nn.Parameter]:
-        return self.inner.query_key_parameters()
 
 
 def fit_alignment(outputs: Tensor, shrinkage: float) -> nn.Linear:

@@ -3,15 +3,16 @@
 from torch import Tensor, nn
 
 from forclip.models.pools import Pool
+from forclip.models.wrapped_pool import WrappedPool
 
 
-class StagedPool(Pool):
+class StagedPool(WrappedPool):
     """Another pool behind the tower's last stage. Tokens are what enters that stage; heads call `stage` once."""
 
     def __init__(self, tower_stage: nn.Module, inner: Pool) -> None:
         """tower_stage: [B, T', W'] -> the inner pool's tokens [B, T, W]. Both are owned from here on."""
-        super().__init__(inner.grid, inner.width, inner.dim, inner.num_heads, inner.num_prefix)
-        self.tower_stage, self.inner = tower_stage, inner
+        super().__init__(inner)
+        self.tower_stage = tower_stage
 
     def train(self, mode: bool = True) -> "StagedPool":
         """The stage stays in eval mode: batch statistics are the pretrained ones, as when the tower is frozen."""
@@ -25,34 +26,6 @@ class StagedPool(Pool):
 
     def stage_parameters(self) -> list[nn.Parameter]:
         return list(self.tower_stage.parameters())
-
-    def attended(self, tokens: Tensor) -> Tensor:
-        return self.inner.attended(tokens)
-
-    def own_query(self, tokens: Tensor) -> Tensor:
-        return self.inner.own_query(tokens)
-
-    def positions(self, tokens: Tensor) -> Tensor:
-        return self.inner.positions(tokens)
-
-    def normalise(self, x: Tensor) -> Tensor:
-        return self.inner.normalise(x)
-
-    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
-        return self.inner.finish(attention_output, residual)
-
-    def forward(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
-        out: Tensor = self.inner(tokens, queries, bias)
-        return out
-
-    def weights(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.inner.weights(tokens, queries, bias)
-
-    def dense(self, tokens: Tensor) -> Tensor:
-        return self.inner.dense(tokens)
-
-    def query_key_parameters(self) -> list[nn.Parameter]:
-        return self.inner.query_key_parameters()
 
 
 class MapStage(nn.Module):
