@@ -42,12 +42,15 @@ def test_rules() -> None:
     assert chosen(NovelRule(fraction=0.4, seed=5)) == drawn[5]
 
 
-def test_a_class_counts_only_if_both_sets_know_it() -> None:
+def test_a_novel_class_may_be_in_either_set() -> None:
+    """Nobody has labelled it, so the training file need not know it; and a gallery may not show it."""
     gallery = annotations(("ant", "bee", "cow", "dog", "yak"))
-    split = choose_classes(config(("dog",)), annotations(), gallery)
-    assert (split.base, split.novel) == (("ant", "bee", "cow"), ("dog",))
-    with pytest.raises(ValueError, match="'elk'"):
-        choose_classes(config(("elk",)), annotations(), gallery)
+    split = choose_classes(config(("dog", "yak", "elk")), annotations(), gallery)
+    assert (split.base, split.novel) == (("ant", "bee", "cow"), ("dog", "elk", "yak"))
+    with pytest.raises(ValueError, match="'eel'"):
+        choose_classes(config(("eel",)), annotations(), gallery)
+    with pytest.raises(ValueError, match="'yak', to be base"):
+        choose_classes(config((), ("yak",)), annotations(), gallery)
 
 
 def test_base_may_be_named_beside_a_rule() -> None:
@@ -82,3 +85,23 @@ def test_the_published_names_are_real_cocos(shared: Path) -> None:
 
     content = json.loads((shared / "photos" / "instances.json").read_text())
     assert {*COCO_BASE, *COCO_NOVEL} <= {category["name"] for category in content["categories"]}
+
+
+@pytest.mark.parametrize(
+    "rule", [NovelRule(frequency="r"), NovelRule(below=3), *(NovelRule(fraction=0.4, seed=s) for s in range(6))]
+)
+def test_no_gallery_changes_what_is_trained(rule: NovelRule) -> None:
+    """Or labels of a class would be learned from in training, and the class called novel in evaluation."""
+    others = (("ant", "cow", "dog", "yak"), ("bee", "elk", "yak", "zebu"))
+    galleries = [annotations(names, (1, 2, 3, 4)) for names in others]
+    alone = choose_classes(config(rule), annotations(), annotations())
+    for gallery in galleries:
+        assert choose_classes(config(rule), annotations(), gallery) == alone
+
+
+def test_a_set_without_labels_is_no_training_set() -> None:
+    nothing = annotations().with_classes([])
+    with pytest.raises(ValueError, match=r"zoo\.json: pictures without any label"):
+        choose_classes(config(()), nothing, annotations())
+    with pytest.raises(ValueError, match="all 5 classes are novel"):
+        choose_classes(config(NAMES), annotations(), annotations())

@@ -80,6 +80,14 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert metrics["methods"]["for"]["vectors_per_image"] == 9
     assert "<html" in (out / "report.html").read_text()
 
+    assert run("data", "check", model / "run.yaml").exit_code == 0  # with paths that hold from anywhere
+    (tmp_path / "other").mkdir()
+    learned = json.loads((model / "split.json").read_text())["base"][0]
+    other = write_config(tmp_path / "other", small_world, novel=[learned])
+    refused = run("eval", other, "--model", model, "--out", tmp_path / "never")
+    assert refused.exit_code == 2
+    assert f"was trained with labels of {learned!r}, which is novel here" in refused.stderr
+
     store = tmp_path / "store"
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -156,7 +164,7 @@ def test_mistakes_in_the_data(tmp_path: Path, small_world: ToyWorld) -> None:
     assert_one_sentence(attempt(novel=["unicorn"]), "'unicorn'")
     assert_one_sentence(attempt(base=["cat", "dog"], novel=["dog"]), "'dog'", "both")
     names = [c["name"] for c in content["categories"]]
-    assert_one_sentence(attempt(novel=names), "at least one base class")
+    assert_one_sentence(attempt(novel=names), "none is left to learn from")
     content = json.loads(small_world.train_file.read_text())
     content["categories"].append({"id": 999, "name": "mobility scooter"})
     broken.write_text(json.dumps(content))

@@ -102,11 +102,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     data = {"train": source, "gallery": source, "novel": "novel.txt", "base": "base.txt", "vocabulary": "words.txt"}
     written(folder, {"data": data | {"cache": "tokens"}})
     found = load_config(Path("configs/run.yaml")).data
-    assert found.train == found.gallery == SourceConfig(Path("configs/../train.json"), Path("/photos"))
+    assert found.train == found.gallery == SourceConfig(folder / "../train.json", Path("/photos"))
     assert found.novel == ("cat", "traffic light")
     assert found.base == ("dog",)
-    assert found.vocabulary == Path("configs/words.txt")
-    assert found.cache == Path("configs/tokens")
+    assert found.vocabulary == folder / "words.txt"
+    assert found.cache == folder / "tokens"
 
 
 REFUSED: dict[str, tuple[Any, str]] = {

@@ -65,8 +65,10 @@ def test_each_finding(broken: DataConfig) -> None:
     assert [(c.name, c.group, c.train, c.gallery) for c in found.classes] == [
         ("cat", "base", 2, 1),
         ("dog", "novel", 2, 0),
+        ("eel", "base", 0, 0),
+        ("yak", "neither", 0, 0),
     ]
-    assert len(found.problems) == 6
+    assert len(found.problems) == 7
     assert found.problems[-1] == "novel classes in no gallery image: dog"
 
 
@@ -74,7 +76,7 @@ def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> Non
     console = Console(record=True, width=160, quiet=False, file=(tmp_path / "out").open("w"))
     print_check(check_data(broken, untracked), console)
     text = console.export_text()
-    for part in ("1 base, 1 novel, 0 neither", "no picture: ", "in training as 4, in the gallery as 0", "yak"):
+    for part in ("2 base, 1 novel, 1 neither", "no picture: ", "in training as 4, in the gallery as 0", "yak"):
         assert part in text
     config = tmp_path / "run.yaml"
     sources = {p: {"annotations": f"{p}.json", "images": p} for p in ("train", "gallery")}

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from forclip import training
 from forclip.config import HeadConfig, TrainConfig
 from forclip.finetuning import SHARES, Finetuned, TrainingImages, finetune
 from forclip.interpolation import interpolate
@@ -106,10 +107,26 @@ def test_a_teacher_alone_needs_no_labels() -> None:
         finetuned(nothing, HeadConfig(num_query_tokens=3), replace(TRAIN, base_weight=0, teacher="auto"))
 
 
-def test_a_finished_checkpoint_is_not_trained_further(tmp_path: Path) -> None:
+def test_a_finished_checkpoint_is_not_trained_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = tmp_path / "state.safetensors"
     first = finetuned(file=checkpoint)
-    assert_same(finetuned(config=replace(TRAIN, learning_rate=0.5), file=checkpoint), first)
+    monkeypatch.setattr(training, "train_one_epoch", None)  # would fail if it were called
+    assert_same(finetuned(file=checkpoint), first)
+
+
+def test_a_checkpoint_of_other_labels_or_settings_is_refused(tmp_path: Path) -> None:
+    """Going on with another split would give a model that has learned from labels of its novel classes."""
+    checkpoint = tmp_path / "state.safetensors"
+    finetuned(supervision(5), file=checkpoint)
+    flipped = supervision(5).labels.copy()
+    flipped[0, 0] = not flipped[0, 0]
+    for known, config in (
+        (replace(supervision(5), labels=flipped), TRAIN),
+        (supervision(5), replace(TRAIN, learning_rate=0.5)),
+    ):
+        with pytest.raises(ValueError, match="a checkpoint of another configuration"):
+            finetuned(known, config=config, file=checkpoint)
+    finetuned(supervision(5), config=replace(TRAIN, checkpoint_every=7), file=checkpoint)  # it changes no number
 
 
 def test_what_is_not_verified_makes_no_difference() -> None:

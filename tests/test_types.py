@@ -128,3 +128,12 @@ def test_what_is_verified_and_named_follows_its_images_and_classes() -> None:
     assert part.frequencies == ("c", "f")
     assert annotations().known.all()
     assert annotations().take(np.array([1])).verified is None
+
+
+def test_covering_adds_classes_that_nothing_shows() -> None:
+    wider = replace(annotations(), verified=np.ones((3, 3), bool)).covering(["dog", "yak", "cat"])
+    assert wider.class_names == ("dog", "yak", "cat")
+    assert wider.labels.tolist() == [[True, False, True], [False, False, False], [False, False, True]]
+    assert wider.known[:, 1].tolist() == [False] * 3
+    assert wider.box_classes.tolist() == [0, 2, 0]
+    assert annotations().covering(["cup"]).verified is None

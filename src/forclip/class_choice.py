@@ -12,24 +12,33 @@ from forclip.types import Annotations
 
 
 def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -> ClassSplit:
-    """A class counts if both sets know it. A published split leaves out the classes that it does not name.
+    """Rules look at the training set alone, so that every gallery is searched with the split that was trained.
 
-    Raises ValueError for a name that is no class, a class in both groups, no base class at all, or a rule that does not
+    A novel class need not be in the training set, nobody has labelled it; one that the gallery does not know is in the
+    split, and left out of its evaluation. A published split leaves out the classes that it does not name. Raises
+    ValueError for a name that neither set knows, a class in both groups, no base class at all, or a rule that does not
     fit the data.
     """
-    in_both = set(gallery.class_names)
-    names = [n for n in train.class_names if n in in_both]
+    if not train.class_names:
+        raise ValueError(f"{data.train.annotations}: pictures without any label: there is nothing to learn from")
+    names = train.class_names
     base = cast(tuple[str, ...] | None, data.base)  # files of names were read with the config
     if isinstance(data.novel, NovelRule):
-        named_base, novel = _by_rule(data.novel, train.with_classes(names), data)
+        named_base, novel = _by_rule(data.novel, train, data)
         base = named_base if base is None else base
     else:
         novel = cast(tuple[str, ...], data.novel)
-    split = split_classes(names, novel)
-    if base is None:
-        return split
-    split_classes(names, base)  # each must be a class
-    return ClassSplit(base, split.novel)
+    others = tuple(n for n in names if n not in set(novel))
+    if base is None and not others:
+        raise ValueError(f"{data.train.annotations}: all {len(names)} classes are novel, none is left to learn from")
+    known = (*names, *(n for n in gallery.class_names if n not in set(names)))
+    split_classes(known, novel)  # each must be a class of one of the sets
+    if base is not None:
+        for name in base:
+            if name not in names:
+                raise ValueError(f"{data.train.annotations}: no class is named {name!r}, to be base")
+        return ClassSplit(base, novel)
+    return ClassSplit(others, tuple(n for n in known if n in set(novel)))
 
 
 def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
@@ -46,7 +55,7 @@ def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tup
         counts = train.labels.sum(0)
         return None, tuple(n for n, count in zip(names, counts, strict=True) if count < rule.below)
     assert rule.fraction is not None
-    count = round(rule.fraction * len(names))
+    count = max(1, round(rule.fraction * len(names)))
     drawn = set(np.random.default_rng(rule.seed).permutation(len(names))[:count].tolist())
     return None, tuple(n for k, n in enumerate(names) if k in drawn)
 

@@ -1,10 +1,13 @@
 """All methods on one dataset: the training-free ladder, the untrained summary head, and FOR for each seed."""
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from forclip.class_vectors import ClassVectors
@@ -61,7 +64,7 @@ def new_task(
         backbone,
         TrainingImages.encoded(train[1].tokens, labelled.paths),
         supervise(backbone, labelled, split, wording, allow_unlabelled_base),
-        gallery[0].with_classes(names).take(gallery[1].rows),
+        gallery[0].covering(names).take(gallery[1].rows),
         gallery[1],
         split,
         texts,
@@ -76,6 +79,13 @@ def _search_texts(backbone: Backbone, train: Annotations, split: ClassSplit, wor
     synonyms = () if wording.synonyms == "none" else all_synonyms(train, split)
     how: How = "max" if wording.synonyms == "max" else "mean"
     return encode_class_names(backbone, ClassTexts(names, synonyms, tuple(wording.templates), how, told))
+
+
+def gallery_digest(gallery: Annotations) -> str:
+    """Equal for two galleries if they have the same images, classes and labels. Hexadecimal, 16 digits."""
+    digest = hashlib.sha256(json.dumps([gallery.image_ids, gallery.class_names]).encode())
+    digest.update(np.packbits(gallery.labels).tobytes() + np.packbits(gallery.known).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -> dict[str, Head]:

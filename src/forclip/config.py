@@ -164,7 +164,7 @@ def load_config(file: Path) -> RunConfig:
         first = next((e for e in error.errors() if e["type"] == "value_error"), error.errors()[0])
         place = ".".join(str(part) for part in first["loc"] if not _names_a_kind(part)) or "the file"
         raise ValueError(f"{file}: {place}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
-    return _anchored(config, file.parent)
+    return _anchored(config, file.parent.absolute())
 
 
 def _names_a_kind(part: int | str) -> bool:

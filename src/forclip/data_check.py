@@ -15,7 +15,9 @@ from forclip.data.sets import load_sets
 from forclip.data_config import DataConfig
 from forclip.evaluation.protocol import ClassSplit
 from forclip.progress import Advance, Track, silent
+from forclip.supervision import refuse_unlearnable
 from forclip.types import Annotations
+from forclip.wording import read_wording
 
 _SHOWN = 5  # of each kind of finding, in the terminal; the JSON has them all
 _ROWS = 40  # classes of each group in the table
@@ -87,7 +89,7 @@ class DataCheck:
                 if count:
                     found.append(f"{name}: {count} {what}")
         if self.in_both:
-            found.append(f"{len(self.in_both)} pictures are in training and gallery both: the result would flatter")
+            found.append(f"{len(self.in_both)} gallery pictures are in training as well: the result would flatter")
         for group, where in (("base", "training"), ("novel", "gallery")):
             unseen = [c.name for c in self.classes if c.group == group and not (c.train, c.gallery)[group == "novel"]]
             if unseen:
@@ -100,10 +102,12 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
     """Reads annotations, stats every picture and reads its header. Raises ValueError as the loaders do."""
     train, gallery = load_sets(data)
     split = choose_classes(data, train, gallery)
+    refuse_unlearnable(train, split, read_wording(data, train, split), allow_unlabelled_base=True)
     everything = [*train.paths, *gallery.paths]
     groups = same_content(everything, track("comparing contents", len(everything)))
     first = len(train)
-    both = [(a, b - first) for group in groups for a in group for b in group if a < first <= b]
+    # One training image for each doubled gallery image: all pairs of a placeholder picture would be millions.
+    both = [(group[0], b - first) for group in groups for b in group if group[0] < first <= b]
     one_sided = sorted(set(train.class_names) ^ set(gallery.class_names))
     return DataCheck(
         _check_set(train, [[r for r in g if r < first] for g in groups], track("reading headers: training", first)),
@@ -155,14 +159,14 @@ def _odd_boxes(images: Annotations, sizes: np.ndarray) -> Iterator[OddBox]:
 
 
 def _check_classes(train: Annotations, gallery: Annotations, split: ClassSplit) -> list[ClassCheck]:
-    """Those of both sets, in the training set's order."""
-    both = [name for name in train.class_names if name in set(gallery.class_names)]
-    sides = [images.with_classes(both) for images in (train, gallery)]
+    """All classes, the training set's first."""
+    names = (*train.class_names, *(n for n in gallery.class_names if n not in set(train.class_names)))
+    sides = [images.covering(names) for images in (train, gallery)]
     counts = [((side.labels & side.known).sum(0), side.known.sum(0)) for side in sides]
     groups = {**dict.fromkeys(split.base, "base"), **dict.fromkeys(split.novel, "novel")}
     return [
         ClassCheck(name, groups.get(name, "neither"), *(int(part[k]) for side in counts for part in side))
-        for k, name in enumerate(both)
+        for k, name in enumerate(names)
     ]
 
 

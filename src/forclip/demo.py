@@ -41,5 +41,5 @@ def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Story:
     measured = measure_training_free(task, config.head, config.eval, seed, track)
     tuned = finetune_on(task, config.head, config.train, None, track)
     measured["for"] = measure(task, "for", tuned.head, seed, config.eval, tuned.class_vectors)
-    save_run(out / f"model-{seed}", tuned, backbone, config)
+    save_run(out / f"model-{seed}", tuned, backbone, config, task.split)
     return Story(task, config, measured, tuned.history)

@@ -4,6 +4,8 @@ In order: align the untuned head with the target domain; choose a teacher; choos
 back; train; let the base classes' text vectors follow the labels. Every choice is made on base labels alone.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -160,12 +162,21 @@ class _Trainer:
             taught[:, :0] if untuned is None else untuned,
         )
         state = new_state(head, build_objectives(head, data, known, self.config), self.config)
+        state.identity = _identity(known, self.config)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
         advance = self.track(what, total_steps(len(data), self.config))
         advance(state.step)
         train(state, data, self.config, checkpoint, lambda step, terms: advance(1))
         return state.result.requires_grad_(False), state.history
+
+
+def _identity(known: Supervision, config: TrainConfig) -> str:
+    """Of what a training learns and how: going on with other labels would mix two splits, and novel ones with base."""
+    digest = hashlib.sha256(json.dumps(asdict(replace(config, checkpoint_every=1)), sort_keys=True).encode())
+    for part in (known.labels, known.verified, known.texts.cpu().numpy(), known.vocabulary.cpu().numpy()):
+        digest.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def build_objectives(

@@ -8,12 +8,15 @@ import yaml
 from rich.console import Console
 
 from forclip.class_choice import choose_classes
-from forclip.comparison import Task, measure, measure_training_free, new_task
+from forclip.comparison import Task, gallery_digest, measure, measure_training_free, new_task
 from forclip.config import RunConfig, config_to_json
-from forclip.data.sets import load_sets
+from forclip.data.sets import gallery_source, load_sets
+from forclip.data.sources import source_name
 from forclip.data.views import make_views, planned_views
+from forclip.data_config import DataConfig
 from forclip.embedding import EncodedImages, encode_views
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics, write_whole
+from forclip.evaluation.protocol import ClassSplit
 from forclip.finetuning import Finetuned, TrainingImages, finetune
 from forclip.interpolation import save_ends
 from forclip.interpolation_curve import curve_table, measure_curve, read_way, write_curve
@@ -21,11 +24,13 @@ from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import configured_backbone, from_pretrained, save_pretrained
 from forclip.progress import Track, tracking
 from forclip.reporting import Story, tell
-from forclip.supervision import supervise
+from forclip.supervision import refuse_unlearnable, supervise
 from forclip.text_cache import CachedTexts
 from forclip.token_cache import cached_tokens
 from forclip.types import Annotations
-from forclip.wording import read_wording, templates_of
+from forclip.wording import Wording, read_wording, templates_of
+
+_SPLIT_FILE = "split.json"
 
 
 def encode_set(
@@ -77,20 +82,33 @@ def _tell_skipped(encoded: EncodedImages, count: int, what: str, console: Consol
 def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Console) -> Task:
     """Everything that a comparison needs, from files."""
     train, gallery = load_sets(config.data)
+    if not gallery.class_names:
+        place = gallery_source(config.data).annotations
+        raise ValueError(
+            f"{place}: pictures without any label: there is nothing to measure; forclip index searches them"
+        )
     split = choose_classes(config.data, train, gallery)
+    wording = _wording(config.data, train, split)
     encoded = [
         encode_training(config, backbone, train, track, console),
         encode_set(backbone, gallery, "gallery images", track, console, config.data.cache),
     ]
     return new_task(
-        config.data.train.annotations.stem,
+        source_name(config.data.train),
         backbone,
         (train, encoded[0]),
         (gallery, encoded[1]),
         split,
-        read_wording(config.data, train, split),
+        wording,
         config.data.allow_unlabelled_base,
     )
+
+
+def _wording(data: DataConfig, train: Annotations, split: ClassSplit) -> Wording:
+    """Refuses what training would refuse, while nothing has been encoded yet."""
+    wording = read_wording(data, train, split)
+    refuse_unlearnable(train, split, wording, data.allow_unlabelled_base)
+    return wording
 
 
 def encode_training(
@@ -120,25 +138,26 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
         raise ValueError(f"{out}: holds a run already; --resume goes on with it, or choose another folder")
     backbone = load_backbone(config)
     with tracking(console) as track:
-        train, _ = load_sets(config.data)
-        split = choose_classes(config.data, train, train)
+        train, gallery = load_sets(config.data)
+        split = choose_classes(config.data, train, gallery)
+        wording = _wording(config.data, train, split)
         encoded = encode_training(config, backbone, train, track, console)
         readable = train.take(encoded.rows)
-        supervision = supervise(
-            backbone, readable, split, read_wording(config.data, train, split), config.data.allow_unlabelled_base
-        )
+        supervision = supervise(backbone, readable, split, wording, config.data.allow_unlabelled_base)
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
         images = TrainingImages.encoded(encoded.tokens, readable.paths)
         tuned = finetune(backbone, images, supervision, config.head, config.train, checkpoint, track)
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_whole(out / "skipped.json", json.dumps(skipped, indent=1))
-    save_run(out, tuned, backbone, config)
+    save_run(out, tuned, backbone, config, split)
     console.print(f"The model: [bold]{out}[/]")
 
 
-def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig) -> None:
-    """The model, the ends that it lies between, its training curves, and what was chosen on which evidence."""
+def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig, split: ClassSplit) -> None:
+    """The model, the ends that it lies between, its training curves, what was chosen on which evidence, and the split
+    that it was trained with."""
     made_folder(out)
+    write_whole(out / _SPLIT_FILE, json.dumps({"base": split.base, "novel": split.novel}, indent=1))
     write_whole(out / "history.json", json.dumps(tuned.history))
     write_whole(out / "choices.json", json.dumps(tuned.choices.to_json(), indent=1))
     templates = templates_of(config.data)
@@ -163,6 +182,8 @@ def evaluate_run(
     way = read_way(model, backbone) if interpolate and model is not None else None
     with tracking(console) as track:
         task = load_task(config, backbone, track, console)
+        if model is not None:
+            _refuse_trained_on(model, task.split)
         measured = measure_training_free(task, config.head, config.eval, config.train.seed, track)
         if trained is not None:
             text_side = trained.class_vectors
@@ -172,11 +193,21 @@ def evaluate_run(
                 write_curve(out, points)
                 console.print(curve_table(points))
     metrics = summarise_runs(task.name, [m.run for m in measured.values()])
+    metrics["gallery"] = gallery_digest(task.gallery)  # two runs compare only on the same one
     write_metrics(out / "metrics.json", metrics)
     history_file = None if model is None else model / "history.json"
     history = json.loads(history_file.read_text()) if history_file and history_file.exists() else []
     tell(out / "report.html", f"{task.name}: all methods", metrics, Story(task, config, measured, history))
     return metrics
+
+
+def _refuse_trained_on(model: Path, split: ClassSplit) -> None:
+    """Raises ValueError where a class is novel here that the model was trained with: its number would say nothing."""
+    file = model / _SPLIT_FILE
+    trained = set(json.loads(file.read_text())["base"]) if file.exists() else set()
+    for name in split.novel:
+        if name in trained:
+            raise ValueError(f"{model}: was trained with labels of {name!r}, which is novel here")
 
 
 def load_backbone(config: RunConfig) -> Backbone:

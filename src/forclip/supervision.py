@@ -67,26 +67,35 @@ def supervise(
     that no training image shows, unless allow_unlabelled_base: then nothing is learned of it; and for an override of
     what is no class.
     """
+    refuse_unlearnable(train, split, wording, allow_unlabelled_base)
     base = train.with_classes(split.base)
     shown = np.atleast_1d((base.labels & base.known).any(0))
-    if not allow_unlabelled_base and not shown.all():
-        name = split.base[int(shown.argmin())]
-        raise ValueError(f"base class {name!r} is in no training image: leave it out or make it novel")
     known = base.with_classes([name for name, there in zip(split.base, shown, strict=True) if there])
     others = dict(zip(split.base, all_synonyms(train, split), strict=False)) if wording.synonyms == "mean" else {}
     novel, of_base = _novel_words(train, split), {spelling(w) for words in others.values() for w in words}
     listed = [w for w in wording.vocabulary if w not in novel and spelling(w) not in of_base]
     words = tuple(dict.fromkeys([*split.base, *listed]))
     told = wording.overrides
-    for name in told:
-        if name not in train.class_names:
-            raise ValueError(f"prompts are given for {name!r}, which is no class")
 
     def encode(names: tuple[str, ...]) -> Tensor:
         own = {name: told[name] for name in names if name in told and name in split.base}
         return encode_classes(backbone, names, wording.templates, tuple(others.get(name, ()) for name in names), own)
 
     return Supervision(known.labels, known.known, encode(known.class_names), encode(words))
+
+
+def refuse_unlearnable(train: Annotations, split: ClassSplit, wording: Wording, allow_unlabelled_base: bool) -> None:
+    """What `supervise` refuses, to be known before any picture is encoded. Raises ValueError."""
+    base = train.with_classes(split.base)
+    shown = np.atleast_1d((base.labels & base.known).any(0))
+    if not allow_unlabelled_base and not shown.all():
+        name = split.base[int(shown.argmin())]
+        raise ValueError(f"base class {name!r} is in no training image: leave it out or make it novel")
+    for name, prompts in wording.overrides.items():
+        if name not in {*train.class_names, *split.novel}:
+            raise ValueError(f"prompts are given for {name!r}, which is no class")
+        if not prompts:
+            raise ValueError(f"the list of prompts for class {name!r} is empty")
 
 
 def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...], ...]:

@@ -49,13 +49,15 @@ class TrainingSet:
 @dataclass
 class TrainingState:
     """What a kill must not lose. average: of the head's weights over steps, or None; history: one dict of objective
-    values for each step done."""
+    values for each step done; identity: of the labels and settings, in whatever words: a checkpoint of another is
+    refused."""
 
     head: SummaryHead
     objectives: Sequence[Objective]
     optimizer: torch.optim.AdamW
     average: SummaryHead | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    identity: str = ""
 
     @property
     def result(self) -> SummaryHead:
@@ -83,7 +85,7 @@ class TrainingState:
 
     def save(self, file: Path) -> None:
         """Whole or not at all: written beside the file, then moved over it."""
-        metadata = {"history": json.dumps(self.history)}
+        metadata = {"history": json.dumps(self.history), "identity": self.identity}
         partial = file.with_suffix(".partial")
         save_file({k: v.detach().cpu().contiguous() for k, v in self.tensors().items()}, partial, metadata)
         os.replace(partial, file)
@@ -92,7 +94,8 @@ class TrainingState:
         """Raises ValueError where the file is of another run's shapes."""
         with safe_open(file, framework="pt") as stored:
             expected = self.tensors()
-            if set(stored.keys()) != set(expected):
+            same = stored.metadata().get("identity") == self.identity
+            if not same or set(stored.keys()) != set(expected):
                 raise ValueError(f"{file}: a checkpoint of another configuration; start anew in another folder")
             for name, tensor in expected.items():
                 saved = stored.get_tensor(name)

@@ -1,7 +1,7 @@
 """The values that parts hand to each other: frozen, and valid once they exist."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,20 @@ class Annotations:
             synonyms=self.synonyms,
             frequencies=self.frequencies,
         )
+
+    def covering(self, names: Sequence[str]) -> "Annotations":
+        """As with_classes, where a class that is not known here has no label in any image."""
+        unknown = tuple(name for name in names if name not in set(self.class_names))
+        nothing = np.zeros((len(self), len(unknown)), bool)
+        wider = replace(
+            self,
+            class_names=(*self.class_names, *unknown),
+            labels=np.concatenate([self.labels, nothing], 1),
+            verified=None if self.verified is None else np.concatenate([self.verified, nothing], 1),
+            synonyms=(*self.synonyms, *((),) * len(unknown)) if self.synonyms else (),
+            frequencies=(*self.frequencies, *("",) * len(unknown)) if self.frequencies else (),
+        )
+        return wider.with_classes(names)
 
     def with_classes(self, names: Sequence[str]) -> "Annotations":
         """The same images, labelled with these classes only, in this order. Raises ValueError for a name not there."""

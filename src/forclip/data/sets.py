@@ -20,6 +20,11 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
     return train.take(np.setdiff1d(np.arange(len(train)), searched)), train.take(searched)
 
 
+def gallery_source(data: DataConfig) -> SourceConfig:
+    """Where the gallery's images come from."""
+    return data.gallery if isinstance(data.gallery, SourceConfig) else data.train
+
+
 def gallery_rows(images: Annotations, rule: GalleryRule) -> Ints:
     """In ascending order; at least one, and at least one is left. Raises ValueError for an unknown id in a list."""
     if rule.image_ids is None:

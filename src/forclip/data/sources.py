@@ -19,8 +19,12 @@ _FEDERATED = b'"neg_category_ids"'  # LVIS says which classes were looked for in
 
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     """cache: a folder for compact copies of JSON files, or None. Raises ValueError as the format's loader does."""
-    place, images = source.annotations, source.image_folder
-    match format_of(source):
+    place, images, kind = source.annotations, source.image_folder, format_of(source)
+    if source.subset is not None and kind not in ("yolo", "voc"):
+        raise ValueError(f"{place}: a subset is of YOLO and Pascal VOC data, this is {kind}: {source.subset!r}")
+    if source.images is not None and kind in ("yolo", "voc", "folder"):
+        raise ValueError(f"{place}: {kind} data say themselves where pictures are, not `images: {source.images}`")
+    match kind:
         case "coco":
             return cached_annotations(place, images, "coco", load_coco, cache)
         case "lvis":
@@ -56,6 +60,12 @@ def format_of(source: SourceConfig) -> Format:
         case ".json":
             return "lvis" if _holds(place, _FEDERATED) else "coco"
     raise ValueError(f"{place}: its format can't be told from the name; say it under `format`")
+
+
+def source_name(source: SourceConfig) -> str:
+    """What a report calls it: the file without its ending, or the folder."""
+    place = source.annotations
+    return place.name if place.is_dir() else place.stem
 
 
 def _holds(file: Path, word: bytes) -> bool:

@@ -169,7 +169,7 @@ def _within(run: Run) -> Iterator[Difference]:
 
 
 def _refuse_unlike(run: Run, first: Run) -> None:
-    for key in ("dataset", "metric", "protocol", "distractors_kept", "images"):
+    for key in ("dataset", "metric", "protocol", "distractors_kept", "images", "gallery"):
         mine, theirs = (r.metrics.get(key, _OLDER.get(key)) for r in (run, first))
         # Older files don't say how many images there were.
         if mine != theirs and None not in (mine, theirs):
