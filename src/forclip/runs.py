@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
 import yaml
 from rich.console import Console
 
@@ -79,8 +81,14 @@ def _tell_skipped(encoded: EncodedImages, count: int, what: str, console: Consol
         raise ValueError(f"none of {count} {what} can be read{first}")
 
 
-def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Console) -> Task:
-    """Everything that a comparison needs, from files."""
+def load_task(
+    config: RunConfig, backbone: Backbone, track: Track, console: Console, only_measured: bool = False
+) -> Task:
+    """Everything that a comparison needs, from files.
+
+    only_measured: nothing will be trained on the task, so the training pictures are encoded only if queries are seeded
+    from them. Raises ValueError as loaders, choose_classes and encode_set do, and for a gallery without labels.
+    """
     train, gallery = load_sets(config.data)
     if not gallery.class_names:
         place = gallery_source(config.data).annotations
@@ -90,7 +98,9 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     split = choose_classes(config.data, train, gallery)
     wording = _wording(config.data, train, split)
     encoded = [
-        encode_training(config, backbone, train, track, console),
+        _not_encoded(train)
+        if only_measured and config.head.seeding != "clusters"
+        else encode_training(config, backbone, train, track, console),
         encode_set(backbone, gallery, "gallery images", track, console, config.data.cache),
     ]
     return new_task(
@@ -109,6 +119,10 @@ def _wording(data: DataConfig, train: Annotations, split: ClassSplit) -> Wording
     wording = read_wording(data, train, split)
     refuse_unlearnable(train, split, wording, data.allow_unlabelled_base)
     return wording
+
+
+def _not_encoded(images: Annotations) -> EncodedImages:
+    return EncodedImages(torch.empty(len(images), 0, 0), np.arange(len(images)), (), 0.0)
 
 
 def encode_training(
@@ -181,7 +195,7 @@ def evaluate_run(
     trained = None if model is None else from_pretrained(model, config.device, backbone)
     way = read_way(model, backbone) if interpolate and model is not None else None
     with tracking(console) as track:
-        task = load_task(config, backbone, track, console)
+        task = load_task(config, backbone, track, console, only_measured=True)
         if model is not None:
             _refuse_trained_on(model, task.split)
         measured = measure_training_free(task, config.head, config.eval, config.train.seed, track)
