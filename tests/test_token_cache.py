@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from io import StringIO
 from pathlib import Path
@@ -20,10 +18,9 @@ from forclip.progress import untracked
 from forclip.runs import encode_set
 from forclip.token_cache import cached_tokens
 from forclip.types import Annotations
+from tests.child import run_in_child
 from tests.test_token_store import flip_a_bit, pictures
 from tests.tiny import TinyEyes
-
-ROOT = Path(__file__).parents[1]
 
 
 class Eyes(TinyEyes):
@@ -136,11 +133,7 @@ def cache_until_killed(cache: str, folder: str) -> None:
 def test_what_a_kill_left_is_ignored_and_written_anew(tmp_path: Path) -> None:
     pictures(tmp_path / "pictures", 150)
     paths, cache = sorted((tmp_path / "pictures").glob("*.png")), tmp_path / "cache"
-    code = "import sys; from tests.test_token_cache import cache_until_killed; cache_until_killed(*sys.argv[1:])"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(cache), str(tmp_path / "pictures")], cwd=ROOT, env=env, check=False
-    )
+    killed = run_in_child(cache_until_killed, cache, tmp_path / "pictures")
     assert killed.returncode == -signal.SIGKILL
     (partial,) = cache.glob("*/tokens.partial")
     assert partial.stat().st_size > 0

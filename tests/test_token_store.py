@@ -2,10 +2,8 @@
 
 import json
 import re
-import resource
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from forclip.embedding import EncodedBatch, EncodedImages, encode_batches, encod
 from forclip.token_cache import token_source
 from forclip.token_store import open_tokens, verify
 from forclip.token_writer import write_tokens
+from tests.child import limit_file_size, run_in_child
 from tests.tiny import TinyEyes
 
 ROW_BYTES = 9 * 8 * 2
@@ -164,21 +163,18 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_lost(
     assert list((tmp_path / "store").iterdir()) == []
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Files of this process can't grow beyond 12 kB: a write fails in the kernel, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def write_on_a_full_disk(folder: str, images: str, num_views: str) -> None:
+    """What the child process of the next test runs."""
+    limit_file_size(12_000)
+    write(Path(folder), sorted(Path(images).glob("*.png")), int(num_views))
 
 
-@pytest.mark.parametrize("num_views", [1, 2])
-def test_a_disk_that_fills_up_is_told_and_given_back(tmp_path: Path, num_views: int, request: Any) -> None:
-    paths = pictures(tmp_path / "pictures", 100)
-    request.getfixturevalue("small_files")
-    with pytest.raises(ValueError, match=r"store: cannot write the cache of tokens there: .*File too large"):
-        write(tmp_path / "store", paths, num_views)
+@pytest.mark.parametrize("num_views", ["1", "2"])
+def test_a_disk_that_fills_up_is_told_and_given_back(tmp_path: Path, num_views: str) -> None:
+    pictures(tmp_path / "pictures", 100)
+    failed = run_in_child(write_on_a_full_disk, tmp_path / "store", tmp_path / "pictures", num_views)
+    told = failed.stderr.splitlines()[-1]
+    assert re.match(r"ValueError: .*store: cannot write the cache of tokens there: .*File too large", told)
     assert list((tmp_path / "store").iterdir()) == []
 
 

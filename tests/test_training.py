@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +15,11 @@ from forclip.config import TrainConfig
 from forclip.models.summary_head import window_seeded_head
 from forclip.objectives import BaseLabels, Batch, Objective, PseudoLabels, TeacherSet
 from forclip.training import TrainingSet, TrainingState, learning_rate, new_state, total_steps, train
+from tests.child import run_in_child
 from tests.tiny import tiny_pool
 
 # 22 images in batches of 3 are 8 steps an epoch, the last of one image; 5 epochs are 40 steps, and 20 is mid-epoch.
 CONFIG = TrainConfig(epochs=5, batch_size=3, learning_rate=0.01, checkpoint_every=20)
-ROOT = Path(__file__).parents[1]
 
 
 def unit(generator: torch.Generator, *shape: int) -> Tensor:
@@ -79,11 +77,7 @@ def train_until_killed(checkpoint: str) -> None:
 
 def test_killed_and_resumed_is_straight_through(tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.safetensors"
-    code = "import sys; from tests.test_training import train_until_killed; train_until_killed(sys.argv[1])"
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(checkpoint)], cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, check=False
-    )
+    killed = run_in_child(train_until_killed, checkpoint)
     assert killed.returncode == -signal.SIGKILL
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
