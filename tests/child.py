@@ -1,5 +1,6 @@
 """A function of a test module in a process of its own: one that is killed, or that has a small disk."""
 
+import inspect
 import os
 import resource
 import subprocess
@@ -13,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 def run_in_child(function: Callable[..., Any], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Calls a function that can be imported, with arguments as text; what it printed comes back."""
-    code = f"import sys; from {function.__module__} import {function.__name__} as f; f(*sys.argv[1:])"
+    # pytest imports a test file by its bare name.
+    module = ".".join(Path(inspect.getfile(function)).relative_to(ROOT).with_suffix("").parts)
+    code = f"import sys; from {module} import {function.__name__} as f; f(*sys.argv[1:])"
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
