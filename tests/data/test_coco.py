@@ -228,7 +228,21 @@ ANNOTATION_4 = r"annotation 4 \(entry 3 of 'annotations'\)"
 CATEGORY_3 = r"category 3 \(entry 1 of 'categories'\)"
 IMAGE_2 = r"image 2 \(entry 1 of 'images'\)"
 MALFORMED: dict[str, tuple[Any, str]] = {
-    "truncated": (json.dumps(small())[:-20], "not readable as JSON: it ends too early"),
+    "truncated": (json.dumps(small())[:-20], 'not readable as JSON: it ends too early, after "id": 4$'),
+    "truncated in an id": (
+        json.dumps(small())[: json.dumps(small()).index("10") + 1],
+        "not readable as JSON: it ends too early$",
+    ),
+    "not JSON in the middle": (
+        json.dumps(small()).replace('"category_id": 3', '"category_id": ?'),
+        r'not readable as JSON: invalid character \(byte \d+\), after "id": 2$',
+    ),
+    "NaN and then no JSON": (
+        json.dumps(changed("annotations", 0, bbox=[0, 0, float("nan"), 1])).replace(
+            '"category_id": 3', '"category_id": ?'
+        ),
+        r'not readable as JSON: Expecting value: .*, after "id": 2$',
+    ),
     "empty": ("", "not readable as JSON: it ends too early"),
     "followed by more": (json.dumps(small()) + "]", "not readable as JSON: trailing characters"),
     "deeply nested": (json.dumps(small())[:-2] + ', {"x": ' + "[" * 100_000, "not readable as JSON: nested too deeply"),
@@ -282,6 +296,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "short box": (changed("annotations", 0, bbox=[1, 2, 3]), rf"{ANNOTATION_1} \[1, 2, 3\], not x, y, width, height"),
     "long box": (changed("annotations", 0, bbox=[1, 2, 3, 4, 5]), rf"{ANNOTATION_1} \[1, 2, 3, 4, 5\]"),
     "words in a box": (changed("annotations", 0, bbox=[1, 2, 3, "4"]), rf"{ANNOTATION_1} \[1, 2, 3, '4'\]"),
+    "words in a box with NaN": (changed("annotations", 0, bbox=["x", float("nan")]), rf"{ANNOTATION_1} \['x', nan\]"),
     "box no list": (changed("annotations", 0, bbox={"x": 1}), rf"{ANNOTATION_1} \{{'x': 1\}}"),
     "half a surrogate pair for a key": (
         changed("annotations", 0, **{"\udcff": 1}),

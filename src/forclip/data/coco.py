@@ -16,8 +16,8 @@ from forclip.data.coco_schema import (
     entry_error,
     read_annotations,
     repeated_id,
-    shown,
 )
+from forclip.data.json_file import shown
 from forclip.types import Annotations, Bools, Floats, Ints
 
 _LARGEST = 1e9  # No picture is as large; NaN and infinity are not below it either.

@@ -1,20 +1,18 @@
 """What is read of COCO's and LVIS' annotation files, as types, and what is said where a file holds something else."""
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
+
+from forclip.data.json_file import EntriesOf, entry_at, read_json, shown
 
 Id = int | str
 Box = tuple[float, float, float, float]
 
-# Older releases of msgspec have a DecodeError that is no ValueError.
-_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
 _EXPECTED = {
     "id": "a whole number or a text",
@@ -25,7 +23,6 @@ _EXPECTED = {
     "synonyms": "a list of texts",
     "neg_category_ids": "a list of category ids",
 }
-_SHOWN = 80  # characters of an offending value
 
 
 class Image(Struct, gc=False, kw_only=True):
@@ -84,17 +81,7 @@ File = TypeVar("File", bound=CocoFile)
 
 def read_annotations(file: Path, schema: type[File]) -> File:
     """Raises ValueError, naming the file and the entry, where it can't be read, is no JSON or has other types."""
-    data = _read_bytes(file)
-    try:
-        return msgspec.json.decode(data, type=schema)
-    except msgspec.ValidationError as error:
-        raise _mistyped(file, str(error), lambda key: _raw_entries(data, key)) from None
-    except RecursionError:
-        raise ValueError(f"{file}: not readable as JSON: nested too deeply") from None
-    except _NO_JSON as error:
-        if not _python_reads_on(data, str(error)):
-            raise _no_json(file, error) from None
-    return _read_by_python(file, data, schema)
+    return read_json(file, schema, "no such annotation file", partial(_mistyped, file))
 
 
 def entry_error(file: Path, key: str, position: int, entry_id: object, problem: str) -> ValueError:
@@ -109,56 +96,7 @@ def repeated_id(file: Path, key: str, entry_id: Id, positions: tuple[int, int]) 
     return ValueError(f"{file}: {noun} id {shown(entry_id)} is there twice, in entries {first} and {second} of {key!r}")
 
 
-def _read_bytes(file: Path) -> bytes:
-    # Read, not memory-mapped: a mapped file that another program truncates meanwhile kills the process.
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such annotation file") from None
-    except OSError as error:
-        raise ValueError(f"{file}: not readable as JSON: {error.strerror}") from None
-    return data.removeprefix(_BYTE_ORDER_MARK)
-
-
-def _python_reads_on(data: bytes, error: str) -> bool:
-    """Whether msgspec stopped at one of two things that Python's json writes, though JSON has neither.
-
-    They are NaN or Infinity, and file names that are not UTF-8 (half a surrogate pair stands for each such byte).
-    """
-    place = re.search(r"\(byte (\d+)\)", error)
-    at = int(place[1]) if place else len(data)
-    return "surrogate" in error or data.startswith((b"NaN", b"Infinity"), at)
-
-
-def _read_by_python(file: Path, data: bytes, schema: type[File]) -> File:
-    # Takes many times the memory and time, polygons and all, so it is for the files that need it.
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _no_json(file, error) from None
-    try:
-        return msgspec.convert(content, schema)
-    except msgspec.ValidationError as error:
-        raise _mistyped(file, str(error), lambda key: content[key]) from None
-    except UnicodeEncodeError as error:  # Half a surrogate pair where it can't be part of a file name: in a key, say.
-        raise _no_json(file, error) from None
-
-
-def _no_json(file: Path, error: Exception) -> ValueError:
-    reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
-    return ValueError(f"{file}: not readable as JSON: {reason}")
-
-
-def _raw_entries(data: bytes, key: str) -> list[Any]:
-    """The entries of one list, whatever they are, as msgspec.Raw; none where the file can't be read any further."""
-    try:
-        found = msgspec.json.decode(data, type=msgspec.defstruct("Entries", [(key, list[msgspec.Raw])]))
-    except (*_NO_JSON, RecursionError):
-        return []
-    return list(getattr(found, key))
-
-
-def _mistyped(file: Path, error: str, entries_of: Callable[[str], list[Any]]) -> ValueError:
+def _mistyped(file: Path, error: str, entries_of: EntriesOf) -> ValueError:
     """msgspec says what it expected where, such as `$.annotations[7].bbox[2]`; we add whose it is and what is there."""
     place = re.search(r"at `\$\.(\w+)(?:\[(\d+)\](?:\.(\w+))?)?", error)
     missing = re.search(r"missing required field `(\w+)`", error)
@@ -169,7 +107,7 @@ def _mistyped(file: Path, error: str, entries_of: Callable[[str], list[Any]]) ->
         return ValueError(f"{file}: no list under {key!r}; is it an instances file?")
     key, position = place[1], int(place[2])
     field = missing[1] if missing else place[3]
-    entry = _loose(entries_of(key), position)
+    entry = entry_at(entries_of(key), position)
     if entry is None:
         return ValueError(f"{file}: entry {position} of {key!r} can't be used: {error}")
     if not isinstance(entry, Mapping):
@@ -182,20 +120,5 @@ def _mistyped(file: Path, error: str, entries_of: Callable[[str], list[Any]]) ->
     return entry_error(file, key, position, entry.get("id"), problem)
 
 
-def _loose(entries: list[Any], position: int) -> Any:
-    """The entry as Python has it, or None where it can't be had."""
-    entry = entries[position] if position < len(entries) else None
-    try:
-        return json.loads(bytes(entry)) if isinstance(entry, msgspec.Raw) else entry
-    except (ValueError, RecursionError):
-        return None
-
-
 def _expected(field: str, error: str) -> str:
     return "r, c or f" if "enum" in error else _EXPECTED.get(field, "a text")
-
-
-def shown(value: object) -> str:
-    """As Python writes it, of a length for a message."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -1,6 +1,8 @@
 """nuImages: the annotated keyframes of one version, from its relational tables of JSON."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from forclip.data.folder import IMAGE_SUFFIXES
 from forclip.data.inside import inside
+from forclip.data.json_file import EntriesOf, entry_at, read_json, shown
 from forclip.data.nuimages_names import is_background, readable
 from forclip.types import Annotations
 
@@ -41,6 +44,8 @@ class _ObjectAnn(_Row, gc=False):
 
 Row = TypeVar("Row", bound=_Row)
 
+_EXPECTED = {"is_key_frame": "true or false", "bbox": "xmin, ymin, xmax, ymax"}
+
 
 def load_nuimages(folder: Path, image_root: Path) -> Annotations:
     """Images sorted by id, which is the token of their sample_data; classes by readable name, with synonyms.
@@ -53,7 +58,7 @@ def load_nuimages(folder: Path, image_root: Path) -> Annotations:
     or a file name that leaves image_root.
     """
     frames = sorted(_keyframes(folder), key=lambda frame: frame.token)
-    annotations = _read_table(folder / "object_ann.json", msgspec.json.Decoder(list[_ObjectAnn]))
+    annotations = _read_table(folder / "object_ann.json", list[_ObjectAnn])
     categories = _classes(folder / "category.json", {a.category_token for a in annotations})
     row = {frame.token: k for k, frame in enumerate(frames)}
     column = {category.token: k for k, category in enumerate(categories)}
@@ -74,19 +79,36 @@ def load_nuimages(folder: Path, image_root: Path) -> Annotations:
     )
 
 
-def _read_table(file: Path, decoder: msgspec.json.Decoder[list[Row]]) -> list[Row]:
-    try:
-        rows = decoder.decode(file.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such table; is its folder one version of nuImages, such as v1.0-train?") from None
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{file}: not as nuImages' schema says: {error}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not readable as JSON: {error}") from None
-    repeated = _first_repeated(row.token for row in rows)
-    if repeated is not None:
-        raise ValueError(f"{file}: token {repeated!r} is there twice")
+def _read_table(file: Path, table: type[list[Row]]) -> list[Row]:
+    missing = "no such table; is its folder one version of nuImages, such as v1.0-train?"
+    rows = read_json(file, table, missing, partial(_mistyped, file))
+    first: dict[str, int] = {}
+    for position, found in enumerate(rows):
+        if first.setdefault(found.token, position) != position:
+            entries = f"entries {first[found.token]} and {position}"
+            raise ValueError(f"{file}: token {found.token!r} is there twice, in {entries}")
     return rows
+
+
+def _mistyped(file: Path, error: str, entries_of: EntriesOf) -> ValueError:
+    """msgspec says what it expected where, such as `$[7].bbox[2]`; we add whose it is and what is there."""
+    place = re.search(r"at `\$\[(\d+)\](?:\.(\w+))?", error)
+    if place is None:
+        return ValueError(f"{file}: no table of nuImages is like this: {error}")
+    position = int(place[1])
+    row = entry_at(entries_of(None), position)
+    if row is None:
+        return ValueError(f"{file}: entry {position} can't be used: {error}")
+    if not isinstance(row, Mapping):
+        return ValueError(f"{file}: entry {position} is no object: {shown(row)}")
+    missing = re.search(r"missing required field `(\w+)`", error)
+    field = missing[1] if missing else place[2]
+    if field == "token":
+        return ValueError(f"{file}: entry {position} has no token of text: {shown(row)}")
+    named = f"{file}: {file.stem} {shown(row.get('token'))} (entry {position})"
+    if field not in row:
+        return ValueError(f"{named} has no {field}")
+    return ValueError(f"{named} has the {field} {shown(row[field])}, not {_EXPECTED.get(field, 'a text')}")
 
 
 def _keyframes(folder: Path) -> list[_SampleData]:
@@ -95,10 +117,10 @@ def _keyframes(folder: Path) -> list[_SampleData]:
     The lidar has a keyframe too, so `is_key_frame` alone is not enough.
     """
     file = folder / "sample_data.json"
-    samples = _read_table(folder / "sample.json", msgspec.json.Decoder(list[_Sample]))
+    samples = _read_table(folder / "sample.json", list[_Sample])
     named = {sample.token: sample.key_camera_token for sample in samples}
     frames: list[_SampleData] = []
-    for frame in _read_table(file, msgspec.json.Decoder(list[_SampleData])):
+    for frame in _read_table(file, list[_SampleData]):
         if frame.sample_token not in named:
             raise ValueError(
                 f"{file}: sample_data {frame.token} names sample_token {frame.sample_token!r}, which is not there"
@@ -122,7 +144,7 @@ def _is_image(frame: _SampleData) -> bool:
 
 def _classes(file: Path, used: set[str]) -> list[_Category]:
     """The categories that are classes, sorted by readable name. used: the tokens that an object is annotated with."""
-    categories = _read_table(file, msgspec.json.Decoder(list[_Category]))
+    categories = _read_table(file, list[_Category])
     kept: dict[str, _Category] = {}
     for category in categories:
         if is_background(category.name) and category.token not in used:
@@ -155,12 +177,3 @@ def _owner(file: Path, annotation: _ObjectAnn, row: dict[str, int], column: dict
             f"{file}: object_ann {annotation.token} has the box {list(annotation.bbox)}, not xmin, ymin, xmax, ymax"
         )
     return row[annotation.sample_data_token], column[annotation.category_token]
-
-
-def _first_repeated(tokens: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for token in tokens:
-        if token in seen:
-            return token
-        seen.add(token)
-    return None
