@@ -64,6 +64,11 @@ def test_counting_from_zero_leaves_no_negative_box(tmp_path: Path) -> None:
     assert found.boxes.tolist() == [[0, 1, 7.5, 10]]
 
 
+def test_a_box_that_leaves_the_picture_is_left_for_data_check_to_tell(tmp_path: Path) -> None:
+    found = load(tmp_path, xml(HORSE.replace("<xmin>1<", "<xmin>-5<").replace("<ymin>2<", "<ymin>-0.5<")))
+    assert found.boxes.tolist() == [[-5, -0.5, 7.5, 10]]
+
+
 def test_pictures_that_are_no_jpegs(tmp_path: Path) -> None:
     """VOC's kit goes by the XML file's name; only where no such JPEG is there is `filename` asked."""
     write(tmp_path, a=xml(filename="a.png"), b=xml(filename="renamed.png"), c=xml(filename="c"))

@@ -130,5 +130,5 @@ def _xyxy(where: str, box: "ElementTree.Element[str] | None") -> list[float]:
     # No picture is as large as the bound; NaN and infinity are not below it either.
     if not all(abs(v) < 1e9 for v in (left, top, right, bottom)) or right < left or bottom < top:
         raise ValueError(f"{where} has the box {texts}, not xmin, ymin, xmax, ymax")
-    # Tools that count from 0 write 0 for the first pixel.
-    return [max(left - 1, 0), max(top - 1, 0), right, bottom]
+    # Tools that count from 0 write 0 for the first pixel. What lies outside the picture stays outside.
+    return [max(left - 1, min(left, 0)), max(top - 1, min(top, 0)), right, bottom]
