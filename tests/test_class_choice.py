@@ -7,7 +7,7 @@ import pytest
 
 from forclip.class_choice import choose_classes
 from forclip.data_config import DataConfig, NovelRule, SourceConfig
-from forclip.published_splits import COCO_BASE, COCO_NOVEL
+from forclip.published_splits import COCO_BASE, COCO_NEITHER, COCO_NOVEL
 from forclip.types import Annotations
 
 NAMES = ("ant", "bee", "cow", "dog", "elk")
@@ -67,6 +67,19 @@ def test_cocos_published_split_leaves_fifteen_out() -> None:
     assert not set(others) & {*split.base, *split.novel}
 
 
+def test_all_80_of_cocos_classes() -> None:
+    """The published 17 are novel, and the 15 that the published split leaves out are base."""
+    names = tuple(sorted((*COCO_BASE, *COCO_NOVEL, *COCO_NEITHER)))
+    images = annotations(names, (1,) * len(names))
+    split = choose_classes(config(NovelRule(split="coco-63-17")), images, images)
+    assert len({*split.base, *split.novel}) == 80
+    assert split.novel == COCO_NOVEL
+    assert set(COCO_NEITHER) < set(split.base)
+    fewer = annotations(names[:-1], (1,) * 79)
+    with pytest.raises(ValueError, match="the split coco-63-17 has the class 'zebra', the data has not"):
+        choose_classes(config(NovelRule(split="coco-63-17")), fewer, fewer)
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
@@ -84,7 +97,7 @@ def test_the_published_names_are_real_cocos(shared: Path) -> None:
     import json
 
     content = json.loads((shared / "photos" / "instances.json").read_text())
-    assert {*COCO_BASE, *COCO_NOVEL} <= {category["name"] for category in content["categories"]}
+    assert {*COCO_BASE, *COCO_NOVEL, *COCO_NEITHER} == {category["name"] for category in content["categories"]}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,15 @@ import numpy as np
 from forclip.data.nuimages_names import NUIMAGES_NOVEL
 from forclip.data_config import DataConfig, NamedSplit, NovelRule
 from forclip.evaluation.protocol import ClassSplit, split_classes
-from forclip.published_splits import COCO_BASE, COCO_NOVEL
+from forclip.published_splits import COCO_BASE, COCO_NEITHER, COCO_NOVEL
 from forclip.types import Annotations
+
+# Base and novel names; base None: all others.
+_SPLITS: dict[NamedSplit, tuple[tuple[str, ...] | None, tuple[str, ...]]] = {
+    "coco-48-17": (COCO_BASE, COCO_NOVEL),
+    "coco-63-17": ((*COCO_BASE, *COCO_NEITHER), COCO_NOVEL),
+    "nuimages": (None, NUIMAGES_NOVEL),
+}
 
 
 def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -> ClassSplit:
@@ -63,7 +70,7 @@ def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tup
 def _published(
     split: NamedSplit, names: tuple[str, ...], data: DataConfig
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    base, novel = (COCO_BASE, COCO_NOVEL) if split == "coco-48-17" else (None, NUIMAGES_NOVEL)
+    base, novel = _SPLITS[split]
     missing = [name for name in (*(base or ()), *novel) if name not in names]
     if missing:
         raise ValueError(f"{data.train.annotations}: the split {split} has the class {missing[0]!r}, the data has not")

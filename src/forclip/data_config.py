@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as validated
 
 _STRICT = ConfigDict(extra="forbid")
 Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "folder"]
-NamedSplit = Literal["coco-48-17", "nuimages"]
+NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
 
 
 @validated(frozen=True, config=_STRICT)
@@ -40,9 +40,9 @@ class SourceConfig:
 class NovelRule:
     """Which classes are novel, by one rule.
 
-    split: coco-48-17, which is published and says what is base as well, or nuimages, which is ours; frequency: the
-    dataset's own word (LVIS: r); below: shown in fewer training images than this; fraction: of all classes, drawn with
-    the seed.
+    split: coco-48-17, which is published and says what is base as well; coco-63-17, all 80 classes: the same 17 are
+    novel and the 15 that it leaves out are base; or nuimages, which is ours. frequency: the dataset's own word (LVIS:
+    r); below: shown in fewer training images than this; fraction: of all classes, drawn with the seed.
     """
 
     split: NamedSplit | None = None

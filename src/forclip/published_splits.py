@@ -13,3 +13,8 @@ COCO_NOVEL = (
     *("airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup", "knife"),
     *("cake", "couch", "keyboard", "sink", "scissors"),
 )
+COCO_NEITHER = (
+    *("traffic light", "fire hydrant", "stop sign", "parking meter", "sports ball", "baseball bat", "baseball glove"),
+    *("tennis racket", "wine glass", "hot dog", "potted plant", "dining table", "cell phone", "hair drier"),
+    "teddy bear",
+)
