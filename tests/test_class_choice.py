@@ -1,11 +1,13 @@
 """Each rule for what is novel, by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from forclip.class_choice import choose_classes
+from forclip.data.lvis import load_lvis
 from forclip.data_config import DataConfig, NovelRule, SourceConfig
 from forclip.published_splits import COCO_BASE, COCO_NEITHER, COCO_NOVEL
 from forclip.types import Annotations
@@ -67,6 +69,14 @@ def test_cocos_published_split_leaves_fifteen_out() -> None:
     assert not set(others) & {*split.base, *split.novel}
 
 
+def test_cocos_novel_classes_are_these_17() -> None:
+    """As Bansal et al. list them, in COCO 2017's spelling; a class that moves would change every published number."""
+    listed = """airplane, bus, cat, dog, cow, elephant, umbrella, tie, snowboard, skateboard, cup, knife, cake, couch,
+        keyboard, sink, scissors"""
+    assert set(COCO_NOVEL) == {name.strip() for name in listed.split(",")}
+    assert (len(COCO_BASE), len(COCO_NOVEL), len(COCO_NEITHER)) == (48, 17, 15)
+
+
 def test_all_80_of_cocos_classes() -> None:
     """The published 17 are novel, and the 15 that the published split leaves out are base."""
     names = tuple(sorted((*COCO_BASE, *COCO_NOVEL, *COCO_NEITHER)))
@@ -94,10 +104,21 @@ def test_rules_that_do_not_fit_are_refused_by_file(rule: NovelRule, message: str
 
 def test_the_published_names_are_real_cocos(shared: Path) -> None:
     """LVIS's file is of COCO's pictures but not of its classes; the photos' file has COCO's own 80."""
-    import json
-
     content = json.loads((shared / "photos" / "instances.json").read_text())
     assert {*COCO_BASE, *COCO_NOVEL, *COCO_NEITHER} == {category["name"] for category in content["categories"]}
+
+
+def test_lviss_rare_classes_are_the_novel_ones(shared: Path) -> None:
+    """Each class as the file's own categories say."""
+    file = shared / "reference" / "lvis_val_100.json"
+    if not file.exists():
+        pytest.skip(f"{file} is not there")
+    images = load_lvis(file, Path("images"))
+    split = choose_classes(config(NovelRule(frequency="r")), images, images)
+    rare = {c["name"].replace("_", " ") for c in json.loads(file.read_text())["categories"] if c["frequency"] == "r"}
+    assert set(split.novel) == rare
+    assert len(rare) > 300
+    assert set(split.base) == set(images.class_names) - rare
 
 
 @pytest.mark.parametrize(

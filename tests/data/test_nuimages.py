@@ -102,6 +102,19 @@ def test_a_small_version(tmp_path: Path) -> None:
     assert found.verified is None
 
 
+def test_boxes_are_amodal(tmp_path: Path) -> None:
+    """A bicycle all behind a pedestrian, and one that another half hides: each keeps the box of the whole object."""
+    content = tables()
+    hidden, half = (20, 20, 60, 60), (80, 0, 180, 90)
+    content["object_ann"] = [
+        object_ann("a1", "d1", "c2", 0, 0, 100, 100),
+        object_ann("a2", "d1", "c1", *hidden),
+        object_ann("a3", "d1", "c1", *half),
+    ]
+    found = load(tmp_path, content)
+    assert found.boxes[found.box_classes == found.class_names.index("bicycle")].tolist() == [list(hidden), list(half)]
+
+
 def test_only_the_tables_that_are_needed_are_read(tmp_path: Path) -> None:
     needed = {name: tables()[name] for name in ("category", "sample", "sample_data", "object_ann")}
     assert load(tmp_path, needed).image_ids == ("d1", "d2")
