@@ -131,6 +131,13 @@ def test_what_does_not_compare_is_refused_by_name(runs: list[Path], changes: dic
         compare_runs(runs)
 
 
+def test_another_gallery_is_refused_in_words(runs: list[Path]) -> None:
+    for run, digest in zip(runs, ("aa00", "bb11"), strict=True):
+        write_run(run, json.loads((run / "metrics.json").read_text()), gallery=digest)
+    with pytest.raises(ValueError, match=r"second/metrics\.json: its gallery has other images, classes or labels than"):
+        compare_runs(runs)
+
+
 def test_what_is_no_run_is_refused_by_name(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gone: no such file"):
         compare_runs([runs[0], tmp_path / "gone"])

@@ -173,6 +173,10 @@ def _refuse_unlike(run: Run, first: Run) -> None:
         mine, theirs = (r.metrics.get(key, _OLDER.get(key)) for r in (run, first))
         # Older files don't say how many images there were.
         if mine != theirs and None not in (mine, theirs):
+            if key == "gallery":  # a digest, which says nothing to people
+                raise ValueError(
+                    f"{run.file}: its gallery has other images, classes or labels than that of {first.file}"
+                )
             raise ValueError(f"{run.file}: its {key} is {mine!r}, but that of {first.file} is {theirs!r}")
 
 
