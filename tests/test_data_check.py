@@ -1,6 +1,7 @@
 """A small dataset with one of each thing that can be wrong."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,14 @@ def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["data", "check", str(config), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["train"]["duplicates"] == [["0", "1"]]
+
+
+def test_80_columns_are_enough(broken: DataConfig) -> None:
+    stream = StringIO()
+    print_check(check_data(broken, untracked), Console(file=stream, width=80))
+    heading, *_ = stream.getvalue().splitlines()[1:]
+    assert {"images", "labels", "boxes", "picture", "doubles"} <= set(heading.split())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in stream.getvalue()
 
 
 def test_sound_data_has_no_problem(broken: DataConfig, tmp_path: Path) -> None:

@@ -69,8 +69,9 @@ def test_what_is_missing_is_named(given: list[str], named: str) -> None:
 def test_all_are_listed_with_what_they_need() -> None:
     result = CliRunner().invoke(app, ["recipe"])
     assert result.exit_code == 0
-    for part in ("coco-rn50x64", "nuimages-siglip2", "198", "lvis_v1_train.json"):
+    for part in (*dict(paper_recipes()), "198", "lvis_v1_train.json"):
         assert part in result.stdout
+    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # 80 columns are enough
 
 
 @pytest.mark.parametrize("dataset", SMOKE_WRITERS)

@@ -184,7 +184,7 @@ def print_check(found: DataCheck, console: Console) -> None:
 
 def _sets_table(found: DataCheck) -> Table:
     table = Table("set", box=None)
-    for column in ("images", "without a label", "labels", "boxes", "not there", "unreadable", "odd boxes", "doubles"):
+    for column in ("images", "without a label", "labels", "boxes", "not there", "no picture", "odd boxes", "doubles"):
         table.add_column(column, justify="right")
     for name, one in (("training", found.train), ("gallery", found.gallery)):
         numbers = (one.images, one.without_label, one.labels, one.boxes)

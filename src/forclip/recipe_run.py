@@ -48,9 +48,11 @@ def _run(config: RunConfig, out: Path, resume: bool, console: Console) -> Metric
 
 def print_recipes(console: Console) -> None:
     """What there is, and what each needs."""
-    table = Table("recipe", "open_clip's model", box=None)
-    table.add_column("GB of tokens on disk", justify="right")
-    table.add_column("GB of weights", justify="right")
+    table = Table(box=None)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("open_clip's model")
+    table.add_column("GB of tokens\non disk", justify="right")
+    table.add_column("GB of\nweights", justify="right")
     for name, recipe in paper_recipes():
         tower = recipe.tower
         table.add_row(name, f"{tower.name} ({tower.pretrained})", f"{recipe.disk:.0f}", f"{tower.memory:g}")
