@@ -162,6 +162,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"data": MINIMAL["data"] | {"novel": {"below": 3, "fraction": 0.2}}},
         "says what is novel, not below and fraction",
     ),
+    "an unknown split": (
+        {"data": MINIMAL["data"] | {"novel": {"split": "coco"}}},
+        "data.novel.split: Input should be 'coco-48-17', 'coco-63-17' or 'nuimages' (given: 'coco')",
+    ),
+    "a name that is no text": (
+        {"data": MINIMAL["data"] | {"novel": ["cat", 7]}},
+        "data.novel.1: Input should be a valid string (given: '7')",
+    ),
     "a gallery by no rule": ({"data": MINIMAL["data"] | {"gallery": {"seed": 1}}}, "data.gallery"),
     "an unknown set of templates": ({"data": MINIMAL["data"] | {"templates": "clip8"}}, "data.templates"),
     "a list": ([1, 2], "the file: "),

@@ -160,8 +160,10 @@ def load_config(file: Path) -> RunConfig:
     try:
         config = TypeAdapter(RunConfig).validate_python(content)
     except ValidationError as error:
-        # Where several kinds of value are taken, our own refusal of one says more than pydantic's of the others.
-        first = next((e for e in error.errors() if e["type"] == "value_error"), error.errors()[0])
+        # Where several kinds of value are taken, our own refusal of one says more than pydantic's of the others; and of
+        # those, the one that got furthest into what is there.
+        deepest = max(error.errors(), key=lambda e: len(e["loc"]))
+        first = next((e for e in error.errors() if e["type"] == "value_error"), deepest)
         place = ".".join(str(part) for part in first["loc"] if not _names_a_kind(part)) or "the file"
         raise ValueError(f"{file}: {place}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
     return _anchored(config, file.parent.absolute())
