@@ -184,6 +184,19 @@ def test_a_file_name_is_used_as_it_is(tmp_path: Path) -> None:
     assert found.paths == (images / VAL, images / "mine/ten.jpg")
 
 
+def test_the_address_goes_before_the_file_name(tmp_path: Path) -> None:
+    """lvis-api's sample has both, and the file names are of COCO's release of 2014."""
+    images = touch(tmp_path / "images", TRAIN, VAL)
+    found = load(tmp_path, changed("images", 1, file_name="COCO_val2014_000000000002.jpg"), images)
+    assert found.paths == (images / VAL, images / TRAIN)
+
+
+def test_real_pictures_are_looked_for_in_cocos_folders(lvis_file: Path) -> None:
+    for path in load_lvis(lvis_file, Path("images")).paths:
+        assert path.parent in (Path("images/train2017"), Path("images/val2017"))
+        assert path.stem.isdigit()
+
+
 def test_a_picture_beside_the_folders_of_a_set_needs_no_folder(tmp_path: Path) -> None:
     content = changed("images", 0, coco_url="http://example.org/my%20crab.jpg?size=large")
     assert load(tmp_path, content, tmp_path / "images").paths[1] == tmp_path / "images" / "my crab.jpg"

@@ -65,6 +65,25 @@ def test_another_source_is_the_gallery_whole(tmp_path: Path) -> None:
     assert gallery.paths[0] == tmp_path / "val" / "0.jpg"
 
 
+@pytest.mark.parametrize("federated", [{}, {"neg_category_ids": []}], ids=["coco", "lvis"])
+def test_both_sets_come_from_their_compact_copies_the_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, federated: dict[str, Any]
+) -> None:
+    (tmp_path / "val").mkdir()
+    source, other = (SourceConfig(coco_file(folder, 4, **federated)) for folder in (tmp_path, tmp_path / "val"))
+    data = DataConfig(source, gallery=other, cache=tmp_path / "cache")
+    first = load_sets(data)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the JSON was read again")
+
+    monkeypatch.setattr("forclip.data.coco_schema.read_json", refuse)
+    assert [images.image_ids for images in load_sets(data)] == [images.image_ids for images in first]
+    with pytest.raises(AssertionError, match="read again"):
+        load_sets(DataConfig(source, gallery=other))
+
+
 def test_formats_are_told_apart(tmp_path: Path) -> None:
     for folder in ("tables", "voc/Annotations", "pictures"):
         (tmp_path / folder).mkdir(parents=True)
