@@ -113,6 +113,13 @@ def test_it_is_read_once(source: Source) -> None:
     assert source.reads == 1
 
 
+def test_a_cache_in_the_image_folder_is_no_new_picture(source: Source) -> None:
+    source.cache = source.images / "cache"
+    for _ in range(3):
+        source.get()
+    assert source.reads == 1
+
+
 def test_without_a_cache_nothing_is_kept(source: Source) -> None:
     for _ in range(2):
         cached_annotations(source.file, source.images, "coco", source.load, None)

@@ -1,5 +1,6 @@
 """What was read of a large annotation file, kept as arrays, so that the next run starts in a second or two."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,9 +34,14 @@ def cached_annotations(
     of change are what they were. A damaged or stale one is replaced, and where none can be written, a warning says so:
     only `load` raises errors, those of its own.
     """
+    if cache is None or not os.path.exists(file):
+        return load(file, image_folder)
+    # Before the stamp: a cache that is made in the image folder changes that folder's time.
+    with contextlib.suppress(OSError):  # the writing will say
+        cache.mkdir(parents=True, exist_ok=True)
     # The stamp is taken before the reading, so that a file that changes meanwhile makes the copy stale, not wrong.
-    stamp = None if cache is None else _stamp(file, image_folder, kind)
-    if cache is None or stamp is None:
+    stamp = _stamp(file, image_folder, kind)
+    if stamp is None:
         return load(file, image_folder)
     copy = cache / f"{kind}-{file.stem[:60]}-{_place(file, image_folder, kind)}.annotations"
     found = _read(copy, stamp)
