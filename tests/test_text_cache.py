@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from forclip.config import RunConfig
+from forclip.data_config import DataConfig, SourceConfig
 from forclip.models.backbone import Backbone
 from forclip.prompts import encode_classes
+from forclip.runs import load_backbone
 from forclip.text_cache import CachedTexts, read_texts, write_texts
 from tests.tiny import TinyBackbone
 
@@ -172,6 +176,15 @@ def test_classes_through_the_cache(tmp_path: Path) -> None:
     names, templates, synonyms = ["sofa", "cat"], ["a {}", "the {}"], [("couch",), ()]
     cached = encode_classes(CachedTexts(TinyBackbone(), tmp_path), names, templates, synonyms)
     assert torch.equal(cached, encode_classes(TinyBackbone(), names, templates, synonyms))
+
+
+def test_a_run_keeps_its_texts_where_its_configuration_says(tmp_path: Path) -> None:
+    data = DataConfig(SourceConfig(Path("zoo.json")))
+    assert not isinstance(load_backbone(RunConfig(data)), CachedTexts)
+    backbone = load_backbone(RunConfig(replace(data, cache=tmp_path)))
+    backbone.encode_text(["a cat"])
+    (file,) = files(tmp_path / "texts")
+    assert list(read_texts(file, backbone.fingerprint)) == ["a cat"]
 
 
 def test_vectors_that_were_looked_up_can_be_trained_against(tmp_path: Path) -> None:
