@@ -205,6 +205,10 @@ BAD_FILES: dict[str, tuple[object, str]] = {
     "index negative": (CONTENT | {"names": {-1: "dog"}}, "names has the index -1, not a whole number"),
     "a name that YAML takes for false": ("val: images/val\nnames: [yes, no]", "class 0 is called True; a name that"),
     "a name of blanks": (CONTENT | {"names": ["dog", " "]}, "class 1 is called ' ';"),
+    "an index twice": (
+        "val: images/val\nnames:\n  0: dog\n  1: cat\n  0: ant",
+        "not readable as YAML: line 5 has the key '0' a second time",
+    ),
     "a name twice": (CONTENT | {"names": ["dog", "cat", "dog"]}, "class 2 is called 'dog', as another is"),
     "billion laughs": (LAUGHS + "names: *a99\n", r"class 0 is called \[\[\["),
     "no such split": ({"names": ["dog"]}, "val is None, not a folder"),

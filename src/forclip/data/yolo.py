@@ -67,9 +67,21 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
+class _NoKeyTwice(yaml.SafeLoader):
+    """PyYAML itself takes the last of two: of a list of class names that would lose one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise ValueError(f"line {key.start_mark.line + 1} has the key {shortly(key.value)} a second time")
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(file.read_bytes())
+        content = yaml.load(file.read_bytes(), _NoKeyTwice)
     except FileNotFoundError:
         raise ValueError(f"{file}: no such file") from None
     # For a value that its tag doesn't fit, PyYAML raises anything: KeyError, AttributeError, IndexError among them.
