@@ -172,6 +172,13 @@ def test_the_terminal_and_the_page_say_the_same(runs: list[Path]) -> None:
         assert "FOR (finetuned): second - first" in text
 
 
+def test_for_that_is_its_own_baseline_is_told_so(tmp_path: Path) -> None:
+    """Where training did not pay, FOR keeps the untrained head."""
+    place = write_run(tmp_path / "run", metrics_of({"sum_untrained": 1.0, "for": 1.0}))
+    text = markdown(compare_runs([place]))
+    assert "The same in run: FOR (finetuned) and SUM-CLIP, untrained, on base, novel, all." in text
+
+
 def test_names_cannot_break_the_tables(tmp_path: Path) -> None:
     metrics = metrics_of({"a | [red]b[/]\\": 1.0})
     comparison = compare_runs([write_run(tmp_path / "odd | name", metrics), write_run(tmp_path / "two", metrics)])

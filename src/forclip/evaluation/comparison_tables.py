@@ -98,10 +98,15 @@ def _equals(differences: Sequence[Difference]) -> list[str]:
     """Methods that are the same in both, in every group: rows of zeros would hide the others."""
     told = {(d.of, d.over) for d in _told(differences)}
     same = dict.fromkeys((d.of, d.over) for d in differences if (d.of, d.over) not in told)
-    by_run: dict[tuple[str, str], list[str]] = {}
+    by_run: dict[str, list[str]] = {}
     for of, over in same:
-        by_run.setdefault((of.run, over.run), []).append(display_name(of.method))
-    return [f"The same in {of} and {over}: {', '.join(names)}." for (of, over), names in by_run.items()]
+        if of.run == over.run:
+            groups = ", ".join(d.group for d in differences if (d.of, d.over) == (of, over))
+            names = f"{display_name(of.method)} and {display_name(over.method)}, on {groups}"
+            by_run.setdefault(of.run, []).append(names)
+        else:
+            by_run.setdefault(f"{of.run} and {over.run}", []).append(display_name(of.method))
+    return [f"The same in {runs}: {', '.join(names)}." for runs, names in by_run.items()]
 
 
 def _values(run: Run, method: str, between: str) -> list[str]:
