@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
+from open_clip.transform import PreprocessCfg
 from rich.console import Console
 from typer.testing import CliRunner
 
 from forclip.cli import app
-from forclip.models.open_clip_backbone import RANDOM, load_open_clip
+from forclip.data_config import NovelRule
+from forclip.models.towers import cut_tower
 from forclip.recipe_run import find_recipe, smoke_recipe
-from forclip.recipes.papers import TOWERS, paper_recipes
+from forclip.recipes.papers import TOWERS, paper_recipes, smoke_config
 from forclip.recipes.smoke import SMOKE_WRITERS
 
 CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
@@ -43,12 +47,34 @@ def test_there_is_one_for_each_dataset_and_tower() -> None:
         find_recipe("coco")
 
 
-@pytest.mark.parametrize("name", ["vit-b-16"])
-def test_the_disk_that_is_told_is_the_disk_that_is_taken(name: str) -> None:
+@pytest.mark.parametrize("name", TOWERS)
+def test_the_disk_and_memory_that_are_told_are_those_that_are_taken(name: str) -> None:
+    """On the meta device: all shapes, no numbers."""
     tower = TOWERS[name]
-    pool = load_open_clip(tower.name, RANDOM).new_pool()
-    assert (pool.num_positions + pool.num_prefix, pool.width) == (tower.num_tokens, tower.width)
+    with torch.device("meta"):
+        model = open_clip.create_model(tower.name, load_weights=False, pretrained_text=False, device="meta")
+        pixels = torch.empty(1, *PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)).input_size)
+        tokens = cut_tower(model.visual, None, False).tokens(pixels)
+    assert tokens.shape == (1, tower.num_tokens, tower.width)
+    assert sum(p.numel() for p in model.parameters()) * 4e-9 == pytest.approx(tower.memory, abs=0.05)
     assert find_recipe(f"coco-{name}").disk == pytest.approx((118_287 + 5_000) * tower.num_tokens * tower.width * 2e-9)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_what_a_recipe_is_made_of(name: str) -> None:
+    """Pretrained weights that open_clip has, each dataset's own split, the labelled share that was asked for."""
+    splits = {
+        "coco": NovelRule(split="coco-48-17"),
+        "lvis": NovelRule(frequency="r"),
+        "nuimages": NovelRule(split="nuimages"),
+    }
+    for dataset, novel in splits.items():
+        config = find_recipe(f"{dataset}-{name}").config(Path("data"), Path("out"), 0.1, "cuda")
+        assert config.data.novel == novel
+        assert (config.data.vocabulary, config.data.cache) == ("lvis", Path("out/cache"))
+        assert (config.data.train.format, config.train.labelled_fraction, config.device) == (dataset, 0.1, "cuda")
+        assert open_clip.is_pretrained_cfg(config.model.name, config.model.pretrained)
+        assert smoke_config(config).train.labelled_fraction == 0.1
 
 
 @pytest.mark.parametrize(
