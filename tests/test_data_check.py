@@ -73,6 +73,31 @@ def test_each_finding(broken: DataConfig) -> None:
     assert found.problems[-1] == "novel classes in no gallery image: dog"
 
 
+def test_doubles_in_the_gallery_alone_are_not_in_training(tmp_path: Path) -> None:
+    sources = []
+    for part, colours in (("train", (1,)), ("gallery", (2, 2, 3))):
+        (tmp_path / part).mkdir()
+        for k, colour in enumerate(colours):
+            Image.new("L", (10, 8), colour).save(tmp_path / part / f"{k}.png")
+        write(tmp_path / f"{part}.json", len(colours), ["cat"], [(0, 1, [0, 0, 5, 5])])
+        sources.append(SourceConfig(tmp_path / f"{part}.json", tmp_path / part))
+    found = check_data(DataConfig(sources[0], gallery=sources[1]), untracked)
+    assert found.gallery.duplicates == [["0", "1"]]
+    assert (found.in_both, found.train.duplicates) == ([], [])
+
+
+def test_how_many_images_were_checked_for_a_class(tmp_path: Path) -> None:
+    """Federated: of three training images one shows a cat, one surely shows none, and of one nobody knows."""
+    rows = ["a.png,cat,1", "b.png,cat,0", "c.png,dog,1"]
+    for part in ("train", "gallery"):
+        (tmp_path / f"{part}.csv").write_text("\n".join(["image,label,present", *rows]))
+        rows = ["d.png,cat,0"]
+    train, gallery = (SourceConfig(tmp_path / f"{part}.csv") for part in ("train", "gallery"))
+    found = check_data(DataConfig(train, gallery=gallery), untracked)
+    numbers = [(c.name, c.train, c.train_verified, c.gallery, c.gallery_verified) for c in found.classes]
+    assert numbers == [("cat", 1, 2, 0, 1), ("dog", 1, 1, 0, 0)]
+
+
 def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> None:
     console = Console(record=True, width=160, quiet=False, file=(tmp_path / "out").open("w"))
     print_check(check_data(broken, untracked), console)
