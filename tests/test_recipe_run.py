@@ -10,6 +10,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from forclip.cli import app
+from forclip.data.content import same_content
+from forclip.data.sets import load_sets
 from forclip.data_config import NovelRule
 from forclip.models.towers import cut_tower
 from forclip.recipe_run import find_recipe, smoke_recipe
@@ -102,11 +104,10 @@ def test_all_are_listed_with_what_they_need() -> None:
 
 @pytest.mark.parametrize("dataset", SMOKE_WRITERS)
 def test_every_picture_lies_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
-    from forclip.data.sets import load_sets
-
     SMOKE_WRITERS[dataset](tmp_path)
     recipe = find_recipe(f"{dataset}-vit-b-16")
     train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
     assert (len(train), len(gallery)) == (16, 8)
     assert all(path.is_file() for path in (*train.paths, *gallery.paths))
     assert train.labels.any(1).all()
+    assert same_content([*train.paths, *gallery.paths]) == []

@@ -110,7 +110,7 @@ def _write_pictures(folder: Path, count: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{k:012d}.jpg" for k in range(count)]
     for k, file in enumerate(files):
-        noise = np.random.default_rng(k).integers(0, 256, (8, 8, 3), np.uint8)
+        noise = np.random.default_rng([k, *folder.name.encode()]).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(noise).resize((_SIDE, _SIDE)).save(file)
     return files
 
