@@ -1,62 +1,76 @@
-"""Text to ranked images, each with the place that answered."""
+"""Text or picture to ranked images, each with the place that answered."""
 
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from forclip.config import ModelConfig
-from forclip.index.exact import best_vectors, rank
-from forclip.index.store import Store, StoredImages, StoreHeader, require_model
+from forclip.index.image_index import Index
+from forclip.index.schema import Precision, StoreHeader
+from forclip.index.store import require_model
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.types import Floats, SearchResult
 
 
 class Searcher:
-    """A store in memory and the model that wrote it."""
+    """An index and the model that wrote it."""
 
-    def __init__(self, stored: StoredImages, model: RetrievalModel) -> None:
-        self.stored, self.model = stored, model
+    def __init__(self, index: Index, model: RetrievalModel) -> None:
+        self.index, self.model = index, model
 
-    def search(self, text: str, k: int = 50, min_score: float = -1.0) -> list[SearchResult]:
-        """The best k images for a text, best first, ties by id. Raises ValueError for an empty text or k below 1."""
+    def search(
+        self, text: str, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
+    ) -> list[SearchResult]:
+        """The best k images for a text, best first, ties by id. Raises ValueError for an empty text, and as
+        Index.search does."""
+        return self.search_vector(self.encode_text(text), k, min_score, where, exact)
+
+    def search_image(
+        self, image: Image.Image, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
+    ) -> list[SearchResult]:
+        """The best k images for what a picture, or a crop of one, shows as a whole."""
+        return self.search_vector(self.encode_image(image), k, min_score, where, exact)
+
+    def search_vector(
+        self, query: Floats, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
+    ) -> list[SearchResult]:
+        """query: unit [dim] of the model's text space."""
+        return [r for r in self.index.search(query, k, where, exact) if r.score >= min_score]
+
+    def encode_text(self, text: str) -> Floats:
+        """Unit [dim]. Raises ValueError for an empty text."""
         if not text.strip():
             raise ValueError("the text query is empty")
-        query = self.model.encode_query(text.strip()).cpu().numpy()
-        return self.search_vector(query, k, min_score)
+        vector: Floats = self.model.encode_query(text.strip()).cpu().numpy()
+        return vector
 
-    def search_vector(self, query: Floats, k: int = 50, min_score: float = -1.0) -> list[SearchResult]:
-        """query: unit [dim] of the model's text space."""
-        embeddings = self.stored.embeddings
-        scores, winners = best_vectors(embeddings, query)
-        rows = rank(scores, embeddings.image_ids, k)
-        return [
-            self._result(n, row, scores, winners) for n, row in enumerate(rows, start=1) if scores[row] >= min_score
-        ]
-
-    def _result(self, number: int, row: int, scores: Floats, winners: np.ndarray) -> SearchResult:
-        boxes = self.stored.embeddings.boxes
-        box = None
-        if boxes is not None:
-            x0, y0, x1, y1 = map(float, boxes[winners[row]])
-            box = (x0, y0, x1, y1)
-        return SearchResult(
-            number, self.stored.embeddings.image_ids[row], self.stored.uris[row], float(scores[row]), box
-        )
+    @torch.inference_mode()
+    def encode_image(self, image: Image.Image) -> Floats:
+        """Unit [dim]: the mean of a picture's vectors."""
+        backbone = self.model.backbone
+        tokens = backbone.encode_tokens(backbone.preprocess(image)[None].to(backbone.device))
+        mean = self.model.head(tokens)[0].mean(0).cpu().numpy()
+        unit: Floats = (mean / np.linalg.norm(mean)).astype(np.float32)
+        return unit
 
 
 def open_searcher(folder: Path, device: str = "cpu") -> Searcher:
-    """Loads a store and the model named in it. Raises ValueError where that model has changed since."""
-    store = Store(folder)
-    described = dict(store.header.model)
+    """Opens a store and loads the model named in it. Raises ValueError where that model has changed since."""
+    index = Index(folder)
+    described = dict(index.store.header.model)
     head, count = described.pop("head"), described.pop("num_query_tokens")
     model = load_model(ModelConfig(**described), device, head, count)
-    require_model(store, model.fingerprint)
-    return Searcher(store.load(), model)
+    require_model(index.store, model.fingerprint)
+    return Searcher(index, model)
 
 
-def store_header(model: RetrievalModel, config: ModelConfig, dim: int, head: str, num_query_tokens: int) -> StoreHeader:
+def store_header(
+    model: RetrievalModel, config: ModelConfig, head: str, num_query_tokens: int, precision: Precision, code_range: float
+) -> StoreHeader:
     """What a new store remembers of the model that fills it."""
     # A run's folder must be found again from wherever the search is called.
     folder = Path(config.name)
@@ -68,7 +82,7 @@ def store_header(model: RetrievalModel, config: ModelConfig, dim: int, head: str
         "head": head,
         "num_query_tokens": num_query_tokens,
     }
-    return StoreHeader(model.fingerprint, dim, described)
+    return StoreHeader(model.fingerprint, model.dim, described, precision, code_range)
 
 
 def result_table(results: list[SearchResult]) -> Table:

@@ -19,18 +19,19 @@ def same_content(paths: Sequence[Path], advance: Advance = silent) -> list[list[
         with contextlib.suppress(OSError):
             by_size[path.stat().st_size].append(row)
         advance(1)
-    groups: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, str], list[int]] = defaultdict(list)
     for size, rows in by_size.items():
         for row in rows if len(rows) > 1 else ():
-            digest = _digest(paths[row])
+            digest = content_digest(paths[row])
             if digest is not None:
                 groups[size, digest].append(row)
     return sorted(group for group in groups.values() if len(group) > 1)
 
 
-def _digest(path: Path) -> bytes | None:
+def content_digest(path: Path) -> str | None:
+    """BLAKE2b of a file's bytes (16 bytes of it, hexadecimal), None where it can't be read."""
     try:
         with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "blake2b").digest()
+            return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError:
         return None

@@ -1,121 +1,234 @@
-"""A store of image embeddings on disk: append-only parts, each complete or absent.
+"""The images of a store on disk: a Lance table, whose versions make every change atomic. What is derived from it for
+speed lies beside it and can be thrown away. No torch here."""
 
-A folder with `store.json` (format, model, dimension) and `part-NNNNNN.safetensors` files. A part is written beside
-its name and moved into place, so a kill loses at most the part being written. No torch here.
-"""
-
-import json
-import os
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock, Timeout
 
-from forclip.types import Floats, ImageEmbeddings, Ints
+from forclip.index.schema import OWN_COLUMNS, Codes, StoreHeader, flat, nested, read_header
+from forclip.types import ImageEmbeddings, Ints
 
-FORMAT_VERSION = 1
-_HEADER_FILE = "store.json"
+_TABLE, _LOCK = "images.lance", "writer.lock"
+_PATIENCE = 600.0  # seconds that a writer waits for another one
+_OLD_ENOUGH = timedelta(hours=1)  # readers may still be at versions younger than that
 
-
-@dataclass(frozen=True)
-class StoreHeader:
-    """What every part of a store shares. fingerprint: of the model that wrote it; model: how to load that again."""
-
-    fingerprint: str
-    dim: int
-    model: dict[str, Any]
+Metadata = Mapping[str, Sequence[Any]]  # a user's own columns: a value for each image, None where it has none
 
 
 @dataclass(frozen=True)
-class StoredImages:
-    """All of a store. uris: where each image lies, one per image."""
+class ImageFile:
+    """Where an image lies and how to tell that it changed. size: bytes; modified: nanoseconds since 1970;
+    source: what was indexed when it was found, such as a folder."""
 
-    embeddings: ImageEmbeddings
-    uris: tuple[str, ...]
+    uri: str
+    width: int = 0
+    height: int = 0
+    content_hash: str = ""
+    size: int = 0
+    modified: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Some images as they are stored. numbers [images]; codes [total, dim]; offsets [images + 1]; boxes [total, 4]
+    float16; images: id and uri."""
+
+    numbers: Ints
+    codes: Codes
+    offsets: Ints
+    boxes: np.ndarray
+    images: pa.Table
 
 
 class Store:
-    """Opens what `create_store` made. Raises ValueError for a folder that is no store or of another format."""
+    """Opens what `create_store` made; raises ValueError for anything else.
+
+    Every image has a number that no other image ever had or will have, and an update gives it a new one: whoever keeps
+    a copy of vectors by number can tell which of them still count.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.header = _read_header(folder)
+        self._table = _opened(folder)
+        self.header = read_header(self._table.schema, str(folder))
 
-    def part_files(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.safetensors"))
+    def table(self) -> lance.LanceDataset:
+        """The newest version. Raises ValueError where there is none any more or it is damaged."""
+        with _damage_told(self.folder):
+            if self._table.latest_version != self._table.version:
+                self._table = _opened(self.folder)
+        return self._table
 
-    def add(self, embeddings: ImageEmbeddings, uris: tuple[str, ...]) -> None:
-        """Adds images as one part, all or nothing. Raises ValueError for another dimension or an id already there."""
+    @property
+    def version(self) -> int:
+        """Of the newest state; every change raises it."""
+        return int(self.table().version)
+
+    def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
+        """Adds images, all or none. Raises ValueError for an id that is there already, and as `put` does."""
+        with self._writing():
+            ids = self.table().to_table(["id"])["id"]
+            present = ids.filter(pc.is_in(ids, value_set=pa.array(embeddings.image_ids, pa.string())))
+            if len(present):
+                raise ValueError(f"{self.folder}: image {present[0].as_py()!r} is there already")
+            self._append(embeddings, files, metadata)
+
+    def put(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
+        """Adds images and replaces those whose ids are there, all or none.
+
+        Raises ValueError for vectors of another dimension, metadata that don't fit the columns there are, no space left
+        on the disk, or another process that does not stop writing.
+        """
+        with self._writing():
+            rows = self._rows(embeddings, files, metadata)
+            with self._told():
+                merge = self.table().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(rows)
+
+    def delete(self, where: str) -> int:
+        """Deletes the images for which an SQL expression holds. Returns how many. Raises ValueError for bad SQL."""
+        with self._writing():
+            before = self.table().count_rows()
+            with asked(where):
+                self.table().delete(where)
+            return int(before - self.table().count_rows())
+
+    def delete_ids(self, image_ids: Sequence[str]) -> int:
+        """Deletes images by id, all in one version. Ids that are not there don't matter. Returns how many were."""
+        return self.delete(_one_of(image_ids)) if image_ids else 0
+
+    def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
+        """Sets a user's own columns of images that are there; other images keep what they have."""
+        with self._writing():
+            self._own_columns(metadata, len(image_ids))
+            kinds = [f for f in self.table().schema if f.name in metadata]
+            columns = {"id": pa.array(image_ids, pa.string())}
+            columns |= {f.name: _as_column(metadata[f.name], f, self.folder) for f in kinds}
+            with self._told():
+                self.table().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+
+    def compact(self, keep: timedelta = _OLD_ENOUGH) -> None:
+        """Joins small files and drops what was deleted, and versions older than that."""
+        with self._writing(), self._told():
+            table = self.table()
+            table.optimize.compact_files()
+            table.cleanup_old_versions(keep)
+
+    def numbers(self, where: str | None = None) -> Ints:
+        """Of all images, or of those for which an SQL expression holds. Raises ValueError for bad SQL."""
+        return numbers_of(self.table(), where)
+
+    def ids(self) -> set[str]:
+        return set(self.table().to_table(["id"])["id"].to_pylist())
+
+    def files(self) -> dict[str, ImageFile]:
+        """By image id."""
+        names = [f.name for f in fields(ImageFile)]
+        rows = self.table().to_table(["id", *names]).to_pylist()
+        return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
+
+    def describe(self, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Columns of some images, by number; those that are gone are left out."""
+        listed = ", ".join(str(int(n)) for n in numbers)
+        found = self.table().to_table(["number", *columns], filter=f"number IN ({listed})") if listed else None
+        return {} if found is None else {row.pop("number"): row for row in found.to_pylist()}
+
+    @property
+    def own_columns(self) -> list[str]:
+        """Names of the user's columns."""
+        return [name for name in self.table().schema.names if name not in OWN_COLUMNS]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One process writes at a time; a kill sets the others free."""
+        lock = FileLock(self.folder / _LOCK, timeout=_PATIENCE)
+        try:
+            with lock:
+                yield
+        except Timeout:
+            raise ValueError(f"{self.folder}: another process has been writing for {_PATIENCE:.0f} s") from None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What Lance says in one sentence."""
+        try:
+            yield
+        except (OSError, RuntimeError, pa.ArrowInvalid) as error:
+            raise ValueError(f"{self.folder}: nothing was changed: {_short(error)}") from None
+
+    def _append(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> None:
+        rows = self._rows(embeddings, files, metadata)
+        with self._told():
+            lance.write_dataset(rows, str(self.folder / _TABLE), mode="append")
+
+    def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> pa.Table:
+        """As a table of the store's schema; columns of the user that are new are added to that first."""
+        assert len(files) == len(embeddings)
         if embeddings.dim != self.header.dim:
             raise ValueError(f"{self.folder}: holds vectors of {self.header.dim} dimensions, not {embeddings.dim}")
-        present = self.image_ids()
-        for image_id in embeddings.image_ids:
-            if image_id in present:
-                raise ValueError(f"{self.folder}: image {image_id!r} is there already")
-        number = int(self.part_files()[-1].stem.split("-")[1]) + 1 if self.part_files() else 0
-        target = self.folder / f"part-{number:06d}.safetensors"
-        partial = target.with_suffix(".partial")
-        # Boxes are optional in memory and always there on disk: a whole image is the place we know nothing about.
-        boxes = (
-            embeddings.boxes if embeddings.boxes is not None else np.tile([0, 0, 1, 1], (len(embeddings.vectors), 1))
-        )
-        arrays: dict[str, np.ndarray] = {
-            "vectors": embeddings.vectors.astype(np.float16),
-            "offsets": embeddings.offsets,
-            "boxes": boxes.astype(np.float16),
+        own = metadata or {}
+        self._own_columns(own, len(embeddings))
+        schema = self.table().schema
+        count = len(embeddings)
+        boxes = embeddings.boxes
+        if boxes is None:  # a whole image is the place we know nothing about
+            boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
+        columns: dict[str, Any] = {
+            "number": self._new_numbers(count),
+            "id": list(embeddings.image_ids),
+            **{f.name: [getattr(file, f.name) for file in files] for f in fields(ImageFile)},
+            "added": [datetime.now(UTC)] * count,
+            "vectors": nested(self.header.encode(embeddings.vectors), embeddings.offsets),
+            "boxes": nested(boxes.astype(np.float16), embeddings.offsets),
+            **own,
         }
-        ids = json.dumps({"image_ids": embeddings.image_ids, "uris": uris}, ensure_ascii=True)
-        save_file(arrays, partial, {"images": ids})
-        os.replace(partial, target)
+        nothing = [None] * count
+        arrays = [_as_column(columns.get(f.name, nothing), f, self.folder) for f in schema]
+        return pa.Table.from_arrays(arrays, schema=schema)
 
-    def image_ids(self) -> set[str]:
-        """The ids of all images, without reading a vector."""
-        found: set[str] = set()
-        for file in self.part_files():
-            with _opened(file) as part:
-                found.update(json.loads(part.metadata()["images"])["image_ids"])
-        return found
+    def _own_columns(self, metadata: Metadata, count: int) -> None:
+        """Checked, and known to the table from here on."""
+        known = self.table().schema.names
+        for name, values in metadata.items():
+            if name in OWN_COLUMNS:
+                raise ValueError(f"{self.folder}: metadata can't be named {name!r}: forclip has a column of that name")
+            if len(values) != count:
+                raise ValueError(f"{self.folder}: {count} images need as many values of {name!r}, not {len(values)}")
+        new = {name: values for name, values in metadata.items() if name not in known}
+        kinds = [pa.field(name, _kind_of(name, values)) for name, values in new.items()]
+        if kinds:
+            with self._told():
+                self.table().add_columns(pa.schema(kinds))
 
-    def load(self) -> StoredImages:
-        """Everything, in memory. Raises ValueError for an empty store or a damaged part."""
-        vectors: list[Floats] = []
-        boxes: list[Floats] = []
-        counts: list[Ints] = []
-        image_ids: list[str] = []
-        uris: list[str] = []
-        for file in self.part_files():
-            with _opened(file) as part:
-                vectors.append(part.get_tensor("vectors").astype(np.float32))
-                boxes.append(part.get_tensor("boxes").astype(np.float32))
-                counts.append(np.diff(part.get_tensor("offsets")))
-                images = json.loads(part.metadata()["images"])
-            image_ids += images["image_ids"]
-            uris += images["uris"]
-        if not vectors:
-            raise ValueError(f"{self.folder}: the store is empty")
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-        together = np.concatenate(vectors)
-        # Half precision moves a unit vector's length in the fourth digit; cosines want it back.
-        together /= np.linalg.norm(together, axis=1, keepdims=True)
-        return StoredImages(ImageEmbeddings(together, offsets, tuple(image_ids), np.concatenate(boxes)), tuple(uris))
+    def _new_numbers(self, count: int) -> Ints:
+        """Clock time keeps a number from being used again after the image with the highest one was deleted."""
+        highest = pc.max(self.table().to_table(["number"])["number"]).as_py()
+        return max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64)
 
 
 def create_store(folder: Path, header: StoreHeader) -> Store:
-    """A new store, or the one already there. Raises ValueError where another model wrote that one."""
-    if (folder / _HEADER_FILE).exists():
+    """A new store, or the one already there. Raises ValueError where another model wrote that one, or it is something
+    else."""
+    if (folder / _TABLE / "_versions").exists():
         store = Store(folder)
         require_model(store, header.fingerprint)
         return store
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    leftovers = {_TABLE, _LOCK}  # of a creation that was killed
+    if folder.exists() and (not folder.is_dir() or any(f.name not in leftovers for f in folder.iterdir())):
         raise ValueError(f"{folder}: exists and is no forclip store")
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"format_version": FORMAT_VERSION, **vars(header)}
-    partial = folder / "store.partial"
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, folder / _HEADER_FILE)
+    lance.write_dataset(header.schema().empty_table(), str(folder / _TABLE), mode="overwrite")
     return Store(folder)
 
 
@@ -126,22 +239,86 @@ def require_model(store: Store, fingerprint: str) -> None:
         raise ValueError(f"{store.folder}: was written by another model ({name!r}, or other weights of that name)")
 
 
-def _read_header(folder: Path) -> StoreHeader:
-    file = folder / _HEADER_FILE
-    try:
-        content = json.loads(file.read_text())
-        version = content["format_version"]
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
-        return StoreHeader(content["fingerprint"], content["dim"], content["model"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{folder}: no forclip store there") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: damaged: {error}") from None
+def numbers_of(table: lance.LanceDataset, where: str | None = None) -> Ints:
+    """As Store.numbers, of one version."""
+    with asked(where or ""):
+        numbers: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
+    return numbers
 
 
-def _opened(file: Path) -> Any:
+def read_vectors(table: lance.LanceDataset, dim: int, numbers: Ints | None = None) -> Iterator[StoredVectors]:
+    """All images of one version, or those of these numbers, some at a time."""
+    wanted = None if numbers is None else pa.array(np.sort(numbers))
+    columns = ["number", "id", "uri", "width", "height", "vectors", "boxes"]
+    for batch in _batches(table, columns, wanted):
+        codes, offsets = flat(batch["vectors"], dim)
+        boxes, _ = flat(batch["boxes"], 4)
+        yield StoredVectors(batch["number"].to_numpy(), codes, offsets, boxes, batch.select(columns[1:5]))
+
+
+def _batches(table: lance.LanceDataset, columns: list[str], wanted: pa.Array | None) -> Iterator[pa.Table]:
+    """By row positions, so that only what is wanted is read."""
+    rows_at_once = 4096
+    if wanted is None:
+        for batch in table.to_batches(columns=columns, batch_size=rows_at_once):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])
+        return
+    present = table.to_table(["number"])["number"]
+    positions = np.flatnonzero(pc.is_in(present, value_set=wanted).to_numpy())
+    for start in range(0, len(positions), rows_at_once):
+        yield table.take(positions[start : start + rows_at_once].tolist(), columns=columns)
+
+
+@contextmanager
+def asked(where: str) -> Iterator[None]:
+    """What is wrong with an SQL expression, in one sentence that holds it."""
     try:
-        return safe_open(file, framework="np")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file}: damaged: {error}") from None
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ValueError(f"can't select images by {where!r}: {_short(error)}") from None
+
+
+def _opened(folder: Path) -> lance.LanceDataset:
+    if (folder / "store.json").exists():
+        raise ValueError(f"{folder}: a store of format version 1; this forclip reads version 2: index the pictures anew")
+    if not (folder / _TABLE / "_versions").is_dir():
+        raise ValueError(f"{folder}: no forclip store there")
+    with _damage_told(folder):
+        return lance.dataset(str(folder / _TABLE))
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ValueError(f"{folder}: damaged: {_short(error)}") from None
+
+
+def _short(error: BaseException) -> str:
+    """Without the place in Lance's own source that ends its messages."""
+    return str(error).split(", /")[0].strip()[:300]
+
+
+def _one_of(image_ids: Sequence[str]) -> str:
+    listed = ", ".join("'" + i.replace("'", "''") + "'" for i in image_ids)
+    return f"id IN ({listed})"
+
+
+def _kind_of(name: str, values: Sequence[Any]) -> pa.DataType:
+    try:
+        kind = pa.array(list(values)).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"metadata {name!r}: {error}") from None
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _as_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(f"{folder}: column {field.name!r} holds {field.type}: {error}") from None
+

@@ -1,0 +1,124 @@
+"""`Index`: add, delete, search and look after a store, from any number of processes."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from forclip.index.ann import search_ann
+from forclip.index.derived import DerivedFolder
+from forclip.index.optimize import optimize
+from forclip.index.ranking import ranked
+from forclip.index.scan import Found, scan
+from forclip.index.schema import StoreHeader
+from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
+from forclip.index.view import Part, View, Views, among
+from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
+
+_UNIT = 1e-2  # how far from 1 a query's length may be
+_FILTERS_KEPT = 16
+_BATCH_THREADS = 4
+
+
+class Index:
+    """A store that is searched. Every search sees the newest version, whoever wrote it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ValueError where there is no store, or it is damaged or of another format version."""
+        self.store = Store(folder)
+        self.derived = DerivedFolder(self.store)
+        self._views = Views(self.store, self.derived)
+        self._filters: dict[tuple[int, str], Ints] = {}
+
+    @staticmethod
+    def create(folder: Path, header: StoreHeader) -> "Index":
+        """A new store, or the one there. Raises ValueError as create_store does."""
+        return Index(create_store(folder, header).folder)
+
+    def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
+        """As Store.add; searchable at once."""
+        self.store.add(embeddings, files, metadata)
+
+    def put(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
+        """As Store.put; searchable at once."""
+        self.store.put(embeddings, files, metadata)
+
+    def delete(self, where: str) -> int:
+        """As Store.delete."""
+        return self.store.delete(where)
+
+    def delete_ids(self, image_ids: Sequence[str]) -> int:
+        """As Store.delete_ids."""
+        return self.store.delete_ids(image_ids)
+
+    def optimize(self, kind: str | None = None, queries: Floats | None = None) -> None:
+        """As forclip.index.optimize.optimize. Searching works without; on large stores it is faster with it."""
+        optimize(self.store, self.derived, self._views, kind, queries)
+
+    def compact(self) -> None:
+        """As Store.compact, and then optimize."""
+        self.store.compact()
+        self.optimize()
+
+    def __len__(self) -> int:
+        return int(self.store.table().count_rows())
+
+    def search(self, query: Floats, k: int = 50, where: str | None = None, exact: bool = False) -> list[SearchResult]:
+        """The best k images for a unit query [dim], best first, ties by id. Scores are exact in any case.
+
+        where: an SQL expression over the store's columns. exact: compare every vector; else large segments are searched
+        through their index. Raises ValueError for a query of another dimension or length, k below 1, or bad SQL.
+        """
+        self._check(query, k)
+        view = self._views.newest()
+        return ranked([(p.segment, self._search(view, p, query, k, where, exact)) for p in view.parts], k)
+
+    def search_many(
+        self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
+    ) -> list[list[SearchResult]]:
+        """As search, for unit queries [Q, dim]."""
+        self._views.newest()  # once, before the threads
+        with ThreadPoolExecutor(_BATCH_THREADS) as pool:
+            return list(pool.map(lambda q: self.search(q, k, where, exact), queries))
+
+    def scores(self, query: Floats, sample: int | None = None, seed: int = 0) -> Floats:
+        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order."""
+        self._check(query, 1)
+        view = self._views.newest()
+        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, len(view))
+        drawn = [p.alive & (rng.random(len(p.segment)) < share) for p in view.parts]
+        found = [scan(p.segment, query, len(p.segment), d).scores for p, d in zip(view.parts, drawn, strict=True)]
+        return np.concatenate([np.empty(0), *found]).astype(np.float32)
+
+    def view(self) -> View:
+        """The newest version, ready to search."""
+        return self._views.newest()
+
+    def _search(self, view: View, part: Part, query: Floats, k: int, where: str | None, exact: bool) -> Found:
+        allowed: Bools | None = None if part.alive.all() else part.alive
+        if where is not None:
+            allowed = part.alive & among(part.segment.numbers, self._matching(view, where))
+        if exact or part.ann is None:
+            return scan(part.segment, query, k, allowed)
+        return search_ann(part.segment, part.ann, query, k, allowed)
+
+    def _matching(self, view: View, where: str) -> Ints:
+        """Numbers in ascending order. The last filters are kept: pages of one list ask for the same."""
+        key = (int(view.table.version), where)
+        numbers = self._filters.get(key)
+        if numbers is None:
+            numbers = self._filters[key] = np.sort(numbers_of(view.table, where))
+            while len(self._filters) > _FILTERS_KEPT:
+                self._filters.pop(next(iter(self._filters)), None)
+        return numbers
+
+    def _check(self, query: Floats, k: int) -> None:
+        dim = self.store.header.dim
+        if query.shape != (dim,):
+            raise ValueError(f"the query has shape {query.shape}, the store's vectors have {dim} dimensions")
+        length = float(np.linalg.norm(query))
+        if not abs(length - 1) < _UNIT:
+            raise ValueError(f"the query has length {length:.3g}, not 1")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")

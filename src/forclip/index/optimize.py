@@ -1,0 +1,67 @@
+"""Brings what is derived for speed in step with a store: segments of what was added, an index for large ones."""
+
+import numpy as np
+
+from forclip.index.ann import planned_kind
+from forclip.index.derived import KEEP_BELOW, Derived, DerivedFolder, merge_plan, segments_of
+from forclip.index.segment import Segment
+from forclip.index.store import Store
+from forclip.index.view import Part, Views
+from forclip.types import Floats
+
+NO_INDEX = "none"
+
+
+def optimize(
+    store: Store, derived: DerivedFolder, views: Views, kind: str | None = None, queries: Floats | None = None
+) -> None:
+    """Can be killed at any time: searches see what was there before, or what is there after.
+
+    kind: a FAISS factory string, `none`, or None: chosen by size. queries: unit [Q, dim] such as will be asked, to
+    measure recall with. Raises ValueError for a kind that can't be built, or where another process is at it.
+    """
+    with derived.changing():
+        _write_segments(store, derived, views, smallest=KEEP_BELOW if kind in (None, NO_INDEX) else 1)
+        _drop_dead(derived, views)
+        for part in views.newest().parts:
+            if not part.in_memory:
+                _index(derived, part, kind, queries)
+
+
+def _write_segments(store: Store, derived: DerivedFolder, views: Views, smallest: int) -> None:
+    """smallest: so many vectors in memory are worth a segment."""
+    parts = views.newest().parts
+    on_disk, tail = [p for p in parts if not p.in_memory], [p for p in parts if p.in_memory]
+    size = sum(p.num_vectors for p in tail)
+    live = [p.num_vectors for p in on_disk]
+    dead = [p.segment.num_vectors - n for p, n in zip(on_disk, live, strict=True)]
+    chosen = [on_disk[place] for place in merge_plan(size if size >= smallest else 0, live, dead)]
+    if size >= smallest or chosen:
+        chosen += tail
+    numbers = np.concatenate([np.empty(0, np.int64), *(p.segment.numbers[p.alive] for p in chosen)])
+    if len(numbers):
+        for segment in segments_of(store, numbers):
+            derived.write(segment)
+
+
+def _drop_dead(derived: DerivedFolder, views: Views) -> None:
+    """Segments of which newer ones, or deletions, have left nothing, and damaged ones."""
+    view = views.newest()
+    used = {p.segment.folder.name for p in view.parts if p.segment.folder is not None}
+    for name, _ in view.complete:
+        if name not in used:
+            derived.remove(name)
+
+
+def _index(derived: DerivedFolder, part: Part, kind: str | None, queries: Floats | None) -> None:
+    planned = _kind_for(part.segment, kind)
+    has = None if part.ann is None else part.ann.settings.kind
+    # An index of another kind is what someone asked for, unless it is asked for another one now.
+    if planned != has and (kind is not None or has is None):
+        derived.index(Derived(part.segment, part.ann, part.made), planned, queries)
+
+
+def _kind_for(segment: Segment, wanted: str | None) -> str | None:
+    if wanted is None:
+        return planned_kind(segment.num_vectors, segment.header.dim)
+    return None if wanted == NO_INDEX else wanted

@@ -1,0 +1,118 @@
+"""Exact search of one segment: every vector is compared, and the best images are certain."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from forclip.index.segment import Segment
+from forclip.types import Bools, Floats, Ints
+
+# FAISS adds in single precision, in an order of its own: its scores are true to this.
+_ROUNDING = 1e-5
+_FIRST_FETCH = 8  # vectors for each image that is wanted
+_WIDER = 4
+_FEW_IMAGES = 4  # more than one in that many wanted: all are scored
+_VECTORS_AT_ONCE = 1 << 15
+_VECTORS_A_THREAD = 1 << 15  # fewer are not worth another thread
+
+
+@dataclass(frozen=True)
+class Found:
+    """Images of one segment: places in its numbers, the vector that scored best, and its cosine. In no order."""
+
+    images: Ints
+    rows: Ints
+    scores: NDArray[np.float64]
+
+
+def scan(segment: Segment, query: Floats, k: int, allowed: Bools | None = None) -> Found:
+    """The best k images among the allowed ones, and all others that tie with the last of them. query: unit [dim].
+
+    Fetches vectors, more and more of them, until k images are certain: the last vector fetched is worse than the k-th
+    image's best, so whatever was not fetched is worse as well.
+    """
+    images = len(segment) if allowed is None else int(allowed.sum())
+    if images == 0:
+        return Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    if k * _FEW_IMAGES > images:
+        return _score_all(segment, query, allowed)
+    rows_allowed = None if allowed is None else segment.rows_of(allowed)
+    total = segment.num_vectors if rows_allowed is None else int(rows_allowed.sum())
+    fetch = _FIRST_FETCH * k
+    while fetch < total:
+        scores, rows = _nearest(segment, query, fetch, rows_allowed)
+        first = first_of_each(segment.owners(rows))
+        if len(first) >= k:
+            kth = scores[first[k - 1]]
+            if scores[-1] < kth - _ROUNDING:
+                near = rows[scores >= kth - _ROUNDING]
+                return best_rows(segment, query, near)
+        fetch *= _WIDER
+    return _score_all(segment, query, allowed)
+
+
+def best_rows(segment: Segment, query: Floats, rows: Ints) -> Found:
+    """The images that own these vectors, each with the best of them."""
+    scores = segment.scores(query.astype(np.float64), rows)
+    order = np.lexsort((rows, -scores))
+    first = order[first_of_each(segment.owners(rows[order]))]
+    return Found(segment.owners(rows[first]), rows[first], scores[first])
+
+
+def first_of_each(values: Ints) -> Ints:
+    """Where each value stands first, in the order in which they appear."""
+    _, first = np.unique(values, return_index=True)
+    return np.sort(first)
+
+
+def _score_all(segment: Segment, query: Floats, allowed: Bools | None) -> Found:
+    images = np.arange(len(segment)) if allowed is None else np.flatnonzero(allowed)
+    rows = np.arange(segment.num_vectors) if allowed is None else np.flatnonzero(segment.rows_of(allowed))
+    asked = query.astype(np.float64)
+    starts = range(0, len(rows), _VECTORS_AT_ONCE)
+    scores = np.concatenate([segment.scores(asked, rows[s : s + _VECTORS_AT_ONCE]) for s in starts])
+    counts = np.diff(segment.offsets)[images]
+    first = np.cumsum(counts) - counts
+    best = np.maximum.reduceat(scores, first)
+    hits = np.flatnonzero(scores == np.repeat(best, counts))
+    return Found(images, rows[hits[np.searchsorted(hits, first)]], best)
+
+
+def _nearest(segment: Segment, query: Floats, fetch: int, allowed: Bools | None) -> tuple[Floats, Ints]:
+    """The nearest vectors, best first, by FAISS in as many threads as pay: single precision, codes as they are stored.
+
+    One query keeps FAISS in one thread, so each thread asks for a range of the rows.
+    """
+    total = segment.num_vectors
+    bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+    bitmap = None if bits is None else faiss.IDSelectorBitmap(bits)
+    asked = segment.asked(query[None])
+    threads = max(1, min(_cores(), total // _VECTORS_A_THREAD))
+    edges = np.linspace(0, total, threads + 1).astype(np.int64)
+
+    def part(start: int, end: int) -> tuple[Any, Any]:
+        chosen = faiss.IDSelectorRange(int(start), int(end), True)
+        both = chosen if bitmap is None else faiss.IDSelectorAnd(chosen, bitmap)
+        scores, rows = segment.flat.search(asked, fetch, params=faiss.SearchParameters(sel=both))
+        return scores[0], rows[0]
+
+    parts = [part(0, total)] if threads == 1 else list(_pool().map(part, edges[:-1], edges[1:]))
+    scores, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+    scores, rows = scores[rows >= 0], rows[rows >= 0]
+    best = np.lexsort((rows, -scores))[:fetch]
+    return scores[best], rows[best]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="scan")

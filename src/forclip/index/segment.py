@@ -1,0 +1,157 @@
+"""Vectors side by side for scanning: in memory, or mapped from files that were derived from a store.
+
+A segment never changes. It holds some images by number; which of them still count is for its user to say.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forclip.index.schema import Codes, StoreHeader
+from forclip.index.store import StoredVectors
+from forclip.types import Bools, Floats, Ints
+
+_META, _FLAT, _NUMBERS, _OFFSETS = "segment.json", "vectors.faiss", "numbers.npy", "offsets.npy"
+_BOXES, _IMAGES = "boxes.npy", "images.arrow"
+_QUANTIZER = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit_direct_signed}
+_SIGNED_ZERO = 128  # FAISS keeps a signed code as an unsigned one, moved by this
+
+
+@dataclass(frozen=True)
+class Segment:
+    """header: of the store; flat: FAISS' scalar-quantised vectors, code by code what the store has.
+
+    numbers [images]; offsets [images + 1]; boxes [vectors, 4] float16; images: id and uri. folder: where it is mapped
+    from, None in memory.
+    """
+
+    header: StoreHeader
+    flat: Any
+    numbers: Ints
+    offsets: Ints
+    boxes: NDArray[np.float16]
+    images: pa.Table
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def num_vectors(self) -> int:
+        return int(self.offsets[-1])
+
+    def owners(self, rows: Ints) -> Ints:
+        """The image, as a place in `numbers`, of each vector."""
+        owners: Ints = np.searchsorted(self.offsets, rows, "right") - 1
+        return owners
+
+    def codes(self) -> NDArray[Any]:
+        """[vectors, dim] as FAISS keeps them: float16, or the store's int8 as uint8 moved by 128. Not a copy."""
+        raw = faiss.rev_swig_ptr(self.flat.codes.data(), self.num_vectors * self.flat.code_size)
+        kept: NDArray[Any] = raw.view(np.float16 if self.header.precision == "fp16" else np.uint8)
+        return kept.reshape(self.num_vectors, self.header.dim)
+
+    def decoded(self, rows: Ints | slice) -> NDArray[np.float64]:
+        """[rows, dim]: what the stored codes stand for."""
+        kept = self.codes()[rows]
+        if self.header.precision == "int8":
+            kept = (kept.astype(np.int16) - _SIGNED_ZERO).astype(np.int8)
+        return self.header.decode(kept)
+
+    def scores(self, query: NDArray[np.float64], rows: Ints | slice) -> NDArray[np.float64]:
+        """Cosines with a unit query [dim]. The same code gives the same score, whatever stands beside it."""
+        return np.einsum("ij,j->i", self.decoded(rows), query)
+
+    def asked(self, queries: Floats) -> Floats:
+        """Queries as the flat vectors' codes are to be asked: FAISS then returns cosines."""
+        return np.ascontiguousarray(queries * np.float32(self.header.scale), np.float32)
+
+    def rows_of(self, images: Bools) -> Bools:
+        """[images] to [vectors]."""
+        return np.repeat(images, np.diff(self.offsets))
+
+
+def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors]) -> Segment:
+    """Of what was read from a store."""
+    flat = faiss.IndexScalarQuantizer(header.dim, _QUANTIZER[header.precision], faiss.METRIC_INNER_PRODUCT)
+    numbers, counts, boxes, images = [], [], [], []
+    for part in parts:
+        flat.add_sa_codes(_as_kept(part.codes))
+        numbers.append(part.numbers)
+        counts.append(np.diff(part.offsets))
+        boxes.append(part.boxes)
+        images.append(part.images)
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]))]).astype(np.int64)
+    together = pa.concat_tables(images) if images else pa.table({"id": [], "uri": []})
+    return Segment(
+        header,
+        flat,
+        np.concatenate([np.empty(0, np.int64), *numbers]),
+        offsets,
+        np.concatenate([np.empty((0, 4), np.float16), *boxes]),
+        together,
+    )
+
+
+def write_segment(segment: Segment, folder: Path, store: str, extra: dict[str, Any]) -> Path:
+    """Into a new folder below `folder`, whose segment.json is written last. store: of which it is derived.
+
+    What could not be written whole is taken away again. Returns the new folder.
+    """
+    target = folder / uuid.uuid4().hex
+    target.mkdir(parents=True)
+    try:
+        faiss.write_index(segment.flat, str(target / _FLAT))
+        np.save(target / _NUMBERS, segment.numbers)
+        np.save(target / _OFFSETS, segment.offsets)
+        np.save(target / _BOXES, segment.boxes)
+        with pa.OSFile(str(target / _IMAGES), "wb") as file, pa.ipc.new_file(file, segment.images.schema) as writer:
+            writer.write_table(segment.images)
+        complete_segment(target, store, extra)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return target
+
+
+def complete_segment(folder: Path, store: str, extra: dict[str, Any]) -> None:
+    """Writes what is known of a segment; its files' sizes tell later whether they are whole."""
+    sizes = {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != _META}
+    partial = folder / "segment.partial"
+    partial.write_text(json.dumps({"store": store, "files": sizes, **extra}, indent=1))
+    os.replace(partial, folder / _META)
+
+
+def read_segment(header: StoreHeader, folder: Path, store: str) -> tuple[Segment, dict[str, Any]]:
+    """Maps it, and says what is known of it. Raises ValueError where it is not whole or not of that store."""
+    try:
+        known: dict[str, Any] = json.loads((folder / _META).read_text())
+        if known["store"] != store:
+            raise ValueError(f"{folder}: derived from another store")
+        for name, size in known["files"].items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{folder / name}: cut short")
+        flat = faiss.read_index(str(folder / _FLAT), faiss.IO_FLAG_MMAP_IFC)
+        images = pa.ipc.open_file(pa.memory_map(str(folder / _IMAGES))).read_all()
+        numbers, offsets = np.load(folder / _NUMBERS), np.load(folder / _OFFSETS)
+        boxes = np.load(folder / _BOXES, mmap_mode="r")
+    except (OSError, KeyError, TypeError, RuntimeError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{folder}: not a whole segment: {error}") from None
+    return Segment(header, flat, numbers, offsets, boxes, images, folder), known
+
+
+def _as_kept(codes: Codes) -> NDArray[np.uint8]:
+    """The store's codes as FAISS keeps them, [total, bytes]."""
+    if codes.dtype == np.int8:
+        return (codes.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8)
+    return np.ascontiguousarray(codes).view(np.uint8)

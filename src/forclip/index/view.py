@@ -1,0 +1,100 @@
+"""One version of a store, put together from segments: those on disk, and what they lack in memory."""
+
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+
+from forclip.index.ann import Ann
+from forclip.index.derived import Derived, DerivedFolder
+from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.store import Store, numbers_of, read_vectors
+from forclip.types import Bools, Ints
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment and which of its images are the store's, [images]. made: 0 for one in memory."""
+
+    segment: Segment
+    ann: Ann | None
+    alive: Bools
+    made: int
+
+    @property
+    def num_vectors(self) -> int:
+        """Of the images that are alive."""
+        return int(np.diff(self.segment.offsets)[self.alive].sum())
+
+    @property
+    def in_memory(self) -> bool:
+        return self.segment.folder is None
+
+
+@dataclass(frozen=True)
+class View:
+    """Every image of this version is alive in exactly one part."""
+
+    table: lance.LanceDataset
+    complete: frozenset[tuple[str, int]]
+    parts: tuple[Part, ...]
+
+    def __len__(self) -> int:
+        return sum(int(p.alive.sum()) for p in self.parts)
+
+
+class Views:
+    """The newest version, whoever wrote it. What was read for an older one is kept as far as it still counts."""
+
+    def __init__(self, store: Store, derived: DerivedFolder) -> None:
+        self.store, self.derived = store, derived
+        self._opened: dict[tuple[str, int], Derived | None] = {}
+        self._current: View | None = None
+
+    def newest(self) -> View:
+        """Raises ValueError for a damaged store."""
+        table, complete = self.store.table(), self.derived.complete()
+        current = self._current
+        if current is None or (table.version, complete) != (current.table.version, current.complete):
+            current = self._current = self._look(table, complete)
+        return current
+
+    def _look(self, table: lance.LanceDataset, complete: frozenset[tuple[str, int]]) -> View:
+        remaining = np.sort(numbers_of(table))
+        self._opened = {name: self._open(name) for name in complete}
+        parts = []
+        for known in self._candidates():
+            alive = among(known.segment.numbers, remaining)
+            if alive.any():
+                parts.append(Part(known.segment, known.ann, alive, known.made))
+                remaining = remaining[~among(remaining, np.sort(known.segment.numbers))]
+        if len(remaining):
+            header = self.store.header
+            segment = segment_in_memory(header, read_vectors(table, header.dim, remaining))
+            parts.append(Part(segment, None, np.ones(len(segment), bool), 0))
+        return View(table, complete, tuple(parts))
+
+    def _candidates(self) -> list[Derived]:
+        """What may serve a version, best first: segments on disk, newest first, then those in memory."""
+        on_disk = sorted((d for d in self._opened.values() if d is not None), key=lambda d: -d.made)
+        in_memory = [p for p in self._current.parts if p.in_memory] if self._current else []
+        return on_disk + [Derived(p.segment, None, 0) for p in in_memory]
+
+    def _open(self, name: tuple[str, int]) -> Derived | None:
+        """None for one that can't be used: it is derived, so search does without."""
+        if name in self._opened:
+            return self._opened[name]
+        try:
+            return self.derived.open(name[0])
+        except ValueError:
+            return None
+
+
+def among(numbers: Ints, wanted: Ints) -> Bools:
+    """Which numbers are among the wanted ones, these in ascending order."""
+    if not len(wanted):
+        return np.zeros(len(numbers), bool)
+    places = np.searchsorted(wanted, numbers)
+    places[places == len(wanted)] = 0
+    found: Bools = wanted[places] == numbers
+    return found
