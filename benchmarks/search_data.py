@@ -2,6 +2,11 @@
 
 Vectors lie in a .npy file of float16 [images * per_image, dim], image by image. A generated gallery starts with the
 images of every smaller one of the same seed and number of concepts.
+
+What is generated, 20,000 images x 25 x 512: the mean of all vectors has length 0.55, as a CLIP-shaped model's has that
+was measured. A text query's cosine is 0.29 with its nearest image (standard deviation over queries 0.03), 0.24 with the
+50th, 0.13 with the 1,000th and 0.07 (0.04 over all) with any. The 50th and 51st are 0.0003 apart. At least 50 images
+hold the concept that is asked for, so the best 50 are no noise. Every run describes its own vectors' cosines.
 """
 
 from dataclasses import dataclass
@@ -20,7 +25,7 @@ _KIN = 20  # concepts that share something, as breeds do
 _POPULARITY = 0.7  # a concept's share falls with its rank to this power
 _IMAGE_MEAN, _IMAGE_OWN, _IMAGE_NOISE = 0.55, 0.3, 0.55
 _LEAST_CONCEPT, _MOST_CONCEPT = 0.35, 0.75  # how much of a vector is its concept, drawn for each image and concept
-_TEXT_MEAN, _TEXT_CONCEPT, _TEXT_NOISE = 0.5, 0.55, 0.65
+_TEXT_MEAN, _TEXT_CONCEPT, _TEXT_NOISE = 0.5, 0.35, 0.79
 _SAME_SCORE = 1e-5  # float16 moves a cosine by about this much
 
 

@@ -82,18 +82,25 @@ def build(job: Job) -> dict[str, Any]:
 
 
 def sweep(job: Job) -> dict[str, Any]:
-    """Climbs each ladder until recall is reached, or it is slower than another that reached it."""
+    """Climbs each ladder until recall is reached, it is slower than another that reached it, or climbing is no use."""
     engine = load_engine(job.engine)
     engine.open(job.vectors, job.folder)
     tried: list[dict[str, Any]] = []
     for ladder in engine.ladders(job.vectors, job.k):
+        climbed: list[float] = []
         for setting in ladder:
             latencies, found = ask(engine, replace(job, setting=setting))
             tried.append({"setting": setting, **summary(latencies), **accuracy(job, found)})
+            climbed.append(tried[-1]["recall"])
             best = min((t["p50_ms"] for t in tried if t["recall"] >= job.target), default=np.inf)
-            if tried[-1]["p50_ms"] >= best or tried[-1]["recall"] >= job.target:
+            if tried[-1]["p50_ms"] >= best or climbed[-1] >= job.target or is_level(climbed):
                 break
     return {"tried": tried}
+
+
+def is_level(recalls: list[float]) -> bool:
+    """Whether the last two steps of a ladder have gained next to nothing."""
+    return len(recalls) > 2 and recalls[-1] - recalls[-3] < 1e-3
 
 
 def final(job: Job) -> dict[str, Any]:

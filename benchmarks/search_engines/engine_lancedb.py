@@ -31,7 +31,7 @@ class LanceDb:
         for batch in batches:
             table.add(batch)
         table.optimize(cleanup_older_than=timedelta(0))
-        lists = max(1, round(len(vectors) ** 0.5))
+        lists = _lists(vectors)
         match self.index:
             case "pq":
                 config: Any = IvfPq(distance_type="cosine", num_partitions=lists, num_sub_vectors=vectors.dim // 8)
@@ -57,7 +57,7 @@ class LanceDb:
         limits = [k] if self.layout == "multivector" else fetches(vectors, k)
         if self.index == "exact":
             return [[{"limit": limit} for limit in limits]]
-        lists = max(1, round(len(vectors) ** 0.5))
+        lists = _lists(vectors)
         return [
             [{"limit": limit, "refine": refine, "nprobes": n} for n in doubling(4, max(4, lists))]
             for limit in limits
@@ -70,3 +70,8 @@ class LanceDb:
         if "nprobes" in setting:
             search = search.nprobes(setting["nprobes"]).refine_factor(setting["refine"])
         return first_distinct(search.to_arrow()["image"].to_pylist(), k)
+
+
+def _lists(vectors: Vectors) -> int:
+    """Its default, the square root, as long as that leaves it the 256 vectors a list that it trains on."""
+    return max(1, min(int(len(vectors) ** 0.5), len(vectors) // 256))

@@ -20,7 +20,7 @@ from benchmarks.search_data import (
     write_vectors,
 )
 from benchmarks.search_engines.protocol import ENGINES, doubling, fetches, first_distinct
-from benchmarks.search_measure import Job, JobError, choose, disk_bytes, run_job
+from benchmarks.search_measure import Job, JobError, choose, disk_bytes, is_level, run_job
 from benchmarks.search_modes import scan_seconds
 from forclip.types import Floats
 
@@ -99,6 +99,12 @@ def test_the_fastest_setting_that_reaches_the_recall_is_chosen() -> None:
     tried = [{"recall": r, "p50_ms": ms} for r, ms in [(0.5, 1.0), (0.99, 4.0), (1.0, 3.0), (0.98, 2.0)]]
     assert [t["p50_ms"] for t in choose(tried, 0.99)] == [3.0, 4.0]
     assert choose(tried[:1] + tried[3:], 0.99) == [{"recall": 0.98, "p50_ms": 2.0}]
+
+
+def test_a_ladder_is_left_where_it_is_level() -> None:
+    assert not is_level([0.5, 0.5])
+    assert not is_level([0.5, 0.5, 0.6])
+    assert is_level([0.5, 0.6, 0.6, 0.6])
 
 
 def test_ladders_end_with_certainty(job: Job) -> None:
