@@ -27,7 +27,10 @@ class MilvusLite:
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.dim)
         settings = {"IVF_SQ8": {"nlist": list_count(vectors)}, "HNSW": {"M": 16, "efConstruction": 128}}
         index = client.prepare_index_params()
-        index.add_index("vector", index_type=self.index, metric_type="IP", params=settings.get(self.index, {}))
+        # Twice `params`: pymilvus 3.0 unpacks the outer one, and Milvus Lite 3.2 reads nothing else than the inner one.
+        index.add_index(
+            "vector", index_type=self.index, metric_type="IP", params={"params": settings.get(self.index, {})}
+        )
         client.create_collection(_COLLECTION, schema=schema, index_params=index)
         for start, block in blocks(vectors, 200):
             client.insert(_COLLECTION, _rows(start, block))
