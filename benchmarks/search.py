@@ -44,6 +44,7 @@ from benchmarks.search_measure import ROOT, Job, JobError, choose, disk_bytes, r
 
 _LIBRARIES = ("faiss-cpu", "lancedb", "pymilvus", "milvus-lite", "qdrant-edge-py", "duckdb", "numpy", "pyarrow")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS")
+_TABLE_WIDTH = 100
 _PART = 5  # one image in so many, for an engine that is too slow to be built with all
 _GROWTH = (5_000, 10_000, 20_000, 40_000, 80_000)
 _SIZES = {"compare": (20_000, 25), "growth": (80_000, 25), "exact": (20_000, 25)} | {
@@ -224,7 +225,7 @@ def _git(*words: str) -> str:
 
 def main() -> None:
     given = arguments(sys.argv[1:])
-    console = Console()
+    console = Console(width=max(_TABLE_WIDTH, Console().width))
     content: dict[str, Any] = {"command": " ".join(["python -m benchmarks.search", *sys.argv[1:]]), **machine()}
     with tempfile.TemporaryDirectory(dir=given.workspace) as folder:
         job, content["data"] = prepare(given, Path(folder))
