@@ -1,0 +1,45 @@
+"""forclip's own index, by its Python interface."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from forclip.index.image_index import Index
+from forclip.index.schema import StoreHeader
+
+from benchmarks.search_data import Vectors
+from benchmarks.search_engines.protocol import Ladder, Setting, blocks
+from forclip.index.store import ImageFile
+from forclip.types import Floats, ImageEmbeddings
+
+_STORE = "store"
+
+
+class Forclip:
+    """As it is by default, or exact."""
+
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
+
+    def build(self, vectors: Vectors, folder: Path) -> None:
+        index = Index.create(folder / _STORE, StoreHeader("benchmark", vectors.dim, {"name": "benchmark"}))
+        for start, block in blocks(vectors, 5000):
+            index.add(*as_images(start, block))
+        index.optimize()
+
+    def open(self, vectors: Vectors, folder: Path) -> None:
+        self.index = Index(folder / _STORE)
+
+    def ladders(self, vectors: Vectors, k: int) -> list[Ladder]:
+        return [[{}]]
+
+    def query(self, vector: Floats, k: int, setting: Setting) -> Sequence[int]:
+        return [int(hit.image_id) for hit in self.index.search(vector, k, exact=self.exact)]
+
+
+def as_images(start: int, block: Floats) -> tuple[ImageEmbeddings, list[ImageFile]]:
+    """A block [images, per_image, dim], the first of which has the number start. Ids sort as numbers do."""
+    count, per_image, dim = block.shape
+    ids = tuple(f"{start + n:09d}" for n in range(count))
+    offsets = np.arange(count + 1, dtype=np.int64) * per_image
+    return ImageEmbeddings(block.reshape(-1, dim), offsets, ids), [ImageFile(f"{name}.jpg") for name in ids]
