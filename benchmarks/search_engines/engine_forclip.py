@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from forclip.index.image_index import Index
-from forclip.index.schema import StoreHeader
 
 from benchmarks.search_data import Vectors
 from benchmarks.search_engines.protocol import Ladder, Setting, blocks
+from forclip.index.image_index import Index
+from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
 from forclip.types import Floats, ImageEmbeddings
 

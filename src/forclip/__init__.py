@@ -7,7 +7,9 @@ if TYPE_CHECKING:
     from forclip.config import HeadConfig, ModelConfig, TrainConfig
     from forclip.embedding import embed_images
     from forclip.finetuning import finetune
-    from forclip.index.store import Store
+    from forclip.index.image_index import Index
+    from forclip.index.schema import StoreHeader
+    from forclip.index.store import ImageFile
     from forclip.models.retrieval_model import load_model
     from forclip.search import Searcher, open_searcher
     from forclip.types import Annotations, ImageEmbeddings, SearchResult
@@ -17,10 +19,12 @@ __all__ = [
     "Annotations",
     "HeadConfig",
     "ImageEmbeddings",
+    "ImageFile",
+    "Index",
     "ModelConfig",
     "SearchResult",
     "Searcher",
-    "Store",
+    "StoreHeader",
     "TrainConfig",
     "embed_images",
     "finetune",
@@ -31,10 +35,12 @@ _HOME = {
     "Annotations": "types",
     "HeadConfig": "config",
     "ImageEmbeddings": "types",
+    "ImageFile": "index.store",
+    "Index": "index.image_index",
     "ModelConfig": "config",
     "SearchResult": "types",
     "Searcher": "search",
-    "Store": "index.store",
+    "StoreHeader": "index.schema",
     "TrainConfig": "config",
     "embed_images": "embedding",
     "finetune": "finetuning",

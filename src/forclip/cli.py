@@ -211,24 +211,47 @@ def check(
 
 @app.command()
 def index(
-    source: Annotated[str, typer.Argument(help="A folder of pictures, or a pattern such as 'photos/**/*.jpg'.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of pictures, a pattern such as 'photos/**/*.jpg', or a file of annotations.")
+    ],
     to: Annotated[Path, typer.Option(help="The store: a new folder, or one that this model wrote.")],
     model: ModelName = "forclip-mini",
     pretrained: Pretrained = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side; the model's own without it.")] = None,
     head: Annotated[str, typer.Option(help="For a pretrained model: sum, global, dense or cluster_K.")] = "sum",
     num_query_tokens: Annotated[int, typer.Option(min=1, help="Vectors per image with the head `sum`.")] = 25,
+    images: Annotated[Path | None, typer.Option(help="Folder of an annotation file's pictures.")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet: a column `image`, and others to filter by with --where.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Of a new store's vectors: fp16, or int8 at half the size.")] = "fp16",
+    merge: Annotated[
+        float | None, typer.Option(help="Merge vectors of an image from this cosine on, such as 0.95.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try pictures again that could not be read before.")] = False,
+    delete_vanished: Annotated[
+        bool, typer.Option("--delete-vanished", help="Take pictures out that are not in the source any more.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode; 0: threads. Without it: processes beside a GPU.")
+    ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Embed pictures and add them to a store. Pictures already there are left alone; unreadable ones are listed."""
+    """Embed pictures and add them to a store: new ones and changed ones; unreadable ones are listed."""
     with _clear_errors():
         from rich.console import Console
 
         from forclip.config import ModelConfig
-        from forclip.indexing import index_images
+        from forclip.image_metadata import read_metadata
+        from forclip.index.schema import checked_precision
+        from forclip.indexing import IndexJob, NewStore, decoding_processes, index_images
 
+        table = None if metadata is None else read_metadata(metadata)
+        processes = decoding_processes(device) if workers is None else workers
+        job = IndexJob(source, images, table, retry, delete_vanished, processes)
+        new = NewStore(head, num_query_tokens, checked_precision(precision), merge)
         config = ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
-        index_images(source, to, config, head, num_query_tokens, device, Console())
+        index_images(job, to, config, new, device, Console())
 
 
 @app.command()
@@ -236,7 +259,11 @@ def search(
     store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 50,
+    where: Annotated[
+        str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")
+    ] = None,
     min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -244,13 +271,57 @@ def search(
     with _clear_errors():
         from forclip.search import open_searcher, result_table
 
-        results = open_searcher(store, device).search(text, k, min_score)
+        results = open_searcher(store, device).search(text, k, min_score, where, exact)
         if as_json:
             typer.echo(json.dumps([vars(r) for r in results]))
         else:
             from rich.console import Console
 
             Console().print(result_table(results))
+
+
+@app.command()
+def delete(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    where: Annotated[str | None, typer.Option(help="SQL over the store's columns: which images to take out.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="A file of image ids, one a line.")] = None,
+) -> None:
+    """Take images out of a store. The picture files stay where they are."""
+    with _clear_errors():
+        from forclip.config import read_names
+        from forclip.index.image_index import Index
+
+        if (where is None) == (ids is None):
+            raise ValueError("give either --where or --ids")
+        opened = Index(store)
+        count = opened.delete(where) if where is not None else opened.delete_ids(read_names(ids)) if ids else 0
+        typer.echo(f"{count} deleted, {len(opened)} left: {store}")
+
+
+@app.command()
+def compact(store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")]) -> None:
+    """Give back the room of deleted images and old versions, and bring the search index in step."""
+    with _clear_errors():
+        from forclip.index.image_index import Index
+
+        opened = Index(store)
+        opened.compact()
+        found = opened.info()
+        typer.echo(f"{found['images']} images, {(found['table_bytes'] + found['search_bytes']) / 1e6:.0f} MB: {store}")
+
+
+@app.command()
+def verify(store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")]) -> None:
+    """Read all of a store and say what is wrong with it; exit code 1 if anything is."""
+    with _clear_errors():
+        from forclip.index.image_index import Index
+
+        problems = Index(store).verify()
+        for problem in problems:
+            typer.echo(problem)
+        typer.echo(f"{store}: " + (f"{len(problems)} problems" if problems else "sound"))
+        if problems:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -267,7 +338,10 @@ def info(
             typer.echo(json.dumps(described))
         else:
             for key, value in described.items():
-                typer.echo(f"{key:20s} {value}")
+                lines = value if isinstance(value, list) and value else [value]
+                for line in lines:
+                    told = ", ".join(f"{k} {v}" for k, v in line.items()) if isinstance(line, dict) else line
+                    typer.echo(f"{key:20s} {told}")
 
 
 def main() -> None:

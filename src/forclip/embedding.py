@@ -38,10 +38,12 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """tokens: [views, B, T, W] float16 on the CPU; rows: which paths they are; skipped: row and picture of the rest."""
+    """tokens: [views, B, T, W] float16 on the CPU; rows: which paths they are; sizes: width and height of each picture;
+    skipped: row and picture of the rest."""
 
     tokens: Tensor
     rows: list[int]
+    sizes: list[tuple[int, int]]
     skipped: list[tuple[int, SkippedImage]]
 
 
@@ -76,16 +78,20 @@ def encode_batches(
     paths: Sequence[Path],
     views: Sequence[View],
     advance: Advance = silent,
+    processes: int = 0,
 ) -> Iterator[EncodedBatch]:
-    """Batch by batch, for sets that don't fit into memory. A batch may be short of skipped pictures, down to none."""
+    """Batch by batch, for sets that don't fit into memory. A batch may be short of skipped pictures, down to none.
+
+    processes: as stream_prepared takes them.
+    """
 
     def prepare(row: int, image: Image.Image) -> Tensor:
         return torch.stack([backbone.preprocess(view(row, image)) for view in views])
 
-    for batch in stream_prepared(paths, prepare, BATCH_SIZE):
+    for batch in stream_prepared(paths, prepare, BATCH_SIZE, processes=processes):
         tokens = _encode_each_view(backbone, batch.pixels) if batch.rows else torch.empty(len(views), 0)
         skipped = [(row, SkippedImage(image_ids[row], paths[row], reason)) for row, reason in batch.unreadable]
-        yield EncodedBatch(tokens, batch.rows, skipped)
+        yield EncodedBatch(tokens, batch.rows, batch.sizes, skipped)
         advance(len(batch.rows) + len(batch.unreadable))
 
 

@@ -25,13 +25,12 @@ class BadPicture:
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """todo: by id, new pictures and changed ones; touched: of these ids the file is newer and its content the same;
-    vanished: ids that were found in the same source and are not there any more; known_bad: not tried again."""
+    """todo: by id, new pictures and changed ones; vanished: ids that were found in the same source and are not there
+    any more; known_bad: not tried again."""
 
     todo: dict[str, ImageFile]
     changed: int
     unchanged: int
-    touched: tuple[str, ...]
     vanished: tuple[str, ...]
     known_bad: dict[str, BadPicture]
 
@@ -48,7 +47,6 @@ def plan_index(
     taken to be the same, else its content decides. retry: try bad pictures again that have not changed."""
     todo: dict[str, ImageFile] = {}
     known_bad: dict[str, BadPicture] = {}
-    touched: list[str] = []
     changed = 0
     for image_id, path in found.items():
         advance(1)
@@ -62,13 +60,11 @@ def plan_index(
             continue
         digest = content_digest(path) or ""
         if stored is not None and digest == stored.content_hash:
-            touched.append(image_id)
             continue
         changed += stored is not None
         todo[image_id] = ImageFile(image_id, content_hash=digest, size=size, modified=modified, source=source)
     vanished = tuple(i for i, file in present.items() if file.source == source and i not in found)
-    unchanged = len(found) - len(todo) - len(known_bad)
-    return IndexPlan(todo, changed, unchanged, tuple(touched), vanished, known_bad)
+    return IndexPlan(todo, changed, len(found) - len(todo) - len(known_bad), vanished, known_bad)
 
 
 def read_bad(store: Path) -> dict[str, BadPicture]:

@@ -69,7 +69,12 @@ def open_searcher(folder: Path, device: str = "cpu") -> Searcher:
 
 
 def store_header(
-    model: RetrievalModel, config: ModelConfig, head: str, num_query_tokens: int, precision: Precision, code_range: float
+    model: RetrievalModel,
+    config: ModelConfig,
+    head: str,
+    num_query_tokens: int,
+    precision: Precision = "fp16",
+    code_range: float = 1.0,
 ) -> StoreHeader:
     """What a new store remembers of the model that fills it."""
     # A run's folder must be found again from wherever the search is called.

@@ -11,7 +11,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from forclip.index.scan import Found, best_rows, scan
+from forclip.index.scan import Found, best_rows, scan, thread_pool
 from forclip.index.segment import Segment
 from forclip.types import Bools, Floats, Ints
 
@@ -51,7 +51,8 @@ class Ann:
         """Rows of the vectors that seem nearest, best first; fewer where the searched lists hold no more."""
         nprobe = self.settings.nprobe
         params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
-        _, rows = self.index.search(np.ascontiguousarray(query[None], np.float32), fetch, params=params)
+        asked = np.ascontiguousarray(query[None], np.float32)
+        _, rows = thread_pool().submit(self.index.search, asked, fetch, params=params).result()
         found: Ints = rows[0][rows[0] >= 0]
         return found
 
@@ -121,9 +122,7 @@ def tuned(segment: Segment, index: Any, kind: str, lists: int, queries: Floats) 
         trial = Ann(index, AnnSettings(kind, nprobe, 0, 0.0, 0))
         rows = [trial.candidates(segment, q, min(_FETCHES[-1] * _TUNED_FOR, segment.num_vectors)) for q in queries]
         for fetch in _FETCHES:
-            found = [
-                _top(best_rows(segment, q, r[: fetch * _TUNED_FOR])) for q, r in zip(queries, rows, strict=True)
-            ]
+            found = [_top(best_rows(segment, q, r[: fetch * _TUNED_FOR])) for q, r in zip(queries, rows, strict=True)]
             recall = float(np.mean([len(f & e) / len(e) for f, e in zip(found, exact, strict=True)]))
             best = AnnSettings(kind, nprobe, fetch, recall, len(queries))
             if recall >= WANTED_RECALL:
@@ -136,7 +135,8 @@ def sampled_queries(segment: Segment, count: int = 64, seed: int = 0) -> Floats:
     rng = np.random.default_rng(seed)
     one, other = (_single(segment, rng.integers(0, segment.num_vectors, count)) for _ in range(2))
     mixed = one + other
-    return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    unit: Floats = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def save_ann(ann: Ann, folder: Path) -> dict[str, Any]:

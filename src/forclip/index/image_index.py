@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from forclip.index.ann import search_ann
-from forclip.index.derived import DerivedFolder
+from forclip.index.derived import KEEP_BELOW, DerivedFolder
+from forclip.index.info import describe_index
 from forclip.index.optimize import optimize
 from forclip.index.ranking import ranked
 from forclip.index.scan import Found, scan
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
+from forclip.index.verify import verify
 from forclip.index.view import Part, View, Views, among
 from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
 
@@ -56,10 +59,22 @@ class Index:
         """As forclip.index.optimize.optimize. Searching works without; on large stores it is faster with it."""
         optimize(self.store, self.derived, self._views, kind, queries)
 
+    def worth_optimizing(self) -> bool:
+        """Whether so much was added that the next to open the store would wait for it to be read."""
+        return sum(p.num_vectors for p in self.view().parts if p.in_memory) >= KEEP_BELOW
+
     def compact(self) -> None:
         """As Store.compact, and then optimize."""
         self.store.compact()
         self.optimize()
+
+    def verify(self) -> list[str]:
+        """What is wrong with the store, a sentence each; empty for a sound one. Reads all of it."""
+        return verify(self.store, self.view())
+
+    def info(self) -> dict[str, Any]:
+        """What the store holds and how it is searched, as plain JSON values. Sizes are bytes on disk."""
+        return describe_index(self.store, self.view())
 
     def __len__(self) -> int:
         return int(self.store.table().count_rows())

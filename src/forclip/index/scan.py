@@ -102,7 +102,7 @@ def _nearest(segment: Segment, query: Floats, fetch: int, allowed: Bools | None)
         scores, rows = segment.flat.search(asked, fetch, params=faiss.SearchParameters(sel=both))
         return scores[0], rows[0]
 
-    parts = [part(0, total)] if threads == 1 else list(_pool().map(part, edges[:-1], edges[1:]))
+    parts = list(thread_pool().map(part, edges[:-1], edges[1:]))
     scores, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
     scores, rows = scores[rows >= 0], rows[rows >= 0]
     best = np.lexsort((rows, -scores))[:fetch]
@@ -114,5 +114,7 @@ def _cores() -> int:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), thread_name_prefix="scan")
+def thread_pool() -> ThreadPoolExecutor:
+    """Threads in which FAISS uses one core each: OpenMP's own, woken for a millisecond's work, wait for each other
+    where a core is busy with something else."""
+    return ThreadPoolExecutor(_cores(), "faiss", initializer=lambda: faiss.omp_set_num_threads(1))

@@ -39,15 +39,15 @@ class StoreHeader:
     code_range: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.precision not in _CODE_TYPE:
-            raise ValueError(f"precision must be fp16 or int8, not {self.precision!r}")
+        checked_precision(self.precision)
 
     def encode(self, vectors: Floats) -> Codes:
         """Unit vectors [total, dim] as they are stored: half precision, or steps of code_range / 127."""
         if self.precision == "fp16":
             return vectors.astype(np.float16)
         steps = np.rint(vectors * (_LARGEST_CODE / self.code_range))
-        return steps.clip(-_LARGEST_CODE, _LARGEST_CODE).astype(np.int8)
+        codes: Codes = steps.clip(-_LARGEST_CODE, _LARGEST_CODE).astype(np.int8)
+        return codes
 
     def decode(self, codes: Codes) -> NDArray[np.float64]:
         """What the codes stand for, [total, dim]: the vectors that exact search compares."""
@@ -69,10 +69,18 @@ class StoreHeader:
             "boxes": pa.list_(pa.list_(pa.float16(), 4)),
         }
         assert tuple(columns) == OWN_COLUMNS
-        return pa.schema([(name, kind) for name, kind in columns.items()], {_HEADER_KEY: self.to_json()})
+        return pa.schema(list(columns.items()), {_HEADER_KEY: self.to_json()})
 
     def to_json(self) -> str:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})
+
+
+def checked_precision(name: str) -> Precision:
+    """Raises ValueError for one that is not known."""
+    match name:
+        case "fp16" | "int8":
+            return name
+    raise ValueError(f"precision must be fp16 or int8, not {name!r}")
 
 
 def read_header(schema: pa.Schema, place: str) -> StoreHeader:

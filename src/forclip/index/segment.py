@@ -70,7 +70,8 @@ class Segment:
 
     def scores(self, query: NDArray[np.float64], rows: Ints | slice) -> NDArray[np.float64]:
         """Cosines with a unit query [dim]. The same code gives the same score, whatever stands beside it."""
-        return np.einsum("ij,j->i", self.decoded(rows), query)
+        cosines: NDArray[np.float64] = np.einsum("ij,j->i", self.decoded(rows), query)
+        return cosines
 
     def asked(self, queries: Floats) -> Floats:
         """Queries as the flat vectors' codes are to be asked: FAISS then returns cosines."""

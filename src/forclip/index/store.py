@@ -93,7 +93,7 @@ class Store:
         with self._writing():
             rows = self._rows(embeddings, files, metadata)
             with self._told():
-                merge = self.table().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+                merge = self._for_writing().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
                 merge.execute(rows)
 
     def delete(self, where: str) -> int:
@@ -101,7 +101,7 @@ class Store:
         with self._writing():
             before = self.table().count_rows()
             with asked(where):
-                self.table().delete(where)
+                self._for_writing().delete(where)
             return int(before - self.table().count_rows())
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
@@ -116,12 +116,12 @@ class Store:
             columns = {"id": pa.array(image_ids, pa.string())}
             columns |= {f.name: _as_column(metadata[f.name], f, self.folder) for f in kinds}
             with self._told():
-                self.table().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+                self._for_writing().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def compact(self, keep: timedelta = _OLD_ENOUGH) -> None:
         """Joins small files and drops what was deleted, and versions older than that."""
         with self._writing(), self._told():
-            table = self.table()
+            table = self._for_writing()
             table.optimize.compact_files()
             table.cleanup_old_versions(keep)
 
@@ -148,6 +148,10 @@ class Store:
     def own_columns(self) -> list[str]:
         """Names of the user's columns."""
         return [name for name in self.table().schema.names if name not in OWN_COLUMNS]
+
+    def _for_writing(self) -> lance.LanceDataset:
+        """Another handle: a change moves the one that it is made by to the new version, and readers hold theirs."""
+        return _opened(self.folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -209,7 +213,7 @@ class Store:
         kinds = [pa.field(name, _kind_of(name, values)) for name, values in new.items()]
         if kinds:
             with self._told():
-                self.table().add_columns(pa.schema(kinds))
+                self._for_writing().add_columns(pa.schema(kinds))
 
     def _new_numbers(self, count: int) -> Ints:
         """Clock time keeps a number from being used again after the image with the highest one was deleted."""
@@ -228,7 +232,7 @@ def create_store(folder: Path, header: StoreHeader) -> Store:
     if folder.exists() and (not folder.is_dir() or any(f.name not in leftovers for f in folder.iterdir())):
         raise ValueError(f"{folder}: exists and is no forclip store")
     folder.mkdir(parents=True, exist_ok=True)
-    lance.write_dataset(header.schema().empty_table(), str(folder / _TABLE), mode="overwrite")
+    lance.write_dataset(header.schema().empty_table(), str(folder / _TABLE), mode="create")
     return Store(folder)
 
 
@@ -281,7 +285,7 @@ def asked(where: str) -> Iterator[None]:
 
 def _opened(folder: Path) -> lance.LanceDataset:
     if (folder / "store.json").exists():
-        raise ValueError(f"{folder}: a store of format version 1; this forclip reads version 2: index the pictures anew")
+        raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the pictures anew")
     if not (folder / _TABLE / "_versions").is_dir():
         raise ValueError(f"{folder}: no forclip store there")
     with _damage_told(folder):
@@ -321,4 +325,3 @@ def _as_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
         return pa.array(values, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise ValueError(f"{folder}: column {field.name!r} holds {field.type}: {error}") from None
-

@@ -1,4 +1,4 @@
-"""Whether a store is sound: every row readable, every id once, every vector of unit length, everything derived in step."""
+"""Whether a store is sound: every row readable, every id once, unit vectors, everything derived in step."""
 
 from collections import Counter
 from collections.abc import Iterator
