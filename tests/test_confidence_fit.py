@@ -36,6 +36,7 @@ def test_what_made_the_data_is_found_back() -> None:
     assert calibration.raw == 0  # a score by itself says nothing here, and is not believed to
     assert calibration.held_out_errors["top 50"] == pytest.approx(0, abs=0.03)
     assert (calibration.classes, calibration.images) == (60, 1500)
+    assert calibration.rate == pytest.approx(world(60, 1500, 0)[1].mean())
 
 
 def test_it_carries_over_to_other_texts_and_another_gallery() -> None:

@@ -29,8 +29,9 @@ class Calibration:
 
     No slope is negative, so that for one text a higher score is never less probable. ceiling: the highest probability
     that is said, for no one has seen what comes beyond; absent_below: with a lower expected precision of its few best
-    images a text probably has none; classes, images: that it was learned from; held_out_errors: by kind of pairs
-    (forclip.evaluation.calibration), the ECE on base classes that the fit had not seen, as evidence.
+    images a text probably has none; rate: the share of right pairs among those learned from; classes, images: that it
+    was learned from; held_out_errors: by kind of pairs (forclip.evaluation.calibration), the ECE on base classes that
+    the fit had not seen, as evidence.
     """
 
     intercept: float
@@ -39,12 +40,13 @@ class Calibration:
     raw: float
     ceiling: float
     absent_below: float
+    rate: float
     classes: int
     images: int
     held_out_errors: dict[str, float | None]
 
     def __post_init__(self) -> None:
-        for name in ("intercept", "below", "above", "raw", "ceiling", "absent_below"):
+        for name in ("intercept", "below", "above", "raw", "ceiling", "absent_below", "rate"):
             if not np.isfinite(getattr(self, name)):
                 raise ValueError(f"a calibration's {name} must be finite, not {getattr(self, name)}")
         if self.images < 1:
@@ -52,7 +54,7 @@ class Calibration:
         for name in ("below", "above", "raw"):
             if getattr(self, name) < 0:
                 raise ValueError(f"a calibration's {name} must not be negative, but is {getattr(self, name)}")
-        for name in ("ceiling", "absent_below"):
+        for name in ("ceiling", "absent_below", "rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"a calibration's {name} must be within 0..1, not {getattr(self, name)}")
 

@@ -53,6 +53,7 @@ def fit_calibration(scores: Scores, labels: Bools, verified: Bools, seed: int) -
         raw=raw,
         ceiling=float(np.sort(fitted)[-min(_FAMILIAR, len(fitted))]),
         absent_below=0.0,
+        rate=float((pairs.labels * pairs.weights).sum() / len(usable)),
         classes=len(usable),
         images=len(scores),
         held_out_errors={str(kind): result.reliability.error for kind, result in errors.items()},

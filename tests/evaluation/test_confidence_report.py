@@ -20,7 +20,7 @@ from forclip.evaluation.protocol import ClassSplit, evaluate_scores
 
 NAMES = tuple(f"class {k}" for k in range(40))
 SPLIT = ClassSplit(NAMES[:25], NAMES[25:])
-TRUE = Calibration(-3.5, 0.5, 2.0, 0.0, 1.0, 0.3, 30, 600, {"top 50": 0.01})
+TRUE = Calibration(-3.5, 0.5, 2.0, 0.0, 1.0, 0.3, 0.05, 30, 600, {"top 50": 0.01})
 ABSENT, RARE = 39, 38
 
 
@@ -81,6 +81,7 @@ def test_one_class_by_hand() -> None:
     assert group.kept_precision == pytest.approx(3 / cutoff)
     assert group.kept_recall == 1
     assert group.count_factor == pytest.approx(sure.sum() / 3)
+    assert group.count_factor_of_rate == pytest.approx(0.05 * 600 / 3)
     assert group.pairs["all"].reliability == reliability(sure, labels[:, RARE])
     assert group.false_alarms == float(ordered[:10].mean() < TRUE.absent_below)
 

@@ -47,7 +47,7 @@ def test_both_sides_come_back(tmp_path: Path, aligned: bool) -> None:
 
 def test_what_scores_are_worth_comes_back_or_is_not_there(tmp_path: Path) -> None:
     parts = (head(), class_vectors(), TinyBackbone(), ModelConfig("tiny"), ("my {}",))
-    learned = Calibration(-3.0, 0.5, 2.0, 0.0, 0.9, 0.1, 10, 100, {"top 50": 0.02})
+    learned = Calibration(-3.0, 0.5, 2.0, 0.0, 0.9, 0.1, 0.04, 10, 100, {"top 50": 0.02})
     save_pretrained(tmp_path, *parts, learned)
     with_it = from_pretrained(tmp_path, backbone=TinyBackbone())
     assert with_it.calibration == learned

@@ -32,8 +32,9 @@ class GroupConfidence:
 
     pairs: reliability and Brier score by kind of pairs. kept_classes: the share of classes with a cut-off above 0;
     kept_precision, kept_recall: over the images above the cut-offs, None where there are none, and of all right ones.
-    count_factor: by what factor the expected number of images is off, the median over classes, 1 at best; None for a
-    federated gallery, in which nobody knows the number. false_alarms: classes called absent that are there; caught:
+    count_factor: by what factor the expected number of images is off, the median over classes, 1 at best, and
+    count_factor_of_rate that of guessing the calibration's rate for every class; None for a federated gallery, in which
+    nobody knows the number. false_alarms: classes called absent that are there; caught:
     classes called absent once the images that show them are taken out.
     """
 
@@ -43,6 +44,7 @@ class GroupConfidence:
     kept_precision: float | None
     kept_recall: float
     count_factor: float | None
+    count_factor_of_rate: float | None
     false_alarms: float
     caught: float
 
@@ -87,6 +89,7 @@ class _Gathered:
     known: list[Bools] = field(default_factory=list)
     kept: list[tuple[int, int, int]] = field(default_factory=list)  # verified images above the cut-off, right ones, all
     factors: list[float] = field(default_factory=list)
+    rate_factors: list[float] = field(default_factory=list)
     alarms: list[bool] = field(default_factory=list)
     caught: list[bool] = field(default_factory=list)
 
@@ -103,7 +106,8 @@ class _Gathered:
         self.relevant.append(relevant)
         self.known.append(known)
         self.kept.append((int(known[above].sum()), int(relevant[above].sum()), right))
-        self.factors.append(float(np.exp(abs(np.log(max(judged.expected_images, 1.0) / right)))))
+        self.factors.append(_factor(judged.expected_images, right))
+        self.rate_factors.append(_factor(calibration.rate * len(scores), right))
         self.alarms.append(judged.nothing_here)
         rest = order[~relevant[order]]
         without = judge(calibration, scores[rest], scores[rest], len(rest))
@@ -120,9 +124,15 @@ class _Gathered:
             kept_precision=float(right / above) if above else None,
             kept_recall=float(right / there),
             count_factor=None if federated else float(np.median(self.factors)),
+            count_factor_of_rate=None if federated else float(np.median(self.rate_factors)),
             false_alarms=float(np.mean(self.alarms)),
             caught=float(np.mean(self.caught)),
         )
+
+
+def _factor(expected: float, there: int) -> float:
+    """How far apart, as a factor of at least 1; no image or less than one counts as one."""
+    return float(np.exp(abs(np.log(max(expected, 1.0) / there))))
 
 
 def summarise_confidence(reports: Sequence[ConfidenceReport]) -> dict[str, Any] | None:
@@ -138,7 +148,15 @@ def summarise_confidence(reports: Sequence[ConfidenceReport]) -> dict[str, Any] 
     return {"bins": NUM_BINS, "wanted_precision": WANTED_PRECISION, **found} if found else None
 
 
-_FIELDS = ("kept_classes", "kept_precision", "kept_recall", "count_factor", "false_alarms", "caught")
+_FIELDS = (
+    "kept_classes",
+    "kept_precision",
+    "kept_recall",
+    "count_factor",
+    "count_factor_of_rate",
+    "false_alarms",
+    "caught",
+)
 
 
 def _summarise_side(groups: Sequence[GroupConfidence]) -> dict[str, Any]:

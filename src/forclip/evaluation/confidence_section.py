@@ -68,7 +68,7 @@ def _measures(found: dict[str, Any]) -> list[tuple[str, Callable[[dict[str, Any]
         (f"classes with a list of at least {wanted} expected precision", lambda side: _percent(side["kept_classes"])),
         ("of the images in these lists, right", lambda side: _percent(side["kept_precision"])),
         ("of all right images, in these lists", lambda side: _percent(side["kept_recall"])),
-        ("factor by which the expected number of images is off, median", lambda side: _factor(side["count_factor"])),
+        ("factor by which the expected number of images is off, median (of guessing the base rate)", _factors),
         ("classes called absent that are there", lambda side: _percent(side["false_alarms"])),
         ("classes called absent once their images are taken out", lambda side: _percent(side["caught"])),
     ]
@@ -88,5 +88,7 @@ def _percent(share: float | None) -> str:
     return "\N{EN DASH}" if share is None else f"{100 * share:.0f} %"
 
 
-def _factor(factor: float | None) -> str:
-    return "\N{EN DASH}" if factor is None else f"{factor:.2f}"
+def _factors(side: dict[str, Any]) -> str:
+    if side["count_factor"] is None:
+        return "\N{EN DASH}"
+    return f"{side['count_factor']:.2f} ({side['count_factor_of_rate']:.2f})"
