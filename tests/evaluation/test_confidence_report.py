@@ -1,9 +1,12 @@
 """What a calibration is worth: a perfect one, a useless one, and what the file and the page say of them."""
 
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.special import expit
 
 from forclip.confidence import Calibration, probabilities
@@ -17,6 +20,8 @@ from forclip.evaluation.confidence_report import (
 from forclip.evaluation.confidence_section import confidence_line, confidence_section
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import ClassSplit, evaluate_scores
+from forclip.evaluation.report import ReportPage, write_report
+from forclip.evaluation.terminal import print_metrics
 
 NAMES = tuple(f"class {k}" for k in range(40))
 SPLIT = ClassSplit(NAMES[:25], NAMES[25:])
@@ -162,3 +167,21 @@ def test_the_section_and_the_line_say_the_numbers() -> None:
         assert drawn.count("<circle") == filled
     labels = [label for label, _ in section.rows]
     assert "classes with a list of at least 50 % expected precision" in labels
+
+
+@pytest.mark.parametrize("with_confidence", [True, False])
+def test_the_page_has_it_where_there_is_something_to_say(tmp_path: Path, with_confidence: bool) -> None:
+    file = tmp_path / "report.html"
+    write_report(file, ReportPage("toy", "toy", metrics(with_confidence), (), (), {}))
+    html = file.read_text()
+    assert ("<h2>How sure</h2>" in html) is with_confidence
+    assert html.count('class="lines reliability"') == 2 * with_confidence
+
+
+def test_the_terminal_has_the_line() -> None:
+    console = Console(record=True, width=200, file=StringIO())
+    content = metrics()
+    print_metrics(console, content)
+    line = confidence_line(content)
+    assert line is not None
+    assert line in console.export_text()
