@@ -1,7 +1,10 @@
 """Bring a model of your own: adapt it to forclip's backbone protocol, finetune FOR on it and compare all methods.
 
     python examples/plug_in_backbone.py --model FOLDER --train FILE --train-images DIR \
-        --gallery FILE --gallery-images DIR --novel FILE [--classes FILE] [--seeds 3] [--min-relevant 3] --out DIR
+        --gallery FILE --gallery-images DIR --novel FILE [--classes FILE] [--seeds 3] [--min-relevant 3] --out DIR \
+        [--teacher none --interpolation 0 --views 1]
+
+The last three give what is otherwise found out, by trial trainings that take most of the time.
 
 FOLDER holds a module `photoclip.py` with a CLIP-shaped model: a trunk, an attention pool and a table of text vectors.
 The adapter below is all that forclip needs to know of it.
@@ -52,7 +55,8 @@ class PhotoClipBackbone:
         return pixels
 
     def encode_tokens(self, pixels: Tensor) -> Tensor:
-        feature_map: Tensor = self.model.trunk(pixels)
+        # One image at a time: the same numbers, on a CPU several times as fast as a batch, and less memory.
+        feature_map = torch.cat([self.model.trunk(image[None]) for image in pixels])
         return feature_map.flatten(2).transpose(1, 2)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -106,7 +110,7 @@ def run(given: argparse.Namespace) -> None:
     names = [n for n in sets[0].class_names if n in sets[1].class_names and n in known and n in wanted]
     split = split_classes(names, [n for n in read_names(given.novel) if n in names])
     with tracking(Console(stderr=True)) as track:
-        recipe = TrainConfig()
+        recipe = TrainConfig(teacher=given.teacher, interpolation=given.interpolation, views=given.views)
         views = make_views(planned_views(recipe.views, len(sets[0])), recipe.seed)
         progress = [track("encoding", len(s)) for s in sets]
         seen = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
@@ -128,6 +132,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=Path, help="names, one a line: no other class is used")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--min-relevant", type=int, default=1, help="leave out classes with fewer gallery images")
+    parser.add_argument("--teacher", choices=["auto", "cluster", "zoom", "none"], default="auto")
+    parser.add_argument("--interpolation", type=float, help="share of the way to the tuned head, or it is chosen")
+    parser.add_argument("--views", type=int, help="of each training photo, or as many as their number asks for")
     return parser.parse_args()
 
 

@@ -37,9 +37,24 @@ def test_the_ladder_is_real_clips(finished: Path) -> None:
     assert best_cluster > methods["global"]["all"] + 1
 
 
+def test_probabilities_of_novel_classes_mean_what_they_say(finished: Path) -> None:
+    """They are learned from base classes alone. Each novel class's 50 best images are the hardest to be right about."""
+    methods = json.loads((finished / "metrics.json").read_text())["methods"]
+    assert [name for name, values in methods.items() if "confidence" in values] == ["for"]
+    novel = methods["for"]["confidence"]["novel"]
+    # This world gives 0.018 and 0.022.
+    assert novel["pairs"]["top 50"]["ece"] < 0.06
+    assert novel["pairs"]["above 0.05"]["ece"] < 0.06
+    assert novel["pairs"]["top 50"]["brier"] < novel["pairs"]["top 50"]["brier_of_rate"]
+    calibration = from_pretrained(finished / "model-5").calibration
+    assert calibration is not None
+    assert calibration.images == NUM_TRAIN
+
+
 def test_what_a_person_gets(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert "FOR (finetuned)" in page
+    assert "How sure" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert len(json.loads((finished / "metrics.json").read_text())["classes"]) > 100
     assert from_pretrained(finished / "model-5").dim == 128

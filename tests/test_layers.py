@@ -86,6 +86,8 @@ def test_the_reading_of_imports_finds_what_is_there() -> None:
     assert "forclip.losses" in reached("forclip.finetuning")
     assert offences("forclip.comparison", ("scipy",)) == [
         "forclip.models.ward imports scipy.sparse",
+        "forclip.confidence_fit imports scipy.optimize",
+        "forclip.confidence_fit imports scipy.special",
         "forclip.places imports scipy",
     ]
     assert offences("forclip.recipes.mini_clip", ("torch",))
@@ -100,7 +102,16 @@ def test_models_never_see_a_dataset(module: str) -> None:
     assert offences(module, ("forclip.data",)) == []
 
 
-@pytest.mark.parametrize("module", [*below("forclip.index"), "forclip.evaluation.metrics", "forclip.types"])
+TORCH_FREE = (
+    *below("forclip.index"),
+    "forclip.evaluation.metrics",
+    "forclip.evaluation.calibration",
+    "forclip.confidence",
+    "forclip.types",
+)
+
+
+@pytest.mark.parametrize("module", [*TORCH_FREE, "forclip.confidence_fit", "forclip.evaluation.confidence_report"])
 def test_index_and_metrics_are_free_of_torch(module: str) -> None:
     assert offences(module, ("torch", "open_clip")) == []
 
@@ -111,12 +122,14 @@ LAYERS = (
     ("", "types", "config", "data_config", "progress"),  # the first is forclip itself: it imports when it is asked
     ("losses", "prompt_templates", "published_splits", "vocabulary"),
     ("objectives",),
-    ("class_vectors",),  # before the models: a trained one has a text side
+    # Before the models: a trained one has a text side, and knows what its scores are worth.
+    ("class_vectors", "confidence"),
     ("prompts", "text_cache", "data", "models", "index", "evaluation.metrics", "labelled_fraction", "places"),
     ("evaluation", "wording", "class_choice"),
-    ("held_back", "supervision", "interpolation", "training", "embedding", "search"),
-    ("data_check", "indexing", "token_store", "token_writer", "token_cache"),
-    ("teachers", "head_start", "teacher_choice"),
+    ("held_back", "confidence_fit", "supervision", "interpolation", "training", "embedding", "search"),
+    ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),
+    ("indexing",),
+    ("teachers", "head_start", "teacher_choice", "trials"),
     ("finetuning",),
     ("comparison",),
     ("grids", "reporting", "interpolation_curve", "runs"),
@@ -177,6 +190,6 @@ def loaded_by(modules: list[str]) -> set[str]:
 
 
 def test_no_library_brings_torch_in_by_the_back_door() -> None:
-    assert loaded_by([*below("forclip.index"), "forclip.evaluation.metrics"]) == {"numpy"}
+    assert loaded_by([*TORCH_FREE]) == {"numpy"}
     if "forclip.cli" in FILES:
         assert loaded_by(["forclip.cli"]) == set()

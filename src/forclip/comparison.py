@@ -11,8 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from forclip.class_vectors import ClassVectors
+from forclip.confidence import Calibration
 from forclip.config import EvalConfig, HeadConfig, TrainConfig
 from forclip.embedding import EncodedImages, embed_tokens
+from forclip.evaluation.confidence_report import evaluate_confidence
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.metrics_file import MethodRun
 from forclip.evaluation.protocol import ClassSplit, evaluate_scores
@@ -107,11 +109,17 @@ class Measured:
 
 
 def measure(
-    task: Task, method: str, head: Head, seed: int, config: EvalConfig, class_vectors: ClassVectors | None = None
+    task: Task,
+    method: str,
+    head: Head,
+    seed: int,
+    config: EvalConfig,
+    class_vectors: ClassVectors | None = None,
+    calibration: Calibration | None = None,
 ) -> Measured:
     """Embeds the gallery with a head and evaluates it. Time per image counts decoding, backbone and head.
 
-    class_vectors: the text side of a finetuned head.
+    class_vectors: the text side of a finetuned head; calibration: what its scores are worth, to be evaluated as well.
     """
     gallery = task.gallery_images
     start = time.perf_counter()
@@ -120,16 +128,22 @@ def measure(
     texts = task.texts if class_vectors is None else class_vectors(task.texts)
     by_text = max_sim(found.vectors, found.offsets, texts.cpu().numpy())
     scores = class_scores(by_text, task.text_owners, len(task.gallery.class_names))
+    labels, names, verified = task.gallery.labels, task.gallery.class_names, task.gallery.verified
     report = evaluate_scores(
         scores,
-        task.gallery.labels,
-        task.gallery.class_names,
+        labels,
+        names,
         task.split,
         config.min_relevant,
-        verified=task.gallery.verified,
+        verified=verified,
         distractors=config.distractors,
     )
-    run = MethodRun(method, seed, report, len(found.vectors) / len(found), 1000 * seconds / len(found))
+    sure = (
+        None
+        if calibration is None
+        else evaluate_confidence(calibration, scores, labels, names, task.split, verified, config.distractors)
+    )
+    run = MethodRun(method, seed, report, len(found.vectors) / len(found), 1000 * seconds / len(found), sure)
     return Measured(run, head, found, texts.cpu())
 
 
@@ -160,5 +174,5 @@ def compare(
     runs = [m.run for m in measure_training_free(task, head, config, seeds[0], track).values()]
     for seed in seeds:
         tuned = finetune_on(task, head, replace(train, seed=seed), None, track)
-        runs.append(measure(task, "for", tuned.head, seed, config, tuned.class_vectors).run)
+        runs.append(measure(task, "for", tuned.head, seed, config, tuned.class_vectors, tuned.calibration).run)
     return runs

@@ -40,6 +40,6 @@ def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Story:
     task = load_task(config, backbone, track, console)
     measured = measure_training_free(task, config.head, config.eval, seed, track)
     tuned = finetune_on(task, config.head, config.train, None, track)
-    measured["for"] = measure(task, "for", tuned.head, seed, config.eval, tuned.class_vectors)
+    measured["for"] = measure(task, "for", tuned.head, seed, config.eval, tuned.class_vectors, tuned.calibration)
     save_run(out / f"model-{seed}", tuned, backbone, config, task.split)
     return Story(task, config, measured, tuned.history)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from forclip.class_vectors import ClassVectors, learn_class_vectors, no_class_vectors
+from forclip.confidence import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding import BATCH_SIZE
 from forclip.head_start import Start, choose_start, head_vectors, labelled_precisions, score_images
@@ -39,6 +40,7 @@ from forclip.supervision import Supervision
 from forclip.teacher_choice import choose_teacher
 from forclip.teachers import ClusterTeacher, Teacher, ZoomTeacher
 from forclip.training import TrainingSet, new_state, total_steps, train
+from forclip.trials import Trial, calibrate, judged_by
 from forclip.types import Floats
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the untuned to the tuned head, that are tried
@@ -84,7 +86,8 @@ class Choices:
 @dataclass(frozen=True)
 class Finetuned:
     """head: the one to use; class_vectors: its text side; untuned, tuned: the ends that head lies between; history:
-    each objective's value at every step of the training, empty where the choice was to stay at the untuned head."""
+    each objective's value at every step of the training, empty where the choice was to stay at the untuned head;
+    calibration: what its scores are worth, None where no base class was held back to learn it from."""
 
     head: SummaryHead
     class_vectors: ClassVectors
@@ -92,6 +95,7 @@ class Finetuned:
     tuned: SummaryHead
     history: list[dict[str, float]]
     choices: Choices
+    calibration: Calibration | None = None
 
 
 def finetune(
@@ -116,7 +120,8 @@ def finetune(
     teacher, teacher_gains = _choose_teacher(backbone, start, images, known, config, track)
     taught = _teach(teacher, images, track)
     trainer = _Trainer(start, images.tokens, taught, config, track)
-    share, share_gains = _choose_share(trainer, known, config, checkpoint)
+    share, share_gains, trials = _choose_share(trainer, known, config, checkpoint)
+    calibration = calibrate(start.head, trials, share, images.tokens[0], known, config.seed)
     # The way is worth walking only if some of it is kept.
     tuned, history = trainer.run(known, "finetuning", checkpoint) if share > 0 else (start.head, [])
     head = interpolate(start.head, tuned, share).eval()
@@ -130,7 +135,7 @@ def finetune(
         share_gains,
     )
     words = _class_vectors(head, images.tokens[0], known, config)
-    return Finetuned(head, words, start.head, tuned, history, choices)
+    return Finetuned(head, words, start.head, tuned, history, choices, calibration)
 
 
 @dataclass(frozen=True)
@@ -245,20 +250,21 @@ def _teach(teacher: Teacher | None, images: TrainingImages, track: Track) -> Ten
 
 def _choose_share(
     trainer: _Trainer, known: Supervision, config: TrainConfig, checkpoint: Path | None
-) -> tuple[float, dict[float, tuple[float, float]]]:
+) -> tuple[float, dict[float, tuple[float, float]], list[Trial]]:
     """How far to go, from trial trainings that each miss some base classes and are judged on those."""
     folds = class_folds(len(known.texts), config.held_back_folds, config.seed)
     if config.interpolation is not None or config.base_weight == 0 or not folds:
-        return (_SHARE_WITHOUT_CHOICE if config.interpolation is None else config.interpolation), {}
+        return (_SHARE_WITHOUT_CHOICE if config.interpolation is None else config.interpolation), {}, []
     curves = np.full((len(SHARES), len(known.texts)), np.nan, np.float32)
+    trials = []
     for number, held in enumerate(folds):
         kept = known.keep_classes(np.setdiff1d(np.arange(len(known.texts)), held))
         file = checkpoint and checkpoint.with_name(f"{checkpoint.stem}_held_back_{number}{checkpoint.suffix}")
         tuned, _ = trainer.run(kept, f"trial {number + 1} of {len(folds)}", file)
-        judged = replace(known, labels=known.labels[:, held], verified=known.verified[:, held], texts=known.texts[held])
-        curves[:, held] = _precisions_along(trainer, tuned, judged)
+        curves[:, held] = _precisions_along(trainer, tuned, judged_by(known, held))
+        trials.append(Trial(held, tuned))
     gains = {share: sure_gain(curve, curves[0]) for share, curve in zip(SHARES, curves, strict=True)}
-    return best_share(list(curves), SHARES), gains
+    return best_share(list(curves), SHARES), gains, trials
 
 
 def _precisions_along(trainer: _Trainer, tuned: SummaryHead, judged: Supervision) -> Floats:

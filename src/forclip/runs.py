@@ -11,6 +11,7 @@ from rich.console import Console
 
 from forclip.class_choice import choose_classes
 from forclip.comparison import Task, gallery_digest, measure, measure_training_free, new_task
+from forclip.confidence import Calibration
 from forclip.config import RunConfig, config_to_json
 from forclip.data.sets import gallery_source, load_sets
 from forclip.data.sources import source_name
@@ -164,7 +165,16 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_whole(out / "skipped.json", json.dumps(skipped, indent=1))
     save_run(out, tuned, backbone, config, split)
+    console.print(_told_sure(tuned.calibration))
     console.print(f"The model: [bold]{out}[/]")
+
+
+def _told_sure(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "It gives scores but no probabilities: too little was held back to learn them from."
+    error = calibration.held_out_errors["top 50"]
+    learned = f"Its probabilities were learned from {calibration.classes} base classes held back"
+    return f"{learned}." if error is None else f"{learned}; ECE {error:.3f} over the 50 best images of unseen ones."
 
 
 def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig, split: ClassSplit) -> None:
@@ -176,7 +186,7 @@ def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig,
     write_whole(out / "choices.json", json.dumps(tuned.choices.to_json(), indent=1))
     templates = templates_of(config.data)
     save_ends(out / "ends.safetensors", tuned.untuned, tuned.tuned)
-    save_pretrained(out, tuned.head, tuned.class_vectors, backbone, config.model, templates)
+    save_pretrained(out, tuned.head, tuned.class_vectors, backbone, config.model, templates, tuned.calibration)
 
 
 def evaluate_run(
@@ -201,7 +211,9 @@ def evaluate_run(
         measured = measure_training_free(task, config.head, config.eval, config.train.seed, track)
         if trained is not None:
             text_side = trained.class_vectors
-            measured["for"] = measure(task, "for", trained.head, config.train.seed, config.eval, text_side)
+            measured["for"] = measure(
+                task, "for", trained.head, config.train.seed, config.eval, text_side, trained.calibration
+            )
             if way is not None:
                 points = measure_curve(task, way, text_side, config.eval, config.train.seed, track)
                 write_curve(out, points)

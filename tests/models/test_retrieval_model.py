@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from forclip.class_vectors import ClassVectors, no_class_vectors
+from forclip.confidence import Calibration
 from forclip.config import ModelConfig
 from forclip.models.aligned_pool import AlignedPool
 from forclip.models.retrieval_model import from_pretrained, save_pretrained
@@ -42,6 +43,21 @@ def test_both_sides_come_back(tmp_path: Path, aligned: bool) -> None:
     torch.testing.assert_close(read.encode_query("cat"), F.normalize(stored + 0.3, dim=-1)[0])
     torch.testing.assert_close(read.encode_query("owl"), TinyBackbone().encode_text(["my owl"])[0])
     assert read.dim == 6
+
+
+def test_what_scores_are_worth_comes_back_or_is_not_there(tmp_path: Path) -> None:
+    parts = (head(), class_vectors(), TinyBackbone(), ModelConfig("tiny"), ("my {}",))
+    learned = Calibration(-3.0, 0.5, 2.0, 0.0, 0.9, 0.1, 0.04, 10, 100, {"top 50": 0.02})
+    save_pretrained(tmp_path, *parts, learned)
+    with_it = from_pretrained(tmp_path, backbone=TinyBackbone())
+    assert with_it.calibration == learned
+    save_pretrained(tmp_path, *parts)  # another model in the same folder doesn't inherit it
+    without = from_pretrained(tmp_path, backbone=TinyBackbone())
+    assert without.calibration is None
+    assert with_it.fingerprint == without.fingerprint  # its vectors are the same
+    (tmp_path / "calibration.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"calibration\.json: not readable as a calibration"):
+        from_pretrained(tmp_path, backbone=TinyBackbone())
 
 
 def test_the_text_side_is_in_the_fingerprint(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from forclip.evaluation.calibration import Reliability
+
 MAX_POINTS = 240  # a longer curve is drawn as means of equal stretches
 
 
@@ -129,6 +131,38 @@ def line_sample(kind: str) -> Markup:
     """A piece of a line, for a legend."""
     drawn = Markup('<svg class="lines sample" viewBox="0 0 26 8" aria-hidden="true"><polyline class="{}" points="{}"/>')
     return drawn.format(kind, "1,4 25,4") + Markup("</svg>")
+
+
+def reliability_chart(kind: str, found: Reliability) -> Markup:
+    """The share of right ones against what was said, in percent: a point for each bin with a pair, larger for more
+    pairs; on the diagonal, probabilities mean what they say. kind: the CSS class of its colour, and its name."""
+    points = [
+        (100 * said / count, 100 * right / count, count)
+        for count, said, right in zip(found.counts, found.predicted, found.observed, strict=True)
+        if count
+    ]
+    if not points:
+        return Markup('<p class="muted">No image.</p>')
+    ticks = [0.0, 25.0, 50.0, 75.0, 100.0]
+    across = [_LEFT + said / 100 * (_WIDTH - _LEFT - _RIGHT) for said, _, _ in points]
+    up = [_HEIGHT - _BOTTOM - right / 100 * (_HEIGHT - _TOP - _BOTTOM) for _, right, _ in points]
+    most = max(count for _, _, count in points)
+    dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>')
+    dots = Markup("").join(
+        dot.format(kind, x, y, 2 + 5 * math.sqrt(count / most), f"said {said:.0f} %, {right:.0f} % of {count} right")
+        for x, y, (said, right, count) in zip(across, up, points, strict=True)
+    )
+    line = Markup('<polyline class="{}" points="{}"/>').format(
+        kind, " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+    )
+    ideal = Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    label = f"reliability, {kind} classes: " + ", ".join(f"said {s:.0f}, right {r:.0f}" for s, r, _ in points)
+    return Markup(
+        '<svg class="lines reliability" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}{}{}</svg>'
+    ).format(
+        _WIDTH, _HEIGHT, label, _y_axis(ticks, 0, 100), _x_axis(ticks, 0, 100, "probability said, percent"),
+        ideal.format(_LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _TOP), line, dots,
+    )  # fmt: skip
 
 
 _GAIN_WIDTH, _GAIN_HEIGHT = 1000, 150

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from forclip.evaluation.bootstrap import DESCRIPTION, Doubles, mean_interval
+from forclip.evaluation.confidence_report import ConfidenceReport, summarise_confidence
 from forclip.evaluation.curves import mean_curves
 from forclip.evaluation.metrics import DENOMINATORS
 from forclip.evaluation.result import GROUPS, ClassResult, Group, RetrievalReport, metric_name
@@ -21,7 +22,8 @@ Metrics = dict[str, Any]  # what metrics.json holds
 class MethodRun:
     """One method under one seed. method: `global`, `dense`, `cluster_10`, `sum_untrained`, `for` or another name.
 
-    ms_per_image: milliseconds to embed one image, None where it was not measured.
+    ms_per_image: milliseconds to embed one image, None where it was not measured; confidence: what its probabilities
+    are worth, None for a method that gives none.
     """
 
     method: str
@@ -29,6 +31,7 @@ class MethodRun:
     report: RetrievalReport
     vectors_per_image: float
     ms_per_image: float | None
+    confidence: ConfidenceReport | None = None
 
 
 def summarise_runs(dataset: str, runs: Sequence[MethodRun]) -> Metrics:
@@ -108,6 +111,7 @@ def _mean_count(counts: Sequence[int]) -> float:
 
 def _summarise_method(runs: list[MethodRun]) -> dict[str, Any]:
     timed = [run.ms_per_image for run in runs if run.ms_per_image is not None]
+    confidence = summarise_confidence([run.confidence for run in runs if run.confidence is not None])
     return {
         **_means([run.report.means["min(k,R)"] for run in runs]),
         "intervals": {group: _interval(runs, group) for group in GROUPS},
@@ -122,6 +126,7 @@ def _summarise_method(runs: list[MethodRun]) -> dict[str, Any]:
             name: _means([run.report.other_protocols[name] for run in runs]) for name in runs[0].report.other_protocols
         },
         "curves": mean_curves([run.report.curves for run in runs]).to_json(),
+        **({} if confidence is None else {"confidence": confidence}),
     }
 
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.charts import Bar, Curve, NamedLine, bars, gain_chart, ladder_chart, line_chart, line_sample
 from forclip.evaluation.class_table import ClassTable, class_gains, class_table
+from forclip.evaluation.confidence_section import confidence_section
 from forclip.evaluation.methods import (
     FOR,
     best_training_free,
@@ -66,6 +67,7 @@ def write_report(path: Path, page: ReportPage) -> None:
         variants=_variants(page.metrics),
         ladders=_ladders(page.metrics),
         legend=[(line_sample(_kind(page.metrics, m)), display_name(m)) for m in page.metrics["methods"]],
+        confidence=confidence_section(page.metrics),
         classes=classes,
         gains=None if classes is None else _gains(classes),
         left_out=page.metrics.get("left_out", {"classes": [], "groups": []}),

@@ -7,13 +7,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forclip.evaluation.confidence_section import confidence_line
 from forclip.evaluation.methods import best_values, display_name, gains, metric_label, number, span
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.result import GROUPS
 
 
 def print_metrics(console: Console, metrics: Metrics) -> None:
-    """metrics: as in metrics.json. One row per method, the best of each column bold, and what FOR gains.
+    """metrics: as in metrics.json. One row per method, the best of each column bold, what FOR gains, and how
+    far its probabilities are off.
 
     Behind base and novel values stands their interval over classes, where the file has them.
     """
@@ -36,6 +38,9 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
         console.print(Text(note, style="dim"), soft_wrap=True)
     for line in _gain_line(metrics):
         console.print(line, soft_wrap=True)
+    sure = confidence_line(metrics)
+    if sure is not None:
+        console.print(Text(sure), soft_wrap=True)
 
 
 def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from forclip.class_vectors import ClassVectors
+from forclip.confidence import Calibration, read_calibration, write_calibration
 from forclip.config import ModelConfig
 from forclip.models.aligned_pool import AlignedPool
 from forclip.models.backbone import Backbone, weights_fingerprint
@@ -22,13 +23,14 @@ from forclip.models.training_free import training_free_head
 from forclip.prompts import encode_classes
 
 FORMAT_VERSION = 2
-_CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
+_CONFIG_FILE, _WEIGHTS_FILE, _CALIBRATION_FILE = "config.json", "model.safetensors", "calibration.json"
 _TEXT_SIDE = "class_vectors."
 
 
 @dataclass(frozen=True)
 class RetrievalModel:
-    """name: what the user called it; fingerprint: of weights, preprocessing and head, hexadecimal."""
+    """name: what the user called it; fingerprint: of weights, preprocessing and head, hexadecimal; calibration: what
+    its scores are worth, None where there were no labels to learn that from, as for every pretrained model."""
 
     name: str
     backbone: Backbone
@@ -36,6 +38,7 @@ class RetrievalModel:
     fingerprint: str
     templates: tuple[str, ...] = ("a photo of a {}",)
     class_vectors: ClassVectors | None = None
+    calibration: Calibration | None = None
 
     def encode_query(self, text: str) -> Tensor:
         """A text as this model asks for it: through its templates and, once trained, its class vectors. [D] unit."""
@@ -77,10 +80,15 @@ def save_pretrained(
     backbone: Backbone,
     model: ModelConfig,
     templates: tuple[str, ...],
+    calibration: Calibration | None = None,
 ) -> None:
-    """Writes model.safetensors and then config.json, whose presence means that the model is complete."""
+    """Writes model.safetensors, calibration.json where there is one, and then config.json, whose presence means that
+    the model is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG_FILE).unlink(missing_ok=True)
+    for old in (_CONFIG_FILE, _CALIBRATION_FILE):
+        (folder / old).unlink(missing_ok=True)
+    if calibration is not None:
+        write_calibration(folder / _CALIBRATION_FILE, calibration)
     state = head.state_dict() | {f"{_TEXT_SIDE}{k}": v for k, v in class_vectors.state_dict().items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / _WEIGHTS_FILE)
     content: dict[str, Any] = {
@@ -96,7 +104,8 @@ def save_pretrained(
 def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> RetrievalModel:
     """A model that save_pretrained wrote. backbone: one that open_clip can't load, plugged in by the caller.
 
-    Raises ValueError for a missing or damaged file, another format version, or a backbone with other weights.
+    Raises ValueError for a missing or damaged file, another format version, or a backbone with other weights. A run
+    without a calibration has None.
     """
     content = _read_config(folder)
     if backbone is None:
@@ -111,7 +120,10 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise ValueError(f"{folder / _WEIGHTS_FILE}: damaged or of another model: {str(error)[:200]}") from None
     fingerprint = weights_fingerprint(state, backbone.fingerprint)
-    return RetrievalModel(str(folder), backbone, head, fingerprint, tuple(content["templates"]), class_vectors)
+    file = folder / _CALIBRATION_FILE
+    calibration = read_calibration(file) if file.exists() else None
+    templates = tuple(content["templates"])
+    return RetrievalModel(str(folder), backbone, head, fingerprint, templates, class_vectors, calibration)
 
 
 def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:

@@ -1,0 +1,104 @@
+"""How far FOR's probabilities are off on the toy world, as they are learned and asked, and otherwise.
+
+    forclip demo --out runs/demo --seeds 3
+    python benchmarks/confidence.py --demo runs/demo --out docs/results/confidence_toyworld.json
+
+Reads what the demo left: each seed's world and model. The cases differ in one thing from `as it is`: base classes asked
+for without their class vectors, as a novel class is; a calibration learned from the scores of the photos that the head
+was trained on, for the classes that it was trained with; classes that are a quarter as common in the gallery as in the
+training photos, with three in four of their images left out of the count.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from forclip.comparison import Task
+from forclip.confidence import Calibration
+from forclip.confidence_fit import fit_calibration
+from forclip.data.toyworld import ToyWorld, novel_names
+from forclip.evaluation.confidence_report import ConfidenceReport, evaluate_confidence, summarise_confidence
+from forclip.evaluation.metrics_file import write_whole
+from forclip.head_start import score_images
+from forclip.models.open_clip_backbone import load_open_clip
+from forclip.models.retrieval_model import RetrievalModel, from_pretrained
+from forclip.progress import untracked
+from forclip.recipes.toyworld import toyworld_config
+from forclip.runs import load_task
+from forclip.types import Bools, Floats
+
+COMMON = 0.25
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, required=True, help="the folder that forclip demo wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
+    by_seed = [cases(given.demo, seed) for seed in seeds]
+    summed = {case: summarise_confidence([found[case] for found in by_seed]) for case in by_seed[0]}
+    write_whole(given.out, json.dumps({"seeds": seeds, "cases": summed}, indent=1) + "\n")
+    Console().print(_table(summed))
+
+
+def cases(demo: Path, seed: int) -> dict[str, ConfidenceReport]:
+    """Raises ValueError for a model without a calibration."""
+    backbone = load_open_clip("forclip-mini", None)
+    config = toyworld_config(ToyWorld(demo / f"world-{seed}", novel_names(seed)), seed)
+    config = replace(config, train=replace(config.train, views=1))  # only the photos as they are
+    task = load_task(config, backbone, untracked, Console(stderr=True))
+    model = from_pretrained(demo / f"model-{seed}", backbone=backbone)
+    if model.calibration is None or model.class_vectors is None:
+        raise ValueError(f"{demo / f'model-{seed}'}: has no calibration")
+    plain = _gallery_scores(model, task, with_class_vectors=False)
+    asked = _gallery_scores(model, task, with_class_vectors=True)
+    labels = task.gallery.labels
+    rarer = ~labels | (np.random.default_rng([seed, 17]).random(labels.shape) < COMMON)
+    return {
+        "as it is": _evaluated(model.calibration, asked, task),
+        "without class vectors": _evaluated(model.calibration, plain, task),
+        "learned from photos trained on": _evaluated(_on_trained_photos(model, task, seed), asked, task),
+        "classes a quarter as common": _evaluated(model.calibration, asked, task, rarer),
+    }
+
+
+def _gallery_scores(model: RetrievalModel, task: Task, with_class_vectors: bool) -> Floats:
+    texts = task.texts if model.class_vectors is None or not with_class_vectors else model.class_vectors(task.texts)
+    tokens = task.gallery_images.tokens
+    found: Floats = score_images(model.head, tokens, torch.arange(len(tokens)), texts).numpy()
+    return found
+
+
+def _on_trained_photos(model: RetrievalModel, task: Task, seed: int) -> Calibration:
+    known, tokens = task.supervision, task.train_images.tokens[0]
+    scores = score_images(model.head, tokens, torch.arange(len(tokens)), known.texts).numpy()
+    found = fit_calibration(scores, known.labels, known.verified, seed)
+    assert found is not None
+    return found
+
+
+def _evaluated(calibration: Calibration, scores: Floats, task: Task, verified: Bools | None = None) -> ConfidenceReport:
+    return evaluate_confidence(calibration, scores, task.gallery.labels, task.gallery.class_names, task.split, verified)
+
+
+def _table(summed: dict[str, dict[str, Any] | None]) -> Table:
+    table = Table("case", "classes", "ECE top 50", "ECE above 0.05", "Brier top 50 (of the rate)", title="toy world")
+    for case, found in summed.items():
+        for side in ("base", "novel"):
+            pairs = (found or {})[side]["pairs"]
+            top, likely = pairs["top 50"], pairs["above 0.05"]
+            errors = [f"{kind['ece']:.3f} ± {kind['ece_std']:.3f}" for kind in (top, likely)]
+            table.add_row(case, side, *errors, f"{top['brier']:.3f} ({top['brier_of_rate']:.3f})")
+    return table
+
+
+if __name__ == "__main__":
+    main()

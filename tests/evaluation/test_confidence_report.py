@@ -1,0 +1,187 @@
+"""What a calibration is worth: a perfect one, a useless one, and what the file and the page say of them."""
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.special import expit
+
+from forclip.confidence import Calibration, probabilities
+from forclip.evaluation.calibration import reliability
+from forclip.evaluation.confidence_report import (
+    ConfidenceReport,
+    evaluate_confidence,
+    read_reliability,
+    summarise_confidence,
+)
+from forclip.evaluation.confidence_section import confidence_line, confidence_section
+from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
+from forclip.evaluation.protocol import ClassSplit, evaluate_scores
+from forclip.evaluation.report import ReportPage, write_report
+from forclip.evaluation.terminal import print_metrics
+
+NAMES = tuple(f"class {k}" for k in range(40))
+SPLIT = ClassSplit(NAMES[:25], NAMES[25:])
+TRUE = Calibration(-3.5, 0.5, 2.0, 0.0, 1.0, 0.3, 0.05, 30, 600, {"top 50": 0.01})
+ABSENT, RARE = 39, 38
+
+
+def world(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn with the probabilities that TRUE says; no image shows the last class."""
+    random = np.random.default_rng(seed)
+    scores = random.gamma(2.0, 1.0, (600, 40)) * random.uniform(0.01, 0.1, 40)
+    z = (scores - scores.mean(0)) / scores.std(0)
+    labels = random.random((600, 40)) < expit(-3.5 + 0.5 * np.minimum(z, 1) + 2.0 * np.maximum(z - 1, 0))
+    labels[:, ABSENT] = False
+    return scores, labels
+
+
+def report(calibration: Calibration = TRUE, **other: object) -> ConfidenceReport:
+    return evaluate_confidence(calibration, *world(), NAMES, SPLIT, **other)  # type: ignore[arg-type]
+
+
+def test_a_perfect_calibration() -> None:
+    found = report()
+    assert found["base"].classes == 25
+    assert found["novel"].classes == 14  # one is shown by no image
+    for group in found.values():
+        for kind in ("top 50", "above 0.05", "all"):
+            error = group.pairs[kind].reliability.error
+            assert error is not None
+            assert error < 0.05
+        top = group.pairs["top 50"]
+        assert top.brier is not None
+        assert top.brier_of_rate is not None
+        assert top.brier < 0.8 * top.brier_of_rate
+        assert group.kept_classes == 1
+        assert group.kept_precision is not None
+        assert group.kept_precision > 0.5
+        assert group.count_factor is not None
+        assert 1 <= group.count_factor < 1.3
+
+
+def test_a_useless_one_is_told_from_it() -> None:
+    bold = report(replace(TRUE, intercept=2.0))["novel"]
+    error = bold.pairs["top 50"].reliability.error
+    assert error is not None
+    assert error > 0.3
+    assert bold.count_factor is not None
+    assert bold.count_factor > 3
+
+
+def test_one_class_by_hand() -> None:
+    """Of the novel classes only the rare one, whose 3 images are its best."""
+    scores, labels = world()
+    labels[:, RARE] = False
+    best = np.argsort(-scores[:, RARE])
+    labels[best[:3], RARE] = True
+    group = evaluate_confidence(TRUE, scores, labels, NAMES, ClassSplit(NAMES[:1], (NAMES[RARE],)))["novel"]
+    sure = probabilities(TRUE, scores[:, RARE], scores[:, RARE])
+    ordered = sure[best]
+    cutoff = int((np.cumsum(ordered) / np.arange(1, 601) >= 0.5).sum())
+    assert cutoff > 3
+    assert group.kept_precision == pytest.approx(3 / cutoff)
+    assert group.kept_recall == 1
+    assert group.count_factor == pytest.approx(sure.sum() / 3)
+    assert group.count_factor_of_rate == pytest.approx(0.05 * 600 / 3)
+    assert group.pairs["all"].reliability == reliability(sure, labels[:, RARE])
+    assert group.false_alarms == float(ordered[:10].mean() < TRUE.absent_below)
+
+
+def test_the_alarm_is_asked_with_and_without_the_images() -> None:
+    always = report(replace(TRUE, absent_below=1.0))["novel"]
+    never = report(replace(TRUE, absent_below=0.0))["novel"]
+    assert (always.false_alarms, always.caught, never.false_alarms, never.caught) == (1, 1, 0, 0)
+
+
+def test_what_is_not_verified_counts_nowhere() -> None:
+    scores, labels = world()
+    verified = np.random.default_rng(1).random(labels.shape) < 0.5
+    one, other = (
+        evaluate_confidence(TRUE, scores, known, NAMES, SPLIT, verified) for known in (labels, labels ^ ~verified)
+    )
+    assert one == other
+    assert one["base"].pairs["all"].reliability.pairs == verified[:, :25].sum()
+    assert one["base"].count_factor is None  # nobody knows how many there are
+
+
+def test_distractors_are_taken_out_before() -> None:
+    scores, labels = world()
+    labels[:200] = False
+    shown = labels.any(1)
+    assert evaluate_confidence(TRUE, scores, labels, NAMES, SPLIT, distractors=False) == evaluate_confidence(
+        TRUE, scores[shown], labels[shown], NAMES, SPLIT
+    )
+
+
+def test_a_gallery_too_small_says_nothing() -> None:
+    scores, labels = world()
+    assert evaluate_confidence(TRUE, scores[:49], labels[:49], NAMES, SPLIT) == {}
+
+
+def metrics(with_confidence: bool = True, seeds: int = 2) -> Metrics:
+    runs = []
+    for seed in range(seeds):
+        scores, labels = world(seed)
+        found = evaluate_confidence(TRUE, scores, labels, NAMES, SPLIT) if with_confidence else None
+        runs.append(MethodRun("for", seed, evaluate_scores(scores, labels, NAMES, SPLIT), 25, 1.0, found))
+    return summarise_runs("toy", runs)
+
+
+def test_means_over_seeds_with_reliability_summed_up() -> None:
+    one, other = (evaluate_confidence(TRUE, *world(seed), NAMES, SPLIT)["novel"] for seed in (0, 1))
+    found = metrics()["methods"]["for"]["confidence"]["novel"]
+    errors = [group.pairs["top 50"].reliability.error for group in (one, other)]
+    assert found["pairs"]["top 50"]["ece"] == pytest.approx(np.mean(np.array(errors, float)))
+    assert found["pairs"]["top 50"]["ece_std"] == pytest.approx(np.std(np.array(errors, float), ddof=1))
+    assert found["kept_recall"] == pytest.approx((one.kept_recall + other.kept_recall) / 2)
+    summed = read_reliability(found["pairs"]["all"]["reliability"])
+    assert summed == one.pairs["all"].reliability + other.pairs["all"].reliability
+
+
+def test_a_method_without_probabilities_has_no_section() -> None:
+    without = metrics(with_confidence=False)
+    assert "confidence" not in without["methods"]["for"]
+    assert confidence_section(without) is None
+    assert confidence_line(without) is None
+    assert summarise_confidence([]) is summarise_confidence([{}]) is None
+
+
+def test_the_section_and_the_line_say_the_numbers() -> None:
+    content = metrics(seeds=1)
+    section, line = confidence_section(content), confidence_line(content)
+    assert section is not None
+    assert line is not None
+    sides = content["methods"]["for"]["confidence"]
+    assert section.sides == ("base", "novel")
+    for column, side in enumerate(section.sides):
+        error = f"{sides[side]['pairs']['top 50']['ece']:.3f}"
+        assert section.rows[0][1][column] == error
+        assert error in line
+        title, drawn = section.charts[column]
+        assert title == f"{side} classes"
+        filled = sum(count > 0 for count in sides[side]["pairs"]["top 50"]["reliability"]["counts"])
+        assert drawn.count("<circle") == filled
+    labels = [label for label, _ in section.rows]
+    assert "classes with a list of at least 50 % expected precision" in labels
+
+
+@pytest.mark.parametrize("with_confidence", [True, False])
+def test_the_page_has_it_where_there_is_something_to_say(tmp_path: Path, with_confidence: bool) -> None:
+    file = tmp_path / "report.html"
+    write_report(file, ReportPage("toy", "toy", metrics(with_confidence), (), (), {}))
+    html = file.read_text()
+    assert ("<h2>How sure</h2>" in html) is with_confidence
+    assert html.count('class="lines reliability"') == 2 * with_confidence
+
+
+def test_the_terminal_has_the_line() -> None:
+    console = Console(record=True, width=200, file=StringIO())
+    content = metrics()
+    print_metrics(console, content)
+    line = confidence_line(content)
+    assert line is not None
+    assert line in console.export_text()
