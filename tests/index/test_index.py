@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from forclip.index.image_index import Index
+from forclip.index.optimize import write_segments
 from forclip.index.schema import StoreHeader
 from forclip.types import ImageEmbeddings, SearchResult
 from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit
 
-# How a store may be kept when it is searched. `fresh` was just written; `mapped` has a segment on disk; `mixed` a segment
-# that covers half of it; `searched by index` an index whose settings search all of it.
+# How a store may be kept when it is searched: just written; with a segment on disk; with one that covers half of it;
+# with an index whose settings search all of it.
 Keep = Callable[[Index, ImageEmbeddings], None]
 INT8 = StoreHeader("abc", DIM, {"name": "some model"}, "int8", 0.9)
 
@@ -29,10 +30,8 @@ def _mapped(index: Index, embeddings: ImageEmbeddings) -> None:
 
 def write_all_segments(index: Index) -> None:
     """However small the store is."""
-    from forclip.index import optimize as module
-
     with index.derived.changing():
-        module._write_segments(index.store, index.derived, index._views, smallest=1)
+        write_segments(index.store, index.derived, index._views, smallest=1)
 
 
 def _mixed(index: Index, embeddings: ImageEmbeddings) -> None:
@@ -116,13 +115,14 @@ def test_filters(way: tuple[StoreHeader, Keep], tmp_path: Path) -> None:
     index.store.annotate(embeddings.image_ids, {"camera": cameras, "speed": [float(k) for k in range(300)]})
     kept = by_image(embeddings, header)
     query = unit(np.random.default_rng(5), DIM)
-    for where, wanted in {
+    asked: dict[str, Callable[[int], bool]] = {
         "camera = 'front'": lambda k: cameras[k] == "front",
         "camera = 'back'": lambda k: cameras[k] == "back",
         "speed > 100 and speed < 104": lambda k: 100 < k < 104,
         "speed > 9999": lambda k: False,
         "id = 'image 00007' or width < 0": lambda k: k == 7,
-    }.items():
+    }
+    for where, wanted in asked.items():
         allowed = {i: v for k, (i, v) in enumerate(kept.items()) if wanted(k)}
         for k in (3, 50):
             assert_same(index.search(query, k, where), oracle(allowed, query, k))

@@ -21,15 +21,18 @@ def optimize(
     measure recall with. Raises ValueError for a kind that can't be built, or where another process is at it.
     """
     with derived.changing():
-        _write_segments(store, derived, views, smallest=KEEP_BELOW if kind in (None, NO_INDEX) else 1)
+        write_segments(store, derived, views, smallest=KEEP_BELOW if kind in (None, NO_INDEX) else 1)
         _drop_dead(derived, views)
         for part in views.newest().parts:
             if not part.in_memory:
                 _index(derived, part, kind, queries)
 
 
-def _write_segments(store: Store, derived: DerivedFolder, views: Views, smallest: int) -> None:
-    """smallest: so many vectors in memory are worth a segment."""
+def write_segments(store: Store, derived: DerivedFolder, views: Views, smallest: int) -> None:
+    """Segments of what is in memory, and of what is better written anew together with it.
+
+    smallest: so many vectors in memory are worth a segment. To be called by one process at a time.
+    """
     parts = views.newest().parts
     on_disk, tail = [p for p in parts if not p.in_memory], [p for p in parts if p.in_memory]
     size = sum(p.num_vectors for p in tail)

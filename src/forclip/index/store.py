@@ -78,7 +78,7 @@ class Store:
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Adds images, all or none. Raises ValueError for an id that is there already, and as `put` does."""
         with self._writing():
-            ids = self.table().to_table(["id"])["id"]
+            ids = self._read(["id"])["id"]
             present = ids.filter(pc.is_in(ids, value_set=pa.array(embeddings.image_ids, pa.string())))
             if len(present):
                 raise ValueError(f"{self.folder}: image {present[0].as_py()!r} is there already")
@@ -130,24 +130,29 @@ class Store:
         return numbers_of(self.table(), where)
 
     def ids(self) -> set[str]:
-        return set(self.table().to_table(["id"])["id"].to_pylist())
+        return set(self._read(["id"])["id"].to_pylist())
 
     def files(self) -> dict[str, ImageFile]:
         """By image id."""
         names = [f.name for f in fields(ImageFile)]
-        rows = self.table().to_table(["id", *names]).to_pylist()
+        rows = self._read(["id", *names]).to_pylist()
         return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
 
     def describe(self, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of some images, by number; those that are gone are left out."""
         listed = ", ".join(str(int(n)) for n in numbers)
-        found = self.table().to_table(["number", *columns], filter=f"number IN ({listed})") if listed else None
-        return {} if found is None else {row.pop("number"): row for row in found.to_pylist()}
+        found = self._read(["number", *columns], f"number IN ({listed})").to_pylist() if listed else []
+        return {row.pop("number"): row for row in found}
 
     @property
     def own_columns(self) -> list[str]:
         """Names of the user's columns."""
         return [name for name in self.table().schema.names if name not in OWN_COLUMNS]
+
+    def _read(self, columns: list[str], where: str | None = None) -> pa.Table:
+        """Of the newest version. Raises ValueError where a file is damaged."""
+        with _damage_told(self.folder):
+            return self.table().to_table(columns, filter=where)
 
     def _for_writing(self) -> lance.LanceDataset:
         """Another handle: a change moves the one that it is made by to the new version, and readers hold theirs."""
@@ -217,7 +222,7 @@ class Store:
 
     def _new_numbers(self, count: int) -> Ints:
         """Clock time keeps a number from being used again after the image with the highest one was deleted."""
-        highest = pc.max(self.table().to_table(["number"])["number"]).as_py()
+        highest = pc.max(self._read(["number"])["number"]).as_py()
         return max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64)
 
 
@@ -245,7 +250,7 @@ def require_model(store: Store, fingerprint: str) -> None:
 
 def numbers_of(table: lance.LanceDataset, where: str | None = None) -> Ints:
     """As Store.numbers, of one version."""
-    with asked(where or ""):
+    with _damage_told(table.uri) if where is None else asked(where):
         numbers: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
     return numbers
 
@@ -254,7 +259,12 @@ def read_vectors(table: lance.LanceDataset, dim: int, numbers: Ints | None = Non
     """All images of one version, or those of these numbers, some at a time."""
     wanted = None if numbers is None else pa.array(np.sort(numbers))
     columns = ["number", "id", "uri", "width", "height", "vectors", "boxes"]
-    for batch in _batches(table, columns, wanted):
+    batches = _batches(table, columns, wanted)
+    while True:
+        with _damage_told(table.uri):
+            batch = next(batches, None)
+        if batch is None:
+            return
         codes, offsets = flat(batch["vectors"], dim)
         boxes, _ = flat(batch["boxes"], 4)
         yield StoredVectors(batch["number"].to_numpy(), codes, offsets, boxes, batch.select(columns[1:5]))
@@ -293,7 +303,7 @@ def _opened(folder: Path) -> lance.LanceDataset:
 
 
 @contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
+def _damage_told(folder: Path | str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
