@@ -35,6 +35,7 @@ from forclip.runs import load_task
 from forclip.types import Bools, Floats
 
 COMMON = 0.25
+COMMAND = "forclip demo --out runs/demo --seeds 3 && python benchmarks/confidence.py --demo runs/demo --out FILE"
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def main() -> None:
     seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
     by_seed = [cases(given.demo, seed) for seed in seeds]
     summed = {case: summarise_confidence([found[case] for found in by_seed]) for case in by_seed[0]}
-    write_whole(given.out, json.dumps({"seeds": seeds, "cases": summed}, indent=1) + "\n")
+    content = {"command": COMMAND, "seeds": seeds, "cases": summed}
+    write_whole(given.out, json.dumps(content, indent=1) + "\n")
     Console().print(_table(summed))
 
 
