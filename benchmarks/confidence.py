@@ -7,6 +7,9 @@ Reads what the demo left: each seed's world and model. The cases differ in one t
 for without their class vectors, as a novel class is; a calibration learned from the scores of the photos that the head
 was trained on, for the classes that it was trained with; classes that are a quarter as common in the gallery as in the
 training photos, with three in four of their images left out of the count.
+
+`verdicts`: what someone who looks at a novel text's ten best images changes. The error is over its ranks 11 to 50, the
+number of images its whole list's; again with three in four of the images that show it taken out of the gallery.
 """
 
 import argparse
@@ -21,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from forclip.comparison import Task
-from forclip.confidence import Calibration
+from forclip.confidence import Calibration, Doubles, after_verdicts, judge
 from forclip.confidence_fit import fit_calibration
 from forclip.data.toyworld import ToyWorld, novel_names
+from forclip.evaluation.calibration import reliability
 from forclip.evaluation.confidence_report import ConfidenceReport, evaluate_confidence, summarise_confidence
 from forclip.evaluation.metrics_file import write_whole
 from forclip.head_start import score_images
@@ -34,7 +38,10 @@ from forclip.recipes.toyworld import toyworld_config
 from forclip.runs import load_task
 from forclip.types import Bools, Floats
 
+Verdicts = dict[str, dict[str, float]]
 COMMON = 0.25
+LOOKED_AT = 10
+COMMAND = "forclip demo --out runs/demo --seeds 3 && python benchmarks/confidence.py --demo runs/demo --out FILE"
 
 
 def main() -> None:
@@ -44,12 +51,15 @@ def main() -> None:
     given = parser.parse_args()
     seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
     by_seed = [cases(given.demo, seed) for seed in seeds]
-    summed = {case: summarise_confidence([found[case] for found in by_seed]) for case in by_seed[0]}
-    write_whole(given.out, json.dumps({"seeds": seeds, "cases": summed}, indent=1) + "\n")
+    summed = {case: summarise_confidence([found[case] for found, _ in by_seed]) for case in by_seed[0][0]}
+    looked = _mean_verdicts([found for _, found in by_seed])
+    content = {"command": COMMAND, "seeds": seeds, "cases": summed, "verdicts": looked}
+    write_whole(given.out, json.dumps(content, indent=1) + "\n")
     Console().print(_table(summed))
+    Console().print_json(data=looked)
 
 
-def cases(demo: Path, seed: int) -> dict[str, ConfidenceReport]:
+def cases(demo: Path, seed: int) -> tuple[dict[str, ConfidenceReport], Verdicts]:
     """Raises ValueError for a model without a calibration."""
     backbone = load_open_clip("forclip-mini", None)
     config = toyworld_config(ToyWorld(demo / f"world-{seed}", novel_names(seed)), seed)
@@ -62,12 +72,54 @@ def cases(demo: Path, seed: int) -> dict[str, ConfidenceReport]:
     asked = _gallery_scores(model, task, with_class_vectors=True)
     labels = task.gallery.labels
     rarer = ~labels | (np.random.default_rng([seed, 17]).random(labels.shape) < COMMON)
-    return {
+    found = {
         "as it is": _evaluated(model.calibration, asked, task),
         "without class vectors": _evaluated(model.calibration, plain, task),
         "learned from photos trained on": _evaluated(_on_trained_photos(model, task, seed), asked, task),
         "classes a quarter as common": _evaluated(model.calibration, asked, task, rarer),
     }
+    novel = [task.gallery.class_names.index(name) for name in task.split.novel]
+    return found, {
+        what: _verdicts(model.calibration, asked[:, novel], labels[:, novel], kept[:, novel])
+        for what, kept in (("as it is", np.ones_like(labels)), ("a quarter as common", rarer))
+    }
+
+
+def _verdicts(calibration: Calibration, scores: Floats, labels: Bools, kept: Bools) -> dict[str, float]:
+    """Before and after someone looked at each class's LOOKED_AT best images, of those kept for it. [I, C] each."""
+    sure: dict[str, list[Doubles]] = {"before": [], "after": []}
+    factors: dict[str, list[float]] = {"before": [], "after": []}
+    right: list[Bools] = []
+    for asked, label, rows in zip(scores.T, labels.T, kept.T, strict=True):
+        order = np.flatnonzero(rows)[np.argsort(-asked[rows], kind="stable")]
+        ranked, hits = asked[order], label[order]
+        if not hits.any():
+            continue
+        right.append(hits[LOOKED_AT:50])
+        told = after_verdicts(calibration, ranked[:LOOKED_AT], hits[:LOOKED_AT], ranked)
+        for when, known in (("before", calibration), ("after", told)):
+            judged = judge(known, ranked, ranked, len(ranked))
+            assert judged is not None
+            sure[when].append(judged.probabilities[LOOKED_AT:50])
+            expected = hits[:LOOKED_AT].sum() + judged.probabilities[LOOKED_AT:].sum()
+            factors[when].append(float(np.exp(abs(np.log(max(expected, 1) / hits.sum())))))
+    found: dict[str, float] = {}
+    for when in ("before", "after"):
+        error = reliability(np.concatenate(sure[when]), np.concatenate(right)).error
+        assert error is not None
+        found |= {f"ece_{when}": error, f"count_factor_{when}": float(np.median(factors[when]))}
+    return found
+
+
+def _mean_verdicts(by_seed: list[Verdicts]) -> dict[str, dict[str, float]]:
+    """With sample standard deviations over seeds."""
+    found: dict[str, dict[str, float]] = {}
+    for what in by_seed[0]:
+        values = {name: [verdicts[what][name] for verdicts in by_seed] for name in by_seed[0][what]}
+        found[what] = {name: float(np.mean(v)) for name, v in values.items()}
+        if len(by_seed) > 1:
+            found[what] |= {f"{name}_std": float(np.std(v, ddof=1)) for name, v in values.items()}
+    return found
 
 
 def _gallery_scores(model: RetrievalModel, task: Task, with_class_vectors: bool) -> Floats:

@@ -62,7 +62,9 @@ def assert_one_sentence(result: Any, *parts: str) -> None:
 def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     config = write_config(tmp_path, small_world)
     model = tmp_path / "model"
-    assert run("train", config, "--out", model).exit_code == 0
+    done = run("train", config, "--out", model)
+    assert done.exit_code == 0
+    assert "no probabilities" in done.stdout  # told how far to go, it holds no class back
     assert len(json.loads((model / "history.json").read_text())) == 2 * 4
     choices = json.loads((model / "choices.json").read_text())
     assert (choices["share"], choices["teacher"], choices["labelled_images"]) == (0.75, "cluster", 160)
@@ -78,6 +80,7 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert list(metrics["methods"]) == ["global", "dense", "cluster_3", "sum_untrained", "for"]
     assert json.loads(evaluated.stdout) == metrics
     assert metrics["methods"]["for"]["vectors_per_image"] == 9
+    assert "confidence" not in metrics["methods"]["for"]
     assert "<html" in (out / "report.html").read_text()
 
     assert run("data", "check", model / "run.yaml").exit_code == 0  # with paths that hold from anywhere
@@ -119,13 +122,16 @@ def test_a_stopped_run_goes_on(tmp_path: Path, small_world: ToyWorld) -> None:
     """With trial trainings before the training itself, and every choice made."""
     config = write_config(tmp_path, small_world, train={"interpolation": None, "epochs": 1})
     model = tmp_path / "model"
-    assert run("train", config, "--out", model).exit_code == 0
+    done = run("train", config, "--out", model)
+    assert done.exit_code == 0
+    assert "Its probabilities were learned from" in done.stdout
     assert (model / "checkpoint_held_back_1.safetensors").exists()
     assert len(json.loads((model / "choices.json").read_text())["share_gains"]) == 5
     assert_one_sentence(run("train", config, "--out", model), str(model), "--resume")
-    before = (model / "model.safetensors").read_bytes()
+    before = [(model / name).read_bytes() for name in ("model.safetensors", "calibration.json")]
     assert run("train", config, "--out", model, "--resume").exit_code == 0
-    assert (model / "model.safetensors").read_bytes() == before  # nothing was left to do
+    after = [(model / name).read_bytes() for name in ("model.safetensors", "calibration.json")]
+    assert after == before  # nothing was left to do
 
 
 def test_an_unreadable_picture_is_skipped_and_listed(tmp_path: Path, small_world: ToyWorld) -> None:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from forclip.confidence import (
     MIN_SAMPLE,
+    TEXT_SPREAD,
     Calibration,
     Judgement,
+    after_verdicts,
     judge,
     probabilities,
     read_calibration,
@@ -128,6 +130,33 @@ def test_a_sample_says_nearly_what_the_gallery_says() -> None:
     np.testing.assert_allclose(part.probabilities, whole.probabilities, atol=0.01)
     assert part.expected_images == pytest.approx(whole.expected_images, rel=0.1)
     assert part.cutoff == whole.cutoff
+
+
+@given(CALIBRATIONS, st.lists(st.booleans(), max_size=20))
+def test_verdicts_move_the_intercept_to_where_they_are_likeliest(calibration: Calibration, right: list[bool]) -> None:
+    scores = gallery(0, 80)
+    looked_at, verdicts = scores[: len(right)], np.array(right, bool)
+    unbounded = replace(calibration, ceiling=1.0)
+    moved = after_verdicts(unbounded, looked_at, verdicts, scores)
+    assert replace(moved, intercept=calibration.intercept) == unbounded
+
+    def loss(shift: float) -> float:
+        sure = probabilities(replace(unbounded, intercept=calibration.intercept + shift), looked_at, scores)
+        sure = np.clip(sure, 1e-300, 1 - 1e-16)
+        return -float(np.log(np.where(verdicts, sure, 1 - sure)).sum()) + shift**2 / (2 * TEXT_SPREAD**2)
+
+    found = moved.intercept - calibration.intercept
+    assert all(loss(found) <= loss(found + step) + 1e-6 for step in (-0.1, -0.01, 0.01, 0.1))
+
+
+def test_right_verdicts_raise_what_is_left_and_wrong_ones_lower_it() -> None:
+    scores = gallery(1, 300)
+    kinds = (np.ones(10, bool), np.zeros(0, bool), np.zeros(10, bool))
+    raised, same, lowered = (
+        judged(after_verdicts(PLAIN, scores[: len(v)], v, scores), scores).expected_images for v in kinds
+    )
+    assert raised > same > lowered
+    assert same == pytest.approx(judged(PLAIN, scores).expected_images)
 
 
 def test_too_little_says_nothing() -> None:

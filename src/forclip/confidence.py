@@ -7,12 +7,14 @@ in standard deviations. forclip.confidence_fit learns from base classes what a z
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from forclip.types import Bools
 
 Doubles = NDArray[np.float64]
 Scores = NDArray[np.floating]
@@ -20,6 +22,7 @@ BEND = 1.0  # the z at which the slope changes: most scores below it are of no i
 FEW = 10  # the best images by which a text is called absent, in a gallery of at least as many as were learned from
 MIN_SAMPLE = 50  # scores, below which nothing is said of a text
 WANTED_PRECISION = 0.5
+TEXT_SPREAD = 0.5  # how far texts differ in their intercepts, as is believed before any verdict: a standard deviation
 FORMAT_VERSION = 1
 
 
@@ -110,10 +113,37 @@ def judge(
 
 def probabilities(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
     """scores: [k]; sample: [m], the same text's over the gallery, not all the same. Returns [k]."""
+    found: Doubles = np.minimum(_sigmoid(_logits(calibration, scores, sample)), calibration.ceiling)
+    return found
+
+
+def after_verdicts(calibration: Calibration, scores: Scores, right: Bools, sample_scores: Scores) -> Calibration:
+    """The calibration for one text, once someone has looked at some of its images: as common, and as well known to the
+    model, as they show it to be. Its intercept moves to where the verdicts are likeliest, held by a normal prior.
+
+    scores: [n], of the images looked at; right: [n]; sample_scores: as in `judge`, not all the same.
+    """
+    sample = np.asarray(sample_scores, np.float64)
+    logits = _logits(calibration, np.asarray(scores, np.float64), sample)
+    # The slope of the log posterior falls all the way, from at least 0 to at most 0 between these.
+    high = TEXT_SPREAD**2 * len(logits)
+    low = -high
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = float((right - _sigmoid(logits + middle)).sum()) - middle / TEXT_SPREAD**2
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return replace(calibration, intercept=calibration.intercept + (low + high) / 2)
+
+
+def _logits(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
     z = (scores - sample.mean()) / sample.std()
-    logits = calibration.intercept + calibration.raw * scores
-    logits = logits + calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
-    found: Doubles = np.minimum(np.exp(-np.logaddexp(0, -logits)), calibration.ceiling)
+    bent = calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
+    logits: Doubles = calibration.intercept + calibration.raw * scores + bent
+    return logits
+
+
+def _sigmoid(logits: Doubles) -> Doubles:
+    found: Doubles = np.exp(-np.logaddexp(0, -logits))
     return found
 
 
