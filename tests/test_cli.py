@@ -102,7 +102,7 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert "12 added" in indexed.stdout
     assert "1 could not be read" in indexed.stdout
     again = run("index", pictures, "--to", store, "--model", model)
-    assert "0 added, 12 were there" in again.stdout
+    assert "0 added, 0 renewed, 12 were there" in again.stdout
 
     found = run("search", store, "cat", "-k", "5", "--json")
     assert found.exit_code == 0, found.output
@@ -116,6 +116,26 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
 
     other = run("index", pictures, "--to", store, "--model", "forclip-mini")
     assert_one_sentence(other, str(store), "another model")
+
+    meta = tmp_path / "meta.csv"
+    names = sorted(p.name for p in pictures.glob("gallery_*.jpg"))
+    meta.write_text("image,shelf\n" + "".join(f"pictures/{n},{k}\n" for k, n in enumerate(names)))
+    assert run("index", pictures, "--to", store, "--model", model, "--metadata", meta).exit_code == 0
+    some = json.loads(run("search", store, "cat", "--where", "shelf < 3", "--json").stdout)
+    assert {Path(r["uri"]).name for r in some} == set(names[:3])
+    assert_one_sentence(run("search", store, "cat", "--where", "shelve < 3"), "'shelve < 3'")
+    high = json.loads(run("search", store, "cat", "--min-score", str(scores[1]), "--exact", "--json").stdout)
+    assert [r["score"] for r in high] == scores[:2]
+    assert "3 deleted, 9 left" in run("delete", store, "--where", "shelf < 3").stdout
+    (tmp_path / "ids.txt").write_text(f"{pictures / names[5]}\n")
+    assert "1 deleted, 8 left" in run("delete", store, "--ids", tmp_path / "ids.txt").stdout
+    assert_one_sentence(run("delete", store), "--where or --ids")
+    assert "8 images" in run("compact", store).stdout
+    sound = run("verify", store)
+    assert (sound.exit_code, sound.stdout) == (0, f"{store}: sound\n")
+    for damaged in (store / "images.lance" / "data").iterdir():
+        damaged.write_bytes(damaged.read_bytes()[:99])
+    assert_one_sentence(run("verify", store), "damaged")
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, small_world: ToyWorld) -> None:
@@ -236,7 +256,7 @@ def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, m
     picture = next(small_world.images.glob("gallery_*.jpg"))
     (tmp_path / "a" / "pictures" / "one.jpg").write_bytes(picture.read_bytes())
     assert run("index", "a/../a/pictures", "--to", "store", "--model", "model").exit_code == 0
-    assert "0 added, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
+    assert "0 added, 0 renewed, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
     monkeypatch.chdir(tmp_path / "a")
     found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
     assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]

@@ -1,6 +1,7 @@
 """Pictures into batches of pixels, decoded beside the model's work; unreadable ones are set aside."""
 
 import multiprocessing
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -83,6 +84,8 @@ _of_this_process: list[_Decode] = []  # a decoder can't be sent, but a fork inhe
 
 
 def _processes(count: int, prepare: Callable[[int, Image.Image], Tensor]) -> ProcessPoolExecutor:
+    # Lance warns of forks, whoever forks; these processes read pictures and never touch a store.
+    warnings.filterwarnings("ignore", "lance is not fork-safe")
     context = multiprocessing.get_context("fork")
     return ProcessPoolExecutor(count, context, initializer=_start_process, initargs=(prepare,))
 

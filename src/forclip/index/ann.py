@@ -73,11 +73,20 @@ def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools
         if allowed is not None:
             rows = rows[allowed[segment.owners(rows)]]
         if len(np.unique(segment.owners(rows))) >= wanted:
-            return best_rows(segment, query, rows)
+            return _exactly(segment, query, best_rows(segment, query, rows), wanted)
         if exhausted:
             break
         fetch *= _WIDER
     return scan(segment, query, k, allowed)
+
+
+def _exactly(segment: Segment, query: Floats, found: Found, k: int) -> Found:
+    """The best k of the images found and what ties with them, each with its best vector, which need not have been among
+    the candidates."""
+    cut = len(found.scores) - k
+    images = np.sort(found.images[found.scores >= np.partition(found.scores, cut)[cut]])
+    rows = np.concatenate([np.arange(segment.offsets[i], segment.offsets[i + 1]) for i in images])
+    return best_rows(segment, query, rows)
 
 
 def planned_kind(num_vectors: int, dim: int) -> str | None:

@@ -1,0 +1,143 @@
+"""Which segments are written anew, and how an index is chosen for one."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from forclip.index.ann import WANTED_RECALL, build_ann, planned_kind, search_ann
+from forclip.index.derived import merge_plan
+from forclip.index.image_index import Index
+from forclip.index.scan import scan
+from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.store import StoredVectors, read_vectors
+from forclip.types import ImageEmbeddings
+from tests.index.made import DIM, HEADER, files, names, some, unit
+
+
+def test_small_segments_join_what_is_added_and_large_ones_stay() -> None:
+    assert merge_plan(100, [1000, 150, 30], [0, 0, 0]) == [2, 1]
+    assert merge_plan(0, [1000, 150, 30], [0, 0, 0]) == []
+    assert merge_plan(0, [1000, 150], [0, 100]) == [1]  # mostly dead
+    assert merge_plan(600, [1000], [0]) == [0]
+    assert merge_plan(400, [1000], [0]) == []
+
+
+def test_a_vector_is_rewritten_a_logarithmic_number_of_times() -> None:
+    live: list[int] = []
+    written = 0
+    for _ in range(1000):
+        chosen = merge_plan(1, live, [0] * len(live))
+        together = 1 + sum(live[p] for p in chosen)
+        live = [n for p, n in enumerate(live) if p not in chosen] + [together]
+        written += together
+    assert sum(live) == 1000
+    assert len(live) <= 10
+    assert written <= 1000 * 12
+
+
+def test_the_kind_of_index_follows_from_the_size() -> None:
+    assert planned_kind(200_000, 512) is None
+    assert planned_kind(300_000, 512) == "PQ256x4fs"
+    assert planned_kind(300_000, 33) == "PQ33x4fs"
+    assert planned_kind(2_000_000, 512) == "IVF2048,PQ256x4fs"
+
+
+@pytest.fixture(scope="module")
+def clustered() -> Segment:
+    """3,000 images of up to four vectors round 40 centres."""
+    rng = np.random.default_rng(0)
+    given = some(names(3000), seed=1)
+    centres = unit(rng, 40, DIM)
+    vectors = centres[rng.integers(0, 40, len(given.vectors))] + 0.6 * given.vectors
+    near = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    codes = HEADER.encode(near)
+    images = pa.table({"id": list(given.image_ids), "uri": list(given.image_ids)})
+    boxes = np.zeros((len(codes), 4), np.float16)
+    return segment_in_memory(HEADER, [StoredVectors(np.arange(3000), codes, given.offsets, boxes, images)])
+
+
+@pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "RaBitQ"])
+def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -> None:
+    queries = unit(np.random.default_rng(5), 40, DIM)
+    ann = build_ann(clustered, kind, queries)
+    found = [search_ann(clustered, ann, q, 50) for q in queries]
+    exact = [scan(clustered, q, 50) for q in queries]
+    shares = []
+    for f, e in zip(found, exact, strict=True):
+        best = set(e.images[np.argsort(-e.scores)[:50]].tolist())
+        shares.append(len(best & set(f.images[np.argsort(-f.scores)[:50]].tolist())) / 50)
+        exactly = dict(zip(e.images.tolist(), e.scores.tolist(), strict=True))
+        told = dict(zip(f.images.tolist(), f.scores.tolist(), strict=True))
+        assert all(told[i] == exactly[i] for i in told.keys() & exactly.keys())
+    assert np.mean(shares) >= ann.settings.recall - 1e-9
+    assert ann.settings.recall >= WANTED_RECALL or ann.settings.fetch == 80
+    assert ann.settings.queries == 40
+
+
+def test_few_lists_are_searched_where_few_suffice(clustered: Segment) -> None:
+    """Queries close to the centres need few lists; the cheapest setting is the one that is kept."""
+    ann = build_ann(clustered, "IVF32,Flat", clustered.decoded(slice(0, 40)).astype(np.float32))
+    assert 0 < ann.settings.nprobe < 32
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_filtered_search_finds_as_many_as_are_allowed(clustered: Segment, share: float) -> None:
+    queries = unit(np.random.default_rng(5), 10, DIM)
+    ann = build_ann(clustered, "IVF32,SQ8", queries)
+    allowed = np.random.default_rng(0).random(3000) < share
+    for query in queries:
+        found = search_ann(clustered, ann, query, 60, allowed)
+        assert len(found.images) >= 60
+        assert allowed[found.images].all()
+
+
+def test_an_index_is_built_kept_and_replaced(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    given = some(names(500))
+    index.add(given, files(given.image_ids))
+
+    def kinds() -> list[str]:
+        return [p.ann.settings.kind if p.ann else "none" for p in Index(tmp_path / "s").view().parts]
+
+    other_process = Index(tmp_path / "s")
+    query = unit(np.random.default_rng(0), DIM)
+    expected = other_process.search(query)
+    index.optimize(kind="IVF2,SQ8")
+    assert kinds() == ["IVF2,SQ8"]
+    assert [p.ann.settings.kind for p in other_process.view().parts if p.ann] == ["IVF2,SQ8"]
+    index.optimize()  # nothing is asked for, so what is there stays
+    assert kinds() == ["IVF2,SQ8"]
+    index.optimize(kind="SQ8")
+    assert kinds() == ["SQ8"]
+    index.optimize(kind="none")
+    assert kinds() == ["none"]
+    assert other_process.search(query) == expected
+    assert len(list((tmp_path / "s" / "search").glob("*/segment.json"))) == 1
+
+
+def test_optimizing_waits_for_nobody(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    with index.derived.changing(), pytest.raises(ValueError, match="another process is optimizing"):
+        Index(tmp_path / "s").optimize()
+
+
+def test_positions_or_all_rows_read_the_same(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    for part in range(3):
+        given = some(names(50, f"{part}"), seed=part)
+        index.add(given, files(given.image_ids))
+    table = index.store.table()
+    every = {n: i for p in read_vectors(table, DIM) for n, i in zip(p.numbers, p.images["id"].to_pylist(), strict=True)}
+    chosen = np.array(sorted(every))[::7]
+    parts = list(read_vectors(table, DIM, chosen))
+    some_of = {n: i for p in parts for n, i in zip(p.numbers, p.images["id"].to_pylist(), strict=True)}
+    assert some_of == {n: every[n] for n in chosen.tolist()}
+
+
+def test_embeddings_without_boxes_are_of_the_whole_image(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    given = some(["a"])
+    index.add(ImageEmbeddings(given.vectors, given.offsets, given.image_ids), files(["a"]))
+    assert index.search(given.vectors[0])[0].box == (0, 0, 1, 1)
