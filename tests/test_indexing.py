@@ -162,7 +162,7 @@ def index_until_killed(photos: str, to: str) -> None:
         put(self, *given)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Index.put = put_and_die  # type: ignore[method-assign]
+    Index.put = put_and_die  # type: ignore[assignment,method-assign]
     index(photos, Path(to))
 
 

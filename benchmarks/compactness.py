@@ -1,0 +1,138 @@
+"""What smaller stores cost in mAP on the toy world: int8, merged near duplicates, indexes of few bits with rescoring.
+
+    forclip demo --out runs/demo --seeds 3
+    python benchmarks/compactness.py --demo runs/demo --out docs/results/compactness.json
+
+Reads what the demo left: each seed's world and model. The gallery goes into a store of each kind, and every class is
+asked for there. bytes: of the stored vectors, and of the index beside them, for each image.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from forclip.config import ModelConfig
+from forclip.data.coco import load_coco
+from forclip.data.toyworld import ToyWorld, novel_names
+from forclip.embedding import embed_images
+from forclip.evaluation.metrics import ranked_average_precision
+from forclip.evaluation.metrics_file import write_whole
+from forclip.index.image_index import Index
+from forclip.index.merging import merge_near_duplicates
+from forclip.index.schema import Precision, StoreHeader
+from forclip.index.store import ImageFile
+from forclip.models.retrieval_model import RetrievalModel, load_model
+from forclip.types import Annotations, ImageEmbeddings
+
+K = 50
+COMMAND = "forclip demo --out runs/demo --seeds 3 && python benchmarks/compactness.py --demo runs/demo --out FILE"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """precision of the stored vectors; merge: from which cosine on; index: FAISS' factory string, or none."""
+
+    precision: Precision = "fp16"
+    merge: float | None = None
+    index: str = "none"
+
+
+def kinds(dim: int) -> dict[str, Kind]:
+    return {
+        "fp16": Kind(),
+        "int8": Kind("int8"),
+        **{f"fp16, merged from {cosine}": Kind(merge=cosine) for cosine in (0.98, 0.95, 0.9, 0.8)},
+        "int8, merged from 0.9": Kind("int8", 0.9),
+        "fp16, index of 2 bits a dimension (the default's codes)": Kind(index=f"PQ{dim // 2}x4fs"),
+        "fp16, binary index (RaBitQ, 1 bit a dimension)": Kind(index="RaBitQ"),
+        "fp16, index of half a bit a dimension": Kind(index=f"PQ{dim // 8}x4fs"),
+    }
+
+
+def measure(demo: Path, seed: int) -> dict[str, dict[str, float]]:
+    """Each kind's numbers on one seed's world."""
+    world = ToyWorld(demo / f"world-{seed}", novel_names(seed))
+    model = load_model(ModelConfig(str(demo / f"model-{seed}")))
+    gallery = load_coco(world.gallery_file, world.images)
+    embeddings, skipped = embed_images(model, gallery.paths)
+    assert not skipped
+    return {name: _one(kind, model, embeddings, gallery, world.novel) for name, kind in kinds(model.dim).items()}
+
+
+def _one(
+    kind: Kind, model: RetrievalModel, full: ImageEmbeddings, gallery: Annotations, novel: tuple[str, ...]
+) -> dict[str, float]:
+    given = full if kind.merge is None else merge_near_duplicates(full, kind.merge)
+    code_range = float(np.abs(given.vectors).max()) * 1.25 if kind.precision == "int8" else 1.0
+    texts = np.stack([model.encode_query(name).numpy() for name in gallery.class_names])
+    with tempfile.TemporaryDirectory() as folder:
+        header = StoreHeader("benchmark", model.dim, {}, kind.precision, code_range)
+        index = Index.create(Path(folder) / "s", header)
+        index.add(given, [ImageFile(i) for i in given.image_ids])
+        if kind.index != "none":
+            index.optimize(kind.index, texts)
+        row_of = {i: row for row, i in enumerate(given.image_ids)}
+        shown = gallery.labels.any(0)
+        aps = {"base": [], "novel": []}  # type: dict[str, list[float]]
+        for column in np.flatnonzero(shown):
+            found = [row_of[r.image_id] for r in index.search(texts[column], K)]
+            ranked = np.concatenate([gallery.labels[found, column], _rest(gallery.labels[:, column], found)])
+            group = "novel" if gallery.class_names[column] in novel else "base"
+            aps[group].append(100 * ranked_average_precision(ranked, K))
+        of_index = sum(f.stat().st_size for f in Path(folder).rglob("ann.faiss"))
+    width = 2 if kind.precision == "fp16" else 1
+    images = len(given)
+    return {
+        **{group: float(np.mean(values)) for group, values in aps.items()},
+        "vectors_per_image": len(given.vectors) / images,
+        "vector_bytes_per_image": len(given.vectors) * model.dim * width / images,
+        "index_bytes_per_image": of_index / images,
+    }
+
+
+def _rest(labels: np.ndarray, found: list[int]) -> np.ndarray:
+    rest = np.ones(len(labels), bool)
+    rest[found] = False
+    return labels[rest]
+
+
+def summarise(by_seed: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """Means over seeds, and what each kind loses to fp16, paired by seed: mean and sample standard deviation."""
+    summed: dict[str, dict[str, Any]] = {}
+    for name in by_seed[0]:
+        rows = [found[name] for found in by_seed]
+        summed[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        for group in ("base", "novel"):
+            differences = [found[name][group] - found["fp16"][group] for found in by_seed]
+            spread = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
+            summed[name] |= {f"{group}_cost": float(np.mean(differences)), f"{group}_cost_std": spread}
+    return summed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, required=True, help="the folder that forclip demo wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
+    by_seed = [measure(given.demo, seed) for seed in seeds]
+    summed = summarise(by_seed)
+    content = {"command": COMMAND, "metric": f"mAP@{K}, min({K},R)", "seeds": seeds, "mean": summed, "by_seed": by_seed}
+    write_whole(given.out, json.dumps(content, indent=1) + "\n")
+    table = Table("store", "base", "novel", "vectors", "bytes an image", "index bytes an image")
+    for name, row in summed.items():
+        changes = [f"{row[g]:.1f} ({row[f'{g}_cost']:+.2f})" for g in ("base", "novel")]
+        sizes = [f"{row[k]:.1f}" for k in ("vectors_per_image", "vector_bytes_per_image", "index_bytes_per_image")]
+        table.add_row(name, *changes, *sizes)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
