@@ -86,7 +86,7 @@ def _one(
             ranked = np.concatenate([gallery.labels[found, column], _rest(gallery.labels[:, column], found)])
             group = "novel" if gallery.class_names[column] in novel else "base"
             aps[group].append(100 * ranked_average_precision(ranked, K))
-        of_index = sum(f.stat().st_size for f in Path(folder).rglob("ann.faiss"))
+        of_index = sum(f.stat().st_size for f in Path(folder).rglob("ann-*.faiss"))
     width = 2 if kind.precision == "fp16" else 1
     images = len(given)
     return {

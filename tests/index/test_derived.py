@@ -10,7 +10,7 @@ from forclip.index.ann import WANTED_RECALL, build_ann, planned_kind, search_ann
 from forclip.index.derived import merge_plan
 from forclip.index.image_index import Index
 from forclip.index.scan import scan
-from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import StoredVectors, read_vectors
 from forclip.types import ImageEmbeddings
 from tests.index.made import DIM, HEADER, files, names, some, unit
@@ -45,7 +45,7 @@ def test_the_kind_of_index_follows_from_the_size() -> None:
 
 
 @pytest.fixture(scope="module")
-def clustered() -> Segment:
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
     """3,000 images of up to four vectors round 40 centres."""
     rng = np.random.default_rng(0)
     given = some(names(3000), seed=1)
@@ -55,7 +55,9 @@ def clustered() -> Segment:
     codes = HEADER.encode(near)
     images = pa.table({"id": list(given.image_ids), "uri": list(given.image_ids)})
     boxes = np.zeros((len(codes), 4), np.float16)
-    return segment_in_memory(HEADER, [StoredVectors(np.arange(3000), codes, given.offsets, boxes, images)])
+    made = segment_in_memory(HEADER, [StoredVectors(np.arange(3000), codes, given.offsets, boxes, images)])
+    folder = write_segment(made, tmp_path_factory.mktemp("segments"), "some store", {})
+    return read_segment(HEADER, folder, "some store")[0]
 
 
 @pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "RaBitQ"])

@@ -13,7 +13,7 @@ from forclip.types import ImageEmbeddings, SearchResult
 from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit
 
 # How a store may be kept when it is searched: just written; with a segment on disk; with one that covers half of it;
-# with an index whose settings search all of it.
+# with an index that leaves nothing out.
 Keep = Callable[[Index, ImageEmbeddings], None]
 INT8 = StoreHeader("abc", DIM, {"name": "some model"}, "int8", 0.9)
 
@@ -51,7 +51,7 @@ def _mixed(index: Index, embeddings: ImageEmbeddings) -> None:
 
 def _indexed(index: Index, embeddings: ImageEmbeddings) -> None:
     _fresh(index, embeddings)
-    index.optimize(kind="IVF2,SQ8")
+    index.optimize(kind="Flat")
 
 
 WAYS: dict[str, tuple[StoreHeader, Keep]] = {
@@ -303,7 +303,7 @@ def test_info_says_what_is_there(tmp_path: Path) -> None:
     told = index.info()
     assert (told["images"], told["columns"], told["precision"]) == (61, ["camera"], "fp16")
     on_disk, in_memory = told["parts"]
-    assert (on_disk["images"], on_disk["index"], on_disk["place"]) == (60, "IVF2,SQ8", "mapped")
+    assert (on_disk["images"], on_disk["index"], on_disk["place"]) == (60, "Flat", "mapped")
     assert on_disk["recall"] == 1
     assert (in_memory["images"], in_memory["index"], in_memory["place"]) == (1, "none", "memory")
     assert told["table_bytes"] > 0

@@ -4,23 +4,27 @@ An index is chosen by size, and its settings are the cheapest that find what exa
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
-from forclip.index.scan import Found, best_rows, scan, thread_pool
+from forclip.index.scan import ROUNDING, Found, first_of_each, scan
 from forclip.index.segment import Segment
+from forclip.index.threads import side_by_side
 from forclip.types import Bools, Floats, Ints
 
-FILE = "ann.faiss"
 WANTED_RECALL = 0.99
 _TUNED_FOR = 50  # images
-_FETCHES = (5, 10, 20, 40, 80)  # vectors for each image that is wanted
+_FETCHES = (3, 5, 8, 12, 20, 40, 80)  # vectors for each image that is wanted
 _WIDER = 4
+_FEWEST = 10  # images: for fewer, as many vectors are fetched as for these
 _TRAINING_VECTORS = 1 << 16
+_SHARD_VECTORS = 250_000  # for each thread that searches; one takes a millisecond for them
+_MOST_SHARDS = 8
 _ROUNDS = 10  # of k-means for the lists; FAISS' 25 find no better ones here
 
 SCAN_BELOW = 250_000  # vectors: a scan of these takes a few milliseconds
@@ -41,20 +45,39 @@ class AnnSettings:
 
 
 @dataclass(frozen=True)
-class Ann:
-    """A FAISS index over a segment's vectors, by row."""
+class Shard:
+    """Consecutive rows of a segment from `start` on. index: FAISS' index of their compressed vectors; refined: that,
+    with candidates compared once more by the vectors as they are stored."""
 
+    start: int
     index: Any
+    refined: Any
+
+
+@dataclass(frozen=True)
+class Ann:
+    """Approximate search of a segment. Its shards are searched side by side."""
+
+    shards: tuple[Shard, ...]
     settings: AnnSettings
 
-    def candidates(self, segment: Segment, query: Floats, fetch: int) -> Ints:
-        """Rows of the vectors that seem nearest, best first; fewer where the searched lists hold no more."""
+    @property
+    def num_vectors(self) -> int:
+        return sum(int(shard.index.ntotal) for shard in self.shards)
+
+    def candidates(self, segment: Segment, query: Floats, fetch: int) -> tuple[Floats, Ints]:
+        """Cosines and rows of the nearest vectors that are found, best first: as many of each shard, or fewer where its
+        searched lists hold no more."""
+        asked = segment.asked(query[None])
         nprobe = self.settings.nprobe
-        params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
-        asked = np.ascontiguousarray(query[None], np.float32)
-        _, rows = thread_pool().submit(self.index.search, asked, fetch, params=params).result()
-        found: Ints = rows[0][rows[0] >= 0]
-        return found
+        lists = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
+        params = faiss.IndexRefineSearchParameters(k_factor=1.0, base_index_params=lists)
+        parts = side_by_side(lambda shard: shard.refined.search(asked, fetch, params=params), self.shards)
+        scores = np.concatenate([s[0] for s, _ in parts])
+        rows = np.concatenate([r[0] + shard.start for shard, (_, r) in zip(self.shards, parts, strict=True)])
+        there = np.concatenate([r[0] >= 0 for _, r in parts])
+        order = np.argsort(-scores[there])
+        return scores[there][order], rows[there][order]
 
 
 def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools | None = None) -> Found:
@@ -66,27 +89,32 @@ def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools
     if share < _NARROW:
         return scan(segment, query, k, allowed)
     wanted = min(k, len(segment) if allowed is None else int(allowed.sum()))
-    fetch = int(ann.settings.fetch * k / share)
+    fetch = int(ann.settings.fetch * max(k, _FEWEST) / share)
     while fetch * _WIDER < segment.num_vectors:
-        rows = ann.candidates(segment, query, fetch)
+        scores, rows = ann.candidates(segment, query, fetch)
         exhausted = len(rows) < fetch
         if allowed is not None:
-            rows = rows[allowed[segment.owners(rows)]]
-        if len(np.unique(segment.owners(rows))) >= wanted:
-            return _exactly(segment, query, best_rows(segment, query, rows), wanted)
+            kept = allowed[segment.owners(rows)]
+            scores, rows = scores[kept], rows[kept]
+        first = first_of_each(segment.owners(rows))
+        if len(first) >= wanted:
+            best = rows[first[scores[first] >= scores[first[wanted - 1]] - ROUNDING]]
+            return _best_vectors(segment, query, segment.owners(best))
         if exhausted:
             break
         fetch *= _WIDER
     return scan(segment, query, k, allowed)
 
 
-def _exactly(segment: Segment, query: Floats, found: Found, k: int) -> Found:
-    """The best k of the images found and what ties with them, each with its best vector, which need not have been among
-    the candidates."""
-    cut = len(found.scores) - k
-    images = np.sort(found.images[found.scores >= np.partition(found.scores, cut)[cut]])
-    rows = np.concatenate([np.arange(segment.offsets[i], segment.offsets[i + 1]) for i in images])
-    return best_rows(segment, query, rows)
+def _best_vectors(segment: Segment, query: Floats, images: Ints) -> Found:
+    """Each of the images with its best vector, which need not have been among the candidates."""
+    starts, counts = segment.offsets[images], segment.offsets[images + 1] - segment.offsets[images]
+    ends = np.cumsum(counts)
+    rows = np.arange(ends[-1]) + np.repeat(starts - ends + counts, counts)
+    scores = segment.scores(query.astype(np.float64), rows)
+    best = np.maximum.reduceat(scores, ends - counts)
+    hits = np.flatnonzero(scores == np.repeat(best, counts))
+    return Found(images, rows[hits[np.searchsorted(hits, ends - counts)]], best)
 
 
 def planned_kind(num_vectors: int, dim: int) -> str | None:
@@ -114,29 +142,47 @@ def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> An
         sample = min(segment.num_vectors, max(_TRAINING_VECTORS, 40 * lists))
         chosen = np.sort(np.random.default_rng(seed).choice(segment.num_vectors, sample, replace=False))
         index.train(_single(segment, chosen))
-        for start in range(0, segment.num_vectors, _TRAINING_VECTORS):
-            index.add(_single(segment, slice(start, start + _TRAINING_VECTORS)))
+        shards = _filled(segment, index)
     except RuntimeError as error:
         reason = str(error).splitlines()[0].split("Error: ")[-1]
         raise ValueError(f"FAISS can't build {kind!r} for {segment.num_vectors} vectors: {reason}") from None
-    return Ann(index, tuned(segment, index, kind, lists, queries))
+    return Ann(shards, tuned(segment, shards, kind, lists, queries))
 
 
-def tuned(segment: Segment, index: Any, kind: str, lists: int, queries: Floats) -> AnnSettings:
+def _filled(segment: Segment, trained: Any) -> tuple[Shard, ...]:
+    """Copies of a trained index, each with its share of the vectors."""
+    count = min(_MOST_SHARDS, 2 ** max(0, round(math.log2(max(1, segment.num_vectors / _SHARD_VECTORS)))))
+    edges = np.linspace(0, segment.num_vectors, count + 1).astype(int).tolist()
+    shards = []
+    for start, end in pairwise(edges):
+        index = faiss.clone_index(trained)
+        for at in range(start, end, _TRAINING_VECTORS):
+            index.add(_single(segment, slice(at, min(end, at + _TRAINING_VECTORS))))
+        shards.append(_shard(segment, start, index))
+    return tuple(shards)
+
+
+def _shard(segment: Segment, start: int, index: Any) -> Shard:
+    return Shard(start, index, faiss.IndexRefine(index, segment.flat_of(start, start + int(index.ntotal))))
+
+
+def tuned(segment: Segment, shards: tuple[Shard, ...], kind: str, lists: int, queries: Floats) -> AnnSettings:
     """The fewest lists, and with these the fewest candidates, that reach WANTED_RECALL; else the most of both."""
     exact = [_top(scan(segment, q, _TUNED_FOR)) for q in queries]
+
+    def recall(nprobe: int, fetch: int) -> AnnSettings:
+        trial = Ann(shards, AnnSettings(kind, nprobe, fetch, 0.0, len(queries)))
+        found = [_top(search_ann(segment, trial, q, _TUNED_FOR)) for q in queries]
+        share = np.mean([len(f & e) / len(e) for f, e in zip(found, exact, strict=True)])
+        return replace(trial.settings, recall=float(share))
+
     probes = [0] if not lists else [n for n in (lists >> s for s in range(6, -1, -1)) if n]
-    best = AnnSettings(kind, probes[-1], _FETCHES[-1], 0.0, len(queries))
     for nprobe in probes:
-        trial = Ann(index, AnnSettings(kind, nprobe, 0, 0.0, 0))
-        rows = [trial.candidates(segment, q, min(_FETCHES[-1] * _TUNED_FOR, segment.num_vectors)) for q in queries]
-        for fetch in _FETCHES:
-            found = [_top(best_rows(segment, q, r[: fetch * _TUNED_FOR])) for q, r in zip(queries, rows, strict=True)]
-            recall = float(np.mean([len(f & e) / len(e) for f, e in zip(found, exact, strict=True)]))
-            best = AnnSettings(kind, nprobe, fetch, recall, len(queries))
-            if recall >= WANTED_RECALL:
-                return best
-    return best
+        most = recall(nprobe, _FETCHES[-1])
+        if most.recall >= WANTED_RECALL:
+            tried = (recall(nprobe, fetch) for fetch in _FETCHES)
+            return next(found for found in tried if found.recall >= WANTED_RECALL)
+    return most
 
 
 def sampled_queries(segment: Segment, count: int = 64, seed: int = 0) -> Floats:
@@ -150,18 +196,28 @@ def sampled_queries(segment: Segment, count: int = 64, seed: int = 0) -> Floats:
 
 def save_ann(ann: Ann, folder: Path) -> dict[str, Any]:
     """Writes the index beside a segment's files. Returns what is to be known of it."""
-    faiss.write_index(ann.index, str(folder / FILE))
-    return {"ann": asdict(ann.settings)}
+    for place, shard in enumerate(ann.shards):
+        faiss.write_index(shard.index, str(_file(folder, place)))
+    return {"ann": asdict(ann.settings), "ann_shards": len(ann.shards)}
 
 
-def load_ann(folder: Path, known: dict[str, Any]) -> Ann | None:
+def load_ann(segment: Segment, folder: Path, known: dict[str, Any]) -> Ann | None:
     """What save_ann wrote, if anything. Raises ValueError where it is damaged."""
     if "ann" not in known:
         return None
     try:
-        return Ann(faiss.read_index(str(folder / FILE)), AnnSettings(**known["ann"]))
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{folder / FILE}: damaged: {str(error)[:200]}") from None
+        indexes = [faiss.read_index(str(_file(folder, place))) for place in range(known["ann_shards"])]
+        starts = np.cumsum([0, *(int(index.ntotal) for index in indexes)]).tolist()
+        if starts[-1] != segment.num_vectors:
+            raise ValueError(f"{folder}: the index has {starts[-1]} vectors, the segment {segment.num_vectors}")
+        shards = tuple(_shard(segment, start, index) for start, index in zip(starts, indexes, strict=False))
+        return Ann(shards, AnnSettings(**known["ann"]))
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder}: the index is damaged: {str(error)[:200]}") from None
+
+
+def _file(folder: Path, shard: int) -> Path:
+    return folder / f"ann-{shard}.faiss"
 
 
 def _single(segment: Segment, rows: Ints | slice) -> Floats:

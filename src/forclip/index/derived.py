@@ -49,7 +49,7 @@ class DerivedFolder:
     def open(self, name: str) -> Derived:
         """Raises ValueError where it is damaged, or derived from another store."""
         segment, known = read_segment(self.store.header, self.folder / name, self._identity)
-        return Derived(segment, load_ann(self.folder / name, known), known["made"])
+        return Derived(segment, load_ann(segment, self.folder / name, known), known["made"])
 
     def write(self, segment: Segment) -> None:
         """Writes what is in memory."""

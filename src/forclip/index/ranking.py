@@ -18,18 +18,16 @@ def ranked(found: Sequence[tuple[Segment, Found]], k: int) -> list[SearchResult]
     threshold = np.partition(scores, cut)[cut]
     hits = [hit for segment, f in found for hit in _hits(segment, f, float(threshold))]
     hits.sort(key=lambda hit: hit[:2])
-    return [_result(rank, *hit) for rank, hit in enumerate(hits[:k], start=1)]
+    return [
+        SearchResult(rank, image_id, uri, -minus, (x0, y0, x1, y1))
+        for rank, (minus, image_id, uri, (x0, y0, x1, y1)) in enumerate(hits[:k], start=1)
+    ]
 
 
-def _hits(segment: Segment, found: Found, threshold: float) -> list[tuple[float, str, Segment, int, int]]:
-    """Minus the score, the id, and where the image and its vector are, for all that reach the threshold."""
+def _hits(segment: Segment, found: Found, threshold: float) -> list[tuple[float, str, str, list[float]]]:
+    """Minus the score, the id, the uri and the winning vector's box, of all that reach the threshold."""
     near = found.scores >= threshold
-    images, rows = found.images[near], found.rows[near]
-    ids = segment.images["id"].take(images).to_pylist()
+    images = segment.images.select(["id", "uri"]).take(found.images[near]).to_pydict()
+    boxes = segment.boxes[found.rows[near]].astype(float).tolist()
     minus = (-found.scores[near]).tolist()
-    return [(m, i, segment, int(p), int(r)) for m, i, p, r in zip(minus, ids, images, rows, strict=True)]
-
-
-def _result(rank: int, minus: float, image_id: str, segment: Segment, image: int, row: int) -> SearchResult:
-    x0, y0, x1, y1 = map(float, segment.boxes[row])
-    return SearchResult(rank, image_id, segment.images["uri"][image].as_py(), -minus, (x0, y0, x1, y1))
+    return list(zip(minus, images["id"], images["uri"], boxes, strict=True))

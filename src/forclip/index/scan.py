@@ -1,9 +1,6 @@
 """Exact search of one segment: every vector is compared, and the best images are certain."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import faiss
@@ -11,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forclip.index.segment import Segment
+from forclip.index.threads import cores, side_by_side
 from forclip.types import Bools, Floats, Ints
 
 # FAISS adds in single precision, in an order of its own: its scores are true to this.
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 _FIRST_FETCH = 8  # vectors for each image that is wanted
 _WIDER = 4
 _FEW_IMAGES = 4  # more than one in that many wanted: all are scored
@@ -50,8 +48,8 @@ def scan(segment: Segment, query: Floats, k: int, allowed: Bools | None = None) 
         first = first_of_each(segment.owners(rows))
         if len(first) >= k:
             kth = scores[first[k - 1]]
-            if scores[-1] < kth - _ROUNDING:
-                near = rows[scores >= kth - _ROUNDING]
+            if scores[-1] < kth - ROUNDING:
+                near = rows[scores >= kth - ROUNDING]
                 return best_rows(segment, query, near)
         fetch *= _WIDER
     return _score_all(segment, query, allowed)
@@ -93,28 +91,17 @@ def _nearest(segment: Segment, query: Floats, fetch: int, allowed: Bools | None)
     bits = None if allowed is None else np.packbits(allowed, bitorder="little")
     bitmap = None if bits is None else faiss.IDSelectorBitmap(bits)
     asked = segment.asked(query[None])
-    threads = max(1, min(_cores(), total // _VECTORS_A_THREAD))
+    threads = max(1, min(cores(), total // _VECTORS_A_THREAD))
     edges = np.linspace(0, total, threads + 1).astype(np.int64)
 
-    def part(start: int, end: int) -> tuple[Any, Any]:
-        chosen = faiss.IDSelectorRange(int(start), int(end), True)
+    def part(edge: tuple[int, int]) -> tuple[Any, Any]:
+        chosen = faiss.IDSelectorRange(*edge, True)
         both = chosen if bitmap is None else faiss.IDSelectorAnd(chosen, bitmap)
         scores, rows = segment.flat.search(asked, fetch, params=faiss.SearchParameters(sel=both))
         return scores[0], rows[0]
 
-    parts = list(thread_pool().map(part, edges[:-1], edges[1:]))
+    parts = side_by_side(part, zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     scores, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
     scores, rows = scores[rows >= 0], rows[rows >= 0]
     best = np.lexsort((rows, -scores))[:fetch]
     return scores[best], rows[best]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def thread_pool() -> ThreadPoolExecutor:
-    """Threads in which FAISS uses one core each: OpenMP's own, woken for a millisecond's work, wait for each other
-    where a core is busy with something else."""
-    return ThreadPoolExecutor(_cores(), "faiss", initializer=lambda: faiss.omp_set_num_threads(1))

@@ -51,7 +51,8 @@ class StoreHeader:
 
     def decode(self, codes: Codes) -> NDArray[np.float64]:
         """What the codes stand for, [total, dim]: the vectors that exact search compares."""
-        return codes.astype(np.float64) * self.scale
+        decoded = codes.astype(np.float64)
+        return decoded if self.precision == "fp16" else decoded * self.scale
 
     @property
     def scale(self) -> float:

@@ -55,18 +55,28 @@ class Segment:
         owners: Ints = np.searchsorted(self.offsets, rows, "right") - 1
         return owners
 
-    def codes(self) -> NDArray[Any]:
-        """[vectors, dim] as FAISS keeps them: float16, or the store's int8 as uint8 moved by 128. Not a copy."""
+    def codes(self) -> NDArray[np.uint8]:
+        """[vectors, bytes] as FAISS keeps them: float16, or the store's int8 moved by 128. Not a copy."""
         raw = faiss.rev_swig_ptr(self.flat.codes.data(), self.num_vectors * self.flat.code_size)
-        kept: NDArray[Any] = raw.view(np.float16 if self.header.precision == "fp16" else np.uint8)
-        return kept.reshape(self.num_vectors, self.header.dim)
+        kept: NDArray[np.uint8] = raw.reshape(self.num_vectors, self.flat.code_size)
+        return kept
+
+    def flat_of(self, start: int, end: int) -> Any:
+        """FAISS' index of the vectors start:end alone, looking at the same mapped bytes."""
+        assert self.folder is not None
+        kept = self.codes()[start:end].reshape(-1)
+        part = _empty_flat(self.header)
+        # The mapping lives as long as its last view.
+        part.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(kept), len(kept), self.flat.codes.owner)
+        part.ntotal = end - start
+        return part
 
     def decoded(self, rows: Ints | slice) -> NDArray[np.float64]:
         """[rows, dim]: what the stored codes stand for."""
-        kept = self.codes()[rows]
-        if self.header.precision == "int8":
-            kept = (kept.astype(np.int16) - _SIGNED_ZERO).astype(np.int8)
-        return self.header.decode(kept)
+        kept = np.ascontiguousarray(self.codes()[rows])
+        if self.header.precision == "fp16":
+            return self.header.decode(kept.view(np.float16))
+        return self.header.decode((kept.astype(np.int16) - _SIGNED_ZERO).astype(np.int8))
 
     def scores(self, query: NDArray[np.float64], rows: Ints | slice) -> NDArray[np.float64]:
         """Cosines with a unit query [dim]. The same code gives the same score, whatever stands beside it."""
@@ -84,7 +94,7 @@ class Segment:
 
 def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors]) -> Segment:
     """Of what was read from a store."""
-    flat = faiss.IndexScalarQuantizer(header.dim, _QUANTIZER[header.precision], faiss.METRIC_INNER_PRODUCT)
+    flat = _empty_flat(header)
     numbers, counts, boxes, images = [], [], [], []
     for part in parts:
         flat.add_sa_codes(_as_kept(part.codes))
@@ -149,6 +159,10 @@ def read_segment(header: StoreHeader, folder: Path, store: str) -> tuple[Segment
     except (OSError, KeyError, TypeError, RuntimeError, pa.ArrowInvalid) as error:
         raise ValueError(f"{folder}: not a whole segment: {error}") from None
     return Segment(header, flat, numbers, offsets, boxes, images, folder), known
+
+
+def _empty_flat(header: StoreHeader) -> Any:
+    return faiss.IndexScalarQuantizer(header.dim, _QUANTIZER[header.precision], faiss.METRIC_INNER_PRODUCT)
 
 
 def _as_kept(codes: Codes) -> NDArray[np.uint8]:

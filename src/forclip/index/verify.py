@@ -65,8 +65,6 @@ def _out_of_step(store: Store, view: View, part: Part) -> Iterator[str]:
     segment = part.segment
     if segment.folder is None:
         return
-    if part.ann is not None and part.ann.index.ntotal != segment.num_vectors:
-        yield f"{segment.folder}: the index has {part.ann.index.ntotal} vectors, the segment {segment.num_vectors}"
     place_of = {int(n): place for place, n in enumerate(segment.numbers)}
     for stored in read_vectors(view.table, store.header.dim, segment.numbers[part.alive]):
         for place, number in enumerate(stored.numbers.tolist()):
