@@ -260,3 +260,12 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert content["runs"][-1]["choices"]["share"] == 0.5
     monkeypatch.setattr(ablation, "load_task", None)  # would fail if it were asked for
     assert CliRunner().invoke(app, given).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("seeds", "title"), [((1, 1), "small, 1 seed"), ((3, 3), "small, 3 seeds"), ((3, 1), "small, 1 to 3 seeds")]
+)
+def test_the_chart_says_over_how_many_seeds(seeds: tuple[int, int], title: str) -> None:
+    entries = [entry(n, s, 50.0, 30.0) for n, count in zip(("for", "bare"), seeds, strict=True) for s in range(count)]
+    rows = summarise_entries(entries, {"for": "", "bare": ""})
+    assert bar_figure(rows, "small").axes[0].get_title(loc="left") == title

@@ -141,9 +141,10 @@ def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
-    seeds = max(len(row.seeds) for row in rows)
-    axes.set_xlabel(f"mAP@50 (%){', whiskers: standard deviation over seeds' if seeds > 1 else ''}")
-    axes.set_title(f"{dataset}, {seeds} seed{'' if seeds == 1 else 's'}", loc="left", fontsize=11)
+    fewest, most = (count(len(row.seeds) for row in rows) for count in (min, max))
+    axes.set_xlabel(f"mAP@50 (%){', whiskers: standard deviation over seeds' if most > 1 else ''}")
+    seeds = str(most) if fewest == most else f"{fewest} to {most}"
+    axes.set_title(f"{dataset}, {seeds} seed{'' if most == 1 else 's'}", loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 

@@ -38,4 +38,6 @@ ABLATIONS: dict[str, Changes] = {
     "labels_10": {"train": {"labelled_fraction": 0.1}},
     "labels_5": {"train": {"labelled_fraction": 0.05}},
     "labels_1": {"train": {"labelled_fraction": 0.01}},
+    "labels_10_no_teacher": {"train": {"labelled_fraction": 0.1, "teacher": "none"}},
+    "labels_1_no_teacher": {"train": {"labelled_fraction": 0.01, "teacher": "none"}},
 }

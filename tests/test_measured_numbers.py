@@ -1,0 +1,26 @@
+"""The README's numbers are those of the results that lie beside it."""
+
+import json
+import re
+from pathlib import Path
+
+from forclip.evaluation.methods import FOR, display_name
+
+ROOT = Path(__file__).parents[1]
+FRACTIONS = {"FOR, 10 % of the labels": "labels_10", "FOR, 1 % of the labels": "labels_1"}
+
+
+def test_the_table_of_the_readme_is_the_ablations() -> None:
+    summary = json.loads((ROOT / "docs" / "results" / "toyworld_ablation.json").read_text())["summary"]
+    names = FRACTIONS | {
+        display_name(name): name for name in summary if summary[name]["kind"] == "baseline" or name == FOR
+    }
+    rows = re.findall(
+        r"^\| \**([^|*]+?)\** \| ([^|]*±[^|]*) \| ([^|]*±[^|]*) \|", (ROOT / "README.md").read_text(), re.M
+    )
+    assert {names[what] for what, _, _ in rows} == set(names.values())
+    for what, *cells in rows:
+        for cell, group in zip(cells, ("base", "novel"), strict=True):
+            value = summary[names[what]]["values"][group]
+            assert cell.strip("* ") == f"{value['mean']:.1f} ± {value['std']:.1f}", (what, group)
+        assert summary[names[what]]["seeds"] == [0, 1, 2]
