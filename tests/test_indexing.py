@@ -15,17 +15,16 @@ from forclip.config import ModelConfig
 from forclip.data.toyworld import ToyWorld
 from forclip.image_metadata import read_metadata
 from forclip.index.image_index import Index
-from forclip.indexing import IndexJob, NewStore, find_pictures, index_images
+from forclip.index.store import read_vectors
+from forclip.indexing import IndexJob, StoreOptions, find_pictures, index_images
 from tests.child import run_in_child
 
-MINI = ModelConfig()
 
-
-def index(job: IndexJob | str, to: Path, new: NewStore | None = None) -> str:
+def index(job: IndexJob | str, to: Path, options: StoreOptions | None = None) -> str:
     """Runs a job with the bundled model; returns what it said."""
     said = Console(file=StringIO(), width=400)
     given = IndexJob(job) if isinstance(job, str) else job
-    index_images(given, to, MINI, new or NewStore(num_query_tokens=4), "cpu", said)
+    index_images(given, to, options or StoreOptions(num_query_tokens=4), "cpu", said)
     assert isinstance(said.file, StringIO)
     return said.file.getvalue()
 
@@ -126,8 +125,8 @@ def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -
 def test_smaller_stores_find_the_same_objects(photos: Path, tmp_path: Path) -> None:
     """int8 and merged vectors are near the full ones; scores move by little."""
     index(str(photos), tmp_path / "full")
-    index(str(photos), tmp_path / "int8", NewStore(num_query_tokens=4, precision="int8"))
-    index(str(photos), tmp_path / "merged", NewStore(num_query_tokens=4, merge=0.9))
+    index(str(photos), tmp_path / "int8", StoreOptions(num_query_tokens=4, precision="int8"))
+    index(str(photos), tmp_path / "merged", StoreOptions(num_query_tokens=4, merge=0.9))
     full = Index(tmp_path / "full")
     query = full.view().parts[0].segment.decoded(slice(0, 1))[0].astype("float32")
     scores = {r.image_id: r.score for r in full.search(query)}
@@ -137,6 +136,31 @@ def test_smaller_stores_find_the_same_objects(photos: Path, tmp_path: Path) -> N
         for r in other.search(query):
             assert r.score == pytest.approx(scores[r.image_id], abs=bound)
     assert Index(tmp_path / "merged").info()["vectors"] < full.info()["vectors"]
+
+
+def test_a_store_goes_on_as_it_was_made(photos: Path, tmp_path: Path) -> None:
+    """Its model, its number of vectors and its merging are its own; to ask for others is an error."""
+    made = StoreOptions(num_query_tokens=5, precision="int8", merge=0.9)
+    (tmp_path / "later").mkdir()
+    first, *_ = sorted(photos.iterdir())
+    shutil.copy(first, tmp_path / "later")
+    index(str(photos), tmp_path / "s", made)
+    index(str(tmp_path / "later"), tmp_path / "s", StoreOptions())
+    header = Index(tmp_path / "s").store.header
+    assert (header.precision, header.merge, header.model["num_query_tokens"]) == ("int8", 0.9, 5)
+    codes: dict[str, list[list[int]]] = {}
+    for part in read_vectors(Index(tmp_path / "s").store.table(), header.dim):
+        spans = zip(part.offsets[:-1], part.offsets[1:], strict=True)
+        codes |= dict(zip(part.images["id"].to_pylist(), [part.codes[s:e].tolist() for s, e in spans], strict=True))
+    assert len(codes[str(tmp_path / "later" / first.name)]) == len(codes[str(first)])
+    for options, told in (
+        (StoreOptions(precision="fp16"), "made with precision int8, not fp16"),
+        (StoreOptions(merge=0.5), r"made with merge 0\.9, not 0\.5"),
+        (StoreOptions(num_query_tokens=9), "another model"),
+        (StoreOptions(ModelConfig(), "global"), "another model"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            index(str(photos), tmp_path / "s", options)
 
 
 @pytest.mark.parametrize("processes", [0, 2])

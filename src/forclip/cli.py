@@ -215,16 +215,25 @@ def index(
         str, typer.Argument(help="A folder of pictures, a pattern such as 'photos/**/*.jpg', or a file of annotations.")
     ],
     to: Annotated[Path, typer.Option(help="The store: a new folder, or one that this model wrote.")],
-    model: ModelName = "forclip-mini",
+    model: Annotated[
+        str | None,
+        typer.Option(help="A run's folder, forclip-mini (the default), an open_clip name, local-dir:PATH."),
+    ] = None,
     pretrained: Pretrained = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side; the model's own without it.")] = None,
-    head: Annotated[str, typer.Option(help="For a pretrained model: sum, global, dense or cluster_K.")] = "sum",
-    num_query_tokens: Annotated[int, typer.Option(min=1, help="Vectors per image with the head `sum`.")] = 25,
+    head: Annotated[
+        str | None, typer.Option(help="For a pretrained model: sum (the default), global, dense or cluster_K.")
+    ] = None,
+    num_query_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Vectors per image with the head `sum`; 25 without it.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of an annotation file's pictures.")] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="CSV or Parquet: a column `image`, and others to filter by with --where.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of a new store's vectors: fp16, or int8 at half the size.")] = "fp16",
+    precision: Annotated[
+        str | None, typer.Option(help="Of a new store's vectors: fp16 (the default), or int8 at half the size.")
+    ] = None,
     merge: Annotated[
         float | None, typer.Option(help="Merge vectors of an image from this cosine on, such as 0.95.")
     ] = None,
@@ -244,14 +253,17 @@ def index(
         from forclip.config import ModelConfig
         from forclip.image_metadata import read_metadata
         from forclip.index.schema import checked_precision
-        from forclip.indexing import IndexJob, NewStore, decoding_processes, index_images
+        from forclip.indexing import IndexJob, StoreOptions, decoding_processes, index_images
 
         table = None if metadata is None else read_metadata(metadata)
         processes = decoding_processes(device) if workers is None else workers
         job = IndexJob(source, images, table, retry, delete_vanished, processes)
-        new = NewStore(head, num_query_tokens, checked_precision(precision), merge)
-        config = ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
-        index_images(job, to, config, new, device, Console())
+        if model is None and (pretrained or image_size):
+            raise ValueError("--pretrained and --image-size are of a --model")
+        config = None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
+        bits = None if precision is None else checked_precision(precision)
+        options = StoreOptions(config, head, num_query_tokens, bits, merge)
+        index_images(job, to, options, device, Console())
 
 
 @app.command()
@@ -299,13 +311,19 @@ def delete(
 
 
 @app.command()
-def compact(store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")]) -> None:
+def compact(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    kind: Annotated[
+        str | None,
+        typer.Option("--index", help="FAISS' name of an index, such as RaBitQ, or none; by size without it."),
+    ] = None,
+) -> None:
     """Give back the room of deleted images and old versions, and bring the search index in step."""
     with _clear_errors():
         from forclip.index.image_index import Index
 
         opened = Index(store)
-        opened.compact()
+        opened.compact(kind)
         found = opened.info()
         typer.echo(f"{found['images']} images, {(found['table_bytes'] + found['search_bytes']) / 1e6:.0f} MB: {store}")
 

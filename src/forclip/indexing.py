@@ -18,11 +18,11 @@ from forclip.embedding_parts import embed_parts
 from forclip.image_metadata import ImageMetadata
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
-from forclip.index.store import Metadata, Store, require_model
+from forclip.index.store import Metadata, require_model
 from forclip.index_plan import BadPicture, IndexPlan, plan_index, read_bad, write_bad
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.progress import tracking
-from forclip.search import store_header
+from forclip.search import store_header, stored_model
 from forclip.types import Floats, ImageEmbeddings
 from forclip.vocabulary import load_vocabulary
 
@@ -31,16 +31,21 @@ _HEADROOM = 1.25  # of int8's range over what the first images need
 _SAMPLE_QUERIES = 64
 _TOLD = 20
 _MOST_PROCESSES = 8
+_HEAD, _QUERY_TOKENS = "sum", 25
 
 
 @dataclass(frozen=True)
-class NewStore:
-    """How a store is made, if there is none yet. head, num_query_tokens: as load_model takes them; merge: as
-    merge_near_duplicates takes it, None to keep all vectors."""
+class StoreOptions:
+    """How a store is made; of one that is there, None takes what it has, and anything else must be that.
 
-    head: str = "sum"
-    num_query_tokens: int = 25
-    precision: Precision = "fp16"
+    model: None is the bundled one; head, num_query_tokens: as load_model takes them; merge: as merge_near_duplicates
+    takes it, None keeps all vectors.
+    """
+
+    model: ModelConfig | None = None
+    head: str | None = None
+    num_query_tokens: int | None = None
+    precision: Precision | None = None
     merge: float | None = None
 
 
@@ -57,14 +62,21 @@ class IndexJob:
     processes: int = 0
 
 
-def index_images(job: IndexJob, to: Path, config: ModelConfig, new: NewStore, device: str, console: Console) -> None:
+def index_images(job: IndexJob, to: Path, options: StoreOptions, device: str, console: Console) -> None:
     """Adds the pictures of a source that the store has not, and renews those that changed. Ids are absolute paths.
 
-    Raises ValueError for a source without pictures, or none that can be read, and for a store of another model.
+    Raises ValueError for a source without pictures, or none that can be read, and for a store of another model or
+    other options.
     """
     found = {_as_id(path): path for path in find_pictures(job.source, job.images)}
-    model = load_model(config, device, new.head, new.num_query_tokens)
-    index = _opened(to, model)
+    index = _opened(to)
+    made = _made_with(options, index)
+    config, head, count = made
+    model = load_model(config, device, head, count)
+    if index is not None:
+        require_model(index.store, model.fingerprint)
+        _require_options(index, options)
+    merge = options.merge if index is None else index.store.header.merge
     before = read_bad(to) if index else {}
     with tracking(console) as track:
         present = index.store.files() if index else {}
@@ -74,10 +86,10 @@ def index_images(job: IndexJob, to: Path, config: ModelConfig, new: NewStore, de
         bad = {i: told for i, told in before.items() if i not in found} | plan.known_bad
         newly_bad: dict[str, BadPicture] = {}
         advance = track("embedding", len(plan.todo))
-        for part in embed_parts(model, plan.todo, found, _IMAGES_A_PART, new.merge, job.processes, advance):
+        for part in embed_parts(model, plan.todo, found, _IMAGES_A_PART, merge, job.processes, advance):
             newly_bad |= part.bad
             if part.embeddings is not None:
-                index = index or Index.create(to, _header(model, config, new, part.embeddings))
+                index = index or Index.create(to, _header(model, made, options, part.embeddings))
                 index.put(part.embeddings, part.files, _columns(job, part.embeddings.image_ids))
             if index is not None:
                 write_bad(to, bad | newly_bad)
@@ -112,18 +124,31 @@ def describe(place: Path) -> dict[str, Any]:
     return {"kind": "store", **index.info(), **bad, **{f"model {key}": value for key, value in header.model.items()}}
 
 
-def _opened(to: Path, model: RetrievalModel) -> Index | None:
-    """The store that is there. Raises ValueError where it is of another model, or something else is there."""
-    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
-        return None
-    store = Store(to)
-    require_model(store, model.fingerprint)
-    return Index(to)
+def _opened(to: Path) -> Index | None:
+    """The store that is there, if any. Raises ValueError where something else is."""
+    return None if not to.exists() or (to.is_dir() and not any(to.iterdir())) else Index(to)
 
 
-def _header(model: RetrievalModel, config: ModelConfig, new: NewStore, first: ImageEmbeddings) -> StoreHeader:
-    code_range = float(np.abs(first.vectors).max()) * _HEADROOM if new.precision == "int8" else 1.0
-    return store_header(model, config, new.head, new.num_query_tokens, new.precision, code_range)
+def _made_with(options: StoreOptions, index: Index | None) -> tuple[ModelConfig, str, int]:
+    """The model, its head and number of query tokens: as told, else as the store has them, else the defaults."""
+    there = (ModelConfig(), _HEAD, _QUERY_TOKENS) if index is None else stored_model(index.store.header)
+    return options.model or there[0], options.head or there[1], options.num_query_tokens or there[2]
+
+
+def _require_options(index: Index, options: StoreOptions) -> None:
+    """Raises ValueError where a store was made with another precision or merging than is asked for."""
+    for name in ("precision", "merge"):
+        has, asked = getattr(index.store.header, name), getattr(options, name)
+        if asked is not None and asked != has:
+            raise ValueError(f"{index.store.folder}: was made with {name} {has}, not {asked}")
+
+
+def _header(
+    model: RetrievalModel, made: tuple[ModelConfig, str, int], options: StoreOptions, first: ImageEmbeddings
+) -> StoreHeader:
+    precision = options.precision or "fp16"
+    code_range = float(np.abs(first.vectors).max()) * _HEADROOM if precision == "int8" else 1.0
+    return store_header(model, *made, precision, code_range, options.merge)
 
 
 def _columns(job: IndexJob, image_ids: Sequence[str]) -> Metadata | None:

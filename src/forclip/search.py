@@ -61,11 +61,17 @@ class Searcher:
 def open_searcher(folder: Path, device: str = "cpu") -> Searcher:
     """Opens a store and loads the model named in it. Raises ValueError where that model has changed since."""
     index = Index(folder)
-    described = dict(index.store.header.model)
-    head, count = described.pop("head"), described.pop("num_query_tokens")
-    model = load_model(ModelConfig(**described), device, head, count)
+    config, head, count = stored_model(index.store.header)
+    model = load_model(config, device, head, count)
     require_model(index.store, model.fingerprint)
     return Searcher(index, model)
+
+
+def stored_model(header: StoreHeader) -> tuple[ModelConfig, str, int]:
+    """The model that filled a store, its head and number of query tokens."""
+    described = dict(header.model)
+    head, count = described.pop("head"), described.pop("num_query_tokens")
+    return ModelConfig(**described), head, count
 
 
 def store_header(
@@ -75,6 +81,7 @@ def store_header(
     num_query_tokens: int,
     precision: Precision = "fp16",
     code_range: float = 1.0,
+    merge: float | None = None,
 ) -> StoreHeader:
     """What a new store remembers of the model that fills it."""
     # A run's folder must be found again from wherever the search is called.
@@ -87,7 +94,7 @@ def store_header(
         "head": head,
         "num_query_tokens": num_query_tokens,
     }
-    return StoreHeader(model.fingerprint, model.dim, described, precision, code_range)
+    return StoreHeader(model.fingerprint, model.dim, described, precision, code_range, merge)
 
 
 def result_table(results: list[SearchResult]) -> Table:

@@ -63,10 +63,10 @@ class Index:
         """Whether so much was added that the next to open the store would wait for it to be read."""
         return sum(p.num_vectors for p in self.view().parts if p.in_memory) >= KEEP_BELOW
 
-    def compact(self) -> None:
+    def compact(self, kind: str | None = None) -> None:
         """As Store.compact, and then optimize."""
         self.store.compact()
-        self.optimize()
+        self.optimize(kind)
 
     def verify(self) -> list[str]:
         """What is wrong with the store, a sentence each; empty for a sound one. Reads all of it."""

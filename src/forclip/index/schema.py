@@ -30,13 +30,15 @@ OWN_COLUMNS = (
 @dataclass(frozen=True)
 class StoreHeader:
     """What all rows share. fingerprint: of the model that wrote them; model: how to load that again, preprocessing
-    included. precision: of the stored vectors; code_range: what int8's 127 stands for."""
+    included. precision: of the stored vectors; code_range: what int8's 127 stands for; merge: the cosine from which on
+    an image's vectors were merged, None: never."""
 
     fingerprint: str
     dim: int
     model: dict[str, Any]
     precision: Precision = "fp16"
     code_range: float = 1.0
+    merge: float | None = None
 
     def __post_init__(self) -> None:
         checked_precision(self.precision)
