@@ -129,6 +129,8 @@ LAYERS = (
     ("evaluation", "wording", "class_choice"),
     ("held_back", "confidence_fit", "supervision", "interpolation", "training", "embedding", "search"),
     ("combined_queries",),
+    ("search_request",),
+    ("search_answer",),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),
     ("indexing",),
     ("teachers", "head_start", "teacher_choice", "trials"),
