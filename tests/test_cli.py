@@ -100,7 +100,7 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert "12 added" in indexed.stdout
     assert "1 could not be read" in indexed.stdout
     again = run("index", pictures, "--to", store, "--model", model)
-    assert "0 added, 12 were there" in again.stdout
+    assert "0 added, 0 renewed, 12 were there" in again.stdout
 
     found = run("search", store, "cat", "-k", "5", "--json")
     assert found.exit_code == 0, found.output
@@ -231,7 +231,7 @@ def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, m
     picture = next(small_world.images.glob("gallery_*.jpg"))
     (tmp_path / "a" / "pictures" / "one.jpg").write_bytes(picture.read_bytes())
     assert run("index", "a/../a/pictures", "--to", "store", "--model", "model").exit_code == 0
-    assert "0 added, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
+    assert "0 added, 0 renewed, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
     monkeypatch.chdir(tmp_path / "a")
     found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
     assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]
@@ -251,3 +251,17 @@ def test_search_for_several_texts_and_pictures(searcher: Searcher) -> None:
     assert_one_sentence(run("search", store, "--not", "cat"), "nothing is wanted")
     assert_one_sentence(run("search", store, "cat", "--cutoff", "auto"), "no calibration")
     assert_one_sentence(run("search", store, "cat", "--cutoff", "much"), "'much'")
+
+
+def test_export(searcher: Searcher, tmp_path: Path) -> None:
+    store = searcher.index.store.folder
+    written = run("export", store, "cat", "-k", "3", "--format", "csv", "--to", tmp_path / "cat.csv")
+    assert written.exit_code == 0, written.output
+    assert written.stdout == f"3 images: {tmp_path / 'cat.csv'}\n"
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(r.image_id for r in searcher.search("cat", 2)))
+    assert run("export", store, "--ids", ids, "--format", "files", "--to", tmp_path / "x.txt").exit_code == 0
+    assert (tmp_path / "x.txt").read_text() == ids.read_text() + "\n"
+    assert run("export", store, "dog", "--ids", ids, "--to", tmp_path / "dog.json").exit_code == 0
+    assert_one_sentence(run("export", store, "--to", tmp_path / "y"), "nothing is wanted")
+    assert_one_sentence(run("export", store, "--ids", ids, "--cutoff", "auto", "--to", tmp_path / "y"), "ids.txt")

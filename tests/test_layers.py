@@ -130,7 +130,7 @@ LAYERS = (
     ("held_back", "confidence_fit", "supervision", "interpolation", "training", "embedding", "search"),
     ("combined_queries",),
     ("search_request",),
-    ("search_answer",),
+    ("search_answer", "exporting"),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),
     ("indexing",),
     ("teachers", "head_start", "teacher_choice", "trials"),

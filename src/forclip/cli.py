@@ -24,6 +24,10 @@ ModelName = Annotated[
 ]
 Pretrained = Annotated[str | None, typer.Option(help="open_clip's tag or a file of weights, for a built-in name.")]
 
+Like = Annotated[Path | None, typer.Option(help="Look for what this picture shows, instead of a text.")]
+AnyOf = Annotated[list[str] | None, typer.Option("--any", help="Another text that will do as well.")]
+AllOf = Annotated[list[str] | None, typer.Option("--all", help="A text that must be shown, too.")]
+NoneOf = Annotated[list[str] | None, typer.Option("--not", help="A text that must not be shown.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")]
 CutoffOption = Annotated[
     str | None,
@@ -267,10 +271,10 @@ def index(
 def search(
     store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    like: Annotated[Path | None, typer.Option(help="Look for what this picture shows, instead of a text.")] = None,
-    any_of: Annotated[list[str] | None, typer.Option("--any", help="Another text that will do as well.")] = None,
-    all_of: Annotated[list[str] | None, typer.Option("--all", help="A text that must be shown, too.")] = None,
-    none_of: Annotated[list[str] | None, typer.Option("--not", help="A text that must not be shown.")] = None,
+    like: Like = None,
+    any_of: AnyOf = None,
+    all_of: AllOf = None,
+    none_of: NoneOf = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 50,
     where: Where = None,
     min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
@@ -295,6 +299,52 @@ def search(
             from rich.console import Console
 
             print_answer(found, Console())
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    to: Annotated[Path, typer.Option(help="The file to write, or with fiftyone the folder.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="A file of image ids, one a line, instead of a search.")] = None,
+    format: Annotated[str, typer.Option(help="coco, csv, fiftyone or files.")] = "coco",
+    label: Annotated[str | None, typer.Option(help="What the images show; the text without it.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder that file names are relative to; absolute without it.")
+    ] = None,
+    like: Like = None,
+    any_of: AnyOf = None,
+    all_of: AllOf = None,
+    none_of: NoneOf = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images at most.")] = 50,
+    where: Where = None,
+    cutoff: CutoffOption = None,
+    device: Device = "cpu",
+) -> None:
+    """Hand on what a search found, or images by id: COCO JSON, CSV to judge, a FiftyOne folder, a list of files."""
+    with _clear_errors():
+        from forclip.config import read_names
+        from forclip.exporting.export import export as write
+        from forclip.exporting.export import select_found, select_ids, select_ids_for
+        from forclip.index.image_index import Index
+        from forclip.search import open_searcher
+        from forclip.search_request import SearchRequest, parse_cutoff
+
+        if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
+            raise ValueError(
+                f"{ids}: ids are exported as they are: at most with a text, and without a search's options"
+            )
+        if ids is None:
+            cut = None if cutoff is None else parse_cutoff(cutoff)
+            texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
+            request = SearchRequest(text, like, *texts, k, where, cutoff=cut)
+            selection = select_found(open_searcher(store, device), request, label, root)
+        elif text is None:
+            selection = select_ids(Index(store), read_names(ids), label or "", root)
+        else:
+            selection = select_ids_for(open_searcher(store, device), read_names(ids), text, label, root)
+        write(selection, format, to)
+        typer.echo(f"{len(selection.items)} images: {to}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,13 @@ class Index:
             among_them = part.alive & np.asarray(pc.is_in(part.segment.images["id"], value_set=wanted))
             found.append((part.segment, scan(part.segment, query, len(image_ids), among_them)))
         return ranked(found, max(1, len(image_ids)))
+
+    def files_of(self, image_ids: Sequence[str]) -> dict[str, ImageFile]:
+        """By image id; those that are not there are left out."""
+        names = [f.name for f in fields(ImageFile)]
+        wanted = pc.field("id").isin(pa.array(image_ids, pa.string()))
+        rows = self.store.table().to_table(["id", *names], filter=wanted).to_pylist()
+        return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
 
     def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
         """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
