@@ -265,3 +265,17 @@ def test_export(searcher: Searcher, tmp_path: Path) -> None:
     assert run("export", store, "dog", "--ids", ids, "--to", tmp_path / "dog.json").exit_code == 0
     assert_one_sentence(run("export", store, "--to", tmp_path / "y"), "nothing is wanted")
     assert_one_sentence(run("export", store, "--ids", ids, "--cutoff", "auto", "--to", tmp_path / "y"), "ids.txt")
+
+
+def test_search_with_picks(searcher: Searcher, tmp_path: Path) -> None:
+    store = searcher.index.store.folder
+    first = [r.image_id for r in searcher.search("cat", 10)]
+    (tmp_path / "right").write_text(first[9])
+    (tmp_path / "wrong").write_text(first[0])
+    found = run("search", store, "cat", "--right", tmp_path / "right", "--wrong", tmp_path / "wrong", "--json")
+    assert found.exit_code == 0, found.output
+    ranked = [r["image_id"] for r in json.loads(found.stdout)]
+    assert first[9] in ranked
+    assert first[0] not in ranked
+    (tmp_path / "wrong").write_text("nothing")
+    assert_one_sentence(run("search", store, "cat", "--wrong", tmp_path / "wrong"), "has no image 'nothing'")

@@ -279,19 +279,23 @@ def search(
     where: Where = None,
     min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
     cutoff: CutoffOption = None,
+    right: Annotated[Path | None, typer.Option(help="A file of ids, one a line: images that are right.")] = None,
+    wrong: Annotated[Path | None, typer.Option(help="A file of ids of images that are wrong.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """The images that best match a text, with the place in each."""
     with _clear_errors():
+        from forclip.config import read_names
         from forclip.search import open_searcher
         from forclip.search_answer import answer_json, print_answer
         from forclip.search_request import SearchRequest, answer, parse_cutoff
 
         cut = None if cutoff is None else parse_cutoff(cutoff)
         texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
-        request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut)
+        picks = [() if file is None else read_names(file) for file in (right, wrong)]
+        request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut, *picks)
         found = answer(open_searcher(store, device), request)
         if as_json:
             typer.echo(json.dumps(answer_json(found)))

@@ -1,7 +1,7 @@
 """One search as a user asks for it, and its answer: texts or a picture, filters, a cut-off, how sure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import WANTED_PRECISION, Judgement
 from forclip.data.decode import read_image
+from forclip.feedback import refined_query
 from forclip.search import Searcher
 from forclip.types import Floats, SearchResult
 
@@ -28,7 +29,9 @@ class SearchRequest:
 
     text and any_of are alternatives of each other; all_of must be shown too; none_of leaves images out
     (forclip.combined_queries). k: at most so many images; where, exact: as Index.search takes them; min_score: of one
-    text, the lowest cosine; cutoff: where to end the list, and to say how sure it is, or None.
+    text, the lowest cosine; cutoff: where to end the list, and to say how sure it is, or None. right, wrong: ids of
+    images that were judged, by which one text or picture is asked for anew (forclip.feedback); the wrong ones are left
+    out.
     """
 
     text: str | None = None
@@ -41,6 +44,8 @@ class SearchRequest:
     exact: bool = False
     min_score: float = -1.0
     cutoff: Cutoff | None = None
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.text is not None and self.like is not None:
@@ -49,8 +54,10 @@ class SearchRequest:
             raise ValueError("nothing is wanted: give a text, --like, --any or --all")
         if self.is_combined and (self.cutoff is not None or self.min_score > -1):
             raise ValueError("a cut-off or a lowest score is of one text: without --any, --all and --not")
-        if self.like is not None and self.cutoff is not None and self.cutoff.kind == "precision":
-            raise ValueError(f"how sure a list is can be said of a text, not of a picture like {self.like}")
+        if self.is_combined and self.is_refined:
+            raise ValueError("picks are right or wrong for one text: without --any, --all and --not")
+        if self.why_unsure and self.cutoff is not None and self.cutoff.kind == "precision":
+            raise ValueError(self.why_unsure)
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -62,6 +69,18 @@ class SearchRequest:
     def is_combined(self) -> bool:
         """Whether it takes more than one vector."""
         return bool(len(self.wanted) > 1 or self.none_of)
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether there are picks."""
+        return bool(self.right or self.wrong)
+
+    @property
+    def why_unsure(self) -> str:
+        """Why no calibration fits it, or nothing."""
+        if self.like is not None:
+            return f"how sure a list is can be said of a text, not of a picture like {self.like}"
+        return "how sure a list is can be said of a text, not of one with picks" if self.is_refined else ""
 
     @property
     def label(self) -> str:
@@ -123,8 +142,18 @@ def answer(searcher: Searcher, request: SearchRequest) -> Answer:
             f"{searcher.model.name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3"
         )
     query = _wanted_vectors(searcher, request)[0]
-    results = searcher.search_vector(query, request.k, request.min_score, request.where, request.exact)
+    if request.is_refined:
+        query = refined_query(searcher.index, query, request.right, request.wrong, request.where)
+    more = request.k + len(request.wrong)
+    found_first = searcher.search_vector(query, more, request.min_score, request.where, request.exact)
+    results = _without(found_first, request.wrong)[: request.k]
     return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
+
+
+def _without(results: list[SearchResult], left_out: tuple[str, ...]) -> list[SearchResult]:
+    """Ranked anew."""
+    kept = [r for r in results if r.image_id not in set(left_out)]
+    return [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)] if left_out else results
 
 
 def _cut(
@@ -133,7 +162,7 @@ def _cut(
     """Judged, and cut where that says or at the score."""
     wanted = cutoff.value if cutoff.kind == "precision" else WANTED_PRECISION
     gallery = searcher.gallery_size(request.where)
-    judgement = searcher.judge(query, results, request.where, wanted) if request.like is None else None
+    judgement = searcher.judge(query, results, request.where, wanted) if not request.why_unsure else None
     reason = _why_unsure(searcher, request, gallery) if judgement is None else ""
     if cutoff.kind == "score":
         results = [r for r in results if r.score >= cutoff.value]
@@ -143,8 +172,8 @@ def _cut(
 
 
 def _why_unsure(searcher: Searcher, request: SearchRequest, gallery: int) -> str:
-    if request.like is not None:
-        return "how sure a list is can be said of a text, not of a picture"
+    if request.why_unsure:
+        return request.why_unsure
     if searcher.model.calibration is None:
         return "this model has no calibration"
     return f"{gallery} images are too few, or score too much alike, to say how sure this is"

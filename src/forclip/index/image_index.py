@@ -17,6 +17,7 @@ from forclip.index.optimize import optimize
 from forclip.index.ranking import ranked
 from forclip.index.scan import Found, scan
 from forclip.index.schema import StoreHeader
+from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
 from forclip.index.verify import verify
 from forclip.index.view import Part, View, Views, among
@@ -102,13 +103,16 @@ class Index:
 
     def search_among(self, image_ids: Sequence[str], query: Floats) -> list[SearchResult]:
         """As search, of these images alone, every vector compared. Ids that are not there are left out."""
-        self._check(query, 1)
-        wanted = pa.array(image_ids, pa.string())
-        found = []
-        for part in self._views.newest().parts:
-            among_them = part.alive & np.asarray(pc.is_in(part.segment.images["id"], value_set=wanted))
-            found.append((part.segment, scan(part.segment, query, len(image_ids), among_them)))
-        return ranked(found, max(1, len(image_ids)))
+        return ranked(self._among(image_ids, query), max(1, len(image_ids)))
+
+    def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
+        """Of each of these images its vector nearest to a unit query, [dim] as stored. Ids that are not there are left
+        out."""
+        best: dict[str, Floats] = {}
+        for segment, found in self._among(image_ids, query):
+            ids = segment.images["id"].take(found.images).to_pylist()
+            best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
+        return best
 
     def files_of(self, image_ids: Sequence[str]) -> dict[str, ImageFile]:
         """By image id; those that are not there are left out."""
@@ -143,6 +147,15 @@ class Index:
         if exact or part.ann is None:
             return scan(part.segment, query, k, allowed)
         return search_ann(part.segment, part.ann, query, k, allowed)
+
+    def _among(self, image_ids: Sequence[str], query: Floats) -> list[tuple[Segment, Found]]:
+        self._check(query, 1)
+        wanted = pa.array(image_ids, pa.string())
+        found = []
+        for part in self._views.newest().parts:
+            among_them = part.alive & np.asarray(pc.is_in(part.segment.images["id"], value_set=wanted))
+            found.append((part.segment, scan(part.segment, query, max(1, len(image_ids)), among_them)))
+        return found
 
     def _matching(self, view: View, where: str) -> Ints:
         """Numbers in ascending order. The last filters are kept: pages of one list ask for the same."""
