@@ -62,10 +62,10 @@ def how_sure(answer: Answer) -> str:
     judged = answer.judgement
     if judged is None:
         return f"Nothing is said of how sure this is: {answer.why_unsure}."
-    start = "Probably none here. " if judged.nothing_here else ""
     count = judged.expected_images
     about = "less than one" if count < 1 else f"about {count:.0f}"
-    return f"{start}Expected to show it: {about} of {answer.gallery} images. {_recommended(answer, judged)}"
+    expected = f"Expected to show it: {about} of {answer.gallery} images."
+    return f"{'Probably none here.' if judged.nothing_here else expected} {_recommended(answer, judged)}"
 
 
 def _recommended(answer: Answer, judged: Judgement) -> str:
