@@ -93,17 +93,18 @@ def test_several_texts(searcher: Searcher) -> None:
 
 
 def test_how_sure(sure: Searcher) -> None:
-    found = answer(sure, SearchRequest("cat", k=20, cutoff=parse_cutoff("40%")))
+    never_absent = replace(sure.model, calibration=replace(CALIBRATION, absent_below=0.0))
+    found = answer(Searcher(sure.index, never_absent), SearchRequest("cat", k=20, cutoff=parse_cutoff("20%")))
     judged = found.judgement
     assert judged is not None
     assert len(found.results) == judged.cutoff == len(found.probabilities)
     assert found.probabilities == judged.probabilities[: judged.cutoff].tolist()
     told = answer_json(found)
     assert isinstance(told, dict)
-    assert (told["images"], told["wanted_precision"], told["recommended_cutoff"]) == (60, 0.4, judged.cutoff)
+    assert (told["images"], told["wanted_precision"], told["recommended_cutoff"]) == (60, 0.2, judged.cutoff)
     assert [r["probability"] for r in told["results"]] == found.probabilities
-    if judged.cutoff:
-        assert f"after rank {judged.cutoff} (40% expected precision)" in how_sure(found)
+    assert 0 < judged.cutoff < 20
+    assert f"after rank {judged.cutoff} (20% expected precision)" in how_sure(found)
     assert f"about {judged.expected_images:.0f} of 60 images" in how_sure(found)
 
 
