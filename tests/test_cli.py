@@ -18,6 +18,7 @@ from forclip.data.toyworld import ToyWorld
 from forclip.interpolation import interpolate, load_ends
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
+from forclip.search import Searcher
 
 Config = dict[str, Any]
 
@@ -260,3 +261,47 @@ def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, m
     monkeypatch.chdir(tmp_path / "a")
     found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
     assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]
+
+
+def test_search_for_several_texts_and_pictures(searcher: Searcher) -> None:
+    store = searcher.index.store.folder
+    found = run("search", store, "cat", "--any", "dog", "--all", "tree", "--not", "car", "-k", "3", "--json")
+    assert found.exit_code == 0, found.output
+    assert [r["rank"] for r in json.loads(found.stdout)] == [1, 2, 3]
+    assert {r["decided_by"] for r in json.loads(found.stdout)} <= {"cat", "dog", "tree"}
+    picture = searcher.search("cat", 1)[0].uri
+    assert json.loads(run("search", store, "--like", picture, "-k", "1", "--json").stdout)[0]["rank"] == 1
+    cut = json.loads(run("search", store, "cat", "--cutoff", "-1", "-k", "3", "--json").stdout)
+    assert (len(cut["results"]), cut["why_unsure"]) == (3, "this model has no calibration")
+    assert "Nothing is said of how sure" in run("search", store, "cat", "--cutoff", "-1").stdout
+    assert_one_sentence(run("search", store, "--not", "cat"), "nothing is wanted")
+    assert_one_sentence(run("search", store, "cat", "--cutoff", "auto"), "no calibration")
+    assert_one_sentence(run("search", store, "cat", "--cutoff", "much"), "'much'")
+
+
+def test_export(searcher: Searcher, tmp_path: Path) -> None:
+    store = searcher.index.store.folder
+    written = run("export", store, "cat", "-k", "3", "--format", "csv", "--to", tmp_path / "cat.csv")
+    assert written.exit_code == 0, written.output
+    assert written.stdout == f"3 images: {tmp_path / 'cat.csv'}\n"
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(r.image_id for r in searcher.search("cat", 2)))
+    assert run("export", store, "--ids", ids, "--format", "files", "--to", tmp_path / "x.txt").exit_code == 0
+    assert (tmp_path / "x.txt").read_text() == ids.read_text() + "\n"
+    assert run("export", store, "dog", "--ids", ids, "--to", tmp_path / "dog.json").exit_code == 0
+    assert_one_sentence(run("export", store, "--to", tmp_path / "y"), "nothing is wanted")
+    assert_one_sentence(run("export", store, "--ids", ids, "--cutoff", "auto", "--to", tmp_path / "y"), "ids.txt")
+
+
+def test_search_with_picks(searcher: Searcher, tmp_path: Path) -> None:
+    store = searcher.index.store.folder
+    first = [r.image_id for r in searcher.search("cat", 10)]
+    (tmp_path / "right").write_text(first[9])
+    (tmp_path / "wrong").write_text(first[0])
+    found = run("search", store, "cat", "--right", tmp_path / "right", "--wrong", tmp_path / "wrong", "--json")
+    assert found.exit_code == 0, found.output
+    ranked = [r["image_id"] for r in json.loads(found.stdout)]
+    assert first[9] in ranked
+    assert first[0] not in ranked
+    (tmp_path / "wrong").write_text("nothing")
+    assert_one_sentence(run("search", store, "cat", "--wrong", tmp_path / "wrong"), "has no image 'nothing'")

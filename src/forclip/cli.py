@@ -24,6 +24,19 @@ ModelName = Annotated[
 ]
 Pretrained = Annotated[str | None, typer.Option(help="open_clip's tag or a file of weights, for a built-in name.")]
 
+Like = Annotated[Path | None, typer.Option(help="Look for what this picture shows, instead of a text.")]
+AnyOf = Annotated[list[str] | None, typer.Option("--any", help="Another text that will do as well.")]
+AllOf = Annotated[list[str] | None, typer.Option("--all", help="A text that must be shown, too.")]
+NoneOf = Annotated[list[str] | None, typer.Option("--not", help="A text that must not be shown.")]
+Where = Annotated[str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")]
+CutoffOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cutoff",
+        help="Where to end the list, and say how sure it is: auto, a cosine (0.31), or an expected precision (80%).",
+    ),
+]
+
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
@@ -269,27 +282,85 @@ def index(
 @app.command()
 def search(
     store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    like: Like = None,
+    any_of: AnyOf = None,
+    all_of: AllOf = None,
+    none_of: NoneOf = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 50,
-    where: Annotated[
-        str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")
-    ] = None,
+    where: Where = None,
     min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
+    cutoff: CutoffOption = None,
+    right: Annotated[Path | None, typer.Option(help="A file of ids, one a line: images that are right.")] = None,
+    wrong: Annotated[Path | None, typer.Option(help="A file of ids of images that are wrong.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """The images that best match a text, with the place in each."""
     with _clear_errors():
-        from forclip.search import open_searcher, result_table
+        from forclip.config import read_names
+        from forclip.search import open_searcher
+        from forclip.search_answer import answer_json, print_answer
+        from forclip.search_request import SearchRequest, answer, parse_cutoff
 
-        results = open_searcher(store, device).search(text, k, min_score, where, exact)
+        cut = None if cutoff is None else parse_cutoff(cutoff)
+        texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
+        picks = [() if file is None else read_names(file) for file in (right, wrong)]
+        request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut, *picks)
+        found = answer(open_searcher(store, device), request)
         if as_json:
-            typer.echo(json.dumps([vars(r) for r in results]))
+            typer.echo(json.dumps(answer_json(found)))
         else:
             from rich.console import Console
 
-            Console().print(result_table(results))
+            print_answer(found, Console())
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    to: Annotated[Path, typer.Option(help="The file to write, or with fiftyone the folder.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="A file of image ids, one a line, instead of a search.")] = None,
+    format: Annotated[str, typer.Option(help="coco, csv, fiftyone or files.")] = "coco",
+    label: Annotated[str | None, typer.Option(help="What the images show; the text without it.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder that file names are relative to; absolute without it.")
+    ] = None,
+    like: Like = None,
+    any_of: AnyOf = None,
+    all_of: AllOf = None,
+    none_of: NoneOf = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images at most.")] = 50,
+    where: Where = None,
+    cutoff: CutoffOption = None,
+    device: Device = "cpu",
+) -> None:
+    """Hand on what a search found, or images by id: COCO JSON, CSV to judge, a FiftyOne folder, a list of files."""
+    with _clear_errors():
+        from forclip.config import read_names
+        from forclip.exporting.export import export as write
+        from forclip.exporting.export import select_found, select_ids, select_ids_for
+        from forclip.index.image_index import Index
+        from forclip.search import open_searcher
+        from forclip.search_request import SearchRequest, parse_cutoff
+
+        if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
+            raise ValueError(
+                f"{ids}: ids are exported as they are: at most with a text, and without a search's options"
+            )
+        if ids is None:
+            cut = None if cutoff is None else parse_cutoff(cutoff)
+            texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
+            request = SearchRequest(text, like, *texts, k, where, cutoff=cut)
+            selection = select_found(open_searcher(store, device), request, label, root)
+        elif text is None:
+            selection = select_ids(Index(store), read_names(ids), label or "", root)
+        else:
+            selection = select_ids_for(open_searcher(store, device), read_names(ids), text, label, root)
+        write(selection, format, to)
+        typer.echo(f"{len(selection.items)} images: {to}")
 
 
 @app.command()

@@ -113,7 +113,7 @@ def judge(
 
 def probabilities(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
     """scores: [k]; sample: [m], the same text's over the gallery, not all the same. Returns [k]."""
-    found: Doubles = np.minimum(_sigmoid(_logits(calibration, scores, sample)), calibration.ceiling)
+    found: Doubles = np.minimum(_sigmoid(logits(calibration, scores, sample)), calibration.ceiling)
     return found
 
 
@@ -124,22 +124,23 @@ def after_verdicts(calibration: Calibration, scores: Scores, right: Bools, sampl
     scores: [n], of the images looked at; right: [n]; sample_scores: as in `judge`, not all the same.
     """
     sample = np.asarray(sample_scores, np.float64)
-    logits = _logits(calibration, np.asarray(scores, np.float64), sample)
+    at = logits(calibration, np.asarray(scores, np.float64), sample)
     # The slope of the log posterior falls all the way, from at least 0 to at most 0 between these.
-    high = TEXT_SPREAD**2 * len(logits)
+    high = TEXT_SPREAD**2 * len(at)
     low = -high
     for _ in range(60):
         middle = (low + high) / 2
-        slope = float((right - _sigmoid(logits + middle)).sum()) - middle / TEXT_SPREAD**2
+        slope = float((right - _sigmoid(at + middle)).sum()) - middle / TEXT_SPREAD**2
         low, high = (middle, high) if slope > 0 else (low, middle)
     return replace(calibration, intercept=calibration.intercept + (low + high) / 2)
 
 
-def _logits(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
+def logits(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
+    """As `probabilities`, before they are probabilities: not cut at the ceiling, so that it still orders the best."""
     z = (scores - sample.mean()) / sample.std()
     bent = calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
-    logits: Doubles = calibration.intercept + calibration.raw * scores + bent
-    return logits
+    found: Doubles = calibration.intercept + calibration.raw * scores + bent
+    return found
 
 
 def _sigmoid(logits: Doubles) -> Doubles:

@@ -215,5 +215,6 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
         base=None if data.base is None else names(data.base),
         vocabulary=folder / data.vocabulary if isinstance(data.vocabulary, Path) else data.vocabulary,
         cache=data.cache and folder / data.cache,
+        verdicts=data.verdicts and folder / data.verdicts,
     )
     return replace(config, data=anchored)

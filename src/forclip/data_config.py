@@ -94,6 +94,7 @@ class DataConfig:
     vectors, or in evaluation the best of the scores. prompts: by class name, templates or whole prompts of its own.
     allow_unlabelled_base: accept base classes that no training image shows. cache: a folder where
     the backbone's tokens, text vectors and large annotation files are kept for the next run, or None: in memory.
+    verdicts: a CSV file of right and wrong picks, which join the training labels (forclip.data.verdicts).
     """
 
     train: SourceConfig
@@ -106,3 +107,4 @@ class DataConfig:
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allow_unlabelled_base: bool = False
     cache: Path | None = None
+    verdicts: Path | None = None

@@ -15,6 +15,7 @@ from forclip.confidence import Calibration
 from forclip.config import RunConfig, config_to_json
 from forclip.data.sets import gallery_source, load_sets
 from forclip.data.sources import source_name
+from forclip.data.verdicts import read_verdicts, tell_verdicts
 from forclip.data.views import make_views, planned_views
 from forclip.data_config import DataConfig
 from forclip.embedding import EncodedImages, encode_views
@@ -154,6 +155,9 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
     backbone = load_backbone(config)
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
+        if config.data.verdicts is not None:
+            verdicts = read_verdicts(config.data.verdicts, config.data.train.image_folder)
+            console.print(tell_verdicts(verdicts, train, gallery), markup=False, highlight=False)
         split = choose_classes(config.data, train, gallery)
         wording = _wording(config.data, train, split)
         encoded = encode_training(config, backbone, train, track, console)

@@ -27,7 +27,7 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
     both present and absent, or an image path that leaves the folder.
     """
     table = _Table()
-    header, rows = _read(file)
+    header, rows = read_table(file)
     for number, cells in rows:
         _add(table, file, number, dict(zip(header, cells, strict=True)), image_folder)
     if not table.paths:
@@ -62,8 +62,9 @@ class _Table:
     present: dict[tuple[str, str], bool] = field(default_factory=dict)
 
 
-def _read(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and the rows that hold anything, with the number of the line each ends on."""
+def read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and the rows that hold anything, with the number of the line each ends on. Raises ValueError as
+    load_csv does for a file that is missing or malformed, or a header without its columns."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -119,21 +120,23 @@ def _add(table: _Table, file: Path, number: int, cells: dict[str, str], image_fo
         raise ValueError(f"{where} gives the id {image_id!r} to {cells['image']!r}, but another image has it")
     if table.ids.setdefault(path, image_id) != image_id:
         raise ValueError(f"{where} gives the id {image_id!r} to {cells['image']!r}, which has another")
-    present = _is_present(where, cells)
-    for label in _labels(cells):
+    present = is_present(where, cells)
+    for label in labels_of(cells):
         if table.present.setdefault((image_id, label), present) != present:
             raise ValueError(f"{where} says of {label!r} in {cells['image']!r} the opposite of an earlier line")
 
 
-def _labels(cells: dict[str, str]) -> list[str]:
+def labels_of(cells: dict[str, str]) -> list[str]:
+    """Of one row, by column."""
     said = [cells["label"]] if "label" in cells else re.split(r"[|;]", cells["labels"])
     return [label.strip() for label in said if label.strip()]
 
 
-def _is_present(where: str, cells: dict[str, str]) -> bool:
+def is_present(where: str, cells: dict[str, str]) -> bool:
+    """Of one row, by column. where: the file and line, for the ValueError that what is neither yes nor no raises."""
     said = cells.get("present", "1").strip().lower()
     # An image without a label needs no word on whether it is there.
-    if not said and not _labels(cells):
+    if not said and not labels_of(cells):
         return True
     if said not in _YES_NO:
         raise ValueError(f"{where} has {cells['present']!r} under present, not 1, true, 0 or false")

@@ -5,12 +5,21 @@ import math
 import numpy as np
 
 from forclip.data.sources import load_source
+from forclip.data.verdicts import merge_verdicts, read_verdicts
 from forclip.data_config import DataConfig, GalleryRule, SourceConfig
 from forclip.types import Annotations, Ints
 
 
 def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
-    """Training and gallery images. Raises ValueError as the loader does, and for a set that would be empty."""
+    """Training images, with the verdicts on them, and gallery images. Raises ValueError as the loader does, and for a
+    set that would be empty."""
+    train, gallery = _load(data)
+    if data.verdicts is not None:
+        train = merge_verdicts(train, gallery, read_verdicts(data.verdicts, data.train.image_folder))
+    return train, gallery
+
+
+def _load(data: DataConfig) -> tuple[Annotations, Annotations]:
     train = load_source(data.train, data.cache)
     if isinstance(data.gallery, SourceConfig):
         return train, load_source(data.gallery, data.cache)

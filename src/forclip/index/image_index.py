@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from forclip.index.ann import search_ann
 from forclip.index.derived import KEEP_BELOW, DerivedFolder
@@ -14,6 +17,7 @@ from forclip.index.optimize import optimize
 from forclip.index.ranking import ranked
 from forclip.index.scan import Found, scan
 from forclip.index.schema import StoreHeader
+from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
 from forclip.index.verify import verify
 from forclip.index.view import Part, View, Views, among
@@ -97,12 +101,38 @@ class Index:
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:
             return list(pool.map(lambda q: self.search(q, k, where, exact), queries))
 
-    def scores(self, query: Floats, sample: int | None = None, seed: int = 0) -> Floats:
-        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order."""
+    def search_among(self, image_ids: Sequence[str], query: Floats) -> list[SearchResult]:
+        """As search, of these images alone, every vector compared. Ids that are not there are left out."""
+        return ranked(self._among(image_ids, query), max(1, len(image_ids)))
+
+    def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
+        """Of each of these images its vector nearest to a unit query, [dim] as stored. Ids that are not there are left
+        out."""
+        best: dict[str, Floats] = {}
+        for segment, found in self._among(image_ids, query):
+            ids = segment.images["id"].take(found.images).to_pylist()
+            best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
+        return best
+
+    def files_of(self, image_ids: Sequence[str]) -> dict[str, ImageFile]:
+        """By image id; those that are not there are left out."""
+        names = [f.name for f in fields(ImageFile)]
+        wanted = pc.field("id").isin(pa.array(image_ids, pa.string()))
+        rows = self.store.table().to_table(["id", *names], filter=wanted).to_pylist()
+        return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
+
+    def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
+        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
+
+        where: draw from the images for which that holds."""
         self._check(query, 1)
         view = self._views.newest()
-        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, len(view))
-        drawn = [p.alive & (rng.random(len(p.segment)) < share) for p in view.parts]
+        searched = [p.alive for p in view.parts]
+        if where is not None:
+            searched = [p.alive & among(p.segment.numbers, self._matching(view, where)) for p in view.parts]
+        count = sum(int(s.sum()) for s in searched)
+        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
+        drawn = [s & (rng.random(len(p.segment)) < share) for p, s in zip(view.parts, searched, strict=True)]
         found = [scan(p.segment, query, len(p.segment), d).scores for p, d in zip(view.parts, drawn, strict=True)]
         return np.concatenate([np.empty(0), *found]).astype(np.float32)
 
@@ -117,6 +147,15 @@ class Index:
         if exact or part.ann is None:
             return scan(part.segment, query, k, allowed)
         return search_ann(part.segment, part.ann, query, k, allowed)
+
+    def _among(self, image_ids: Sequence[str], query: Floats) -> list[tuple[Segment, Found]]:
+        self._check(query, 1)
+        wanted = pa.array(image_ids, pa.string())
+        found = []
+        for part in self._views.newest().parts:
+            among_them = part.alive & np.asarray(pc.is_in(part.segment.images["id"], value_set=wanted))
+            found.append((part.segment, scan(part.segment, query, max(1, len(image_ids)), among_them)))
+        return found
 
     def _matching(self, view: View, where: str) -> Ints:
         """Numbers in ascending order. The last filters are kept: pages of one list ask for the same."""

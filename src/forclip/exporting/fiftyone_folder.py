@@ -1,0 +1,40 @@
+"""A selection as a folder that FiftyOne imports: FiftyOneImageDetectionDataset, `data/` and `labels.json`.
+
+Its documentation (docs.voxel51.com, "Importing data") says what is in labels.json: `classes`, and under `labels` for
+each file of `data/`, by its name without the ending, detections with `label`, `bounding_box` (x, y, width, height as
+fractions), `confidence` and `attributes`.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from forclip.exporting.selection import Item, Selection
+
+
+def write_fiftyone(selection: Selection, to: Path) -> None:
+    """Copies the pictures. Raises ValueError for one that is not there any more; labels.json is written last."""
+    data = to / "data"
+    data.mkdir(parents=True)
+    labels = {}
+    for rank, item in enumerate(selection.items, start=1):
+        name = f"{rank:06d}_{item.path.stem}"  # two folders may hold the same name
+        try:
+            shutil.copyfile(item.path, data / f"{name}{item.path.suffix}")
+        except OSError as error:
+            raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
+        labels[name] = _detections(selection.label, item)
+    content = {"classes": [selection.label] if selection.label else [], "labels": labels}
+    (to / "labels.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _detections(label: str, item: Item) -> list[dict[str, Any]] | None:
+    """None for an image without a label. label: the place of its name in `classes`."""
+    if not label or item.box is None:
+        return None
+    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
+    confidence = item.score if item.probability is None else item.probability
+    attributes = {"score": item.score, "id": item.image_id}
+    box = [x0, y0, x1 - x0, y1 - y0]
+    return [{"label": 0, "bounding_box": box, "confidence": confidence, "attributes": attributes}]
