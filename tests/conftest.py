@@ -4,14 +4,34 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from forclip.config import ModelConfig
 from forclip.data.toyworld import ToyWorld, write_toyworld
+from forclip.embedding import embed_images
+from forclip.index.image_index import Index
+from forclip.index.store import ImageFile
+from forclip.models.retrieval_model import load_model
+from forclip.search import Searcher, store_header
 
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> ToyWorld:
     """160 training and 60 gallery scenes: enough that every pictograph is in some training scene."""
     return write_toyworld(tmp_path_factory.mktemp("world"), num_train=160, num_gallery=60, seed=3)
+
+
+@pytest.fixture(scope="session")
+def searcher(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    """The small world's gallery under the untrained mini model, with a column `half`: 0, 1, 0, 1. Not to be changed."""
+    config = ModelConfig("forclip-mini")
+    model = load_model(config, num_query_tokens=4)
+    paths = sorted(small_world.images.glob("gallery_*.jpg"))
+    embeddings, _ = embed_images(model, paths)
+    index = Index.create(tmp_path_factory.mktemp("searched") / "store", store_header(model, config, "sum", 4))
+    files = [ImageFile(str(path), *Image.open(path).size) for path in paths]
+    index.add(embeddings, files, {"half": [k % 2 for k in range(len(paths))]})
+    return Searcher(index, model)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from forclip.data.toyworld import ToyWorld
 from forclip.interpolation import interpolate, load_ends
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
+from forclip.search import Searcher
 
 Config = dict[str, Any]
 
@@ -234,3 +235,19 @@ def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, m
     monkeypatch.chdir(tmp_path / "a")
     found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
     assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]
+
+
+def test_search_for_several_texts_and_pictures(searcher: Searcher) -> None:
+    store = searcher.index.store.folder
+    found = run("search", store, "cat", "--any", "dog", "--all", "tree", "--not", "car", "-k", "3", "--json")
+    assert found.exit_code == 0, found.output
+    assert [r["rank"] for r in json.loads(found.stdout)] == [1, 2, 3]
+    assert {r["decided_by"] for r in json.loads(found.stdout)} <= {"cat", "dog", "tree"}
+    picture = searcher.search("cat", 1)[0].uri
+    assert json.loads(run("search", store, "--like", picture, "-k", "1", "--json").stdout)[0]["rank"] == 1
+    cut = json.loads(run("search", store, "cat", "--cutoff", "-1", "-k", "3", "--json").stdout)
+    assert (len(cut["results"]), cut["why_unsure"]) == (3, "this model has no calibration")
+    assert "Nothing is said of how sure" in run("search", store, "cat", "--cutoff", "-1").stdout
+    assert_one_sentence(run("search", store, "--not", "cat"), "nothing is wanted")
+    assert_one_sentence(run("search", store, "cat", "--cutoff", "auto"), "no calibration")
+    assert_one_sentence(run("search", store, "cat", "--cutoff", "much"), "'much'")

@@ -107,6 +107,7 @@ TORCH_FREE = (
     "forclip.evaluation.metrics",
     "forclip.evaluation.calibration",
     "forclip.confidence",
+    "forclip.combined_queries",
     "forclip.types",
 )
 
@@ -127,6 +128,9 @@ LAYERS = (
     ("prompts", "text_cache", "data", "models", "index", "evaluation.metrics", "labelled_fraction", "places"),
     ("evaluation", "wording", "class_choice"),
     ("held_back", "confidence_fit", "supervision", "interpolation", "training", "embedding", "search"),
+    ("combined_queries",),
+    ("search_request",),
+    ("search_answer",),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),
     ("indexing",),
     ("teachers", "head_start", "teacher_choice", "trials"),

@@ -24,6 +24,15 @@ ModelName = Annotated[
 ]
 Pretrained = Annotated[str | None, typer.Option(help="open_clip's tag or a file of weights, for a built-in name.")]
 
+Where = Annotated[str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")]
+CutoffOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cutoff",
+        help="Where to end the list, and say how sure it is: auto, a cosine (0.31), or an expected precision (80%).",
+    ),
+]
+
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
@@ -257,27 +266,35 @@ def index(
 @app.command()
 def search(
     store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Look for what this picture shows, instead of a text.")] = None,
+    any_of: Annotated[list[str] | None, typer.Option("--any", help="Another text that will do as well.")] = None,
+    all_of: Annotated[list[str] | None, typer.Option("--all", help="A text that must be shown, too.")] = None,
+    none_of: Annotated[list[str] | None, typer.Option("--not", help="A text that must not be shown.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 50,
-    where: Annotated[
-        str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")
-    ] = None,
+    where: Where = None,
     min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
+    cutoff: CutoffOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """The images that best match a text, with the place in each."""
     with _clear_errors():
-        from forclip.search import open_searcher, result_table
+        from forclip.search import open_searcher
+        from forclip.search_answer import answer_json, print_answer
+        from forclip.search_request import SearchRequest, answer, parse_cutoff
 
-        results = open_searcher(store, device).search(text, k, min_score, where, exact)
+        cut = None if cutoff is None else parse_cutoff(cutoff)
+        texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
+        request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut)
+        found = answer(open_searcher(store, device), request)
         if as_json:
-            typer.echo(json.dumps([vars(r) for r in results]))
+            typer.echo(json.dumps(answer_json(found)))
         else:
             from rich.console import Console
 
-            Console().print(result_table(results))
+            print_answer(found, Console())
 
 
 @app.command()

@@ -110,10 +110,16 @@ def judge(
 
 def probabilities(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
     """scores: [k]; sample: [m], the same text's over the gallery, not all the same. Returns [k]."""
+    sure = np.exp(-np.logaddexp(0, -logits(calibration, scores, sample)))
+    found: Doubles = np.minimum(sure, calibration.ceiling)
+    return found
+
+
+def logits(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
+    """As `probabilities`, before they are probabilities: not cut at the ceiling, so that it still orders the best."""
     z = (scores - sample.mean()) / sample.std()
     logits = calibration.intercept + calibration.raw * scores
-    logits = logits + calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
-    found: Doubles = np.minimum(np.exp(-np.logaddexp(0, -logits)), calibration.ceiling)
+    found: Doubles = logits + calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
     return found
 
 

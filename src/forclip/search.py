@@ -1,19 +1,21 @@
 """Text or picture to ranked images, each with the place that answered."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.table import Table
-from rich.text import Text
 
+from forclip.confidence import WANTED_PRECISION, Judgement, judge
 from forclip.config import ModelConfig
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import require_model
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.types import Floats, SearchResult
+
+_JUDGED_BY = 2000  # images, drawn from those that are searched
 
 
 class Searcher:
@@ -40,6 +42,26 @@ class Searcher:
     ) -> list[SearchResult]:
         """query: unit [dim] of the model's text space."""
         return [r for r in self.index.search(query, k, where, exact) if r.score >= min_score]
+
+    def judge(
+        self,
+        query: Floats,
+        results: Sequence[SearchResult],
+        where: str | None = None,
+        wanted_precision: float = WANTED_PRECISION,
+    ) -> Judgement | None:
+        """How sure a text's ranked list is. query: the text's vector; results: the best images, best first, of those
+        for which `where` holds. None where the model has no calibration or the images are too few to say anything."""
+        if self.model.calibration is None:
+            return None
+        sample = self.index.scores(query, _JUDGED_BY, where=where)
+        # Another process may take images out between the search and the count.
+        size = max(self.gallery_size(where), len(results), len(sample))
+        return judge(self.model.calibration, np.array([r.score for r in results]), sample, size, wanted_precision)
+
+    def gallery_size(self, where: str | None = None) -> int:
+        """How many images are searched."""
+        return len(self.index) if where is None else len(self.index.store.numbers(where))
 
     def encode_text(self, text: str) -> Floats:
         """Unit [dim]. Raises ValueError for an empty text."""
@@ -88,12 +110,3 @@ def store_header(
         "num_query_tokens": num_query_tokens,
     }
     return StoreHeader(model.fingerprint, model.dim, described, precision, code_range)
-
-
-def result_table(results: list[SearchResult]) -> Table:
-    """Rank, score, image and place, for a terminal."""
-    table = Table("rank", "score", "image", "place (x0 y0 x1 y1)")
-    for r in results:
-        place = "" if r.box is None else " ".join(f"{edge:.2f}" for edge in r.box)
-        table.add_row(str(r.rank), f"{r.score:.3f}", Text(r.uri, overflow="fold"), place)
-    return table

@@ -80,6 +80,20 @@ def assert_same(results: list[SearchResult], expected: list[tuple[str, float]]) 
     assert [r.rank for r in results] == list(range(1, len(expected) + 1))
 
 
+def test_a_search_among_some_images(way: tuple[StoreHeader, Keep], tmp_path: Path) -> None:
+    header, keep = way
+    embeddings = some(names(300))
+    index = Index.create(tmp_path / "s", header)
+    keep(index, embeddings)
+    query = unit(np.random.default_rng(5), DIM)
+    few = [f"image {k:05d}" for k in (250, 3, 77, 150)]
+    kept = by_image(embeddings, header)
+    assert_same(index.search_among([*few, "unknown"], query), oracle({i: kept[i] for i in few}, query, 4))
+    assert index.search_among([], query) == []
+    index.delete_ids(few[:1])
+    assert {r.image_id for r in index.search_among(few, query)} == set(few[1:])
+
+
 @pytest.mark.parametrize("k", [1, 7, 50, 300, 1000])
 def test_equals_the_oracle(way: tuple[StoreHeader, Keep], k: int, tmp_path: Path) -> None:
     header, keep = way

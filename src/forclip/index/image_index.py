@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from forclip.index.ann import search_ann
 from forclip.index.derived import KEEP_BELOW, DerivedFolder
@@ -97,12 +99,28 @@ class Index:
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:
             return list(pool.map(lambda q: self.search(q, k, where, exact), queries))
 
-    def scores(self, query: Floats, sample: int | None = None, seed: int = 0) -> Floats:
-        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order."""
+    def search_among(self, image_ids: Sequence[str], query: Floats) -> list[SearchResult]:
+        """As search, of these images alone, every vector compared. Ids that are not there are left out."""
+        self._check(query, 1)
+        wanted = pa.array(image_ids, pa.string())
+        found = []
+        for part in self._views.newest().parts:
+            among_them = part.alive & np.asarray(pc.is_in(part.segment.images["id"], value_set=wanted))
+            found.append((part.segment, scan(part.segment, query, len(image_ids), among_them)))
+        return ranked(found, max(1, len(image_ids)))
+
+    def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
+        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
+
+        where: draw from the images for which that holds."""
         self._check(query, 1)
         view = self._views.newest()
-        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, len(view))
-        drawn = [p.alive & (rng.random(len(p.segment)) < share) for p in view.parts]
+        searched = [p.alive for p in view.parts]
+        if where is not None:
+            searched = [p.alive & among(p.segment.numbers, self._matching(view, where)) for p in view.parts]
+        count = sum(int(s.sum()) for s in searched)
+        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
+        drawn = [s & (rng.random(len(p.segment)) < share) for p, s in zip(view.parts, searched, strict=True)]
         found = [scan(p.segment, query, len(p.segment), d).scores for p, d in zip(view.parts, drawn, strict=True)]
         return np.concatenate([np.empty(0), *found]).astype(np.float32)
 

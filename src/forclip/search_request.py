@@ -1,0 +1,166 @@
+"""One search as a user asks for it, and its answer: texts or a picture, filters, a cut-off, how sure."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from forclip.combined_queries import CombinedQuery, search_combined
+from forclip.confidence import WANTED_PRECISION, Judgement
+from forclip.data.decode import read_image
+from forclip.search import Searcher
+from forclip.types import Floats, SearchResult
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """Where a list ends: at a cosine, or where its expected precision falls below the wanted one, 0..1."""
+
+    kind: Literal["score", "precision"]
+    value: float
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What to look for: a text or a picture like it, and more texts.
+
+    text and any_of are alternatives of each other; all_of must be shown too; none_of leaves images out
+    (forclip.combined_queries). k: at most so many images; where, exact: as Index.search takes them; min_score: of one
+    text, the lowest cosine; cutoff: where to end the list, and to say how sure it is, or None.
+    """
+
+    text: str | None = None
+    like: Path | None = None
+    any_of: tuple[str, ...] = ()
+    all_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    k: int = 50
+    where: str | None = None
+    exact: bool = False
+    min_score: float = -1.0
+    cutoff: Cutoff | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None and self.like is not None:
+            raise ValueError(f"give a text or --like, not both: {self.text!r} and {self.like}")
+        if not self.wanted:
+            raise ValueError("nothing is wanted: give a text, --like, --any or --all")
+        if self.is_combined and (self.cutoff is not None or self.min_score > -1):
+            raise ValueError("a cut-off or a lowest score is of one text: without --any, --all and --not")
+        if self.like is not None and self.cutoff is not None and self.cutoff.kind == "precision":
+            raise ValueError(f"how sure a list is can be said of a text, not of a picture like {self.like}")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """In a reader's words, alternatives first."""
+        first = self.text if self.like is None else f"like {self.like.name}"
+        return (*(() if first is None else (first,)), *self.any_of, *self.all_of)
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether it takes more than one vector."""
+        return bool(len(self.wanted) > 1 or self.none_of)
+
+    @property
+    def label(self) -> str:
+        """What is looked for, in one line."""
+        first = self.wanted[: len(self.wanted) - len(self.all_of)]
+        parts = [" or ".join(first), *self.all_of]
+        return " and ".join(part for part in parts if part) + "".join(f" not {text}" for text in self.none_of)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """results: best first; those of a combined query are CombinedResult. asked: a judgement was asked for; judgement:
+    of the best k, before the cut, None where it can't be said; why_unsure: the reason then; kept: its probabilities;
+    gallery: images that were searched, where asked."""
+
+    request: SearchRequest
+    results: list[SearchResult]
+    judgement: Judgement | None = None
+    why_unsure: str = ""
+    gallery: int = 0
+
+    @property
+    def probabilities(self) -> list[float]:
+        """One for each result, or none at all."""
+        return [] if self.judgement is None else self.judgement.probabilities[: len(self.results)].tolist()
+
+
+def parse_cutoff(text: str) -> Cutoff:
+    """`auto` is an expected precision of one half; `80%` another one; `0.31` a cosine. Raises ValueError for others."""
+    if text == "auto":
+        return Cutoff("precision", WANTED_PRECISION)
+    match = re.fullmatch(r"(-?\d*\.?\d+)(%?)", text.strip())
+    value = float(match[1]) if match else np.inf
+    if match and match[2] and 0 <= value <= 100:
+        return Cutoff("precision", value / 100)
+    if match and not match[2] and -1 <= value <= 1:
+        return Cutoff("score", value)
+    raise ValueError(
+        f"the cut-off must be auto, a cosine such as 0.31, or an expected precision such as 80%, not {text!r}"
+    )
+
+
+def answer(searcher: Searcher, request: SearchRequest) -> Answer:
+    """Raises ValueError as Searcher and search_combined do, for a picture that can't be read, and for a cut-off by
+    precision with a model that has no calibration."""
+    if request.is_combined:
+        found = search_combined(
+            searcher.index,
+            combined_vectors(searcher, request),
+            request.k,
+            request.where,
+            request.exact,
+            searcher.model.calibration,
+        )
+        return Answer(request, list(found))
+    cutoff = request.cutoff
+    if cutoff is not None and cutoff.kind == "precision" and searcher.model.calibration is None:
+        raise ValueError(
+            f"{searcher.model.name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3"
+        )
+    query = _wanted_vectors(searcher, request)[0]
+    results = searcher.search_vector(query, request.k, request.min_score, request.where, request.exact)
+    return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
+
+
+def _cut(
+    searcher: Searcher, request: SearchRequest, query: Floats, results: list[SearchResult], cutoff: Cutoff
+) -> Answer:
+    """Judged, and cut where that says or at the score."""
+    wanted = cutoff.value if cutoff.kind == "precision" else WANTED_PRECISION
+    gallery = searcher.gallery_size(request.where)
+    judgement = searcher.judge(query, results, request.where, wanted) if request.like is None else None
+    reason = _why_unsure(searcher, request, gallery) if judgement is None else ""
+    if cutoff.kind == "score":
+        results = [r for r in results if r.score >= cutoff.value]
+    elif judgement is not None:
+        results = results[: judgement.cutoff]
+    return Answer(request, results, judgement, reason, gallery)
+
+
+def _why_unsure(searcher: Searcher, request: SearchRequest, gallery: int) -> str:
+    if request.like is not None:
+        return "how sure a list is can be said of a text, not of a picture"
+    if searcher.model.calibration is None:
+        return "this model has no calibration"
+    return f"{gallery} images are too few, or score too much alike, to say how sure this is"
+
+
+def combined_vectors(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
+    """Raises ValueError for an empty text or a picture that can't be read."""
+    wanted = _wanted_vectors(searcher, request)
+    first = len(wanted) - len(request.all_of)
+    none = np.zeros((0, searcher.model.dim), np.float32)
+    excluded = [searcher.encode_text(text) for text in request.none_of]
+    return CombinedQuery(wanted[:first], wanted[first:], np.stack(excluded) if excluded else none)
+
+
+def _wanted_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
+    """[wanted, dim]."""
+    like = [] if request.like is None else [searcher.encode_image(read_image(request.like))]
+    texts = (*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of)
+    return np.stack([*like, *(searcher.encode_text(text) for text in texts)])
