@@ -1,6 +1,7 @@
 """Pictures and thumbnails, by key only."""
 
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -9,8 +10,11 @@ from forclip.server.pictures import picture_bytes, shown_picture
 from forclip.server.schemas import Problem
 from forclip.server.thumbnails import SIDE, Thumbnails
 
-_GONE = {status: {"model": Problem} for status in (403, 404, 409, 415)}
-_PICTURE = {200: {"content": {"image/jpeg": {}}, "description": "The picture."}}
+_GONE: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (403, 404, 409, 415)}
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}, "description": "The picture."},
+    304: {"description": "The picture is the one that the ETag names."},
+}
 
 
 def image_routes(gallery: Gallery, thumbnails: Thumbnails) -> APIRouter:

@@ -1,12 +1,13 @@
 """Texts and pictures to ranked lists with what they are worth: each encoded once, each list searched once a version."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 from PIL import Image
 
+from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement, judge
 from forclip.search import Searcher
 from forclip.server.recent import Recent
@@ -15,6 +16,7 @@ from forclip.types import Floats, SearchResult
 
 _JUDGED = 1000  # of the best images, so that a cut-off is the same on every page
 _SAMPLE = 2000
+_STEP = 200
 _TEXTS, _LISTS, _JUDGEMENTS = 10_000, 64, 1_000
 
 
@@ -49,32 +51,51 @@ class Ranker:
 
     def ranked(self, vector: Floats, asked: Asked) -> list[SearchResult]:
         """At least the best `depth` images where there are so many. Raises Refused, 400, for a filter that is wrong."""
-        index = self.searcher.index
-        depth = max(asked.depth, _JUDGED if self.calibration else 0)
-        # Pages of one list are parts of it: what is searched is rounded up.
-        depth = -(-depth // 200) * 200
-        key = (vector.tobytes(), asked.where, asked.exact, depth, index.store.version)
+        depth = _rounded(max(asked.depth, _JUDGED if self.calibration else 0))
+        return self._listed(vector.tobytes(), asked, depth, lambda: self._search(vector, asked, depth))
+
+    def combined(self, query: CombinedQuery, asked: Asked) -> list[SearchResult]:
+        """As `ranked`, for several texts."""
+        depth = _rounded(asked.depth)
+        index, where, exact = self.searcher.index, asked.where, asked.exact
+        key = tuple(part.tobytes() for part in (query.any_of, query.all_of, query.none_of))
+        return self._listed(
+            key, asked, depth, lambda: [*search_combined(index, query, depth, where, exact, self.calibration)]
+        )
+
+    def judged(self, vector: Floats, best: Sequence[SearchResult], where: str | None) -> Judgement | None:
+        """Of a text's list as `ranked` gives it; None without a calibration, or in too small a gallery."""
+        calibration, index = self.calibration, self.searcher.index
+        if calibration is None:
+            return None
+
+        def made() -> Judgement | None:
+            scores = index.scores(vector, _SAMPLE, where=where)
+            gallery = len(index) if where is None else len(index.store.numbers(where))
+            top = np.array([r.score for r in best])
+            return judge(calibration, top, scores, max(gallery, len(top), len(scores)))
+
+        return self._judgements.get((vector.tobytes(), where, len(best), index.store.version), made)
+
+    def _search(self, vector: Floats, asked: Asked, depth: int) -> list[SearchResult]:
+        return self.searcher.search_vector(vector, depth, where=asked.where, exact=asked.exact)
+
+    def _listed(
+        self, query: Hashable, asked: Asked, depth: int, search: Callable[[], list[SearchResult]]
+    ) -> list[SearchResult]:
+        store = self.searcher.index.store
         try:
-            return self._lists.get(key, lambda: index.search(vector, depth, asked.where, asked.exact))
+            return self._lists.get((query, asked.where, asked.exact, depth, store.version), search)
         except ValueError as error:
             if asked.where is None:
                 raise
-            raise Refused(400, told(error, index.store.folder)) from None
-
-    def judged(self, vector: Floats, best: Sequence[SearchResult], asked: Asked) -> Judgement | None:
-        """Of a text's list as `ranked` gives it; None without a calibration, or in too small a gallery."""
-        calibration = self.calibration
-        if calibration is None:
-            return None
-        index = self.searcher.index
-        top = np.array([r.score for r in best])
-
-        def made() -> Judgement | None:
-            scores = index.scores(vector, sample=_SAMPLE)
-            return judge(calibration, top, scores, max(len(index), len(top), len(scores)))
-
-        return self._judgements.get((vector.tobytes(), asked, len(top), index.store.version), made)
+            raise Refused(400, told(error, store.folder)) from None
 
     def _encoded(self, text: str) -> Floats:
         with self._model:
             return self.searcher.encode_text(text)
+
+
+def _rounded(depth: int) -> int:
+    """Pages of one list are parts of it: what is searched is rounded up."""
+    return -(-depth // _STEP) * _STEP

@@ -9,6 +9,7 @@ from forclip.server import limits
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
 ]
+SearchTexts = Annotated[list[SearchText], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
 Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 # Letters, digits, blanks and marks, but nothing that is invisible or breaks a line.
@@ -55,10 +56,34 @@ class ListRequest(_Strict):
 
 
 class SearchRequest(ListRequest):
-    """A text to search for."""
+    """One text to search for, or several."""
 
-    text: SearchText
+    text: SearchText | None = Field(None, description="What to look for; with any_of, one of the alternatives.")
+    any_of: SearchTexts = Field([], description="Alternatives: one of them is enough.")
+    all_of: SearchTexts = Field([], description="All of these must be shown.")
+    none_of: SearchTexts = Field([], description="Images that show one of these are left out.")
     cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
+
+    @model_validator(mode="after")
+    def _can_be_answered(self) -> "SearchRequest":
+        texts = [*self.alternatives, *self.all_of]
+        if not texts:
+            raise ValueError("nothing is wanted: give a text, any_of or all_of")
+        if len(texts) + len(self.none_of) > limits.TEXTS:
+            raise ValueError(f"at most {limits.TEXTS} texts in one search")
+        if self.is_combined and (self.cutoff is not None or self.min_score > -1):
+            raise ValueError("a cut-off or a lowest score is of one text, not of several")
+        return self
+
+    @property
+    def alternatives(self) -> list[str]:
+        """text and any_of."""
+        return [*([] if self.text is None else [self.text]), *self.any_of]
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether it takes more than one vector."""
+        return len(self.alternatives) + len(self.all_of) > 1 or bool(self.none_of)
 
 
 class SimilarRequest(ListRequest):
@@ -73,7 +98,7 @@ class Result(BaseModel):
 
     key: str = Field(description="Names the image in all other calls. Opaque.")
     rank: int = Field(description="From 1, in the whole list.")
-    score: float = Field(description="Cosine of the text and the image's best vector.")
+    score: float = Field(description="Cosine of the text that decided and the image's best vector.")
     probability: float | None = Field(description="That the image shows it; null where the model has no calibration.")
     box: Box | None = Field(description="The place that answered.")
     name: str = Field(description="The file's name, without its folder.")
@@ -86,7 +111,7 @@ class JudgementOut(BaseModel):
     """What is believed of a text's list."""
 
     cutoff: int = Field(description="How many of the best to keep: half of these are expected to be right.")
-    expected_images: float | None = Field(description="Expected to show it, in the whole store; null under a filter.")
+    expected_images: float = Field(description="Expected to show it, in the store or of those that the filter leaves.")
     nothing_here: bool = Field(description="Probably no image shows it.")
 
 
@@ -94,7 +119,9 @@ class SearchAnswer(BaseModel):
     """A part of a ranked list."""
 
     results: list[Result]
-    judgement: JudgementOut | None = Field(description="null where the model has no calibration, or for pictures.")
+    judgement: JudgementOut | None = Field(
+        description="null where the model has no calibration, for pictures and several texts."
+    )
     images: int = Field(description="In the store.")
     milliseconds: float
 

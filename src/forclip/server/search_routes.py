@@ -3,8 +3,10 @@
 import time
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, File, Form, UploadFile
 
+from forclip.combined_queries import CombinedQuery
 from forclip.confidence import Judgement
 from forclip.server import limits
 from forclip.server.gallery import Described, Gallery
@@ -30,12 +32,15 @@ def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
 
     @routes.post("/search", responses={400: {"model": Problem}})
     def search(request: SearchRequest) -> SearchAnswer:
-        """The images that best match a text, with the place in each, and how far down the list to trust."""
+        """The images that best match a text or several, the place in each, and how far down the list to trust."""
         started = time.perf_counter()
-        vector = ranker.text_vector(request.text)
         asked = _asked(request)
+        if request.is_combined:
+            return _answer(gallery, request, ranker.combined(_combined(ranker, request), asked), None, started)
+        (text,) = [*request.alternatives, *request.all_of]
+        vector = ranker.text_vector(text)
         best = ranker.ranked(vector, asked)
-        judgement = ranker.judged(vector, best, asked)
+        judgement = ranker.judged(vector, best, asked.where)
         kept = best
         if request.cutoff == "auto":
             if judgement is None:
@@ -75,6 +80,13 @@ def _asked(request: ListRequest, more: int = 0) -> Asked:
     return Asked(request.where, request.exact, request.offset + request.k + more)
 
 
+def _combined(ranker: Ranker, request: SearchRequest) -> CombinedQuery:
+    none = np.zeros((0, ranker.searcher.model.dim), np.float32)
+    parts = (request.alternatives, request.all_of, request.none_of)
+    any_of, all_of, none_of = (np.stack([ranker.text_vector(t) for t in texts]) if texts else none for texts in parts)
+    return CombinedQuery(any_of, all_of, none_of)
+
+
 def _place_vector(ranker: Ranker, image: Described, box: Box) -> Floats:
     """Of a crop, at least a pixel wide and high."""
     picture = decoded(picture_bytes(image.file), 415, "the picture")
@@ -98,7 +110,7 @@ def _answer(
     there = [(r, described[numbers[r.image_id]]) for r in page if numbers.get(r.image_id) in described]
     return SearchAnswer(
         results=[_result(r, image, judgement) for r, image in there],
-        judgement=None if judgement is None else _told(judgement, request),
+        judgement=None if judgement is None else _told(judgement),
         images=len(gallery.index),
         milliseconds=(time.perf_counter() - started) * 1000,
     )
@@ -126,11 +138,7 @@ def _box(edges: tuple[float, float, float, float] | None) -> Box | None:
     return Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def _told(judgement: Judgement, request: ListRequest) -> JudgementOut:
-    """A filter's images are no sample of the store: how many there are in them is not said."""
-    filtered = request.where is not None
+def _told(judgement: Judgement) -> JudgementOut:
     return JudgementOut(
-        cutoff=judgement.cutoff,
-        expected_images=None if filtered else judgement.expected_images,
-        nothing_here=judgement.nothing_here and not filtered,
+        cutoff=judgement.cutoff, expected_images=judgement.expected_images, nothing_here=judgement.nothing_here
     )
