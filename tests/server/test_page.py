@@ -1,4 +1,4 @@
-"""The page, as a person uses it, in a real browser; and what axe-core says of it where that is at hand."""
+"""The page, as a person uses it, in a real browser; and what axe-core says of it."""
 
 import csv
 import os
@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from forclip.search import Searcher
@@ -18,7 +19,6 @@ from forclip.server.app import create_app
 from tests.server.conftest import HOSTILE_NAME, HOSTILE_VALUE
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-AXE = Path(__file__).parent / "axe.min.js"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 
@@ -55,7 +55,8 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     opened = context.new_page()
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    # What a test itself cuts off is no fault of the page.
+    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "ERR_FAILED" not in m.text else None)
     opened.on("request", lambda asked: None if asked.url.startswith((address, "data:")) else wrong.append(asked.url))
     opened.goto(address)
     expect(opened.locator("#size")).to_contain_text("60 images")
@@ -152,23 +153,22 @@ def test_a_filter_and_what_is_wrong_with_one(page: Page) -> None:
 
 
 def test_hostile_names_and_metadata_are_only_text(page: Page) -> None:
-    page.evaluate("window.hacked = () => { window.wasHacked = true; }")
+    page.evaluate("() => { window.hacked = () => { window.wasHacked = true; }; }")
     search(page, "snail")
     page.locator(".card", has_text=HOSTILE_NAME).click()
     expect(page.locator("#detail-name")).to_contain_text(HOSTILE_NAME)
     page.keyboard.press("Escape")
-    page.evaluate(
-        "k => look(k)", page.evaluate(f"state.results.findIndex(r => r.metadata.remark === {HOSTILE_VALUE!r})")
-    )
+    page.evaluate(f"look(state.results.findIndex(r => r.metadata.remark === {HOSTILE_VALUE!r}))")
     expect(page.locator("#facts")).to_contain_text(HOSTILE_VALUE)
+    assert page.locator("img[src=x], main script, dialog script").count() == 0
     assert page.evaluate("window.wasHacked") is None
 
 
 def test_a_new_selection_and_its_end(page: Page) -> None:
     page.get_by_role("button", name="New").click()
-    page.keyboard.type("wet <b>roads</b>")
+    page.keyboard.type("wet <b>roads")
     page.keyboard.press("Enter")
-    expect(page.locator("#selection")).to_have_value("wet <b>roads</b>")
+    expect(page.locator("#selection")).to_have_value("wet <b>roads")
     search(page, "snail")
     page.keyboard.press(" ")
     expect(page.locator("#count")).to_have_text("1 picked")
@@ -197,8 +197,6 @@ def test_the_history_is_kept(page: Page) -> None:
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
     """No finding of axe-core's rules, in any state of the page, and nothing to scroll sideways."""
-    if not AXE.exists():
-        pytest.skip("axe-core is not at hand")
     page.set_viewport_size({"width": width, "height": 800})
     if page.evaluate("document.documentElement.dataset.theme") != theme:
         page.locator("#theme").click()
@@ -217,8 +215,7 @@ def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
 
 
 def _check(page: Page) -> None:
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
+    found = Axe().run(page).response["violations"]
     assert [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:3]) for v in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("window.innerWidth")
 
