@@ -312,14 +312,15 @@ def serve(
     """A page to search on, and the API behind it."""
     with _clear_errors():
         from forclip.search import open_searcher
-        from forclip.server.run import link
+        from forclip.server.run import link, listening
         from forclip.server.run import serve as serve_until_stopped
         from forclip.server.security import Access
 
         access = Access(host, token)
+        listener = listening(access, port)  # before the model, which takes a while to load
         searcher = open_searcher(store, device)
         typer.echo(f"{len(searcher.index)} images: {link(access, port)}  (Ctrl-C stops)")
-        serve_until_stopped(searcher, access, port)
+        serve_until_stopped(searcher, access, listener)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from PIL import Image
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Calibration, judge
 from forclip.search import Searcher
+from forclip.types import Floats
 from tests.server.conftest import PICTURES, client_of
 
 JPEG = "image/jpeg"
@@ -135,7 +136,12 @@ def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, se
 def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
     encode = served.encode_text
-    monkeypatch.setattr(served, "encode_text", lambda text: encoded.append(text) or encode(text))
+
+    def noted(text: str) -> Floats:
+        encoded.append(text)
+        return encode(text)
+
+    monkeypatch.setattr(served, "encode_text", noted)
     client = client_of(served)
     for _ in range(3):
         asked(client, text=" snail ", k=2)

@@ -1,10 +1,10 @@
 """The service as an application: a searcher and who may ask it, put together."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from forclip.search import Searcher
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
 from forclip.server.metrics import Measured, Metrics
@@ -18,8 +18,11 @@ from forclip.server.selections import Selections
 from forclip.server.service_routes import service_routes
 from forclip.server.thumbnails import Thumbnails
 
+if TYPE_CHECKING:
+    from forclip.search import Searcher  # handed in: the service itself knows no model
 
-def create_app(searcher: Searcher, access: Access = Access()) -> FastAPI:  # noqa: B008 (frozen)
+
+def create_app(searcher: "Searcher", access: Access = Access()) -> FastAPI:  # noqa: B008 (frozen)
     """Serves a store to whom `access` admits."""
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
     app = FastAPI(title="forclip", version=version("forclip"), docs_url=None, redoc_url=None)

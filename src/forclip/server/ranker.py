@@ -3,16 +3,19 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement, judge
-from forclip.search import Searcher
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
 from forclip.types import Floats, SearchResult
+
+if TYPE_CHECKING:
+    from forclip.search import Searcher  # handed in: the service itself knows no model
 
 _JUDGED = 1000  # of the best images, so that a cut-off is the same on every page
 _SAMPLE = 2000
@@ -32,7 +35,7 @@ class Asked:
 class Ranker:
     """A searcher for many threads at once: the model runs one text or picture at a time."""
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: "Searcher") -> None:
         self.searcher = searcher
         self.calibration = searcher.model.calibration
         self._model = Lock()
