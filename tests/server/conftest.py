@@ -1,11 +1,15 @@
 """A small store made from the toy world's pictures, and an application that serves it."""
 
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from rich.console import Console
 
@@ -77,6 +81,22 @@ def own_pictures(made_store: Path, model: Searcher, tmp_path: Path) -> tuple[Sea
 def client(served: Searcher) -> Iterator[TestClient]:
     with TestClient(create_app(served), base_url="http://127.0.0.1:8000") as made:
         yield made
+
+
+@pytest.fixture
+def address(served: Searcher) -> Iterator[str]:
+    """Of a service that runs for one test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(served), port=port, log_level="error"))
+    thread = Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture

@@ -3,19 +3,14 @@
 import csv
 import os
 import shutil
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from forclip.search import Searcher
-from forclip.server.app import create_app
 from tests.server.conftest import HOSTILE_NAME, HOSTILE_VALUE
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -30,22 +25,6 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield launched
         launched.close()
-
-
-@pytest.fixture
-def address(served: Searcher) -> Iterator[str]:
-    """Of a service that runs for one test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(served), port=port, log_level="error"))
-    thread = Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture

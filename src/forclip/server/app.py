@@ -10,7 +10,7 @@ from forclip.server.image_routes import image_routes
 from forclip.server.metrics import Measured, Metrics
 from forclip.server.page import content_policy, read_page
 from forclip.server.ranker import Ranker
-from forclip.server.refusals import add_refusals
+from forclip.server.refusals import REFUSALS, add_refusals
 from forclip.server.search_routes import search_routes
 from forclip.server.security import Access, Guard
 from forclip.server.selection_routes import selection_routes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def create_app(searcher: "Searcher", access: Access = Access()) -> FastAPI:  # noqa: B008 (frozen)
     """Serves a store to whom `access` admits."""
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
-    app = FastAPI(title="forclip", version=version("forclip"), docs_url=None, redoc_url=None)
+    app = FastAPI(title="forclip", version=version("forclip"), docs_url=None, redoc_url=None, responses=REFUSALS)
     page = read_page()
     gallery, ranker = Gallery(searcher.index), Ranker(searcher)
     metrics = Metrics(lambda: len(searcher.index))

@@ -30,7 +30,7 @@ def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
     """Under /api."""
     routes = APIRouter(prefix="/api", tags=["search"])
 
-    @routes.post("/search", responses={400: {"model": Problem}})
+    @routes.post("/search")
     def search(request: SearchRequest) -> SearchAnswer:
         """The images that best match a text or several, the place in each, and how far down the list to trust."""
         started = time.perf_counter()
@@ -48,7 +48,7 @@ def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
             kept = best[: judgement.cutoff]
         return _answer(gallery, request, kept, judgement, started)
 
-    @routes.post("/similar", responses={400: {"model": Problem}, 404: {"model": Problem}})
+    @routes.post("/similar", responses={404: {"model": Problem}, 409: {"model": Problem}, 415: {"model": Problem}})
     def similar(request: SimilarRequest) -> SearchAnswer:
         """More images like one of the store, or like a place in it. The image itself is left out."""
         started = time.perf_counter()
@@ -58,7 +58,7 @@ def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
         others = [r for r in ranker.ranked(vector, asked) if r.uri != image.file.uri]
         return _answer(gallery, request, _reranked(others), None, started)
 
-    @routes.post("/similar/upload", responses={400: {"model": Problem}, 413: {"model": Problem}})
+    @routes.post("/similar/upload")
     def similar_to_upload(
         picture: Annotated[UploadFile, File(description="A picture of at most 20 MB.")],
         k: Annotated[int, Form(ge=1, le=limits.K)] = 50,
