@@ -64,7 +64,7 @@ def test_several_texts_are_combined_as_the_library_does(client: TestClient, serv
     any_of, all_of, none_of = (
         np.stack([served.encode_text(t) for t in texts]) for texts in (["snail", "anchor"], ["drum"], ["cat"])
     )
-    expected = search_combined(served.index, CombinedQuery(any_of, all_of, none_of), 200)
+    expected = search_combined(served.index, CombinedQuery(any_of, all_of, none_of), 60)
     assert names(answer) == [Path(r.uri).name for r in expected[:60]]
     assert names(asked(client, text="snail", any_of=["anchor"])) == names(asked(client, any_of=["snail", "anchor"]))
     assert names(asked(client, any_of=["snail"])) == names(asked(client, text="snail"))

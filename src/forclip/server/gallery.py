@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile, read_vectors
+from forclip.server.recent import Recent
 from forclip.server.refusals import Refused
 from forclip.types import Floats
 
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
 _HIGHEST = 2**63 - 1
+_PAGES = 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Gallery:
 
     def __init__(self, index: Index) -> None:
         self.index = index
+        self._pages: Recent[dict[str, Described]] = Recent(_PAGES)
 
     def describe(self, numbers: Sequence[int]) -> dict[int, Described]:
         """By number; those that are gone are left out."""
@@ -64,6 +67,17 @@ class Gallery:
             numbers = part.segment.numbers[places].tolist()
             found |= dict(zip(ids.take(places).to_pylist(), numbers, strict=True))
         return found
+
+    def described_ids(self, image_ids: Sequence[str]) -> dict[str, Described]:
+        """By id; those that are gone are left out."""
+        numbers = self.numbers_of_ids(image_ids)
+        described = self.describe(list(numbers.values()))
+        return {i: described[n] for i, n in numbers.items() if n in described}
+
+    def described_page(self, image_ids: Sequence[str]) -> dict[str, Described]:
+        """As described_ids, of a page of results: the last ones are kept for as long as the store stays as it is."""
+        key = (self.index.store.version, tuple(image_ids))
+        return self._pages.get(key, lambda: self.described_ids(image_ids))
 
     def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
         """In this order, each once. Raises Refused, 404, for one that is not there."""

@@ -1,7 +1,7 @@
 """Texts and pictures to ranked lists with what they are worth: each encoded once, each list searched once a version."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,9 @@ from forclip.types import Floats, SearchResult
 if TYPE_CHECKING:
     from forclip.search import Searcher  # handed in: the service itself knows no model
 
-_JUDGED = 1000  # of the best images, so that a cut-off is the same on every page
+_JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
 _SAMPLE = 2000
-_STEP = 200
+_STEP = 60  # images on a page
 _TEXTS, _LISTS, _JUDGEMENTS = 10_000, 64, 1_000
 
 
@@ -54,7 +54,7 @@ class Ranker:
 
     def ranked(self, vector: Floats, asked: Asked) -> list[SearchResult]:
         """At least the best `depth` images where there are so many. Raises Refused, 400, for a filter that is wrong."""
-        depth = _rounded(max(asked.depth, _JUDGED if self.calibration else 0))
+        depth = _rounded(asked.depth)
         return self._listed(vector.tobytes(), asked, depth, lambda: self._search(vector, asked, depth))
 
     def combined(self, query: CombinedQuery, asked: Asked) -> list[SearchResult]:
@@ -66,8 +66,19 @@ class Ranker:
             key, asked, depth, lambda: [*search_combined(index, query, depth, where, exact, self.calibration)]
         )
 
-    def judged(self, vector: Floats, best: Sequence[SearchResult], where: str | None) -> Judgement | None:
-        """Of a text's list as `ranked` gives it; None without a calibration, or in too small a gallery."""
+    def judged(self, vector: Floats, asked: Asked) -> tuple[list[SearchResult], Judgement | None]:
+        """A text's list as `ranked` gives it, and what is believed of it: None without a calibration, or in too small
+        a gallery."""
+        if self.calibration is None:
+            return self.ranked(vector, asked), None
+        best = self.ranked(vector, replace(asked, depth=max(asked.depth, _JUDGED)))
+        judgement = self._judged(vector, best, asked.where)
+        if judgement is not None and judgement.cutoff == len(best) < _JUDGED_AT_MOST:
+            best = self.ranked(vector, replace(asked, depth=_JUDGED_AT_MOST))
+            judgement = self._judged(vector, best, asked.where)
+        return best, judgement
+
+    def _judged(self, vector: Floats, best: Sequence[SearchResult], where: str | None) -> Judgement | None:
         calibration, index = self.calibration, self.searcher.index
         if calibration is None:
             return None
@@ -88,6 +99,8 @@ class Ranker:
     ) -> list[SearchResult]:
         store = self.searcher.index.store
         try:
+            if depth > _JUDGED_AT_MOST:  # too long to keep many of
+                return search()
             return self._lists.get((query, asked.where, asked.exact, depth, store.version), search)
         except ValueError as error:
             if asked.where is None:

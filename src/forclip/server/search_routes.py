@@ -39,13 +39,11 @@ def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
             return _answer(gallery, request, ranker.combined(_combined(ranker, request), asked), None, started)
         (text,) = [*request.alternatives, *request.all_of]
         vector = ranker.text_vector(text)
-        best = ranker.ranked(vector, asked)
-        judgement = ranker.judged(vector, best, asked.where)
-        kept = best
+        kept, judgement = ranker.judged(vector, asked)
         if request.cutoff == "auto":
             if judgement is None:
                 raise Refused(400, "there is no recommended cut-off: the model or the store is not fit for one")
-            kept = best[: judgement.cutoff]
+            kept = kept[: judgement.cutoff]
         return _answer(gallery, request, kept, judgement, started)
 
     @routes.post("/similar", responses={404: {"model": Problem}, 409: {"model": Problem}, 415: {"model": Problem}})
@@ -104,10 +102,9 @@ def _answer(
     gallery: Gallery, request: ListRequest, best: list[SearchResult], judgement: Judgement | None, started: float
 ) -> SearchAnswer:
     page = [r for r in best[request.offset : request.offset + request.k] if r.score >= request.min_score]
-    numbers = gallery.numbers_of_ids([r.image_id for r in page])
-    described = gallery.describe(list(numbers.values()))
+    described = gallery.described_page([r.image_id for r in page])
     # One that was deleted since the list was made is left out.
-    there = [(r, described[numbers[r.image_id]]) for r in page if numbers.get(r.image_id) in described]
+    there = [(r, described[r.image_id]) for r in page if r.image_id in described]
     return SearchAnswer(
         results=[_result(r, image, judgement) for r, image in there],
         judgement=None if judgement is None else _told(judgement),

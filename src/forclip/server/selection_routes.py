@@ -69,9 +69,8 @@ def _told(gallery: Gallery, name: str, image_ids: list[str]) -> SelectionOut:
 
 
 def _images(gallery: Gallery, image_ids: list[str]) -> list[Described]:
-    numbers = gallery.numbers_of_ids(image_ids)
-    described = gallery.describe(list(numbers.values()))
-    return [described[numbers[i]] for i in image_ids if numbers.get(i) in described]
+    described = gallery.described_ids(image_ids)
+    return [described[i] for i in image_ids if i in described]
 
 
 def _file(content: str, media_type: str, name: str) -> Response:
