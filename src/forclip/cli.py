@@ -364,6 +364,32 @@ def export(
 
 
 @app.command()
+def serve(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; another than this machine's own needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    token: Annotated[
+        str | None, typer.Option(envvar="FORCLIP_TOKEN", help="Who asks must have it. From FORCLIP_TOKEN too.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """A page to search on, and the API behind it."""
+    with _clear_errors():
+        from forclip.search import open_searcher
+        from forclip.server.run import link, listening
+        from forclip.server.run import serve as serve_until_stopped
+        from forclip.server.security import Access
+
+        access = Access(host, token)
+        listener = listening(access, port)  # before the model, which takes a while to load
+        searcher = open_searcher(store, device)
+        typer.echo(f"{len(searcher.index)} images: {link(access, port)}  (Ctrl-C stops)")
+        serve_until_stopped(searcher, access, listener)
+
+
+@app.command()
 def delete(
     store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
     where: Annotated[str | None, typer.Option(help="SQL over the store's columns: which images to take out.")] = None,

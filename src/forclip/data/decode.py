@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -19,24 +20,29 @@ def read_image(path: Path) -> Image.Image:
 
     16-bit pictures are scaled to 8 bits, transparency is laid on white. Raises UnreadableImage.
     """
+    return decode_image(path, str(path))
+
+
+def decode_image(file: Path | BinaryIO, told: str) -> Image.Image:
+    """As read_image, of bytes that came another way. told: how the message names them."""
     try:
         with warnings.catch_warnings():
             # Our own limit is checked below; Pillow's warning would only repeat it at another size.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImage(f"{path}: {image.width} x {image.height} is over {MAX_PIXELS} pixels")
+                    raise UnreadableImage(f"{told}: {image.width} x {image.height} is over {MAX_PIXELS} pixels")
                 image.load()
                 return to_rgb(image)
     except UnreadableImage:
         raise
     except FileNotFoundError:
-        raise UnreadableImage(f"{path}: no such file") from None
+        raise UnreadableImage(f"{told}: no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{path}: not a picture that Pillow knows") from None
+        raise UnreadableImage(f"{told}: not a picture that Pillow knows") from None
     # For damaged data Pillow's decoders raise anything: SyntaxError, struct.error, RuntimeError from AVIF among them.
     except Exception as error:
-        raise UnreadableImage(f"{path}: {error}") from None
+        raise UnreadableImage(f"{told}: {error}") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

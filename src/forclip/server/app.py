@@ -1,0 +1,40 @@
+"""The service as an application: a searcher and who may ask it, put together."""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from forclip.server.gallery import Gallery
+from forclip.server.image_routes import image_routes
+from forclip.server.metrics import Measured, Metrics
+from forclip.server.page import content_policy, read_page
+from forclip.server.ranker import Ranker
+from forclip.server.refusals import REFUSALS, add_refusals
+from forclip.server.search_routes import search_routes
+from forclip.server.security import Access, Guard
+from forclip.server.selection_routes import selection_routes
+from forclip.server.selections import Selections
+from forclip.server.service_routes import service_routes
+from forclip.server.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    from forclip.search import Searcher  # handed in: the service itself knows no model
+
+
+def create_app(searcher: "Searcher", access: Access = Access()) -> FastAPI:  # noqa: B008 (frozen)
+    """Serves a store to whom `access` admits."""
+    # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
+    app = FastAPI(title="forclip", version=version("forclip"), docs_url=None, redoc_url=None, responses=REFUSALS)
+    page = read_page()
+    gallery, ranker = Gallery(searcher.index), Ranker(searcher)
+    metrics = Metrics(lambda: len(searcher.index))
+    app.include_router(search_routes(ranker, gallery))
+    app.include_router(image_routes(gallery, Thumbnails()))
+    app.include_router(selection_routes(gallery, Selections(searcher.index.store.folder)))
+    app.include_router(service_routes(gallery, metrics, access, page, ranker.calibration is not None))
+    add_refusals(app)
+    # The last one added is the first to see a request.
+    app.add_middleware(Guard, access=access, content_policy=content_policy(page))
+    app.add_middleware(Measured, metrics=metrics)
+    return app

@@ -1,0 +1,111 @@
+"""The store's images by key: what they are called, where they lie, and what is known of them.
+
+A key is an image's number, which no other image ever had or will have. An image that was indexed anew has another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forclip.index.image_index import Index
+from forclip.index.store import ImageFile, read_vectors
+from forclip.server.recent import Recent
+from forclip.server.refusals import Refused
+from forclip.types import Floats
+
+_FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
+_HIGHEST = 2**63 - 1
+_PAGES = 64
+
+
+@dataclass(frozen=True)
+class Described:
+    """An image of the store. number: its key; own: the user's columns."""
+
+    number: int
+    file: ImageFile
+    own: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file's, without its folder."""
+        return self.file.uri.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+class Gallery:
+    """An index, read by key and by id."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._pages: Recent[dict[str, Described]] = Recent(_PAGES)
+
+    def describe(self, numbers: Sequence[int]) -> dict[int, Described]:
+        """By number; those that are gone are left out."""
+        own = self.index.store.own_columns
+        rows = self.index.store.describe(numbers, ["uri", *_FILE_COLUMNS[1:], *own])
+        return {n: Described(n, _file(row), {name: row[name] for name in own}) for n, row in rows.items()}
+
+    def one(self, key: str) -> Described:
+        """Raises Refused, 404, for what is no key or not there."""
+        number = _number(key)
+        found = self.describe([number]) if number is not None else {}
+        if not found or number is None:
+            raise Refused(404, "there is no image with this key")
+        return found[number]
+
+    def numbers_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
+        """By id; those that are gone are left out."""
+        wanted = pa.array(image_ids, pa.string())
+        found: dict[str, int] = {}
+        for part in self.index.view().parts:
+            ids = part.segment.images["id"]
+            places = np.flatnonzero(pc.is_in(ids, value_set=wanted).to_numpy() & part.alive)
+            numbers = part.segment.numbers[places].tolist()
+            found |= dict(zip(ids.take(places).to_pylist(), numbers, strict=True))
+        return found
+
+    def described_ids(self, image_ids: Sequence[str]) -> dict[str, Described]:
+        """By id; those that are gone are left out."""
+        numbers = self.numbers_of_ids(image_ids)
+        described = self.describe(list(numbers.values()))
+        return {i: described[n] for i, n in numbers.items() if n in described}
+
+    def described_page(self, image_ids: Sequence[str]) -> dict[str, Described]:
+        """As described_ids, of a page of results: the last ones are kept for as long as the store stays as it is."""
+        key = (self.index.store.version, tuple(image_ids))
+        return self._pages.get(key, lambda: self.described_ids(image_ids))
+
+    def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
+        """In this order, each once. Raises Refused, 404, for one that is not there."""
+        numbers = list(dict.fromkeys(_number(key) for key in keys))
+        known = [n for n in numbers if n is not None]
+        rows = self.index.store.describe(known, ["id"])
+        if len(rows) < len(numbers):
+            raise Refused(404, "there is no image with one of these keys")
+        return [rows[n]["id"] for n in known]
+
+    def vector(self, number: int) -> Floats:
+        """Unit [dim]: the mean of an image's stored vectors, as Searcher.encode_image says it of a picture."""
+        store = self.index.store
+        (stored,) = read_vectors(store.table(), store.header.dim, np.array([number]))
+        mean = store.header.decode(stored.codes).mean(0)
+        unit: Floats = (mean / np.linalg.norm(mean)).astype(np.float32)
+        return unit
+
+    def column_types(self) -> dict[str, str]:
+        """Of the user's columns."""
+        schema = self.index.store.table().schema
+        return {name: str(schema.field(name).type) for name in self.index.store.own_columns}
+
+
+def _number(key: str) -> int | None:
+    number = int(key) if key.isascii() and key.isdigit() and len(key) < 20 else None
+    return number if number is not None and number <= _HIGHEST else None
+
+
+def _file(row: dict[str, Any]) -> ImageFile:
+    return ImageFile(**{name: row[name] for name in _FILE_COLUMNS})

@@ -1,0 +1,117 @@
+"""Texts and pictures to ranked lists with what they are worth: each encoded once, each list searched once a version."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from forclip.combined_queries import CombinedQuery, search_combined
+from forclip.confidence import Judgement, judge
+from forclip.server.recent import Recent
+from forclip.server.refusals import Refused, told
+from forclip.types import Floats, SearchResult
+
+if TYPE_CHECKING:
+    from forclip.search import Searcher  # handed in: the service itself knows no model
+
+_JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
+_SAMPLE = 2000
+_STEP = 60  # images on a page
+_TEXTS, _LISTS, _JUDGEMENTS = 10_000, 64, 1_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where and how to look. depth: how many of the best are needed at least."""
+
+    where: str | None
+    exact: bool
+    depth: int
+
+
+class Ranker:
+    """A searcher for many threads at once: the model runs one text or picture at a time."""
+
+    def __init__(self, searcher: "Searcher") -> None:
+        self.searcher = searcher
+        self.calibration = searcher.model.calibration
+        self._model = Lock()
+        self._texts: Recent[Floats] = Recent(_TEXTS)
+        self._lists: Recent[list[SearchResult]] = Recent(_LISTS)
+        self._judgements: Recent[Judgement | None] = Recent(_JUDGEMENTS)
+
+    def text_vector(self, text: str) -> Floats:
+        """Unit [dim]."""
+        return self._texts.get(text, lambda: self._encoded(text))
+
+    def picture_vector(self, picture: Image.Image) -> Floats:
+        """Unit [dim]."""
+        with self._model:
+            return self.searcher.encode_image(picture)
+
+    def ranked(self, vector: Floats, asked: Asked) -> list[SearchResult]:
+        """At least the best `depth` images where there are so many. Raises Refused, 400, for a filter that is wrong."""
+        depth = _rounded(asked.depth)
+        return self._listed(vector.tobytes(), asked, depth, lambda: self._search(vector, asked, depth))
+
+    def combined(self, query: CombinedQuery, asked: Asked) -> list[SearchResult]:
+        """As `ranked`, for several texts."""
+        depth = _rounded(asked.depth)
+        index, where, exact = self.searcher.index, asked.where, asked.exact
+        key = tuple(part.tobytes() for part in (query.any_of, query.all_of, query.none_of))
+        return self._listed(
+            key, asked, depth, lambda: [*search_combined(index, query, depth, where, exact, self.calibration)]
+        )
+
+    def judged(self, vector: Floats, asked: Asked) -> tuple[list[SearchResult], Judgement | None]:
+        """A text's list as `ranked` gives it, and what is believed of it: None without a calibration, or in too small
+        a gallery."""
+        if self.calibration is None:
+            return self.ranked(vector, asked), None
+        best = self.ranked(vector, replace(asked, depth=max(asked.depth, _JUDGED)))
+        judgement = self._judged(vector, best, asked.where)
+        if judgement is not None and judgement.cutoff == len(best) < _JUDGED_AT_MOST:
+            best = self.ranked(vector, replace(asked, depth=_JUDGED_AT_MOST))
+            judgement = self._judged(vector, best, asked.where)
+        return best, judgement
+
+    def _judged(self, vector: Floats, best: Sequence[SearchResult], where: str | None) -> Judgement | None:
+        calibration, index = self.calibration, self.searcher.index
+        if calibration is None:
+            return None
+
+        def made() -> Judgement | None:
+            scores = index.scores(vector, _SAMPLE, where=where)
+            gallery = len(index) if where is None else len(index.store.numbers(where))
+            top = np.array([r.score for r in best])
+            return judge(calibration, top, scores, max(gallery, len(top), len(scores)))
+
+        return self._judgements.get((vector.tobytes(), where, len(best), index.store.version), made)
+
+    def _search(self, vector: Floats, asked: Asked, depth: int) -> list[SearchResult]:
+        return self.searcher.search_vector(vector, depth, where=asked.where, exact=asked.exact)
+
+    def _listed(
+        self, query: Hashable, asked: Asked, depth: int, search: Callable[[], list[SearchResult]]
+    ) -> list[SearchResult]:
+        store = self.searcher.index.store
+        try:
+            if depth > _JUDGED_AT_MOST:  # too long to keep many of
+                return search()
+            return self._lists.get((query, asked.where, asked.exact, depth, store.version), search)
+        except ValueError as error:
+            if asked.where is None:
+                raise
+            raise Refused(400, told(error, store.folder)) from None
+
+    def _encoded(self, text: str) -> Floats:
+        with self._model:
+            return self.searcher.encode_text(text)
+
+
+def _rounded(depth: int) -> int:
+    """Pages of one list are parts of it: what is searched is rounded up."""
+    return -(-depth // _STEP) * _STEP

@@ -1,0 +1,40 @@
+"""Serves a store until it is stopped."""
+
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import uvicorn
+
+from forclip.server.app import create_app
+from forclip.server.security import Access
+
+if TYPE_CHECKING:
+    from forclip.search import Searcher  # handed in: the service itself knows no model
+
+
+def listening(access: Access, port: int) -> socket.socket:
+    """Raises OSError where the port is taken or the address is not this machine's."""
+    family, kind, protocol, _, address = socket.getaddrinfo(access.host, port, type=socket.SOCK_STREAM)[0]
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        raise OSError(f"{access.host}:{port}: {error.strerror}") from None
+    return made
+
+
+def serve(searcher: "Searcher", access: Access, listener: socket.socket) -> None:
+    """Until it is interrupted."""
+    # Without an access log: it would hold the token of the login link.
+    config = uvicorn.Config(create_app(searcher, access), access_log=False, log_level="warning")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def link(access: Access, port: int) -> str:
+    """Where to find the page; with a token, the link that logs in."""
+    name = "127.0.0.1" if access.host in ("0.0.0.0", "::") else access.host
+    place = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+    return place if access.token is None else f"{place}login?token={quote(access.token, safe='')}"

@@ -1,0 +1,177 @@
+"""What goes in and out of the service, as its OpenAPI document shows it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from forclip.server import limits
+
+SearchText = Annotated[
+    str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
+]
+SearchTexts = Annotated[list[SearchText], Field(max_length=limits.TEXTS)]
+Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
+# Letters, digits, blanks and marks, but nothing that is invisible or breaks a line.
+Name = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=limits.NAME_CHARACTERS,
+        pattern=r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$",
+    ),
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Box(_Strict):
+    """A place in an image: fractions of its width and height, from the upper left corner."""
+
+    x0: Fraction
+    y0: Fraction
+    x1: Fraction
+    y1: Fraction
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> "Box":
+        if self.x0 >= self.x1 or self.y0 >= self.y1:
+            raise ValueError("x0 must be less than x1, and y0 less than y1")
+        return self
+
+
+class ListRequest(_Strict):
+    """Which part of a ranked list is wanted."""
+
+    k: int = Field(50, ge=1, le=limits.K, description="How many images.")
+    offset: int = Field(0, ge=0, le=limits.OFFSET, description="How many of the best to leave out: for paging.")
+    where: Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)] | None = Field(
+        None, description="SQL over the store's columns, such as: camera = 'front' and width > 1000"
+    )
+    min_score: float = Field(-1.0, ge=-1, le=1, description="Leave out images below this cosine.")
+    exact: bool = Field(False, description="Compare every vector, however large the store.")
+
+
+class SearchRequest(ListRequest):
+    """One text to search for, or several."""
+
+    text: SearchText | None = Field(None, description="What to look for; with any_of, one of the alternatives.")
+    any_of: SearchTexts = Field([], description="Alternatives: one of them is enough.")
+    all_of: SearchTexts = Field([], description="All of these must be shown.")
+    none_of: SearchTexts = Field([], description="Images that show one of these are left out.")
+    cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
+
+    @model_validator(mode="after")
+    def _can_be_answered(self) -> "SearchRequest":
+        texts = [*self.alternatives, *self.all_of]
+        if not texts:
+            raise ValueError("nothing is wanted: give a text, any_of or all_of")
+        if len(texts) + len(self.none_of) > limits.TEXTS:
+            raise ValueError(f"at most {limits.TEXTS} texts in one search")
+        if self.is_combined and (self.cutoff is not None or self.min_score > -1):
+            raise ValueError("a cut-off or a lowest score is of one text, not of several")
+        return self
+
+    @property
+    def alternatives(self) -> list[str]:
+        """text and any_of."""
+        return [*([] if self.text is None else [self.text]), *self.any_of]
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether it takes more than one vector."""
+        return len(self.alternatives) + len(self.all_of) > 1 or bool(self.none_of)
+
+
+class SimilarRequest(ListRequest):
+    """An image of the store, or a place in it, to find more of."""
+
+    key: Key
+    box: Box | None = Field(None, description="Look for what is in this place; without it for the whole image.")
+
+
+class Result(BaseModel):
+    """One image found."""
+
+    key: str = Field(description="Names the image in all other calls. Opaque.")
+    rank: int = Field(description="From 1, in the whole list.")
+    score: float = Field(description="Cosine of the text that decided and the image's best vector.")
+    probability: float | None = Field(description="That the image shows it; null where the model has no calibration.")
+    box: Box | None = Field(description="The place that answered.")
+    name: str = Field(description="The file's name, without its folder.")
+    width: int
+    height: int
+    metadata: dict[str, Any] = Field(description="The store's own columns.")
+
+
+class JudgementOut(BaseModel):
+    """What is believed of a text's list."""
+
+    cutoff: int = Field(description="How many of the best to keep: half of these are expected to be right.")
+    expected_images: float = Field(description="Expected to show it, in the store or of those that the filter leaves.")
+    nothing_here: bool = Field(description="Probably no image shows it.")
+
+
+class SearchAnswer(BaseModel):
+    """A part of a ranked list."""
+
+    results: list[Result]
+    judgement: JudgementOut | None = Field(
+        description="null where the model has no calibration, for pictures and several texts."
+    )
+    images: int = Field(description="In the store.")
+    milliseconds: float
+
+
+class Info(BaseModel):
+    """What the service searches."""
+
+    version: str
+    images: int
+    vectors: int
+    store_version: int
+    columns: dict[str, str] = Field(description="Names of the store's own columns, and their types.")
+    has_calibration: bool
+
+
+class Health(BaseModel):
+    """The service answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class SelectionOut(BaseModel):
+    """A named list of images. gone: how many of it the store no longer has."""
+
+    name: str
+    keys: list[str]
+    gone: int
+
+
+class SelectionSummary(BaseModel):
+    """A selection's name and how many images it has."""
+
+    name: str
+    count: int
+
+
+class NewSelection(_Strict):
+    """A selection to create."""
+
+    name: Name
+    keys: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+
+
+class KeyList(_Strict):
+    """Images to put into a selection or to take out of it."""
+
+    keys: Keys
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in one sentence."""
+
+    detail: str

@@ -1,0 +1,106 @@
+"""A small store made from the toy world's pictures, and an application that serves it."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from rich.console import Console
+
+from forclip.confidence import Calibration
+from forclip.data.toyworld import ToyWorld
+from forclip.image_metadata import read_metadata
+from forclip.indexing import IndexJob, StoreOptions, index_images
+from forclip.search import Searcher, open_searcher
+from forclip.server.app import create_app
+
+PICTURES = 60
+HOSTILE_NAME = "<img src=x onerror=hacked()>.png"
+HOSTILE_VALUE = "</script><script>hacked()</script>"
+
+
+@pytest.fixture(scope="session")
+def made_store(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds `pictures` and `store`: one picture's name and one's metadata are hostile."""
+    folder = tmp_path_factory.mktemp("served")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    found = sorted(small_world.images.rglob("*.*"))[:PICTURES]
+    for k, file in enumerate(found):
+        shutil.copy2(file, pictures / (HOSTILE_NAME if k == 0 else file.name))
+    names = sorted(file.name for file in pictures.iterdir())
+    rows = [
+        f'"pictures/{n}",{"front" if k % 2 else "back"},{HOSTILE_VALUE if k == 1 else "=1+1"}'
+        for k, n in enumerate(names)
+    ]
+    (folder / "meta.csv").write_text("\n".join(["image,camera,remark", *rows]) + "\n")
+    job = IndexJob(str(pictures), metadata=read_metadata(folder / "meta.csv"))
+    index_images(job, folder / "store", StoreOptions(), "cpu", Console(file=StringIO()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(made_store: Path) -> Searcher:
+    """Only for its model, which takes a while to load."""
+    return open_searcher(made_store / "store")
+
+
+@pytest.fixture
+def served(made_store: Path, model: Searcher, tmp_path: Path) -> Searcher:
+    """A copy of the store that a test may change; the pictures are shared."""
+    from forclip.index.image_index import Index
+
+    shutil.copytree(made_store / "store", tmp_path / "store")
+    return Searcher(Index(tmp_path / "store"), model.model)
+
+
+@pytest.fixture
+def own_pictures(made_store: Path, model: Searcher, tmp_path: Path) -> tuple[Searcher, Path]:
+    """A store of a few pictures that a test may change, and their folder."""
+    from forclip.index.image_index import Index
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for file in sorted((made_store / "pictures").iterdir())[:3]:
+        shutil.copy2(file, pictures / file.name)
+    to = tmp_path / "own.store"
+    index_images(IndexJob(str(pictures)), to, StoreOptions(), "cpu", Console(file=StringIO()))
+    return Searcher(Index(to), model.model), pictures
+
+
+@pytest.fixture
+def client(served: Searcher) -> Iterator[TestClient]:
+    with TestClient(create_app(served), base_url="http://127.0.0.1:8000") as made:
+        yield made
+
+
+@pytest.fixture
+def address(served: Searcher) -> Iterator[str]:
+    """Of a service that runs for one test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(served), port=port, log_level="error"))
+    thread = Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def calibration() -> Calibration:
+    """Made up: with a z of 2 an image is as likely as not to be right."""
+    return Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})
+
+
+def client_of(searcher: Searcher) -> TestClient:
+    return TestClient(create_app(searcher), base_url="http://127.0.0.1:8000")

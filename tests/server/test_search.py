@@ -1,0 +1,148 @@
+"""Searching through the API: what Searcher finds, with keys instead of paths, judged, paged and combined."""
+
+import dataclasses
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from forclip.combined_queries import CombinedQuery, search_combined
+from forclip.confidence import Calibration, judge
+from forclip.search import Searcher
+from forclip.types import Floats
+from tests.server.conftest import PICTURES, client_of
+
+JPEG = "image/jpeg"
+
+
+def asked(client: TestClient, **request: Any) -> dict[str, Any]:
+    answer = client.post("/api/search", json=request)
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def names(answer: dict[str, Any]) -> list[str]:
+    return [result["name"] for result in answer["results"]]
+
+
+def test_a_text_finds_what_the_searcher_finds(client: TestClient, served: Searcher) -> None:
+    answer = asked(client, text="snail", k=7)
+    found = served.search("snail", 7)
+    assert names(answer) == [Path(r.uri).name for r in found]
+    assert [r["score"] for r in answer["results"]] == pytest.approx([r.score for r in found])
+    assert [r["rank"] for r in answer["results"]] == list(range(1, 8))
+    assert [tuple(r["box"].values()) for r in answer["results"]] == [pytest.approx(r.box) for r in found]
+    assert answer["images"] == PICTURES
+    assert {r["metadata"]["camera"] for r in answer["results"]} <= {"front", "back"}
+    assert answer["judgement"] is None
+    assert all(r["probability"] is None for r in answer["results"])
+
+
+def test_pages_put_together_are_the_list(client: TestClient) -> None:
+    whole = asked(client, text="snail", k=30)["results"]
+    pages = [asked(client, text="snail", k=10, offset=offset)["results"] for offset in (0, 10, 20)]
+    assert [r for page in pages for r in page] == whole
+    assert asked(client, text="snail", k=10, offset=PICTURES)["results"] == []
+
+
+def test_a_filter_a_lowest_score_and_the_exact_mode(client: TestClient) -> None:
+    whole = asked(client, text="snail", k=60)
+    front = asked(client, text="snail", k=60, where="camera = 'front'")
+    assert names(front) == [r["name"] for r in whole["results"] if r["metadata"]["camera"] == "front"]
+    bound = whole["results"][4]["score"]
+    assert len(asked(client, text="snail", min_score=bound)["results"]) == 5
+    assert names(asked(client, text="snail", k=60, exact=True)) == names(whole)
+
+
+def test_several_texts_are_combined_as_the_library_does(client: TestClient, served: Searcher) -> None:
+    answer = asked(client, any_of=["snail", "anchor"], all_of=["drum"], none_of=["cat"], k=60)
+    any_of, all_of, none_of = (
+        np.stack([served.encode_text(t) for t in texts]) for texts in (["snail", "anchor"], ["drum"], ["cat"])
+    )
+    expected = search_combined(served.index, CombinedQuery(any_of, all_of, none_of), 60)
+    assert names(answer) == [Path(r.uri).name for r in expected[:60]]
+    assert names(asked(client, text="snail", any_of=["anchor"])) == names(asked(client, any_of=["snail", "anchor"]))
+    assert names(asked(client, any_of=["snail"])) == names(asked(client, text="snail"))
+
+
+def test_a_list_is_judged_where_the_model_has_a_calibration(served: Searcher, calibration: Calibration) -> None:
+    searcher = Searcher(served.index, dataclasses.replace(served.model, calibration=calibration))
+    client = client_of(searcher)
+    answer = asked(client, text="snail", k=60)
+    top = np.array([r.score for r in searcher.search("snail", PICTURES)])
+    expected = judge(calibration, top, top, PICTURES)
+    assert expected is not None
+    assert [r["probability"] for r in answer["results"]] == pytest.approx(expected.probabilities.tolist())
+    assert answer["judgement"]["cutoff"] == expected.cutoff
+    assert answer["judgement"]["expected_images"] == pytest.approx(expected.expected_images)
+    assert answer["judgement"]["nothing_here"] == expected.nothing_here
+    assert 0 < expected.cutoff < 60, "else the next lines show nothing"
+    assert len(asked(client, text="snail", k=60, cutoff="auto")["results"]) == expected.cutoff
+    # The page that is asked for does not change what is said.
+    assert asked(client, text="snail", k=3, offset=6)["judgement"] == answer["judgement"]
+    # Under a filter those that it leaves are the gallery; here too few to say anything.
+    assert asked(client, text="snail", where="camera = 'front'")["judgement"] is None
+
+
+def test_a_cutoff_without_a_calibration_is_refused(client: TestClient) -> None:
+    answer = client.post("/api/search", json={"text": "snail", "cutoff": "auto"})
+    assert answer.status_code == 400
+    assert "cut-off" in answer.json()["detail"]
+
+
+def test_more_like_an_image_leaves_the_image_out(client: TestClient, served: Searcher) -> None:
+    first = asked(client, text="snail", k=1)["results"][0]
+    answer = client.post("/api/similar", json={"key": first["key"], "k": 60}).json()
+    assert len(answer["results"]) == PICTURES - 1
+    assert first["name"] not in names(answer)
+    assert [r["rank"] for r in answer["results"]] == list(range(1, PICTURES))
+
+
+def test_more_like_a_place_is_a_search_by_its_crop(client: TestClient, served: Searcher) -> None:
+    first = asked(client, text="snail", k=1)["results"][0]
+    uri = served.search("snail", 1)[0].uri
+    box = {"x0": 0.25, "y0": 0.5, "x1": 0.75, "y1": 1.0}
+    answer = client.post("/api/similar", json={"key": first["key"], "box": box, "k": 5}).json()
+    crop = Image.open(uri).convert("RGB").crop((56, 112, 168, 224))
+    expected = [Path(r.uri).name for r in served.search_image(crop, 6) if r.uri != uri][:5]
+    assert names(answer) == expected
+
+
+def test_an_uploaded_picture_finds_itself(client: TestClient, served: Searcher) -> None:
+    uri = served.search("snail", 1)[0].uri
+    answer = client.post("/api/similar/upload", files={"picture": ("a.jpg", Path(uri).read_bytes(), JPEG)})
+    assert answer.status_code == 200
+    expected = [Path(r.uri).name for r in served.search_image(Image.open(uri).convert("RGB"), 50)]
+    assert names(answer.json()) == expected
+    tiny = BytesIO()
+    Image.new("L", (1, 1)).save(tiny, "PNG")
+    few = client.post("/api/similar/upload", files={"picture": ("a", tiny.getvalue())}, data={"k": "2", "offset": "1"})
+    assert [r["rank"] for r in few.json()["results"]] == [2, 3]
+
+
+def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, served: Searcher) -> None:
+    first = asked(client, text="snail", k=1)["results"][0]
+    served.index.delete(f"number = {first['key']}")
+    assert first["name"] not in names(asked(client, text="snail", k=60))
+    assert client.get(f"/api/image/{first['key']}").status_code == 404
+    assert client.get("/api/info").json()["images"] == PICTURES - 1
+
+
+def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode = served.encode_text
+
+    def noted(text: str) -> Floats:
+        encoded.append(text)
+        return encode(text)
+
+    monkeypatch.setattr(served, "encode_text", noted)
+    client = client_of(served)
+    for _ in range(3):
+        asked(client, text=" snail ", k=2)
+    assert encoded == ["snail"]

@@ -1,0 +1,141 @@
+"""Selections: named lists of images that outlive the service, and their files."""
+
+import csv
+import json
+import os
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from fastapi.testclient import TestClient
+
+from forclip.search import Searcher
+from forclip.server import limits
+from forclip.server.refusals import Refused
+from forclip.server.selections import Selections
+from tests.server.conftest import HOSTILE_NAME, HOSTILE_VALUE, client_of
+
+
+def keys(client: TestClient, count: int) -> list[str]:
+    found = client.post("/api/search", json={"text": "snail", "k": count}).json()["results"]
+    return [result["key"] for result in found]
+
+
+def test_a_selection_from_its_creation_to_its_end(client: TestClient, served: Searcher) -> None:
+    a, b, c = keys(client, 3)
+    assert client.post("/api/selections", json={"name": "my picks", "keys": [b, a, b]}).status_code == 201
+    assert client.post("/api/selections/my picks/add", json={"keys": [a, c]}).json()["keys"] == [b, a, c]
+    assert client.post("/api/selections/my picks/remove", json={"keys": [a]}).json()["keys"] == [b, c]
+    assert client.get("/api/selections").json() == [{"name": "my picks", "count": 2}]
+    again = client_of(served)  # another service on the same store
+    assert again.get("/api/selections/my picks").json() == {"name": "my picks", "keys": [b, c], "gone": 0}
+    assert client.delete("/api/selections/my picks").status_code == 204
+    assert client.get("/api/selections").json() == []
+    assert client.get("/api/selections/my picks").status_code == 404
+
+
+def test_an_image_that_is_gone_is_counted(client: TestClient, served: Searcher) -> None:
+    a, b = keys(client, 2)
+    client.post("/api/selections", json={"name": "p", "keys": [a, b]})
+    served.index.delete(f"number = {a}")
+    assert client.get("/api/selections/p").json() == {"name": "p", "keys": [b], "gone": 1}
+    assert len(client.get("/api/selections/p/export?format=files").text.splitlines()) == 1
+
+
+def test_exports_hold_the_files(client: TestClient, served: Searcher) -> None:
+    found = client.post("/api/search", json={"text": "snail", "k": 60}).json()["results"]
+    client.post("/api/selections", json={"name": "p", "keys": [r["key"] for r in found]})
+    uris = [r.uri for r in served.search("snail", 60)]
+    answer = client.get("/api/selections/p/export?format=csv")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    rows = list(csv.DictReader(StringIO(answer.text)))
+    assert [row["file"] for row in rows] == uris
+    assert {row["remark"] for row in rows} == {HOSTILE_VALUE, "'=1+1"}, "a formula is no formula any more"
+    assert any(row["file"].endswith(HOSTILE_NAME) for row in rows)
+    assert client.get("/api/selections/p/export?format=files").text.splitlines() == uris
+    assert client.get("/api/selections/p/export?format=exe").status_code == 422
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "..\\b", "a\nb", "\x00", "x" * 101, " a"])
+def test_names_that_no_one_can_read_or_type_are_refused(client: TestClient, name: str) -> None:
+    answer = client.post("/api/selections", json={"name": name})
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"detail"}
+
+
+@pytest.mark.parametrize("name", ["Füße & Räder", "../../etc", "<script>", "__proto__", "猫"])
+def test_other_names_are_only_names(client: TestClient, served: Searcher, name: str) -> None:
+    before = {file.name for file in served.index.store.folder.iterdir()}
+    answer = client.post("/api/selections", json={"name": name})
+    if "/" in name:
+        assert answer.status_code == 422
+        return
+    assert answer.status_code == 201
+    assert client.get(f"/api/selections/{name}").json()["name"] == name
+    after = {file.name for file in served.index.store.folder.iterdir()}
+    assert after - before == {"selections.json", "selections.lock"}
+
+
+def test_what_can_not_be_done_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    (a,) = keys(client, 1)
+    client.post("/api/selections", json={"name": "p", "keys": [a]})
+    assert client.post("/api/selections", json={"name": "p"}).status_code == 409
+    assert client.post("/api/selections", json={"name": "q", "keys": ["1"]}).status_code == 404
+    assert client.post("/api/selections", json={"name": "q", "keys": ["../x"]}).status_code == 422
+    assert client.post("/api/selections/none/add", json={"keys": [a]}).status_code == 404
+    assert client.post("/api/selections/p/add", json={"keys": []}).status_code == 422
+    assert client.delete("/api/selections/none").status_code == 404
+    monkeypatch.setattr(limits, "SELECTED", 1)
+    other = keys(client, 2)[1]
+    assert client.post("/api/selections/p/add", json={"keys": [other]}).status_code == 409
+    assert client.get("/api/selections/p").json()["keys"] == [a], "a refused change changes nothing"
+    monkeypatch.setattr(limits, "SELECTIONS", 1)
+    assert client.post("/api/selections", json={"name": "q"}).status_code == 409
+
+
+def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Two services on one store, each asked by several threads."""
+    services = [Selections(tmp_path), Selections(tmp_path)]
+    services[0].create("p", [])
+    threads = [Thread(target=services[n % 2].add, args=("p", [str(n)])) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(services[1].one("p"), key=int) == [str(n) for n in range(20)]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    selections = Selections(tmp_path)
+    selections.create("p", ["a"])
+
+    def full(source: str, target: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        selections.add("p", ["b"])
+    assert selections.all() == {"p": ["a"]}
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["selections.json", "selections.lock"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 2, "selections": {}}', '{"format_version": 1}'])
+def test_a_damaged_file_is_told_and_kept(tmp_path: Path, content: str) -> None:
+    (tmp_path / "selections.json").write_text(content)
+    with pytest.raises(ValueError, match="not readable as selections"):
+        Selections(tmp_path).create("p", [])
+    assert (tmp_path / "selections.json").read_text() == content
+
+
+def test_ids_are_kept_not_keys(client: TestClient, served: Searcher) -> None:
+    """A picture that is indexed anew gets another key, and stays picked."""
+    (a,) = keys(client, 1)
+    client.post("/api/selections", json={"name": "p", "keys": [a]})
+    held = json.loads((served.index.store.folder / "selections.json").read_text())["selections"]["p"]
+    assert held == [served.search("snail", 1)[0].image_id]
+
+
+def test_a_selection_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        Selections(tmp_path).one("p")
