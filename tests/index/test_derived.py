@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forclip.index.ann import WANTED_RECALL, build_ann, planned_kind, search_ann
+from forclip.index.ann import WANTED_RECALL, build_ann, build_for_size, codes_for, search_ann
 from forclip.index.derived import merge_plan
 from forclip.index.image_index import Index
 from forclip.index.scan import scan
@@ -37,11 +37,21 @@ def test_a_vector_is_rewritten_a_logarithmic_number_of_times() -> None:
     assert written <= 1000 * 12
 
 
-def test_the_kind_of_index_follows_from_the_size() -> None:
-    assert planned_kind(200_000, 512) is None
-    assert planned_kind(300_000, 512) == "PQ256x4fs"
-    assert planned_kind(300_000, 33) == "PQ33x4fs"
-    assert planned_kind(2_000_000, 512) == "IVF2048,PQ256x4fs"
+def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None for few; lists where few of them suffice; compressed vectors alone where most would be searched."""
+    assert (codes_for(512), codes_for(33)) == ("PQ256x4fs", "PQ33x4fs")
+    everywhere = unit(np.random.default_rng(5), 40, DIM)
+    at_home = clustered.decoded(slice(0, 40)).astype(np.float32)
+    assert build_for_size(clustered, everywhere) is None
+    monkeypatch.setattr("forclip.index.ann.SCAN_BELOW", 1000)
+    monkeypatch.setattr("forclip.index.ann._FEW_LISTS", 1)
+    in_lists = build_for_size(clustered, at_home)
+    assert in_lists is not None
+    assert in_lists.settings.kind == "IVF128,PQ8x4fs"  # 2 ** 7 is the last below twice the root of 7,500 vectors
+    monkeypatch.setattr("forclip.index.ann._FEW_LISTS", 1000)
+    alone = build_for_size(clustered, everywhere)
+    assert alone is not None
+    assert (alone.settings.kind, alone.settings.nprobe) == ("PQ8x4fs", 0)
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,13 @@ _FETCHES = (3, 5, 8, 12, 20, 40, 80)  # vectors for each image that is wanted
 _WIDER = 4
 _FEWEST = 10  # images: for fewer, as many vectors are fetched as for these
 _TRAINING_VECTORS = 1 << 16
-_SHARD_VECTORS = 250_000  # for each thread that searches; one takes a millisecond for them
+_SHARD_VECTORS = 250_000  # for each thread that searches; one takes a millisecond for them,
+_SHARD_IN_LISTS = 1_000_000  # and less where they are in lists
 _MOST_SHARDS = 8
 _ROUNDS = 10  # of k-means for the lists; FAISS' 25 find no better ones here
 
 SCAN_BELOW = 250_000  # vectors: a scan of these takes a few milliseconds
-_LISTS_FROM = 1_500_000  # vectors: below, comparing all compressed ones is as fast as it gets
+_FEW_LISTS = 4  # one in that many: to search more takes longer than to compare all vectors one after the other
 _NARROW = 0.1  # of the images allowed: below, candidates would mostly be refused
 
 
@@ -117,15 +118,20 @@ def _best_vectors(segment: Segment, query: Floats, images: Ints) -> Found:
     return Found(images, rows[hits[np.searchsorted(hits, ends - counts)]], best)
 
 
-def planned_kind(num_vectors: int, dim: int) -> str | None:
-    """FAISS' factory string for so many vectors: none, four bits for two dimensions, or these in lists."""
-    if num_vectors < SCAN_BELOW:
+def codes_for(dim: int) -> str:
+    """FAISS' name of the compressed vectors: four bits for two dimensions, compared by fast scan."""
+    return f"PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
+
+
+def build_for_size(segment: Segment, queries: Floats) -> Ann | None:
+    """None for a segment that is scanned in a few milliseconds. Else compressed vectors in inverted lists, or, where
+    most of the lists would have to be searched, all of them side by side. queries: as build_ann takes them."""
+    if segment.num_vectors < SCAN_BELOW:
         return None
-    codes = f"PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
-    if num_vectors < _LISTS_FROM:
-        return codes
-    lists = 2 ** int(math.log2(2 * math.sqrt(num_vectors)))
-    return f"IVF{lists},{codes}"
+    codes = codes_for(segment.header.dim)
+    lists = 2 ** int(math.log2(2 * math.sqrt(segment.num_vectors)))
+    ann = build_ann(segment, f"IVF{lists},{codes}", queries)
+    return ann if ann.settings.nprobe * _FEW_LISTS <= lists else build_ann(segment, codes, queries)
 
 
 def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> Ann:
@@ -151,7 +157,8 @@ def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> An
 
 def _filled(segment: Segment, trained: Any) -> tuple[Shard, ...]:
     """Copies of a trained index, each with its share of the vectors."""
-    count = min(_MOST_SHARDS, 2 ** max(0, round(math.log2(max(1, segment.num_vectors / _SHARD_VECTORS)))))
+    size = _SHARD_VECTORS if faiss.try_extract_index_ivf(trained) is None else _SHARD_IN_LISTS
+    count = min(_MOST_SHARDS, 2 ** max(0, round(math.log2(max(1, segment.num_vectors / size)))))
     edges = np.linspace(0, segment.num_vectors, count + 1).astype(int).tolist()
     shards = []
     for start, end in pairwise(edges):

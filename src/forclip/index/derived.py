@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from forclip.index.ann import Ann, build_ann, load_ann, sampled_queries, save_ann
+from forclip.index.ann import Ann, load_ann, sampled_queries, save_ann
 from forclip.index.segment import Segment, complete_segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import Store, read_vectors
 from forclip.types import Floats, Ints
@@ -55,13 +55,13 @@ class DerivedFolder:
         """Writes what is in memory."""
         write_segment(segment, self.folder, self._identity, {"made": time.time_ns()})
 
-    def index(self, derived: Derived, kind: str | None, queries: Floats | None) -> None:
-        """Gives a segment an index, another one, or none. queries: as build_ann takes them, or stand-ins."""
+    def index(self, derived: Derived, build: Callable[[Segment, Floats], Ann | None], queries: Floats | None) -> None:
+        """Gives a segment the index that is built for it, or none. queries: as build_ann takes them, or stand-ins."""
         segment = derived.segment
         known: dict[str, Any] = {"made": derived.made}
         assert segment.folder is not None
-        if kind is not None:
-            ann = build_ann(segment, kind, sampled_queries(segment) if queries is None else queries)
+        ann = build(segment, sampled_queries(segment) if queries is None else queries)
+        if ann is not None:
             known |= save_ann(ann, segment.folder)
         complete_segment(segment.folder, self._identity, known)
 

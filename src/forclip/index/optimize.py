@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from forclip.index.ann import planned_kind
+from forclip.index.ann import SCAN_BELOW, build_ann, build_for_size
 from forclip.index.derived import KEEP_BELOW, Derived, DerivedFolder, merge_plan, segments_of
-from forclip.index.segment import Segment
 from forclip.index.store import Store
 from forclip.index.view import Part, Views
 from forclip.types import Floats
@@ -57,14 +56,10 @@ def _drop_dead(derived: DerivedFolder, views: Views) -> None:
 
 
 def _index(derived: DerivedFolder, part: Part, kind: str | None, queries: Floats | None) -> None:
-    planned = _kind_for(part.segment, kind)
-    has = None if part.ann is None else part.ann.settings.kind
-    # An index of another kind is what someone asked for, unless it is asked for another one now.
-    if planned != has and (kind is not None or has is None):
-        derived.index(Derived(part.segment, part.ann, part.made), planned, queries)
-
-
-def _kind_for(segment: Segment, wanted: str | None) -> str | None:
-    if wanted is None:
-        return planned_kind(segment.num_vectors, segment.header.dim)
-    return None if wanted == NO_INDEX else wanted
+    """An index that is there stays, whoever asked for it, unless another one is asked for now."""
+    has = NO_INDEX if part.ann is None else part.ann.settings.kind
+    known = Derived(part.segment, part.ann, part.made)
+    if kind is None and part.ann is None and part.segment.num_vectors >= SCAN_BELOW:
+        derived.index(known, build_for_size, queries)
+    elif kind is not None and kind != has:
+        derived.index(known, lambda s, q: None if kind == NO_INDEX else build_ann(s, kind, q), queries)
