@@ -31,6 +31,7 @@ from rich.table import Table
 
 from benchmarks import search_modes
 from benchmarks.search_data import (
+    TYPICAL,
     Vectors,
     concepts_for,
     describe,
@@ -45,6 +46,7 @@ from benchmarks.search_measure import ROOT, Job, JobError, choose, disk_bytes, r
 _LIBRARIES = ("faiss-cpu", "lancedb", "pymilvus", "milvus-lite", "qdrant-edge-py", "duckdb", "numpy", "pyarrow")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS")
 _TABLE_WIDTH = 100
+_TYPICAL_QUERIES = 64  # beside those that are measured, for an engine that chooses settings by such
 _PART = 5  # one image in so many, for an engine that is too slow to be built with all
 _GROWTH = (5_000, 10_000, 20_000, 40_000, 80_000)
 _SIZES = {"compare": (20_000, 25), "growth": (80_000, 25), "exact": (20_000, 25)} | {
@@ -168,7 +170,9 @@ def prepare(given: argparse.Namespace, folder: Path) -> tuple[Job, dict[str, Any
         concepts = given.concepts or concepts_for(images)
         world = make_world(concepts, given.dim, given.seed)
         vectors = write_vectors(folder / "vectors.npy", world, images, per_image)
-        asked = make_queries(world, given.num_queries, smallest)
+        drawn = make_queries(world, given.num_queries + _TYPICAL_QUERIES, smallest)
+        asked = drawn[: given.num_queries]
+        np.save(folder / TYPICAL, drawn[given.num_queries :])
         said = {"generated_from_seed": given.seed, "concepts": concepts}
     np.save(queries, asked)
     if given.mode in ("compare", "exact"):  # the others know the truth of each size, or need none

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from forclip.types import Floats, Ints
 
+TYPICAL = "typical.npy"
+
 _BLOCK_IMAGES = 500
 _CONCEPTS_AN_IMAGE = 6
 _KIN = 20  # concepts that share something, as breeds do
@@ -104,6 +106,13 @@ def _image_block(world: World, start: int, per_image: int) -> Floats:
     vectors += _IMAGE_OWN * _unit(_normal(rng, (_BLOCK_IMAGES, 1, dim)))
     vectors += _IMAGE_NOISE * _unit(_normal(rng, vectors.shape))
     return _unit(vectors)
+
+
+def typical_queries(vectors: Vectors) -> Floats | None:
+    """Other text queries than are measured, which lie beside the vectors: what an engine may choose settings by."""
+    file = vectors.file.with_name(TYPICAL)
+    typical: Floats | None = np.load(file) if file.exists() else None
+    return typical
 
 
 def make_queries(world: World, count: int, images: int) -> Floats:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.search_data import Vectors
+from benchmarks.search_data import Vectors, typical_queries
 from benchmarks.search_engines.protocol import Ladder, Setting, blocks
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
@@ -25,7 +25,7 @@ class Forclip:
         index = Index.create(folder / _STORE, StoreHeader("benchmark", vectors.dim, {"name": "benchmark"}))
         for start, block in blocks(vectors, 5000):
             index.add(*as_images(start, block))
-        index.optimize()
+        index.optimize(queries=typical_queries(vectors))
 
     def open(self, vectors: Vectors, folder: Path) -> None:
         self.index = Index(folder / _STORE)
