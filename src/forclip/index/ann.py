@@ -12,7 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from forclip.index.scan import ROUNDING, Found, first_of_each, scan
+from forclip.index.scan import ROUNDING, Found, first_of_each, scan, score_images
 from forclip.index.segment import Segment
 from forclip.index.threads import side_by_side
 from forclip.types import Bools, Floats, Ints
@@ -100,22 +100,12 @@ def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools
         first = first_of_each(segment.owners(rows))
         if len(first) >= wanted:
             best = rows[first[scores[first] >= scores[first[wanted - 1]] - ROUNDING]]
-            return _best_vectors(segment, query, segment.owners(best))
+            # An image's best vector need not have been among the candidates.
+            return score_images(segment, query, segment.owners(best))
         if exhausted:
             break
         fetch *= _WIDER
     return scan(segment, query, k, allowed)
-
-
-def _best_vectors(segment: Segment, query: Floats, images: Ints) -> Found:
-    """Each of the images with its best vector, which need not have been among the candidates."""
-    starts, counts = segment.offsets[images], segment.offsets[images + 1] - segment.offsets[images]
-    ends = np.cumsum(counts)
-    rows = np.arange(ends[-1]) + np.repeat(starts - ends + counts, counts)
-    scores = segment.scores(query.astype(np.float64), rows)
-    best = np.maximum.reduceat(scores, ends - counts)
-    hits = np.flatnonzero(scores == np.repeat(best, counts))
-    return Found(images, rows[hits[np.searchsorted(hits, ends - counts)]], best)
 
 
 def codes_for(dim: int) -> str:

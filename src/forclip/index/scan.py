@@ -35,11 +35,11 @@ def scan(segment: Segment, query: Floats, k: int, allowed: Bools | None = None) 
     Fetches vectors, more and more of them, until k images are certain: the last vector fetched is worse than the k-th
     image's best, so whatever was not fetched is worse as well.
     """
-    images = len(segment) if allowed is None else int(allowed.sum())
-    if images == 0:
+    searched = np.arange(len(segment)) if allowed is None else np.flatnonzero(allowed)
+    if not len(searched):
         return Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    if k * _FEW_IMAGES > images:
-        return _score_all(segment, query, allowed)
+    if k * _FEW_IMAGES > len(searched):
+        return score_images(segment, query, searched)
     rows_allowed = None if allowed is None else segment.rows_of(allowed)
     total = segment.num_vectors if rows_allowed is None else int(rows_allowed.sum())
     fetch = _FIRST_FETCH * k
@@ -52,7 +52,7 @@ def scan(segment: Segment, query: Floats, k: int, allowed: Bools | None = None) 
                 near = rows[scores >= kth - ROUNDING]
                 return best_rows(segment, query, near)
         fetch *= _WIDER
-    return _score_all(segment, query, allowed)
+    return score_images(segment, query, searched)
 
 
 def best_rows(segment: Segment, query: Floats, rows: Ints) -> Found:
@@ -69,14 +69,15 @@ def first_of_each(values: Ints) -> Ints:
     return np.sort(first)
 
 
-def _score_all(segment: Segment, query: Floats, allowed: Bools | None) -> Found:
-    images = np.arange(len(segment)) if allowed is None else np.flatnonzero(allowed)
-    rows = np.arange(segment.num_vectors) if allowed is None else np.flatnonzero(segment.rows_of(allowed))
+def score_images(segment: Segment, query: Floats, images: Ints) -> Found:
+    """Each of these images with the best of all its vectors. images: places in the segment's numbers, at least one."""
+    starts, counts = segment.offsets[images], segment.offsets[images + 1] - segment.offsets[images]
+    ends = np.cumsum(counts)
+    first = ends - counts
+    rows = np.arange(ends[-1]) + np.repeat(starts - first, counts)
     asked = query.astype(np.float64)
-    starts = range(0, len(rows), _VECTORS_AT_ONCE)
-    scores = np.concatenate([segment.scores(asked, rows[s : s + _VECTORS_AT_ONCE]) for s in starts])
-    counts = np.diff(segment.offsets)[images]
-    first = np.cumsum(counts) - counts
+    blocks = range(0, len(rows), _VECTORS_AT_ONCE)
+    scores = np.concatenate([segment.scores(asked, rows[b : b + _VECTORS_AT_ONCE]) for b in blocks])
     best = np.maximum.reduceat(scores, first)
     hits = np.flatnonzero(scores == np.repeat(best, counts))
     return Found(images, rows[hits[np.searchsorted(hits, first)]], best)
