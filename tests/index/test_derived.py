@@ -47,7 +47,7 @@ def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypa
     monkeypatch.setattr("forclip.index.ann._FEW_LISTS", 1)
     in_lists = build_for_size(clustered, at_home)
     assert in_lists is not None
-    assert in_lists.settings.kind == "IVF128,PQ8x4fs"  # 2 ** 7 is the last below twice the root of 7,500 vectors
+    assert in_lists.settings.kind == "IVF256(SQfp16),SQ8"  # 2 ** 8 is the last below 4 times the root of 7,500 vectors
     monkeypatch.setattr("forclip.index.ann._FEW_LISTS", 1000)
     alone = build_for_size(clustered, everywhere)
     assert alone is not None
@@ -70,7 +70,7 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
     return read_segment(HEADER, folder, "some store")[0]
 
 
-@pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "RaBitQ"])
+@pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "PCA12,IVF32,SQ8", "RaBitQ"])
 def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -> None:
     queries = unit(np.random.default_rng(5), 40, DIM)
     ann = build_ann(clustered, kind, queries)
@@ -84,7 +84,7 @@ def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -
         told = dict(zip(f.images.tolist(), f.scores.tolist(), strict=True))
         assert all(told[i] == exactly[i] for i in told.keys() & exactly.keys())
     assert np.mean(shares) >= ann.settings.recall - 1e-9
-    assert ann.settings.recall >= WANTED_RECALL or ann.settings.fetch == 80
+    assert ann.settings.recall >= WANTED_RECALL or ann.settings.compared == 16
     assert ann.settings.queries == 40
 
 

@@ -4,7 +4,7 @@ An index is chosen by size, and its settings are the cheapest that find what exa
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,22 @@ from typing import Any
 import faiss
 import numpy as np
 
-from forclip.index.scan import ROUNDING, Found, first_of_each, scan, score_images
+from forclip.index.list_search import count_lists, search_lists
+from forclip.index.scan import Found, first_of_each, scan, score_images
 from forclip.index.segment import Segment
 from forclip.index.threads import side_by_side
 from forclip.types import Bools, Floats, Ints
 
 WANTED_RECALL = 0.995  # of sampled queries, so that others find 99 % as well
 _TUNED_FOR = 50  # images
-_FETCHES = (3, 5, 8, 12, 20, 40, 80)  # vectors for each image that is wanted
+_COMPARED = (1.1, 1.3, 1.6, 2, 3, 5, 8, 16)  # images for each that is wanted
+_FETCHED = 4  # vectors for each image that is compared; four times as many where they are of too few images
 _WIDER = 4
-_FEWEST = 10  # images: for fewer, as many vectors are fetched as for these
+_FEWEST = 10  # images: for fewer, as many are compared as for these
 _TRAINING_VECTORS = 1 << 16
-_SHARD_VECTORS = 250_000  # for each thread that searches; one takes a millisecond for them,
-_SHARD_IN_LISTS = 1_000_000  # and less where they are in lists
+_SHARD_VECTORS = 250_000  # for each thread that searches them all; one takes a millisecond for them
 _MOST_SHARDS = 8
+_LISTS = 4  # for the root of the number of vectors: long enough to be read at speed, few enough to compare all centres
 _ROUNDS = 10  # of k-means for the lists; FAISS' 25 find no better ones here
 
 SCAN_BELOW = 250_000  # vectors: a scan of these takes a few milliseconds
@@ -35,24 +37,23 @@ _NARROW = 0.1  # of the images allowed: below, candidates would mostly be refuse
 
 @dataclass(frozen=True)
 class AnnSettings:
-    """kind: FAISS' factory string; nprobe: lists that are searched, 0 where there are none; fetch: vectors for each
-    image that is wanted; recall: share of the best 50 images that are found, over so many sampled queries."""
+    """kind: FAISS' factory string; nprobe: lists that are searched, 0 where there are none; compared: images whose
+    vectors are all compared, for each that is wanted; recall: share of the best 50 images that are found, over so many
+    sampled queries."""
 
     kind: str
     nprobe: int
-    fetch: int
+    compared: float
     recall: float
     queries: int
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive rows of a segment from `start` on. index: FAISS' index of their compressed vectors; refined: that,
-    with candidates compared once more by the vectors as they are stored."""
+    """FAISS' index of the compressed vectors of consecutive rows of a segment, from `start` on."""
 
     start: int
     index: Any
-    refined: Any
 
 
 @dataclass(frozen=True)
@@ -66,42 +67,41 @@ class Ann:
     def num_vectors(self) -> int:
         return sum(int(shard.index.ntotal) for shard in self.shards)
 
-    def candidates(self, segment: Segment, query: Floats, fetch: int) -> tuple[Floats, Ints]:
-        """Cosines and rows of the nearest vectors that are found, best first: as many of each shard, or fewer where its
-        searched lists hold no more."""
-        asked = segment.asked(query[None])
-        nprobe = self.settings.nprobe
-        lists = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
-        params = faiss.IndexRefineSearchParameters(k_factor=1.0, base_index_params=lists)
-        parts = side_by_side(lambda shard: shard.refined.search(asked, fetch, params=params), self.shards)
+    def candidates(self, query: Floats, fetch: int) -> Ints:
+        """Rows of the nearest vectors as far as the compressed ones tell, best first: so many of each shard, or fewer
+        where its searched lists hold no more."""
+        asked, nprobe = np.ascontiguousarray(query[None], np.float32), self.settings.nprobe
+        if nprobe:
+            (shard,) = self.shards
+            _, rows = search_lists(shard.index, asked, fetch, nprobe)
+            return rows
+        parts = side_by_side(lambda shard: shard.index.search(asked, fetch), self.shards)
         scores = np.concatenate([s[0] for s, _ in parts])
-        rows = np.concatenate([r[0] + shard.start for shard, (_, r) in zip(self.shards, parts, strict=True)])
-        there = np.concatenate([r[0] >= 0 for _, r in parts])
-        order = np.argsort(-scores[there])
-        return scores[there][order], rows[there][order]
+        every = np.concatenate([r[0] + shard.start for shard, (_, r) in zip(self.shards, parts, strict=True)])
+        order = np.argsort(-scores)
+        there = np.concatenate([r[0] >= 0 for _, r in parts])[order]
+        best: Ints = every[order][there]
+        return best
 
 
 def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools | None = None) -> Found:
-    """The best k images as far as the index finds them, with exact scores; exact search where few are allowed.
-
-    Fetches more and more candidates until they are of k images.
-    """
+    """The best k images, and more, as far as the index finds them, with exact scores; exact search where few are
+    allowed. Fetches more and more candidates until they are of as many images as are to be compared."""
     share = 1.0 if allowed is None else float(allowed.mean())
     if share < _NARROW:
         return scan(segment, query, k, allowed)
-    wanted = min(k, len(segment) if allowed is None else int(allowed.sum()))
-    fetch = int(ann.settings.fetch * max(k, _FEWEST) / share)
+    there = len(segment) if allowed is None else int(allowed.sum())
+    wanted = min(math.ceil(ann.settings.compared * max(k, _FEWEST)), there)
+    fetch = int(_FETCHED * wanted / share)
     while fetch * _WIDER < segment.num_vectors:
-        scores, rows = ann.candidates(segment, query, fetch)
-        exhausted = len(rows) < fetch
+        rows = ann.candidates(query, fetch)
+        images = segment.owners(rows)
         if allowed is not None:
-            kept = allowed[segment.owners(rows)]
-            scores, rows = scores[kept], rows[kept]
-        first = first_of_each(segment.owners(rows))
-        if len(first) >= wanted:
-            best = rows[first[scores[first] >= scores[first[wanted - 1]] - ROUNDING]]
-            # An image's best vector need not have been among the candidates.
-            return score_images(segment, query, segment.owners(best))
+            images = images[allowed[images]]
+        first = first_of_each(images)
+        exhausted = len(rows) < fetch
+        if len(first) >= wanted or (exhausted and len(first) >= min(k, there)):
+            return score_images(segment, query, images[first[:wanted]])
         if exhausted:
             break
         fetch *= _WIDER
@@ -109,19 +109,26 @@ def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools
 
 
 def codes_for(dim: int) -> str:
-    """FAISS' name of the compressed vectors: four bits for two dimensions, compared by fast scan."""
+    """FAISS' name of vectors that are quickly searched without lists: four bits for two dimensions, by fast scan."""
     return f"PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
 
 
+def lists_for(count: int) -> str:
+    """FAISS' name of an index in lists for so many vectors: 8 bits a dimension; centres in half precision, since all
+    of them are compared with a query."""
+    return f"IVF{2 ** int(math.log2(_LISTS * math.sqrt(count)))}(SQfp16),SQ8"
+
+
 def build_for_size(segment: Segment, queries: Floats) -> Ann | None:
-    """None for a segment that is scanned in a few milliseconds. Else compressed vectors in inverted lists, or, where
-    most of the lists would have to be searched, all of them side by side. queries: as build_ann takes them."""
+    """None for a segment that is scanned in a few milliseconds. Else vectors in inverted lists, or, where most of the
+    lists would have to be searched, shorter ones side by side. queries: as build_ann takes them."""
     if segment.num_vectors < SCAN_BELOW:
         return None
-    codes = codes_for(segment.header.dim)
-    lists = 2 ** int(math.log2(2 * math.sqrt(segment.num_vectors)))
-    ann = build_ann(segment, f"IVF{lists},{codes}", queries)
-    return ann if ann.settings.nprobe * _FEW_LISTS <= lists else build_ann(segment, codes, queries)
+    ann = build_ann(segment, lists_for(segment.num_vectors), queries)
+    lists = count_lists(ann.shards[0].index)
+    if ann.settings.nprobe * _FEW_LISTS <= lists:
+        return ann
+    return build_ann(segment, codes_for(segment.header.dim), queries)
 
 
 def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> Ann:
@@ -131,10 +138,9 @@ def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> An
     """
     try:
         index = faiss.index_factory(segment.header.dim, kind, faiss.METRIC_INNER_PRODUCT)
-        inverted = faiss.try_extract_index_ivf(index)
-        if inverted is not None:
-            inverted.cp.niter = _ROUNDS
-        lists = 0 if inverted is None else int(inverted.nlist)
+        lists = count_lists(index)
+        if lists:
+            faiss.extract_index_ivf(index).cp.niter = _ROUNDS
         sample = min(segment.num_vectors, max(_TRAINING_VECTORS, 40 * lists))
         chosen = np.sort(np.random.default_rng(seed).choice(segment.num_vectors, sample, replace=False))
         index.train(_single(segment, chosen))
@@ -142,44 +148,62 @@ def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> An
     except RuntimeError as error:
         reason = str(error).splitlines()[0].split("Error: ")[-1]
         raise ValueError(f"FAISS can't build {kind!r} for {segment.num_vectors} vectors: {reason}") from None
-    return Ann(shards, tuned(segment, shards, kind, lists, queries))
+    return Ann(shards, tuned(segment, shards, kind, queries))
 
 
 def _filled(segment: Segment, trained: Any) -> tuple[Shard, ...]:
-    """Copies of a trained index, each with its share of the vectors."""
-    size = _SHARD_VECTORS if faiss.try_extract_index_ivf(trained) is None else _SHARD_IN_LISTS
-    count = min(_MOST_SHARDS, 2 ** max(0, round(math.log2(max(1, segment.num_vectors / size)))))
+    """Copies of a trained index, each with its share of the vectors; lists are not shared out."""
+    count = 1 if count_lists(trained) else _shards_for(segment.num_vectors)
     edges = np.linspace(0, segment.num_vectors, count + 1).astype(int).tolist()
     shards = []
     for start, end in pairwise(edges):
-        index = faiss.clone_index(trained)
+        index = trained if count == 1 else faiss.clone_index(trained)
         for at in range(start, end, _TRAINING_VECTORS):
             index.add(_single(segment, slice(at, min(end, at + _TRAINING_VECTORS))))
-        shards.append(_shard(segment, start, index))
+        shards.append(Shard(start, index))
     return tuple(shards)
 
 
-def _shard(segment: Segment, start: int, index: Any) -> Shard:
-    return Shard(start, index, faiss.IndexRefine(index, segment.flat_of(start, start + int(index.ntotal))))
+def _shards_for(count: int) -> int:
+    return min(_MOST_SHARDS, 1 << max(0, round(math.log2(max(1, count / _SHARD_VECTORS)))))
 
 
-def tuned(segment: Segment, shards: tuple[Shard, ...], kind: str, lists: int, queries: Floats) -> AnnSettings:
-    """The fewest lists, and with these the fewest candidates, that reach WANTED_RECALL; else the most of both."""
+def tuned(segment: Segment, shards: tuple[Shard, ...], kind: str, queries: Floats) -> AnnSettings:
+    """The settings that read the fewest bytes of those that reach WANTED_RECALL; if none do, those that read most."""
     exact = [_top(scan(segment, q, _TUNED_FOR)) for q in queries]
 
-    def recall(nprobe: int, fetch: int) -> AnnSettings:
-        trial = Ann(shards, AnnSettings(kind, nprobe, fetch, 0.0, len(queries)))
+    def measured(nprobe: int, compared: float) -> AnnSettings:
+        trial = Ann(shards, AnnSettings(kind, nprobe, compared, 0.0, len(queries)))
         found = [_top(search_ann(segment, trial, q, _TUNED_FOR)) for q in queries]
         share = np.mean([len(f & e) / len(e) for f, e in zip(found, exact, strict=True)])
         return replace(trial.settings, recall=float(share))
 
-    probes = [0] if not lists else [n for n in (lists >> s for s in range(6, -1, -1)) if n]
-    for nprobe in probes:
-        most = recall(nprobe, _FETCHES[-1])
-        if most.recall >= WANTED_RECALL:
-            tried = (recall(nprobe, fetch) for fetch in _FETCHES)
-            return next(found for found in tried if found.recall >= WANTED_RECALL)
-    return most
+    best: AnnSettings | None = None
+    least = math.inf
+    for nprobe in _probes(count_lists(shards[0].index)):
+        for compared in _COMPARED:
+            if _bytes_read(segment, shards, nprobe, compared) >= least:
+                break
+            trial = measured(nprobe, compared)
+            if trial.recall >= WANTED_RECALL:
+                best, least = trial, _bytes_read(segment, shards, nprobe, compared)
+    return best or trial
+
+
+def _bytes_read(segment: Segment, shards: tuple[Shard, ...], nprobe: int, compared: float) -> float:
+    """Of compressed vectors, and then of the images that are compared."""
+    lists = count_lists(shards[0].index)
+    share = nprobe / lists if lists else 1.0
+    compressed = share * segment.num_vectors * int(shards[0].index.sa_code_size())
+    return compressed + compared * _TUNED_FOR * segment.num_vectors / len(segment) * int(segment.flat.code_size)
+
+
+def _probes(lists: int) -> list[int]:
+    """Numbers of lists to try, each a third or a half more than the one before; 0 alone where there are none."""
+    if not lists:
+        return [0]
+    halves = [(lists * part) >> down for down in range(11, -1, -1) for part in (2, 3)]
+    return sorted({n for half in halves if 1 <= (n := half // 2) <= lists})
 
 
 def sampled_queries(segment: Segment, count: int = 64, seed: int = 0) -> Floats:
@@ -199,18 +223,20 @@ def save_ann(ann: Ann, folder: Path) -> dict[str, Any]:
 
 
 def load_ann(segment: Segment, folder: Path, known: dict[str, Any]) -> Ann | None:
-    """What save_ann wrote, if anything. Raises ValueError where it is damaged."""
-    if "ann" not in known:
+    """What save_ann wrote, if anything, mapped. An index with other settings than these is as good as none: it was
+    written by another version. Raises ValueError where it is damaged."""
+    if set(known.get("ann", ())) != {f.name for f in fields(AnnSettings)}:
         return None
     try:
-        indexes = [faiss.read_index(str(_file(folder, place))) for place in range(known["ann_shards"])]
-        starts = np.cumsum([0, *(int(index.ntotal) for index in indexes)]).tolist()
-        if starts[-1] != segment.num_vectors:
-            raise ValueError(f"{folder}: the index has {starts[-1]} vectors, the segment {segment.num_vectors}")
-        shards = tuple(_shard(segment, start, index) for start, index in zip(starts, indexes, strict=False))
-        return Ann(shards, AnnSettings(**known["ann"]))
-    except (RuntimeError, TypeError, KeyError) as error:
+        files = [str(_file(folder, place)) for place in range(known["ann_shards"])]
+        indexes = [faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC) for file in files]
+    except (RuntimeError, KeyError) as error:
         raise ValueError(f"{folder}: the index is damaged: {str(error)[:200]}") from None
+    starts = np.cumsum([0, *(int(index.ntotal) for index in indexes)]).tolist()
+    if starts[-1] != segment.num_vectors:
+        raise ValueError(f"{folder}: the index has {starts[-1]} vectors, the segment {segment.num_vectors}")
+    shards = tuple(Shard(start, index) for start, index in zip(starts, indexes, strict=False))
+    return Ann(shards, AnnSettings(**known["ann"]))
 
 
 def _file(folder: Path, shard: int) -> Path:

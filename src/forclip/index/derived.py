@@ -1,5 +1,6 @@
 """The segments that a store's folder keeps for speed: found, told apart from damaged ones, merged, thrown away."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,9 +42,9 @@ class DerivedFolder:
     def complete(self) -> frozenset[tuple[str, int]]:
         """Names of the segments that are complete, and when their segment.json was written (it says which index)."""
         found = set()
-        for file in self.folder.glob("*/segment.json"):
-            with suppress(FileNotFoundError):  # being removed by another process
-                found.add((file.parent.name, file.stat().st_mtime_ns))
+        for name in os.listdir(self.folder) if self.folder.exists() else ():
+            with suppress(FileNotFoundError, NotADirectoryError):  # not complete, or being removed by another process
+                found.add((name, os.stat(f"{self.folder}/{name}/segment.json").st_mtime_ns))
         return frozenset(found)
 
     def open(self, name: str) -> Derived:

@@ -21,7 +21,7 @@ from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
 from forclip.index.verify import verify
 from forclip.index.view import Part, View, Views, among
-from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
+from forclip.types import Floats, ImageEmbeddings, Ints, SearchResult
 
 _UNIT = 1e-2  # how far from 1 a query's length may be
 _FILTERS_KEPT = 16
@@ -110,7 +110,7 @@ class Index:
         out."""
         best: dict[str, Floats] = {}
         for segment, found in self._among(image_ids, query):
-            ids = segment.images["id"].take(found.images).to_pylist()
+            ids = segment.ids.take(pa.array(found.images)).to_pylist()
             best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
         return best
 
@@ -141,7 +141,7 @@ class Index:
         return self._views.newest()
 
     def _search(self, view: View, part: Part, query: Floats, k: int, where: str | None, exact: bool) -> Found:
-        allowed: Bools | None = None if part.alive.all() else part.alive
+        allowed = part.allowed
         if where is not None:
             allowed = part.alive & among(part.segment.numbers, self._matching(view, where))
         if exact or part.ann is None:
@@ -153,7 +153,7 @@ class Index:
         wanted = pa.array(image_ids, pa.string())
         found = []
         for part in self._views.newest().parts:
-            among_them = part.alive & np.asarray(pc.is_in(part.segment.images["id"], value_set=wanted))
+            among_them = part.alive & np.asarray(pc.is_in(part.segment.ids, value_set=wanted))
             found.append((part.segment, scan(part.segment, query, max(1, len(image_ids)), among_them)))
         return found
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from forclip.index.scan import Found
 from forclip.index.segment import Segment
@@ -27,7 +28,8 @@ def ranked(found: Sequence[tuple[Segment, Found]], k: int) -> list[SearchResult]
 def _hits(segment: Segment, found: Found, threshold: float) -> list[tuple[float, str, str, list[float]]]:
     """Minus the score, the id, the uri and the winning vector's box, of all that reach the threshold."""
     near = found.scores >= threshold
-    images = segment.images.select(["id", "uri"]).take(found.images[near]).to_pydict()
+    images = pa.array(found.images[near])
+    ids, uris = (column.take(images).to_pylist() for column in (segment.ids, segment.uris))
     boxes = segment.boxes[found.rows[near]].astype(float).tolist()
     minus = (-found.scores[near]).tolist()
-    return list(zip(minus, images["id"], images["uri"], boxes, strict=True))
+    return list(zip(minus, ids, uris, boxes, strict=True))

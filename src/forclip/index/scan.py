@@ -1,12 +1,14 @@
 """Exact search of one segment: every vector is compared, and the best images are certain."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from forclip.index.image_lists import ImageLists
 from forclip.index.segment import Segment
 from forclip.index.threads import cores, side_by_side
 from forclip.types import Bools, Floats, Ints
@@ -17,6 +19,7 @@ _FIRST_FETCH = 8  # vectors for each image that is wanted
 _WIDER = 4
 _FEW_IMAGES = 4  # more than one in that many wanted: all are scored
 _VECTORS_AT_ONCE = 1 << 15
+_KEPT_OF_IMAGE = 4  # vectors, that single precision may not tell apart
 _VECTORS_A_THREAD = 1 << 15  # fewer are not worth another thread
 
 
@@ -70,17 +73,33 @@ def first_of_each(values: Ints) -> Ints:
 
 
 def score_images(segment: Segment, query: Floats, images: Ints) -> Found:
-    """Each of these images with the best of all its vectors. images: places in the segment's numbers, at least one."""
+    """Each of these images with the best of all its vectors. images: places in the segment's numbers."""
+    total = int((segment.offsets[images + 1] - segment.offsets[images]).sum())
+    blocks = np.array_split(images, total // _VECTORS_AT_ONCE) if total >= _VECTORS_AT_ONCE else [images]
+    lists = segment.lists
+    if lists is None:
+        rows: Iterable[Ints] = (_rows(segment, block) for block in blocks)
+    else:
+        rows = side_by_side(lambda block: _contenders(segment, lists, query, block), blocks)
+    parts = [best_rows(segment, query, r) for r in rows]
+    if len(parts) == 1:
+        return parts[0]
+    return Found(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Found)))
+
+
+def _contenders(segment: Segment, lists: ImageLists, query: Floats, images: Ints) -> Ints:
+    """Every vector that may be its image's best."""
+    scores, rows = lists.nearest(segment.asked(query), images, _KEPT_OF_IMAGE)
+    near = scores >= scores[:, :1] - ROUNDING
+    all_near = near.all(axis=1)  # and others may be as near
+    near[all_near] = False
+    return np.concatenate([rows[near], _rows(segment, images[all_near])])
+
+
+def _rows(segment: Segment, images: Ints) -> Ints:
     starts, counts = segment.offsets[images], segment.offsets[images + 1] - segment.offsets[images]
-    ends = np.cumsum(counts)
-    first = ends - counts
-    rows = np.arange(ends[-1]) + np.repeat(starts - first, counts)
-    asked = query.astype(np.float64)
-    blocks = range(0, len(rows), _VECTORS_AT_ONCE)
-    scores = np.concatenate([segment.scores(asked, rows[b : b + _VECTORS_AT_ONCE]) for b in blocks])
-    best = np.maximum.reduceat(scores, first)
-    hits = np.flatnonzero(scores == np.repeat(best, counts))
-    return Found(images, rows[hits[np.searchsorted(hits, first)]], best)
+    within: Ints = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(starts, counts) + within
 
 
 def _nearest(segment: Segment, query: Floats, fetch: int, allowed: Bools | None) -> tuple[Floats, Ints]:
@@ -91,7 +110,7 @@ def _nearest(segment: Segment, query: Floats, fetch: int, allowed: Bools | None)
     total = segment.num_vectors
     bits = None if allowed is None else np.packbits(allowed, bitorder="little")
     bitmap = None if bits is None else faiss.IDSelectorBitmap(bits)
-    asked = segment.asked(query[None])
+    asked = segment.asked(query)[None]
     threads = max(1, min(cores(), total // _VECTORS_A_THREAD))
     edges = np.linspace(0, total, threads + 1).astype(np.int64)
 

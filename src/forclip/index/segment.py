@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forclip.index.image_lists import ImageLists
 from forclip.index.schema import Codes, StoreHeader
 from forclip.index.store import StoredVectors
 from forclip.types import Bools, Floats, Ints
@@ -55,25 +57,31 @@ class Segment:
         owners: Ints = np.searchsorted(self.offsets, rows, "right") - 1
         return owners
 
+    @cached_property
+    def ids(self) -> pa.Array:
+        """[images]."""
+        return pa.concat_arrays(self.images["id"].chunks)
+
+    @cached_property
+    def uris(self) -> pa.Array:
+        """[images]."""
+        return pa.concat_arrays(self.images["uri"].chunks)
+
+    @cached_property
     def codes(self) -> NDArray[np.uint8]:
         """[vectors, bytes] as FAISS keeps them: float16, or the store's int8 moved by 128. Not a copy."""
         raw = faiss.rev_swig_ptr(self.flat.codes.data(), self.num_vectors * self.flat.code_size)
         kept: NDArray[np.uint8] = raw.reshape(self.num_vectors, self.flat.code_size)
         return kept
 
-    def flat_of(self, start: int, end: int) -> Any:
-        """FAISS' index of the vectors start:end alone, looking at the same mapped bytes."""
-        assert self.folder is not None
-        kept = self.codes()[start:end].reshape(-1)
-        part = _empty_flat(self.header)
-        # The mapping lives as long as its last view.
-        part.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(kept), len(kept), self.flat.codes.owner)
-        part.ntotal = end - start
-        return part
+    @cached_property
+    def lists(self) -> ImageLists | None:
+        """For comparing the vectors of some images; None in memory."""
+        return None if self.folder is None else ImageLists(self.folder / _FLAT, self.flat, self.offsets)
 
     def decoded(self, rows: Ints | slice) -> NDArray[np.float64]:
         """[rows, dim]: what the stored codes stand for."""
-        kept = np.ascontiguousarray(self.codes()[rows])
+        kept = np.ascontiguousarray(self.codes[rows])
         if self.header.precision == "fp16":
             return self.header.decode(kept.view(np.float16))
         return self.header.decode((kept.astype(np.int16) - _SIGNED_ZERO).astype(np.int8))
@@ -83,9 +91,9 @@ class Segment:
         cosines: NDArray[np.float64] = np.einsum("ij,j->i", self.decoded(rows), query)
         return cosines
 
-    def asked(self, queries: Floats) -> Floats:
-        """Queries as the flat vectors' codes are to be asked: FAISS then returns cosines."""
-        return np.ascontiguousarray(queries * np.float32(self.header.scale), np.float32)
+    def asked(self, query: Floats) -> Floats:
+        """A query as the flat vectors' codes are to be asked: FAISS then returns cosines."""
+        return np.ascontiguousarray(query * np.float32(self.header.scale), np.float32)
 
     def rows_of(self, images: Bools) -> Bools:
         """[images] to [vectors]."""
@@ -127,7 +135,7 @@ def write_segment(segment: Segment, folder: Path, store: str, extra: dict[str, A
         np.save(target / _OFFSETS, segment.offsets)
         np.save(target / _BOXES, segment.boxes)
         with pa.OSFile(str(target / _IMAGES), "wb") as file, pa.ipc.new_file(file, segment.images.schema) as writer:
-            writer.write_table(segment.images)
+            writer.write_table(segment.images.combine_chunks(), max_chunksize=max(1, len(segment)))
         complete_segment(target, store, extra)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
@@ -155,7 +163,7 @@ def read_segment(header: StoreHeader, folder: Path, store: str) -> tuple[Segment
         flat = faiss.read_index(str(folder / _FLAT), faiss.IO_FLAG_MMAP_IFC)
         images = pa.ipc.open_file(pa.memory_map(str(folder / _IMAGES))).read_all()
         numbers, offsets = np.load(folder / _NUMBERS), np.load(folder / _OFFSETS)
-        boxes = np.load(folder / _BOXES, mmap_mode="r")
+        boxes = np.asarray(np.load(folder / _BOXES, mmap_mode="r"))
     except (OSError, KeyError, TypeError, RuntimeError, pa.ArrowInvalid) as error:
         raise ValueError(f"{folder}: not a whole segment: {error}") from None
     return Segment(header, flat, numbers, offsets, boxes, images, folder), known

@@ -1,6 +1,7 @@
 """One version of a store, put together from segments: those on disk, and what they lack in memory."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import lance
 import numpy as np
@@ -20,6 +21,11 @@ class Part:
     ann: Ann | None
     alive: Bools
     made: int
+
+    @cached_property
+    def allowed(self) -> Bools | None:
+        """As scan takes it: None where all images are alive."""
+        return None if self.alive.all() else self.alive
 
     @property
     def num_vectors(self) -> int:
