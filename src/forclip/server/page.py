@@ -7,8 +7,13 @@ from importlib.resources import files
 
 
 def read_page() -> str:
-    """One HTML file with its style and script inside."""
-    return (files("forclip.server") / "static" / "page.html").read_text(encoding="utf-8")
+    """One HTML file with its style and script inside: each `<!-- FILE -->` on a line of its own is that file's text."""
+    part = re.compile(r"^<!-- (\S+\.(?:css|js)) -->$", re.MULTILINE)
+    return part.sub(lambda match: _static(match[1]).rstrip("\n"), _static("page.html"))
+
+
+def _static(name: str) -> str:
+    return (files("forclip.server") / "static" / name).read_text(encoding="utf-8")
 
 
 def content_policy(page: str) -> str:

@@ -1,0 +1,77 @@
+// Asking the service, and what was typed.
+
+function fetchPart(asked, offset) {
+  if (asked.kind === "upload") {
+    const form = new FormData();
+    form.append("picture", asked.file);
+    form.append("k", PAGE);
+    form.append("offset", offset);
+    return call("api/similar/upload", { method: "POST", body: form });
+  }
+  return call(`api/${asked.kind}`, { json: { ...asked.body, k: PAGE, offset } });
+}
+
+async function ask(asked, told) {
+  const turn = ++state.turn;
+  complain(null);
+  tell("Searching …");
+  document.body.setAttribute("aria-busy", "true");
+  try {
+    const answer = await fetchPart(asked, 0);
+    if (turn !== state.turn) return;
+    Object.assign(state, { asked, results: [], judgement: answer.judgement });
+    $("grid").replaceChildren();
+    $("empty").hidden = true;
+    append(answer.results);
+    setUpSlider();
+    $("absent").hidden = !(answer.judgement && answer.judgement.nothing_here);
+    state.told = told;
+    cut();
+    window.scrollTo(0, 0);
+  } catch (error) {
+    if (turn === state.turn) { tell(""); throw error; }
+  } finally {
+    if (turn === state.turn) document.body.removeAttribute("aria-busy");
+  }
+}
+
+const more = trying(async () => {
+  if (state.whole || state.loading || !state.asked) return;
+  state.loading = true;
+  const turn = state.turn;
+  try {
+    const answer = await fetchPart(state.asked, state.results.length);
+    if (turn === state.turn) { append(answer.results); cut(); }
+  } finally { state.loading = false; }
+});
+
+function askText(text) {
+  const where = $("where").value.trim();
+  const history = [text, ...remembered("history", []).filter((t) => t !== text)].slice(0, 50);
+  remember("history", history);
+  showHistory(history);
+  const hash = "#" + new URLSearchParams(where ? { q: text, where } : { q: text });
+  if (location.hash !== hash) history_push(hash);
+  return ask({ kind: "search", body: { ...readTexts(text), ...(where ? { where } : {}) } }, `for “${text}”`);
+}
+function history_push(hash) { window.history.pushState(null, "", hash); }
+
+// Commas part several texts: one of them is enough; those after + must all be shown, and those after - must not be.
+function readTexts(text) {
+  const parts = text.split(",").map((t) => t.trim()).filter(Boolean);
+  const after = (sign) => parts.filter((t) => t[0] === sign).map((t) => t.slice(1).trim()).filter(Boolean);
+  const plain = parts.filter((t) => t[0] !== "+" && t[0] !== "-");
+  return { any_of: plain, all_of: after("+"), none_of: after("-") };
+}
+
+const alike = trying(async (result, box) => {
+  if ($("detail").open) $("detail").close();
+  const where = $("where").value.trim();
+  const body = { key: result.key, ...(box ? { box } : {}), ...(where ? { where } : {}) };
+  await ask({ kind: "similar", body }, box ? `like a place in ${result.name}` : `like ${result.name}`);
+  focusCard(0);
+});
+
+function showHistory(texts) {
+  $("history").replaceChildren(...texts.map((t) => Object.assign(make("option"), { value: t })));
+}
