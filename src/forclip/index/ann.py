@@ -25,10 +25,12 @@ _FETCHED = 4  # vectors for each image that is compared; four times as many wher
 _WIDER = 4
 _FEWEST = 10  # images: for fewer, as many are compared as for these
 _TRAINING_VECTORS = 1 << 16
+_ADDED_AT_ONCE = 1 << 16
+_DECODED_AT_ONCE = 1 << 13
 _SHARD_VECTORS = 250_000  # for each thread that searches them all; one takes a millisecond for them
 _MOST_SHARDS = 8
 _LISTS = 4  # for the root of the number of vectors: long enough to be read at speed, few enough to compare all centres
-_ROUNDS = 10  # of k-means for the lists; FAISS' 25 find no better ones here
+_ROUNDS = 4  # of k-means for the lists: more find the same images and take as much longer (docs/store.md)
 
 SCAN_BELOW = 250_000  # vectors: a scan of these takes a few milliseconds
 _FEW_LISTS = 4  # one in that many: to search more takes longer than to compare all vectors one after the other
@@ -158,8 +160,8 @@ def _filled(segment: Segment, trained: Any) -> tuple[Shard, ...]:
     shards = []
     for start, end in pairwise(edges):
         index = trained if count == 1 else faiss.clone_index(trained)
-        for at in range(start, end, _TRAINING_VECTORS):
-            index.add(_single(segment, slice(at, min(end, at + _TRAINING_VECTORS))))
+        for at in range(start, end, _ADDED_AT_ONCE):
+            index.add(_single(segment, np.arange(at, min(end, at + _ADDED_AT_ONCE))))
         shards.append(Shard(start, index))
     return tuple(shards)
 
@@ -243,9 +245,12 @@ def _file(folder: Path, shard: int) -> Path:
     return folder / f"ann-{shard}.faiss"
 
 
-def _single(segment: Segment, rows: Ints | slice) -> Floats:
-    decoded: Floats = segment.decoded(rows).astype(np.float32)
-    return decoded
+def _single(segment: Segment, rows: Ints) -> Floats:
+    """[rows, dim] in single precision, decoded some at a time: that takes eight bytes a number."""
+    single = np.empty((len(rows), segment.header.dim), np.float32)
+    for start in range(0, len(rows), _DECODED_AT_ONCE):
+        single[start : start + _DECODED_AT_ONCE] = segment.decoded(rows[start : start + _DECODED_AT_ONCE])
+    return single
 
 
 def _top(found: Found) -> set[int]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from forclip.index.ann import Ann, load_ann, sampled_queries, save_ann
+from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment, complete_segment, read_segment, segment_in_memory, write_segment
-from forclip.index.store import Store, read_vectors
+from forclip.index.store import Store, StoredVectors, read_vectors
 from forclip.types import Floats, Ints
 
 _LOCK = "optimize.lock"
@@ -108,12 +110,19 @@ def segments_of(store: Store, numbers: Ints) -> Iterator[Segment]:
     """In memory, one after the other, none larger than _SEGMENT_BYTES."""
     header = store.header
     table = store.table()
-    waiting, size = [], 0
+    waiting: deque[StoredVectors] = deque()
+    size = 0
     for part in read_vectors(table, header.dim, numbers):
         waiting.append(part)
         size += part.codes.nbytes
         if size >= _SEGMENT_BYTES:
-            yield segment_in_memory(header, waiting)
-            waiting, size = [], 0
+            yield _joined(header, waiting)
+            size = 0
     if waiting:
-        yield segment_in_memory(header, waiting)
+        yield _joined(header, waiting)
+
+
+def _joined(header: StoreHeader, waiting: deque[StoredVectors]) -> Segment:
+    """Empties `waiting` on the way, so that hardly any vector is in memory twice."""
+    total = sum(len(part.codes) for part in waiting)
+    return segment_in_memory(header, (waiting.popleft() for _ in range(len(waiting))), total)

@@ -5,11 +5,13 @@ side by side makes FAISS compare all vectors of given images and keep the best o
 """
 
 import ctypes
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from forclip.types import Floats, Ints
 
@@ -22,12 +24,20 @@ class ImageLists:
     def __init__(self, file: Path, flat: Any, offsets: Ints) -> None:
         self._starts = offsets[:-1]
         self._lists = _lists(file, flat, offsets)
+        self._codes_bytes = flat.ntotal * flat.code_size
         unused = faiss.IndexFlat(flat.d, flat.metric_type)
         self._index = faiss.IndexIVFScalarQuantizer(
             unused, flat.d, len(offsets) - 1, flat.sq.qtype, flat.metric_type, False
         )
         self._index.is_trained = True
         self._index.replace_invlists(self._lists, False)
+
+    @cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        """[vectors, bytes] as FAISS keeps them, where `nearest` reads them: pages of a file count once for each place
+        where a process maps it. Not a copy."""
+        raw: NDArray[np.uint8] = faiss.rev_swig_ptr(self._lists.ptr, self._lists.totsize)
+        return raw[-self._codes_bytes :].reshape(-1, self._lists.code_size)
 
     def nearest(self, asked: Floats, images: Ints, count: int) -> tuple[Floats, Ints]:
         """Of each image its nearest vectors, best first: scores and rows, both [images, count]; -inf and -1 where it

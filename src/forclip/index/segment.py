@@ -70,6 +70,8 @@ class Segment:
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
         """[vectors, bytes] as FAISS keeps them: float16, or the store's int8 moved by 128. Not a copy."""
+        if self.lists is not None:
+            return self.lists.codes
         raw = faiss.rev_swig_ptr(self.flat.codes.data(), self.num_vectors * self.flat.code_size)
         kept: NDArray[np.uint8] = raw.reshape(self.num_vectors, self.flat.code_size)
         return kept
@@ -100,9 +102,11 @@ class Segment:
         return np.repeat(images, np.diff(self.offsets))
 
 
-def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors]) -> Segment:
-    """Of what was read from a store."""
+def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors], total: int = 0) -> Segment:
+    """Of what was read from a store. total: vectors, where they are known to be many: no more memory is taken then."""
     flat = _empty_flat(header)
+    flat.codes.resize(total * flat.code_size)
+    flat.codes.resize(0)  # keeps what it was given
     numbers, counts, boxes, images = [], [], [], []
     for part in parts:
         flat.add_sa_codes(_as_kept(part.codes))
