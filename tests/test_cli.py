@@ -279,6 +279,26 @@ def test_search_for_several_texts_and_pictures(searcher: Searcher) -> None:
     assert_one_sentence(run("search", store, "cat", "--cutoff", "much"), "'much'")
 
 
+def test_a_search_leaves_a_page(searcher: Searcher, tmp_path: Path) -> None:
+    page = tmp_path / "cat.html"
+    found = run("search", searcher.index.store.folder, "cat", "-k", "3", "--report", page, "--json")
+    assert found.exit_code == 0, found.output
+    assert all(r["uri"] in page.read_text() for r in json.loads(found.stdout))
+    (tmp_path / "file").touch()
+    blocked = tmp_path / "file" / "cat.html"
+    assert_one_sentence(run("search", searcher.index.store.folder, "cat", "--report", blocked), str(tmp_path / "file"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(searcher: Searcher) -> None:
+    """As in `forclip info my.store | head -1`."""
+    command = [sys.executable, "-m", "forclip.cli", "info", str(searcher.index.store.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 def test_export(searcher: Searcher, tmp_path: Path) -> None:
     store = searcher.index.store.folder
     written = run("export", store, "cat", "-k", "3", "--format", "csv", "--to", tmp_path / "cat.csv")

@@ -132,6 +132,7 @@ LAYERS = (
     ("combined_queries", "feedback"),
     ("search_request",),
     ("search_answer", "exporting"),
+    ("search_report",),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),
     ("indexing",),
     ("teachers", "head_start", "teacher_choice", "trials"),

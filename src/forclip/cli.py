@@ -43,6 +43,8 @@ def _clear_errors() -> Iterator[None]:
     """What a user can mend ends in one sentence and exit code 2; an interrupt in 130; anything else is our bug."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # `| head` has seen enough: click ends quietly
     except (ValueError, OSError) as error:
         typer.echo(f"forclip: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
@@ -294,6 +296,7 @@ def search(
     right: Annotated[Path | None, typer.Option(help="A file of ids, one a line: images that are right.")] = None,
     wrong: Annotated[Path | None, typer.Option(help="A file of ids of images that are wrong.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write a page with the pictures: FILE.html.")] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -309,6 +312,10 @@ def search(
         picks = [() if file is None else read_names(file) for file in (right, wrong)]
         request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut, *picks)
         found = answer(open_searcher(store, device), request)
+        if report is not None:
+            from forclip.search_report import write_search_report
+
+            write_search_report(report, found, store.name)
         if as_json:
             typer.echo(json.dumps(answer_json(found)))
         else:

@@ -27,7 +27,7 @@ from forclip.evaluation.methods import (
 )
 from forclip.evaluation.metrics_file import Metrics, write_whole
 from forclip.evaluation.result import GROUPS
-from forclip.evaluation.result_grid import GridHit, GridRow, QueryGrid, Thumbnails
+from forclip.evaluation.result_grid import GridHit, GridRow, QueryGrid, Thumbnails, pictures_of
 
 __all__ = ["Curve", "GridHit", "GridRow", "QueryGrid", "ReportPage", "summary", "write_report"]
 
@@ -54,7 +54,7 @@ def write_report(path: Path, page: ReportPage) -> None:
     # A plain environment: the template is one file, read as a resource so that it works from a wheel.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("forclip.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
-    thumbnails = Thumbnails([*page.queries, *page.best, *page.worst])
+    thumbnails = Thumbnails(pictures_of([*page.queries, *page.best, *page.worst]))
     classes = class_table(page.metrics)
     html = environment.from_string(source).render(
         page=page,

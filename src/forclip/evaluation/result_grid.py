@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from forclip.data.decode import UnreadableImage, read_image
 THUMBNAIL_SIDE = 200  # pixels of the longer side
 _QUALITY = 72
 
+Edges = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class GridHit:
@@ -23,7 +25,7 @@ class GridHit:
     image_id: str
     score: float
     relevant: bool | None
-    box: tuple[float, float, float, float] | None = None
+    box: Edges | None = None
 
     @property
     def verdict(self) -> str:
@@ -49,6 +51,11 @@ class QueryGrid:
     rows: tuple[GridRow, ...]
 
 
+def pictures_of(grids: Sequence[QueryGrid]) -> list[Path]:
+    """All that they show."""
+    return [hit.image for grid in grids for row in grid.rows for hit in row.hits]
+
+
 @dataclass(frozen=True)
 class _Thumbnail:
     width: int
@@ -59,8 +66,8 @@ class _Thumbnail:
 class Thumbnails:
     """The thumbnails of one page. A picture used many times is stored once, and drawn by reference."""
 
-    def __init__(self, grids: Sequence[QueryGrid]) -> None:
-        used = dict.fromkeys(hit.image for grid in grids for row in grid.rows for hit in row.hits)
+    def __init__(self, pictures: Iterable[Path]) -> None:
+        used = dict.fromkeys(pictures)
         self._numbers = {path: number for number, path in enumerate(used)}
         self._made: dict[Path, _Thumbnail | str] = {path: _thumbnail(path) for path in used}
 
@@ -77,23 +84,24 @@ class Thumbnails:
             Markup("\n").join(made)
         )
 
-    def picture(self, hit: GridHit) -> Markup:
-        """The whole picture in a square, with the place found outlined; a grey tile where it could not be read."""
-        thumbnail = self._made[hit.image]
-        label = f"{hit.image_id}: {hit.verdict}"
+    def picture(self, image: Path, name: str, note: str, box: Edges | None) -> Markup:
+        """The whole picture in a square, with the place found outlined; a grey tile where it could not be read. note:
+        what is said of it beside its name."""
+        thumbnail = self._made[image]
+        label = f"{name}: {note}"
         if isinstance(thumbnail, str):
             return Markup(
                 '<svg viewBox="0 0 100 100" role="img" aria-label="{}, not readable"><title>{}</title>'
                 '<path class="gone" d="M28 32h44v36h-44z M28 62l14-14 10 9 8-7 12 12"/>'
                 '<text class="gone" x="50" y="84">no picture</text></svg>'
             ).format(label, thumbnail)
-        drawn = Markup('<use href="#t{}"/>').format(self._numbers[hit.image]) + _outline(hit.box, thumbnail)
+        drawn = Markup('<use href="#t{}"/>').format(self._numbers[image]) + _outline(box, thumbnail)
         return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}</svg>').format(
-            thumbnail.width, thumbnail.height, label, hit.image_id, drawn
+            thumbnail.width, thumbnail.height, label, name, drawn
         )
 
 
-def _outline(box: tuple[float, float, float, float] | None, thumbnail: _Thumbnail) -> Markup:
+def _outline(box: Edges | None, thumbnail: _Thumbnail) -> Markup:
     """Light on dark, so that it shows on any picture. Kept a little inside, or the tile's edge would cut it."""
     if box is None:
         return Markup("")
