@@ -81,6 +81,8 @@ def test_a_fiftyone_folder(searcher: Searcher, tmp_path: Path) -> None:
         assert (x, y, x + width, y + height) == pytest.approx(result.box)
         assert content["classes"][detection["label"]] == "cat"
         assert detection["confidence"] == result.score
+        # What FiftyOne makes fields of a Detection: names that it has itself are refused, or lost.
+        assert detection["attributes"] == {"score": result.score, "image_id": result.image_id}
 
 
 def test_a_list_of_files(searcher: Searcher, root: Path, tmp_path: Path) -> None:

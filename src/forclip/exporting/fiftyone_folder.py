@@ -35,6 +35,6 @@ def _detections(label: str, item: Item) -> list[dict[str, Any]] | None:
         return None
     x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
     confidence = item.score if item.probability is None else item.probability
-    attributes = {"score": item.score, "id": item.image_id}
+    attributes = {"score": item.score, "image_id": item.image_id}  # `id` is FiftyOne's own
     box = [x0, y0, x1 - x0, y1 - y0]
     return [{"label": 0, "bounding_box": box, "confidence": confidence, "attributes": attributes}]
