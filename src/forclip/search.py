@@ -34,8 +34,9 @@ class Searcher:
     def search_image(
         self, image: Image.Image, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
-        """The best k images for what a picture, or a crop of one, shows as a whole."""
-        return self.search_vector(self.encode_image(image), k, min_score, where, exact)
+        """The best k images for all that a picture, or a crop of one, shows: Index.search_picture."""
+        found = self.index.search_picture(self.encode_picture(image), k, where, exact)
+        return [r for r in found if r.score >= min_score]
 
     def search_vector(
         self, query: Floats, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
@@ -71,13 +72,12 @@ class Searcher:
         return vector
 
     @torch.inference_mode()
-    def encode_image(self, image: Image.Image) -> Floats:
-        """Unit [dim]: the mean of a picture's vectors."""
+    def encode_picture(self, image: Image.Image) -> Floats:
+        """All vectors of a picture, unit [N, dim]."""
         backbone = self.model.backbone
         tokens = backbone.encode_tokens(backbone.preprocess(image)[None].to(backbone.device))
-        mean = self.model.head(tokens)[0].mean(0).cpu().numpy()
-        unit: Floats = (mean / np.linalg.norm(mean)).astype(np.float32)
-        return unit
+        vectors: Floats = self.model.head(tokens)[0].float().cpu().numpy()
+        return vectors
 
 
 def open_searcher(folder: Path, device: str = "cpu") -> Searcher:

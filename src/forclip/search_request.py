@@ -11,6 +11,7 @@ from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import WANTED_PRECISION, Judgement
 from forclip.data.decode import read_image
 from forclip.feedback import refined_query
+from forclip.index.late_interaction import particular
 from forclip.search import Searcher
 from forclip.types import Floats, SearchResult
 
@@ -141,6 +142,8 @@ def answer(searcher: Searcher, request: SearchRequest) -> Answer:
         raise ValueError(
             f"{searcher.model.name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3"
         )
+    if request.like is not None and not request.is_refined:
+        return _like_a_picture(searcher, request, request.like)
     query = _wanted_vectors(searcher, request)[0]
     if request.is_refined:
         query = refined_query(searcher.index, query, request.right, request.wrong, request.where)
@@ -148,6 +151,14 @@ def answer(searcher: Searcher, request: SearchRequest) -> Answer:
     found_first = searcher.search_vector(query, more, request.min_score, request.where, request.exact)
     results = _without(found_first, request.wrong)[: request.k]
     return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
+
+
+def _like_a_picture(searcher: Searcher, request: SearchRequest, picture: Path) -> Answer:
+    """Several vectors ask at once, so that nothing is said of how sure the list is."""
+    found = searcher.search_image(read_image(picture), request.k, request.min_score, request.where, request.exact)
+    cutoff = request.cutoff
+    kept = found if cutoff is None else [r for r in found if r.score >= cutoff.value]
+    return Answer(request, kept, why_unsure=request.why_unsure, gallery=searcher.gallery_size(request.where))
 
 
 def _without(results: list[SearchResult], left_out: tuple[str, ...]) -> list[SearchResult]:
@@ -190,6 +201,6 @@ def combined_vectors(searcher: Searcher, request: SearchRequest) -> CombinedQuer
 
 def _wanted_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
     """[wanted, dim]."""
-    like = [] if request.like is None else [searcher.encode_image(read_image(request.like))]
+    like = [] if request.like is None else [particular(searcher.encode_picture(read_image(request.like)))]
     texts = (*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of)
     return np.stack([*like, *(searcher.encode_text(text) for text in texts)])

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from forclip.index.ann import search_ann
 from forclip.index.derived import KEEP_BELOW, DerivedFolder
 from forclip.index.info import describe_index
+from forclip.index.late_interaction import found_by_any, score_by_all
 from forclip.index.optimize import optimize
 from forclip.index.ranking import ranked
 from forclip.index.scan import Found, scan
@@ -21,11 +22,12 @@ from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
 from forclip.index.verify import verify
 from forclip.index.view import Part, View, Views, among
-from forclip.types import Floats, ImageEmbeddings, Ints, SearchResult
+from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
 
 _UNIT = 1e-2  # how far from 1 a query's length may be
 _FILTERS_KEPT = 16
 _BATCH_THREADS = 4
+_OF_EACH_VECTOR = 50  # images at least, of those that are compared by all vectors of a picture
 
 
 class Index:
@@ -101,6 +103,27 @@ class Index:
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:
             return list(pool.map(lambda q: self.search(q, k, where, exact), queries))
 
+    def search_picture(
+        self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
+    ) -> list[SearchResult]:
+        """The best k images for all of a picture's vectors at once: forclip.index.late_interaction.
+
+        queries: unit [Q, dim]. Compared are the images that are among the best k, at least 50, for one of them; with
+        `exact`, all images. box: of the vector that is nearest to any query. Raises ValueError as `search` does.
+        """
+        for query in queries:
+            self._check(query, k)
+        view, wanted = self._views.newest(), max(k, _OF_EACH_VECTOR)
+        found = []
+        for part in view.parts:
+            if exact:
+                images = np.flatnonzero(self._searched(view, part, where))
+            else:
+                images = found_by_any([self._search(view, part, q, wanted, where, False) for q in queries])
+            if len(images):
+                found.append((part.segment, score_by_all(part.segment, queries, images)))
+        return ranked(found, k)
+
     def search_among(self, image_ids: Sequence[str], query: Floats) -> list[SearchResult]:
         """As search, of these images alone, every vector compared. Ids that are not there are left out."""
         return ranked(self._among(image_ids, query), max(1, len(image_ids)))
@@ -127,9 +150,7 @@ class Index:
         where: draw from the images for which that holds."""
         self._check(query, 1)
         view = self._views.newest()
-        searched = [p.alive for p in view.parts]
-        if where is not None:
-            searched = [p.alive & among(p.segment.numbers, self._matching(view, where)) for p in view.parts]
+        searched = [self._searched(view, p, where) for p in view.parts]
         count = sum(int(s.sum()) for s in searched)
         rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
         drawn = [s & (rng.random(len(p.segment)) < share) for p, s in zip(view.parts, searched, strict=True)]
@@ -141,12 +162,14 @@ class Index:
         return self._views.newest()
 
     def _search(self, view: View, part: Part, query: Floats, k: int, where: str | None, exact: bool) -> Found:
-        allowed = part.allowed
-        if where is not None:
-            allowed = part.alive & among(part.segment.numbers, self._matching(view, where))
+        allowed = part.allowed if where is None else self._searched(view, part, where)
         if exact or part.ann is None:
             return scan(part.segment, query, k, allowed)
         return search_ann(part.segment, part.ann, query, k, allowed)
+
+    def _searched(self, view: View, part: Part, where: str | None) -> Bools:
+        """[images] of a part's segment that are there, and for which `where` holds."""
+        return part.alive if where is None else part.alive & among(part.segment.numbers, self._matching(view, where))
 
     def _among(self, image_ids: Sequence[str], query: Floats) -> list[tuple[Segment, Found]]:
         self._check(query, 1)

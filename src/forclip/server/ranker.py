@@ -10,6 +10,7 @@ from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement, judge
+from forclip.index.late_interaction import particular
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
 from forclip.types import Floats, SearchResult
@@ -50,7 +51,7 @@ class Ranker:
     def picture_vector(self, picture: Image.Image) -> Floats:
         """Unit [dim]."""
         with self._model:
-            return self.searcher.encode_image(picture)
+            return particular(self.searcher.encode_picture(picture))
 
     def ranked(self, vector: Floats, asked: Asked) -> list[SearchResult]:
         """At least the best `depth` images where there are so many. Raises Refused, 400, for a filter that is wrong."""

@@ -1,0 +1,90 @@
+"""A picture's vectors ask together: against a loop, in stores of one part and of two, mapped and in memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forclip.index.image_index import Index
+from forclip.index.late_interaction import particular
+from forclip.types import Floats
+from tests.index.made import DIM, HEADER, by_image, files, names, some, unit
+
+
+def naive(kept: dict[str, np.ndarray], queries: Floats, k: int) -> list[tuple[str, float]]:
+    scores = {i: float(np.mean([max(v @ q.astype(np.float64) for v in vs) for q in queries])) for i, vs in kept.items()}
+    return sorted(scores.items(), key=lambda s: (-round(s[1], 12), s[0]))[:k]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, dict[str, np.ndarray]]:
+    """300 images in a segment, 40 more in memory; one of the segment's is deleted."""
+    index = Index.create(tmp_path_factory.mktemp("pictures") / "s", HEADER)
+    first, later = some(names(300), most=6), some(names(40, "later"), seed=1)
+    index.add(first, files(first.image_ids), {"odd": [k % 2 for k in range(300)]})
+    index.optimize(kind="Flat")
+    index.add(later, files(later.image_ids))
+    index.delete_ids(["image 00007"])
+    kept = {**by_image(first), **by_image(later)}
+    del kept["image 00007"]
+    return index, kept
+
+
+@pytest.mark.parametrize("k", [1, 20, 1000])
+def test_exactly_it_is_what_a_loop_finds(made: tuple[Index, dict[str, np.ndarray]], k: int) -> None:
+    index, kept = made
+    queries = unit(np.random.default_rng(4), 5, DIM)
+    found = index.search_picture(queries, k, exact=True)
+    expected = naive(kept, queries, k)
+    assert [r.image_id for r in found] == [i for i, _ in expected]
+    assert [r.score for r in found] == pytest.approx([s for _, s in expected])
+    assert [r.rank for r in found] == list(range(1, len(found) + 1))
+
+
+def test_what_is_best_for_one_vector_is_compared_by_all(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+    index, kept = made
+    queries = kept["image 00011"].astype(np.float32)
+    (first, *_) = index.search_picture(queries, 3)
+    assert first.image_id == "image 00011"
+    assert first.score == pytest.approx(1, abs=2e-3)
+    exact = {r.image_id: r.score for r in index.search_picture(queries, 1000, exact=True)}
+    assert all(exact[r.image_id] == pytest.approx(r.score) for r in index.search_picture(queries, 30))
+
+
+def test_the_place_is_of_the_vector_that_is_nearest_to_any(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+    index, kept = made
+    wanted = next(i for i, vectors in kept.items() if len(vectors) >= 3 and i < "image 00300")
+    alone = index.search(kept[wanted][2].astype(np.float32), 1)[0]
+    queries = np.stack([unit(np.random.default_rng(5), DIM), kept[wanted][2].astype(np.float32)])
+    together = {r.image_id: r for r in index.search_picture(queries, 1000, exact=True)}
+    assert alone.image_id == wanted
+    assert together[wanted].box == alone.box
+
+
+def test_filters_count(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+    index, kept = made
+    queries = unit(np.random.default_rng(4), 3, DIM)
+    odd = {i: v for i, v in kept.items() if i.startswith("image") and int(i[-5:]) % 2}
+    for exact in (True, False):
+        found = index.search_picture(queries, 10, where="odd = 1", exact=exact)
+        assert {r.image_id for r in found} <= set(odd)
+        assert len(found) == 10
+    assert [r.image_id for r in index.search_picture(queries, 5, "odd = 1", True)] == [
+        i for i, _ in naive(odd, queries, 5)
+    ]
+    assert index.search_picture(queries, 5, where="odd = 7") == []
+
+
+def test_what_cannot_ask_is_named(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+    with pytest.raises(ValueError, match="length 2"):
+        made[0].search_picture(np.stack([unit(np.random.default_rng(0), DIM), 2 * unit(np.random.default_rng(0), DIM)]))
+
+
+def test_an_empty_store_has_nothing_like_it(tmp_path: Path) -> None:
+    assert Index.create(tmp_path / "s", HEADER).search_picture(unit(np.random.default_rng(0), 2, DIM)) == []
+
+
+def test_the_particular_vector_is_least_like_the_others() -> None:
+    shared = unit(np.random.default_rng(0), DIM)
+    alike = [shared, shared, -shared]
+    assert (particular(np.stack(alike)) == -shared).all()
