@@ -89,6 +89,9 @@ def test_a_search_among_some_images(way: tuple[StoreHeader, Keep], tmp_path: Pat
     kept = by_image(embeddings, header)
     assert_same(index.search_among([*few, "unknown"], query), oracle({i: kept[i] for i in few}, query, 4))
     assert index.search_among([], query) == []
+    assert_same(index.search_among(few, query, 2), oracle({i: kept[i] for i in few}, query, 2))
+    filtered = index.search_among(few, query, where=f"id != '{few[0]}'")
+    assert_same(filtered, oracle({i: kept[i] for i in few[1:]}, query, 4))
     index.delete_ids(few[:1])
     assert {r.image_id for r in index.search_among(few, query)} == set(few[1:])
 

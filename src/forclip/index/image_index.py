@@ -101,15 +101,19 @@ class Index:
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:
             return list(pool.map(lambda q: self.search(q, k, where, exact), queries))
 
-    def search_among(self, image_ids: Sequence[str], query: Floats) -> list[SearchResult]:
-        """As search, of these images alone, every vector compared. Ids that are not there are left out."""
-        return ranked(self._among(image_ids, query), max(1, len(image_ids)))
+    def search_among(
+        self, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
+    ) -> list[SearchResult]:
+        """As search, of these images alone, every vector compared: the best k, or all. Ids that are not there are left
+        out."""
+        count = max(1, len(image_ids)) if k is None else k
+        return ranked(self._among(image_ids, query, count, where), count)
 
     def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
         """Of each of these images its vector nearest to a unit query, [dim] as stored. Ids that are not there are left
         out."""
         best: dict[str, Floats] = {}
-        for segment, found in self._among(image_ids, query):
+        for segment, found in self._among(image_ids, query, max(1, len(image_ids))):
             ids = segment.ids.take(pa.array(found.images)).to_pylist()
             best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
         return best
@@ -148,13 +152,18 @@ class Index:
             return scan(part.segment, query, k, allowed)
         return search_ann(part.segment, part.ann, query, k, allowed)
 
-    def _among(self, image_ids: Sequence[str], query: Floats) -> list[tuple[Segment, Found]]:
-        self._check(query, 1)
+    def _among(
+        self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
+    ) -> list[tuple[Segment, Found]]:
+        self._check(query, k)
+        view = self._views.newest()
         wanted = pa.array(image_ids, pa.string())
         found = []
-        for part in self._views.newest().parts:
+        for part in view.parts:
             among_them = part.alive & np.asarray(pc.is_in(part.segment.ids, value_set=wanted))
-            found.append((part.segment, scan(part.segment, query, max(1, len(image_ids)), among_them)))
+            if where is not None:
+                among_them &= among(part.segment.numbers, self._matching(view, where))
+            found.append((part.segment, scan(part.segment, query, k, among_them)))
         return found
 
     def _matching(self, view: View, where: str) -> Ints:
