@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from forclip.class_evaluation import evaluate_classes, group_means
+from forclip.class_evaluation import evaluate_classes
 from forclip.comparison import measure
 from forclip.config import EvalConfig
 from forclip.data.toyworld import ToyWorld
@@ -44,20 +44,19 @@ def texts_of(searcher: Searcher, labels: StoreLabels) -> Floats:
 def test_the_numbers_are_those_of_eval(searcher: Searcher, labels: StoreLabels, evaluated: RetrievalReport) -> None:
     advanced: list[int] = []
     store = searcher.index.store
-    classes, left_out = evaluate_classes(
-        store.table(), store.header, labels, texts_of(searcher, labels), advanced.append
-    )
-    assert sum(advanced) == 60
+    evaluation = evaluate_classes(store.table(), store.header, labels, texts_of(searcher, labels), advanced.append)
+    assert sum(advanced) == evaluation.images == 60
+    assert evaluation.relevant.tolist() == labels.images.labels.sum(0).tolist()
     expected = {c.name: c for c in evaluated.classes}
-    assert {c.name for c in classes} == set(expected)
-    assert {c.name for c in left_out} == {c.name for c in evaluated.left_out}
-    for found in classes:
+    assert {c.name for c in evaluation.classes} == set(expected)
+    assert {c.name for c in evaluation.left_out} == {c.name for c in evaluated.left_out}
+    for found in evaluation.classes:
         wanted = expected[found.name]
         assert (found.num_images, found.num_relevant) == (wanted.num_images, wanted.num_relevant)
         # The store keeps vectors in half precision, by which two images may change places.
         assert found.average_precision == pytest.approx(wanted.average_precision, abs=5)
         assert found.precision_at_10 == pytest.approx(wanted.precision_at_10, abs=10)
-    means = group_means(classes, labels.groups)
+    means = evaluation.means(labels.groups)
     assert means == pytest.approx({g: m for g, m in evaluated.means["min(k,R)"].items() if m is not None}, abs=0.3)
     assert set(means) == {"base", "novel", "all"}
 
@@ -70,10 +69,12 @@ def test_only_the_stores_images_and_checked_labels_count(searcher: Searcher, lab
     gone = replace(known, image_ids=("not in the store", *known.image_ids[1:]))
     federated = replace(labels, images=gone)
     store = searcher.index.store
-    classes, left_out = evaluate_classes(store.table(), store.header, federated, texts_of(searcher, federated))
-    assert len(classes) > 20
-    assert len(classes) + len(left_out) == len(gone.class_names)
-    for found in classes:
+    evaluation = evaluate_classes(store.table(), store.header, federated, texts_of(searcher, federated))
+    assert evaluation.images == 59
+    assert evaluation.relevant.tolist() == (gone.labels & verified)[1:].sum(0).tolist()
+    assert len(evaluation.classes) > 20
+    assert len(evaluation.classes) + len(evaluation.left_out) == len(gone.class_names)
+    for found in evaluation.classes:
         column = gone.class_names.index(found.name)
         of_image = dict(zip(gone.image_ids, zip(verified[:, column], gone.labels[:, column], strict=True), strict=True))
         hits = [of_image[r.image_id][1] for r in searcher.search(found.name, 60) if of_image.get(r.image_id, (0,))[0]]

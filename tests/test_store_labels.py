@@ -31,21 +31,17 @@ def test_the_gallerys_labels_match_by_path(searcher: Searcher, small_world: ToyW
     assert labels.groups == {}
     count = len(labels.images.class_names)
     assert tell_matches(labels, searcher.index) == (
-        f"Labels for 60 of the store's 60 images, 60 of 60 annotated ones are there; {count} classes: "
+        f"Labels for 60 of the store's 60 images; 60 are annotated. {count} classes: "
         "the model was finetuned with none of them."
     )
 
 
-def test_a_part_is_enough_and_nothing_is_refused(
-    searcher: Searcher, small_world: ToyWorld, tmp_path: Path
-) -> None:
+def test_a_part_is_enough_and_nothing_is_refused(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:
     names = sorted(p.name for p in small_world.images.glob("gallery_*.jpg"))[:4]
     listed = tmp_path / "some.csv"
     listed.write_text("image,label\n" + "\n".join(f"{name},snail" for name in [*names, "unknown.jpg"]) + "\n")
     labels = load_store_labels(searcher.index, SourceConfig(listed, small_world.images))
-    assert "Labels for 4 of the store's 60 images, 4 of 5 annotated ones are there; 1 classes" in tell_matches(
-        labels, searcher.index
-    )
+    assert "Labels for 4 of the store's 60 images, 5 are annotated. 1 classes" in tell_matches(labels, searcher.index)
     with pytest.raises(ValueError, match=r"some\.csv: none of its 5 images is in the store .*; the first is .*gallery"):
         load_store_labels(searcher.index, SourceConfig(listed, tmp_path))
     with pytest.raises(ValueError, match="without any label"):
@@ -72,6 +68,8 @@ def test_only_what_was_checked_has_a_verdict() -> None:
         (["a", "b"], [True, False]),
         (["a"], [True]),
     ]
+    assert [labels.shows(i, 1) for i in ("a", "b", "of no label")] == [True, None, None]
+    assert labels.shows("b", 0) is False
 
 
 def test_groups_are_the_runs_or_those_of_a_split(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:

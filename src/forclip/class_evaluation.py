@@ -1,5 +1,8 @@
 """How well the names of a store's classes find their images: forclip's own evaluation, on stored vectors."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import lance
 import numpy as np
 
@@ -13,11 +16,28 @@ from forclip.store_labels import ClassGroup, StoreLabels
 from forclip.types import Floats, Ints
 
 
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """images: of the store, that have labels; relevant: [C], how many of them show each class; classes, left_out: those
+    evaluated and the others, as in RetrievalReport, but for the group, which is for the labels to say."""
+
+    images: int
+    relevant: Ints
+    classes: tuple[ClassResult, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def means(self, groups: Mapping[str, ClassGroup]) -> dict[str, float]:
+        """mAP@50 in percent of base and of novel classes, where there are any, and of all that were evaluated."""
+        members = {g: [c for c in self.classes if groups.get(c.name) == g] for g in ("base", "novel")}
+        members["all"] = list(self.classes)
+        return {g: float(np.mean([c.average_precision for c in of_g])) for g, of_g in members.items() if of_g}
+
+
 def evaluate_classes(
     table: lance.LanceDataset, header: StoreHeader, labels: StoreLabels, texts: Floats, advance: Advance = silent
-) -> tuple[tuple[ClassResult, ...], tuple[LeftOut, ...]]:
+) -> ClassEvaluation:
     """As `forclip eval` does it, of the images that both the store and the labels have, each class over those that are
-    verified for it: the classes evaluated, and the others. Their group is for the labels to say.
+    verified for it.
 
     table: one version of the store; texts: [C, dim] unit, of the labels' classes; advance: told of images.
     """
@@ -33,15 +53,8 @@ def evaluate_classes(
     # Each class is evaluated by itself, whatever group it is in.
     all_of_them = ClassSplit(images.class_names, ())
     report = evaluate_scores(scores[there], found.labels, images.class_names, all_of_them, verified=found.verified)
-    return report.classes, report.left_out
-
-
-def group_means(classes: tuple[ClassResult, ...], groups: dict[str, ClassGroup]) -> dict[str, float]:
-    """mAP@50 in percent of base and of novel classes, where there are any, and of all that were evaluated."""
-    members = {"base": [c for c in classes if groups.get(c.name) == "base"]}
-    members["novel"] = [c for c in classes if groups.get(c.name) == "novel"]
-    members["all"] = list(classes)
-    return {g: float(np.mean([c.average_precision for c in found])) for g, found in members.items() if found}
+    relevant = (found.labels & found.known).sum(0)
+    return ClassEvaluation(len(there), relevant, report.classes, report.left_out)
 
 
 def _annotated(table: lance.LanceDataset, row_of: dict[str, int]) -> Ints:

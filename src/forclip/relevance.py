@@ -1,8 +1,7 @@
 """What labels say of a ranked list whose text names a class: who is right, how good the list is, what it misses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -12,20 +11,18 @@ from forclip.store_labels import StoreLabels
 from forclip.types import Floats, SearchResult
 
 DEPTH = 50  # ranks that count
-Mistakes = Literal["wrong", "missed"]
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """class_name: the one that the text names; shown: by image id, of those checked for it, whether it shows the class.
+    """column: of the class that the text names; relevant: of the images searched, how many show it (R).
 
-    relevant: of the images searched, how many show it (R). precision_at_10, average_precision: in percent, of the list
-    without unchecked images, AP@50 over min(50, R); None where no image shows it. missed: those that show it and are
-    not among the first 50 of the whole list, best first.
+    precision_at_10, average_precision: in percent, of the list without the images that nobody has checked, AP@50 over
+    min(50, R); None where no image shows the class. missed: those that show it and are not among the first 50 of the
+    whole list, best first.
     """
 
-    class_name: str
-    shown: Mapping[str, bool]
+    column: int
     relevant: int
     precision_at_10: float | None
     average_precision: float | None
@@ -35,27 +32,27 @@ class Relevance:
 def judge_by_labels(
     index: Index, labels: StoreLabels, column: int, query: Floats, where: str | None = None, exact: bool = False
 ) -> Relevance:
-    """query: unit [dim], the text's; column: the class that it names; where, exact: as Index.search takes them."""
+    """query: unit [dim], the text's; where, exact: as Index.search takes them."""
     ids, shows = labels.verdicts(column)
-    shown = dict(zip(ids, shows.tolist(), strict=True))
-    right = index.search_among([i for i in ids if shown[i]], query, where=where)
+    right = index.search_among([i for i, s in zip(ids, shows, strict=True) if s], query, where=where)
     first = {r.image_id for r in index.search(query, DEPTH, where, exact)}
-    missed = [r for r in right if r.image_id not in first]
-    precision, average = None, None
-    if right:
-        best = np.array([shown[r.image_id] for r in index.search_among(ids, query, DEPTH, where)])
-        # Both count all that are relevant, so those beyond the depth are put behind; the store may change meanwhile.
-        ranked = np.concatenate([best, np.ones(max(0, len(right) - int(best.sum())), bool)])
-        precision = 100 * ranked_precision(ranked, 10)
-        average = 100 * ranked_average_precision(ranked, DEPTH)
-    return Relevance(
-        labels.images.class_names[column], shown, len(right), precision, average, _placed(index, query, missed, where)
-    )
+    missed = _placed(index, query, [r for r in right if r.image_id not in first], where)
+    if not right:
+        return Relevance(column, 0, None, None, missed)
+    checked = index.search_among(ids, query, DEPTH, where)
+    best = np.array([labels.shows(r.image_id, column) for r in checked], bool)
+    # Both count all that are relevant, so those beyond the depth are put behind; the store may change meanwhile.
+    ranked = np.concatenate([best, np.ones(max(0, len(right) - int(best.sum())), bool)])
+    precision, average = ranked_precision(ranked, 10), ranked_average_precision(ranked, DEPTH)
+    return Relevance(column, len(right), 100 * precision, 100 * average, missed)
 
 
-def wrong_images(index: Index, relevance: Relevance, query: Floats, k: int, where: str | None) -> list[SearchResult]:
+def wrong_images(
+    index: Index, labels: StoreLabels, column: int, query: Floats, k: int, where: str | None = None
+) -> list[SearchResult]:
     """The best k images that were checked and don't show the class, with their rank in the whole list."""
-    wrong = [image_id for image_id, shows in relevance.shown.items() if not shows]
+    ids, shows = labels.verdicts(column)
+    wrong = [i for i, s in zip(ids, shows, strict=True) if not s]
     return list(_placed(index, query, index.search_among(wrong, query, k, where), where))
 
 

@@ -41,6 +41,16 @@ class StoreLabels:
         rows = np.arange(len(images)) if images.verified is None else np.flatnonzero(images.verified[:, column])
         return [images.image_ids[row] for row in rows], images.labels[rows, column]
 
+    def shows(self, image_id: str, column: int) -> bool | None:
+        """Whether an image shows a class; None where nobody has checked it."""
+        row = self._rows.get(image_id)
+        known = row is not None and (self.images.verified is None or self.images.verified[row, column])
+        return bool(self.images.labels[row, column]) if known else None
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.images.image_ids)}
+
     @cached_property
     def _columns(self) -> dict[str, int]:
         names = {spelling(name): column for column, name in enumerate(self.images.class_names)}
@@ -77,7 +87,7 @@ def tell_matches(labels: StoreLabels, index: Index) -> str:
     counts = Counter(labels.groups.get(name, "in neither group") for name in names)
     told = ", ".join(f"{counts[g]} {g}" for g in ("base", "novel", "in neither group") if counts[g])
     return (
-        f"Labels for {both} of the store's {len(there)} images, {both} of {len(labels.images)} annotated ones are there; "
+        f"Labels for {both} of the store's {len(there)} images; {len(labels.images)} are annotated. "
         f"{len(names)} classes: {told if labels.groups else 'the model was finetuned with none of them'}."
     )
 

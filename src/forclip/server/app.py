@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from forclip.server.class_routes import class_routes
+from forclip.server.class_table import ClassTable, measuring
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
+from forclip.server.list_labels import LabelledLists
 from forclip.server.metrics import Measured, Metrics
 from forclip.server.page import content_policy, read_page
 from forclip.server.ranker import Ranker
@@ -17,19 +20,33 @@ from forclip.server.selection_routes import selection_routes
 from forclip.server.selections import Selections
 from forclip.server.service_routes import service_routes
 from forclip.server.thumbnails import Thumbnails
+from forclip.store_labels import StoreLabels
 
 if TYPE_CHECKING:
     from forclip.search import Searcher  # handed in: the service itself knows no model
 
 
-def create_app(searcher: "Searcher", access: Access = Access()) -> FastAPI:  # noqa: B008 (frozen)
-    """Serves a store to whom `access` admits."""
+def create_app(
+    searcher: "Searcher",
+    access: Access = Access(),  # noqa: B008 (frozen)
+    labels: StoreLabels | None = None,
+) -> FastAPI:
+    """Serves a store to whom `access` admits. labels: of its images, if there are any."""
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
-    app = FastAPI(title="forclip", version=version("forclip"), docs_url=None, redoc_url=None, responses=REFUSALS)
-    page = read_page()
     gallery, ranker = Gallery(searcher.index), Ranker(searcher)
+    table = None if labels is None else ClassTable(ranker, labels)
+    app = FastAPI(
+        title="forclip",
+        version=version("forclip"),
+        docs_url=None,
+        redoc_url=None,
+        responses=REFUSALS,
+        lifespan=lambda _: measuring(table),
+    )
+    page = read_page()
     metrics = Metrics(lambda: len(searcher.index))
-    app.include_router(search_routes(ranker, gallery))
+    app.include_router(search_routes(ranker, gallery, LabelledLists(ranker, labels)))
+    app.include_router(class_routes(table))
     app.include_router(image_routes(gallery, Thumbnails()))
     app.include_router(selection_routes(gallery, Selections(searcher.index.store.folder)))
     app.include_router(service_routes(gallery, metrics, access, page, ranker.calibration is not None))

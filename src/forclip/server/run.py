@@ -8,6 +8,7 @@ import uvicorn
 
 from forclip.server.app import create_app
 from forclip.server.security import Access
+from forclip.store_labels import StoreLabels
 
 if TYPE_CHECKING:
     from forclip.search import Searcher  # handed in: the service itself knows no model
@@ -26,10 +27,10 @@ def listening(access: Access, port: int) -> socket.socket:
     return made
 
 
-def serve(searcher: "Searcher", access: Access, listener: socket.socket) -> None:
+def serve(searcher: "Searcher", access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
     """Until it is interrupted."""
     # Without an access log: it would hold the token of the login link.
-    config = uvicorn.Config(create_app(searcher, access), access_log=False, log_level="warning")
+    config = uvicorn.Config(create_app(searcher, access, labels), access_log=False, log_level="warning")
     uvicorn.Server(config).run(sockets=[listener])
 
 

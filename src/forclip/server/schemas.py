@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from forclip.server import limits
+from forclip.server.class_schemas import ListLabels
 
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
@@ -63,6 +64,10 @@ class SearchRequest(ListRequest):
     all_of: SearchTexts = Field([], description="All of these must be shown.")
     none_of: SearchTexts = Field([], description="Images that show one of these are left out.")
     cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
+    only: Literal["wrong", "missed"] | None = Field(
+        None,
+        description="Where the text names a class of the labels: images that don't show it, or those beyond rank 50.",
+    )
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> "SearchRequest":
@@ -73,6 +78,8 @@ class SearchRequest(ListRequest):
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
         if self.is_combined and (self.cutoff is not None or self.min_score > -1):
             raise ValueError("a cut-off or a lowest score is of one text, not of several")
+        if self.only is not None and (self.is_combined or self.cutoff is not None):
+            raise ValueError("wrong and missed images are of one text's whole list, without a cut-off")
         return self
 
     @property
@@ -105,6 +112,9 @@ class Result(BaseModel):
     width: int
     height: int
     metadata: dict[str, Any] = Field(description="The store's own columns.")
+    relevant: bool | None = Field(
+        default=None, description="Whether labels say that it shows the class that the text names; null: not checked."
+    )
 
 
 class JudgementOut(BaseModel):
@@ -124,6 +134,9 @@ class SearchAnswer(BaseModel):
     )
     images: int = Field(description="In the store.")
     milliseconds: float
+    labels: ListLabels | None = Field(
+        default=None, description="null unless there are labels and the text names a class."
+    )
 
 
 class Info(BaseModel):

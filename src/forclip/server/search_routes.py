@@ -10,6 +10,7 @@ from forclip.combined_queries import CombinedQuery
 from forclip.confidence import Judgement
 from forclip.server import limits
 from forclip.server.gallery import Described, Gallery
+from forclip.server.list_labels import LabelledLists
 from forclip.server.pictures import decoded, picture_bytes
 from forclip.server.ranker import Asked, Ranker
 from forclip.server.refusals import Refused
@@ -26,7 +27,7 @@ from forclip.server.schemas import (
 from forclip.types import Floats, SearchResult
 
 
-def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
+def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> APIRouter:
     """Under /api."""
     routes = APIRouter(prefix="/api", tags=["search"])
 
@@ -44,7 +45,10 @@ def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
             if judgement is None:
                 raise Refused(400, "there is no recommended cut-off: the model or the store is not fit for one")
             kept = kept[: judgement.cutoff]
-        return _answer(gallery, request, kept, judgement, started)
+        by_labels = labelled.judged(text, vector, asked)
+        if request.only is not None:
+            kept, judgement = labelled.mistakes(request.only, by_labels, vector, asked), None
+        return labelled.told(_answer(gallery, request, kept, judgement, started), kept, by_labels)
 
     @routes.post("/similar", responses={404: {"model": Problem}, 409: {"model": Problem}, 415: {"model": Problem}})
     def similar(request: SimilarRequest) -> SearchAnswer:

@@ -1,0 +1,1 @@
+// The classes of the labels, and what they say of a list.
