@@ -11,6 +11,7 @@ function look(k) {
   picture.style.height = "auto";
   const facts = [["score", r.score.toFixed(4)]];
   if (r.probability !== null) facts.push(["probability", `${percent(r.probability)} %`]);
+  facts.push(...labelFact(r));
   facts.push(["size", `${r.width} × ${r.height}`]);
   for (const [name, value] of Object.entries(r.metadata)) {
     facts.push([name, value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value)]);

@@ -46,7 +46,7 @@ function card(r, k) {
   pictureOf(r, `api/thumbnail/${r.key}`, picture).addEventListener("error", () => {
     frame.replaceChildren(make("span", "", "can’t be shown"));
   });
-  frame.append(picture);
+  frame.append(picture, ...labelMark(r));
   const sure = r.probability === null ? "" : `, score ${r.score.toFixed(3)}`;
   line.append(make("span", "rank", `${r.rank}`), make("span", "", worth(r)), make("span", "hidden-name", `, ${r.name}${sure}`));
   made.title = `${r.name}\nscore ${r.score.toFixed(3)}`;

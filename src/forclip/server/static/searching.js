@@ -22,6 +22,7 @@ async function ask(asked, told) {
     Object.assign(state, { asked, results: [], judgement: answer.judgement });
     $("grid").replaceChildren();
     $("empty").hidden = true;
+    showLabels(answer.labels, asked.body?.only);
     append(answer.results);
     setUpSlider();
     $("absent").hidden = !(answer.judgement && answer.judgement.nothing_here);
@@ -58,6 +59,7 @@ function history_push(hash) { window.history.pushState(null, "", hash); }
 
 // Commas part several texts: one of them is enough; those after + must all be shown, and those after - must not be.
 function readTexts(text) {
+  if (isClass(text)) return { text };
   const parts = text.split(",").map((t) => t.trim()).filter(Boolean);
   const after = (sign) => parts.filter((t) => t[0] === sign).map((t) => t.slice(1).trim()).filter(Boolean);
   const plain = parts.filter((t) => t[0] !== "+" && t[0] !== "-");

@@ -51,6 +51,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") { $("text").focus(); $("text").select(); }
   else if (event.key === "?") $("keys").showModal();
   else if (event.key === "e") exportSelection();
+  else if (event.key === "l") openClasses();
   else if (event.key.startsWith("Arrow") && shown().length && event.target === document.body) focusCard(0);
   else return;
   event.preventDefault();
