@@ -132,6 +132,7 @@ LAYERS = (
     ("held_back", "confidence_fit", "supervision", "interpolation", "training", "embedding", "search"),
     ("combined_queries", "feedback", "store_labels", "class_evaluation", "relevance"),
     ("search_request",),
+    ("labelled_answer",),
     ("search_answer", "exporting"),
     ("search_report",),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),

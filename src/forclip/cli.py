@@ -326,6 +326,10 @@ def search(
     wrong: Annotated[Path | None, typer.Option(help="A file of ids of images that are wrong.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write a page with the pictures: FILE.html.")] = None,
+    annotations: AnnotationsOption = None,
+    images: LabelImages = None,
+    subset: Subset = None,
+    split: Split = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -340,7 +344,13 @@ def search(
         texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
         picks = [() if file is None else read_names(file) for file in (right, wrong)]
         request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut, *picks)
-        found = answer(open_searcher(store, device), request)
+        searcher = open_searcher(store, device)
+        labels = _labels(searcher.index, annotations, images, subset, split)
+        found = answer(searcher, request)
+        if labels is not None:
+            from forclip.labelled_answer import with_labels
+
+            found = with_labels(searcher, found, labels)
         if report is not None:
             from forclip.search_report import write_search_report
 

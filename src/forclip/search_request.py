@@ -11,7 +11,9 @@ from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import WANTED_PRECISION, Judgement
 from forclip.data.decode import read_image
 from forclip.feedback import refined_query
+from forclip.relevance import Relevance
 from forclip.search import Searcher
+from forclip.store_labels import ClassGroup
 from forclip.types import Floats, SearchResult
 
 
@@ -91,16 +93,27 @@ class SearchRequest:
 
 
 @dataclass(frozen=True)
+class ByLabels:
+    """What labels say of the list. verdicts: one for each result, None where nobody has checked it."""
+
+    class_name: str
+    group: ClassGroup | None
+    relevance: Relevance
+    verdicts: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
 class Answer:
     """results: best first; those of a combined query are CombinedResult. asked: a judgement was asked for; judgement:
     of the best k, before the cut, None where it can't be said; why_unsure: the reason then; kept: its probabilities;
-    gallery: images that were searched, where asked."""
+    gallery: images that were searched, where asked; by_labels: None where no labels are at hand."""
 
     request: SearchRequest
     results: list[SearchResult]
     judgement: Judgement | None = None
     why_unsure: str = ""
     gallery: int = 0
+    by_labels: ByLabels | None = None
 
     @property
     def probabilities(self) -> list[float]:
