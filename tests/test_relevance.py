@@ -12,7 +12,7 @@ from forclip.evaluation.metrics import average_precision_at, precision_at
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
-from forclip.relevance import judge_by_labels, wrong_images
+from forclip.relevance import judge_by_labels, missed_images, wrong_images
 from forclip.search import Searcher
 from forclip.store_labels import StoreLabels, load_store_labels
 from forclip.types import Annotations, ImageEmbeddings
@@ -46,7 +46,8 @@ def test_a_list_is_judged_by_what_was_checked(searcher: Searcher, labels: StoreL
         else:
             assert (found.average_precision, found.precision_at_10) == (None, None)
         missed = [r for r, s in zip(checked, shows, strict=True) if s and r.rank > 50]
-        assert list(found.missed) == missed
+        assert list(found.missed) == [r.image_id for r in missed]
+        assert missed_images(searcher.index, found, query, where) == missed
         wrong = [r for r, s in zip(checked, shows, strict=True) if not s]
         assert wrong_images(searcher.index, labels, column, query, 7, where) == wrong[:7]
     assert judged > 20

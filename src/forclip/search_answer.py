@@ -86,10 +86,9 @@ def by_labels(said: ByLabels) -> str:
     found, group = said.relevance, "" if said.group is None else f", a {said.group} class"
     if found.average_precision is None or found.precision_at_10 is None:
         return f"By the labels no image here shows {said.class_name!r}{group}."
-    return (
-        f"By the labels {found.relevant} images show {said.class_name!r}{group}: "
-        f"AP@50 {found.average_precision:.1f} %, {found.precision_at_10:.0f} % of the first 10 right; {len(found.missed)} are not among the first {DEPTH}."
-    )
+    shown = f"By the labels {found.relevant} images show {said.class_name!r}{group}"
+    worth = f"AP@50 {found.average_precision:.1f} %, {found.precision_at_10:.0f} % of the first 10 right"
+    return f"{shown}: {worth}; {len(found.missed)} are not among the first {DEPTH}."
 
 
 def _labels_json(said: ByLabels) -> dict[str, Any]:
@@ -100,7 +99,7 @@ def _labels_json(said: ByLabels) -> dict[str, Any]:
         "images": found.relevant,
         "precision_at_10": found.precision_at_10,
         "average_precision": found.average_precision,
-        "missed": [r.image_id for r in found.missed],
+        "missed": list(found.missed),
     }
 
 

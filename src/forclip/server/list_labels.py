@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from forclip.relevance import Relevance, judge_by_labels, wrong_images
+from forclip.relevance import Relevance, judge_by_labels, missed_images, wrong_images
 from forclip.server.class_schemas import ListLabels
 from forclip.server.ranker import Asked, Ranker
 from forclip.server.recent import Recent
@@ -11,7 +11,7 @@ from forclip.server.schemas import SearchAnswer
 from forclip.store_labels import StoreLabels
 from forclip.types import Floats, SearchResult
 
-_KEPT = 16  # a class's missed images may be many
+_KEPT = 64
 
 
 class LabelledLists:
@@ -37,7 +37,7 @@ class LabelledLists:
         if judged is None or self.labels is None:
             raise Refused(400, f"the text names no class of the labels, so nothing is known to be {only}")
         if only == "missed":
-            return list(judged.missed)
+            return missed_images(self.index, judged, vector, asked.where)
         return wrong_images(self.index, self.labels, judged.column, vector, asked.depth, asked.where)
 
     def told(self, answer: SearchAnswer, best: Sequence[SearchResult], judged: Relevance | None) -> SearchAnswer:
