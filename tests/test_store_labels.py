@@ -32,7 +32,7 @@ def test_the_gallerys_labels_match_by_path(searcher: Searcher, small_world: ToyW
     count = len(labels.images.class_names)
     assert tell_matches(labels, searcher.index) == (
         f"Labels for 60 of the store's 60 images; 60 are annotated. {count} classes: "
-        "the model was finetuned with none of them."
+        "no split says which are base."
     )
 
 
@@ -41,7 +41,7 @@ def test_a_part_is_enough_and_nothing_is_refused(searcher: Searcher, small_world
     listed = tmp_path / "some.csv"
     listed.write_text("image,label\n" + "\n".join(f"{name},snail" for name in [*names, "unknown.jpg"]) + "\n")
     labels = load_store_labels(searcher.index, SourceConfig(listed, small_world.images))
-    assert "Labels for 4 of the store's 60 images, 5 are annotated. 1 classes" in tell_matches(labels, searcher.index)
+    assert "Labels for 4 of the store's 60 images; 5 are annotated. 1 classes" in tell_matches(labels, searcher.index)
     with pytest.raises(ValueError, match=r"some\.csv: none of its 5 images is in the store .*; the first is .*gallery"):
         load_store_labels(searcher.index, SourceConfig(listed, tmp_path))
     with pytest.raises(ValueError, match="without any label"):

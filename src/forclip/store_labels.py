@@ -88,7 +88,7 @@ def tell_matches(labels: StoreLabels, index: Index) -> str:
     told = ", ".join(f"{counts[g]} {g}" for g in ("base", "novel", "in neither group") if counts[g])
     return (
         f"Labels for {both} of the store's {len(there)} images; {len(labels.images)} are annotated. "
-        f"{len(names)} classes: {told if labels.groups else 'the model was finetuned with none of them'}."
+        f"{len(names)} classes: {told if labels.groups else 'no split says which are base'}."
     )
 
 
