@@ -1,7 +1,7 @@
 """One search as a user asks for it, and its answer: texts or a picture, filters, a cut-off, how sure."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import WANTED_PRECISION, Judgement
 from forclip.data.decode import read_image
 from forclip.feedback import refined_query
+from forclip.index.ranking import without
 from forclip.relevance import Relevance
 from forclip.search import Searcher
 from forclip.store_labels import ClassGroup
@@ -159,14 +160,8 @@ def answer(searcher: Searcher, request: SearchRequest) -> Answer:
         query = refined_query(searcher.index, query, request.right, request.wrong, request.where)
     more = request.k + len(request.wrong)
     found_first = searcher.search_vector(query, more, request.min_score, request.where, request.exact)
-    results = _without(found_first, request.wrong)[: request.k]
+    results = without(found_first, set(request.wrong))[: request.k]
     return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
-
-
-def _without(results: list[SearchResult], left_out: tuple[str, ...]) -> list[SearchResult]:
-    """Ranked anew."""
-    kept = [r for r in results if r.image_id not in set(left_out)]
-    return [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)] if left_out else results
 
 
 def _cut(

@@ -1,6 +1,7 @@
 """Texts and pictures to ranked lists with what they are worth: each encoded once, each list searched once a version."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement, judge
+from forclip.feedback import refined_query
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
 from forclip.types import Floats, SearchResult
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
 _SAMPLE = 2000
 _STEP = 60  # images on a page
-_TEXTS, _LISTS, _JUDGEMENTS = 10_000, 64, 1_000
+_TEXTS, _LISTS, _JUDGEMENTS, _REFINED = 10_000, 64, 1_000, 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Ranker:
         self._model = Lock()
         self._texts: Recent[Floats] = Recent(_TEXTS)
         self._lists: Recent[list[SearchResult]] = Recent(_LISTS)
+        self._refined: Recent[Floats] = Recent(_REFINED)
         self._judgements: Recent[Judgement | None] = Recent(_JUDGEMENTS)
 
     def text_vector(self, text: str) -> Floats:
@@ -51,6 +54,19 @@ class Ranker:
         """Unit [dim]."""
         with self._model:
             return self.searcher.encode_image(picture)
+
+    def refined(self, vector: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
+        """Unit [dim]: what is asked for, moved by images judged to be right or wrong, by id. Raises Refused: 400 for a
+        filter that is wrong, 404 for an image that is gone."""
+        index = self.searcher.index
+        with self._telling(where):
+            if where is not None:
+                index.store.numbers(where)
+        key = (vector.tobytes(), *right, "", *wrong, where, index.store.version)
+        try:
+            return self._refined.get(key, lambda: refined_query(index, vector, right, wrong, where))
+        except ValueError:
+            raise Refused(404, "there is no image with one of these keys") from None
 
     def ranked(self, vector: Floats, asked: Asked) -> list[SearchResult]:
         """At least the best `depth` images where there are so many. Raises Refused, 400, for a filter that is wrong."""
@@ -97,15 +113,21 @@ class Ranker:
     def _listed(
         self, query: Hashable, asked: Asked, depth: int, search: Callable[[], list[SearchResult]]
     ) -> list[SearchResult]:
-        store = self.searcher.index.store
-        try:
+        with self._telling(asked.where):
             if depth > _JUDGED_AT_MOST:  # too long to keep many of
                 return search()
-            return self._lists.get((query, asked.where, asked.exact, depth, store.version), search)
+            version = self.searcher.index.store.version
+            return self._lists.get((query, asked.where, asked.exact, depth, version), search)
+
+    @contextmanager
+    def _telling(self, where: str | None) -> Iterator[None]:
+        """What a filter is refused for, to the one who wrote it."""
+        try:
+            yield
         except ValueError as error:
-            if asked.where is None:
+            if where is None:
                 raise
-            raise Refused(400, told(error, store.folder)) from None
+            raise Refused(400, told(error, self.searcher.index.store.folder)) from None
 
     def _encoded(self, text: str) -> Floats:
         with self._model:

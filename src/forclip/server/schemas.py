@@ -12,6 +12,7 @@ SearchText = Annotated[
 ]
 SearchTexts = Annotated[list[SearchText], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+Picks = Annotated[list[Key], Field(max_length=limits.PICKS)]
 Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 # Letters, digits, blanks and marks, but nothing that is invisible or breaks a line.
 Name = Annotated[
@@ -56,7 +57,25 @@ class ListRequest(_Strict):
     exact: bool = Field(False, description="Compare every vector, however large the store.")
 
 
-class SearchRequest(ListRequest):
+class JudgedRequest(ListRequest):
+    """A list that may be ranked anew by what was judged in it."""
+
+    right: Picks = Field([], description="Images judged to be right: ask for more like what answered in them.")
+    wrong: Picks = Field([], description="Images judged to be wrong: they and their like are not wanted.")
+
+    @model_validator(mode="after")
+    def _no_image_is_both(self) -> "JudgedRequest":
+        if set(self.right) & set(self.wrong):
+            raise ValueError("an image is judged to be right and to be wrong")
+        return self
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether anything was judged."""
+        return bool(self.right or self.wrong)
+
+
+class SearchRequest(JudgedRequest):
     """One text to search for, or several."""
 
     text: SearchText | None = Field(None, description="What to look for; with any_of, one of the alternatives.")
@@ -78,8 +97,12 @@ class SearchRequest(ListRequest):
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
         if self.is_combined and (self.cutoff is not None or self.min_score > -1):
             raise ValueError("a cut-off or a lowest score is of one text, not of several")
-        if self.only is not None and (self.is_combined or self.cutoff is not None):
-            raise ValueError("wrong and missed images are of one text's whole list, without a cut-off")
+        if self.only is not None and (self.is_combined or self.is_refined or self.cutoff is not None):
+            raise ValueError("wrong and missed images are of one text's whole list, without a cut-off or images judged")
+        if self.is_combined and self.is_refined:
+            raise ValueError("images are right or wrong for one text, not for several")
+        if self.is_refined and self.cutoff is not None:
+            raise ValueError("how sure a list is can be said of a text, not of one with images judged")
         return self
 
     @property
@@ -93,7 +116,7 @@ class SearchRequest(ListRequest):
         return len(self.alternatives) + len(self.all_of) > 1 or bool(self.none_of)
 
 
-class SimilarRequest(ListRequest):
+class SimilarRequest(JudgedRequest):
     """An image of the store, or a place in it, to find more of."""
 
     key: Key
@@ -130,7 +153,7 @@ class SearchAnswer(BaseModel):
 
     results: list[Result]
     judgement: JudgementOut | None = Field(
-        description="null where the model has no calibration, for pictures and several texts."
+        description="null where the model has no calibration, for pictures, several texts, and judged images."
     )
     images: int = Field(description="In the store.")
     milliseconds: float

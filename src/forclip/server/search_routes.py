@@ -8,6 +8,7 @@ from fastapi import APIRouter, File, Form, UploadFile
 
 from forclip.combined_queries import CombinedQuery
 from forclip.confidence import Judgement
+from forclip.index.ranking import without
 from forclip.server import limits
 from forclip.server.gallery import Described, Gallery
 from forclip.server.list_labels import LabelledLists
@@ -16,6 +17,7 @@ from forclip.server.ranker import Asked, Ranker
 from forclip.server.refusals import Refused
 from forclip.server.schemas import (
     Box,
+    JudgedRequest,
     JudgementOut,
     ListRequest,
     Problem,
@@ -31,7 +33,7 @@ def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> 
     """Under /api."""
     routes = APIRouter(prefix="/api", tags=["search"])
 
-    @routes.post("/search")
+    @routes.post("/search", responses={404: {"model": Problem}})
     def search(request: SearchRequest) -> SearchAnswer:
         """The images that best match a text or several, the place in each, and how far down the list to trust."""
         started = time.perf_counter()
@@ -40,6 +42,8 @@ def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> 
             return _answer(gallery, request, ranker.combined(_combined(ranker, request), asked), None, started)
         (text,) = [*request.alternatives, *request.all_of]
         vector = ranker.text_vector(text)
+        if request.is_refined:
+            return _answer(gallery, request, _refined(ranker, gallery, request, vector), None, started)
         kept, judgement = ranker.judged(vector, asked)
         if request.cutoff == "auto":
             if judgement is None:
@@ -56,9 +60,9 @@ def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> 
         started = time.perf_counter()
         image = gallery.one(request.key)
         vector = gallery.vector(image.number) if request.box is None else _place_vector(ranker, image, request.box)
-        asked = _asked(request, more=1)
-        others = [r for r in ranker.ranked(vector, asked) if r.uri != image.file.uri]
-        return _answer(gallery, request, _reranked(others), None, started)
+        (itself,) = gallery.ids_of_keys([request.key])
+        best = _refined(ranker, gallery, request, vector, itself)
+        return _answer(gallery, request, best, None, started)
 
     @routes.post("/similar/upload")
     def similar_to_upload(
@@ -98,8 +102,15 @@ def _place_vector(ranker: Ranker, image: Described, box: Box) -> Floats:
     return ranker.picture_vector(picture.crop((left, top, right, bottom)))
 
 
-def _reranked(results: list[SearchResult]) -> list[SearchResult]:
-    return [SearchResult(rank, r.image_id, r.uri, r.score, r.box) for rank, r in enumerate(results, start=1)]
+def _refined(
+    ranker: Ranker, gallery: Gallery, request: JudgedRequest, vector: Floats, *left_out: str
+) -> list[SearchResult]:
+    """Asked anew by what was judged, where anything was; without these ids and those that are wrong."""
+    right, wrong = gallery.ids_of_keys(request.right), gallery.ids_of_keys(request.wrong)
+    if request.is_refined:
+        vector = ranker.refined(vector, right, wrong, request.where)
+    gone = {*left_out, *wrong}
+    return without(ranker.ranked(vector, _asked(request, more=len(gone))), gone)
 
 
 def _answer(
