@@ -386,8 +386,8 @@ def export(
     """Hand on what a search found, or images by id: COCO JSON, CSV to judge, a FiftyOne folder, a list of files."""
     with _clear_errors():
         from forclip.config import read_names
-        from forclip.exporting.export import export as write
-        from forclip.exporting.export import select_found, select_ids, select_ids_for
+        from forclip.exporting.chosen import select_found, select_ids, select_ids_for
+        from forclip.exporting.formats import export as write
         from forclip.index.image_index import Index
         from forclip.search import open_searcher
         from forclip.search_request import SearchRequest, parse_cutoff

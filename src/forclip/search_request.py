@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from forclip.combined_queries import CombinedQuery, search_combined
+from forclip.combined_queries import CombinedQuery, in_words, search_combined
 from forclip.confidence import WANTED_PRECISION, Judgement
 from forclip.data.decode import read_image
 from forclip.feedback import refined_query
@@ -89,8 +89,7 @@ class SearchRequest:
     def label(self) -> str:
         """What is looked for, in one line."""
         first = self.wanted[: len(self.wanted) - len(self.all_of)]
-        parts = [" or ".join(first), *self.all_of]
-        return " and ".join(part for part in parts if part) + "".join(f" not {text}" for text in self.none_of)
+        return in_words(first, self.all_of, self.none_of)
 
 
 @dataclass(frozen=True)

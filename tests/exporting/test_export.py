@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from forclip.confidence import Calibration
 from forclip.data.coco import load_coco
 from forclip.data.csv_labels import load_csv
-from forclip.exporting.export import FORMATS, export, select_found, select_ids, select_ids_for
+from forclip.exporting.chosen import select_found, select_ids, select_ids_for
+from forclip.exporting.formats import FORMATS, export
 from forclip.exporting.selection import Item, Selection
 from forclip.search import Searcher
 from forclip.search_request import SearchRequest, parse_cutoff

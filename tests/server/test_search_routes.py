@@ -13,6 +13,7 @@ from PIL import Image
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Calibration, judge
 from forclip.search import Searcher
+from forclip.server import limits
 from forclip.types import Floats
 from tests.server.conftest import PICTURES, client_of
 
@@ -123,6 +124,38 @@ def test_an_uploaded_picture_finds_itself(client: TestClient, served: Searcher) 
     Image.new("L", (1, 1)).save(tiny, "PNG")
     few = client.post("/api/similar/upload", files={"picture": ("a", tiny.getvalue())}, data={"k": "2", "offset": "1"})
     assert [r["rank"] for r in few.json()["results"]] == [2, 3]
+
+
+def test_an_uploaded_picture_takes_a_filter_and_a_lowest_score(client: TestClient, served: Searcher) -> None:
+    uri = served.search("snail", 1)[0].uri
+    whole = served.search_image(Image.open(uri).convert("RGB"), 60)
+
+    def found(**form: str) -> list[dict[str, Any]]:
+        files = {"picture": ("a.jpg", Path(uri).read_bytes(), JPEG)}
+        answer = client.post("/api/similar/upload", files=files, data={"k": "60", **form})
+        assert answer.status_code == 200, answer.text
+        results: list[dict[str, Any]] = answer.json()["results"]
+        return results
+
+    every = found()
+    assert len(every) == PICTURES
+    front = [r["name"] for r in every if r["metadata"]["camera"] == "front"]
+    assert [r["name"] for r in found(where="camera = 'front'")] == front
+    assert len(found(min_score=str(whole[6].score - 1e-6))) == 7
+    assert found(exact="true") == every
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [({"where": "(("}, 400), ({"min_score": "2"}, 422), ({"min_score": "nan"}, 422), ({"exact": "x"}, 422),
+     ({"where": "x" * (limits.WHERE_CHARACTERS + 1)}, 422), ({"k": "0"}, 422), ({"unknown": "1"}, 422)],
+)  # fmt: skip
+def test_what_is_wrong_beside_an_upload_is_told(client: TestClient, form: dict[str, str], status: int) -> None:
+    tiny = BytesIO()
+    Image.new("L", (1, 1)).save(tiny, "PNG")
+    answer = client.post("/api/similar/upload", files={"picture": ("a", tiny.getvalue())}, data=form)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["detail"]
 
 
 def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, served: Searcher) -> None:

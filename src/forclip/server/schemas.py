@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from forclip.server import limits
@@ -121,6 +122,12 @@ class SimilarRequest(JudgedRequest):
 
     key: Key
     box: Box | None = Field(None, description="Look for what is in this place; without it for the whole image.")
+
+
+class UploadRequest(ListRequest):
+    """A picture to find more like."""
+
+    picture: UploadFile = Field(description="A picture of at most 20 MB.")
 
 
 class Result(BaseModel):

@@ -3,21 +3,18 @@
 import time
 from typing import Annotated
 
-import numpy as np
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, Form
 
-from forclip.combined_queries import CombinedQuery
 from forclip.confidence import Judgement
-from forclip.index.ranking import without
 from forclip.server import limits
+from forclip.server.found import Found, find, find_judged, how_asked
 from forclip.server.gallery import Described, Gallery
 from forclip.server.list_labels import LabelledLists
 from forclip.server.pictures import decoded, picture_bytes
-from forclip.server.ranker import Asked, Ranker
+from forclip.server.ranker import Ranker
 from forclip.server.refusals import Refused
 from forclip.server.schemas import (
     Box,
-    JudgedRequest,
     JudgementOut,
     ListRequest,
     Problem,
@@ -25,6 +22,7 @@ from forclip.server.schemas import (
     SearchAnswer,
     SearchRequest,
     SimilarRequest,
+    UploadRequest,
 )
 from forclip.types import Floats, SearchResult
 
@@ -37,22 +35,8 @@ def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> 
     def search(request: SearchRequest) -> SearchAnswer:
         """The images that best match a text or several, the place in each, and how far down the list to trust."""
         started = time.perf_counter()
-        asked = _asked(request)
-        if request.is_combined:
-            return _answer(gallery, request, ranker.combined(_combined(ranker, request), asked), None, started)
-        (text,) = [*request.alternatives, *request.all_of]
-        vector = ranker.text_vector(text)
-        if request.is_refined:
-            return _answer(gallery, request, _refined(ranker, gallery, request, vector), None, started)
-        kept, judgement = ranker.judged(vector, asked)
-        if request.cutoff == "auto":
-            if judgement is None:
-                raise Refused(400, "there is no recommended cut-off: the model or the store is not fit for one")
-            kept = kept[: judgement.cutoff]
-        by_labels = labelled.judged(text, vector, asked)
-        if request.only is not None:
-            kept, judgement = labelled.mistakes(request.only, by_labels, vector, asked), None
-        return labelled.told(_answer(gallery, request, kept, judgement, started), kept, by_labels)
+        found = find(ranker, gallery, labelled, request)
+        return labelled.told(_answer(gallery, request, found, started), found.best, found.by_labels)
 
     @routes.post("/similar", responses={404: {"model": Problem}, 409: {"model": Problem}, 415: {"model": Problem}})
     def similar(request: SimilarRequest) -> SearchAnswer:
@@ -61,36 +45,19 @@ def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> 
         image = gallery.one(request.key)
         vector = gallery.vector(image.number) if request.box is None else _place_vector(ranker, image, request.box)
         (itself,) = gallery.ids_of_keys([request.key])
-        best = _refined(ranker, gallery, request, vector, itself)
-        return _answer(gallery, request, best, None, started)
+        return _answer(gallery, request, find_judged(ranker, gallery, request, vector, itself), started)
 
     @routes.post("/similar/upload")
-    def similar_to_upload(
-        picture: Annotated[UploadFile, File(description="A picture of at most 20 MB.")],
-        k: Annotated[int, Form(ge=1, le=limits.K)] = 50,
-        offset: Annotated[int, Form(ge=0, le=limits.OFFSET)] = 0,
-    ) -> SearchAnswer:
+    def similar_to_upload(request: Annotated[UploadRequest, Form(media_type="multipart/form-data")]) -> SearchAnswer:
         """Images like an uploaded picture, which is not kept."""
         started = time.perf_counter()
-        content = picture.file.read(limits.UPLOAD_BYTES + 1)
+        content = request.picture.file.read(limits.UPLOAD_BYTES + 1)
         if len(content) > limits.UPLOAD_BYTES:
             raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
         vector = ranker.picture_vector(decoded(content, 400, "the uploaded file"))
-        request = ListRequest(k=k, offset=offset, where=None, min_score=-1.0, exact=False)
-        return _answer(gallery, request, ranker.ranked(vector, _asked(request)), None, started)
+        return _answer(gallery, request, Found(ranker.ranked(vector, how_asked(request))), started)
 
     return routes
-
-
-def _asked(request: ListRequest, more: int = 0) -> Asked:
-    return Asked(request.where, request.exact, request.offset + request.k + more)
-
-
-def _combined(ranker: Ranker, request: SearchRequest) -> CombinedQuery:
-    none = np.zeros((0, ranker.searcher.model.dim), np.float32)
-    parts = (request.alternatives, request.all_of, request.none_of)
-    any_of, all_of, none_of = (np.stack([ranker.text_vector(t) for t in texts]) if texts else none for texts in parts)
-    return CombinedQuery(any_of, all_of, none_of)
 
 
 def _place_vector(ranker: Ranker, image: Described, box: Box) -> Floats:
@@ -102,39 +69,25 @@ def _place_vector(ranker: Ranker, image: Described, box: Box) -> Floats:
     return ranker.picture_vector(picture.crop((left, top, right, bottom)))
 
 
-def _refined(
-    ranker: Ranker, gallery: Gallery, request: JudgedRequest, vector: Floats, *left_out: str
-) -> list[SearchResult]:
-    """Asked anew by what was judged, where anything was; without these ids and those that are wrong."""
-    right, wrong = gallery.ids_of_keys(request.right), gallery.ids_of_keys(request.wrong)
-    if request.is_refined:
-        vector = ranker.refined(vector, right, wrong, request.where)
-    gone = {*left_out, *wrong}
-    return without(ranker.ranked(vector, _asked(request, more=len(gone))), gone)
-
-
-def _answer(
-    gallery: Gallery, request: ListRequest, best: list[SearchResult], judgement: Judgement | None, started: float
-) -> SearchAnswer:
-    page = [r for r in best[request.offset : request.offset + request.k] if r.score >= request.min_score]
+def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float) -> SearchAnswer:
+    page = found.page(request)
     described = gallery.described_page([r.image_id for r in page])
     # One that was deleted since the list was made is left out.
     there = [(r, described[r.image_id]) for r in page if r.image_id in described]
     return SearchAnswer(
-        results=[_result(r, image, judgement) for r, image in there],
-        judgement=None if judgement is None else _told(judgement),
+        results=[_result(r, image, found.probability(r)) for r, image in there],
+        judgement=None if found.judgement is None else _told(found.judgement),
         images=len(gallery.index),
         milliseconds=(time.perf_counter() - started) * 1000,
     )
 
 
-def _result(found: SearchResult, image: Described, judgement: Judgement | None) -> Result:
-    sure = judgement.probabilities if judgement is not None else ()
+def _result(found: SearchResult, image: Described, probability: float | None) -> Result:
     return Result(
         key=str(image.number),
         rank=found.rank,
         score=found.score,
-        probability=float(sure[found.rank - 1]) if found.rank <= len(sure) else None,
+        probability=probability,
         box=_box(found.box),
         name=image.name,
         width=image.file.width,

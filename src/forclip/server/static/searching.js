@@ -1,14 +1,15 @@
 // Asking the service, and what was typed.
 
-function fetchPart(asked, offset) {
+function fetchPart(asked, offset, count = PAGE) {
   if (asked.kind === "upload") {
     const form = new FormData();
     form.append("picture", asked.file);
-    form.append("k", PAGE);
+    form.append("k", count);
     form.append("offset", offset);
+    if (asked.where) form.append("where", asked.where);
     return call("api/similar/upload", { method: "POST", body: form });
   }
-  return call(`api/${asked.kind}`, { json: { ...asked.body, k: PAGE, offset } });
+  return call(`api/${asked.kind}`, { json: { ...asked.body, k: count, offset } });
 }
 
 async function ask(asked, told) {
