@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from forclip.server.class_routes import class_routes
 from forclip.server.class_table import ClassTable, measuring
+from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
 from forclip.server.list_labels import LabelledLists
@@ -44,11 +45,13 @@ def create_app(
         lifespan=lambda _: measuring(table),
     )
     page = read_page()
+    labelled, selections = LabelledLists(ranker, labels), Selections(searcher.index.store.folder)
     metrics = Metrics(lambda: len(searcher.index))
-    app.include_router(search_routes(ranker, gallery, LabelledLists(ranker, labels)))
+    app.include_router(search_routes(ranker, gallery, labelled))
     app.include_router(class_routes(table))
     app.include_router(image_routes(gallery, Thumbnails()))
-    app.include_router(selection_routes(gallery, Selections(searcher.index.store.folder)))
+    app.include_router(selection_routes(gallery, selections))
+    app.include_router(export_routes(ranker, gallery, labelled, selections))
     app.include_router(service_routes(gallery, metrics, access, page, ranker.calibration is not None))
     add_refusals(app)
     # The last one added is the first to see a request.

@@ -37,8 +37,10 @@ class Found:
 
 
 def find(ranker: Ranker, gallery: Gallery, labelled: LabelledLists, request: SearchRequest) -> Found:
-    """By one text, by several, or by one and the images judged, of which labels say nothing: the list lacks some. Raises
-    Refused as Ranker and LabelledLists do, and 400 for a cut-off where none can be recommended."""
+    """By one text, by several, or by one and the images judged; labels say nothing of the last, which lacks images.
+
+    Raises Refused as Ranker and LabelledLists do, and 400 for a cut-off where none can be recommended.
+    """
     asked = how_asked(request)
     if request.is_combined:
         return Found(list(ranker.combined(_combined(ranker, request), asked)))

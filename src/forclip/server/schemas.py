@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from forclip.combined_queries import in_words
 from forclip.server import limits
 from forclip.server.class_schemas import ListLabels
 
@@ -24,6 +25,8 @@ Name = Annotated[
         pattern=r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$",
     ),
 ]
+# coco: a JSON file, boxes are the found places; csv: a row an image; fiftyone: a zip with the pictures; files: paths.
+Format = Literal["coco", "csv", "fiftyone", "files"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -115,6 +118,34 @@ class SearchRequest(JudgedRequest):
     def is_combined(self) -> bool:
         """Whether it takes more than one vector."""
         return len(self.alternatives) + len(self.all_of) > 1 or bool(self.none_of)
+
+
+class ExportRequest(SearchRequest):
+    """A search whose list is to be handed on."""
+
+    format: Format = "csv"
+    label: SearchText | None = Field(None, description="What the images are said to show; the texts without it.")
+
+    @property
+    def in_words(self) -> str:
+        """The label, or what is looked for."""
+        return self.label or in_words(self.alternatives, self.all_of, self.none_of)
+
+
+class VerdictsRequest(_Strict):
+    """Images judged to show what the label says, or not to."""
+
+    label: SearchText
+    right: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+    wrong: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+
+    @model_validator(mode="after")
+    def _are_verdicts(self) -> "VerdictsRequest":
+        if not self.right and not self.wrong:
+            raise ValueError("nothing was judged")
+        if set(self.right) & set(self.wrong):
+            raise ValueError("an image is judged to be right and to be wrong")
+        return self
 
 
 class SimilarRequest(JudgedRequest):
