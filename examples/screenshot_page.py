@@ -29,10 +29,11 @@ from forclip.server.app import create_app
 from forclip.store_labels import load_store_labels
 
 PORT = 8765
-VIEWS = {
-    "page_light": ((1280, 860), "light", False),
-    "page_dark": ((1280, 860), "dark", True),
-    "page_phone": ((390, 844), "light", False),
+VIEWS = {  # size, scheme, what is searched for, and the keys pressed then
+    "page_light": ((1280, 860), "light", "{}", ["y", "ArrowRight", "y", "ArrowRight", "n", "Space"]),
+    "page_dark": ((1280, 860), "dark", "{}", ["ArrowRight", "Enter"]),
+    "page_phone": ((390, 844), "light", "{}", []),
+    "page_side_by_side": ((1280, 860), "light", "{} | tree | red thing", []),
 }
 
 
@@ -86,20 +87,17 @@ def take_classes(browser: Browser, file: Path) -> None:
 
 
 def take_picture(browser: Browser, name: str, text: str, file: Path) -> None:
-    """Searches, picks three images, and where VIEWS says so has a closer look at the second."""
-    (width, height), scheme, closer = VIEWS[name]
+    (width, height), scheme, words, keys = VIEWS[name]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.goto(f"http://127.0.0.1:{PORT}/")
-    page.keyboard.type(text)
+    page.keyboard.type(words.format(text))
     page.keyboard.press("Enter")
-    page.wait_for_selector(".card")
-    for key in ("Space", "ArrowRight", "Space", "ArrowRight", "Space", "ArrowLeft") if name == "page_light" else ():
+    page.wait_for_selector(".card:focus")
+    for key in keys:
         page.keyboard.press(key)
-    if closer:
-        page.keyboard.press("Enter")
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)
     page.screenshot(path=file)
     page.close()
 

@@ -135,6 +135,13 @@ def open_page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 @pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """Of a service without labels."""
+    with open_page(browser, address) as opened:
+        yield opened
+
+
+@pytest.fixture
 def calibration() -> Calibration:
     """Made up: with a z of 2 an image is as likely as not to be right."""
     return Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})

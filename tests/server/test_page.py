@@ -1,23 +1,16 @@
 """The page, as a person uses it, in a real browser; and what axe-core says of it."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from forclip.search import Searcher
-from tests.server.conftest import CHROMIUM, HOSTILE_NAME, HOSTILE_VALUE, open_page
+from tests.server.conftest import CHROMIUM, HOSTILE_NAME, HOSTILE_VALUE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with open_page(browser, address) as opened:
-        yield opened
 
 
 def search(page: Page, text: str) -> None:
@@ -48,11 +41,12 @@ def test_search_look_pick_and_export_by_keyboard_alone(page: Page, served: Searc
     page.keyboard.press("Escape")
     expect(page.locator("#card-2")).to_be_focused()
     expect(page.locator("#card-2")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("e")
     with page.expect_download() as downloading:
-        page.keyboard.press("e")
+        page.keyboard.press("Enter")
     downloading.value.save_as(tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as opened:
-        assert [row["file"] for row in csv.DictReader(opened)] == [found[0].uri, found[2].uri]
+        assert [row["image"] for row in csv.DictReader(opened)] == [found[0].uri, found[2].uri]
     page.reload()
     expect(page.locator("#count")).to_have_text("2 picked")
     expect(page.locator("#text")).to_have_value("snail")

@@ -6,9 +6,9 @@ const LONGEST = 1000;  // images of a list in one file
 function exportable() {
   const { right = [], wrong = [] } = picksOf(state.asked), count = Math.min(shown().length, LONGEST);
   return [
-    state.picked.size && ["selection", `The selection “${state.selection}”: ${state.picked.size}`],
-    state.asked?.kind === "search" && count && ["list", `The list as it is cut off now: ${count}`],
-    right.length + wrong.length && ["verdicts", `What was judged: ${right.length} right, ${wrong.length} wrong`],
+    state.picked.size && ["selection", `Selection “${state.selection}”: ${state.picked.size}`],
+    state.asked?.kind === "search" && count && ["list", `List, as cut off now: ${count}`],
+    right.length + wrong.length && ["verdicts", `Judged: ${right.length} right, ${wrong.length} wrong`],
   ].filter(Boolean);
 }
 
