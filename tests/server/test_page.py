@@ -56,7 +56,7 @@ def test_the_place_is_outlined_where_it_is(page: Page, served: Searcher) -> None
     search(page, "snail")
     box = served.search("snail", 1)[0].box
     assert box is not None
-    page.wait_for_function("document.querySelector('#card-0 img').complete")
+    expect(page.locator("#card-0 img")).to_have_js_property("complete", True)
     edges = page.evaluate(
         """() => {
         const image = document.querySelector('#card-0 img').getBoundingClientRect();

@@ -65,7 +65,7 @@ $("exporting-form").addEventListener("submit", async (event) => {
   $("exporting-problem").hidden = true;
   try {
     await save(...exportRequest());
-    if (what === "verdicts") unsaved = false; else remember("format", $("format").value);
+    if (what === "verdicts") unsaved.delete(question(state.asked)); else remember("format", $("format").value);
     $("exporting").close();
   } catch (error) {
     $("exporting-problem").textContent = error.message;

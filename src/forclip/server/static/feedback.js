@@ -3,7 +3,8 @@
 const SOON = 350;  // milliseconds: several images judged in a row are one question
 const SAYING = { y: true, "+": true, n: false, "-": false };
 const verdicts = new Map();  // by question, by key: {result, right}
-let ranking = null, unsaved = false;
+const unsaved = new Set();  // questions whose verdicts were not exported
+let ranking = null;
 
 // What images are judged for, whatever the filter; null where they can't be.
 function question(asked) {
@@ -26,7 +27,7 @@ function say(r, right) {
   const said = saidOf(state.asked);
   if (said.get(r.key)?.right === right) said.delete(r.key); else said.set(r.key, { result: r, right });
   verdicts.set(asked, said);
-  unsaved = said.size > 0;
+  if (said.size) unsaved.add(asked); else unsaved.delete(asked);
   showVerdicts();
   rankNoMore();
   ranking = setTimeout(rankAnew, SOON);
@@ -103,10 +104,10 @@ $("detail").addEventListener("keydown", (event) => {
 });
 $("forget").addEventListener("click", () => {
   verdicts.delete(question(state.asked));
-  unsaved = false;
+  unsaved.delete(question(state.asked));
   showVerdicts();
   rankNoMore();
   rankAnew().then(() => focusCard(0));
 });
 $("judged-export").addEventListener("click", () => openExport("verdicts"));
-window.addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => { if (unsaved.size) event.preventDefault(); });
