@@ -91,6 +91,9 @@ def test_the_cut_off_takes_the_tail_away_at_once(page: Page, served: Searcher) -
 def test_several_texts(page: Page) -> None:
     search(page, "snail, anchor, -drum")
     assert 0 < page.locator(".card").count() <= 60
+    expect(page.locator("#cutoff")).to_be_hidden()  # no score orders such a list
+    search(page, "snail")
+    expect(page.locator("#cutoff")).to_be_visible()
 
 
 def test_a_filter_and_what_is_wrong_with_one(page: Page) -> None:

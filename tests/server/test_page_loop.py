@@ -133,6 +133,10 @@ def test_judging_what_is_like_an_image_and_not_several_texts(page: Page) -> None
     page.keyboard.press("-")
     expect(page.locator(".card")).to_have_count(58)
     expect(page.locator("#judged-told")).to_contain_text("0 right, 1 wrong")
+    questions: list[str] = []
+    page.on("dialog", lambda dialog: questions.append(dialog.type))
+    page.reload()
+    assert questions == ["beforeunload"], "verdicts that were not exported are not lost without a question"
 
 
 def test_the_list_is_handed_on_as_it_is_cut_off(page: Page, served: Searcher, tmp_path: Path) -> None:
