@@ -136,6 +136,32 @@ def test_of_other_texts_the_labels_say_nothing(page: Page) -> None:
     expect(page.locator(".by-label")).to_have_count(0)
 
 
+def test_judging_and_exporting_beside_labels(page: Page, tmp_path: Path) -> None:
+    page.on("dialog", lambda dialog: dialog.accept())  # verdicts that were not exported
+    search(page, "anchor, of a ship")
+    expect(page.locator("#by-labels")).to_be_visible()
+    page.keyboard.press("n")
+    expect(page.locator(".card")).to_have_count(59)  # a class's name with a comma is one text
+    expect(page.locator("#by-labels")).to_be_hidden()  # the list lacks an image, so labels say nothing of it
+    page.get_by_role("button", name="Forget").click()
+    page.get_by_role("button", name="Only wrong").click()
+    expect(page.locator("#status")).to_contain_text("wrong for")
+    page.locator("#card-0").press("y")
+    expect(page.locator("#status")).to_contain_text("whole list of one text")
+    wrong = page.evaluate("state.results.map(r => r.name)")
+    page.keyboard.press("e")
+    page.locator("#format").select_option("files")
+    with page.expect_download() as downloading:
+        page.get_by_role("dialog").get_by_role("button", name="Export").click()
+    downloading.value.save_as(tmp_path / "wrong.txt")
+    assert [Path(line).name for line in (tmp_path / "wrong.txt").read_text().splitlines()] == wrong
+    page.locator("#text").fill("snail | anchor, of a ship")
+    page.keyboard.press("Enter")
+    expect(page.locator(".column")).to_have_count(2)
+    expect(page.locator("#by-labels")).to_be_hidden()
+    expect(page.locator(".by-label")).to_have_count(0)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:

@@ -125,7 +125,7 @@ def test_judging_what_is_like_an_image_and_not_several_texts(page: Page) -> None
     leave(page)
     search(page, "snail, anchor")
     page.keyboard.press("y")
-    expect(page.locator("#status")).to_contain_text("judged for one text")
+    expect(page.locator("#status")).to_contain_text("list of one text")
     search(page, "snail")
     page.keyboard.press("m")
     expect(page.locator(".card")).to_have_count(59)

@@ -133,6 +133,7 @@ BAD_SEARCHES: list[dict[str, Any]] = [
     {**GOOD, "right": ["1"], "wrong": ["1"]},
     {**GOOD, "right": ["1"], "cutoff": "auto"},
     {**GOOD, "right": ["/etc"]},
+    {**GOOD, "right": ["1"], "only": "wrong"},
     {**GOOD, "wrong": ["1"] * (limits.PICKS + 1)},
     {"text": "a", "any_of": ["b"], "right": ["1"]},
     {**GOOD, "k": 0},
