@@ -77,8 +77,8 @@ async def _connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any]) -> tuple[int, bytes]:
     content = json.dumps(body).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-    writer.write(head.encode() + b"\r\n\r\n" + content)
+    head = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+    writer.write("\r\n".join([*head, f"Content-Length: {len(content)}", "", ""]).encode() + content)
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
     return int(lines[0].split()[1]), await reader.readexactly(int(headers["content-length"]))

@@ -1,8 +1,8 @@
-"""A store to put under load: generated images round the vectors of real texts, and a run whose text tower asks for them.
+"""A store to put under load: generated images round the vectors of real texts, and a run whose text tower asks.
 
-The texts are everyday names with an adjective before them, as the mini model's text tower says them; the images' vectors
-are drawn round those names' vectors as benchmarks.search_data draws them. The run's calibration is made up, so that
-lists are judged as those of a finetuned run are; what it says means nothing.
+The texts are everyday names with an adjective before them, as the mini model's text tower says them; the images'
+vectors are drawn round those names' vectors as benchmarks.search_data draws them. The run's calibration is made up, so
+that lists are judged as those of a finetuned run are; what it says means nothing.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,10 @@ _QUERY_TOKENS = 25
 _IMAGES_AT_ONCE = 5000
 _MADE_UP = Calibration(-3.0, 0.5, 1.2, 0.0, 0.95, 0.1, 0.02, 50, 1000, {})
 _ADJECTIVES = (
-    "red green blue yellow black white small large old new broken wooden wet dry round long short dark bright dirty "
-    "clean empty full open closed heavy soft hard thin thick"
-).split()
+    *("red", "green", "blue", "yellow", "black", "white", "small", "large", "old", "new"),
+    *("broken", "wooden", "wet", "dry", "round", "long", "short", "dark", "bright", "dirty"),
+    *("clean", "empty", "full", "open", "closed", "heavy", "soft", "hard", "thin", "thick"),
+)
 
 
 def many_texts() -> list[str]:

@@ -1,10 +1,10 @@
 """The service under load: how long many clients wait who ask at once, and whether its memory stays as it is.
 
-    python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] --out docs/results/service_load.json
+    python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] [--out FILE]
 
-Makes a store (benchmarks.load_store), starts `forclip serve` on it, and asks for lists as the page does, from clients in
-one other process. Every client asks again as soon as it is answered, so that there are always as many requests under
-way as clients:
+Makes a store (benchmarks.load_store), starts `forclip serve` on it, and asks for lists as the page does, from clients
+in one other process. Every client asks again as soon as it is answered, so that there are always as many requests
+under way as clients:
 
 - distinct: texts that were never asked for before;
 - known: the same texts again, whose vectors the service still has while their lists are gone: all of the work but for
@@ -14,11 +14,14 @@ way as clients:
 - paced: distinct texts, each client waiting a second before it asks again;
 - mixed: 20,000 requests, half of them repeated, the others distinct or pages, and the resident memory meanwhile.
 
-Both processes share the machine. The encoding of text alone is measured in this process, before the service starts.
+Both processes share the machine. processor_ms_a_request is what the service used of all cores, which another load on
+the machine changes less than the time that passes. The encoding of text alone is measured in this process, before the
+service starts.
 """
 
 import argparse
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -48,6 +51,7 @@ _MIXED_SHARES = {"repeated": 0.5, "distinct": 0.3, "paging": 0.2}
 _RESIDENT = ("VmRSS", "RssAnon")
 
 Bodies = list[dict[str, Any]]
+Sizes = list[dict[str, float]]
 
 
 class Texts:
@@ -128,11 +132,11 @@ def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"the service ended with {running.returncode}")
 
 
-def put_under(load: Load, folder: Path, process: int, every: float = 5.0) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """What the clients' process found, and the service's memory meanwhile, every so many seconds."""
+def put_under(load: Load, folder: Path, process: int, every: float = 5.0) -> tuple[dict[str, Any], Sizes]:
+    """What the clients' process found, with the service's own seconds; and its memory meanwhile, every so often."""
     asked, out = folder / "load.json", folder / "outcome.json"
     asked.write_text(json.dumps(asdict(load)))
-    memory = [resident(process)]
+    memory, before = [resident(process)], processor_seconds(process)
     command = [sys.executable, "-m", "benchmarks.load_clients", str(asked), str(out)]
     with subprocess.Popen(command, cwd=ROOT) as clients:
         while clients.poll() is None:
@@ -143,7 +147,14 @@ def put_under(load: Load, folder: Path, process: int, every: float = 5.0) -> tup
     if clients.returncode:
         raise RuntimeError(f"the clients' process ended with {clients.returncode}")
     found: dict[str, Any] = json.loads(out.read_text())
+    found["processor_seconds"] = processor_seconds(process) - before
     return found, [*memory, resident(process)]
+
+
+def processor_seconds(process: int) -> float:
+    """Of all cores, since it was started."""
+    after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(process: int) -> dict[str, float]:
@@ -162,6 +173,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         **(percentiles(taken) if taken else {}),
         "inside_p50_ms": round(float(np.median(found["inside"])), 2) if taken else None,
         "requests_a_second": round(len(taken) / found["seconds"], 1),
+        "processor_ms_a_request": round(1000 * found["processor_seconds"] / max(1, len(taken)), 2),
     }
 
 

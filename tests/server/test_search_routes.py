@@ -1,6 +1,7 @@
 """Searching through the API: what Searcher finds, with keys instead of paths, judged, paged and combined."""
 
 import dataclasses
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -135,13 +136,13 @@ def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, se
 
 def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode = served.encode_text
+    encode = served.encode_texts
 
-    def noted(text: str) -> Floats:
-        encoded.append(text)
-        return encode(text)
+    def noted(texts: Sequence[str]) -> Floats:
+        encoded.extend(texts)
+        return encode(texts)
 
-    monkeypatch.setattr(served, "encode_text", noted)
+    monkeypatch.setattr(served, "encode_texts", noted)
     client = client_of(served)
     for _ in range(3):
         asked(client, text=" snail ", k=2)
