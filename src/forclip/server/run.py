@@ -1,5 +1,6 @@
 """Serves a store until it is stopped."""
 
+import gc
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -31,7 +32,16 @@ def serve(searcher: "Searcher", access: Access, listener: socket.socket, labels:
     """Until it is interrupted."""
     # Without an access log: it would hold the token of the login link.
     config = uvicorn.Config(create_app(searcher, access, labels), access_log=False, log_level="warning")
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is loaded by now stays. Without this each of the collector's full rounds goes through all of it, while
+        # every request waits.
+        gc.collect()
+        gc.freeze()
 
 
 def link(access: Access, port: int) -> str:
