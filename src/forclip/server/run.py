@@ -30,6 +30,7 @@ def listening(access: Access, port: int) -> socket.socket:
 
 def serve(searcher: "Searcher", access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
     """Until it is interrupted."""
+    gc.collect()
     # Without an access log: it would hold the token of the login link.
     config = uvicorn.Config(create_app(searcher, access, labels), access_log=False, log_level="warning")
     _Server(config).run(sockets=[listener])
@@ -38,9 +39,7 @@ def serve(searcher: "Searcher", access: Access, listener: socket.socket, labels:
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is loaded by now stays. Without this each of the collector's full rounds goes through all of it, while
-        # every request waits.
-        gc.collect()
+        # What is loaded by now stays. Else the collector goes through all of it again and again, and requests wait.
         gc.freeze()
 
 
