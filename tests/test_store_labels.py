@@ -31,8 +31,7 @@ def test_the_gallerys_labels_match_by_path(searcher: Searcher, small_world: ToyW
     assert labels.groups == {}
     count = len(labels.images.class_names)
     assert tell_matches(labels, searcher.index) == (
-        f"Labels for 60 of the store's 60 images; 60 are annotated. {count} classes: "
-        "no split says which are base."
+        f"Labels for 60 of the store's 60 images; 60 are annotated. {count} classes: no split says which are base."
     )
 
 
