@@ -53,7 +53,7 @@ async def _answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         text = json.loads(await reader.readexactly(length))["text"]
         if text == "gone":
             break
-        content = json.dumps({"results": [{"name": "milliseconds: 3}"}], "milliseconds": 2.5}).encode()
+        content = json.dumps({"results": [{"name": "milliseconds: 3}"}], "milliseconds": 2.5, "labels": None}).encode()
         writer.write(f"HTTP/1.1 {500 if text == 'bad' else 200} x\r\ncontent-length: {len(content)}\r\n\r\n".encode())
         writer.write(content)
         await writer.drain()

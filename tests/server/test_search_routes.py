@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -147,3 +149,17 @@ def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatc
     for _ in range(3):
         asked(client, text=" snail ", k=2)
     assert encoded == ["snail"]
+
+
+def test_many_at_once_get_each_their_own_list(address: str, served: Searcher) -> None:
+    texts = ["snail", "anchor", "drum", "cat", "red umbrella", "a small bicycle", "two dogs", "kite"]
+
+    def found(text: str) -> list[float]:
+        answer = httpx.post(f"{address}api/search", json={"text": text, "k": 5}, timeout=30)
+        assert answer.status_code == 200
+        return [result["score"] for result in answer.json()["results"]]
+
+    with ThreadPoolExecutor(16) as pool:
+        lists = list(pool.map(found, texts * 3))
+    expected = [[r.score for r in served.search(text, 5)] for text in texts] * 3
+    np.testing.assert_allclose(lists, expected, atol=1e-5)
