@@ -1,7 +1,7 @@
 """The service with labels: its classes, measured beside the searches, and what labels say of a list."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -167,14 +167,14 @@ def test_the_service_can_be_stopped_while_it_measures(
     served: Searcher, labels: StoreLabels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
-    encode = served.encode_text
+    encode = served.encode_texts
 
-    def slow(text: str) -> Any:
-        counted.append(text)
+    def slow(texts: Sequence[str]) -> Any:
+        counted.extend(text for text in texts if text in labels.images.class_names)
         time.sleep(0.05)
-        return encode(text)
+        return encode(texts)
 
-    monkeypatch.setattr(served, "encode_text", slow)
+    monkeypatch.setattr(served, "encode_texts", slow)
     with TestClient(create_app(served, labels=labels), base_url="http://127.0.0.1:8000"):
         while not counted:
             time.sleep(0.01)

@@ -1,10 +1,13 @@
 """Searching through the API: what Searcher finds, with keys instead of paths, judged, paged and combined."""
 
 import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -168,14 +171,28 @@ def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, se
 
 def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode = served.encode_text
+    encode = served.encode_texts
 
-    def noted(text: str) -> Floats:
-        encoded.append(text)
-        return encode(text)
+    def noted(texts: Sequence[str]) -> Floats:
+        encoded.extend(texts)
+        return encode(texts)
 
-    monkeypatch.setattr(served, "encode_text", noted)
+    monkeypatch.setattr(served, "encode_texts", noted)
     client = client_of(served)
     for _ in range(3):
         asked(client, text=" snail ", k=2)
     assert encoded == ["snail"]
+
+
+def test_many_at_once_get_each_their_own_list(address: str, served: Searcher) -> None:
+    texts = ["snail", "anchor", "drum", "cat", "red umbrella", "a small bicycle", "two dogs", "kite"]
+
+    def found(text: str) -> list[float]:
+        answer = httpx.post(f"{address}api/search", json={"text": text, "k": 5}, timeout=30)
+        assert answer.status_code == 200
+        return [result["score"] for result in answer.json()["results"]]
+
+    with ThreadPoolExecutor(16) as pool:
+        lists = list(pool.map(found, texts * 3))
+    expected = [[r.score for r in served.search(text, 5)] for text in texts] * 3
+    np.testing.assert_allclose(lists, expected, atol=1e-5)

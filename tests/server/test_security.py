@@ -235,8 +235,8 @@ def test_no_answer_holds_a_path(client: TestClient, served: Searcher, made_store
 
 
 def test_a_bug_is_told_without_its_details(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "encode_texts", lambda texts: 1 / 0)
     client = TestClient(create_app(served), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
-    monkeypatch.setattr(served, "encode_text", lambda text: 1 / 0)
     answer = client.post("/api/search", json=GOOD)
     assert answer.status_code == 500
     assert answer.json() == {"detail": "something went wrong inside the service; its log has the details"}

@@ -15,7 +15,7 @@ from forclip.index.derived import KEEP_BELOW, DerivedFolder
 from forclip.index.info import describe_index
 from forclip.index.optimize import optimize
 from forclip.index.ranking import ranked
-from forclip.index.scan import Found, scan
+from forclip.index.scan import Found, best_scores, scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
@@ -37,6 +37,7 @@ class Index:
         self.derived = DerivedFolder(self.store)
         self._views = Views(self.store, self.derived)
         self._filters: dict[tuple[int, str], Ints] = {}
+        self._samples: tuple[View | None, dict[tuple[int | None, int, str | None], tuple[Ints, ...]]] = (None, {})
 
     @staticmethod
     def create(folder: Path, header: StoreHeader) -> "Index":
@@ -128,17 +129,12 @@ class Index:
     def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
         """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
 
-        where: draw from the images for which that holds."""
+        where: draw from the images for which that holds. The same seed draws the same ones until the store changes."""
         self._check(query, 1)
         view = self._views.newest()
-        searched = [p.alive for p in view.parts]
-        if where is not None:
-            searched = [p.alive & among(p.segment.numbers, self._matching(view, where)) for p in view.parts]
-        count = sum(int(s.sum()) for s in searched)
-        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
-        drawn = [s & (rng.random(len(p.segment)) < share) for p, s in zip(view.parts, searched, strict=True)]
-        found = [scan(p.segment, query, len(p.segment), d).scores for p, d in zip(view.parts, drawn, strict=True)]
-        return np.concatenate([np.empty(0), *found]).astype(np.float32)
+        drawn = self._drawn(view, sample, seed, where)
+        found = [best_scores(p.segment, query, places) for p, places in zip(view.parts, drawn, strict=True)]
+        return np.concatenate([np.empty(0, np.float32), *found])
 
     def view(self) -> View:
         """The newest version, ready to search."""
@@ -152,15 +148,39 @@ class Index:
             return scan(part.segment, query, k, allowed)
         return search_ann(part.segment, part.ann, query, k, allowed)
 
+    def _drawn(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
+        """Places in each part. The last samples of a view are kept: text after text is placed by the same images."""
+        of_view, samples = self._samples
+        if of_view is not view:
+            samples = {}
+            self._samples = (view, samples)
+        key = (sample, seed, where)
+        drawn = samples.get(key)
+        if drawn is None:
+            drawn = self._draw(view, sample, seed, where)
+            if sample is not None:
+                samples[key] = drawn
+            while len(samples) > _FILTERS_KEPT:
+                samples.pop(next(iter(samples)), None)
+        return drawn
+
+    def _draw(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
+        searched = [p.alive for p in view.parts]
+        if where is not None:
+            searched = [p.alive & among(p.segment.numbers, self._matching(view, where)) for p in view.parts]
+        count = sum(int(s.sum()) for s in searched)
+        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
+        return tuple(np.flatnonzero(s & (rng.random(len(s)) < share)) for s in searched)
+
     def _among(
         self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
     ) -> list[tuple[Segment, Found]]:
         self._check(query, k)
         view = self._views.newest()
-        wanted = pa.array(image_ids, pa.string())
         found = []
         for part in view.parts:
-            among_them = part.alive & np.asarray(pc.is_in(part.segment.ids, value_set=wanted))
+            among_them = np.zeros(len(part.segment), bool)
+            among_them[part.places(image_ids)] = True
             if where is not None:
                 among_them &= among(part.segment.numbers, self._matching(view, where))
             found.append((part.segment, scan(part.segment, query, k, among_them)))

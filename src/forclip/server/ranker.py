@@ -14,6 +14,7 @@ from forclip.confidence import Judgement, judge
 from forclip.feedback import refined_query
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
+from forclip.server.text_batches import TextBatches
 from forclip.types import Floats, SearchResult
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ class Asked:
 
 
 class Ranker:
-    """A searcher for many threads at once: the model runs one text or picture at a time."""
+    """A searcher for many threads at once: the model runs the texts that wait together, or one picture."""
 
     def __init__(self, searcher: "Searcher") -> None:
         self.searcher = searcher
         self.calibration = searcher.model.calibration
         self._model = Lock()
+        self._encoding = TextBatches(searcher.encode_texts, self._model)
         self._texts: Recent[Floats] = Recent(_TEXTS)
         self._lists: Recent[list[SearchResult]] = Recent(_LISTS)
         self._refined: Recent[Floats] = Recent(_REFINED)
@@ -48,7 +50,7 @@ class Ranker:
 
     def text_vector(self, text: str) -> Floats:
         """Unit [dim]."""
-        return self._texts.get(text, lambda: self._encoded(text))
+        return self._texts.get(text, lambda: self._encoding.vector(text))
 
     def picture_vector(self, picture: Image.Image) -> Floats:
         """Unit [dim]."""
@@ -128,10 +130,6 @@ class Ranker:
             if where is None:
                 raise
             raise Refused(400, told(error, self.searcher.index.store.folder)) from None
-
-    def _encoded(self, text: str) -> Floats:
-        with self._model:
-            return self.searcher.encode_text(text)
 
 
 def _rounded(depth: int) -> int:
