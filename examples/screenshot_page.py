@@ -1,4 +1,4 @@
-"""Pictures of the page for the docs: light, dark and phone, on the toy world's gallery of a `forclip demo`.
+"""Pictures of the page for the docs, its table of classes among them, on the toy world's gallery of a `forclip demo`.
 
     forclip demo --out runs/demo
     python examples/screenshot_page.py runs/demo --out docs/images
@@ -11,23 +11,29 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 
 from forclip.config import ModelConfig
+from forclip.data_config import SourceConfig
 from forclip.indexing import IndexJob, StoreOptions, index_images
 from forclip.search import open_searcher
 from forclip.server.app import create_app
+from forclip.store_labels import load_store_labels
 
 PORT = 8765
-VIEWS = {
-    "page_light": ((1280, 860), "light", False),
-    "page_dark": ((1280, 860), "dark", True),
-    "page_phone": ((390, 844), "light", False),
+VIEWS = {  # size, scheme, what is searched for, and the keys pressed then
+    "page_light": ((1280, 860), "light", "{}", ["Space", "y", "ArrowRight", "y", "ArrowRight", "n"]),
+    "page_dark": ((1280, 860), "dark", "{}", ["ArrowRight", "Enter"]),
+    "page_phone": ((390, 844), "light", "{}", []),
+    "page_side_by_side": ((1280, 860), "light", "{} | tree | red thing", []),
 }
 
 
@@ -43,42 +49,55 @@ def main() -> None:
         job = IndexJob(str(world / "gallery.json"), images=world / "images")
         config = ModelConfig(name=str(arguments.demo / "model-0"))
         index_images(job, store, StoreOptions(config), "cpu", Console())
-        take_pictures(store, arguments.text, arguments.out)
+        searcher = open_searcher(store)
+        labels = load_store_labels(searcher.index, SourceConfig(world / "gallery.json", world / "images"))
+        with sync_playwright() as playwright:
+            program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+            with serving(create_app(searcher)):
+                for name in VIEWS:
+                    take_picture(browser, name, arguments.text, arguments.out / f"{name}.png")
+            with serving(create_app(searcher, labels=labels)):
+                take_classes(browser, arguments.out / "page_classes.png")
+            browser.close()
 
 
-def take_pictures(store: Path, text: str, out: Path) -> None:
-    """Searches, picks three images, and where VIEWS says so has a closer look at the second."""
-    server = uvicorn.Server(uvicorn.Config(create_app(open_searcher(store)), port=PORT, log_level="error"))
+@contextmanager
+def serving(app: FastAPI) -> Iterator[None]:
+    server = uvicorn.Server(uvicorn.Config(app, port=PORT, log_level="error"))
     thread = Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             time.sleep(0.05)
-        with sync_playwright() as playwright:
-            program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-            for name in VIEWS:
-                take_picture(browser, name, text, out / f"{name}.png")
-            browser.close()
+        yield
     finally:
         server.should_exit = True
         thread.join()
 
 
+def take_classes(browser: Browser, file: Path) -> None:
+    """The table of classes, once they are measured."""
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    page.goto(f"http://127.0.0.1:{PORT}/")
+    page.get_by_role("button", name="Classes").click()
+    page.get_by_text("images here that have labels").wait_for(timeout=60_000)
+    page.screenshot(path=file)
+    page.close()
+
+
 def take_picture(browser: Browser, name: str, text: str, file: Path) -> None:
-    (width, height), scheme, closer = VIEWS[name]
+    (width, height), scheme, words, keys = VIEWS[name]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.goto(f"http://127.0.0.1:{PORT}/")
-    page.keyboard.type(text)
+    page.keyboard.type(words.format(text))
     page.keyboard.press("Enter")
-    page.wait_for_selector(".card")
-    for key in ("Space", "ArrowRight", "Space", "ArrowRight", "Space", "ArrowLeft") if name == "page_light" else ():
+    page.wait_for_selector(".card:focus")
+    for key in keys:
         page.keyboard.press(key)
-    if closer:
-        page.keyboard.press("Enter")
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)
     page.screenshot(path=file)
     page.close()
 

@@ -121,7 +121,8 @@ def test_index_and_metrics_are_free_of_torch(module: str) -> None:
 # From the bottom up. A module imports from its own layer and those before it; a package stands for what is in it, but
 # for what has a line of its own.
 LAYERS = (
-    ("", "types", "config", "data_config", "progress"),  # the first is forclip itself: it imports when it is asked
+    # The first is forclip itself: it imports when it is asked.
+    ("", "types", "config", "data_config", "progress", "image_ids"),
     ("losses", "prompt_templates", "published_splits", "vocabulary"),
     ("objectives",),
     # Before the models: a trained one has a text side, and knows what its scores are worth.
@@ -129,8 +130,9 @@ LAYERS = (
     ("prompts", "text_cache", "data", "models", "index", "evaluation.metrics", "labelled_fraction", "places"),
     ("evaluation", "wording", "class_choice"),
     ("held_back", "confidence_fit", "supervision", "interpolation", "training", "embedding", "search"),
-    ("combined_queries", "feedback"),
+    ("combined_queries", "feedback", "store_labels", "class_evaluation", "relevance"),
     ("search_request",),
+    ("labelled_answer",),
     ("search_answer", "exporting"),
     ("search_report",),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),

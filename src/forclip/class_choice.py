@@ -1,5 +1,6 @@
 """Which classes of two sets are base and which novel."""
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -52,7 +53,7 @@ def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tup
     """Base (None: all others) and novel names."""
     names = train.class_names
     if rule.split is not None:
-        return _published(rule.split, names, data)
+        return published(rule.split, names, data.train.annotations)
     if rule.frequency is not None:
         if rule.frequency not in train.frequencies:
             known = ", ".join(sorted(set(train.frequencies))) or "none"
@@ -67,11 +68,13 @@ def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tup
     return None, tuple(n for k, n in enumerate(names) if k in drawn)
 
 
-def _published(
-    split: NamedSplit, names: tuple[str, ...], data: DataConfig
+def published(
+    split: NamedSplit, names: tuple[str, ...], annotations: Path
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Base (None: all others) and novel names of a split by its name. names: the classes that there are; annotations:
+    where, for the ValueError that a class which is not there raises."""
     base, novel = _SPLITS[split]
     missing = [name for name in (*(base or ()), *novel) if name not in names]
     if missing:
-        raise ValueError(f"{data.train.annotations}: the split {split} has the class {missing[0]!r}, the data has not")
+        raise ValueError(f"{annotations}: the split {split} has the class {missing[0]!r}, the data has not")
     return base, novel

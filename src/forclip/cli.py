@@ -6,9 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from forclip.index.image_index import Index
+    from forclip.store_labels import StoreLabels
 
 app = typer.Typer(
     help="Find the images that contain an object, in your own large image set, by free text.",
@@ -29,6 +33,15 @@ AnyOf = Annotated[list[str] | None, typer.Option("--any", help="Another text tha
 AllOf = Annotated[list[str] | None, typer.Option("--all", help="A text that must be shown, too.")]
 NoneOf = Annotated[list[str] | None, typer.Option("--not", help="A text that must not be shown.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the store's columns: \"camera = 'front' and width > 1000\".")]
+AnnotationsOption = Annotated[
+    Path | None, typer.Option("--annotations", help="Labels of the store's pictures: COCO, LVIS, YOLO, VOC, CSV ...")
+]
+LabelImages = Annotated[Path | None, typer.Option("--images", help="Folder of an annotation file's pictures.")]
+Subset = Annotated[str | None, typer.Option(help="Of YOLO's or Pascal VOC's annotations: val, trainval.")]
+Split = Annotated[
+    str | None,
+    typer.Option(help="What was base and what is novel: a run's folder, or coco-48-17; without it the model's."),
+]
 CutoffOption = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +49,22 @@ CutoffOption = Annotated[
         help="Where to end the list, and say how sure it is: auto, a cosine (0.31), or an expected precision (80%).",
     ),
 ]
+
+
+def _labels(
+    index: "Index", annotations: Path | None, images: Path | None, subset: str | None, split: str | None
+) -> "StoreLabels | None":
+    """None where no annotations are given. Says how many images they match."""
+    from forclip.data_config import SourceConfig
+    from forclip.store_labels import load_store_labels, tell_matches
+
+    if annotations is None:
+        if images or subset or split:
+            raise ValueError("--images, --subset and --split are of --annotations")
+        return None
+    labels = load_store_labels(index, SourceConfig(annotations, images, subset=subset), split)
+    typer.echo(tell_matches(labels, index), err=True)
+    return labels
 
 
 @contextmanager
@@ -297,6 +326,10 @@ def search(
     wrong: Annotated[Path | None, typer.Option(help="A file of ids of images that are wrong.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, however large the store.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write a page with the pictures: FILE.html.")] = None,
+    annotations: AnnotationsOption = None,
+    images: LabelImages = None,
+    subset: Subset = None,
+    split: Split = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -311,7 +344,13 @@ def search(
         texts = (tuple(any_of or ()), tuple(all_of or ()), tuple(none_of or ()))
         picks = [() if file is None else read_names(file) for file in (right, wrong)]
         request = SearchRequest(text, like, *texts, k, where, exact, min_score, cut, *picks)
-        found = answer(open_searcher(store, device), request)
+        searcher = open_searcher(store, device)
+        labels = _labels(searcher.index, annotations, images, subset, split)
+        found = answer(searcher, request)
+        if labels is not None:
+            from forclip.labelled_answer import with_labels
+
+            found = with_labels(searcher, found, labels)
         if report is not None:
             from forclip.search_report import write_search_report
 
@@ -347,8 +386,8 @@ def export(
     """Hand on what a search found, or images by id: COCO JSON, CSV to judge, a FiftyOne folder, a list of files."""
     with _clear_errors():
         from forclip.config import read_names
-        from forclip.exporting.export import export as write
-        from forclip.exporting.export import select_found, select_ids, select_ids_for
+        from forclip.exporting.chosen import select_found, select_ids, select_ids_for
+        from forclip.exporting.formats import export as write
         from forclip.index.image_index import Index
         from forclip.search import open_searcher
         from forclip.search_request import SearchRequest, parse_cutoff
@@ -380,6 +419,10 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="FORCLIP_TOKEN", help="Who asks must have it. From FORCLIP_TOKEN too.")
     ] = None,
+    annotations: AnnotationsOption = None,
+    images: LabelImages = None,
+    subset: Subset = None,
+    split: Split = None,
     device: Device = "cpu",
 ) -> None:
     """A page to search on, and the API behind it."""
@@ -392,8 +435,9 @@ def serve(
         access = Access(host, token)
         listener = listening(access, port)  # before the model, which takes a while to load
         searcher = open_searcher(store, device)
+        labels = _labels(searcher.index, annotations, images, subset, split)
         typer.echo(f"{len(searcher.index)} images: {link(access, port)}  (Ctrl-C stops)")
-        serve_until_stopped(searcher, access, listener)
+        serve_until_stopped(searcher, access, listener, labels)
 
 
 @app.command()

@@ -21,6 +21,12 @@ SHOWN_DEVIATIONS = 2.0  # or without a calibration from so many standard deviati
 _FIRST_FETCH, _WIDER = 2, 4
 
 
+def in_words(any_of: Sequence[str], all_of: Sequence[str], none_of: Sequence[str]) -> str:
+    """What is looked for, in one line."""
+    wanted = " and ".join(part for part in (" or ".join(any_of), *all_of) if part)
+    return wanted + "".join(f" not {text}" for text in none_of)
+
+
 @dataclass(frozen=True)
 class CombinedQuery:
     """What is wanted, as unit vectors [n, dim]; n may be 0, but one text must be wanted.

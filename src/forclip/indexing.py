@@ -15,6 +15,7 @@ from forclip.data.folder import list_images
 from forclip.data.sources import format_of, load_source
 from forclip.data_config import SourceConfig
 from forclip.embedding_parts import embed_parts
+from forclip.image_ids import as_id
 from forclip.image_metadata import ImageMetadata
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
@@ -68,7 +69,7 @@ def index_images(job: IndexJob, to: Path, options: StoreOptions, device: str, co
     Raises ValueError for a source without pictures, or none that can be read, and for a store of another model or
     other options.
     """
-    found = {_as_id(path): path for path in find_pictures(job.source, job.images)}
+    found = {as_id(path): path for path in find_pictures(job.source, job.images)}
     index = _opened(to)
     made = _made_with(options, index)
     config, head, count = made
@@ -194,8 +195,3 @@ def _tell(console: Console, to: Path, job: IndexJob, plan: IndexPlan, bad: dict[
     if plan.vanished:
         done = "deleted from the store" if job.delete_vanished else "still in the store (--delete-vanished)"
         console.print(f"{len(plan.vanished)} are not there any more, {done}")
-
-
-def _as_id(path: Path) -> str:
-    """The absolute path as text; bytes of a name that is not UTF-8 are escaped, so that no two names meet."""
-    return os.path.abspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -21,6 +21,7 @@ from forclip.data_config import DataConfig
 from forclip.embedding import EncodedImages, encode_views
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics, write_whole
 from forclip.evaluation.protocol import ClassSplit
+from forclip.evaluation.split_file import read_split, write_split
 from forclip.finetuning import Finetuned, TrainingImages, finetune
 from forclip.interpolation import save_ends
 from forclip.interpolation_curve import curve_table, measure_curve, read_way, write_curve
@@ -33,8 +34,6 @@ from forclip.text_cache import CachedTexts
 from forclip.token_cache import cached_tokens
 from forclip.types import Annotations
 from forclip.wording import Wording, read_wording, templates_of
-
-_SPLIT_FILE = "split.json"
 
 
 def encode_set(
@@ -185,7 +184,7 @@ def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig,
     """The model, the ends that it lies between, its training curves, what was chosen on which evidence, and the split
     that it was trained with."""
     made_folder(out)
-    write_whole(out / _SPLIT_FILE, json.dumps({"base": split.base, "novel": split.novel}, indent=1))
+    write_split(out, split)
     write_whole(out / "history.json", json.dumps(tuned.history))
     write_whole(out / "choices.json", json.dumps(tuned.choices.to_json(), indent=1))
     templates = templates_of(config.data)
@@ -233,10 +232,9 @@ def evaluate_run(
 
 def _refuse_trained_on(model: Path, split: ClassSplit) -> None:
     """Raises ValueError where a class is novel here that the model was trained with: its number would say nothing."""
-    file = model / _SPLIT_FILE
-    trained = set(json.loads(file.read_text())["base"]) if file.exists() else set()
+    trained = read_split(model)
     for name in split.novel:
-        if name in trained:
+        if trained is not None and name in set(trained.base):
             raise ValueError(f"{model}: was trained with labels of {name!r}, which is novel here")
 
 

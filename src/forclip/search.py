@@ -13,6 +13,7 @@ from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import require_model
 from forclip.models.retrieval_model import RetrievalModel, load_model
+from forclip.models.torch_threads import threads_worth, torch_threads
 from forclip.types import Floats, SearchResult
 
 _JUDGED_BY = 2000  # images, drawn from those that are searched
@@ -23,6 +24,7 @@ class Searcher:
 
     def __init__(self, index: Index, model: RetrievalModel) -> None:
         self.index, self.model = index, model
+        self._text_threads: int | None = None  # torch's own number
 
     def search(
         self, text: str, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
@@ -66,10 +68,22 @@ class Searcher:
 
     def encode_text(self, text: str) -> Floats:
         """Unit [dim]. Raises ValueError for an empty text."""
-        if not text.strip():
-            raise ValueError("the text query is empty")
-        vector: Floats = self.model.encode_query(text.strip()).cpu().numpy()
+        vector: Floats = self.encode_texts([text])[0]
         return vector
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Unit [texts, dim], of at least one text, all at once. Raises ValueError where one is empty."""
+        if not all(text.strip() for text in texts):
+            raise ValueError("the text query is empty")
+        with torch_threads(self._text_threads):
+            vectors: Floats = self.model.encode_queries([text.strip() for text in texts]).cpu().numpy()
+        return vectors
+
+    def warm_up(self) -> None:
+        """Loads the tokenizer, which the first text would wait for, and finds out in how many threads of torch's texts
+        are encoded fastest."""
+        self.encode_text("a first text")
+        self._text_threads = threads_worth(lambda: self.encode_text("a text"))
 
     @torch.inference_mode()
     def encode_picture(self, image: Image.Image) -> Floats:

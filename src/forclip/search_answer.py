@@ -8,21 +8,28 @@ from rich.text import Text
 
 from forclip.combined_queries import CombinedResult
 from forclip.confidence import WANTED_PRECISION, Judgement
-from forclip.search_request import Answer
+from forclip.relevance import DEPTH
+from forclip.search_request import Answer, ByLabels
 from forclip.types import SearchResult
+
+_VERDICTS = {True: "right", False: "wrong", None: "?"}
 
 
 def answer_json(answer: Answer) -> list[dict[str, Any]] | dict[str, Any]:
     """The results, each with its fields, best first. With a cut-off an object: these under `results`, each with its
-    `probability`, beside what is believed of the whole list, all null where nothing can be said."""
+    `probability`, beside what is believed of the whole list, all null where nothing can be said. With labels likewise:
+    each result with `relevant`, beside `labels`."""
     results = [_result_json(answer, r) for r in answer.results]
-    if answer.request.cutoff is None:
-        return results
-    judged = answer.judgement
+    judged, labels = answer.judgement, answer.by_labels
     for k, row in enumerate(results):
-        row["probability"] = answer.probabilities[k] if judged else None
+        row |= {} if answer.request.cutoff is None else {"probability": answer.probabilities[k] if judged else None}
+        row |= {} if labels is None else {"relevant": labels.verdicts[k]}
+    by_labels = {} if labels is None else {"labels": _labels_json(labels)}
+    if answer.request.cutoff is None:
+        return {"results": results, **by_labels} if by_labels else results
     return {
         "results": results,
+        **by_labels,
         "images": answer.gallery,
         "expected_images": judged and judged.expected_images,
         "recommended_cutoff": judged and judged.cutoff,
@@ -37,6 +44,8 @@ def print_answer(answer: Answer, console: Console) -> None:
     console.print(answer_table(answer))
     if answer.request.cutoff is not None:
         console.print(how_sure(answer), markup=False, highlight=False)
+    if answer.by_labels is not None:
+        console.print(by_labels(answer.by_labels), markup=False, highlight=False)
 
 
 def answer_table(answer: Answer) -> Table:
@@ -44,7 +53,9 @@ def answer_table(answer: Answer) -> Table:
     combined = answer.request.is_combined
     sure = answer.probabilities
     head = ["rank", *(["standing"] if combined else []), "score", *(["probability"] if sure else [])]
-    table = Table(*head, *(["decided by"] if combined else []), "image", "place (x0 y0 x1 y1)")
+    labels = answer.by_labels
+    more = [*(["decided by"] if combined else []), *(["label"] if labels else [])]
+    table = Table(*head, *more, "image", "place (x0 y0 x1 y1)")
     for k, r in enumerate(answer.results):
         cells: list[str | Text] = [str(r.rank), f"{r.score:.3f}"]
         if sure:
@@ -52,6 +63,8 @@ def answer_table(answer: Answer) -> Table:
         if isinstance(r, CombinedResult):
             cells.insert(1, f"{r.standing:.2f}")
             cells.append(Text(answer.request.wanted[r.decided_by]))
+        if labels is not None:
+            cells.append(_VERDICTS[labels.verdicts[k]])
         place = "" if r.box is None else " ".join(f"{edge:.2f}" for edge in r.box)
         table.add_row(*cells, Text(r.uri, overflow="fold"), place)
     return table
@@ -66,6 +79,28 @@ def how_sure(answer: Answer) -> str:
     about = "less than one" if count < 1 else f"about {count:.0f}"
     expected = f"Expected to show it: {about} of {answer.gallery} images."
     return f"{'Probably none here.' if judged.nothing_here else expected} {_recommended(answer, judged)}"
+
+
+def by_labels(said: ByLabels) -> str:
+    """One sentence: how good the list is, and what it misses."""
+    found, group = said.relevance, "" if said.group is None else f", a {said.group} class"
+    if found.average_precision is None or found.precision_at_10 is None:
+        return f"By the labels no image here shows {said.class_name!r}{group}."
+    shown = f"By the labels {found.relevant} images show {said.class_name!r}{group}"
+    worth = f"AP@50 {found.average_precision:.1f} %, {found.precision_at_10:.0f} % of the first 10 right"
+    return f"{shown}: {worth}; {len(found.missed)} are not among the first {DEPTH}."
+
+
+def _labels_json(said: ByLabels) -> dict[str, Any]:
+    found = said.relevance
+    return {
+        "class_name": said.class_name,
+        "group": said.group,
+        "images": found.relevant,
+        "precision_at_10": found.precision_at_10,
+        "average_precision": found.average_precision,
+        "missed": list(found.missed),
+    }
 
 
 def _recommended(answer: Answer, judged: Judgement) -> str:

@@ -1,18 +1,21 @@
 """One search as a user asks for it, and its answer: texts or a picture, filters, a cut-off, how sure."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from forclip.combined_queries import CombinedQuery, search_combined
+from forclip.combined_queries import CombinedQuery, in_words, search_combined
 from forclip.confidence import WANTED_PRECISION, Judgement
 from forclip.data.decode import read_image
 from forclip.feedback import refined_query
 from forclip.index.late_interaction import particular
+from forclip.index.ranking import without
+from forclip.relevance import Relevance
 from forclip.search import Searcher
+from forclip.store_labels import ClassGroup
 from forclip.types import Floats, SearchResult
 
 
@@ -87,21 +90,31 @@ class SearchRequest:
     def label(self) -> str:
         """What is looked for, in one line."""
         first = self.wanted[: len(self.wanted) - len(self.all_of)]
-        parts = [" or ".join(first), *self.all_of]
-        return " and ".join(part for part in parts if part) + "".join(f" not {text}" for text in self.none_of)
+        return in_words(first, self.all_of, self.none_of)
+
+
+@dataclass(frozen=True)
+class ByLabels:
+    """What labels say of the list. verdicts: one for each result, None where nobody has checked it."""
+
+    class_name: str
+    group: ClassGroup | None
+    relevance: Relevance
+    verdicts: tuple[bool | None, ...]
 
 
 @dataclass(frozen=True)
 class Answer:
     """results: best first; those of a combined query are CombinedResult. asked: a judgement was asked for; judgement:
     of the best k, before the cut, None where it can't be said; why_unsure: the reason then; kept: its probabilities;
-    gallery: images that were searched, where asked."""
+    gallery: images that were searched, where asked; by_labels: None where no labels are at hand."""
 
     request: SearchRequest
     results: list[SearchResult]
     judgement: Judgement | None = None
     why_unsure: str = ""
     gallery: int = 0
+    by_labels: ByLabels | None = None
 
     @property
     def probabilities(self) -> list[float]:
@@ -149,7 +162,7 @@ def answer(searcher: Searcher, request: SearchRequest) -> Answer:
         query = refined_query(searcher.index, query, request.right, request.wrong, request.where)
     more = request.k + len(request.wrong)
     found_first = searcher.search_vector(query, more, request.min_score, request.where, request.exact)
-    results = _without(found_first, request.wrong)[: request.k]
+    results = without(found_first, set(request.wrong))[: request.k]
     return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
 
 
@@ -159,12 +172,6 @@ def _like_a_picture(searcher: Searcher, request: SearchRequest, picture: Path) -
     cutoff = request.cutoff
     kept = found if cutoff is None else [r for r in found if r.score >= cutoff.value]
     return Answer(request, kept, why_unsure=request.why_unsure, gallery=searcher.gallery_size(request.where))
-
-
-def _without(results: list[SearchResult], left_out: tuple[str, ...]) -> list[SearchResult]:
-    """Ranked anew."""
-    kept = [r for r in results if r.image_id not in set(left_out)]
-    return [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)] if left_out else results
 
 
 def _cut(

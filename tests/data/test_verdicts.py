@@ -9,7 +9,8 @@ from forclip.data.sets import load_sets
 from forclip.data.toyworld import ToyWorld
 from forclip.data.verdicts import merge_verdicts, read_verdicts, tell_verdicts
 from forclip.data_config import DataConfig, SourceConfig
-from forclip.exporting.export import export, select_found
+from forclip.exporting.chosen import select_found
+from forclip.exporting.formats import export
 from forclip.search import Searcher
 from forclip.search_request import SearchRequest
 from forclip.types import Annotations

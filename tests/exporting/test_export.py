@@ -1,6 +1,7 @@
 """What is handed on, read again by others: pycocotools, forclip's own loaders, FiftyOne's documented layout."""
 
 import contextlib
+import csv
 import io
 import json
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from pycocotools.coco import COCO
 from forclip.confidence import Calibration
 from forclip.data.coco import load_coco
 from forclip.data.csv_labels import load_csv
-from forclip.exporting.export import FORMATS, export, select_found, select_ids, select_ids_for
+from forclip.exporting.chosen import select_found, select_ids, select_ids_for
+from forclip.exporting.csv_file import write_csv
+from forclip.exporting.fiftyone_folder import write_fiftyone
+from forclip.exporting.formats import FORMATS, export
 from forclip.exporting.selection import Item, Selection
 from forclip.search import Searcher
 from forclip.search_request import SearchRequest, parse_cutoff
@@ -66,6 +70,25 @@ def test_csv_stands_open_until_it_is_filled(searcher: Searcher, root: Path, tmp_
     assert judged.labels[:, 0].sum() == 2
     assert judged.verified is not None
     assert judged.verified.all()
+
+
+def test_a_csv_file_runs_nothing_and_keeps_own_columns(tmp_path: Path) -> None:
+    own = {"camera": "=1+1", "label": "mine"}
+    items = (Item("@a", tmp_path / "=a.jpg", 1, 1, present=True, own=own), Item("b", tmp_path / "b.jpg", 1, 1))
+    write_csv(Selection(items, "+cat", tmp_path), tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as opened:
+        first, second = csv.DictReader(opened)
+    assert (first["image"], first["label"], first["id"]) == ("./=a.jpg", "'+cat", "'@a")
+    assert (first["present"], second["present"]) == ("1", "")
+    assert (first["camera"], first["own.label"]) == ("'=1+1", "mine")
+    assert (second["camera"], second["own.label"]) == ("", "")
+
+
+def test_names_of_pictures_fit_any_system(tmp_path: Path) -> None:
+    (tmp_path / "..\\up:1.jpg").write_bytes(b"x")
+    write_fiftyone(Selection((Item("a", tmp_path / "..\\up:1.jpg", 1, 1),)), tmp_path / "out")
+    assert [f.name for f in (tmp_path / "out" / "data").iterdir()] == ["000001_.._up_1.jpg"]
+    assert list(json.loads((tmp_path / "out" / "labels.json").read_text())["labels"]) == ["000001_.._up_1"]
 
 
 def test_a_fiftyone_folder(searcher: Searcher, tmp_path: Path) -> None:

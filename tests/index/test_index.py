@@ -89,6 +89,9 @@ def test_a_search_among_some_images(way: tuple[StoreHeader, Keep], tmp_path: Pat
     kept = by_image(embeddings, header)
     assert_same(index.search_among([*few, "unknown"], query), oracle({i: kept[i] for i in few}, query, 4))
     assert index.search_among([], query) == []
+    assert_same(index.search_among(few, query, 2), oracle({i: kept[i] for i in few}, query, 2))
+    filtered = index.search_among(few, query, where=f"id != '{few[0]}'")
+    assert_same(filtered, oracle({i: kept[i] for i in few[1:]}, query, 4))
     index.delete_ids(few[:1])
     assert {r.image_id for r in index.search_among(few, query)} == set(few[1:])
 
@@ -273,6 +276,28 @@ def test_the_spread_of_scores(tmp_path: Path) -> None:
     sample = index.scores(query, sample=100)
     assert 60 < len(sample) < 140
     assert set(sample.tolist()) <= set(scores.tolist())
+
+
+def test_a_sample_is_of_the_same_images_until_the_store_changes(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    embeddings = some(names(300))
+    _mapped(index, embeddings)
+    kept = by_image(embeddings)
+    first, second = unit(np.random.default_rng(1), 2, DIM)
+    # Which images they are is told by their scores for one query; another query's are then those of the same images.
+    of_first = dict(oracle(kept, first, 300))
+    drawn = {nearest_of(of_first, score) for score in index.scores(first, sample=60)}
+    expected = np.sort([score for image_id, score in oracle(kept, second, 300) if image_id in drawn])
+    np.testing.assert_allclose(np.sort(index.scores(second, sample=60)), expected, atol=1e-6)
+    index.delete_ids([min(drawn)])
+    assert min(drawn) not in {nearest_of(of_first, score) for score in index.scores(first, sample=60)}
+    index.delete("number > 0")
+    assert len(index.scores(first, sample=60)) == 0
+
+
+def nearest_of(scores: dict[str, float], score: float) -> str:
+    """The image with this score."""
+    return min(scores, key=lambda image_id: abs(scores[image_id] - score))
 
 
 def test_deleting_is_as_if_never_added(tmp_path: Path) -> None:

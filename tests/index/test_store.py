@@ -75,7 +75,7 @@ def test_metadata_columns(tmp_path: Path) -> None:
     store.add(some(["a"]), files(["a"]))
     store.add(some(["b", "c"]), files(["b", "c"]), {"camera": ["front", None], "speed": [3, 4]})
     assert store.own_columns == ["camera", "speed"]
-    rows = store.describe(store.numbers().tolist(), ["id", "camera", "speed"]).values()
+    rows = store.table().to_table(["id", "camera", "speed"]).to_pylist()
     assert sorted(rows, key=lambda r: r["id"]) == [
         {"id": "a", "camera": None, "speed": None},
         {"id": "b", "camera": "front", "speed": 3},

@@ -1,16 +1,20 @@
 """A small store made from the toy world's pictures, and an application that serves it."""
 
+import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from threading import Thread
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from rich.console import Console
 
 from forclip.confidence import Calibration
@@ -20,6 +24,7 @@ from forclip.indexing import IndexJob, StoreOptions, index_images
 from forclip.search import Searcher, open_searcher
 from forclip.server.app import create_app
 
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = 60
 HOSTILE_NAME = "<img src=x onerror=hacked()>.png"
 HOSTILE_VALUE = "</script><script>hacked()</script>"
@@ -80,13 +85,13 @@ def client(served: Searcher) -> Iterator[TestClient]:
         yield made
 
 
-@pytest.fixture
-def address(served: Searcher) -> Iterator[str]:
-    """Of a service that runs for one test."""
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The address of a service that runs for as long."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(served), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -94,6 +99,46 @@ def address(served: Searcher) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def address(served: Searcher) -> Iterator[str]:
+    """Of a service that runs for one test."""
+    with serving(create_app(served)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield launched
+        launched.close()
+
+
+@contextmanager
+def open_page(browser: Browser, address: str) -> Iterator[Page]:
+    """Freshly opened. Nothing may go wrong in it, and nothing may be asked of anyone else, whatever a test does."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    # What a test itself cuts off is no fault of the page.
+    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "ERR_FAILED" not in m.text else None)
+    opened.on("request", lambda asked: None if asked.url.startswith((address, "data:")) else wrong.append(asked.url))
+    opened.goto(address)
+    expect(opened.locator("#size")).to_contain_text(f"{PICTURES} images")
+    yield opened
+    assert wrong == []
+    context.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """Of a service without labels."""
+    with open_page(browser, address) as opened:
+        yield opened
 
 
 @pytest.fixture

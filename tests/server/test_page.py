@@ -1,47 +1,16 @@
 """The page, as a person uses it, in a real browser; and what axe-core says of it."""
 
 import csv
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from forclip.search import Searcher
-from tests.server.conftest import HOSTILE_NAME, HOSTILE_VALUE
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.server.conftest import CHROMIUM, HOSTILE_NAME, HOSTILE_VALUE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """Freshly opened. Nothing may go wrong in it, and nothing may be asked of anyone else, whatever a test does."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    opened = context.new_page()
-    wrong: list[str] = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    # What a test itself cuts off is no fault of the page.
-    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "ERR_FAILED" not in m.text else None)
-    opened.on("request", lambda asked: None if asked.url.startswith((address, "data:")) else wrong.append(asked.url))
-    opened.goto(address)
-    expect(opened.locator("#size")).to_contain_text("60 images")
-    yield opened
-    assert wrong == []
-    context.close()
 
 
 def search(page: Page, text: str) -> None:
@@ -72,11 +41,12 @@ def test_search_look_pick_and_export_by_keyboard_alone(page: Page, served: Searc
     page.keyboard.press("Escape")
     expect(page.locator("#card-2")).to_be_focused()
     expect(page.locator("#card-2")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("e")
     with page.expect_download() as downloading:
-        page.keyboard.press("e")
+        page.keyboard.press("Enter")
     downloading.value.save_as(tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as opened:
-        assert [row["file"] for row in csv.DictReader(opened)] == [found[0].uri, found[2].uri]
+        assert [row["image"] for row in csv.DictReader(opened)] == [found[0].uri, found[2].uri]
     page.reload()
     expect(page.locator("#count")).to_have_text("2 picked")
     expect(page.locator("#text")).to_have_value("snail")
@@ -86,7 +56,7 @@ def test_the_place_is_outlined_where_it_is(page: Page, served: Searcher) -> None
     search(page, "snail")
     box = served.search("snail", 1)[0].box
     assert box is not None
-    page.wait_for_function("document.querySelector('#card-0 img').complete")
+    expect(page.locator("#card-0 img")).to_have_js_property("complete", True)
     edges = page.evaluate(
         """() => {
         const image = document.querySelector('#card-0 img').getBoundingClientRect();
@@ -121,6 +91,9 @@ def test_the_cut_off_takes_the_tail_away_at_once(page: Page, served: Searcher) -
 def test_several_texts(page: Page) -> None:
     search(page, "snail, anchor, -drum")
     assert 0 < page.locator(".card").count() <= 60
+    expect(page.locator("#cutoff")).to_be_hidden()  # no score orders such a list
+    search(page, "snail")
+    expect(page.locator("#cutoff")).to_be_visible()
 
 
 def test_a_filter_and_what_is_wrong_with_one(page: Page) -> None:
@@ -179,21 +152,21 @@ def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     if page.evaluate("document.documentElement.dataset.theme") != theme:
         page.locator("#theme").click()
-    _check(page)
+    check_page(page)
     search(page, "snail")
     page.keyboard.press(" ")
     expect(page.locator("#count")).to_have_text("1 picked")
     page.locator("#filter").click()
-    _check(page)
+    check_page(page)
     page.locator("#card-0").press("Enter")
-    _check(page)
+    check_page(page)
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.locator("#keys")).to_be_visible()
-    _check(page)
+    check_page(page)
 
 
-def _check(page: Page) -> None:
+def check_page(page: Page) -> None:
     found = Axe().run(page).response["violations"]
     assert [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:3]) for v in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("window.innerWidth")

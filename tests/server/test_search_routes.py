@@ -1,10 +1,13 @@
 """Searching through the API: what Searcher finds, with keys instead of paths, judged, paged and combined."""
 
 import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -13,6 +16,9 @@ from PIL import Image
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Calibration, judge
 from forclip.search import Searcher
+from forclip.server import limits
+from forclip.server.gallery import Gallery
+from forclip.server.likeness import overlaps
 from forclip.types import Floats
 from tests.server.conftest import PICTURES, client_of
 
@@ -103,14 +109,39 @@ def test_more_like_an_image_leaves_the_image_out(client: TestClient, served: Sea
     assert [r["rank"] for r in answer["results"]] == list(range(1, PICTURES))
 
 
-def test_more_like_a_place_is_a_search_by_its_crop(client: TestClient, served: Searcher) -> None:
+def test_more_like_an_image_asks_by_all_its_vectors(client: TestClient, served: Searcher) -> None:
     first = asked(client, text="snail", k=1)["results"][0]
     uri = served.search("snail", 1)[0].uri
-    box = {"x0": 0.25, "y0": 0.5, "x1": 0.75, "y1": 1.0}
+    answer = client.post("/api/similar", json={"key": first["key"], "k": 10}).json()
+    found = served.search_image(Image.open(uri).convert("RGB"), 60)
+    assert found[0].uri == uri
+    assert names(answer) == [Path(r.uri).name for r in found[1:11]]
+
+
+def test_more_like_a_found_place_asks_by_the_vector_that_looks_there(client: TestClient, served: Searcher) -> None:
+    first = asked(client, text="snail", k=1)["results"][0]
+    found = served.search("snail", 1)[0]
+    answer = client.post("/api/similar", json={"key": first["key"], "box": first["box"], "k": 5}).json()
+    vector = served.index.best_vectors([found.image_id], served.encode_text("snail"))[found.image_id]
+    expected = [Path(r.uri).name for r in served.index.search(vector / np.linalg.norm(vector), 6) if r.uri != found.uri]
+    assert names(answer) == expected[:5]
+
+
+def test_more_like_a_place_where_no_vector_looks_is_a_search_by_its_crop(client: TestClient, served: Searcher) -> None:
+    first = asked(client, text="snail", k=1)["results"][0]
+    uri = served.search("snail", 1)[0].uri
+    box = {"x0": 0.0, "y0": 0.0, "x1": 0.125, "y1": 0.0625}
+    _, places = Gallery(served.index).vectors(int(first["key"]))
+    assert overlaps(places, np.array([0.0, 0.0, 0.125, 0.0625], np.float32)).max() < 0.3
     answer = client.post("/api/similar", json={"key": first["key"], "box": box, "k": 5}).json()
-    crop = Image.open(uri).convert("RGB").crop((56, 112, 168, 224))
+    crop = Image.open(uri).convert("RGB").crop((0, 0, 28, 14))
     expected = [Path(r.uri).name for r in served.search_image(crop, 6) if r.uri != uri][:5]
     assert names(answer) == expected
+
+
+def test_how_much_two_places_share() -> None:
+    boxes = np.array([[0, 0, 0.5, 0.5], [0.25, 0, 0.75, 0.5], [0.6, 0.6, 1, 1], [0.5, 0.5, 0.5, 0.5]], np.float32)
+    assert overlaps(boxes, boxes[0]) == pytest.approx([1, 1 / 3, 0, 0], abs=1e-6)
 
 
 def test_an_uploaded_picture_finds_itself(client: TestClient, served: Searcher) -> None:
@@ -125,6 +156,38 @@ def test_an_uploaded_picture_finds_itself(client: TestClient, served: Searcher) 
     assert [r["rank"] for r in few.json()["results"]] == [2, 3]
 
 
+def test_an_uploaded_picture_takes_a_filter_and_a_lowest_score(client: TestClient, served: Searcher) -> None:
+    uri = served.search("snail", 1)[0].uri
+    whole = served.search_image(Image.open(uri).convert("RGB"), 60)
+
+    def found(**form: str) -> list[dict[str, Any]]:
+        files = {"picture": ("a.jpg", Path(uri).read_bytes(), JPEG)}
+        answer = client.post("/api/similar/upload", files=files, data={"k": "60", **form})
+        assert answer.status_code == 200, answer.text
+        results: list[dict[str, Any]] = answer.json()["results"]
+        return results
+
+    every = found()
+    assert len(every) == PICTURES
+    front = [r["name"] for r in every if r["metadata"]["camera"] == "front"]
+    assert [r["name"] for r in found(where="camera = 'front'")] == front
+    assert len(found(min_score=str(whole[6].score - 1e-6))) == 7
+    assert found(exact="true") == every
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [({"where": "(("}, 400), ({"min_score": "2"}, 422), ({"min_score": "nan"}, 422), ({"exact": "x"}, 422),
+     ({"where": "x" * (limits.WHERE_CHARACTERS + 1)}, 422), ({"k": "0"}, 422), ({"unknown": "1"}, 422)],
+)  # fmt: skip
+def test_what_is_wrong_beside_an_upload_is_told(client: TestClient, form: dict[str, str], status: int) -> None:
+    tiny = BytesIO()
+    Image.new("L", (1, 1)).save(tiny, "PNG")
+    answer = client.post("/api/similar/upload", files={"picture": ("a", tiny.getvalue())}, data=form)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["detail"]
+
+
 def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, served: Searcher) -> None:
     first = asked(client, text="snail", k=1)["results"][0]
     served.index.delete(f"number = {first['key']}")
@@ -135,14 +198,28 @@ def test_images_added_and_deleted_meanwhile_count_at_once(client: TestClient, se
 
 def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode = served.encode_text
+    encode = served.encode_texts
 
-    def noted(text: str) -> Floats:
-        encoded.append(text)
-        return encode(text)
+    def noted(texts: Sequence[str]) -> Floats:
+        encoded.extend(texts)
+        return encode(texts)
 
-    monkeypatch.setattr(served, "encode_text", noted)
+    monkeypatch.setattr(served, "encode_texts", noted)
     client = client_of(served)
     for _ in range(3):
         asked(client, text=" snail ", k=2)
     assert encoded == ["snail"]
+
+
+def test_many_at_once_get_each_their_own_list(address: str, served: Searcher) -> None:
+    texts = ["snail", "anchor", "drum", "cat", "red umbrella", "a small bicycle", "two dogs", "kite"]
+
+    def found(text: str) -> list[float]:
+        answer = httpx.post(f"{address}api/search", json={"text": text, "k": 5}, timeout=30)
+        assert answer.status_code == 200
+        return [result["score"] for result in answer.json()["results"]]
+
+    with ThreadPoolExecutor(16) as pool:
+        lists = list(pool.map(found, texts * 3))
+    expected = [[r.score for r in served.search(text, 5)] for text in texts] * 3
+    np.testing.assert_allclose(lists, expected, atol=1e-5)

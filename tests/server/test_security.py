@@ -130,6 +130,12 @@ BAD_SEARCHES: list[dict[str, Any]] = [
     {"any_of": ["a"] * (limits.TEXTS + 1)},
     {"text": "a", "all_of": ["b"], "cutoff": "auto"},
     {"text": "a", "any_of": ["b"], "min_score": 0.5},
+    {**GOOD, "right": ["1"], "wrong": ["1"]},
+    {**GOOD, "right": ["1"], "cutoff": "auto"},
+    {**GOOD, "right": ["/etc"]},
+    {**GOOD, "right": ["1"], "only": "wrong"},
+    {**GOOD, "wrong": ["1"] * (limits.PICKS + 1)},
+    {"text": "a", "any_of": ["b"], "right": ["1"]},
     {**GOOD, "k": 0},
     {**GOOD, "k": limits.K + 1},
     {**GOOD, "k": 10**30},
@@ -218,6 +224,8 @@ def test_no_answer_holds_a_path(client: TestClient, served: Searcher, made_store
         found,
         client.post("/api/similar", json={"key": key}),
         client.post("/api/similar", json={"key": "1"}),
+        client.post("/api/search", json={"text": "snail", "right": [key], "wrong": ["1"]}),
+        client.post("/api/search", json={"text": "snail", "right": [key], "where": "nothing = 1"}),
         client.post("/api/selections", json={"name": "p", "keys": [key]}),
         *(client.get(path) for path in ("/api/info", "/metrics", "/openapi.json", "/", "/api/selections/p", "/health")),
     ]
@@ -227,8 +235,8 @@ def test_no_answer_holds_a_path(client: TestClient, served: Searcher, made_store
 
 
 def test_a_bug_is_told_without_its_details(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "encode_texts", lambda texts: 1 / 0)
     client = TestClient(create_app(served), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
-    monkeypatch.setattr(served, "encode_text", lambda text: 1 / 0)
     answer = client.post("/api/search", json=GOOD)
     assert answer.status_code == 500
     assert answer.json() == {"detail": "something went wrong inside the service; its log has the details"}

@@ -1,9 +1,7 @@
 """Selections: named lists of images that outlive the service, and their files."""
 
-import csv
 import json
 import os
-from io import StringIO
 from pathlib import Path
 from threading import Thread
 
@@ -14,7 +12,7 @@ from forclip.search import Searcher
 from forclip.server import limits
 from forclip.server.refusals import Refused
 from forclip.server.selections import Selections
-from tests.server.conftest import HOSTILE_NAME, HOSTILE_VALUE, client_of
+from tests.server.conftest import client_of
 
 
 def keys(client: TestClient, count: int) -> list[str]:
@@ -41,20 +39,6 @@ def test_an_image_that_is_gone_is_counted(client: TestClient, served: Searcher) 
     served.index.delete(f"number = {a}")
     assert client.get("/api/selections/p").json() == {"name": "p", "keys": [b], "gone": 1}
     assert len(client.get("/api/selections/p/export?format=files").text.splitlines()) == 1
-
-
-def test_exports_hold_the_files(client: TestClient, served: Searcher) -> None:
-    found = client.post("/api/search", json={"text": "snail", "k": 60}).json()["results"]
-    client.post("/api/selections", json={"name": "p", "keys": [r["key"] for r in found]})
-    uris = [r.uri for r in served.search("snail", 60)]
-    answer = client.get("/api/selections/p/export?format=csv")
-    assert answer.headers["content-disposition"].startswith("attachment")
-    rows = list(csv.DictReader(StringIO(answer.text)))
-    assert [row["file"] for row in rows] == uris
-    assert {row["remark"] for row in rows} == {HOSTILE_VALUE, "'=1+1"}, "a formula is no formula any more"
-    assert any(row["file"].endswith(HOSTILE_NAME) for row in rows)
-    assert client.get("/api/selections/p/export?format=files").text.splitlines() == uris
-    assert client.get("/api/selections/p/export?format=exe").status_code == 422
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "..\\b", "a\nb", "\x00", "x" * 101, " a"])

@@ -47,7 +47,7 @@ def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> Cla
     """Everything not novel is base, both in the order of class_names. Raises ValueError for an unknown novel name."""
     for name in novel_names:
         if name not in class_names:
-            raise ValueError(f"no class is named {name!r}, to be novel{_did_you_mean(name, class_names)}")
+            raise ValueError(f"no class is named {name!r}, to be novel{did_you_mean(name, class_names)}")
     novel = set(novel_names)
     return ClassSplit(
         base=tuple(name for name in class_names if name not in novel),
@@ -82,7 +82,7 @@ def evaluate_scores(
             raise ValueError(f"{name} must be at least 1, not {value}")
     for name in (*split.base, *split.novel):
         if name not in class_names:
-            raise ValueError(f"class {name!r} of the split has no scores{_did_you_mean(name, class_names)}")
+            raise ValueError(f"class {name!r} of the split has no scores{did_you_mean(name, class_names)}")
     _refuse_nan(scores, class_names)
     searched = _searched(scores, labels, verified, class_names, split, distractors)
     left_out = _left_out(searched, class_names, split, min_relevant)
@@ -212,6 +212,6 @@ def _refuse_nan(scores: NDArray[np.floating], class_names: Sequence[str]) -> Non
         raise ValueError(f"the score of row {row} for class {class_names[column]!r} is NaN")
 
 
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -6,24 +6,33 @@ fractions), `confidence` and `attributes`.
 """
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from forclip.exporting.selection import Item, Selection
 
+_UNFIT = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # for a name, on one system or another
 
-def write_fiftyone(selection: Selection, to: Path) -> None:
-    """Copies the pictures. Raises ValueError for one that is not there any more; labels.json is written last."""
+
+def copy_picture(item: Item, to: Path) -> None:
+    """Raises ValueError for one that is not there any more."""
+    try:
+        shutil.copyfile(item.path, to)
+    except OSError as error:
+        raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
+
+
+def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> None:
+    """Copies the pictures, and raises what copy does; labels.json is written last."""
     data = to / "data"
     data.mkdir(parents=True)
     labels = {}
     for rank, item in enumerate(selection.items, start=1):
-        name = f"{rank:06d}_{item.path.stem}"  # two folders may hold the same name
-        try:
-            shutil.copyfile(item.path, data / f"{name}{item.path.suffix}")
-        except OSError as error:
-            raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
+        name = _UNFIT.sub("_", f"{rank:06d}_{item.path.stem}")  # two folders may hold the same name
+        copy(item, data / _UNFIT.sub("_", f"{name}{item.path.suffix}"))
         labels[name] = _detections(selection.label, item)
     content = {"classes": [selection.label] if selection.label else [], "labels": labels}
     (to / "labels.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -1,9 +1,10 @@
 """What is handed on: images, what they are said to show, and a score and a suggested place where a text found them."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile
@@ -14,7 +15,8 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Item:
-    """One image. width, height: pixels of the stored image; box: xyxy as fractions of them; score: a cosine."""
+    """One image. width, height: pixels of the stored image; box: xyxy as fractions of them; score: a cosine; present:
+    whether someone said that it shows what the label says; own: the user's columns, by name."""
 
     image_id: str
     path: Path
@@ -23,6 +25,8 @@ class Item:
     score: float | None = None
     probability: float | None = None
     box: Box | None = None
+    present: bool | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pixel_box(self) -> Box | None:

@@ -16,7 +16,7 @@ from forclip.index.info import describe_index
 from forclip.index.late_interaction import found_by_any, score_by_all
 from forclip.index.optimize import optimize
 from forclip.index.ranking import ranked
-from forclip.index.scan import Found, scan
+from forclip.index.scan import Found, best_scores, scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
@@ -39,6 +39,7 @@ class Index:
         self.derived = DerivedFolder(self.store)
         self._views = Views(self.store, self.derived)
         self._filters: dict[tuple[int, str], Ints] = {}
+        self._samples: tuple[View | None, dict[tuple[int | None, int, str | None], tuple[Ints, ...]]] = (None, {})
 
     @staticmethod
     def create(folder: Path, header: StoreHeader) -> "Index":
@@ -124,15 +125,19 @@ class Index:
                 found.append((part.segment, score_by_all(part.segment, queries, images)))
         return ranked(found, k)
 
-    def search_among(self, image_ids: Sequence[str], query: Floats) -> list[SearchResult]:
-        """As search, of these images alone, every vector compared. Ids that are not there are left out."""
-        return ranked(self._among(image_ids, query), max(1, len(image_ids)))
+    def search_among(
+        self, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
+    ) -> list[SearchResult]:
+        """As search, of these images alone, every vector compared: the best k, or all. Ids that are not there are left
+        out."""
+        count = max(1, len(image_ids)) if k is None else k
+        return ranked(self._among(image_ids, query, count, where), count)
 
     def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
         """Of each of these images its vector nearest to a unit query, [dim] as stored. Ids that are not there are left
         out."""
         best: dict[str, Floats] = {}
-        for segment, found in self._among(image_ids, query):
+        for segment, found in self._among(image_ids, query, max(1, len(image_ids))):
             ids = segment.ids.take(pa.array(found.images)).to_pylist()
             best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
         return best
@@ -147,15 +152,12 @@ class Index:
     def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
         """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
 
-        where: draw from the images for which that holds."""
+        where: draw from the images for which that holds. The same seed draws the same ones until the store changes."""
         self._check(query, 1)
         view = self._views.newest()
-        searched = [self._searched(view, p, where) for p in view.parts]
-        count = sum(int(s.sum()) for s in searched)
-        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
-        drawn = [s & (rng.random(len(p.segment)) < share) for p, s in zip(view.parts, searched, strict=True)]
-        found = [scan(p.segment, query, len(p.segment), d).scores for p, d in zip(view.parts, drawn, strict=True)]
-        return np.concatenate([np.empty(0), *found]).astype(np.float32)
+        drawn = self._drawn(view, sample, seed, where)
+        found = [best_scores(p.segment, query, places) for p, places in zip(view.parts, drawn, strict=True)]
+        return np.concatenate([np.empty(0, np.float32), *found])
 
     def view(self) -> View:
         """The newest version, ready to search."""
@@ -171,13 +173,39 @@ class Index:
         """[images] of a part's segment that are there, and for which `where` holds."""
         return part.alive if where is None else part.alive & among(part.segment.numbers, self._matching(view, where))
 
-    def _among(self, image_ids: Sequence[str], query: Floats) -> list[tuple[Segment, Found]]:
-        self._check(query, 1)
-        wanted = pa.array(image_ids, pa.string())
+    def _drawn(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
+        """Places in each part. The last samples of a view are kept: text after text is placed by the same images."""
+        of_view, samples = self._samples
+        if of_view is not view:
+            samples = {}
+            self._samples = (view, samples)
+        key = (sample, seed, where)
+        drawn = samples.get(key)
+        if drawn is None:
+            drawn = self._draw(view, sample, seed, where)
+            if sample is not None:
+                samples[key] = drawn
+            while len(samples) > _FILTERS_KEPT:
+                samples.pop(next(iter(samples)), None)
+        return drawn
+
+    def _draw(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
+        searched = [self._searched(view, p, where) for p in view.parts]
+        count = sum(int(s.sum()) for s in searched)
+        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
+        return tuple(np.flatnonzero(s & (rng.random(len(s)) < share)) for s in searched)
+
+    def _among(
+        self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
+    ) -> list[tuple[Segment, Found]]:
+        self._check(query, k)
+        view = self._views.newest()
         found = []
-        for part in self._views.newest().parts:
-            among_them = part.alive & np.asarray(pc.is_in(part.segment.ids, value_set=wanted))
-            found.append((part.segment, scan(part.segment, query, max(1, len(image_ids)), among_them)))
+        for part in view.parts:
+            among_them = np.zeros(len(part.segment), bool)
+            among_them[part.places(image_ids)] = True
+            among_them &= self._searched(view, part, where)
+            found.append((part.segment, scan(part.segment, query, k, among_them)))
         return found
 
     def _matching(self, view: View, where: str) -> Ints:

@@ -5,7 +5,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from forclip.index.threads import cores, side_by_side
+from forclip.index.threads import cores, one_core, side_by_side
 from forclip.types import Floats, Ints
 
 _VECTORS_A_THREAD = 1 << 15  # fewer are not worth another thread
@@ -24,8 +24,9 @@ def search_lists(index: Any, asked: Floats, fetch: int, nprobe: int) -> tuple[Fl
     which FAISS does itself only with threads that wait for each other.
     """
     inverted = faiss.extract_index_ivf(index)
-    moved = _moved(index, asked)
-    distances, lists = inverted.quantizer.search(moved, nprobe)
+    with one_core():
+        moved = _moved(index, asked)
+        distances, lists = inverted.quantizer.search(moved, nprobe)
     worth = nprobe * index.ntotal // inverted.nlist // _VECTORS_A_THREAD
     threads = max(1, min(cores(), worth))
     shares = [

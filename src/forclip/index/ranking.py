@@ -1,6 +1,7 @@
 """From what was found in each segment to one ranked list."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,12 @@ def ranked(found: Sequence[tuple[Segment, Found]], k: int) -> list[SearchResult]
         SearchResult(rank, image_id, uri, -minus, (x0, y0, x1, y1))
         for rank, (minus, image_id, uri, (x0, y0, x1, y1)) in enumerate(hits[:k], start=1)
     ]
+
+
+def without(results: Sequence[SearchResult], left_out: Collection[str]) -> list[SearchResult]:
+    """Those of other images than these ids, ranked anew."""
+    kept = [r for r in results if r.image_id not in left_out]
+    return [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]
 
 
 def _hits(segment: Segment, found: Found, threshold: float) -> list[tuple[float, str, str, list[float]]]:

@@ -39,8 +39,6 @@ def scan(segment: Segment, query: Floats, k: int, allowed: Bools | None = None) 
     image's best, so whatever was not fetched is worse as well.
     """
     searched = np.arange(len(segment)) if allowed is None else np.flatnonzero(allowed)
-    if not len(searched):
-        return Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if k * _FEW_IMAGES > len(searched):
         return score_images(segment, query, searched)
     rows_allowed = None if allowed is None else segment.rows_of(allowed)
@@ -74,9 +72,9 @@ def first_of_each(values: Ints) -> Ints:
 
 def score_images(segment: Segment, query: Floats, images: Ints) -> Found:
     """Each of these images with the best of all its vectors. images: places in the segment's numbers."""
-    total = int((segment.offsets[images + 1] - segment.offsets[images]).sum())
-    blocks = np.array_split(images, total // _VECTORS_AT_ONCE) if total >= _VECTORS_AT_ONCE else [images]
-    lists = segment.lists
+    if not len(images):
+        return Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    blocks, lists = _blocks(segment, images), segment.lists
     if lists is None:
         rows: Iterable[Ints] = (_rows(segment, block) for block in blocks)
     else:
@@ -85,6 +83,22 @@ def score_images(segment: Segment, query: Floats, images: Ints) -> Found:
     if len(parts) == 1:
         return parts[0]
     return Found(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Found)))
+
+
+def best_scores(segment: Segment, query: Floats, images: Ints) -> Floats:
+    """As score_images, the scores alone, in no order: in single precision where FAISS compares them."""
+    lists = segment.lists
+    if lists is None or not len(images):
+        return score_images(segment, query, images).scores.astype(np.float32)
+    asked = segment.asked(query)
+    parts = side_by_side(lambda block: lists.nearest(asked, block, 1)[0][:, 0], _blocks(segment, images))
+    return np.concatenate(parts)
+
+
+def _blocks(segment: Segment, images: Ints) -> list[Ints]:
+    """Of some ten thousand vectors each."""
+    total = int((segment.offsets[images + 1] - segment.offsets[images]).sum())
+    return np.array_split(images, total // _VECTORS_AT_ONCE) if total >= _VECTORS_AT_ONCE else [images]
 
 
 def _contenders(segment: Segment, lists: ImageLists, query: Floats, images: Ints) -> Ints:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forclip.index.id_places import IdPlaces
 from forclip.index.image_lists import ImageLists
 from forclip.index.schema import Codes, StoreHeader
 from forclip.index.store import StoredVectors
@@ -61,6 +62,11 @@ class Segment:
     def ids(self) -> pa.Array:
         """[images]."""
         return pa.concat_arrays(self.images["id"].chunks)
+
+    @cached_property
+    def id_places(self) -> IdPlaces:
+        """Of `ids`."""
+        return IdPlaces(self.ids)
 
     @cached_property
     def uris(self) -> pa.Array:

@@ -138,21 +138,15 @@ class Store:
         rows = self._read(["id", *names]).to_pylist()
         return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
 
-    def describe(self, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Columns of some images, by number; those that are gone are left out."""
-        listed = ", ".join(str(int(n)) for n in numbers)
-        found = self._read(["number", *columns], f"number IN ({listed})").to_pylist() if listed else []
-        return {row.pop("number"): row for row in found}
-
     @property
     def own_columns(self) -> list[str]:
         """Names of the user's columns."""
         return [name for name in self.table().schema.names if name not in OWN_COLUMNS]
 
-    def _read(self, columns: list[str], where: str | None = None) -> pa.Table:
+    def _read(self, columns: list[str]) -> pa.Table:
         """Of the newest version. Raises ValueError where a file is damaged."""
         with _damage_told(self.folder):
-            return self.table().to_table(columns, filter=where)
+            return self.table().to_table(columns)
 
     def _for_writing(self) -> lance.LanceDataset:
         """Another handle: a change moves the one that it is made by to the new version, and readers hold theirs."""

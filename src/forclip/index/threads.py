@@ -1,10 +1,12 @@
 """FAISS in threads of our own, one core each."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Semaphore
 from typing import TypeVar
 
 import faiss
@@ -14,15 +16,38 @@ Result = TypeVar("Result")
 
 
 def side_by_side(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """One result for each item. call: of FAISS alone, it must not wait for anything; the first is made right here.
+    """One result for each item. call: of FAISS alone, it must not wait for anything.
 
-    OpenMP's own threads, woken for a millisecond's work, wait for each other where a core is busy with something else.
+    The work is shared out to cores that no other call of this has; what is left is done right here, so that searches
+    at the same time get a core each. OpenMP's own threads, woken for a millisecond's work, wait for each other where a
+    core is busy with something else.
     """
-    first, *others = items
-    waiting = [_pool().submit(call, item) for item in others]
-    with _one_core():
-        result = call(first)
-    return [result, *(w.result() for w in waiting)]
+    waiting = deque(enumerate(items))
+    results: dict[int, Result] = {}
+
+    def work() -> None:
+        while waiting:
+            try:
+                place, item = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            results[place] = call(item)
+
+    helpers: list[Future[None]] = []
+    while len(helpers) < len(waiting) - 1 and _free_cores().acquire(blocking=False):
+        helpers.append(_pool().submit(_as_helper, work))
+    with one_core():
+        work()
+    for helper in helpers:
+        helper.result()
+    return [results[place] for place in range(len(results))]
+
+
+def _as_helper(work: Callable[[], None]) -> None:
+    try:
+        work()
+    finally:
+        _free_cores().release()
 
 
 def cores() -> int:
@@ -31,8 +56,8 @@ def cores() -> int:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
-    """For the thread that calls it."""
+def one_core() -> Iterator[None]:
+    """For FAISS in the thread that calls it."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -42,5 +67,11 @@ def _one_core() -> Iterator[None]:
 
 
 @cache
+def _free_cores() -> Semaphore:
+    """Beside that of a caller."""
+    return Semaphore(cores() - 1)
+
+
+@cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), "faiss", initializer=lambda: faiss.omp_set_num_threads(1))
+    return ThreadPoolExecutor(max(1, cores() - 1), "faiss", initializer=lambda: faiss.omp_set_num_threads(1))

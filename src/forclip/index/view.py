@@ -1,5 +1,6 @@
 """One version of a store, put together from segments: those on disk, and what they lack in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +27,12 @@ class Part:
     def allowed(self) -> Bools | None:
         """As scan takes it: None where all images are alive."""
         return None if self.alive.all() else self.alive
+
+    def places(self, image_ids: Sequence[str]) -> Ints:
+        """Where images that are alive stand in the segment, in ascending order; ids that are not there are left out."""
+        places = self.segment.id_places.find(image_ids)
+        alive: Ints = places[self.alive[places]]
+        return alive
 
     @property
     def num_vectors(self) -> int:

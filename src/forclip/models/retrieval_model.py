@@ -1,7 +1,7 @@
 """A backbone and a head together: what embeds images and what a store remembers by its fingerprint."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,12 @@ class RetrievalModel:
 
     def encode_query(self, text: str) -> Tensor:
         """A text as this model asks for it: through its templates and, once trained, its class vectors. [D] unit."""
-        vector = encode_classes(self.backbone, [text], self.templates)
-        return (vector if self.class_vectors is None else self.class_vectors(vector))[0]
+        return self.encode_queries([text])[0]
+
+    def encode_queries(self, texts: Sequence[str]) -> Tensor:
+        """As encode_query, for at least one text, all at once: [T, D] unit."""
+        vectors = encode_classes(self.backbone, texts, self.templates)
+        return vectors if self.class_vectors is None else self.class_vectors(vectors)
 
     @property
     def dim(self) -> int:

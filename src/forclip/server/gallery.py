@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile, read_vectors
+from forclip.server.image_rows import ImageRows
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused
 from forclip.types import Floats
@@ -41,13 +41,14 @@ class Gallery:
 
     def __init__(self, index: Index) -> None:
         self.index = index
+        self._rows = ImageRows(index.store)
         self._pages: Recent[dict[str, Described]] = Recent(_PAGES)
 
     def describe(self, numbers: Sequence[int]) -> dict[int, Described]:
         """By number; those that are gone are left out."""
         own = self.index.store.own_columns
-        rows = self.index.store.describe(numbers, ["uri", *_FILE_COLUMNS[1:], *own])
-        return {n: Described(n, _file(row), {name: row[name] for name in own}) for n, row in rows.items()}
+        rows = self._rows.of(numbers)
+        return {n: Described(n, _file(row), {name: row.get(name) for name in own}) for n, row in rows.items()}
 
     def one(self, key: str) -> Described:
         """Raises Refused, 404, for what is no key or not there."""
@@ -59,13 +60,11 @@ class Gallery:
 
     def numbers_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
         """By id; those that are gone are left out."""
-        wanted = pa.array(image_ids, pa.string())
         found: dict[str, int] = {}
         for part in self.index.view().parts:
-            ids = part.segment.images["id"]
-            places = np.flatnonzero(pc.is_in(ids, value_set=wanted).to_numpy() & part.alive)
-            numbers = part.segment.numbers[places].tolist()
-            found |= dict(zip(ids.take(places).to_pylist(), numbers, strict=True))
+            places = part.places(image_ids)
+            ids = part.segment.ids.take(pa.array(places)).to_pylist()
+            found |= dict(zip(ids, part.segment.numbers[places].tolist(), strict=True))
         return found
 
     def described_ids(self, image_ids: Sequence[str]) -> dict[str, Described]:
@@ -83,18 +82,18 @@ class Gallery:
         """In this order, each once. Raises Refused, 404, for one that is not there."""
         numbers = list(dict.fromkeys(_number(key) for key in keys))
         known = [n for n in numbers if n is not None]
-        rows = self.index.store.describe(known, ["id"])
+        rows = self._rows.of(known)
         if len(rows) < len(numbers):
             raise Refused(404, "there is no image with one of these keys")
         return [rows[n]["id"] for n in known]
 
-    def vector(self, number: int) -> Floats:
-        """Unit [dim]: the mean of an image's stored vectors, as Searcher.encode_image says it of a picture."""
+    def vectors(self, number: int) -> tuple[Floats, Floats]:
+        """An image's stored vectors, unit [N, dim], and the place of each, [N, 4]."""
         store = self.index.store
         (stored,) = read_vectors(store.table(), store.header.dim, np.array([number]))
-        mean = store.header.decode(stored.codes).mean(0)
-        unit: Floats = (mean / np.linalg.norm(mean)).astype(np.float32)
-        return unit
+        decoded = store.header.decode(stored.codes)
+        unit: Floats = (decoded / np.linalg.norm(decoded, axis=1, keepdims=True)).astype(np.float32)
+        return unit, stored.boxes.astype(np.float32)
 
     def column_types(self) -> dict[str, str]:
         """Of the user's columns."""

@@ -11,4 +11,6 @@ MULTIPART_BYTES = 100_000  # what an upload's form may add to its picture
 SELECTIONS = 1_000
 NAME_CHARACTERS = 100
 KEYS = 10_000  # in one request
+PICKS = 500  # right ones in a search, and as many wrong ones
 SELECTED = 100_000  # in one selection
+EXPORTED_BYTES = 2_000_000_000  # of pictures in one export

@@ -1,6 +1,7 @@
 """Texts and pictures to ranked lists with what they are worth: each encoded once, each list searched once a version."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -10,9 +11,11 @@ from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement, judge
+from forclip.feedback import refined_query
 from forclip.index.late_interaction import particular
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
+from forclip.server.text_batches import TextBatches
 from forclip.types import Floats, SearchResult
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 _JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
 _SAMPLE = 2000
 _STEP = 60  # images on a page
-_TEXTS, _LISTS, _JUDGEMENTS = 10_000, 64, 1_000
+_TEXTS, _LISTS, _JUDGEMENTS, _REFINED = 10_000, 64, 1_000, 64
 
 
 @dataclass(frozen=True)
@@ -34,29 +37,45 @@ class Asked:
 
 
 class Ranker:
-    """A searcher for many threads at once: the model runs one text or picture at a time."""
+    """A searcher for many threads at once: the model runs the texts that wait together, or one picture."""
 
     def __init__(self, searcher: "Searcher") -> None:
         self.searcher = searcher
         self.calibration = searcher.model.calibration
         self._model = Lock()
+        self._encoding = TextBatches(searcher.encode_texts, self._model)
         self._texts: Recent[Floats] = Recent(_TEXTS)
         self._lists: Recent[list[SearchResult]] = Recent(_LISTS)
+        self._refined: Recent[Floats] = Recent(_REFINED)
         self._judgements: Recent[Judgement | None] = Recent(_JUDGEMENTS)
 
     def text_vector(self, text: str) -> Floats:
         """Unit [dim]."""
-        return self._texts.get(text, lambda: self._encoded(text))
+        return self._texts.get(text, lambda: self._encoding.vector(text))
 
-    def picture_vector(self, picture: Image.Image) -> Floats:
-        """Unit [dim]."""
+    def picture_vectors(self, picture: Image.Image) -> Floats:
+        """Unit [N, dim]."""
         with self._model:
-            return particular(self.searcher.encode_picture(picture))
+            return self.searcher.encode_picture(picture)
 
-    def ranked(self, vector: Floats, asked: Asked) -> list[SearchResult]:
-        """At least the best `depth` images where there are so many. Raises Refused, 400, for a filter that is wrong."""
+    def refined(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
+        """Unit [dim]: what is asked for, moved by images judged to be right or wrong, by id. query: as `ranked` takes
+        it. Raises Refused: 400 for a filter that is wrong, 404 for an image that is gone."""
+        index, vector = self.searcher.index, particular(query) if query.ndim > 1 else query
+        with self._telling(where):
+            if where is not None:
+                index.store.numbers(where)
+        key = (vector.tobytes(), *right, "", *wrong, where, index.store.version)
+        try:
+            return self._refined.get(key, lambda: refined_query(index, vector, right, wrong, where))
+        except ValueError:
+            raise Refused(404, "there is no image with one of these keys") from None
+
+    def ranked(self, query: Floats, asked: Asked) -> list[SearchResult]:
+        """At least the best `depth` images where there are so many. query: unit, a text's [dim], or all vectors of a
+        picture, [N, dim]. Raises Refused, 400, for a filter that is wrong."""
         depth = _rounded(asked.depth)
-        return self._listed(vector.tobytes(), asked, depth, lambda: self._search(vector, asked, depth))
+        return self._listed((query.shape, query.tobytes()), asked, depth, lambda: self._search(query, asked, depth))
 
     def combined(self, query: CombinedQuery, asked: Asked) -> list[SearchResult]:
         """As `ranked`, for several texts."""
@@ -92,25 +111,29 @@ class Ranker:
 
         return self._judgements.get((vector.tobytes(), where, len(best), index.store.version), made)
 
-    def _search(self, vector: Floats, asked: Asked, depth: int) -> list[SearchResult]:
-        return self.searcher.search_vector(vector, depth, where=asked.where, exact=asked.exact)
+    def _search(self, query: Floats, asked: Asked, depth: int) -> list[SearchResult]:
+        index = self.searcher.index
+        search = index.search if query.ndim == 1 else index.search_picture
+        return search(query, depth, asked.where, asked.exact)
 
     def _listed(
         self, query: Hashable, asked: Asked, depth: int, search: Callable[[], list[SearchResult]]
     ) -> list[SearchResult]:
-        store = self.searcher.index.store
-        try:
+        with self._telling(asked.where):
             if depth > _JUDGED_AT_MOST:  # too long to keep many of
                 return search()
-            return self._lists.get((query, asked.where, asked.exact, depth, store.version), search)
-        except ValueError as error:
-            if asked.where is None:
-                raise
-            raise Refused(400, told(error, store.folder)) from None
+            version = self.searcher.index.store.version
+            return self._lists.get((query, asked.where, asked.exact, depth, version), search)
 
-    def _encoded(self, text: str) -> Floats:
-        with self._model:
-            return self.searcher.encode_text(text)
+    @contextmanager
+    def _telling(self, where: str | None) -> Iterator[None]:
+        """What a filter is refused for, to the one who wrote it."""
+        try:
+            yield
+        except ValueError as error:
+            if where is None:
+                raise
+            raise Refused(400, told(error, self.searcher.index.store.folder)) from None
 
 
 def _rounded(depth: int) -> int:

@@ -1,5 +1,6 @@
 """Serves a store until it is stopped."""
 
+import gc
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -8,6 +9,7 @@ import uvicorn
 
 from forclip.server.app import create_app
 from forclip.server.security import Access
+from forclip.store_labels import StoreLabels
 
 if TYPE_CHECKING:
     from forclip.search import Searcher  # handed in: the service itself knows no model
@@ -26,11 +28,19 @@ def listening(access: Access, port: int) -> socket.socket:
     return made
 
 
-def serve(searcher: "Searcher", access: Access, listener: socket.socket) -> None:
+def serve(searcher: "Searcher", access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
     """Until it is interrupted."""
+    gc.collect()
     # Without an access log: it would hold the token of the login link.
-    config = uvicorn.Config(create_app(searcher, access), access_log=False, log_level="warning")
-    uvicorn.Server(config).run(sockets=[listener])
+    config = uvicorn.Config(create_app(searcher, access, labels), access_log=False, log_level="warning")
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is loaded by now stays. Else the collector goes through all of it again and again, and requests wait.
+        gc.freeze()
 
 
 def link(access: Access, port: int) -> str:

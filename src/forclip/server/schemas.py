@@ -2,15 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
+from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from forclip.combined_queries import in_words
 from forclip.server import limits
+from forclip.server.class_schemas import ListLabels
 
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
 ]
 SearchTexts = Annotated[list[SearchText], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+Picks = Annotated[list[Key], Field(max_length=limits.PICKS)]
 Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 # Letters, digits, blanks and marks, but nothing that is invisible or breaks a line.
 Name = Annotated[
@@ -21,6 +25,8 @@ Name = Annotated[
         pattern=r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$",
     ),
 ]
+# coco: a JSON file, boxes are the found places; csv: a row an image; fiftyone: a zip with the pictures; files: paths.
+Format = Literal["coco", "csv", "fiftyone", "files"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,7 +61,25 @@ class ListRequest(_Strict):
     exact: bool = Field(False, description="Compare every vector, however large the store.")
 
 
-class SearchRequest(ListRequest):
+class JudgedRequest(ListRequest):
+    """A list that may be ranked anew by what was judged in it."""
+
+    right: Picks = Field([], description="Images judged to be right: ask for more like what answered in them.")
+    wrong: Picks = Field([], description="Images judged to be wrong: they and their like are not wanted.")
+
+    @model_validator(mode="after")
+    def _no_image_is_both(self) -> "JudgedRequest":
+        if set(self.right) & set(self.wrong):
+            raise ValueError("an image is judged to be right and to be wrong")
+        return self
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether anything was judged."""
+        return bool(self.right or self.wrong)
+
+
+class SearchRequest(JudgedRequest):
     """One text to search for, or several."""
 
     text: SearchText | None = Field(None, description="What to look for; with any_of, one of the alternatives.")
@@ -63,6 +87,10 @@ class SearchRequest(ListRequest):
     all_of: SearchTexts = Field([], description="All of these must be shown.")
     none_of: SearchTexts = Field([], description="Images that show one of these are left out.")
     cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
+    only: Literal["wrong", "missed"] | None = Field(
+        None,
+        description="Where the text names a class of the labels: images that don't show it, or those beyond rank 50.",
+    )
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> "SearchRequest":
@@ -73,6 +101,12 @@ class SearchRequest(ListRequest):
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
         if self.is_combined and (self.cutoff is not None or self.min_score > -1):
             raise ValueError("a cut-off or a lowest score is of one text, not of several")
+        if self.only is not None and (self.is_combined or self.is_refined or self.cutoff is not None):
+            raise ValueError("wrong and missed images are of one text's whole list, without a cut-off or images judged")
+        if self.is_combined and self.is_refined:
+            raise ValueError("images are right or wrong for one text, not for several")
+        if self.is_refined and self.cutoff is not None:
+            raise ValueError("how sure a list is can be said of a text, not of one with images judged")
         return self
 
     @property
@@ -86,11 +120,45 @@ class SearchRequest(ListRequest):
         return len(self.alternatives) + len(self.all_of) > 1 or bool(self.none_of)
 
 
-class SimilarRequest(ListRequest):
+class ExportRequest(SearchRequest):
+    """A search whose list is to be handed on."""
+
+    format: Format = "csv"
+    label: SearchText | None = Field(None, description="What the images are said to show; the texts without it.")
+
+    @property
+    def in_words(self) -> str:
+        """The label, or what is looked for."""
+        return self.label or in_words(self.alternatives, self.all_of, self.none_of)
+
+
+class VerdictsRequest(_Strict):
+    """Images judged to show what the label says, or not to."""
+
+    label: SearchText
+    right: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+    wrong: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+
+    @model_validator(mode="after")
+    def _are_verdicts(self) -> "VerdictsRequest":
+        if not self.right and not self.wrong:
+            raise ValueError("nothing was judged")
+        if set(self.right) & set(self.wrong):
+            raise ValueError("an image is judged to be right and to be wrong")
+        return self
+
+
+class SimilarRequest(JudgedRequest):
     """An image of the store, or a place in it, to find more of."""
 
     key: Key
     box: Box | None = Field(None, description="Look for what is in this place; without it for the whole image.")
+
+
+class UploadRequest(ListRequest):
+    """A picture to find more like."""
+
+    picture: UploadFile = Field(description="A picture of at most 20 MB.")
 
 
 class Result(BaseModel):
@@ -105,6 +173,9 @@ class Result(BaseModel):
     width: int
     height: int
     metadata: dict[str, Any] = Field(description="The store's own columns.")
+    relevant: bool | None = Field(
+        default=None, description="Whether labels say that it shows the class that the text names; null: not checked."
+    )
 
 
 class JudgementOut(BaseModel):
@@ -120,10 +191,13 @@ class SearchAnswer(BaseModel):
 
     results: list[Result]
     judgement: JudgementOut | None = Field(
-        description="null where the model has no calibration, for pictures and several texts."
+        description="null where the model has no calibration, for pictures, several texts, and judged images."
     )
     images: int = Field(description="In the store.")
     milliseconds: float
+    labels: ListLabels | None = Field(
+        default=None, description="null unless there are labels and the text names a class."
+    )
 
 
 class Info(BaseModel):

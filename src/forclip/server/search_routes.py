@@ -3,15 +3,16 @@
 import time
 from typing import Annotated
 
-import numpy as np
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, Form
 
-from forclip.combined_queries import CombinedQuery
 from forclip.confidence import Judgement
 from forclip.server import limits
+from forclip.server.found import Found, find, find_judged, how_asked
 from forclip.server.gallery import Described, Gallery
-from forclip.server.pictures import decoded, picture_bytes
-from forclip.server.ranker import Asked, Ranker
+from forclip.server.likeness import like_image
+from forclip.server.list_labels import LabelledLists
+from forclip.server.pictures import decoded
+from forclip.server.ranker import Ranker
 from forclip.server.refusals import Refused
 from forclip.server.schemas import (
     Box,
@@ -22,104 +23,63 @@ from forclip.server.schemas import (
     SearchAnswer,
     SearchRequest,
     SimilarRequest,
+    UploadRequest,
 )
-from forclip.types import Floats, SearchResult
+from forclip.types import SearchResult
 
 
-def search_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
+def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> APIRouter:
     """Under /api."""
     routes = APIRouter(prefix="/api", tags=["search"])
 
-    @routes.post("/search")
+    @routes.post("/search", responses={404: {"model": Problem}})
     def search(request: SearchRequest) -> SearchAnswer:
         """The images that best match a text or several, the place in each, and how far down the list to trust."""
         started = time.perf_counter()
-        asked = _asked(request)
-        if request.is_combined:
-            return _answer(gallery, request, ranker.combined(_combined(ranker, request), asked), None, started)
-        (text,) = [*request.alternatives, *request.all_of]
-        vector = ranker.text_vector(text)
-        kept, judgement = ranker.judged(vector, asked)
-        if request.cutoff == "auto":
-            if judgement is None:
-                raise Refused(400, "there is no recommended cut-off: the model or the store is not fit for one")
-            kept = kept[: judgement.cutoff]
-        return _answer(gallery, request, kept, judgement, started)
+        found = find(ranker, gallery, labelled, request)
+        return labelled.told(_answer(gallery, request, found, started), found.best, found.by_labels)
 
     @routes.post("/similar", responses={404: {"model": Problem}, 409: {"model": Problem}, 415: {"model": Problem}})
     def similar(request: SimilarRequest) -> SearchAnswer:
         """More images like one of the store, or like a place in it. The image itself is left out."""
         started = time.perf_counter()
         image = gallery.one(request.key)
-        vector = gallery.vector(image.number) if request.box is None else _place_vector(ranker, image, request.box)
-        asked = _asked(request, more=1)
-        others = [r for r in ranker.ranked(vector, asked) if r.uri != image.file.uri]
-        return _answer(gallery, request, _reranked(others), None, started)
+        query = like_image(ranker, gallery, image, request.box)
+        (itself,) = gallery.ids_of_keys([request.key])
+        return _answer(gallery, request, find_judged(ranker, gallery, request, query, itself), started)
 
     @routes.post("/similar/upload")
-    def similar_to_upload(
-        picture: Annotated[UploadFile, File(description="A picture of at most 20 MB.")],
-        k: Annotated[int, Form(ge=1, le=limits.K)] = 50,
-        offset: Annotated[int, Form(ge=0, le=limits.OFFSET)] = 0,
-    ) -> SearchAnswer:
+    def similar_to_upload(request: Annotated[UploadRequest, Form(media_type="multipart/form-data")]) -> SearchAnswer:
         """Images like an uploaded picture, which is not kept."""
         started = time.perf_counter()
-        content = picture.file.read(limits.UPLOAD_BYTES + 1)
+        content = request.picture.file.read(limits.UPLOAD_BYTES + 1)
         if len(content) > limits.UPLOAD_BYTES:
             raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
-        vector = ranker.picture_vector(decoded(content, 400, "the uploaded file"))
-        request = ListRequest(k=k, offset=offset, where=None, min_score=-1.0, exact=False)
-        return _answer(gallery, request, ranker.ranked(vector, _asked(request)), None, started)
+        query = ranker.picture_vectors(decoded(content, 400, "the uploaded file"))
+        return _answer(gallery, request, Found(ranker.ranked(query, how_asked(request))), started)
 
     return routes
 
 
-def _asked(request: ListRequest, more: int = 0) -> Asked:
-    return Asked(request.where, request.exact, request.offset + request.k + more)
-
-
-def _combined(ranker: Ranker, request: SearchRequest) -> CombinedQuery:
-    none = np.zeros((0, ranker.searcher.model.dim), np.float32)
-    parts = (request.alternatives, request.all_of, request.none_of)
-    any_of, all_of, none_of = (np.stack([ranker.text_vector(t) for t in texts]) if texts else none for texts in parts)
-    return CombinedQuery(any_of, all_of, none_of)
-
-
-def _place_vector(ranker: Ranker, image: Described, box: Box) -> Floats:
-    """Of a crop, at least a pixel wide and high."""
-    picture = decoded(picture_bytes(image.file), 415, "the picture")
-    width, height = picture.size
-    left, top = int(box.x0 * width), int(box.y0 * height)
-    right, bottom = max(left + 1, round(box.x1 * width)), max(top + 1, round(box.y1 * height))
-    return ranker.picture_vector(picture.crop((left, top, right, bottom)))
-
-
-def _reranked(results: list[SearchResult]) -> list[SearchResult]:
-    return [SearchResult(rank, r.image_id, r.uri, r.score, r.box) for rank, r in enumerate(results, start=1)]
-
-
-def _answer(
-    gallery: Gallery, request: ListRequest, best: list[SearchResult], judgement: Judgement | None, started: float
-) -> SearchAnswer:
-    page = [r for r in best[request.offset : request.offset + request.k] if r.score >= request.min_score]
+def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float) -> SearchAnswer:
+    page = found.page(request)
     described = gallery.described_page([r.image_id for r in page])
     # One that was deleted since the list was made is left out.
     there = [(r, described[r.image_id]) for r in page if r.image_id in described]
     return SearchAnswer(
-        results=[_result(r, image, judgement) for r, image in there],
-        judgement=None if judgement is None else _told(judgement),
+        results=[_result(r, image, found.probability(r)) for r, image in there],
+        judgement=None if found.judgement is None else _told(found.judgement),
         images=len(gallery.index),
         milliseconds=(time.perf_counter() - started) * 1000,
     )
 
 
-def _result(found: SearchResult, image: Described, judgement: Judgement | None) -> Result:
-    sure = judgement.probabilities if judgement is not None else ()
+def _result(found: SearchResult, image: Described, probability: float | None) -> Result:
     return Result(
         key=str(image.number),
         rank=found.rank,
         score=found.score,
-        probability=float(sure[found.rank - 1]) if found.rank <= len(sure) else None,
+        probability=probability,
         box=_box(found.box),
         name=image.name,
         width=image.file.width,

@@ -1,16 +1,14 @@
-"""Selections: created, changed, and handed on as files."""
+"""Selections: created and changed."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path
 
-from forclip.server.gallery import Described, Gallery
+from forclip.server.gallery import Gallery
 from forclip.server.schemas import KeyList, Name, NewSelection, Problem, SelectionOut, SelectionSummary
-from forclip.server.selection_files import as_csv, as_file_list
 from forclip.server.selections import Selections
 
 Named = Annotated[Name, Path(description="The selection's name.")]
-Format = Annotated[Literal["csv", "files"], Query(description="csv: a row an image; files: a path a line.")]
 
 
 def selection_routes(gallery: Gallery, selections: Selections) -> APIRouter:
@@ -51,14 +49,6 @@ def selection_routes(gallery: Gallery, selections: Selections) -> APIRouter:
         """Forgets the selection. The images stay in the store."""
         selections.delete(name)
 
-    @routes.get("/{name}/export", response_class=Response)
-    def export(name: Named, format: Format = "csv") -> Response:
-        """A file to hand on. This is the one answer that holds the paths of pictures."""
-        images = _images(gallery, selections.one(name))
-        if format == "csv":
-            return _file(as_csv(images, gallery.index.store.own_columns), "text/csv", "selection.csv")
-        return _file(as_file_list(images), "text/plain", "selection.txt")
-
     return routes
 
 
@@ -66,14 +56,3 @@ def _told(gallery: Gallery, name: str, image_ids: list[str]) -> SelectionOut:
     numbers = gallery.numbers_of_ids(image_ids)
     keys = [str(numbers[i]) for i in image_ids if i in numbers]
     return SelectionOut(name=name, keys=keys, gone=len(image_ids) - len(keys))
-
-
-def _images(gallery: Gallery, image_ids: list[str]) -> list[Described]:
-    described = gallery.described_ids(image_ids)
-    return [described[i] for i in image_ids if i in described]
-
-
-def _file(content: str, media_type: str, name: str) -> Response:
-    """As a download, so that no browser shows it as something else. A name that is not UTF-8 gets question marks."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content.encode("utf-8", "replace"), media_type=f"{media_type}; charset=utf-8", headers=headers)

@@ -11,15 +11,17 @@ function look(k) {
   picture.style.height = "auto";
   const facts = [["score", r.score.toFixed(4)]];
   if (r.probability !== null) facts.push(["probability", `${percent(r.probability)} %`]);
+  facts.push(...labelFact(r));
   facts.push(["size", `${r.width} × ${r.height}`]);
   for (const [name, value] of Object.entries(r.metadata)) {
     facts.push([name, value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value)]);
   }
   $("facts").replaceChildren(...facts.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
-  $("like-place").hidden = !r.box;
+  dropCrop();
   $("before").disabled = step(-1) < 0;
   $("after").disabled = step(1) < 0;
   showPickedState();
+  showSaid();
   if (!$("detail").open) $("detail").showModal();
 }
 
@@ -37,7 +39,7 @@ function showPickedState() {
 }
 $("detail-pick").addEventListener("click", () => pick(state.results[state.open]));
 $("like-image").addEventListener("click", () => alike(state.results[state.open], null));
-$("like-place").addEventListener("click", () => alike(state.results[state.open], state.results[state.open].box));
+$("like-place").addEventListener("click", () => alike(state.results[state.open], state.crop ?? state.results[state.open].box));
 $("before").addEventListener("click", () => lookAt(step(-1)));
 $("after").addEventListener("click", () => lookAt(step(1)));
 $("detail-close").addEventListener("click", () => $("detail").close());

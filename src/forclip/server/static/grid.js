@@ -1,7 +1,8 @@
 // The grid of images.
 
-function append(results) {
-  state.whole = results.length < PAGE;
+// count: how many were asked for.
+function append(results, count) {
+  state.whole = results.length < count;
   const first = state.results.length;
   state.results.push(...results);
   $("grid").append(...results.map((r, k) => card(r, first + k)));
@@ -46,20 +47,21 @@ function card(r, k) {
   pictureOf(r, `api/thumbnail/${r.key}`, picture).addEventListener("error", () => {
     frame.replaceChildren(make("span", "", "can’t be shown"));
   });
-  frame.append(picture);
+  frame.append(picture, ...labelMark(r));
   const sure = r.probability === null ? "" : `, score ${r.score.toFixed(3)}`;
   line.append(make("span", "rank", `${r.rank}`), make("span", "", worth(r)), make("span", "hidden-name", `, ${r.name}${sure}`));
   made.title = `${r.name}\nscore ${r.score.toFixed(3)}`;
-  made.append(frame, line, make("span", "pick"));
+  made.append(frame, line, make("span", "pick"), ...sayings());
   mark(made, r);
   return made;
 }
 
 function mark(element, r) {
   element.setAttribute("aria-selected", String(state.picked.has(r.key)));
+  markVerdict(element, r);
 }
 
-function cards() { return [...$("grid").children]; }
+function cards() { return [...document.querySelectorAll("#grid > .card, #side .card")]; }
 function shown() { return cards().filter((c) => !c.hidden); }
 
 function focusCard(k) {
@@ -79,24 +81,28 @@ function columns() {
   return Math.max(1, all.findIndex((c) => c.offsetTop !== first) === -1 ? all.length : all.findIndex((c) => c.offsetTop !== first));
 }
 
-$("grid").addEventListener("click", (event) => {
+function clicked(event) {
   const found = event.target.closest(".card");
   if (!found) return;
   const r = state.results[found.dataset.place];
   for (const c of cards()) c.tabIndex = -1;
   found.tabIndex = 0;
-  if (event.target.closest(".pick")) { found.focus(); pick(r); } else look(Number(found.dataset.place));
-});
+  const said = event.target.closest(".say");
+  if (!event.target.closest(".pick") && !said) return look(Number(found.dataset.place));
+  found.focus();
+  if (said) say(r, said.classList.contains("right")); else pick(r);
+}
 
-$("grid").addEventListener("keydown", (event) => {
+// neighbour: the place among those shown to go to from one, by an arrow's key.
+const pressed = (neighbour) => (event) => {
   const found = event.target.closest(".card");
   if (!found || event.ctrlKey || event.metaKey || event.altKey) return;
-  const k = shown().indexOf(found), r = state.results[found.dataset.place];
-  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns(), ArrowUp: -columns() };
-  if (event.key in steps) {
-    const next = k + steps[event.key];
+  const r = state.results[found.dataset.place];
+  if (event.key.startsWith("Arrow")) {
+    const next = neighbour(shown().indexOf(found), event.key);
     if (next >= 0) focusCard(Math.min(next, shown().length - 1));
-  } else if (event.key === "Home") focusCard(0);
+  } else if (event.key in SAYING) say(r, SAYING[event.key]);
+  else if (event.key === "Home") focusCard(0);
   else if (event.key === "End") focusCard(shown().length - 1);
   else if (event.key === " ") pick(r);
   else if (event.key === "Enter") look(Number(found.dataset.place));
@@ -104,4 +110,9 @@ $("grid").addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
   event.stopPropagation();
-});
+};
+
+$("grid").addEventListener("click", clicked);
+$("grid").addEventListener("keydown", pressed((k, key) => {
+  return k + { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns(), ArrowUp: -columns() }[key];
+}));

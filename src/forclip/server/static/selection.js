@@ -19,7 +19,6 @@ function showSelection(selection) {
   cards().forEach((c) => mark(c, state.results[c.dataset.place]));
   $("count").textContent = `${selection.keys.length} picked${selection.gone ? `, ${selection.gone} gone` : ""}`;
   $("strip").replaceChildren(...selection.keys.slice(-24).reverse().map((key) => Object.assign(make("img"), { src: `api/thumbnail/${key}`, alt: "" })));
-  $("export").disabled = !selection.keys.length;
   if ($("detail").open) showPickedState();
 }
 
@@ -55,11 +54,3 @@ $("drop").addEventListener("click", trying(async () => {
     await choose(DEFAULT);
   }
 }));
-function exportSelection() {
-  if (!state.picked.size) return tell("Nothing is picked yet: press space on an image.");
-  const link = make("a");
-  link.href = `${named(state.selection)}/export?format=${$("format").value}`;
-  link.download = "";
-  link.click();
-}
-$("export").addEventListener("click", exportSelection);

@@ -16,22 +16,28 @@ const remember = (name, value) => {
 };
 
 const state = {
-  asked: null,        // what the list answers: {kind, body} or {kind: "upload", file}
+  asked: null,        // what the list answers: {kind, body}, {kind: "upload", file, body} or {kind: "columns"}
   results: [],        // as the service sent them
   judgement: null, whole: false, turn: 0, open: -1,
   picked: new Set(), selection: remembered("selection", DEFAULT),
 };
 
-async function call(path, options = {}) {
+// What the service answers. Throws with its sentence where it refuses.
+async function answerOf(path, options = {}) {
   if (options.json !== undefined) {
     options = { ...options, method: "POST", body: JSON.stringify(options.json), headers: { "Content-Type": "application/json" } };
   }
   let answer;
   try { answer = await fetch(path, options); } catch { throw new Error("The service does not answer."); }
-  if (answer.status === 204) return null;
-  const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(content.detail || `The service answered ${answer.status}.`), { status: answer.status });
-  return content;
+  if (!answer.ok) {
+    const content = await answer.json().catch(() => ({}));
+    throw Object.assign(new Error(content.detail || `The service answered ${answer.status}.`), { status: answer.status });
+  }
+  return answer;
+}
+async function call(path, options) {
+  const answer = await answerOf(path, options);
+  return answer.status === 204 ? null : answer.json().catch(() => ({}));
 }
 
 function tell(sentence) { $("status").textContent = sentence; }

@@ -8,7 +8,11 @@ $("form").addEventListener("submit", trying(async (event) => {
   if (document.activeElement === $("text")) focusCard(0);
 }));
 $("by-picture").addEventListener("click", () => $("file").click());
-const askFile = trying(async (file) => { await ask({ kind: "upload", file }, `like ${file.name || "your picture"}`); focusCard(0); });
+const askFile = trying(async (file) => {
+  const where = $("where").value.trim();
+  await ask({ kind: "upload", file, body: where ? { where } : {} }, `like ${file.name || "your picture"}`);
+  focusCard(0);
+});
 $("file").addEventListener("change", () => { if ($("file").files[0]) askFile($("file").files[0]); $("file").value = ""; });
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
@@ -50,7 +54,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "/") { $("text").focus(); $("text").select(); }
   else if (event.key === "?") $("keys").showModal();
-  else if (event.key === "e") exportSelection();
+  else if (event.key === "l") openClasses();
+  else if (event.key === "e") openExport();
   else if (event.key.startsWith("Arrow") && shown().length && event.target === document.body) focusCard(0);
   else return;
   event.preventDefault();
@@ -71,6 +76,7 @@ showHistory(remembered("history", []));
 $("text").focus();
 trying(async () => {
   const info = await call("api/info");
+  state.calibrated = info.has_calibration;
   $("size").textContent = `${info.images.toLocaleString("en")} images are searched.`;
   const names = Object.entries(info.columns).map(([name, type]) => `${name} (${type})`);
   $("where").title = `Columns: id, uri, width, height, size, added${names.length ? ", " + names.join(", ") : ""}`;

@@ -10,7 +10,8 @@ function setUpSlider() {
   slider.max = sure ? 1 : Math.ceil(Math.max(...scores, 0.01) * 100) / 100;
   slider.step = sure ? 0.01 : 0.002;
   slider.value = slider.min;
-  $("cutoff").hidden = !state.results.length;
+  // Of several texts there is no score that the whole list is ordered by.
+  $("cutoff").hidden = !state.results.length || (state.asked.kind === "search" && !oneText(state.asked));
   const j = state.judgement;
   $("recommended").hidden = !j || !j.cutoff;
   $("advice").hidden = !j || j.cutoff > 0;

@@ -1,0 +1,102 @@
+"""Clients of the service in a process of their own, each asking again as soon as it is answered.
+
+HTTP/1.1 by hand over asyncio's streams, on connections that stay open: a general client would take as much of the
+machine as the service does.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PATH = "/api/search"
+_NUMBER = re.compile(rb"[0-9.]+")
+
+
+@dataclass(frozen=True)
+class Load:
+    """bodies: of requests, in the order in which they are sent, whichever client is free taking the next one; pause:
+    seconds that a client waits before it asks again."""
+
+    port: int
+    clients: int
+    bodies: list[dict[str, Any]]
+    pause: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """milliseconds: of each answered request, until its last byte; inside: as the answers themselves say; errors: what
+    went wrong, a sentence each; seconds: from the first request to the last answer."""
+
+    milliseconds: list[float]
+    inside: list[float]
+    errors: list[str]
+    seconds: float
+
+
+async def put_under(load: Load) -> Outcome:
+    waiting = iter(load.bodies)
+    outcome = Outcome([], [], [], 0.0)
+    started = time.perf_counter()
+    await asyncio.gather(*(_client(load, waiting, outcome) for _ in range(load.clients)))
+    return Outcome(outcome.milliseconds, outcome.inside, outcome.errors, time.perf_counter() - started)
+
+
+async def _client(load: Load, waiting: Iterator[dict[str, Any]], outcome: Outcome) -> None:
+    async with _connected(load.port) as (reader, writer):
+        for body in waiting:
+            started = time.perf_counter()
+            try:
+                status, answer = await _ask(reader, writer, body)
+            except (OSError, EOFError, ValueError) as error:
+                outcome.errors.append(f"{type(error).__name__}: {error}")
+                return
+            taken = 1000 * (time.perf_counter() - started)
+            if status != 200:
+                outcome.errors.append(f"{status}: {answer[:200].decode(errors='replace')}")
+            else:
+                outcome.milliseconds.append(taken)
+                outcome.inside.append(_milliseconds(answer))
+            if load.pause:
+                await asyncio.sleep(load.pause)
+
+
+@asynccontextmanager
+async def _connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any]) -> tuple[int, bytes]:
+    content = json.dumps(body).encode()
+    head = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+    writer.write("\r\n".join([*head, f"Content-Length: {len(content)}", "", ""]).encode() + content)
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    return int(lines[0].split()[1]), await reader.readexactly(int(headers["content-length"]))
+
+
+def _milliseconds(answer: bytes) -> float:
+    """The last field of that name, without reading the rest: the clients shall leave the machine to the service."""
+    (number,) = _NUMBER.findall(answer.rpartition(b'"milliseconds":')[2])[:1]
+    return float(number)
+
+
+def main(words: Sequence[str]) -> None:
+    load, out = words
+    outcome = asyncio.run(put_under(Load(**json.loads(Path(load).read_text()))))
+    Path(out).write_text(json.dumps(asdict(outcome)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

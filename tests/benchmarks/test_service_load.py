@@ -1,0 +1,100 @@
+"""That the load on the service is what the benchmark says it is, and that its clients count every answer and error."""
+
+import asyncio
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.load_clients import Load, Outcome, put_under
+from benchmarks.load_store import many_texts, world_of, write_run
+from benchmarks.service_load import PAGE, Texts, arguments, mixed, pages, plan, summary, zipf
+from forclip.models.retrieval_model import from_pretrained
+from forclip.vocabulary import load_vocabulary
+
+
+def test_texts_are_distinct_and_there_are_enough() -> None:
+    texts = many_texts()
+    assert len(set(texts)) == len(texts) > 25_000
+    supply = Texts()
+    assert not set(supply.take(100)) & set(supply.take(100))
+
+
+def test_some_texts_are_repeated_more_often_than_others() -> None:
+    counts = Counter(body["text"] for body in zipf([f"text {n}" for n in range(50)], 5000, seed=0))
+    shares = 1 / np.arange(1, 51)
+    expected = 5000 * shares / shares.sum()
+    assert abs(counts["text 0"] - expected[0]) < 5 * np.sqrt(expected[0])
+    assert abs(counts["text 9"] - expected[9]) < 5 * np.sqrt(expected[9])
+
+
+def test_pages_follow_each_other() -> None:
+    offsets = [(body["text"], body["offset"]) for body in pages(["a", "b"])]
+    assert offsets == [(text, PAGE * page) for text in "ab" for page in range(4)]
+
+
+def test_the_plan_asks_for_what_it_says() -> None:
+    asked = plan(arguments(["--requests", "400", "--mixed", "1000", "--clients", "4"]))
+    texts = {name: [body["text"] for body in bodies] for name, (bodies, _) in asked.items()}
+    assert texts["known"] == texts["distinct"]
+    assert len(set(texts["distinct"])) == 400
+    for name in ("repeated", "paging", "warm_up", "paced"):
+        assert not set(texts[name]) & set(texts["distinct"])
+    assert len(mixed(Texts(), ["a", "b"], 1000, seed=0)) == len(texts["mixed"]) == 1000
+    assert asked["paced"][1] == 1.0
+
+
+async def _answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """200 and some milliseconds; 500 for the text `bad`; an end of the connection for `gone`."""
+    while head := await _head(reader):
+        length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("Content-Length"))
+        text = json.loads(await reader.readexactly(length))["text"]
+        if text == "gone":
+            break
+        content = json.dumps({"results": [{"name": "milliseconds: 3}"}], "milliseconds": 2.5, "labels": None}).encode()
+        writer.write(f"HTTP/1.1 {500 if text == 'bad' else 200} x\r\ncontent-length: {len(content)}\r\n\r\n".encode())
+        writer.write(content)
+        await writer.drain()
+    writer.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> str:
+    try:
+        return (await reader.readuntil(b"\r\n\r\n")).decode()
+    except asyncio.IncompleteReadError:
+        return ""
+
+
+async def _outcome(texts: list[str], clients: int) -> Outcome:
+    server = await asyncio.start_server(_answering, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        return await put_under(Load(port, clients, [{"text": text} for text in texts]))
+
+
+def test_clients_count_answers_and_errors() -> None:
+    texts = ["good"] * 20 + ["bad"] * 3 + ["good"] * 4 + ["gone"]
+    with ThreadPoolExecutor(1) as pool:  # a loop of other tests may run in this thread
+        outcome = pool.submit(asyncio.run, _outcome(texts, clients=5)).result()
+    assert outcome.inside == [2.5] * 24
+    assert len(outcome.milliseconds) == 24
+    assert len(outcome.errors) == 4
+    assert sum(error.startswith("500: ") for error in outcome.errors) == 3
+    found = summary({**vars(outcome), "processor_seconds": 0.24})
+    assert found["requests"] == 24
+    assert found["errors"] == 4
+    assert found["processor_ms_a_request"] == 10
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+def test_images_lie_round_what_the_texts_ask_for(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    model = from_pretrained(tmp_path)
+    assert model.calibration is not None, "so that lists are judged"
+    world = world_of(model, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(world.centres, axis=1), 1, atol=1e-5)
+    asked = model.encode_query("umbrella").numpy()
+    asked -= world.text_mean * (asked @ world.text_mean)
+    assert int(np.argmax(world.centres @ asked)) == load_vocabulary("lvis").index("umbrella")

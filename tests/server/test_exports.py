@@ -1,0 +1,193 @@
+"""What the service hands on, read again: a selection, a text's list and verdicts, in every format."""
+
+import csv
+import json
+import tempfile
+import zipfile
+from dataclasses import replace
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from forclip.confidence import Calibration
+from forclip.data.coco import load_coco
+from forclip.data.verdicts import read_verdicts
+from forclip.search import Searcher
+from forclip.server import limits
+from tests.server.conftest import HOSTILE_VALUE, client_of
+
+FORMATS = ["coco", "csv", "fiftyone", "files"]
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where exports are made: empty again after each."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def keys(client: TestClient, count: int) -> list[str]:
+    found = client.post("/api/search", json={"text": "snail", "k": count}).json()["results"]
+    return [result["key"] for result in found]
+
+
+def exported(client: TestClient, **request: Any) -> bytes:
+    answer = client.post("/api/export", json=request)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-disposition"].startswith("attachment")
+    return answer.content
+
+
+def test_a_list_as_coco_has_the_found_places(client: TestClient, served: Searcher, tmp_path: Path) -> None:
+    content = exported(client, text="snail", k=7, format="coco")
+    results = served.search("snail", 7)
+    (tmp_path / "list.json").write_bytes(content)
+    made = json.loads(content)
+    assert [i["file_name"] for i in made["images"]] == [r.uri for r in results]
+    assert [c["name"] for c in made["categories"]] == ["snail"]
+    for result, image, annotation in zip(results, made["images"], made["annotations"], strict=True):
+        assert result.box is not None
+        x0, y0, x1, y1 = result.box
+        sides = image["width"], image["height"]
+        assert annotation["image_id"] == image["id"]
+        assert annotation["bbox"] == pytest.approx(
+            [x0 * sides[0], y0 * sides[1], (x1 - x0) * sides[0], (y1 - y0) * sides[1]], abs=0.02
+        )
+        assert annotation["score"] == pytest.approx(result.score)
+    # As forclip's own loader takes it once names are relative.
+    for image in made["images"]:
+        image["file_name"] = Path(image["file_name"]).name
+    (tmp_path / "own.json").write_text(json.dumps(made))
+    assert load_coco(tmp_path / "own.json", Path(results[0].uri).parent).labels.sum() == 7
+
+
+def test_a_list_is_what_search_answers(client: TestClient, served: Searcher, calibration: Calibration) -> None:
+    first = keys(client, 3)
+    for request in (
+        {"text": "snail", "where": "camera = 'front'", "k": 9, "offset": 2},
+        {"text": "snail", "right": first[:1], "wrong": first[1:], "k": 60},
+        {"any_of": ["snail", "anchor"], "none_of": ["drum"], "k": 60},
+        {"text": "snail", "min_score": served.search("snail", 5)[4].score},
+    ):
+        shown = [r["name"] for r in client.post("/api/search", json=request).json()["results"]]
+        lines = exported(client, **request, format="files").decode().splitlines()
+        assert [Path(line).name for line in lines] == shown
+    sure = client_of(Searcher(served.index, replace(served.model, calibration=calibration)))
+    answer = sure.post("/api/search", json={"text": "snail", "k": 60, "cutoff": "auto"}).json()
+    rows = list(csv.DictReader(StringIO(exported(sure, text="snail", k=60, cutoff="auto").decode())))
+    assert 0 < len(rows) == answer["judgement"]["cutoff"] < 60
+    assert [float(row["probability"]) for row in rows] == pytest.approx(
+        [r["probability"] for r in answer["results"]], abs=1e-4
+    )
+
+
+def test_labels_are_the_words_or_what_is_said(client: TestClient) -> None:
+    def label(**request: Any) -> str:
+        return next(csv.DictReader(StringIO(exported(client, k=1, **request).decode())))["label"]
+
+    assert label(text="snail") == "snail"
+    assert label(text="snail", label="garden snail") == "garden snail"
+    assert label(any_of=["snail", "anchor"], all_of=["drum"], none_of=["cat"]) == "snail or anchor and drum not cat"
+    assert label(text="=1+1") == "'=1+1"
+
+
+def test_a_fiftyone_zip_holds_the_pictures(client: TestClient, served: Searcher, temporary: Path) -> None:
+    zipped = zipfile.ZipFile(BytesIO(exported(client, text="snail", k=3, format="fiftyone")))
+    assert zipped.testzip() is None
+    labels = json.loads(zipped.read("labels.json"))
+    pictures = sorted(name for name in zipped.namelist() if name.startswith("data/"))
+    assert [Path(name).stem for name in pictures] == sorted(labels["labels"])
+    for result, name in zip(served.search("snail", 3), pictures, strict=True):
+        assert zipped.read(name) == Path(result.uri).read_bytes()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_picture_that_changed_is_not_handed_on(
+    own_pictures: tuple[Searcher, Path], temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher, pictures = own_pictures
+    client = client_of(searcher)
+    monkeypatch.setattr(limits, "EXPORTED_BYTES", 10)
+    assert client.post("/api/export", json={"text": "snail", "format": "fiftyone"}).status_code == 413
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    changed = sorted(pictures.glob("*.jpg"))[0]
+    changed.write_bytes(b"other")
+    answer = client.post("/api/export", json={"text": "snail", "format": "fiftyone"})
+    assert answer.status_code == 409
+    assert answer.json() == {"detail": f"{changed.name}: the picture has changed since it was indexed"}
+    assert list(temporary.iterdir()) == []
+    assert client.post("/api/export", json={"text": "snail", "format": "coco"}).status_code == 200
+
+
+def test_a_selection_in_every_format(client: TestClient, served: Searcher) -> None:
+    three = keys(client, 3)
+    client.post("/api/selections", json={"name": "p", "keys": three[::-1]})
+    uris = [r.uri for r in served.search("snail", 3)]
+    path = "/api/selections/p/export"
+    assert client.get(f"{path}?format=files").text.splitlines() == uris[::-1], "in the order of picking"
+    rows = list(csv.DictReader(StringIO(client.get(path).text)))
+    assert [(r["image"], r["label"], r["present"], r["x"]) for r in rows] == [(uri, "", "", "") for uri in uris[::-1]]
+    assert {r["remark"] for r in rows} <= {HOSTILE_VALUE, "'=1+1"}, "a formula is no formula any more"
+    assert {r["camera"] for r in rows} <= {"front", "back"}
+    plain = client.get(f"{path}?format=coco").json()
+    assert (len(plain["images"]), plain["annotations"], plain["categories"]) == (3, [], [])
+    placed = client.get(f"{path}?format=coco&text=snail").json()
+    assert placed == json.loads(exported(client, text="snail", k=3, format="coco")), "places by the text, best first"
+    zipped = zipfile.ZipFile(BytesIO(client.get(f"{path}?format=fiftyone").content))
+    assert len(zipped.namelist()) == 4
+    assert client.get(f"{path}?format=exe").status_code == 422
+    assert client.get(f"{path}?text=%20").status_code == 422
+    client.post("/api/selections", json={"name": "empty"})
+    assert client.get("/api/selections/empty/export").status_code == 404
+
+
+def test_verdicts_are_what_a_run_reads(client: TestClient, served: Searcher, tmp_path: Path) -> None:
+    a, b, c = keys(client, 3)
+    answer = client.post("/api/export/verdicts", json={"label": "garden, snail", "right": [c, a], "wrong": [b]})
+    (tmp_path / "verdicts.csv").write_bytes(answer.content)
+    uris = [Path(r.uri) for r in served.search("snail", 3)]
+    assert read_verdicts(tmp_path / "verdicts.csv", tmp_path) == {
+        (uri, "garden, snail"): right for uri, right in zip(uris, (True, False, True), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "status"),
+    [
+        ("", {"text": "snail", "format": "exe"}, 422),
+        ("", {"format": "csv"}, 422),
+        ("", {"text": "snail", "k": limits.K + 1}, 422),
+        ("", {"text": "snail", "where": "(("}, 400),
+        ("", {"text": "snail", "where": "camera = 'none'"}, 404),
+        ("/verdicts", {"label": "snail"}, 422),
+        ("/verdicts", {"label": " ", "right": ["1"]}, 422),
+        ("/verdicts", {"label": "snail", "right": ["1"], "wrong": ["1"]}, 422),
+        ("/verdicts", {"label": "snail", "right": ["1"]}, 404),
+    ],
+)
+def test_what_can_not_be_handed_on_is_refused(
+    client: TestClient, path: str, request_: dict[str, Any], status: int
+) -> None:
+    answer = client.post(f"/api/export{path}", json=request_)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["detail"]
+
+
+@pytest.mark.parametrize(("format", "status"), zip(FORMATS, (409, 409, 200, 200), strict=True))
+def test_an_image_of_unknown_size_has_no_place_in_pixels(
+    served: Searcher, monkeypatch: pytest.MonkeyPatch, format: str, status: int
+) -> None:
+    from forclip.server import gallery
+
+    made = gallery._file
+    monkeypatch.setattr(gallery, "_file", lambda row: replace(made(row), width=0))
+    answer = client_of(served).post("/api/export", json={"text": "snail", "k": 1, "format": format})
+    assert answer.status_code == status
+    if status == 409:
+        assert "/" not in answer.json()["detail"]

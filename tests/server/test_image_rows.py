@@ -1,0 +1,46 @@
+"""What is known of images is the newest version's, from memory or from the table."""
+
+from pathlib import Path
+
+import pytest
+
+from forclip.index.store import Store, create_store
+from forclip.server.image_rows import ImageRows
+from tests.index.made import HEADER, files, names, some
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = create_store(tmp_path / "s", HEADER)
+    for k in range(3):
+        ids = names(5, f"part {k}")
+        made.add(some(ids, seed=k), files(ids), {"speed": list(range(5))})
+    return made
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 20, 1])
+def test_rows_are_the_table_s(store: Store, most_bytes: int) -> None:
+    rows = ImageRows(store, most_bytes)
+    assert rows.of([]) == {}
+    expected = {row["number"]: row for row in store.table().to_table(["number", "id", "uri", "speed"]).to_pylist()}
+    numbers = store.numbers().tolist()[::-2]
+    found = rows.of([*numbers, 7])
+    assert list(found) == numbers
+    for number in numbers:
+        assert {name: found[number][name] for name in ("id", "uri", "speed")} == {
+            name: value for name, value in expected[number].items() if name != "number"
+        }
+    assert (rows._newest().rows is None) == (most_bytes == 1)
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 20, 1])
+def test_every_change_is_seen(store: Store, most_bytes: int) -> None:
+    rows = ImageRows(store, most_bytes)
+    numbers = store.numbers().tolist()
+    assert rows.of(numbers[:1])[numbers[0]]["speed"] == 0
+    store.annotate(["part 0 00000"], {"speed": [99]})
+    assert rows.of(numbers[:1])[numbers[0]]["speed"] == 99
+    store.delete_ids(["part 0 00000"])
+    assert list(rows.of(numbers)) == numbers[1:]
+    store.delete("number > 0")
+    assert rows.of(numbers) == {}

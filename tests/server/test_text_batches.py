@@ -1,0 +1,103 @@
+"""Texts of many threads, encoded together: each gets its own vector or its own error, and none waits for nothing."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event, Lock
+
+import numpy as np
+import pytest
+
+from forclip.search import Searcher
+from forclip.server.text_batches import TextBatches
+from forclip.types import Floats
+
+
+def vector_of(text: str) -> list[float]:
+    return [float(len(text)), float(sum(text.encode()))]
+
+
+class Encoder:
+    """Notes its batches. The first one ends once it is let go, so that others come meanwhile."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.begun, self.let_go = Event(), Event()
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        self.batches.append(list(texts))
+        if len(self.batches) == 1:
+            self.begun.set()
+            assert self.let_go.wait(20)
+        if "bad" in texts:
+            raise ValueError("bad can't be encoded")
+        return np.array([vector_of(text) for text in texts], np.float32)
+
+
+def ask_while_it_runs(batches: TextBatches, encoder: Encoder, texts: Sequence[str]) -> list[Floats | Exception]:
+    """What each text's thread gets: the first one's batch ends only when all others wait."""
+    arrived = Barrier(len(texts))
+
+    def ask(text: str) -> Floats | Exception:
+        arrived.wait(20)
+        try:
+            return batches.vector(text)
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor(len(texts) + 1) as pool:
+        first = pool.submit(batches.vector, "the first")
+        assert encoder.begun.wait(20)
+        others = [pool.submit(ask, text) for text in texts]
+        while len(batches._waiting) < len(set(texts)):
+            pass
+        encoder.let_go.set()
+        assert first.result().tolist() == vector_of("the first")
+        return [other.result() for other in others]
+
+
+def test_what_comes_while_the_model_runs_is_the_next_batch() -> None:
+    encoder = Encoder()
+    texts = [f"text {n % 20}" for n in range(30)]
+    found = ask_while_it_runs(TextBatches(encoder, Lock()), encoder, texts)
+    for text, vector in zip(texts, found, strict=True):
+        assert isinstance(vector, np.ndarray)
+        assert vector.tolist() == vector_of(text)
+    assert encoder.batches[0] == ["the first"]
+    assert sorted(encoder.batches[1]) == sorted(set(texts)), "each once"
+    assert len(encoder.batches) == 2
+
+
+def test_a_batch_has_a_largest_size() -> None:
+    encoder = Encoder()
+    texts = [f"text {n}" for n in range(10)]
+    ask_while_it_runs(TextBatches(encoder, Lock(), most=4), encoder, texts)
+    assert [len(batch) for batch in encoder.batches] == [1, 4, 4, 2]
+
+
+def test_a_text_that_fails_fails_by_itself() -> None:
+    encoder = Encoder()
+    found = ask_while_it_runs(TextBatches(encoder, Lock()), encoder, ["one", "bad", "two"])
+    assert isinstance(found[1], ValueError)
+    others = [vector.tolist() for vector in (found[0], found[2]) if isinstance(vector, np.ndarray)]
+    assert others == [vector_of("one"), vector_of("two")]
+
+
+def test_the_model_is_held_while_texts_are_encoded() -> None:
+    model = Lock()
+    held = []
+
+    def encode(texts: Sequence[str]) -> Floats:
+        held.append(model.locked())
+        return np.zeros((len(texts), 2), np.float32)
+
+    TextBatches(encode, model).vector("a text")
+    assert held == [True]
+    assert not model.locked()
+
+
+def test_texts_together_have_the_vectors_that_each_has_alone(searcher: Searcher) -> None:
+    texts = ["snail", "a small red umbrella beside a snail", " drum "]
+    together = searcher.encode_texts(texts)
+    np.testing.assert_allclose(together, [searcher.encode_text(text) for text in texts], atol=1e-5)
+    with pytest.raises(ValueError, match="empty"):
+        searcher.encode_texts(["snail", " "])
