@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from forclip.confidence import WANTED_PRECISION, Judgement, judge
@@ -85,12 +84,9 @@ class Searcher:
         self.encode_text("a first text")
         self._text_threads = threads_worth(lambda: self.encode_text("a text"))
 
-    @torch.inference_mode()
     def encode_picture(self, image: Image.Image) -> Floats:
         """All vectors of a picture, unit [N, dim]."""
-        backbone = self.model.backbone
-        tokens = backbone.encode_tokens(backbone.preprocess(image)[None].to(backbone.device))
-        vectors: Floats = self.model.head(tokens)[0].float().cpu().numpy()
+        vectors: Floats = self.model.encode_picture(image).cpu().numpy()
         return vectors
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -48,6 +49,13 @@ class RetrievalModel:
         """As encode_query, for at least one text, all at once: [T, D] unit."""
         vectors = encode_classes(self.backbone, texts, self.templates)
         return vectors if self.class_vectors is None else self.class_vectors(vectors)
+
+    @torch.inference_mode()
+    def encode_picture(self, picture: Image.Image) -> Tensor:
+        """All vectors of one picture, [N, D] unit, in single precision."""
+        pixels = self.backbone.preprocess(picture)[None].to(self.backbone.device)
+        vectors: Tensor = self.head(self.backbone.encode_tokens(pixels))[0].float()
+        return vectors
 
     @property
     def dim(self) -> int:
