@@ -1,9 +1,11 @@
 """The store: what is added is there, whole, and nothing else gets in."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -238,3 +240,36 @@ def test_opening_says_nothing_on_the_terminal(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == done.stdout == ""
+
+
+def test_a_change_is_seen_though_the_folder_s_time_is_the_same(tmp_path: Path) -> None:
+    """As on a file system whose clock ticks slowly."""
+    reader = create_store(tmp_path / "s", HEADER)
+    writer = Store(tmp_path / "s")
+    versions = tmp_path / "s" / "images.lance" / "_versions"
+    now = time.time_ns()
+    for k in range(3):
+        writer.add(some([f"{k}"]), files([f"{k}"]))
+        os.utime(versions, ns=(now, now))
+        assert reader.ids() == {str(n) for n in range(k + 1)}
+
+
+def test_a_folder_that_did_not_change_for_long_is_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = create_store(tmp_path / "s", HEADER)
+    long_ago = time.time_ns() - 10**11
+    os.utime(tmp_path / "s" / "images.lance" / "_versions", ns=(long_ago, long_ago))
+    version = store.version
+    looks: list[int] = []
+
+    def look(_: object) -> int:
+        looks.append(version)
+        return version
+
+    monkeypatch.setattr(type(store._table), "latest_version", property(look))
+    assert [store.version for _ in range(3)] == [version] * 3
+    assert looks == []
+    os.utime(tmp_path / "s" / "images.lance" / "_versions")
+    assert store.version == version
+    assert len(looks) == 1

@@ -1,6 +1,7 @@
 """The images of a store on disk: a Lance table, whose versions make every change atomic. What is derived from it for
 speed lies beside it and can be thrown away. No torch here."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from forclip.types import ImageEmbeddings, Ints
 
 _TABLE, _LOCK = "images.lance", "writer.lock"
 _PATIENCE = 600.0  # seconds that a writer waits for another one
+_JUST_NOW = 5_000_000_000  # nanoseconds: more than between two ticks of any file system's clock
 _OLD_ENOUGH = timedelta(hours=1)  # readers may still be at versions younger than that
 
 Metadata = Mapping[str, Sequence[Any]]  # a user's own columns: a value for each image, None where it has none
@@ -61,13 +63,19 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._table = _opened(folder)
+        self._versions = folder / _TABLE / "_versions"  # a new file in it makes a new version
+        self._unchanged_since = -1  # when that folder had changed last, as it was last looked into
         self.header = read_header(self._table.schema, str(folder))
 
     def table(self) -> lance.LanceDataset:
         """The newest version. Raises ValueError where there is none any more or it is damaged."""
         with _damage_told(self.folder):
-            if self._table.latest_version != self._table.version:
-                self._table = _opened(self.folder)
+            changed = os.stat(self._versions).st_mtime_ns
+            # A clock that ticks slowly gives two changes one time, so a folder that just changed is looked into.
+            if changed != self._unchanged_since or time.time_ns() - changed < _JUST_NOW:
+                if self._table.latest_version != self._table.version:
+                    self._table = _opened(self.folder)
+                self._unchanged_since = changed
         return self._table
 
     @property
