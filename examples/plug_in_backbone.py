@@ -60,6 +60,9 @@ class PhotoClipBackbone:
         pixels: Tensor = self.module.preprocess(image)
         return pixels
 
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        return 0.0, 0.0, 1.0, 1.0  # the whole picture, squashed
+
     def encode_tokens(self, pixels: Tensor) -> Tensor:
         # One image at a time: the same numbers, on a CPU several times as fast as a batch, and less memory.
         feature_map = torch.cat([self.model.trunk(image[None]) for image in pixels])

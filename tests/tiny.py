@@ -31,6 +31,9 @@ class TinyEyes:
         small = np.asarray(image.convert("RGB").resize((6, 6)), np.float32)
         return torch.from_numpy(small / 127.5 - 1).permute(2, 0, 1)
 
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        return 0.0, 0.0, 1.0, 1.0
+
     def encode_tokens(self, pixels: Tensor) -> Tensor:
         cut: Tensor = pixels.unflatten(2, (3, 2)).unflatten(4, (3, 2))
         patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, 9, 12)

@@ -15,7 +15,7 @@ from forclip.data.views import PLAIN, View
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
-from forclip.places import place_boxes
+from forclip.places import onto_pictures, place_boxes
 from forclip.progress import Advance, silent
 from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
 
@@ -109,19 +109,46 @@ def embed_images(
     Raises ValueError where none can be read.
     """
     ids = [str(path) for path in paths]
-    encoded = encode_images(model.backbone, ids, paths)
-    if not len(encoded.rows):
+    batches = list(encode_batches(model.backbone, ids, paths, [PLAIN]))
+    parts = [embed_batch(model, batch, [ids[row] for row in batch.rows], with_boxes) for batch in batches if batch.rows]
+    if not parts:
         raise ValueError(f"none of {len(paths)} pictures can be read")
-    kept = [ids[row] for row in encoded.rows]
-    found = embed_tokens(model.head, encoded.tokens, kept, model.backbone.device, with_boxes)
-    return found, encoded.skipped
+    return joined(parts), tuple(picture for batch in batches for _, picture in batch.skipped)
+
+
+def embed_batch(
+    model: RetrievalModel, batch: EncodedBatch, image_ids: Sequence[str], with_boxes: bool = True
+) -> ImageEmbeddings:
+    """Its pictures as they are, without other views. with_boxes: also find each vector's place in its picture."""
+    found = embed_tokens(model.head, batch.tokens[0], image_ids, model.backbone.device, with_boxes)
+    return found if found.boxes is None else in_pictures(found, model.backbone, batch.sizes)
+
+
+def in_pictures(found: ImageEmbeddings, backbone: Backbone, sizes: Sequence[tuple[int, int]]) -> ImageEmbeddings:
+    """With boxes that are fractions of the pictures, of these widths and heights, not of what the model was given."""
+    assert found.boxes is not None
+    frames = np.array([backbone.frame(*size) for size in sizes], np.float32)
+    return replace(found, boxes=onto_pictures(found.boxes, frames.repeat(np.diff(found.offsets), 0)))
+
+
+def joined(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:
+    """All images of several embeddings, in their order; with boxes where all have them."""
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    boxes = [part.boxes for part in parts if part.boxes is not None]
+    return ImageEmbeddings(
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        tuple(image_id for part in parts for image_id in part.image_ids),
+        np.concatenate(boxes) if len(boxes) == len(parts) else None,
+    )
 
 
 @torch.inference_mode()
 def embed_tokens(
     head: Head, tokens: Tensor, image_ids: Sequence[str], device: torch.device, with_boxes: bool = False
 ) -> ImageEmbeddings:
-    """tokens: [images, T, W] of these ids, any float type. with_boxes: also find each vector's place."""
+    """tokens: [images, T, W] of these ids, any float type. with_boxes: also find each vector's place,
+    as fractions of what the model was given (`in_pictures` makes them fractions of the pictures)."""
     vectors: list[Floats] = []
     boxes: list[Floats] = []
     num_vectors = 0

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from forclip.data.views import PLAIN
-from forclip.embedding import EncodedBatch, embed_tokens, encode_batches
+from forclip.embedding import EncodedBatch, embed_batch, encode_batches, joined
 from forclip.index.merging import merge_near_duplicates
 from forclip.index.store import ImageFile
 from forclip.index_plan import BadPicture
@@ -58,7 +56,7 @@ def _embed(
     model: RetrievalModel, batch: EncodedBatch, ids: Sequence[str], todo: Mapping[str, ImageFile], merge: float | None
 ) -> tuple[ImageEmbeddings, list[ImageFile]]:
     kept = [ids[row] for row in batch.rows]
-    embeddings = embed_tokens(model.head, batch.tokens[0], kept, model.backbone.device, with_boxes=True)
+    embeddings = embed_batch(model, batch, kept)
     sizes = zip(kept, batch.sizes, strict=True)
     files = [replace(todo[i], width=width, height=height) for i, (width, height) in sizes]
     return embeddings if merge is None else merge_near_duplicates(embeddings, merge), files
@@ -67,11 +65,5 @@ def _embed(
 def _part(embedded: list[tuple[ImageEmbeddings, list[ImageFile]]], bad: dict[str, BadPicture]) -> EmbeddedPart:
     if not embedded:
         return EmbeddedPart(None, [], bad)
-    counts = np.concatenate([np.diff(e.offsets) for e, _ in embedded])
-    joined = ImageEmbeddings(
-        np.concatenate([e.vectors for e, _ in embedded]),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        tuple(i for e, _ in embedded for i in e.image_ids),
-        np.concatenate([e.boxes for e, _ in embedded if e.boxes is not None]),
-    )
-    return EmbeddedPart(joined, [file for _, files in embedded for file in files], bad)
+    found = joined([embeddings for embeddings, _ in embedded])
+    return EmbeddedPart(found, [file for _, files in embedded for file in files], bad)

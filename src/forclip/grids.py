@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from forclip.comparison import Measured, Task
-from forclip.embedding import embed_tokens
+from forclip.embedding import embed_tokens, in_pictures
 from forclip.evaluation.metrics import average_precision_at
 from forclip.evaluation.report import GridHit, GridRow, QueryGrid
 from forclip.index.exact import best_vectors, rank
@@ -60,7 +61,9 @@ def _places(task: Task, method: str, measured: Measured, rows: Ints, winners: In
         return [None] * len(rows)  # a box round everything points at nothing
     tokens = task.gallery_images.tokens[rows]
     ids = [task.gallery.image_ids[r] for r in rows]
+    sizes = [Image.open(task.gallery.paths[r]).size for r in rows]
     found = embed_tokens(measured.head, tokens, ids, task.backbone.device, with_boxes=True)
+    found = in_pictures(found, task.backbone, sizes)
     assert found.boxes is not None
     within = winners[rows] - measured.embeddings.offsets[rows]  # which of the image's own vectors won
     x0, y0, x1, y1 = found.boxes[found.offsets[:-1] + within].T.tolist()

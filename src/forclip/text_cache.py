@@ -43,6 +43,9 @@ class CachedTexts:
     def preprocess(self, image: Image.Image) -> Tensor:
         return self._backbone.preprocess(image)
 
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        return self._backbone.frame(width, height)
+
     def encode_tokens(self, pixels: Tensor) -> Tensor:
         return self._backbone.encode_tokens(pixels)
 

@@ -25,10 +25,10 @@ def test_each_query_looks_at_its_kind_in_images_it_was_not_seeded_from() -> None
     pool = tiny_pool(GRID)
     tokens, kinds = images_of_kinds(60)
     head = cluster_seeded_head(pool, tokens[:40], KINDS, seed=0)
-    shares = torch.einsum("inp,ikp->ink", head.places(tokens[40:]), kinds[40:]).mean(0)  # [queries, kinds]
+    shares = torch.einsum("inp,ikp->ink", head.attention(tokens[40:]), kinds[40:]).mean(0)  # [queries, kinds]
     assert sorted(shares.argmax(1).tolist()) == [0, 1, 2]
     assert (shares.amax(1) > 0.7).all()
-    plain = torch.einsum("inp,ikp->ink", global_head(pool).places(tokens[40:]), kinds[40:]).mean(0)
+    plain = torch.einsum("inp,ikp->ink", global_head(pool).attention(tokens[40:]), kinds[40:]).mean(0)
     assert plain.max() < 0.55  # the pretrained query itself looks at no kind alone
 
 

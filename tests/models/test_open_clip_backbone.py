@@ -212,6 +212,29 @@ def test_letterbox_keeps_the_aspect_ratio_and_squash_fills() -> None:
     assert (load_open_clip(MINI_NAME, "random").preprocess(white)[0] > 0).all()
 
 
+@pytest.mark.parametrize("shape", [(200, 100), (100, 250), (96, 96), (37, 500)])
+@pytest.mark.parametrize("mode", ["squash", "letterbox"])
+def test_the_frame_says_where_a_mark_is_seen(mode: ResizeMode, shape: tuple[int, int]) -> None:
+    """A small mark's middle in the picture, and in what the model is given."""
+    backbone = load_open_clip(MINI_NAME, "random", resize_mode=mode)
+    width, height = shape
+    x0, y0, x1, y1 = backbone.frame(width, height)
+    for x, y in ((0.25, 0.25), (0.75, 0.5), (0.5, 0.8)):
+        marked = Image.new("RGB", shape)
+        left, top, side = round(x * width), round(y * height), max(2, max(shape) // 12)
+        marked.paste(
+            (255, 255, 255), (left - side // 2, top - side // 2, left - side // 2 + side, top - side // 2 + side)
+        )
+        seen = (backbone.preprocess(marked) - backbone.preprocess(Image.new("RGB", shape)))[0].clamp(min=0)
+        rows, columns = seen.sum(1) / seen.sum(), seen.sum(0) / seen.sum()
+        middle = (torch.arange(96) + 0.5) / 96
+        found = (float(columns @ middle) * (x1 - x0) + x0, float(rows @ middle) * (y1 - y0) + y0)
+        # To two pixels of what the model is given; a mark at an edge is cut off.
+        if side < min(shape) / 3:
+            assert found[0] == pytest.approx(left / width, abs=2 / 96 * (x1 - x0))
+            assert found[1] == pytest.approx(top / height, abs=2 / 96 * (y1 - y0))
+
+
 @pytest.mark.parametrize("shape", [(5000, 1), (1, 5000)])
 def test_hair_thin_pictures_survive_the_letterbox(shape: tuple[int, int]) -> None:
     letterbox = load_open_clip(MINI_NAME, "random", resize_mode="letterbox")

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
@@ -87,10 +89,10 @@ def test_queries_do_not_see_each_other() -> None:
         torch.testing.assert_close(head(tokens), torch.cat(alone, 1))
 
 
-def test_vectors_are_unit_and_places_are_shares() -> None:
+def test_vectors_are_unit_and_attention_comes_in_shares() -> None:
     pool, tokens = tiny_pool((3, 4)), tokens_of((3, 4))
     for head in (window_seeded_head(pool, 6), noise_seeded_head(pool, 6, 1.0, seed=0), global_head(pool)):
-        places = head.places(tokens)
+        places = head.attention(tokens)
         assert places.shape == (2, head.num_query_tokens, 12)
         assert (places >= 0).all()
         assert (places.sum(-1) <= 1 + 1e-6).all()
@@ -104,7 +106,32 @@ def test_places_follow_the_bias() -> None:
     bias = torch.zeros(3, 1 + 12)
     bias[torch.arange(3), torch.tensor([1, 6, 12])] = 50.0
     head = SummaryHead(tiny_pool((3, 4)), torch.zeros(3, 8), bias)
+    assert head.attention(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
     assert head.places(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
+
+
+def test_places_are_what_positions_give_to_a_vector() -> None:
+    """Against a loop."""
+    pool, tokens = tiny_pool((3, 4)), tokens_of((3, 4))
+    head = noise_seeded_head(pool, 5, 1.0, seed=0)
+    with torch.no_grad():
+        vectors, values, looked = head(tokens), pool.dense(tokens), head.attention(tokens)
+        places = head.places(tokens)
+    for image, n in product(range(2), range(5)):
+        given = [float(vectors[image, n] @ values[image, p] * looked[image, n, p]) for p in range(12)]
+        assert max(given) > 0
+        torch.testing.assert_close(places[image, n], torch.tensor(given).clamp(min=0))
+
+
+def test_where_no_value_points_a_vectors_way_attention_says_the_place() -> None:
+    """A vector of the mean token alone, which here is another way than every position's value."""
+    pool, tokens = tiny_pool((2, 2)), tokens_of((2, 2))
+    with torch.no_grad():
+        for parameter in (*pool.v_proj.parameters(), *pool.c_proj.parameters()):
+            parameter.mul_(0)
+    head = global_head(pool)
+    with torch.no_grad():
+        torch.testing.assert_close(head.places(tokens), head.attention(tokens))
 
 
 def test_noise_is_reproducible_and_of_the_asked_scale() -> None:

@@ -34,6 +34,11 @@ class Backbone(Protocol):
         """The whole image, never a crop, as the towers want it. Returns float32 [3, H, W] on the CPU."""
         ...
 
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Where the edges of what `preprocess` returns lie in a picture of this size: xyxy as fractions of its width
+        and height. (0, 0, 1, 1) for one that is squashed; beyond 0..1 where it is padded."""
+        ...
+
     def encode_tokens(self, pixels: Tensor) -> Tensor:
         """What the pool reads. pixels: [B, 3, H, W], as from `preprocess`, on `device`. Returns [B, T, W]."""
         ...

@@ -20,7 +20,7 @@ class Head(Protocol):
         """[B, T, W] -> unit vectors [B, N, D]."""
 
     def places(self, tokens: Tensor) -> Tensor:
-        """How much each vector looks at each position, not negative. [B, T, W] -> [B, N, P]."""
+        """How much each position has to do with each vector, not negative. [B, T, W] -> [B, N, P]."""
 
 
 class DenseHead(nn.Module):

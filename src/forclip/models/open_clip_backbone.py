@@ -73,6 +73,14 @@ class OpenClipBackbone:
             rgb = _thick_enough(rgb, self._preprocessing.size)
         return self._transform(rgb)
 
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        if self._preprocessing.resize_mode == "squash":
+            return 0.0, 0.0, 1.0, 1.0
+        rows, columns = self._preprocessing.size
+        ratio = max(width / columns, height / rows)
+        x, y = (columns * ratio / width - 1) / 2, (rows * ratio / height - 1) / 2
+        return -x, -y, 1 + x, 1 + y
+
     def encode_tokens(self, pixels: Tensor) -> Tensor:
         return self._tower.tokens(pixels)
 

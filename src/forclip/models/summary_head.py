@@ -42,10 +42,20 @@ class SummaryHead(nn.Module):
         """[B, T, W] -> unit vectors [B, N, D]."""
         return F.normalize(self.outputs(tokens), dim=-1)
 
-    def places(self, tokens: Tensor) -> Tensor:
-        """How much each vector looks at each position. [B, T, W] -> [B, N, P]."""
+    def attention(self, tokens: Tensor) -> Tensor:
+        """How much each query token looks at each position. [B, T, W] -> [B, N, P]; a row sums to at most 1."""
         staged = self.pool.stage(tokens)
         return self.pool.weights(staged, self._queries(staged), self.bias)
+
+    def places(self, tokens: Tensor) -> Tensor:
+        """How much each position gives to each vector: the attention to it, times how far its own value points the
+        vector's way. [B, T, W] -> [B, N, P]; the attention alone where no value does."""
+        staged = self.pool.stage(tokens)
+        queries = self._queries(staged)
+        vectors = F.normalize(self.pool(staged, queries, self.bias), dim=-1)
+        looked = self.pool.weights(staged, queries, self.bias)
+        given = looked * (vectors @ self.pool.dense(staged).transpose(1, 2)).clamp(min=0)
+        return torch.where((given > 0).any(-1, keepdim=True), given, looked)
 
     def _queries(self, staged: Tensor) -> Tensor:
         """[B, T, W] -> [B, N, W]."""
