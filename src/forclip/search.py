@@ -8,6 +8,7 @@ from PIL import Image
 
 from forclip.confidence import WANTED_PRECISION, Judgement, judge
 from forclip.config import ModelConfig
+from forclip.heatmap import Heatmap, heatmap_of
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import require_model
@@ -83,6 +84,10 @@ class Searcher:
         are encoded fastest."""
         self.encode_text("a first text")
         self._text_threads = threads_worth(lambda: self.encode_text("a text"))
+
+    def heatmap(self, picture: Image.Image, vector: Floats) -> Heatmap:
+        """Where in a picture one of its stored vectors, unit [dim], comes from."""
+        return heatmap_of(self.model, picture, vector)
 
     def encode_picture(self, image: Image.Image) -> Floats:
         """All vectors of a picture, unit [N, dim]."""

@@ -19,7 +19,7 @@ from forclip.index.ranking import ranked
 from forclip.index.scan import Found, best_scores, scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
-from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of
+from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of, read_vectors
 from forclip.index.verify import verify
 from forclip.index.view import Part, View, Views, among
 from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
@@ -141,6 +141,13 @@ class Index:
             ids = segment.ids.take(pa.array(found.images)).to_pylist()
             best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
         return best
+
+    def vectors_of(self, number: int) -> tuple[Floats, Floats] | None:
+        """One image's vectors [N, dim] and their places [N, 4], as stored; None where it is not there."""
+        header = self.store.header
+        for stored in read_vectors(self.store.table(), header.dim, np.array([number])):
+            return header.decode(stored.codes).astype(np.float32), stored.boxes.astype(np.float32)
+        return None
 
     def files_of(self, image_ids: Sequence[str]) -> dict[str, ImageFile]:
         """By image id; those that are not there are left out."""

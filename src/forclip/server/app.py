@@ -14,6 +14,7 @@ from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
 from forclip.server.list_labels import LabelledLists
+from forclip.server.look_routes import look_routes
 from forclip.server.metrics import Measured, Metrics
 from forclip.server.page import content_policy, read_page
 from forclip.server.ranker import Asked, Ranker
@@ -58,6 +59,7 @@ def create_app(
     labelled, selections = LabelledLists(ranker, labels), Selections(searcher.index.store.folder)
     metrics = Metrics(lambda: len(searcher.index))
     app.include_router(search_routes(ranker, gallery, labelled))
+    app.include_router(look_routes(ranker, gallery))
     app.include_router(class_routes(table))
     app.include_router(image_routes(gallery, Thumbnails()))
     app.include_router(selection_routes(gallery, selections))

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from forclip.combined_queries import CombinedQuery
 from forclip.confidence import Judgement
 from forclip.index.ranking import without
 from forclip.relevance import Relevance
@@ -43,7 +40,8 @@ def find(ranker: Ranker, gallery: Gallery, labelled: LabelledLists, request: Sea
     """
     asked = how_asked(request)
     if request.is_combined:
-        return Found(list(ranker.combined(_combined(ranker, request), asked)))
+        query = ranker.query(request.alternatives, request.all_of, request.none_of)
+        return Found(list(ranker.combined(query, asked)))
     (text,) = [*request.alternatives, *request.all_of]
     vector = ranker.text_vector(text)
     if request.is_refined:
@@ -72,10 +70,3 @@ def find_judged(ranker: Ranker, gallery: Gallery, request: JudgedRequest, query:
 def how_asked(request: ListRequest, more: int = 0) -> Asked:
     """more: how many images of the list may be left out afterwards."""
     return Asked(request.where, request.exact, request.offset + request.k + more)
-
-
-def _combined(ranker: Ranker, request: SearchRequest) -> CombinedQuery:
-    none = np.zeros((0, ranker.searcher.model.dim), np.float32)
-    parts = (request.alternatives, request.all_of, request.none_of)
-    any_of, all_of, none_of = (np.stack([ranker.text_vector(t) for t in texts]) if texts else none for texts in parts)
-    return CombinedQuery(any_of, all_of, none_of)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forclip.index.image_index import Index
-from forclip.index.store import ImageFile, read_vectors
+from forclip.index.store import ImageFile
 from forclip.server.image_rows import ImageRows
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused
@@ -55,7 +55,7 @@ class Gallery:
         number = _number(key)
         found = self.describe([number]) if number is not None else {}
         if not found or number is None:
-            raise Refused(404, "there is no image with this key")
+            raise gone()
         return found[number]
 
     def numbers_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
@@ -88,17 +88,24 @@ class Gallery:
         return [rows[n]["id"] for n in known]
 
     def vectors(self, number: int) -> tuple[Floats, Floats]:
-        """An image's stored vectors, unit [N, dim], and the place of each, [N, 4]."""
-        store = self.index.store
-        (stored,) = read_vectors(store.table(), store.header.dim, np.array([number]))
-        decoded = store.header.decode(stored.codes)
-        unit: Floats = (decoded / np.linalg.norm(decoded, axis=1, keepdims=True)).astype(np.float32)
-        return unit, stored.boxes.astype(np.float32)
+        """An image's stored vectors, unit [N, dim], and the place of each, [N, 4]. Raises Refused, 404, where it is
+        gone."""
+        stored = self.index.vectors_of(number)
+        if stored is None:
+            raise gone()
+        vectors, boxes = stored
+        unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        return unit, boxes
 
     def column_types(self) -> dict[str, str]:
         """Of the user's columns."""
         schema = self.index.store.table().schema
         return {name: str(schema.field(name).type) for name in self.index.store.own_columns}
+
+
+def gone() -> Refused:
+    """What is told of an image that is not there, or not any more."""
+    return Refused(404, "there is no image with this key")
 
 
 def _number(key: str) -> int | None:

@@ -13,12 +13,15 @@ from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement, judge
 from forclip.feedback import refined_query
 from forclip.index.late_interaction import particular
+from forclip.looking import Look, look_at
+from forclip.server.gallery import gone
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
 from forclip.server.text_batches import TextBatches
 from forclip.types import Floats, SearchResult
 
 if TYPE_CHECKING:
+    from forclip.heatmap import Heatmap
     from forclip.search import Searcher  # handed in: the service itself knows no model
 
 _JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
@@ -57,6 +60,26 @@ class Ranker:
         """Unit [N, dim]."""
         with self._model:
             return self.searcher.encode_picture(picture)
+
+    def heatmap(self, picture: Image.Image, vector: Floats) -> "Heatmap":
+        """As Searcher.heatmap."""
+        with self._model:
+            return self.searcher.heatmap(picture, vector)
+
+    def looked(self, number: int, query: CombinedQuery, where: str | None) -> Look:
+        """An image as a search for these texts sees it. Raises Refused: 404 where it is gone, 400 for a filter that is
+        wrong."""
+        with self._telling(where):
+            look = look_at(self.searcher.index, number, query, where, self.calibration)
+        if look is None:
+            raise gone()
+        return look
+
+    def query(self, any_of: Sequence[str], all_of: Sequence[str], none_of: Sequence[str] = ()) -> CombinedQuery:
+        """Texts as vectors. One of the first two must hold a text."""
+        none = np.zeros((0, self.searcher.model.dim), np.float32)
+        parts = (any_of, all_of, none_of)
+        return CombinedQuery(*(np.stack([self.text_vector(t) for t in texts]) if texts else none for texts in parts))
 
     def refined(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
         """Unit [dim]: what is asked for, moved by images judged to be right or wrong, by id. query: as `ranked` takes

@@ -1,5 +1,6 @@
 """What goes in and out of the service, as its OpenAPI document shows it."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
@@ -27,6 +28,7 @@ Name = Annotated[
 ]
 # coco: a JSON file, boxes are the found places; csv: a row an image; fiftyone: a zip with the pictures; files: paths.
 Format = Literal["coco", "csv", "fiftyone", "files"]
+Where = Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -49,12 +51,20 @@ class Box(_Strict):
         return self
 
 
+def box_of(edges: Sequence[float] | None) -> Box | None:
+    """xyxy, cut to the image; None where nothing is left of it."""
+    if edges is None:
+        return None
+    x0, y0, x1, y1 = (min(1.0, max(0.0, float(edge))) for edge in edges)
+    return Box(x0=x0, y0=y0, x1=x1, y1=y1) if x0 < x1 and y0 < y1 else None
+
+
 class ListRequest(_Strict):
     """Which part of a ranked list is wanted."""
 
     k: int = Field(50, ge=1, le=limits.K, description="How many images.")
     offset: int = Field(0, ge=0, le=limits.OFFSET, description="How many of the best to leave out: for paging.")
-    where: Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)] | None = Field(
+    where: Where | None = Field(
         None, description="SQL over the store's columns, such as: camera = 'front' and width > 1000"
     )
     min_score: float = Field(-1.0, ge=-1, le=1, description="Leave out images below this cosine.")
@@ -79,12 +89,22 @@ class JudgedRequest(ListRequest):
         return bool(self.right or self.wrong)
 
 
-class SearchRequest(JudgedRequest):
-    """One text to search for, or several."""
+class _Wanted(_Strict):
+    """Texts, of which one decides what an image is worth."""
 
     text: SearchText | None = Field(None, description="What to look for; with any_of, one of the alternatives.")
     any_of: SearchTexts = Field([], description="Alternatives: one of them is enough.")
     all_of: SearchTexts = Field([], description="All of these must be shown.")
+
+    @property
+    def alternatives(self) -> list[str]:
+        """text and any_of."""
+        return [*([] if self.text is None else [self.text]), *self.any_of]
+
+
+class SearchRequest(_Wanted, JudgedRequest):
+    """One text to search for, or several."""
+
     none_of: SearchTexts = Field([], description="Images that show one of these are left out.")
     cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
     only: Literal["wrong", "missed"] | None = Field(
@@ -108,11 +128,6 @@ class SearchRequest(JudgedRequest):
         if self.is_refined and self.cutoff is not None:
             raise ValueError("how sure a list is can be said of a text, not of one with images judged")
         return self
-
-    @property
-    def alternatives(self) -> list[str]:
-        """text and any_of."""
-        return [*([] if self.text is None else [self.text]), *self.any_of]
 
     @property
     def is_combined(self) -> bool:
@@ -161,6 +176,21 @@ class UploadRequest(ListRequest):
     picture: UploadFile = Field(description="A picture of at most 20 MB.")
 
 
+class LookRequest(_Wanted):
+    """An image of the store to look at closely, for a text or several as in a search, or for none."""
+
+    key: Key
+    where: Where | None = Field(
+        None, description="The search's filter: of several texts it helps to tell which decided."
+    )
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> "LookRequest":
+        if len(self.alternatives) + len(self.all_of) > limits.TEXTS:
+            raise ValueError(f"at most {limits.TEXTS} texts in one look")
+        return self
+
+
 class Result(BaseModel):
     """One image found."""
 
@@ -198,6 +228,44 @@ class SearchAnswer(BaseModel):
     labels: ListLabels | None = Field(
         default=None, description="null unless there are labels and the text names a class."
     )
+
+
+class PlaceOut(BaseModel):
+    """Where one of an image's vectors comes from."""
+
+    box: Box | None = Field(description="null for a place without an inside, such as one in a letterbox's padding.")
+    score: float | None = Field(description="Cosine with the text that decided; null without a text.")
+
+
+class Frame(BaseModel):
+    """Where something lies in an image: as a Box, but it may reach beyond the image."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+class HeatmapOut(BaseModel):
+    """How much of the winning vector comes from each position of a grid."""
+
+    rows: int
+    columns: int
+    values: list[float] = Field(description="0..1, row by row from the upper left; the strongest is 1.")
+    frame: Frame = Field(description="Where the grid's edges lie in the image.")
+    agreement: float = Field(
+        description="Cosine of the stored vector with the one that the map is of, made anew from the picture. Below 1 "
+        "where vectors were merged or are stored in few bits."
+    )
+
+
+class LookAnswer(BaseModel):
+    """Every place of an image, in no order, and of the one that answers a text the heatmap."""
+
+    places: list[PlaceOut]
+    text: str | None = Field(description="The text that decided; null where none was given, as are the next two.")
+    winner: int | None = Field(description="The place that answers it, counted from 0.")
+    heatmap: HeatmapOut | None
 
 
 class Info(BaseModel):

@@ -15,7 +15,6 @@ from forclip.server.pictures import decoded
 from forclip.server.ranker import Ranker
 from forclip.server.refusals import Refused
 from forclip.server.schemas import (
-    Box,
     JudgementOut,
     ListRequest,
     Problem,
@@ -24,6 +23,7 @@ from forclip.server.schemas import (
     SearchRequest,
     SimilarRequest,
     UploadRequest,
+    box_of,
 )
 from forclip.types import SearchResult
 
@@ -80,19 +80,12 @@ def _result(found: SearchResult, image: Described, probability: float | None) ->
         rank=found.rank,
         score=found.score,
         probability=probability,
-        box=_box(found.box),
+        box=box_of(found.box),
         name=image.name,
         width=image.file.width,
         height=image.file.height,
         metadata=image.own,
     )
-
-
-def _box(edges: tuple[float, float, float, float] | None) -> Box | None:
-    if edges is None or edges[0] >= edges[2] or edges[1] >= edges[3]:
-        return None
-    x0, y0, x1, y1 = (min(1.0, max(0.0, edge)) for edge in edges)
-    return Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
 def _told(judgement: Judgement) -> JudgementOut:
