@@ -22,6 +22,7 @@ function look(k) {
   $("after").disabled = step(1) < 0;
   showPickedState();
   showSaid();
+  showPlaces(r);
   if (!$("detail").open) $("detail").showModal();
 }
 

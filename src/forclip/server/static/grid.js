@@ -30,11 +30,15 @@ function pictureOf(r, source, into) {
 
 function placeOf(box) {
   const place = make("div", "place");
-  place.style.left = `${box.x0 * 100}%`;
-  place.style.top = `${box.y0 * 100}%`;
-  place.style.width = `${(box.x1 - box.x0) * 100}%`;
-  place.style.height = `${(box.y1 - box.y0) * 100}%`;
+  putAt(place, box);
   return place;
+}
+
+function putAt(element, box) {
+  element.style.left = `${box.x0 * 100}%`;
+  element.style.top = `${box.y0 * 100}%`;
+  element.style.width = `${(box.x1 - box.x0) * 100}%`;
+  element.style.height = `${(box.y1 - box.y0) * 100}%`;
 }
 
 function card(r, k) {
