@@ -1,4 +1,4 @@
-"""The pointing game: does the place of the vector that answers a text hit the object?
+"""The pointing game: whether the place of the vector that answers a text hits the object.
 
     forclip demo --out runs/demo --seeds 3
     python -m benchmarks.pointing --demo runs/demo --out docs/results/pointing.json
@@ -45,13 +45,14 @@ from forclip.models.baselines import ClusterHead, Head
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
 from forclip.models.training_free import training_free_head
-from forclip.places import THRESHOLD, place_boxes
+from forclip.places import place_boxes
 from forclip.prompts import encode_classes
 from forclip.types import Annotations, Bools, Floats
 from forclip.wording import Wording
 
 MEASURES = ("peak", "centre", "correct", "overlap")
 CLUSTERS = (5, 10, 25)
+ATTENTION = "FOR, attention alone"
 _WHOLE = np.array([0, 0, 1, 1], np.float32)
 Boxer = Callable[[Floats, tuple[int, int]], Floats]
 Judged = dict[str, dict[str, dict[str, float]]]  # by way, group of classes and measure
@@ -146,7 +147,7 @@ def looks(world: World) -> dict[str, Look]:
     clusters = {k: training_free_head(world.backbone, f"cluster_{k}") for k in CLUSTERS}
     return {
         "FOR": Look(world.head, world.texts),
-        "FOR, attention alone": Look(world.head, world.texts, "attention"),
+        ATTENTION: Look(world.head, world.texts, "attention"),
         "FOR, weighed by the text": Look(world.head, world.texts, "text"),
         "untrained head": Look(free["sum"], world.plain),
         "CLIP (global)": Look(free["global"], world.plain),
@@ -158,31 +159,29 @@ def looks(world: World) -> dict[str, Look]:
 
 def boxers(name: str, sweep: Sequence[float]) -> dict[str, Boxer]:
     """Ways to a box from a map, by what map and box are called together. sweep: more thresholds for FOR's maps."""
-    found: dict[str, Boxer] = {name: place_box, f"{name}, cells from a half": cell_box}
-    if name.startswith("FOR"):
-        found |= {f"{name}, from {t:g}": partial(place_box, threshold=t) for t in sweep}
+    found: dict[str, Boxer] = {name: place_boxes}
+    if name.startswith(("FOR", "Cluster")):
+        found[f"{name}, cells from a half"] = cell_boxes
+    if name in ("FOR", ATTENTION):
+        found |= {f"{name}, from {t:g}": partial(place_boxes, threshold=t) for t in sweep}
     return found
 
 
-def place_box(heat: Floats, grid: tuple[int, int], threshold: float = THRESHOLD) -> Floats:
-    """As an image is indexed."""
-    box: Floats = place_boxes(heat[None], grid, threshold)[0]
-    return box
-
-
-def cell_box(heat: Floats, grid: tuple[int, int]) -> Floats:
+def cell_boxes(maps: Floats, grid: tuple[int, int]) -> Floats:
     """Round whole cells that weigh at least half as much as the strongest and are connected to it: what a cluster
-    covers."""
-    labels, _ = ndimage.label(heat.reshape(grid) >= heat.max() / 2)
-    rows, columns = np.nonzero(labels == labels.ravel()[heat.argmax()])
-    box = [columns.min() / grid[1], rows.min() / grid[0], (columns.max() + 1) / grid[1], (rows.max() + 1) / grid[0]]
-    return np.array(box, np.float32)
+    covers. maps: [M, P]. Returns [M, 4]."""
+    boxes = []
+    for heat in maps:
+        labels, _ = ndimage.label(heat.reshape(grid) >= heat.max() / 2)
+        rows, columns = np.nonzero(labels == labels.ravel()[heat.argmax()])
+        boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return (np.array(boxes) / [grid[1], grid[0], grid[1], grid[0]]).astype(np.float32)
 
 
-def judge(world: World, grid: tuple[int, int], maps: Sequence[Floats], box: Boxer) -> dict[str, dict[str, float]]:
-    """By group of classes and measure, in percent. maps: [P] of each pair."""
-    pairs = zip(maps, world.pairs, strict=True)
-    return group_means(world, [astuple(judge_place(heat, grid, box(heat, grid), pair.boxes)) for heat, pair in pairs])
+def judge(world: World, grid: tuple[int, int], maps: Floats, box: Boxer) -> dict[str, dict[str, float]]:
+    """By group of classes and measure, in percent. maps: [pairs, P]."""
+    found = zip(maps, box(maps, grid), world.pairs, strict=True)
+    return group_means(world, [astuple(judge_place(heat, grid, place, pair.boxes)) for heat, place, pair in found])
 
 
 def judge_chance(world: World) -> dict[str, dict[str, float]]:
@@ -205,8 +204,8 @@ def group_means(world: World, rows: Sequence[tuple[float, ...]]) -> dict[str, di
 
 
 @torch.inference_mode()
-def winning_maps(world: World, look: Look) -> list[Floats]:
-    """[P] for each pair: the map of the vector that answers it."""
+def winning_maps(world: World, look: Look) -> Floats:
+    """[pairs, P]: of each the map of the vector that answers it."""
     found: list[Floats] = []
     for image, pairs in groupby(world.pairs, key=lambda pair: pair.image):
         tokens = world.tokens[image : image + 1].float()
@@ -218,7 +217,7 @@ def winning_maps(world: World, look: Look) -> list[Floats]:
                 weighed = won * (_values(look.head, tokens) @ text).clamp(min=0)
                 won = weighed if weighed.any() else won
             found.append(won.numpy())
-    return found
+    return np.stack(found)
 
 
 def _maps(look: Look, tokens: Tensor) -> Tensor:
@@ -267,7 +266,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--novel", type=Path, help="names, one a line")
     parser.add_argument("--classes", type=Path, help="names, one a line: no other class is used")
-    parser.add_argument("--sweep", type=float, nargs="*", default=(0.05, 0.15, 0.2, 0.3), help="more thresholds")
+    parser.add_argument("--sweep", type=float, nargs="*", default=(0.05, 0.15, 0.2, 0.3, 0.5), help="more thresholds")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 

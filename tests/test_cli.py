@@ -1,15 +1,18 @@
 """The commands as a user types them: the whole path, and one clear sentence for every mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from forclip.cli import app
@@ -297,6 +300,44 @@ def test_a_reader_that_has_seen_enough_is_no_error(searcher: Searcher) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_look(searcher: Searcher, tmp_path: Path) -> None:
+    """As the store has it, whatever folder the command is called in; and the picture with the heatmap on it."""
+    store, best = searcher.index.store.folder, searcher.search("snail", 1)[0]
+    done = run("look", store, best.uri, "snail", "--to", tmp_path / "heat.png", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    won = found["places"][found["winner"]]
+    assert won["score"] == pytest.approx(best.score, abs=1e-6)
+    assert won["box"] == pytest.approx(best.box)
+    assert len(found["places"]) == 4
+    values = np.array(found["heatmap"]["values"])
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    x0, y0, x1, y1 = won["box"]
+    assert x0 < (column + 0.5) / values.shape[1] < x1
+    assert y0 < (row + 0.5) / values.shape[0] < y1
+    with Image.open(best.uri) as before, Image.open(tmp_path / "heat.png") as after:
+        assert after.size == before.size
+        assert np.asarray(after).tolist() != np.asarray(before.convert("RGB")).tolist()
+    told = run("look", store, best.uri, "snail")
+    assert f"{best.score:.3f}" in told.stdout
+    assert told.stdout.count("answers") == 1
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    assert_one_sentence(run("look", store, tmp_path / "other.png", "snail"), "other.png", "is not in")
+    assert_one_sentence(run("look", store, best.uri, " "), "empty")
+    assert_one_sentence(run("look", store, best.uri, "snail", "--to", tmp_path / "heat.nonsense"), "nonsense")
+
+
+def test_a_picture_that_changed_is_not_looked_at(tmp_path: Path, small_world: ToyWorld) -> None:
+    picture = tmp_path / "a.jpg"
+    shutil.copy(sorted(small_world.images.glob("gallery_*.jpg"))[0], picture)
+    assert run("index", tmp_path, "--to", tmp_path / "s").exit_code == 0
+    assert run("look", tmp_path / "s", picture, "snail").exit_code == 0
+    Image.new("RGB", (8, 8)).save(picture)
+    assert_one_sentence(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "changed since it was indexed")
+    picture.unlink()
+    assert_one_sentence(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "no such file")
 
 
 def test_export(searcher: Searcher, tmp_path: Path) -> None:

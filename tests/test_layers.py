@@ -136,7 +136,7 @@ LAYERS = (
     ("looking",),
     ("search_request",),
     ("labelled_answer",),
-    ("search_answer", "exporting"),
+    ("search_answer", "exporting", "looking_answer", "looking_picture"),
     ("search_report",),
     ("data_check", "index_plan", "image_metadata", "embedding_parts", "token_store", "token_writer", "token_cache"),
     ("indexing",),

@@ -364,6 +364,37 @@ def search(
 
 
 @app.command()
+def look(
+    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    image: Annotated[Path, typer.Argument(help="A picture that is in it.")],
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    to: Annotated[
+        Path | None, typer.Option(help="A file for the picture with the heatmap and all places, such as heat.png.")
+    ] = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Where in one image: how well each of its places answers a text, and the heatmap of the best."""
+    with _clear_errors():
+        from forclip.image_ids import as_id
+        from forclip.looking_answer import look_for, seen_json, seen_table
+        from forclip.looking_picture import draw_look
+        from forclip.search import open_searcher
+
+        seen = look_for(open_searcher(store, device), as_id(image), text)
+        if to is not None:
+            draw_look(seen.picture, seen.look, seen.heatmap).save(to)
+        if as_json:
+            typer.echo(json.dumps(seen_json(seen)))
+        else:
+            from rich.console import Console
+
+            Console().print(seen_table(seen))
+            if to is not None:
+                typer.echo(f"The picture: {to}")
+
+
+@app.command()
 def export(
     store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
     to: Annotated[Path, typer.Option(help="The file to write, or with fiftyone the folder.")],

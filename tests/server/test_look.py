@@ -80,8 +80,8 @@ def test_of_several_texts_the_one_that_decided_in_the_list_decides(
 ) -> None:
     texts = ["snail", "anchor"]
     vectors, none = np.stack([served.encode_text(t) for t in texts]), np.zeros((0, served.model.dim), np.float32)
-    parts = (vectors, none) if kind == "any_of" else (none, vectors)
-    results = search_combined(served.index, CombinedQuery(*parts, none), 12)
+    query = CombinedQuery(vectors, none, none) if kind == "any_of" else CombinedQuery(none, vectors, none)
+    results = search_combined(served.index, query, 12)
     assert {r.decided_by for r in results} == {0, 1}
     keys = Gallery(served.index).numbers_of_ids([r.image_id for r in results])
     for result in results:

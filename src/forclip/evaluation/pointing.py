@@ -1,4 +1,4 @@
-"""The pointing game (arXiv 1608.00507): does a method's place in an image hit the object? NumPy only.
+"""The pointing game (arXiv 1608.00507): whether a method's place in an image hits the object. NumPy only.
 
 Boxes are xyxy and points xy, as fractions of an image's width and height.
 """

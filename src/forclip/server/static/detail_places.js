@@ -88,7 +88,7 @@ function lineOf(place, wins, outline) {
   const from = `${Math.round(x0 * 100)}–${Math.round(x1 * 100)} % across, ${Math.round(y0 * 100)}–${Math.round(y1 * 100)} % down`;
   button.type = "button";
   button.append(make("span", "from", from));
-  const mark = (on) => () => (outline ?? $("detail-picture").querySelector(".place"))?.classList.toggle("on", on);
+  const mark = (on) => () => (outline ?? $("detail-picture").querySelector(".place:not(.crop)"))?.classList.toggle("on", on);
   for (const event of ["focus", "pointerenter"]) button.addEventListener(event, mark(true));
   for (const event of ["blur", "pointerleave"]) button.addEventListener(event, mark(false));
   line.append(button);
