@@ -141,10 +141,10 @@ def _pairs(images: Annotations) -> list[Pair]:
     return pairs_with_boxes(images, np.array([Image.open(path).size for path in images.paths]))
 
 
-def looks(world: World) -> dict[str, Look]:
+def looks(world: World, clusters: Sequence[int] = CLUSTERS) -> dict[str, Look]:
     """By name."""
     free = {name: training_free_head(world.backbone, name) for name in ("sum", "global", "dense")}
-    clusters = {k: training_free_head(world.backbone, f"cluster_{k}") for k in CLUSTERS}
+    clustered = {k: training_free_head(world.backbone, f"cluster_{k}") for k in clusters}
     return {
         "FOR": Look(world.head, world.texts),
         ATTENTION: Look(world.head, world.texts, "attention"),
@@ -152,8 +152,8 @@ def looks(world: World) -> dict[str, Look]:
         "untrained head": Look(free["sum"], world.plain),
         "CLIP (global)": Look(free["global"], world.plain),
         "Dense-CLIP": Look(free["dense"], world.plain),
-        **{f"Cluster-CLIP {k}": Look(head, world.plain) for k, head in clusters.items()},
-        **{f"Cluster-CLIP {k}, weighed by the text": Look(head, world.plain, "text") for k, head in clusters.items()},
+        **{f"Cluster-CLIP {k}": Look(head, world.plain) for k, head in clustered.items()},
+        **{f"Cluster-CLIP {k}, weighed by the text": Look(head, world.plain, "text") for k, head in clustered.items()},
     }
 
 

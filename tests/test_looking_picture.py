@@ -59,4 +59,5 @@ def test_the_winner_is_outlined_boldly_and_the_others_thinly() -> None:
     drawn = np.asarray(draw_look(Image.new("RGB", (100, 100), "grey"), look(boxes, 1), blank))
     assert drawn[10, 20].tolist() == [255, 255, 255]
     assert drawn[50, 70].tolist() == drawn[51, 70].tolist() == [255, 176, 0]
+    assert drawn[49, 70].tolist() == [0, 0, 0]
     assert drawn[70, 70].tolist() == drawn[20, 20].tolist() == drawn[0, 0].tolist() == [128, 128, 128]

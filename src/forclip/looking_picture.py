@@ -13,14 +13,16 @@ _WINNER, _OTHER, _RIM = (255, 176, 0), (255, 255, 255), (0, 0, 0)
 
 
 def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image:
-    """RGB, of the picture's size: the heatmap as a veil, the winner's place boldly, all others' thinly."""
+    """RGB, of the picture's size, which loses its colours: none can be mistaken for the heatmap's, which is laid over
+    it as a veil. The winner's place is outlined boldly, all others' thinly."""
     veil = Image.new("RGB", picture.size, _HEAT)
-    drawn = Image.composite(veil, picture.convert("RGB"), _opacity(picture.size, heatmap))
+    drawn = Image.composite(veil, picture.convert("L").convert("RGB"), _opacity(picture.size, heatmap))
     canvas = ImageDraw.Draw(drawn)
     bold = max(2, round(max(picture.size) / 200))
     for row, box in enumerate(look.boxes):
         if row != look.winner:
             _outline(canvas, box, picture.size, 1, _OTHER)
+    _outline(canvas, look.boxes[look.winner], picture.size, bold + 2, _RIM)
     _outline(canvas, look.boxes[look.winner], picture.size, bold, _WINNER)
     return drawn
 
@@ -46,8 +48,8 @@ def _opacity(size: tuple[int, int], heatmap: Heatmap) -> Image.Image:
 def _outline(
     canvas: ImageDraw.ImageDraw, box: Floats, size: tuple[int, int], width: int, colour: tuple[int, int, int]
 ) -> None:
-    """With a dark rim, to be seen on any ground. box: xyxy as fractions."""
+    """Round a box, xyxy as fractions; of a line wider than a pixel the outer half lies outside of it."""
     left, top, right, bottom = (round(float(edge) * side) for edge, side in zip(box, (*size, *size), strict=True))
     if left < right and top < bottom:
-        canvas.rectangle((left - 1, top - 1, right, bottom), outline=_RIM, width=width + 2)
-        canvas.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+        out = (width - 1) // 2
+        canvas.rectangle((left - out, top - out, right - 1 + out, bottom - 1 + out), outline=colour, width=width)

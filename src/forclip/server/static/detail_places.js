@@ -36,6 +36,7 @@ function drawPlaces() {
   $("places-list").hidden = !(places.others && answer);
   $("heat-scale").hidden = !heat;
   $("places-told").textContent = heat ? heatTold(answer) : "";
+  $("detail-picture").classList.toggle("heated", Boolean(heat));
   if (heat) $("detail-picture").querySelector("img").after(heatOf(answer.heatmap));  // below the outlines
   if (places.others && answer) drawOthers(answer);
 }
@@ -85,7 +86,7 @@ function outlineOf(place) {
 function lineOf(place, wins, outline) {
   const line = make("li"), button = make("button", "", wins ? `${worthOf(place)} answers` : worthOf(place));
   const { x0, y0, x1, y1 } = place.box;
-  const from = `${Math.round(x0 * 100)}–${Math.round(x1 * 100)} % across, ${Math.round(y0 * 100)}–${Math.round(y1 * 100)} % down`;
+  const from = `x ${Math.round(x0 * 100)}–${Math.round(x1 * 100)} %, y ${Math.round(y0 * 100)}–${Math.round(y1 * 100)} %`;
   button.type = "button";
   button.append(make("span", "from", from));
   const mark = (on) => () => (outline ?? $("detail-picture").querySelector(".place:not(.crop)"))?.classList.toggle("on", on);
