@@ -252,6 +252,7 @@ def table(told: Judged) -> Table:
     """For the terminal."""
     head = [f"{group} {m}" for group in ("base", "novel") for m in MEASURES]
     shown = Table("map and box", *head, title="percent")
+    shown.columns[0].no_wrap = True
     for way, groups in told.items():
         shown.add_row(way, *(f"{groups[g][m]:.1f}" for g in ("base", "novel") for m in MEASURES))
     return shown

@@ -31,7 +31,7 @@ from forclip.store_labels import load_store_labels
 PORT = 8765
 VIEWS = {  # size, scheme, what is searched for, and the keys pressed then
     "page_light": ((1280, 860), "light", "{}", ["Space", "y", "ArrowRight", "y", "ArrowRight", "n"]),
-    "page_dark": ((1280, 860), "dark", "{}", ["ArrowRight", "Enter"]),
+    "page_dark": ((1280, 860), "dark", "{}", ["ArrowRight", "Enter", "h"]),
     "page_phone": ((390, 844), "light", "{}", []),
     "page_side_by_side": ((1280, 860), "light", "{} | tree | red thing", []),
 }
