@@ -2,15 +2,24 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from forclip.search import Searcher
-from tests.server.test_page import CHROMIUM, _check, browser, page, search  # noqa: F401 (fixtures)
+from tests.server.conftest import CHROMIUM, open_page
+from tests.server.test_page import check_page, search
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with open_page(browser, address) as opened:
+        yield opened
+
 
 # The middle of the most opaque pixel, and the edges of the outlined place, as fractions of the shown picture.
 DRAWN = """() => {
@@ -35,14 +44,14 @@ DRAWN = """() => {
 }"""
 
 
-def look_at_first(page: Page) -> None:  # noqa: F811
+def look_at_first(page: Page) -> None:
     search(page, "snail")
     page.keyboard.press("Enter")
     expect(page.locator("#detail")).to_be_visible()
     expect(page.locator("#detail-picture img")).to_have_js_property("complete", True)
 
 
-def test_the_drawn_heatmap_is_strongest_inside_the_winning_place(page: Page) -> None:  # noqa: F811
+def test_the_drawn_heatmap_is_strongest_inside_the_winning_place(page: Page) -> None:
     look_at_first(page)
     expect(page.locator(".heat")).to_have_count(0)
     for _ in range(3):
@@ -64,7 +73,7 @@ def test_the_drawn_heatmap_is_strongest_inside_the_winning_place(page: Page) -> 
         page.keyboard.press("ArrowRight")
 
 
-def test_it_stays_on_from_image_to_image(page: Page) -> None:  # noqa: F811
+def test_it_stays_on_from_image_to_image(page: Page) -> None:
     look_at_first(page)
     page.keyboard.press("h")
     expect(page.locator(".heat canvas")).to_have_count(1)
@@ -73,7 +82,7 @@ def test_it_stays_on_from_image_to_image(page: Page) -> None:  # noqa: F811
     expect(page.locator(".heat canvas")).not_to_have_attribute("aria-label", str(first))
 
 
-def test_all_places_are_outlined_and_listed_best_first(page: Page, served: Searcher) -> None:  # noqa: F811
+def test_all_places_are_outlined_and_listed_best_first(page: Page, served: Searcher) -> None:
     look_at_first(page)
     page.keyboard.press("o")
     expect(page.locator(".other")).to_have_count(24)
@@ -96,7 +105,7 @@ def test_all_places_are_outlined_and_listed_best_first(page: Page, served: Searc
     expect(page.locator("#places-list")).to_be_hidden()
 
 
-def test_like_an_image_there_is_no_text_and_so_no_heatmap(page: Page) -> None:  # noqa: F811
+def test_like_an_image_there_is_no_text_and_so_no_heatmap(page: Page) -> None:
     search(page, "snail")
     page.keyboard.press("m")
     expect(page.locator("#status")).to_contain_text("images like")
@@ -109,14 +118,14 @@ def test_like_an_image_there_is_no_text_and_so_no_heatmap(page: Page) -> None:  
     expect(page.locator(".heat")).to_have_count(0)
 
 
-def answer_with(page: Page, content: dict[str, Any], status: int = 200) -> None:  # noqa: F811
+def answer_with(page: Page, content: dict[str, Any], status: int = 200) -> None:
     def fulfil(route: Route) -> None:
         route.fulfill(status=status, content_type="application/json", body=json.dumps(content))
 
     page.route("**/api/look", fulfil)
 
 
-def test_a_frame_beyond_the_picture_is_cut_off_at_its_edges(page: Page) -> None:  # noqa: F811
+def test_a_frame_beyond_the_picture_is_cut_off_at_its_edges(page: Page) -> None:
     """Padded above and below by half the picture's height: the lower left of 2 x 2 lies over its lower left."""
     frame = {"x0": 0, "y0": -0.5, "x1": 1, "y1": 1.5}
     heatmap = {"rows": 2, "columns": 2, "values": [0, 0.2, 1, 0.1], "frame": frame, "agreement": 0.9}
@@ -137,7 +146,7 @@ def test_a_frame_beyond_the_picture_is_cut_off_at_its_edges(page: Page) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
-def test_overlays_are_accessible_and_fit(page: Page, theme: str, width: int) -> None:  # noqa: F811
+def test_overlays_are_accessible_and_fit(page: Page, theme: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     if page.evaluate("document.documentElement.dataset.theme") != theme:
         page.locator("#theme").click()
@@ -147,4 +156,4 @@ def test_overlays_are_accessible_and_fit(page: Page, theme: str, width: int) -> 
     expect(page.locator(".heat canvas")).to_have_count(1)
     expect(page.locator("#places-list button")).to_have_count(25)
     page.locator("#places-list button").nth(3).focus()
-    _check(page)
+    check_page(page)
