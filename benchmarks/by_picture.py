@@ -27,7 +27,7 @@ from forclip.evaluation.metrics import average_precision_at
 from forclip.evaluation.metrics_file import write_whole
 from forclip.index.late_interaction import particular
 from forclip.models.retrieval_model import load_model
-from forclip.server.likeness import overlaps
+from forclip.places import overlaps
 from forclip.types import Floats
 
 _PICTURES, _OBJECTS, _MARGIN = 100, 250, 0.1
@@ -85,7 +85,7 @@ def measure_places(demo: Path, seed: int, gallery: Gallery) -> dict[str, dict[st
         if not shown.any():
             continue
         crop = model.encode_picture(_crop(images.paths[image], box)).cpu().numpy()
-        stored = gallery.vectors[image, int(np.argmax(overlaps(places[image], box)))]
+        stored = gallery.vectors[image, int(np.argmax(overlaps(box, places[image])))]
         scores = {f"crop, {way}": ask(gallery.vectors, crop) for way, ask in WAYS.items()}
         scores["stored vector of the place"] = (gallery.vectors @ stored).max(1)
         scores["its class's name"] = (gallery.vectors @ gallery.texts[column]).max(1)

@@ -38,14 +38,14 @@ from forclip.data.coco import load_coco
 from forclip.data.toyworld import ToyWorld, novel_names
 from forclip.embedding import EncodedImages, encode_images
 from forclip.evaluation.metrics_file import write_whole
-from forclip.evaluation.pointing import Pair, class_mean, covered, judge_place, overlaps, pairs_with_boxes
+from forclip.evaluation.pointing import Pair, class_mean, covered, judge_place, pairs_with_boxes
 from forclip.evaluation.protocol import split_classes
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, Head
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
 from forclip.models.training_free import training_free_head
-from forclip.places import place_boxes
+from forclip.places import overlaps, place_boxes
 from forclip.prompts import encode_classes
 from forclip.types import Annotations, Bools, Floats
 from forclip.wording import Wording

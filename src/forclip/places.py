@@ -63,3 +63,12 @@ def _reach(maps: Floats, level: Floats) -> Floats:
     # A next one that is strong itself reaches further: this one need not say how far.
     reach = np.where(following >= level, 0, crossed)
     return np.concatenate([reach, np.full_like(maps[..., :1], 0.5)], -1)
+
+
+def overlaps(box: Floats, boxes: Floats) -> Floats:
+    """Intersection over union of one box [4] with each of these [B, 4]: [B]; 0 where neither has an area."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    common = np.clip(sides, 0, None).prod(1)
+    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common
+    found: Floats = common / np.where(union > 0, union, 1)
+    return found

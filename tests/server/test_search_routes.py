@@ -15,10 +15,10 @@ from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Calibration, judge
+from forclip.places import overlaps
 from forclip.search import Searcher
 from forclip.server import limits
 from forclip.server.gallery import Gallery
-from forclip.server.likeness import overlaps
 from forclip.types import Floats
 from tests.server.conftest import PICTURES, client_of
 
@@ -132,16 +132,11 @@ def test_more_like_a_place_where_no_vector_looks_is_a_search_by_its_crop(client:
     uri = served.search("snail", 1)[0].uri
     box = {"x0": 0.0, "y0": 0.0, "x1": 0.125, "y1": 0.0625}
     _, places = Gallery(served.index).vectors(int(first["key"]))
-    assert overlaps(places, np.array([0.0, 0.0, 0.125, 0.0625], np.float32)).max() < 0.3
+    assert overlaps(np.array([0.0, 0.0, 0.125, 0.0625], np.float32), places).max() < 0.3
     answer = client.post("/api/similar", json={"key": first["key"], "box": box, "k": 5}).json()
     crop = Image.open(uri).convert("RGB").crop((0, 0, 28, 14))
     expected = [Path(r.uri).name for r in served.search_image(crop, 6) if r.uri != uri][:5]
     assert names(answer) == expected
-
-
-def test_how_much_two_places_share() -> None:
-    boxes = np.array([[0, 0, 0.5, 0.5], [0.25, 0, 0.75, 0.5], [0.6, 0.6, 1, 1], [0.5, 0.5, 0.5, 0.5]], np.float32)
-    assert overlaps(boxes, boxes[0]) == pytest.approx([1, 1 / 3, 0, 0], abs=1e-6)
 
 
 def test_an_uploaded_picture_finds_itself(client: TestClient, served: Searcher) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forclip.places import overlaps
 from forclip.types import Annotations, Bools, Floats, Ints
 
 CORRECT = 0.5  # CorLoc's overlap, as Pascal VOC's
@@ -65,15 +66,6 @@ def inside(points: Floats, boxes: Floats) -> Bools:
     within: Bools = (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
     hit: Bools = np.logical_or.reduce(within, 1)
     return hit
-
-
-def overlaps(box: Floats, boxes: Floats) -> Floats:
-    """Intersection over union of one box [4] with each of these [B, 4]: [B]; 0 where neither has an area."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    common = np.clip(sides, 0, None).prod(1)
-    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common
-    found: Floats = common / np.where(union > 0, union, 1)
-    return found
 
 
 def covered(boxes: Floats) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from forclip.places import overlaps
 from forclip.server.gallery import Described, Gallery
 from forclip.server.pictures import decoded, picture_bytes
 from forclip.server.ranker import Ranker
@@ -21,18 +22,9 @@ def like_image(ranker: Ranker, gallery: Gallery, image: Described, box: Box | No
     vectors, places = gallery.vectors(image.number)
     if box is None:
         return vectors
-    shared = overlaps(places, np.array([box.x0, box.y0, box.x1, box.y1], np.float32))
+    shared = overlaps(np.array([box.x0, box.y0, box.x1, box.y1], np.float32), places)
     nearest = int(np.argmax(shared))
     return vectors[nearest] if shared[nearest] >= _SAME_PLACE else _of_crop(ranker, image, box)
-
-
-def overlaps(boxes: Floats, box: Floats) -> Floats:
-    """Intersection over union of each box [N, 4] with one [4]; 0 for a box without an inside."""
-    inner = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.clip(inner, 0, None).prod(axis=1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - shared
-    share: Floats = shared / np.maximum(union, 1e-9)
-    return share
 
 
 def _of_crop(ranker: Ranker, image: Described, box: Box) -> Floats:
