@@ -1,24 +1,29 @@
 """What right and wrong picks are worth: a simulated user judges the first 10 images found, and the rest is ranked anew.
 
     forclip demo --out runs/demo --seeds 3
-    python benchmarks/feedback.py --demo runs/demo --out docs/results/feedback.json
+    python -m benchmarks.feedback --demo runs/demo --out docs/results/feedback.json
 
-Reads what the demo left: each seed's world and model. For every class that the gallery shows, its text is searched, the
-first images are judged by the ground truth, and mAP@50 of all other gallery images is told before and after: by the
-text, and by the text and the picks. Beside it, what the picks do by Rocchio's rule, which the probe is to beat.
+Reads what the demo left: each seed's world and model; with --model instead, photos (see benchmarks.pointing). For every
+class that the gallery shows, its text is searched, the first images are judged by the ground truth, and mAP@50 of all
+other gallery images is told before and after: by the text, and by the text and the picks. Beside it, what the picks do
+by Rocchio's rule, which the probe is to beat.
 """
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pointing import add_worlds, photo_worlds
 from forclip.config import ModelConfig
 from forclip.data.coco import load_coco
 from forclip.data.toyworld import ToyWorld, novel_names
@@ -30,6 +35,7 @@ from forclip.models.retrieval_model import load_model
 from forclip.types import Bools, Floats
 
 JUDGED = 10
+_AT_ONCE = 64
 Refine = Callable[[Floats, Floats, Bools, float], Floats]
 
 
@@ -45,18 +51,37 @@ class Gallery:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, required=True, help="the folder that forclip demo wrote")
+    add_worlds(parser)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
-    galleries = [toy_gallery(given.demo, seed) for seed in seeds]
+    names, galleries = toy_galleries(given.demo) if given.demo else photo_galleries(given)
     found: dict[str, Any] = {
-        "seeds": seeds,
+        "command": shlex.join(["python", "-m", "benchmarks.feedback", *sys.argv[1:]]),
+        "worlds": names,
         "judged": JUDGED,
         "map_at_50_of_the_rest": summary([measure(g) for g in galleries]),
     }
     write_whole(given.out, json.dumps(found, indent=1) + "\n")
     Console().print(table(found["map_at_50_of_the_rest"]))
+
+
+def toy_galleries(demo: Path) -> tuple[list[str], list[Gallery]]:
+    """Of each seed. Raises ValueError for a missing model or world."""
+    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in demo.glob("model-*"))
+    return [f"toy world {seed}" for seed in seeds], [toy_gallery(demo, seed) for seed in seeds]
+
+
+def photo_galleries(given: argparse.Namespace) -> tuple[list[str], list[Gallery]]:
+    """Of each training file's head and class vectors; an image shows the classes that it has boxes of."""
+    names, galleries = [], []
+    for world in photo_worlds(given):
+        with torch.inference_mode():  # not round the whole: each world is trained when it is asked for
+            parts = [world.head(part.float()).numpy() for part in world.tokens.split(_AT_ONCE)]
+        labels = np.zeros((len(world.tokens), len(world.texts)), bool)
+        labels[[p.image for p in world.pairs], [p.column for p in world.pairs]] = True
+        names.append(world.name)
+        galleries.append(Gallery(np.concatenate(parts), labels, world.texts.numpy(), world.novel))
+    return names, galleries
 
 
 def toy_gallery(demo: Path, seed: int) -> Gallery:
@@ -117,9 +142,9 @@ def summary(by_seed: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
             gains = values - [found["text alone"][group] for found in by_seed]
             numbers = {
                 "mean": values.mean(),
-                "std": values.std(ddof=1),
+                "std": values.std(ddof=min(1, len(values) - 1)),
                 "gain": gains.mean(),
-                "gain_std": gains.std(ddof=1),
+                "gain_std": gains.std(ddof=min(1, len(gains) - 1)),
             }
             told[way][group] = {name: round(float(number), 2) for name, number in numbers.items()}
             told[way][group]["by_seed"] = [round(float(value), 2) for value in values]

@@ -260,6 +260,14 @@ def table(told: Judged) -> Table:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_worlds(parser)
+    parser.add_argument("--sweep", type=float, nargs="*", default=(0.05, 0.15, 0.2, 0.3, 0.5), help="more thresholds")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def add_worlds(parser: argparse.ArgumentParser) -> None:
+    """What is measured on: a demo's worlds, or photos with all that photo_worlds needs."""
     parser.add_argument("--demo", type=Path, help="the folder that forclip demo wrote")
     parser.add_argument("--model", type=Path, help="folder of photoclip.py, to measure on photos")
     parser.add_argument("--train", type=Path, nargs="+", help="COCO-format files, each a training set of its own")
@@ -267,9 +275,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--novel", type=Path, help="names, one a line")
     parser.add_argument("--classes", type=Path, help="names, one a line: no other class is used")
-    parser.add_argument("--sweep", type=float, nargs="*", default=(0.05, 0.15, 0.2, 0.3, 0.5), help="more thresholds")
-    parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
