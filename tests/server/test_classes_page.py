@@ -14,7 +14,7 @@ from forclip.search import Searcher
 from forclip.server.app import create_app
 from forclip.store_labels import StoreLabels, load_store_labels
 from tests.server.conftest import CHROMIUM, open_page, serving
-from tests.server.test_page import check_page, search
+from tests.server.test_page import check_page, search, show_as
 
 NOTHING = "\N{EN DASH}"
 
@@ -165,9 +165,7 @@ def test_judging_and_exporting_beside_labels(page: Page, tmp_path: Path) -> None
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    if page.evaluate("document.documentElement.dataset.theme") != theme:
-        page.locator("#theme").click()
+    show_as(page, theme, width)
     open_classes(page)
     check_page(page)
     page.locator("#class-filter").fill("snail")

@@ -149,9 +149,7 @@ def test_the_history_is_kept(page: Page) -> None:
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
     """No finding of axe-core's rules, in any state of the page, and nothing to scroll sideways."""
-    page.set_viewport_size({"width": width, "height": 800})
-    if page.evaluate("document.documentElement.dataset.theme") != theme:
-        page.locator("#theme").click()
+    show_as(page, theme, width)
     check_page(page)
     search(page, "snail")
     page.keyboard.press(" ")
@@ -164,6 +162,12 @@ def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
     page.keyboard.press("?")
     expect(page.locator("#keys")).to_be_visible()
     check_page(page)
+
+
+def show_as(page: Page, theme: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    if page.evaluate("document.documentElement.dataset.theme") != theme:
+        page.locator("#theme").click()
 
 
 def check_page(page: Page) -> None:

@@ -14,7 +14,7 @@ from forclip.search import Searcher
 from forclip.search_request import SearchRequest, answer
 from forclip.types import SearchResult
 from tests.server.conftest import CHROMIUM
-from tests.server.test_page import check_page, search
+from tests.server.test_page import check_page, search, show_as
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 
@@ -280,9 +280,7 @@ def test_an_uploaded_picture_keeps_the_filter(page: Page, served: Searcher) -> N
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_loop_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
     leave(page)
-    page.set_viewport_size({"width": width, "height": 800})
-    if page.evaluate("document.documentElement.dataset.theme") != theme:
-        page.locator("#theme").click()
+    show_as(page, theme, width)
     search(page, "snail")
     page.keyboard.press("y")
     page.keyboard.press("ArrowRight")

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from forclip.search import Searcher
 from tests.server.conftest import CHROMIUM, open_page
-from tests.server.test_page import check_page, search
+from tests.server.test_page import check_page, search, show_as
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 
@@ -147,9 +147,7 @@ def test_a_frame_beyond_the_picture_is_cut_off_at_its_edges(page: Page) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_overlays_are_accessible_and_fit(page: Page, theme: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    if page.evaluate("document.documentElement.dataset.theme") != theme:
-        page.locator("#theme").click()
+    show_as(page, theme, width)
     look_at_first(page)
     page.keyboard.press("h")
     page.keyboard.press("o")
