@@ -8,7 +8,6 @@ that they find. Places: for objects drawn at random, mAP@50 of the other images 
 (a tenth of its longer side more on each side) and by the stored vector whose place shares most with the object's box.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from benchmarks.demo_runs import demo_arguments
 from benchmarks.feedback import Gallery, toy_gallery
 from forclip.config import ModelConfig
 from forclip.data.coco import load_coco
@@ -139,11 +139,8 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, required=True, help="the folder that forclip demo wrote")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
+    given = demo_arguments(__doc__)
+    seeds = given.seeds
     found = {"seeds": seeds, "objects": _OBJECTS, **summary([measure(given.demo, seed) for seed in seeds])}
     write_whole(given.out, json.dumps(found, indent=1) + "\n")
     Console().print_json(data=found)

@@ -1,13 +1,12 @@
 """What smaller stores cost in mAP on the toy world: int8, merged near duplicates, indexes of few bits with rescoring.
 
     forclip demo --out runs/demo --seeds 3
-    python benchmarks/compactness.py --demo runs/demo --out docs/results/compactness.json
+    python -m benchmarks.compactness --demo runs/demo --out docs/results/compactness.json
 
 Reads what the demo left: each seed's world and model. The gallery goes into a store of each kind, and every class is
 asked for there. bytes: of the stored vectors, and of the index beside them, for each image.
 """
 
-import argparse
 import json
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.demo_runs import demo_arguments
 from forclip.config import ModelConfig
 from forclip.data.coco import load_coco
 from forclip.data.toyworld import ToyWorld, novel_names
@@ -32,7 +32,7 @@ from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.types import Annotations, ImageEmbeddings
 
 K = 50
-COMMAND = "forclip demo --out runs/demo --seeds 3 && python benchmarks/compactness.py --demo runs/demo --out FILE"
+COMMAND = "forclip demo --out runs/demo --seeds 3 && python -m benchmarks.compactness --demo runs/demo --out FILE"
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,8 @@ def summarise(by_seed: list[dict[str, dict[str, float]]]) -> dict[str, dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, required=True, help="the folder that forclip demo wrote")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
+    given = demo_arguments(__doc__)
+    seeds = given.seeds
     by_seed = [measure(given.demo, seed) for seed in seeds]
     summed = summarise(by_seed)
     content = {"command": COMMAND, "metric": f"mAP@{K}, min({K},R)", "seeds": seeds, "mean": summed, "by_seed": by_seed}

@@ -1,7 +1,7 @@
 """How far FOR's probabilities are off on the toy world, as they are learned and asked, and otherwise.
 
     forclip demo --out runs/demo --seeds 3
-    python benchmarks/confidence.py --demo runs/demo --out docs/results/confidence_toyworld.json
+    python -m benchmarks.confidence --demo runs/demo --out docs/results/confidence_toyworld.json
 
 Reads what the demo left: each seed's world and model. The cases differ in one thing from `as it is`: base classes asked
 for without their class vectors, as a novel class is; a calibration learned from the scores of the photos that the head
@@ -12,7 +12,6 @@ training photos, with three in four of their images left out of the count.
 number of images its whole list's; again with three in four of the images that show it taken out of the gallery.
 """
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.demo_runs import demo_arguments
 from forclip.comparison import Task
 from forclip.confidence import Calibration, Doubles, after_verdicts, judge
 from forclip.confidence_fit import fit_calibration
@@ -41,15 +41,12 @@ from forclip.types import Bools, Floats
 Verdicts = dict[str, dict[str, float]]
 COMMON = 0.25
 LOOKED_AT = 10
-COMMAND = "forclip demo --out runs/demo --seeds 3 && python benchmarks/confidence.py --demo runs/demo --out FILE"
+COMMAND = "forclip demo --out runs/demo --seeds 3 && python -m benchmarks.confidence --demo runs/demo --out FILE"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, required=True, help="the folder that forclip demo wrote")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in given.demo.glob("model-*"))
+    given = demo_arguments(__doc__)
+    seeds = given.seeds
     by_seed = [cases(given.demo, seed) for seed in seeds]
     summed = {case: summarise_confidence([found[case] for found, _ in by_seed]) for case in by_seed[0][0]}
     looked = _mean_verdicts([found for _, found in by_seed])

@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.demo_runs import demo_seeds
 from benchmarks.pointing import add_worlds, photo_worlds
 from forclip.config import ModelConfig
 from forclip.data.coco import load_coco
@@ -67,7 +68,7 @@ def main() -> None:
 
 def toy_galleries(demo: Path) -> tuple[list[str], list[Gallery]]:
     """Of each seed. Raises ValueError for a missing model or world."""
-    seeds = sorted(int(folder.name.removeprefix("model-")) for folder in demo.glob("model-*"))
+    seeds = demo_seeds(demo)
     return [f"toy world {seed}" for seed in seeds], [toy_gallery(demo, seed) for seed in seeds]
 
 

@@ -31,6 +31,7 @@ from rich.table import Table
 from scipy import ndimage
 from torch import Tensor
 
+from benchmarks.demo_runs import demo_seeds
 from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.comparison import finetune_on, new_task
 from forclip.config import HeadConfig, ModelConfig, TrainConfig, read_names
@@ -102,7 +103,7 @@ def main() -> None:
 
 def toy_worlds(demo: Path) -> Iterator[World]:
     """Raises ValueError for a missing model or world."""
-    for seed in sorted(int(folder.name.removeprefix("model-")) for folder in demo.glob("model-*")):
+    for seed in demo_seeds(demo):
         model, world = load_model(ModelConfig(str(demo / f"model-{seed}"))), ToyWorld(demo / f"world-{seed}", ())
         images = load_coco(world.gallery_file, world.images)
         encoded = encode_images(model.backbone, images.image_ids, images.paths)

@@ -30,7 +30,7 @@ _DECODED_AT_ONCE = 1 << 13
 _SHARD_VECTORS = 250_000  # for each thread that searches them all; one takes a millisecond for them
 _MOST_SHARDS = 8
 _LISTS = 4  # for the root of the number of vectors: long enough to be read at speed, few enough to compare all centres
-_ROUNDS = 4  # of k-means for the lists: more find the same images and take as much longer (docs/store.md)
+_ROUNDS = 4  # of k-means for the lists: more take as much longer, and the lists find the same images
 
 SCAN_BELOW = 250_000  # vectors: a scan of these takes a few milliseconds
 _FEW_LISTS = 4  # one in that many: to search more takes longer than to compare all vectors one after the other
@@ -184,11 +184,12 @@ def tuned(segment: Segment, shards: tuple[Shard, ...], kind: str, queries: Float
     least = math.inf
     for nprobe in _probes(count_lists(shards[0].index)):
         for compared in _COMPARED:
-            if _bytes_read(segment, shards, nprobe, compared) >= least:
+            cost = _bytes_read(segment, shards, nprobe, compared)
+            if cost >= least:
                 break
             trial = measured(nprobe, compared)
             if trial.recall >= WANTED_RECALL:
-                best, least = trial, _bytes_read(segment, shards, nprobe, compared)
+                best, least = trial, cost
     return best or trial
 
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from forclip.index.ann import search_ann
 from forclip.index.derived import KEEP_BELOW, DerivedFolder
@@ -151,10 +149,7 @@ class Index:
 
     def files_of(self, image_ids: Sequence[str]) -> dict[str, ImageFile]:
         """By image id; those that are not there are left out."""
-        names = [f.name for f in fields(ImageFile)]
-        wanted = pc.field("id").isin(pa.array(image_ids, pa.string()))
-        rows = self.store.table().to_table(["id", *names], filter=wanted).to_pylist()
-        return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
+        return self.store.files(image_ids)
 
     def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
         """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.

@@ -140,10 +140,11 @@ class Store:
     def ids(self) -> set[str]:
         return set(self._read(["id"])["id"].to_pylist())
 
-    def files(self) -> dict[str, ImageFile]:
-        """By image id."""
+    def files(self, image_ids: Sequence[str] | None = None) -> dict[str, ImageFile]:
+        """By image id: of all images, or of these; those that are not there are left out."""
         names = [f.name for f in fields(ImageFile)]
-        rows = self._read(["id", *names]).to_pylist()
+        wanted = None if image_ids is None else pc.field("id").isin(pa.array(image_ids, pa.string()))
+        rows = self._read(["id", *names], wanted).to_pylist()
         return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
 
     @property
@@ -151,10 +152,10 @@ class Store:
         """Names of the user's columns."""
         return [name for name in self.table().schema.names if name not in OWN_COLUMNS]
 
-    def _read(self, columns: list[str]) -> pa.Table:
+    def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
         """Of the newest version. Raises ValueError where a file is damaged."""
         with _damage_told(self.folder):
-            return self.table().to_table(columns)
+            return self.table().to_table(columns, filter=wanted)
 
     def _for_writing(self) -> lance.LanceDataset:
         """Another handle: a change moves the one that it is made by to the new version, and readers hold theirs."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
-from forclip.confidence import Judgement, judge
+from forclip.confidence import Judgement
 from forclip.feedback import refined_query
 from forclip.index.late_interaction import particular
 from forclip.looking import Look, look_at
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from forclip.search import Searcher  # handed in: the service itself knows no model
 
 _JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
-_SAMPLE = 2000
 _STEP = 60  # images on a page
 _TEXTS, _LISTS, _JUDGEMENTS, _REFINED = 10_000, 64, 1_000, 64
 
@@ -122,17 +121,8 @@ class Ranker:
         return best, judgement
 
     def _judged(self, vector: Floats, best: Sequence[SearchResult], where: str | None) -> Judgement | None:
-        calibration, index = self.calibration, self.searcher.index
-        if calibration is None:
-            return None
-
-        def made() -> Judgement | None:
-            scores = index.scores(vector, _SAMPLE, where=where)
-            gallery = len(index) if where is None else len(index.store.numbers(where))
-            top = np.array([r.score for r in best])
-            return judge(calibration, top, scores, max(gallery, len(top), len(scores)))
-
-        return self._judgements.get((vector.tobytes(), where, len(best), index.store.version), made)
+        key = (vector.tobytes(), where, len(best), self.searcher.index.store.version)
+        return self._judgements.get(key, lambda: self.searcher.judge(vector, best, where))
 
     def _search(self, query: Floats, asked: Asked, depth: int) -> list[SearchResult]:
         index = self.searcher.index
