@@ -50,7 +50,7 @@ def test_several_texts_say_which_decided(searcher: Searcher, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>.jpg", 'a"b&c.jpg', "snow\udce9.jpg"])
 def test_hostile_and_missing_pictures(name: str, tmp_path: Path) -> None:
-    results = [SearchResult(1, name, str(tmp_path / name), 0.5, (0.1, 0.1, 0.5, 0.5))]
+    results = [SearchResult(1, name, str(tmp_path / name), 0.5, (0.1, 0.1, 0.5, 0.5), 0)]
     html = written(Answer(SearchRequest("<b>bold</b>"), results), tmp_path)
     assert "no picture" in html
     assert "<script" not in html

@@ -1,17 +1,17 @@
 """Text or picture to ranked images, each with the place that answered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from forclip.confidence import WANTED_PRECISION, Judgement, judge
+from forclip.confidence import WANTED_PRECISION, Doubles, Judgement, judge
 from forclip.config import ModelConfig
 from forclip.heatmap import Heatmap, heatmap_of
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import require_model
+from forclip.index.view import View
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.models.torch_threads import threads_worth, torch_threads
 from forclip.types import Floats, SearchResult
@@ -49,22 +49,34 @@ class Searcher:
     def judge(
         self,
         query: Floats,
-        results: Sequence[SearchResult],
+        scores: Doubles,
         where: str | None = None,
         wanted_precision: float = WANTED_PRECISION,
     ) -> Judgement | None:
-        """How sure a text's ranked list is. query: the text's vector; results: the best images, best first, of those
-        for which `where` holds. None where the model has no calibration or the images are too few to say anything."""
-        if self.model.calibration is None:
-            return None
-        sample = self.index.scores(query, _JUDGED_BY, where=where)
-        # Another process may take images out between the search and the count.
-        size = max(self.gallery_size(where), len(results), len(sample))
-        return judge(self.model.calibration, np.array([r.score for r in results]), sample, size, wanted_precision)
+        """How sure a text's ranked list is. query: the text's vector; scores: [k], of the best images, best first, of
+        those for which `where` holds. None where the model has no calibration or the images are too few to say
+        anything."""
+        return self.judging(query, where, wanted_precision)(scores)
 
-    def gallery_size(self, where: str | None = None) -> int:
-        """How many images are searched."""
-        return len(self.index) if where is None else len(self.index.store.numbers(where))
+    def judging(
+        self,
+        query: Floats,
+        where: str | None = None,
+        wanted_precision: float = WANTED_PRECISION,
+        view: View | None = None,
+    ) -> Callable[[Doubles], Judgement | None]:
+        """As `judge`, for lists of several lengths. view: the version that they are of, None: the newest."""
+        calibration = self.model.calibration
+        if calibration is None:
+            return lambda scores: None
+        sample = self.index.scores(query, _JUDGED_BY, where=where, view=view)
+        images = self.index.count(where, view)
+
+        def judged(scores: Doubles) -> Judgement | None:
+            # Another process may take images out between the search and the count.
+            return judge(calibration, scores, sample, max(images, len(scores), len(sample)), wanted_precision)
+
+        return judged
 
     def encode_text(self, text: str) -> Floats:
         """Unit [dim]. Raises ValueError for an empty text."""

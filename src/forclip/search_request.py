@@ -171,7 +171,7 @@ def _like_a_picture(searcher: Searcher, request: SearchRequest, picture: Path) -
     found = searcher.search_image(read_image(picture), request.k, request.min_score, request.where, request.exact)
     cutoff = request.cutoff
     kept = found if cutoff is None else [r for r in found if r.score >= cutoff.value]
-    return Answer(request, kept, why_unsure=request.why_unsure, gallery=searcher.gallery_size(request.where))
+    return Answer(request, kept, why_unsure=request.why_unsure, gallery=searcher.index.count(request.where))
 
 
 def _cut(
@@ -179,8 +179,9 @@ def _cut(
 ) -> Answer:
     """Judged, and cut where that says or at the score."""
     wanted = cutoff.value if cutoff.kind == "precision" else WANTED_PRECISION
-    gallery = searcher.gallery_size(request.where)
-    judgement = searcher.judge(query, results, request.where, wanted) if not request.why_unsure else None
+    gallery = searcher.index.count(request.where)
+    scores = np.array([r.score for r in results])
+    judgement = searcher.judge(query, scores, request.where, wanted) if not request.why_unsure else None
     reason = _why_unsure(searcher, request, gallery) if judgement is None else ""
     if cutoff.kind == "score":
         results = [r for r in results if r.score >= cutoff.value]

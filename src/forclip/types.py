@@ -1,7 +1,7 @@
 """The values that parts hand to each other: frozen, and valid once they exist."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,13 +161,15 @@ class ImageEmbeddings:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """One image found. score: cosine in [-1, 1]; box: xyxy as fractions of width and height, or None; rank from 1."""
+    """One image found. score: cosine in [-1, 1]; box: xyxy as fractions of width and height, or None; rank from 1;
+    number: the image's in its store, which no other image ever has."""
 
     rank: int
     image_id: str
     uri: str
     score: float
     box: tuple[float, float, float, float] | None
+    number: int = field(compare=False)
 
 
 @dataclass(frozen=True)

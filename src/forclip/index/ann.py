@@ -21,7 +21,7 @@ from forclip.types import Bools, Floats, Ints
 WANTED_RECALL = 0.995  # of sampled queries, so that others find 99 % as well
 _TUNED_FOR = 50  # images
 _COMPARED = (1.1, 1.3, 1.6, 2, 3, 5, 8, 16)  # images for each that is wanted
-_FETCHED = 4  # vectors for each image that is compared; four times as many where they are of too few images
+_FETCHED, _LEAST = 2, 50  # vectors for each image that is compared, and at least; more where they are of too few images
 _WIDER = 4
 _FEWEST = 10  # images: for fewer, as many are compared as for these
 _TRAINING_VECTORS = 1 << 16
@@ -30,6 +30,8 @@ _DECODED_AT_ONCE = 1 << 13
 _SHARD_VECTORS = 250_000  # for each thread that searches them all; one takes a millisecond for them
 _MOST_SHARDS = 8
 _LISTS = 4  # for the root of the number of vectors: long enough to be read at speed, few enough to compare all centres
+_FINER, _MOST_FINER, _TOO_MUCH = 4, 1 << 13, 8  # so many times as many lists, where queries lie between so many of
+# them that so many times as much is read of them as of their centres; with more, k-means takes too long
 _ROUNDS = 4  # of k-means for the lists: more take as much longer, and the lists find the same images
 
 SCAN_BELOW = 250_000  # vectors: a scan of these takes a few milliseconds
@@ -94,7 +96,7 @@ def search_ann(segment: Segment, ann: Ann, query: Floats, k: int, allowed: Bools
         return scan(segment, query, k, allowed)
     there = len(segment) if allowed is None else int(allowed.sum())
     wanted = min(math.ceil(ann.settings.compared * max(k, _FEWEST)), there)
-    fetch = int(_FETCHED * wanted / share)
+    fetch = int(max(_LEAST, _FETCHED * wanted) / share)
     while fetch * _WIDER < segment.num_vectors:
         rows = ann.candidates(query, fetch)
         images = segment.owners(rows)
@@ -115,10 +117,10 @@ def codes_for(dim: int) -> str:
     return f"PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
 
 
-def lists_for(count: int) -> str:
-    """FAISS' name of an index in lists for so many vectors: 8 bits a dimension; centres in half precision, since all
-    of them are compared with a query."""
-    return f"IVF{2 ** int(math.log2(_LISTS * math.sqrt(count)))}(SQfp16),SQ8"
+def in_lists(lists: int) -> str:
+    """FAISS' name of an index in so many lists: 8 bits a dimension; centres in half precision, since all of them are
+    compared with a query."""
+    return f"IVF{lists}(SQfp16),SQ8"
 
 
 def build_for_size(segment: Segment, queries: Floats) -> Ann | None:
@@ -126,11 +128,25 @@ def build_for_size(segment: Segment, queries: Floats) -> Ann | None:
     lists would have to be searched, shorter ones side by side. queries: as build_ann takes them."""
     if segment.num_vectors < SCAN_BELOW:
         return None
-    ann = build_ann(segment, lists_for(segment.num_vectors), queries)
-    lists = count_lists(ann.shards[0].index)
+    lists = 2 ** int(math.log2(_LISTS * math.sqrt(segment.num_vectors)))
+    ann = build_ann(segment, in_lists(lists), queries)
+    finer = min(_FINER * lists, _MOST_FINER)
+    if finer > lists and _read_of_lists(segment, ann) > _TOO_MUCH * _read_of_centres(segment, lists):
+        lists, ann = finer, build_ann(segment, in_lists(finer), queries)
     if ann.settings.nprobe * _FEW_LISTS <= lists:
         return ann
     return build_ann(segment, codes_for(segment.header.dim), queries)
+
+
+def _read_of_lists(segment: Segment, ann: Ann) -> float:
+    """Bytes a query."""
+    index = ann.shards[0].index
+    return ann.settings.nprobe / count_lists(index) * segment.num_vectors * int(index.sa_code_size())
+
+
+def _read_of_centres(segment: Segment, lists: int) -> float:
+    """Bytes a query."""
+    return 2.0 * lists * segment.header.dim
 
 
 def build_ann(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> Ann:

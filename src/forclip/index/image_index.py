@@ -13,7 +13,7 @@ from forclip.index.derived import KEEP_BELOW, DerivedFolder
 from forclip.index.info import describe_index
 from forclip.index.late_interaction import found_by_any, score_by_all
 from forclip.index.optimize import optimize
-from forclip.index.ranking import ranked
+from forclip.index.ranking import Ranking, ranked
 from forclip.index.scan import Found, best_scores, scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
@@ -90,8 +90,14 @@ class Index:
         where: an SQL expression over the store's columns. exact: compare every vector; else large segments are searched
         through their index. Raises ValueError for a query of another dimension or length, k below 1, or bad SQL.
         """
+        return list(self.ranking(query, k, where, exact))
+
+    def ranking(
+        self, query: Floats, k: int = 50, where: str | None = None, exact: bool = False, view: View | None = None
+    ) -> Ranking:
+        """As search, for a list that is long and looked at in part. view: the version to search, None: the newest."""
         self._check(query, k)
-        view = self._views.newest()
+        view = self.view() if view is None else view
         return ranked([(p.segment, self._search(view, p, query, k, where, exact)) for p in view.parts], k)
 
     def search_many(
@@ -121,7 +127,7 @@ class Index:
                 images = found_by_any([self._search(view, part, q, wanted, where, False) for q in queries])
             if len(images):
                 found.append((part.segment, score_by_all(part.segment, queries, images)))
-        return ranked(found, k)
+        return list(ranked(found, k))
 
     def search_among(
         self, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
@@ -129,7 +135,7 @@ class Index:
         """As search, of these images alone, every vector compared: the best k, or all. Ids that are not there are left
         out."""
         count = max(1, len(image_ids)) if k is None else k
-        return ranked(self._among(image_ids, query, count, where), count)
+        return list(ranked(self._among(image_ids, query, count, where), count))
 
     def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
         """Of each of these images its vector nearest to a unit query, [dim] as stored. Ids that are not there are left
@@ -151,15 +157,28 @@ class Index:
         """By image id; those that are not there are left out."""
         return self.store.files(image_ids)
 
-    def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
+    def scores(
+        self,
+        query: Floats,
+        sample: int | None = None,
+        seed: int = 0,
+        where: str | None = None,
+        view: View | None = None,
+    ) -> Floats:
         """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
 
-        where: draw from the images for which that holds. The same seed draws the same ones until the store changes."""
+        where: draw from the images for which that holds. The same seed draws the same ones until the store changes.
+        view: as in `ranking`."""
         self._check(query, 1)
-        view = self._views.newest()
+        view = self.view() if view is None else view
         drawn = self._drawn(view, sample, seed, where)
         found = [best_scores(p.segment, query, places) for p, places in zip(view.parts, drawn, strict=True)]
         return np.concatenate([np.empty(0, np.float32), *found])
+
+    def count(self, where: str | None = None, view: View | None = None) -> int:
+        """Images that are searched. Raises ValueError for bad SQL."""
+        view = self.view() if view is None else view
+        return len(view) if where is None else len(self._matching(view, where))
 
     def view(self) -> View:
         """The newest version, ready to search."""

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from threading import Semaphore
+from threading import Semaphore, local
 from typing import TypeVar
 
 import faiss
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_of_thread = local()
 
 
 def side_by_side(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -57,12 +59,17 @@ def cores() -> int:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """For FAISS in the thread that calls it."""
+    """For FAISS in the thread that calls it. Within such a block another one costs nothing."""
+    if getattr(_of_thread, "one_core", False):
+        yield
+        return
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
+    _of_thread.one_core = True
     try:
         yield
     finally:
+        _of_thread.one_core = False
         faiss.omp_set_num_threads(before)
 
 

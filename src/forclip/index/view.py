@@ -34,6 +34,11 @@ class Part:
         alive: Ints = places[self.alive[places]]
         return alive
 
+    @cached_property
+    def num_images(self) -> int:
+        """That are alive."""
+        return int(self.alive.sum())
+
     @property
     def num_vectors(self) -> int:
         """Of the images that are alive."""
@@ -53,7 +58,7 @@ class View:
     parts: tuple[Part, ...]
 
     def __len__(self) -> int:
-        return sum(int(p.alive.sum()) for p in self.parts)
+        return sum(p.num_images for p in self.parts)
 
 
 class Views:

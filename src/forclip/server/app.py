@@ -76,4 +76,4 @@ def warm_up(ranker: Ranker, gallery: Gallery) -> None:
     """All that the first search would wait for: a first search."""
     ranker.searcher.warm_up()
     best, _ = ranker.judged(ranker.text_vector("a first text"), Asked(None, False, 1))
-    gallery.described_page([result.image_id for result in best])
+    gallery.described_page([result.number for result in best])

@@ -1,5 +1,6 @@
 """From a request to the ranked list that answers it, and what is believed of that list."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forclip.confidence import Judgement
@@ -18,7 +19,7 @@ class Found:
     """best: from the first image on, as deep as was asked for or deeper. judgement: of all of them, or None. by_labels:
     what labels say of the text's whole list, or None."""
 
-    best: list[SearchResult]
+    best: Sequence[SearchResult]
     judgement: Judgement | None = None
     by_labels: Relevance | None = None
 
@@ -41,7 +42,7 @@ def find(ranker: Ranker, gallery: Gallery, labelled: LabelledLists, request: Sea
     asked = how_asked(request)
     if request.is_combined:
         query = ranker.query(request.alternatives, request.all_of, request.none_of)
-        return Found(list(ranker.combined(query, asked)))
+        return Found(ranker.combined(query, asked))
     (text,) = [*request.alternatives, *request.all_of]
     vector = ranker.text_vector(text)
     if request.is_refined:

@@ -42,7 +42,7 @@ class Gallery:
     def __init__(self, index: Index) -> None:
         self.index = index
         self._rows = ImageRows(index.store)
-        self._pages: Recent[dict[str, Described]] = Recent(_PAGES)
+        self._pages: Recent[dict[int, Described]] = Recent(_PAGES)
 
     def describe(self, numbers: Sequence[int]) -> dict[int, Described]:
         """By number; those that are gone are left out."""
@@ -73,10 +73,9 @@ class Gallery:
         described = self.describe(list(numbers.values()))
         return {i: described[n] for i, n in numbers.items() if n in described}
 
-    def described_page(self, image_ids: Sequence[str]) -> dict[str, Described]:
-        """As described_ids, of a page of results: the last ones are kept for as long as the store stays as it is."""
-        key = (self.index.store.version, tuple(image_ids))
-        return self._pages.get(key, lambda: self.described_ids(image_ids))
+    def described_page(self, numbers: Sequence[int]) -> dict[int, Described]:
+        """As describe, of a page of results: the last ones are kept for as long as the store stays as it is."""
+        return self._pages.get(tuple(numbers), lambda: self.describe(numbers), of=self.index.store.table())
 
     def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
         """In this order, each once. Raises Refused, 404, for one that is not there."""

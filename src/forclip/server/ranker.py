@@ -3,8 +3,9 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,8 @@ from forclip.combined_queries import CombinedQuery, search_combined
 from forclip.confidence import Judgement
 from forclip.feedback import refined_query
 from forclip.index.late_interaction import particular
+from forclip.index.ranking import Ranking
+from forclip.index.view import View
 from forclip.looking import Look, look_at
 from forclip.server.gallery import gone
 from forclip.server.recent import Recent
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
     from forclip.heatmap import Heatmap
     from forclip.search import Searcher  # handed in: the service itself knows no model
 
+V = TypeVar("V")
+
 _JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
 _STEP = 60  # images on a page
-_TEXTS, _LISTS, _JUDGEMENTS, _REFINED = 10_000, 64, 1_000, 64
+_TEXTS, _RANKINGS, _LISTS, _REFINED = 10_000, 1_000, 64, 64
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,20 @@ class Ranker:
         self._model = Lock()
         self._encoding = TextBatches(searcher.encode_texts, self._model)
         self._texts: Recent[Floats] = Recent(_TEXTS)
+        self._rankings: Recent[Ranking] = Recent(_RANKINGS)
         self._lists: Recent[list[SearchResult]] = Recent(_LISTS)
         self._refined: Recent[Floats] = Recent(_REFINED)
-        self._judgements: Recent[Judgement | None] = Recent(_JUDGEMENTS)
+        self._judged: Recent[tuple[Ranking, Judgement | None]] = Recent(_RANKINGS)
 
     def text_vector(self, text: str) -> Floats:
         """Unit [dim]."""
         return self._texts.get(text, lambda: self._encoding.vector(text))
+
+    async def learn(self, texts: Sequence[str]) -> None:
+        """Encodes those that are not known, with what others ask for meanwhile: text_vector then has them at hand."""
+        for text in texts:
+            if text not in self._texts:
+                self._texts.put(text, await self._encoding.awaited(text))
 
     def picture_vectors(self, picture: Image.Image) -> Floats:
         """Unit [N, dim]."""
@@ -87,56 +99,54 @@ class Ranker:
         with self._telling(where):
             if where is not None:
                 index.store.numbers(where)
-        key = (vector.tobytes(), *right, "", *wrong, where, index.store.version)
+        key = (vector.tobytes(), *right, "", *wrong, where)
         try:
-            return self._refined.get(key, lambda: refined_query(index, vector, right, wrong, where))
+            return self._refined.get(key, lambda: refined_query(index, vector, right, wrong, where), of=index.view())
         except ValueError:
             raise Refused(404, "there is no image with one of these keys") from None
 
-    def ranked(self, query: Floats, asked: Asked) -> list[SearchResult]:
+    def ranked(self, query: Floats, asked: Asked) -> Sequence[SearchResult]:
         """At least the best `depth` images where there are so many. query: unit, a text's [dim], or all vectors of a
         picture, [N, dim]. Raises Refused, 400, for a filter that is wrong."""
-        depth = _rounded(asked.depth)
-        return self._listed((query.shape, query.tobytes()), asked, depth, lambda: self._search(query, asked, depth))
+        if query.ndim == 1:
+            return self._kept(self._rankings, query.tobytes(), asked, partial(self._ranking, query))
+        search = partial(self.searcher.index.search_picture, query)
+        key = (query.shape, query.tobytes())
+        return self._kept(self._lists, key, asked, lambda a, _: search(a.depth, a.where, a.exact))
 
-    def combined(self, query: CombinedQuery, asked: Asked) -> list[SearchResult]:
+    def combined(self, query: CombinedQuery, asked: Asked) -> Sequence[SearchResult]:
         """As `ranked`, for several texts."""
-        depth = _rounded(asked.depth)
-        index, where, exact = self.searcher.index, asked.where, asked.exact
         key = tuple(part.tobytes() for part in (query.any_of, query.all_of, query.none_of))
-        return self._listed(
-            key, asked, depth, lambda: [*search_combined(index, query, depth, where, exact, self.calibration)]
-        )
+        search = partial(search_combined, self.searcher.index, query)
+        return self._kept(self._lists, key, asked, lambda a, _: [*search(a.depth, a.where, a.exact, self.calibration)])
 
-    def judged(self, vector: Floats, asked: Asked) -> tuple[list[SearchResult], Judgement | None]:
+    def judged(self, vector: Floats, asked: Asked) -> tuple[Sequence[SearchResult], Judgement | None]:
         """A text's list as `ranked` gives it, and what is believed of it: None without a calibration, or in too small
         a gallery."""
         if self.calibration is None:
             return self.ranked(vector, asked), None
-        best = self.ranked(vector, replace(asked, depth=max(asked.depth, _JUDGED)))
-        judgement = self._judged(vector, best, asked.where)
+        deeper = replace(asked, depth=max(asked.depth, _JUDGED))
+        return self._kept(self._judged, vector.tobytes(), deeper, partial(self._judge, vector))
+
+    def _judge(self, vector: Floats, asked: Asked, view: View) -> tuple[Ranking, Judgement | None]:
+        best, judged = self._ranking(vector, asked, view), self.searcher.judging(vector, asked.where, view=view)
+        judgement = judged(best.scores)
         if judgement is not None and judgement.cutoff == len(best) < _JUDGED_AT_MOST:
-            best = self.ranked(vector, replace(asked, depth=_JUDGED_AT_MOST))
-            judgement = self._judged(vector, best, asked.where)
+            best = self._ranking(vector, replace(asked, depth=_JUDGED_AT_MOST), view)
+            judgement = judged(best.scores)
         return best, judgement
 
-    def _judged(self, vector: Floats, best: Sequence[SearchResult], where: str | None) -> Judgement | None:
-        key = (vector.tobytes(), where, len(best), self.searcher.index.store.version)
-        return self._judgements.get(key, lambda: self.searcher.judge(vector, best, where))
+    def _ranking(self, vector: Floats, asked: Asked, view: View) -> Ranking:
+        return self.searcher.index.ranking(vector, asked.depth, asked.where, asked.exact, view)
 
-    def _search(self, query: Floats, asked: Asked, depth: int) -> list[SearchResult]:
-        index = self.searcher.index
-        search = index.search if query.ndim == 1 else index.search_picture
-        return search(query, depth, asked.where, asked.exact)
-
-    def _listed(
-        self, query: Hashable, asked: Asked, depth: int, search: Callable[[], list[SearchResult]]
-    ) -> list[SearchResult]:
+    def _kept(self, values: Recent[V], query: Hashable, asked: Asked, find: Callable[[Asked, View], V]) -> V:
+        """Pages of one list are parts of it: what is searched is rounded up."""
+        rounded = replace(asked, depth=-(-asked.depth // _STEP) * _STEP)
+        view = self.searcher.index.view()
         with self._telling(asked.where):
-            if depth > _JUDGED_AT_MOST:  # too long to keep many of
-                return search()
-            version = self.searcher.index.store.version
-            return self._lists.get((query, asked.where, asked.exact, depth, version), search)
+            if rounded.depth > _JUDGED_AT_MOST:  # too long to keep many of
+                return find(rounded, view)
+            return values.get((query, rounded), lambda: find(rounded, view), of=view)
 
     @contextmanager
     def _telling(self, where: str | None) -> Iterator[None]:
@@ -147,8 +157,3 @@ class Ranker:
             if where is None:
                 raise
             raise Refused(400, told(error, self.searcher.index.store.folder)) from None
-
-
-def _rounded(depth: int) -> int:
-    """Pages of one list are parts of it: what is searched is rounded up."""
-    return -(-depth // _STEP) * _STEP

@@ -25,30 +25,39 @@ from forclip.server.schemas import (
     UploadRequest,
     box_of,
 )
+from forclip.server.search_threads import SearchThreads
 from forclip.types import SearchResult
 
 
 def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> APIRouter:
     """Under /api."""
-    routes = APIRouter(prefix="/api", tags=["search"])
+    routes, threads = APIRouter(prefix="/api", tags=["search"]), SearchThreads()
 
     @routes.post("/search", response_model=SearchAnswer, responses={404: {"model": Problem}})
-    def search(request: SearchRequest) -> Response:
+    async def search(request: SearchRequest) -> Response:
         """The images that best match a text or several, the place in each, and how far down the list to trust."""
         started = time.perf_counter()
-        found = find(ranker, gallery, labelled, request)
-        return _sent(labelled.told(_answer(gallery, request, found, started), found.best, found.by_labels))
+
+        def searched() -> Response:
+            found = find(ranker, gallery, labelled, request)
+            return _sent(labelled.told(_answer(gallery, request, found, started), found.best, found.by_labels))
+
+        await ranker.learn([*request.alternatives, *request.all_of, *request.none_of])
+        return await threads.run(searched)
 
     refusals: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}
 
     @routes.post("/similar", response_model=SearchAnswer, responses=refusals)
-    def similar(request: SimilarRequest) -> Response:
+    async def similar(request: SimilarRequest) -> Response:
         """More images like one of the store, or like a place in it. The image itself is left out."""
         started = time.perf_counter()
-        image = gallery.one(request.key)
-        query = like_image(ranker, gallery, image, request.box)
-        (itself,) = gallery.ids_of_keys([request.key])
-        return _sent(_answer(gallery, request, find_judged(ranker, gallery, request, query, itself), started))
+
+        def searched() -> Response:
+            query = like_image(ranker, gallery, gallery.one(request.key), request.box)
+            (itself,) = gallery.ids_of_keys([request.key])
+            return _sent(_answer(gallery, request, find_judged(ranker, gallery, request, query, itself), started))
+
+        return await threads.run(searched)
 
     @routes.post("/similar/upload", response_model=SearchAnswer)
     def similar_to_upload(request: Annotated[UploadRequest, Form(media_type="multipart/form-data")]) -> Response:
@@ -70,9 +79,9 @@ def _sent(answer: SearchAnswer) -> Response:
 
 def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float) -> SearchAnswer:
     page = found.page(request)
-    described = gallery.described_page([r.image_id for r in page])
+    described = gallery.described_page([r.number for r in page])
     # One that was deleted since the list was made is left out.
-    there = [(r, described[r.image_id]) for r in page if r.image_id in described]
+    there = [(r, described[r.number]) for r in page if r.number in described]
     return SearchAnswer(
         results=[_result(r, image, found.probability(r)) for r, image in there],
         judgement=None if found.judgement is None else _told(found.judgement),

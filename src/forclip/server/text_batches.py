@@ -1,5 +1,6 @@
 """Texts that many threads ask for at once, encoded together: what comes while the model runs is its next batch."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -20,12 +21,20 @@ class TextBatches:
 
     def vector(self, text: str) -> Floats:
         """Unit [dim]. Raises what `encode` raises for this text alone."""
+        return self._asked(text).result()
+
+    async def awaited(self, text: str) -> Floats:
+        """As `vector`, without a thread that waits."""
+        # Others may wait for the same: who stops waiting must not stop them.
+        return await asyncio.shield(asyncio.wrap_future(self._asked(text)))
+
+    def _asked(self, text: str) -> Future[Floats]:
         with self._changing:
             waited_for = self._waiting.get(text)
             if waited_for is None:
                 waited_for = self._waiting[text] = Future()
                 self._thread.submit(self._run)
-        return waited_for.result()
+        return waited_for
 
     def _run(self) -> None:
         """Encodes what waits; nothing where an earlier run took it along."""
