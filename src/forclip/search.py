@@ -1,6 +1,7 @@
 """Text or picture to ranked images, each with the place that answered."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -56,27 +57,28 @@ class Searcher:
         """How sure a text's ranked list is. query: the text's vector; scores: [k], of the best images, best first, of
         those for which `where` holds. None where the model has no calibration or the images are too few to say
         anything."""
-        return self.judging(query, where, wanted_precision)(scores)
+        return self.judgings(query[None], where, wanted_precision)[0](scores)
 
-    def judging(
+    def judgings(
         self,
-        query: Floats,
+        queries: Floats,
         where: str | None = None,
         wanted_precision: float = WANTED_PRECISION,
         view: View | None = None,
-    ) -> Callable[[Doubles], Judgement | None]:
-        """As `judge`, for lists of several lengths. view: the version that they are of, None: the newest."""
+    ) -> list[Callable[[Doubles], Judgement | None]]:
+        """As `judge`, of the texts' vectors [Q, dim] together: what to ask for each one's lists, of whatever length.
+        view: the version that they are of, None: the newest."""
         calibration = self.model.calibration
         if calibration is None:
-            return lambda scores: None
-        sample = self.index.scores(query, _JUDGED_BY, where=where, view=view)
+            return [lambda scores: None] * len(queries)
+        samples = self.index.scores_many(queries, _JUDGED_BY, where=where, view=view)
         images = self.index.count(where, view)
 
-        def judged(scores: Doubles) -> Judgement | None:
+        def judged(sample: Floats, scores: Doubles) -> Judgement | None:
             # Another process may take images out between the search and the count.
             return judge(calibration, scores, sample, max(images, len(scores), len(sample)), wanted_precision)
 
-        return judged
+        return [partial(judged, sample) for sample in samples]
 
     def encode_text(self, text: str) -> Floats:
         """Unit [dim]. Raises ValueError for an empty text."""

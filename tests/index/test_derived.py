@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forclip.index.ann import WANTED_RECALL, build_ann, build_for_size, codes_for, search_ann
+from forclip.index.ann import search_ann
+from forclip.index.ann_building import WANTED_RECALL, build_ann, build_for_size, codes_for
 from forclip.index.derived import merge_plan
 from forclip.index.image_index import Index
 from forclip.index.scan import scan
@@ -43,12 +44,20 @@ def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypa
     everywhere = unit(np.random.default_rng(5), 40, DIM)
     at_home = clustered.decoded(slice(0, 40)).astype(np.float32)
     assert build_for_size(clustered, everywhere) is None
-    monkeypatch.setattr("forclip.index.ann.SCAN_BELOW", 1000)
-    monkeypatch.setattr("forclip.index.ann._FEW_LISTS", 1)
+    monkeypatch.setattr("forclip.index.ann_building.SCAN_BELOW", 1000)
+    monkeypatch.setattr("forclip.index.ann_building._FEW_LISTS", 1)
     in_lists = build_for_size(clustered, at_home)
     assert in_lists is not None
     assert in_lists.settings.kind == "IVF256(SQfp16),SQ8"  # 2 ** 8 is the last below 4 times the root of 7,500 vectors
-    monkeypatch.setattr("forclip.index.ann._FEW_LISTS", 1000)
+    monkeypatch.setattr("forclip.index.ann_building._TOO_MUCH", 0.1)
+    finer = build_for_size(clustered, everywhere)
+    assert finer is not None
+    assert finer.settings.kind == "IVF1024(SQfp16),SQ8", "where more is read of the lists than of their centres"
+    monkeypatch.setattr("forclip.index.ann_building._MOST_FINER", 256)
+    no_finer = build_for_size(clustered, everywhere)
+    assert no_finer is not None
+    assert no_finer.settings.kind == "IVF256(SQfp16),SQ8", "k-means would take too long"
+    monkeypatch.setattr("forclip.index.ann_building._FEW_LISTS", 1000)
     alone = build_for_size(clustered, everywhere)
     assert alone is not None
     assert (alone.settings.kind, alone.settings.nprobe) == ("PQ8x4fs", 0)
@@ -74,7 +83,7 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
 def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -> None:
     queries = unit(np.random.default_rng(5), 40, DIM)
     ann = build_ann(clustered, kind, queries)
-    found = [search_ann(clustered, ann, q, 50) for q in queries]
+    found = search_ann(clustered, ann, queries, 50)
     exact = [scan(clustered, q, 50) for q in queries]
     shares = []
     for f, e in zip(found, exact, strict=True):
@@ -100,7 +109,7 @@ def test_filtered_search_finds_as_many_as_are_allowed(clustered: Segment, share:
     ann = build_ann(clustered, "IVF32,SQ8", queries)
     allowed = np.random.default_rng(0).random(3000) < share
     for query in queries:
-        found = search_ann(clustered, ann, query, 60, allowed)
+        (found,) = search_ann(clustered, ann, query[None], 60, allowed)
         assert len(found.images) >= 60
         assert allowed[found.images].all()
 

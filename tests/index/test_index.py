@@ -258,11 +258,36 @@ def test_wrong_questions_and_wrong_images_are_refused(tmp_path: Path) -> None:
     assert [r.image_id for r in index.search(query)] == ["a"]
 
 
-def test_many_queries_are_answered_as_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("k", [5, 40, 1000])
+def test_many_queries_are_answered_as_one_by_one(way: tuple[StoreHeader, Keep], k: int, tmp_path: Path) -> None:
+    """To the last bit, near or far from each other, filtered or not."""
+    header, keep = way
+    index = Index.create(tmp_path / "s", header)
+    keep(index, some(names(300)))
+    rng = np.random.default_rng(1)
+    near = unit(rng, DIM) + 0.1 * unit(rng, 3, DIM)
+    queries = np.concatenate([unit(rng, 6, DIM), near / np.linalg.norm(near, axis=1, keepdims=True)])
+    for where in (None, "id > 'image 00100'", "id < 'image 00010'", "id = 'nobody'"):
+        assert index.search_many(queries, k, where) == [index.search(query, k, where) for query in queries]
+    alone = [np.sort(index.scores(query)) for query in queries]
+    np.testing.assert_allclose([np.sort(s) for s in index.scores_many(queries)], alone, atol=1e-6)
+    assert index.search_many(queries[:0], k) == []
+    with pytest.raises(ValueError, match="a query has length 2, not 1"):
+        index.search_many(np.concatenate([queries, 2 * queries[:1]]), k)
+
+
+def test_an_older_version_can_be_searched_on(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "s", HEADER)
     _mixed(index, some(names(80)))
-    queries = unit(np.random.default_rng(1), 9, DIM)
-    assert index.search_many(queries, 5) == [index.search(q, 5) for q in queries]
+    query, before = unit(np.random.default_rng(1), 1, DIM), index.view()
+    expected = list(index.rankings(query, 10, view=before)[0])
+    index.delete_ids([r.image_id for r in expected])
+    assert list(index.rankings(query, 10, view=before)[0]) == expected
+    assert (index.count(view=before), index.count()) == (80, 70)
+    assert index.count("id > 'image 00070'", before) == 9
+    assert not {r.image_id for r in index.rankings(query, 10)[0]} & {r.image_id for r in expected}
+    with pytest.raises(ValueError, match="camra"):
+        index.count("camra = 3")
 
 
 def test_the_spread_of_scores(tmp_path: Path) -> None:

@@ -49,21 +49,25 @@ def test_two_processes_search_while_one_adds(tmp_path: Path) -> None:
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    for reader in readers:
-        assert reader.stdout is not None
-        reader.stdout.readline()
-    for part in range(20):
-        ids = names(25, f"{part}")
-        index.add(some(ids, seed=part), files(ids))
-        if part % 5 == 4:
-            with index.derived.changing():
-                write_segments(index.store, index.derived, index._views, smallest=1)
-            index.optimize(kind="SQ8")
-    (tmp_path / "told").touch()
-    for reader in readers:
-        out, err = reader.communicate(timeout=60)
-        assert reader.returncode == 0, err
-        assert int(out) == 500
+    try:
+        for reader in readers:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+        for part in range(20):
+            ids = names(25, f"{part}")
+            index.add(some(ids, seed=part), files(ids))
+            if part % 5 == 4:
+                with index.derived.changing():
+                    write_segments(index.store, index.derived, index._views, smallest=1)
+                index.optimize(kind="SQ8")
+        (tmp_path / "told").touch()
+        for reader in readers:
+            out, err = reader.communicate(timeout=60)
+            assert reader.returncode == 0, err
+            assert int(out) == 500
+    finally:
+        for reader in readers:  # they would read for ever
+            reader.kill()
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -6,14 +6,16 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
-from forclip.index.ann import build_ann, load_ann, save_ann
+from forclip.index.ann import load_ann, save_ann
+from forclip.index.ann_building import build_ann
+from forclip.index.image_scores import best_rows, best_scores, score_images
 from forclip.index.list_search import search_lists
-from forclip.index.scan import best_rows, score_images
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import StoredVectors
-from forclip.types import Ints
+from forclip.types import Floats, Ints
 from tests.index.made import DIM, HEADER, names, some, unit
 
 INT8 = StoreHeader("abc", DIM, {"name": "some model"}, "int8", 0.8)
@@ -38,6 +40,10 @@ def rows_of(segment: Segment, image: int) -> Ints:
     return np.arange(segment.offsets[image], segment.offsets[image + 1])
 
 
+def cosines(segment: Segment, query: Floats, rows: Ints) -> NDArray[np.float64]:
+    return segment.scores(query[None].astype(np.float64), rows, np.zeros(len(rows), np.int64))
+
+
 @pytest.mark.parametrize("header", [HEADER, INT8], ids=["fp16", "int8"])
 def test_an_image_is_scored_by_its_best_vector_in_memory_and_mapped(header: StoreHeader, tmp_path: Path) -> None:
     """Seven equal vectors are more than are kept of an image; of equal ones the first counts."""
@@ -46,11 +52,11 @@ def test_an_image_is_scored_by_its_best_vector_in_memory_and_mapped(header: Stor
     images = np.array([399, 7, 250, 0, 99])
     for kept in (segment, mapped(segment, tmp_path)):
         assert (kept.lists is None) == (kept.folder is None)
-        found = score_images(kept, query, images)
+        (found,) = score_images(kept, query[None], [images])
         assert sorted(found.images.tolist()) == sorted(images.tolist())
         for image, row, score in zip(found.images, found.rows, found.scores, strict=True):
             rows = rows_of(segment, int(image))
-            scores = segment.scores(query.astype(np.float64), rows)
+            scores = cosines(segment, query, rows)
             assert (row, score) == (rows[np.argmax(scores)], scores.max())
 
 
@@ -59,9 +65,9 @@ def test_an_images_nearest_vectors(tmp_path: Path) -> None:
     assert segment.lists is not None
     query = unit(np.random.default_rng(3), DIM)
     images = np.array([300, 120, 121, 122, 123])
-    scores, rows = segment.lists.nearest(segment.asked(query), images, 3)
+    scores, rows = segment.lists.nearest(np.tile(segment.asked(query), (len(images), 1)), images, 3)
     for image, mine, best in zip(images.tolist(), rows, scores, strict=True):
-        naive = segment.scores(query.astype(np.float64), rows_of(segment, image))
+        naive = cosines(segment, query, rows_of(segment, image))
         expected = segment.offsets[image] + np.argsort(-naive)[:3]
         there = len(expected)
         assert mine[:there].tolist() == expected.tolist()
@@ -74,8 +80,8 @@ def test_many_images_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.Mo
     segment = mapped(in_memory(HEADER), tmp_path)
     query = unit(np.random.default_rng(3), DIM)
     expected = best_rows(segment, query, np.arange(segment.num_vectors))
-    monkeypatch.setattr("forclip.index.scan._VECTORS_AT_ONCE", 100)
-    found = score_images(segment, query, np.arange(len(segment)))
+    monkeypatch.setattr("forclip.index.image_scores._VECTORS_AT_ONCE", 100)
+    (found,) = score_images(segment, query[None], [np.arange(len(segment))])
     by_image = dict(
         zip(found.images.tolist(), zip(found.rows.tolist(), found.scores.tolist(), strict=True), strict=True)
     )
@@ -83,22 +89,65 @@ def test_many_images_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.Mo
     assert by_image == dict(zip(expected.images.tolist(), naive, strict=True))
 
 
+@pytest.mark.parametrize("header", [HEADER, INT8], ids=["fp16", "int8"])
+def test_images_of_many_queries_are_scored_as_of_each_alone(
+    header: StoreHeader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each query has images of its own, and one has none; blocks end amidst them."""
+    segment = in_memory(header)
+    rng = np.random.default_rng(3)
+    queries = unit(rng, 5, DIM)
+    images = [rng.permutation(400)[:count] for count in (30, 0, 400, 1, 200)]
+    for kept in (segment, mapped(segment, tmp_path)):
+        alone = [score_images(kept, query[None], [those])[0] for query, those in zip(queries, images, strict=True)]
+        for at_once in (1 << 15, 100):
+            monkeypatch.setattr("forclip.index.image_scores._VECTORS_AT_ONCE", at_once)
+            for found, expected in zip(score_images(kept, queries, images), alone, strict=True):
+                order, expected_order = np.argsort(found.images), np.argsort(expected.images)
+                for column in ("images", "rows", "scores"):
+                    mine, naive = getattr(found, column)[order], getattr(expected, column)[expected_order]
+                    assert mine.tolist() == naive.tolist()
+        scores = best_scores(kept, queries, images[0])
+        for query, mine in zip(queries, scores, strict=True):
+            naive = score_images(kept, query[None], [images[0]])[0].scores
+            np.testing.assert_allclose(np.sort(mine), np.sort(naive), atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [[4] * 50, [1, 90, 2, 1, 1, 40], [3, 4, 3, 4, 3, 5], [7]])
+def test_a_vectors_image_is_found_however_many_vectors_images_have(counts: list[int]) -> None:
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    codes = HEADER.encode(unit(np.random.default_rng(0), int(offsets[-1]), DIM))
+    ids = [str(k) for k in range(len(counts))]
+    boxes, images = np.zeros((len(codes), 4), np.float16), pa.table({"id": ids, "uri": ids})
+    segment = segment_in_memory(HEADER, [StoredVectors(np.arange(len(counts)), codes, offsets, boxes, images)])
+    expected = np.repeat(np.arange(len(counts)), counts)
+    assert segment.owners(np.arange(len(codes))).tolist() == expected.tolist()
+    assert segment.owners(np.arange(len(codes))[::-3]).tolist() == expected[::-3].tolist()
+    assert segment.owners(np.empty(0, np.int64)).tolist() == []
+
+
 @pytest.mark.parametrize("kind", ["IVF32,SQ8", "PCA8,IVF32,SQ8", "L2norm,PCA8,IVF32,Flat", "IVF32,PQ8x4fs"])
 def test_lists_shared_out_to_threads_give_what_faiss_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, query = unit(np.random.default_rng(0), 4000, DIM), unit(np.random.default_rng(1), 1, DIM)
+    vectors, queries = unit(np.random.default_rng(0), 4000, DIM), unit(np.random.default_rng(1), 7, DIM)
     index = faiss.index_factory(DIM, kind, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
     faiss.extract_index_ivf(index).nprobe = 12
-    expected, rows = index.search(query, 20)
+    expected, rows = index.search(queries, 20)
     monkeypatch.setattr("forclip.index.list_search.cores", lambda: 3)
     for vectors_a_thread in (1, 1 << 20):
         monkeypatch.setattr("forclip.index.list_search._VECTORS_A_THREAD", vectors_a_thread)
-        scores, ids = search_lists(index, query, 20, 12)
-        assert scores == pytest.approx(expected[0], abs=1e-6)
-        sure = expected[0] > expected[0][-1] + 1e-6  # of those that tie with the last one others may be taken
-        assert set(rows[0][sure].tolist()) <= set(ids.tolist())
-        assert len(set(ids.tolist())) == 20
+        for asked in ([0], [3], [0, 1, 2, 3, 4, 5, 6]):
+            found = search_lists(index, queries[asked], 20, 12)
+            for place, ids in zip(asked, found, strict=True):
+                scores = expected[place]
+                sure = scores > scores[-1] + 1e-6  # of those that tie with the last one others may be taken
+                assert set(rows[place][sure].tolist()) <= set(ids.tolist())
+                assert len(set(ids.tolist())) == 20
+                # Best first: of those that are no ties the order is FAISS' own.
+                known = dict(zip(rows[place].tolist(), scores.tolist(), strict=True))
+                in_order = [known[row] for row in ids.tolist() if row in known]
+                assert in_order == sorted(in_order, reverse=True)
 
 
 def test_an_index_of_another_version_is_built_anew(tmp_path: Path) -> None:

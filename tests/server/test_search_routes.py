@@ -206,6 +206,24 @@ def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatc
     assert encoded == ["snail"]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"exact": True}, {"where": "width > 0"}, {"offset": 1190, "k": 60}, {"all_of": ["anchor"]}, {"cutoff": "auto"}],
+)
+def test_quick_searches_and_others_come_together(address: str, other: dict[str, Any]) -> None:
+    """Each is answered as it is alone, whichever threads they run in."""
+    bodies = [{"text": "snail", "k": 5}, {"text": "snail", "k": 5, **other}, {"text": "kite", "k": 3, "where": "(("}]
+
+    def answered(body: dict[str, Any]) -> tuple[int, Any]:
+        answer = httpx.post(f"{address}api/search", json=body, timeout=30)
+        return answer.status_code, answer.json().get("results", answer.json().get("detail"))
+
+    alone = [answered(body) for body in bodies]
+    assert alone[2][0] == 400
+    with ThreadPoolExecutor(9) as pool:
+        assert list(pool.map(answered, bodies * 3)) == alone * 3
+
+
 def test_many_at_once_get_each_their_own_list(address: str, served: Searcher) -> None:
     texts = ["snail", "anchor", "drum", "cat", "red umbrella", "a small bicycle", "two dogs", "kite"]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from forclip.index.ann import Ann, load_ann, sampled_queries, save_ann
+from forclip.index.ann import Ann, load_ann, save_ann
+from forclip.index.ann_building import sampled_queries
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment, complete_segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import Store, StoredVectors, read_vectors

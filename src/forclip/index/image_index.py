@@ -1,7 +1,6 @@
 """`Index`: add, delete, search and look after a store, from any number of processes."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import pyarrow as pa
 
 from forclip.index.ann import search_ann
 from forclip.index.derived import KEEP_BELOW, DerivedFolder
+from forclip.index.image_scores import Found, best_scores
 from forclip.index.info import describe_index
 from forclip.index.late_interaction import found_by_any, score_by_all
 from forclip.index.optimize import optimize
 from forclip.index.ranking import Ranking, ranked
-from forclip.index.scan import Found, best_scores, scan
+from forclip.index.scan import scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of, read_vectors
@@ -24,7 +24,6 @@ from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
 
 _UNIT = 1e-2  # how far from 1 a query's length may be
 _FILTERS_KEPT = 16
-_BATCH_THREADS = 4
 _OF_EACH_VECTOR = 50  # images at least, of those that are compared by all vectors of a picture
 
 
@@ -90,23 +89,25 @@ class Index:
         where: an SQL expression over the store's columns. exact: compare every vector; else large segments are searched
         through their index. Raises ValueError for a query of another dimension or length, k below 1, or bad SQL.
         """
-        return list(self.ranking(query, k, where, exact))
-
-    def ranking(
-        self, query: Floats, k: int = 50, where: str | None = None, exact: bool = False, view: View | None = None
-    ) -> Ranking:
-        """As search, for a list that is long and looked at in part. view: the version to search, None: the newest."""
-        self._check(query, k)
-        view = self.view() if view is None else view
-        return ranked([(p.segment, self._search(view, p, query, k, where, exact)) for p in view.parts], k)
+        return self.search_many(query[None], k, where, exact)[0]
 
     def search_many(
         self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
     ) -> list[list[SearchResult]]:
-        """As search, for unit queries [Q, dim]."""
-        self._views.newest()  # once, before the threads
-        with ThreadPoolExecutor(_BATCH_THREADS) as pool:
-            return list(pool.map(lambda q: self.search(q, k, where, exact), queries))
+        """As search, for unit queries [Q, dim] together: each finds what it finds alone."""
+        return [list(ranking) for ranking in self.rankings(queries, k, where, exact)]
+
+    def rankings(
+        self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False, view: View | None = None
+    ) -> list[Ranking]:
+        """As search_many, for lists that are long and looked at in part. view: the version to search, None: the
+        newest."""
+        self._check(queries, k)
+        view = self.view() if view is None else view
+        found = [self._search(view, part, queries, k, where, exact) for part in view.parts]
+        segments = [part.segment for part in view.parts]
+        of_queries = zip(*found, strict=True) if found else [()] * len(queries)
+        return [ranked(list(zip(segments, of_query, strict=True)), k) for of_query in of_queries]
 
     def search_picture(
         self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
@@ -116,15 +117,14 @@ class Index:
         queries: unit [Q, dim]. Compared are the images that are among the best k, at least 50, for one of them; with
         `exact`, all images. box: of the vector that is nearest to any query. Raises ValueError as `search` does.
         """
-        for query in queries:
-            self._check(query, k)
+        self._check(queries, k)
         view, wanted = self._views.newest(), max(k, _OF_EACH_VECTOR)
         found = []
         for part in view.parts:
             if exact:
                 images = np.flatnonzero(self._searched(view, part, where))
             else:
-                images = found_by_any([self._search(view, part, q, wanted, where, False) for q in queries])
+                images = found_by_any(self._search(view, part, queries, wanted, where, False))
             if len(images):
                 found.append((part.segment, score_by_all(part.segment, queries, images)))
         return list(ranked(found, k))
@@ -157,23 +157,27 @@ class Index:
         """By image id; those that are not there are left out."""
         return self.store.files(image_ids)
 
-    def scores(
+    def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
+        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
+
+        where: draw from the images for which that holds. The same seed draws the same ones until the store changes."""
+        return self.scores_many(query[None], sample, seed, where)[0]
+
+    def scores_many(
         self,
-        query: Floats,
+        queries: Floats,
         sample: int | None = None,
         seed: int = 0,
         where: str | None = None,
         view: View | None = None,
-    ) -> Floats:
-        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
-
-        where: draw from the images for which that holds. The same seed draws the same ones until the store changes.
-        view: as in `ranking`."""
-        self._check(query, 1)
+    ) -> list[Floats]:
+        """As scores, for unit queries [Q, dim] together. view: as in `rankings`."""
+        self._check(queries, 1)
         view = self.view() if view is None else view
         drawn = self._drawn(view, sample, seed, where)
-        found = [best_scores(p.segment, query, places) for p, places in zip(view.parts, drawn, strict=True)]
-        return np.concatenate([np.empty(0, np.float32), *found])
+        found = [best_scores(p.segment, queries, places) for p, places in zip(view.parts, drawn, strict=True)]
+        nothing = np.empty(0, np.float32)
+        return [np.concatenate([nothing, *(of_part[q] for of_part in found)]) for q in range(len(queries))]
 
     def count(self, where: str | None = None, view: View | None = None) -> int:
         """Images that are searched. Raises ValueError for bad SQL."""
@@ -184,11 +188,11 @@ class Index:
         """The newest version, ready to search."""
         return self._views.newest()
 
-    def _search(self, view: View, part: Part, query: Floats, k: int, where: str | None, exact: bool) -> Found:
+    def _search(self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool) -> list[Found]:
         allowed = part.allowed if where is None else self._searched(view, part, where)
         if exact or part.ann is None:
-            return scan(part.segment, query, k, allowed)
-        return search_ann(part.segment, part.ann, query, k, allowed)
+            return [scan(part.segment, query, k, allowed) for query in queries]
+        return search_ann(part.segment, part.ann, queries, k, allowed)
 
     def _searched(self, view: View, part: Part, where: str | None) -> Bools:
         """[images] of a part's segment that are there, and for which `where` holds."""
@@ -219,7 +223,7 @@ class Index:
     def _among(
         self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
     ) -> list[tuple[Segment, Found]]:
-        self._check(query, k)
+        self._check(query[None], k)
         view = self._views.newest()
         found = []
         for part in view.parts:
@@ -239,12 +243,13 @@ class Index:
                 self._filters.pop(next(iter(self._filters)), None)
         return numbers
 
-    def _check(self, query: Floats, k: int) -> None:
+    def _check(self, queries: Floats, k: int) -> None:
         dim = self.store.header.dim
-        if query.shape != (dim,):
-            raise ValueError(f"the query has shape {query.shape}, the store's vectors have {dim} dimensions")
-        length = float(np.linalg.norm(query))
-        if not abs(length - 1) < _UNIT:
-            raise ValueError(f"the query has length {length:.3g}, not 1")
+        if queries.shape[1:] != (dim,):
+            raise ValueError(f"a query has shape {queries.shape[1:]}, the store's vectors have {dim} dimensions")
+        lengths = np.linalg.norm(queries, axis=1)
+        wrong = lengths[~(abs(lengths - 1) < _UNIT)]
+        if len(wrong):
+            raise ValueError(f"a query has length {wrong[0]:.3g}, not 1")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")

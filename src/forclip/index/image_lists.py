@@ -40,15 +40,13 @@ class ImageLists:
         return raw[-self._codes_bytes :].reshape(-1, self._lists.code_size)
 
     def nearest(self, asked: Floats, images: Ints, count: int) -> tuple[Floats, Ints]:
-        """Of each image its nearest vectors, best first: scores and rows, both [images, count]; -inf and -1 where it
-        has fewer. asked: a query [dim] as Segment.asked gives it."""
+        """Of each image its vectors nearest to what it is asked for, best first: scores and rows, both
+        [images, count]; -inf and -1 where it has fewer. asked: [images, dim], queries as Segment.asked gives them."""
         shape = (len(images), count)
         scores, places = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        lists, repeated = np.ascontiguousarray(images, np.int64), np.repeat(asked[None], len(images), 0)
+        lists, asked = np.ascontiguousarray(images, np.int64), np.ascontiguousarray(asked, np.float32)
         given = (lists, np.zeros(len(images), np.float32), scores, places)
-        self._index.search_preassigned_c(
-            len(images), faiss.swig_ptr(repeated), count, *map(faiss.swig_ptr, given), True
-        )
+        self._index.search_preassigned_c(len(images), faiss.swig_ptr(asked), count, *map(faiss.swig_ptr, given), True)
         missing = places < 0
         rows = self._starts[images][:, None] + (places & _WITHIN_LIST)
         rows[missing], scores[missing] = -1, -np.inf

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forclip.index.scan import Found, score_images
+from forclip.index.image_scores import Found, score_images
 from forclip.index.segment import Segment
 from forclip.types import Floats, Ints
 
@@ -18,8 +18,7 @@ def score_by_all(segment: Segment, queries: Floats, images: Ints) -> Found:
     nearest to any. queries: unit [Q, dim]; images: places in the segment's numbers, each once."""
     images = np.sort(images)
     total, best, rows = np.zeros(len(images)), np.full(len(images), -np.inf), np.full(len(images), -1)
-    for query in queries:
-        found = score_images(segment, query, images)
+    for found in score_images(segment, queries, [images] * len(queries)):
         at = np.searchsorted(images, found.images)
         total[at] += found.scores
         nearer = found.scores > best[at]

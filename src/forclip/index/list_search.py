@@ -1,4 +1,4 @@
-"""One query in FAISS' inverted lists, on as many cores as its lists are worth."""
+"""Queries in FAISS' inverted lists: several shared out to the cores, or the lists of one."""
 
 from typing import Any
 
@@ -17,27 +17,33 @@ def count_lists(index: Any) -> int:
     return 0 if inverted is None else int(inverted.nlist)
 
 
-def search_lists(index: Any, asked: Floats, fetch: int, nprobe: int) -> tuple[Floats, Ints]:
-    """Scores and ids of the vectors nearest to a query [1, dim] in so many lists, best first: at most `fetch`.
+def search_lists(index: Any, asked: Floats, fetch: int, nprobe: int) -> list[Ints]:
+    """For each query [Q, dim] the ids of the nearest vectors in so many lists, best first: at most `fetch`.
 
-    index: with inverted lists, behind any transformation of vectors. The lists of one query are shared out to threads,
-    which FAISS does itself only with threads that wait for each other.
+    index: with inverted lists, behind any transformation of vectors.
     """
     inverted = faiss.extract_index_ivf(index)
     with one_core():
         moved = _moved(index, asked)
         distances, lists = inverted.quantizer.search(moved, nprobe)
-    worth = nprobe * index.ntotal // inverted.nlist // _VECTORS_A_THREAD
+    worth = len(asked) * nprobe * index.ntotal // inverted.nlist // _VECTORS_A_THREAD
     threads = max(1, min(cores(), worth))
-    shares = [
-        np.ascontiguousarray(array[:, start::threads]) for start in range(threads) for array in (lists, distances)
-    ]
-    parts = side_by_side(lambda s: _search(inverted, moved, fetch, *s), zip(shares[::2], shares[1::2], strict=True))
-    scores, ids = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if len(asked) == 1:
+        return [_of_one(inverted, moved, fetch, lists, distances, threads)]
+    shares = np.array_split(np.arange(len(asked)), min(threads, len(asked)))
+    parts = side_by_side(lambda s: _search(inverted, moved[s], fetch, lists[s], distances[s])[1], shares)
+    return [ids[ids >= 0] for part in parts for ids in part]
+
+
+def _of_one(inverted: Any, moved: Floats, fetch: int, lists: Ints, distances: Floats, threads: int) -> Ints:
+    """With its lists shared out to threads, which FAISS does itself only with threads that wait for each other."""
+    shares = [(lists[:, start::threads], distances[:, start::threads]) for start in range(threads)]
+    parts = side_by_side(lambda s: _search(inverted, moved, fetch, *s), shares)
+    scores, ids = (np.concatenate([column[0] for column in columns]) for columns in zip(*parts, strict=True))
     if threads > 1:
-        best = np.argsort(-scores)[:fetch]
-        scores, ids = scores[best], ids[best]
-    return scores[ids >= 0], ids[ids >= 0]
+        ids = ids[np.argsort(-scores)[:fetch]]
+    found: Ints = ids[ids >= 0]
+    return found
 
 
 def _moved(index: Any, asked: Floats) -> Floats:
@@ -51,8 +57,11 @@ def _moved(index: Any, asked: Floats) -> Floats:
 
 
 def _search(inverted: Any, moved: Floats, fetch: int, lists: Ints, distances: Floats) -> tuple[Floats, Ints]:
-    scores, ids = np.empty(fetch, np.float32), np.empty(fetch, np.int64)
+    """Scores and ids, [Q, fetch]."""
+    shape = (len(moved), fetch)
+    scores, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
     parameters = faiss.SearchParametersIVF(nprobe=lists.shape[1])
-    given = map(faiss.swig_ptr, (lists, distances, scores, ids))
-    inverted.search_preassigned_c(1, faiss.swig_ptr(moved), fetch, *given, False, parameters)
+    given = [np.ascontiguousarray(array) for array in (lists, distances)]
+    pointers = map(faiss.swig_ptr, (*given, scores, ids))
+    inverted.search_preassigned_c(len(moved), faiss.swig_ptr(moved), fetch, *pointers, False, parameters)
     return scores, ids

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forclip.index.ann import SCAN_BELOW, build_ann, build_for_size
+from forclip.index.ann_building import SCAN_BELOW, build_ann, build_for_size
 from forclip.index.derived import KEEP_BELOW, Derived, DerivedFolder, merge_plan, segments_of
 from forclip.index.store import Store
 from forclip.index.view import Part, Views

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forclip.index.scan import Found
+from forclip.index.image_scores import Found
 from forclip.index.segment import Segment
 from forclip.types import Ints, SearchResult
 

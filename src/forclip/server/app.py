@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
+from forclip.server.asked import Asked
 from forclip.server.class_routes import class_routes
 from forclip.server.class_table import ClassTable, measuring
 from forclip.server.export_routes import export_routes
@@ -17,7 +18,7 @@ from forclip.server.list_labels import LabelledLists
 from forclip.server.look_routes import look_routes
 from forclip.server.metrics import Measured, Metrics
 from forclip.server.page import content_policy, read_page
-from forclip.server.ranker import Asked, Ranker
+from forclip.server.ranker import Ranker
 from forclip.server.refusals import REFUSALS, add_refusals
 from forclip.server.search_routes import search_routes
 from forclip.server.security import Access, Guard
@@ -75,5 +76,5 @@ def create_app(
 def warm_up(ranker: Ranker, gallery: Gallery) -> None:
     """All that the first search would wait for: a first search."""
     ranker.searcher.warm_up()
-    best, _ = ranker.judged(ranker.text_vector("a first text"), Asked(None, False, 1))
+    best = ranker.judged("a first text", Asked(None, False, 1)).best
     gallery.described_page([result.number for result in best])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from forclip.confidence import Judgement
 from forclip.index.ranking import without
 from forclip.relevance import Relevance
+from forclip.server.asked import KEPT_DEPTH, Asked
 from forclip.server.gallery import Gallery
 from forclip.server.list_labels import LabelledLists
-from forclip.server.ranker import Asked, Ranker
+from forclip.server.ranker import Ranker
 from forclip.server.refusals import Refused
 from forclip.server.schemas import JudgedRequest, ListRequest, SearchRequest
 from forclip.types import Floats, SearchResult
@@ -43,11 +44,12 @@ def find(ranker: Ranker, gallery: Gallery, labelled: LabelledLists, request: Sea
     if request.is_combined:
         query = ranker.query(request.alternatives, request.all_of, request.none_of)
         return Found(ranker.combined(query, asked))
-    (text,) = [*request.alternatives, *request.all_of]
+    (text,) = request.texts
     vector = ranker.text_vector(text)
     if request.is_refined:
         return find_judged(ranker, gallery, request, vector)
-    best, judgement = ranker.judged(vector, asked)
+    judged = ranker.judged(text, asked)
+    best, judgement = judged.best, judged.judgement
     if request.cutoff == "auto":
         if judgement is None:
             raise Refused(400, "there is no recommended cut-off: the model or the store is not fit for one")
@@ -56,6 +58,12 @@ def find(ranker: Ranker, gallery: Gallery, labelled: LabelledLists, request: Sea
     if request.only is not None:
         return Found(labelled.mistakes(request.only, by_labels, vector, asked), None, by_labels)
     return Found(best, judgement, by_labels)
+
+
+def is_quick(request: SearchRequest, labelled: LabelledLists) -> bool:
+    """Whether it takes no more than a list that is kept, or is found through the index: some milliseconds."""
+    plain = not (request.is_combined or request.is_refined or request.exact or request.where is not None)
+    return plain and how_asked(request).depth <= KEPT_DEPTH and not any(map(labelled.know, request.texts))
 
 
 def find_judged(ranker: Ranker, gallery: Gallery, request: JudgedRequest, query: Floats, *left_out: str) -> Found:

@@ -3,7 +3,7 @@
 A key is an image's number, which no other image ever had or will have. An image that was indexed anew has another one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,16 +24,31 @@ _PAGES = 64
 
 @dataclass(frozen=True)
 class Described:
-    """An image of the store. number: its key; own: the user's columns."""
+    """An image of the store. number: its key; row: what is known of it, by column; own: the user's columns."""
 
     number: int
-    file: ImageFile
+    row: Mapping[str, Any]
     own: dict[str, Any]
+
+    @property
+    def file(self) -> ImageFile:
+        return ImageFile(**{name: self.row[name] for name in _FILE_COLUMNS})
 
     @property
     def name(self) -> str:
         """The file's, without its folder."""
-        return self.file.uri.replace("\\", "/").rsplit("/", 1)[-1]
+        uri: str = self.row["uri"]
+        return uri.replace("\\", "/").rsplit("/", 1)[-1]
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.row["width"])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.row["height"])
 
 
 class Gallery:
@@ -48,7 +63,7 @@ class Gallery:
         """By number; those that are gone are left out."""
         own = self.index.store.own_columns
         rows = self._rows.of(numbers)
-        return {n: Described(n, _file(row), {name: row.get(name) for name in own}) for n, row in rows.items()}
+        return {n: Described(n, row, {name: row.get(name) for name in own}) for n, row in rows.items()}
 
     def one(self, key: str) -> Described:
         """Raises Refused, 404, for what is no key or not there."""
@@ -110,7 +125,3 @@ def gone() -> Refused:
 def _number(key: str) -> int | None:
     number = int(key) if key.isascii() and key.isdigit() and len(key) < 20 else None
     return number if number is not None and number <= _HIGHEST else None
-
-
-def _file(row: dict[str, Any]) -> ImageFile:
-    return ImageFile(**{name: row[name] for name in _FILE_COLUMNS})

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from forclip.relevance import Relevance, judge_by_labels, missed_images, wrong_images
+from forclip.server.asked import Asked
 from forclip.server.class_schemas import ListLabels
-from forclip.server.ranker import Asked, Ranker
+from forclip.server.ranker import Ranker
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused
 from forclip.server.schemas import SearchAnswer
@@ -20,6 +21,10 @@ class LabelledLists:
     def __init__(self, ranker: Ranker, labels: StoreLabels | None) -> None:
         self.index, self.labels = ranker.searcher.index, labels
         self._judged: Recent[Relevance] = Recent(_KEPT)
+
+    def know(self, text: str) -> bool:
+        """Whether a text names a class of the labels."""
+        return self.labels is not None and self.labels.class_of(text) is not None
 
     def judged(self, text: str, vector: Floats, asked: Asked) -> Relevance | None:
         """None where the text names no class of the labels. The filter must be known to be right."""

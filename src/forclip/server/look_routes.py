@@ -29,7 +29,7 @@ def look_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
         """Where an image's vectors come from. With a text also how well each answers it, and the heatmap of the best,
         for which the picture is read: it must still be the one that was indexed."""
         image = gallery.one(request.key)
-        texts = [*request.alternatives, *request.all_of]
+        texts = request.texts
         if not texts:
             return LookAnswer(places=_places(gallery.vectors(image.number)[1]), text=None, winner=None, heatmap=None)
         version = gallery.index.store.version if len(texts) > 1 else 0  # which of several decides, the others tell

@@ -1,8 +1,7 @@
 """Texts and pictures to ranked lists with what they are worth: each encoded once, each list searched once a version."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -11,16 +10,17 @@ import numpy as np
 from PIL import Image
 
 from forclip.combined_queries import CombinedQuery, search_combined
-from forclip.confidence import Judgement
 from forclip.feedback import refined_query
 from forclip.index.late_interaction import particular
 from forclip.index.ranking import Ranking
 from forclip.index.view import View
 from forclip.looking import Look, look_at
+from forclip.server.asked import KEPT_DEPTH, Asked
+from forclip.server.batches import Batches
 from forclip.server.gallery import gone
+from forclip.server.judged_lists import JudgedList, JudgedLists
 from forclip.server.recent import Recent
 from forclip.server.refusals import Refused, told
-from forclip.server.text_batches import TextBatches
 from forclip.types import Floats, SearchResult
 
 if TYPE_CHECKING:
@@ -29,18 +29,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-_JUDGED, _JUDGED_AT_MOST = 240, 1200  # of the best images; more of them where the cut-off may lie further down
-_STEP = 60  # images on a page
-_TEXTS, _RANKINGS, _LISTS, _REFINED = 10_000, 1_000, 64, 64
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Where and how to look. depth: how many of the best are needed at least."""
-
-    where: str | None
-    exact: bool
-    depth: int
+_TEXTS, _RANKINGS, _LISTS, _REFINED = 10_000, 64, 64, 64
 
 
 class Ranker:
@@ -50,22 +39,37 @@ class Ranker:
         self.searcher = searcher
         self.calibration = searcher.model.calibration
         self._model = Lock()
-        self._encoding = TextBatches(searcher.encode_texts, self._model)
+        self._encoding: Batches[str, Floats] = Batches(self._encode, "texts")
         self._texts: Recent[Floats] = Recent(_TEXTS)
         self._rankings: Recent[Ranking] = Recent(_RANKINGS)
         self._lists: Recent[list[SearchResult]] = Recent(_LISTS)
         self._refined: Recent[Floats] = Recent(_REFINED)
-        self._judged: Recent[tuple[Ranking, Judgement | None]] = Recent(_RANKINGS)
+        self._judged = JudgedLists(searcher, self._vectors)
 
     def text_vector(self, text: str) -> Floats:
         """Unit [dim]."""
-        return self._texts.get(text, lambda: self._encoding.vector(text))
+        return self._texts.get(text, lambda: self._encoding.get(text))
 
-    async def learn(self, texts: Sequence[str]) -> None:
-        """Encodes those that are not known, with what others ask for meanwhile: text_vector then has them at hand."""
+    async def learn_texts(self, texts: Sequence[str]) -> None:
+        """Has the vectors of texts at hand, encoded with what others ask for meanwhile."""
         for text in texts:
-            if text not in self._texts:
+            if not self._texts.has(text):
                 self._texts.put(text, await self._encoding.awaited(text))
+
+    def learn_lists(self, texts: Iterable[tuple[str, Asked]]) -> None:
+        """Has texts' judged lists at hand, searched together. Without filters."""
+        self._judged.learn(texts)
+
+    def _vectors(self, texts: Sequence[str]) -> list[Floats]:
+        """Those that are not known encoded together."""
+        unknown = [text for text in texts if not self._texts.has(text)]
+        for text, vector in zip(unknown, self._encode(unknown) if unknown else (), strict=True):
+            self._texts.put(text, vector)
+        return [self.text_vector(text) for text in texts]
+
+    def _encode(self, texts: Sequence[str]) -> list[Floats]:
+        with self._model:
+            return list(self.searcher.encode_texts(texts))
 
     def picture_vectors(self, picture: Image.Image) -> Floats:
         """Unit [N, dim]."""
@@ -114,39 +118,26 @@ class Ranker:
         key = (query.shape, query.tobytes())
         return self._kept(self._lists, key, asked, lambda a, _: search(a.depth, a.where, a.exact))
 
+    def _ranking(self, vector: Floats, asked: Asked, view: View) -> Ranking:
+        return self.searcher.index.rankings(vector[None], asked.depth, asked.where, asked.exact, view)[0]
+
     def combined(self, query: CombinedQuery, asked: Asked) -> Sequence[SearchResult]:
         """As `ranked`, for several texts."""
         key = tuple(part.tobytes() for part in (query.any_of, query.all_of, query.none_of))
         search = partial(search_combined, self.searcher.index, query)
         return self._kept(self._lists, key, asked, lambda a, _: [*search(a.depth, a.where, a.exact, self.calibration)])
 
-    def judged(self, vector: Floats, asked: Asked) -> tuple[Sequence[SearchResult], Judgement | None]:
-        """A text's list as `ranked` gives it, and what is believed of it: None without a calibration, or in too small
-        a gallery."""
-        if self.calibration is None:
-            return self.ranked(vector, asked), None
-        deeper = replace(asked, depth=max(asked.depth, _JUDGED))
-        return self._kept(self._judged, vector.tobytes(), deeper, partial(self._judge, vector))
-
-    def _judge(self, vector: Floats, asked: Asked, view: View) -> tuple[Ranking, Judgement | None]:
-        best, judged = self._ranking(vector, asked, view), self.searcher.judging(vector, asked.where, view=view)
-        judgement = judged(best.scores)
-        if judgement is not None and judgement.cutoff == len(best) < _JUDGED_AT_MOST:
-            best = self._ranking(vector, replace(asked, depth=_JUDGED_AT_MOST), view)
-            judgement = judged(best.scores)
-        return best, judgement
-
-    def _ranking(self, vector: Floats, asked: Asked, view: View) -> Ranking:
-        return self.searcher.index.ranking(vector, asked.depth, asked.where, asked.exact, view)
+    def judged(self, text: str, asked: Asked) -> JudgedList:
+        """A text's list, at least as deep as `ranked` gives it. Raises Refused as that does."""
+        with self._telling(asked.where):
+            return self._judged.of(text, asked)
 
     def _kept(self, values: Recent[V], query: Hashable, asked: Asked, find: Callable[[Asked, View], V]) -> V:
-        """Pages of one list are parts of it: what is searched is rounded up."""
-        rounded = replace(asked, depth=-(-asked.depth // _STEP) * _STEP)
-        view = self.searcher.index.view()
+        asked, view = asked.in_pages, self.searcher.index.view()
         with self._telling(asked.where):
-            if rounded.depth > _JUDGED_AT_MOST:  # too long to keep many of
-                return find(rounded, view)
-            return values.get((query, rounded), lambda: find(rounded, view), of=view)
+            if asked.depth > KEPT_DEPTH:
+                return find(asked, view)
+            return values.get((query, asked), lambda: find(asked, view), of=view)
 
     @contextmanager
     def _telling(self, where: str | None) -> Iterator[None]:

@@ -17,8 +17,10 @@ class Recent(Generic[V]):
         self._of: object = None
         self._lock = Lock()
 
-    def __contains__(self, key: Hashable) -> bool:
+    def has(self, key: Hashable, of: object = None) -> bool:
+        """Whether it is kept. of: as in `get`."""
         with self._lock:
+            self._forget_others(of)
             return key in self._kept
 
     def get(self, key: Hashable, make: Callable[[], V], of: object = None) -> V:
@@ -26,9 +28,7 @@ class Recent(Generic[V]):
 
         of: what the values belong to. Whoever asks for those of another object has all earlier ones forgotten."""
         with self._lock:
-            if of is not self._of:
-                self._kept.clear()
-                self._of = of
+            self._forget_others(of)
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
@@ -43,3 +43,8 @@ class Recent(Generic[V]):
                 self._kept[key] = value
                 while len(self._kept) > self.size:
                     self._kept.popitem(last=False)
+
+    def _forget_others(self, of: object) -> None:
+        if of is not self._of:
+            self._kept.clear()
+            self._of = of

@@ -53,10 +53,16 @@ class Box(_Strict):
 
 def box_of(edges: Sequence[float] | None) -> Box | None:
     """xyxy, cut to the image; None where nothing is left of it."""
+    inside = box_fields(edges)
+    return None if inside is None else Box(**inside)
+
+
+def box_fields(edges: Sequence[float] | None) -> dict[str, float] | None:
+    """As box_of, for many that are checked together."""
     if edges is None:
         return None
     x0, y0, x1, y1 = (min(1.0, max(0.0, float(edge))) for edge in edges)
-    return Box(x0=x0, y0=y0, x1=x1, y1=y1) if x0 < x1 and y0 < y1 else None
+    return {"x0": x0, "y0": y0, "x1": x1, "y1": y1} if x0 < x1 and y0 < y1 else None
 
 
 class ListRequest(_Strict):
@@ -101,6 +107,11 @@ class _Wanted(_Strict):
         """text and any_of."""
         return [*([] if self.text is None else [self.text]), *self.any_of]
 
+    @property
+    def texts(self) -> list[str]:
+        """All that are wanted."""
+        return [*self.alternatives, *self.all_of]
+
 
 class SearchRequest(_Wanted, JudgedRequest):
     """One text to search for, or several."""
@@ -114,10 +125,9 @@ class SearchRequest(_Wanted, JudgedRequest):
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> "SearchRequest":
-        texts = [*self.alternatives, *self.all_of]
-        if not texts:
+        if not self.texts:
             raise ValueError("nothing is wanted: give a text, any_of or all_of")
-        if len(texts) + len(self.none_of) > limits.TEXTS:
+        if len(self.texts) + len(self.none_of) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
         if self.is_combined and (self.cutoff is not None or self.min_score > -1):
             raise ValueError("a cut-off or a lowest score is of one text, not of several")
@@ -132,7 +142,7 @@ class SearchRequest(_Wanted, JudgedRequest):
     @property
     def is_combined(self) -> bool:
         """Whether it takes more than one vector."""
-        return len(self.alternatives) + len(self.all_of) > 1 or bool(self.none_of)
+        return len(self.texts) > 1 or bool(self.none_of)
 
 
 class ExportRequest(SearchRequest):
@@ -186,7 +196,7 @@ class LookRequest(_Wanted):
 
     @model_validator(mode="after")
     def _not_too_many(self) -> "LookRequest":
-        if len(self.alternatives) + len(self.all_of) > limits.TEXTS:
+        if len(self.texts) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one look")
         return self
 

@@ -1,15 +1,20 @@
-"""Texts of many threads, encoded together: each gets its own vector or its own error, and none waits for nothing."""
+"""What many want at once, made together: each gets its own value or its own error, and none waits for nothing."""
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event, Lock
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
 
 from forclip.search import Searcher
-from forclip.server.text_batches import TextBatches
+from forclip.server.asked import Asked
+from forclip.server.batches import Batches
+from forclip.server.ranker import Ranker
 from forclip.types import Floats
+
+Texts = Batches[str, Floats]
 
 
 def vector_of(text: str) -> list[float]:
@@ -23,29 +28,29 @@ class Encoder:
         self.batches: list[list[str]] = []
         self.begun, self.let_go = Event(), Event()
 
-    def __call__(self, texts: Sequence[str]) -> Floats:
+    def __call__(self, texts: Sequence[str]) -> list[Floats]:
         self.batches.append(list(texts))
         if len(self.batches) == 1:
             self.begun.set()
             assert self.let_go.wait(20)
         if "bad" in texts:
             raise ValueError("bad can't be encoded")
-        return np.array([vector_of(text) for text in texts], np.float32)
+        return [np.array(vector_of(text), np.float32) for text in texts]
 
 
-def ask_while_it_runs(batches: TextBatches, encoder: Encoder, texts: Sequence[str]) -> list[Floats | Exception]:
+def ask_while_it_runs(batches: Texts, encoder: Encoder, texts: Sequence[str]) -> list[Floats | Exception]:
     """What each text's thread gets: the first one's batch ends only when all others wait."""
     arrived = Barrier(len(texts))
 
     def ask(text: str) -> Floats | Exception:
         arrived.wait(20)
         try:
-            return batches.vector(text)
+            return batches.get(text)
         except ValueError as error:
             return error
 
     with ThreadPoolExecutor(len(texts) + 1) as pool:
-        first = pool.submit(batches.vector, "the first")
+        first = pool.submit(batches.get, "the first")
         assert encoder.begun.wait(20)
         others = [pool.submit(ask, text) for text in texts]
         while len(batches._waiting) < len(set(texts)):
@@ -58,7 +63,7 @@ def ask_while_it_runs(batches: TextBatches, encoder: Encoder, texts: Sequence[st
 def test_what_comes_while_the_model_runs_is_the_next_batch() -> None:
     encoder = Encoder()
     texts = [f"text {n % 20}" for n in range(30)]
-    found = ask_while_it_runs(TextBatches(encoder, Lock()), encoder, texts)
+    found = ask_while_it_runs(Texts(encoder, "texts"), encoder, texts)
     for text, vector in zip(texts, found, strict=True):
         assert isinstance(vector, np.ndarray)
         assert vector.tolist() == vector_of(text)
@@ -70,29 +75,55 @@ def test_what_comes_while_the_model_runs_is_the_next_batch() -> None:
 def test_a_batch_has_a_largest_size() -> None:
     encoder = Encoder()
     texts = [f"text {n}" for n in range(10)]
-    ask_while_it_runs(TextBatches(encoder, Lock(), most=4), encoder, texts)
+    ask_while_it_runs(Texts(encoder, "texts", most=4), encoder, texts)
     assert [len(batch) for batch in encoder.batches] == [1, 4, 4, 2]
 
 
 def test_a_text_that_fails_fails_by_itself() -> None:
     encoder = Encoder()
-    found = ask_while_it_runs(TextBatches(encoder, Lock()), encoder, ["one", "bad", "two"])
+    found = ask_while_it_runs(Texts(encoder, "texts"), encoder, ["one", "bad", "two"])
     assert isinstance(found[1], ValueError)
     others = [vector.tolist() for vector in (found[0], found[2]) if isinstance(vector, np.ndarray)]
     assert others == [vector_of("one"), vector_of("two")]
 
 
-def test_the_model_is_held_while_texts_are_encoded() -> None:
-    model = Lock()
-    held = []
+def test_who_waits_without_a_thread_may_stop_waiting() -> None:
+    """Another that waits for the same gets it all the same."""
+    encoder = Encoder()
+    batches = Texts(encoder, "texts")
 
-    def encode(texts: Sequence[str]) -> Floats:
-        held.append(model.locked())
-        return np.zeros((len(texts), 2), np.float32)
+    async def ask() -> list[float]:
+        first = asyncio.create_task(batches.awaited("the first"))
+        await asyncio.to_thread(encoder.begun.wait, 20)
+        impatient, patient = (asyncio.create_task(batches.awaited("a text")) for _ in range(2))
+        bad = asyncio.create_task(batches.awaited("bad"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        encoder.let_go.set()
+        await first
+        with pytest.raises(ValueError, match="can't be encoded"):
+            await bad
+        found: list[float] = (await patient).tolist()
+        assert impatient.cancelled()
+        return found
 
-    TextBatches(encode, model).vector("a text")
-    assert held == [True]
-    assert not model.locked()
+    assert asyncio.run(ask()) == vector_of("a text")
+    assert [sorted(batch) for batch in encoder.batches[:2]] == [["the first"], ["a text", "bad"]]
+
+
+def test_the_model_is_held_while_texts_are_encoded(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranker, held = Ranker(searcher), []
+    encode = searcher.encode_texts
+
+    def noted(texts: Sequence[str]) -> Floats:
+        held.append(ranker._model.locked())
+        return encode(texts)
+
+    monkeypatch.setattr(searcher, "encode_texts", noted)
+    ranker.text_vector("snail")
+    ranker.learn_lists([("anchor", Asked(None, False, 1))])
+    assert held == [True, True]
+    assert not ranker._model.locked()
 
 
 def test_texts_together_have_the_vectors_that_each_has_alone(searcher: Searcher) -> None:
