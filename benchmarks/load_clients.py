@@ -6,6 +6,7 @@ machine as the service does.
 
 import asyncio
 import json
+import random
 import re
 import sys
 import time
@@ -22,7 +23,8 @@ _NUMBER = re.compile(rb"[0-9.]+")
 @dataclass(frozen=True)
 class Load:
     """bodies: of requests, in the order in which they are sent, whichever client is free taking the next one; pause:
-    seconds that a client waits before it asks again."""
+    seconds that a client waits before it asks again, on average and at random: else those that were answered together
+    would ask together for ever."""
 
     port: int
     clients: int
@@ -45,11 +47,12 @@ async def put_under(load: Load) -> Outcome:
     waiting = iter(load.bodies)
     outcome = Outcome([], [], [], 0.0)
     started = time.perf_counter()
-    await asyncio.gather(*(_client(load, waiting, outcome) for _ in range(load.clients)))
+    await asyncio.gather(*(_client(load, n, waiting, outcome) for n in range(load.clients)))
     return Outcome(outcome.milliseconds, outcome.inside, outcome.errors, time.perf_counter() - started)
 
 
-async def _client(load: Load, waiting: Iterator[dict[str, Any]], outcome: Outcome) -> None:
+async def _client(load: Load, number: int, waiting: Iterator[dict[str, Any]], outcome: Outcome) -> None:
+    pauses = random.Random(number)
     async with _connected(load.port) as (reader, writer):
         for body in waiting:
             started = time.perf_counter()
@@ -65,7 +68,7 @@ async def _client(load: Load, waiting: Iterator[dict[str, Any]], outcome: Outcom
                 outcome.milliseconds.append(taken)
                 outcome.inside.append(_milliseconds(answer))
             if load.pause:
-                await asyncio.sleep(load.pause)
+                await asyncio.sleep(pauses.expovariate(1 / load.pause))
 
 
 @asynccontextmanager

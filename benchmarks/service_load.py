@@ -1,6 +1,6 @@
 """The service under load: how long many clients wait who ask at once, and whether its memory stays as it is.
 
-    python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] [--out FILE]
+    python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] [--services 1] [--out FILE]
 
 Makes a store (benchmarks.load_store), starts `forclip serve` on it, and asks for lists as the page does, from clients
 in one other process. Every client asks again as soon as it is answered, so that there are always as many requests
@@ -11,10 +11,12 @@ under way as clients:
   the encoding of text;
 - repeated: few texts, some asked for much more often than others (Zipf's law);
 - paging: page after page of the lists of distinct texts;
-- paced: distinct texts, each client waiting a second before it asks again;
+- paced: distinct texts, each client waiting a second before it asks again, on average and at random;
 - mixed: 20,000 requests, half of them repeated, the others distinct or pages, and the resident memory meanwhile.
 
-Both processes share the machine. processor_ms_a_request is what the service used of all cores, which another load on
+With several services, each searches the same store for its share of the clients, as behind a proxy; memory is the sum.
+
+All processes share the machine. processor_ms_a_request is what the service used of all cores, which another load on
 the machine changes less than the time that passes. The encoding of text alone is measured in this process, before the
 service starts.
 """
@@ -29,8 +31,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,7 @@ _RESIDENT = ("VmRSS", "RssAnon")
 
 Bodies = list[dict[str, Any]]
 Sizes = list[dict[str, float]]
+Services = Sequence[tuple[int, int]]  # process and port of each
 
 
 class Texts:
@@ -151,6 +155,29 @@ def put_under(load: Load, folder: Path, process: int, every: float = 5.0) -> tup
     return found, [*memory, resident(process)]
 
 
+def put_all_under(load: Load, folder: Path, services: Services) -> tuple[dict[str, Any], Sizes]:
+    """Each service under its share of a load, at the same time; memory by the number of the look at it, summed."""
+    count = len(services)
+
+    def share(place: int) -> tuple[dict[str, Any], Sizes]:
+        process, port = services[place]
+        mine = replace(load, port=port, clients=max(1, load.clients // count), bodies=load.bodies[place::count])
+        own = folder / str(place)
+        own.mkdir(exist_ok=True)
+        return put_under(mine, own, process)
+
+    with ThreadPoolExecutor(count) as pool:
+        found, sizes = zip(*pool.map(share, range(count)), strict=True)
+    together: dict[str, Any] = {
+        name: [value for one in found for value in one[name]] for name in ("milliseconds", "inside", "errors")
+    }
+    together["seconds"] = max(one["seconds"] for one in found)
+    together["processor_seconds"] = sum(one["processor_seconds"] for one in found)
+    looks = zip(*([*own, *[own[-1]] * (max(map(len, sizes)) - len(own))] for own in sizes), strict=True)
+    memory = [{name: round(sum(one[name] for one in look), 1) for name in _RESIDENT} for look in looks]
+    return together, memory
+
+
 def processor_seconds(process: int) -> float:
     """Of all cores, since it was started."""
     after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -196,12 +223,13 @@ def plan(given: argparse.Namespace) -> dict[str, tuple[Bodies, float]]:
 
 def measure(store: Path, given: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with service(store) as (process, port):
+    with ExitStack() as stack:
+        services = [stack.enter_context(service(store)) for _ in range(given.services)]
         for name, (bodies, pause) in plan(given).items():
             if given.only and name not in ("first", "warm_up", *given.only.split(",")):
                 continue
-            clients = 1 if name == "first" else given.clients
-            outcome, memory = put_under(Load(port, clients, bodies, pause), folder, process)
+            load = Load(0, 1 if name == "first" else given.clients, bodies, pause)
+            outcome, memory = put_all_under(load, folder, services[:1] if name == "first" else services)
             found[name] = {**summary(outcome), "memory_mib": memory if name == "mixed" else [memory[0], memory[-1]]}
             console.print(f"{name}: {json.dumps({k: v for k, v in found[name].items() if k != 'memory_mib'})}")
             console.print(f"  memory {memory[0]} to {memory[-1]}")
@@ -220,7 +248,7 @@ def main() -> None:
             write_run(run)
             said.write_text(json.dumps(write_store(store, run, given.images, given.per_image, given.seed)))
         content["store"] = json.loads(said.read_text())
-        content["clients"] = given.clients
+        content["clients"], content["services"] = given.clients, given.services
         content["text_encoding_alone"] = encoding(run, many_texts()[-200:])
         console.print(f"text encoding alone: {content['text_encoding_alone']}")
         content["modes"] = measure(store, given, folder, console)
@@ -233,6 +261,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--per-image", type=int, default=10, help="vectors of an image, of the mini model's dimensions")
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--services", type=int, default=1, help="on the same store, each with its share of the clients")
     parser.add_argument("--requests", type=int, default=4_000, help="of each kind but the mixed ones")
     parser.add_argument("--mixed", type=int, default=20_000, help="requests, memory being looked at")
     parser.add_argument("--only", help="kinds, separated by commas, instead of all")

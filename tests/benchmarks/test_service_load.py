@@ -5,12 +5,14 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from benchmarks.load_clients import Load, Outcome, put_under
 from benchmarks.load_store import many_texts, world_of, write_run
-from benchmarks.service_load import PAGE, Texts, arguments, mixed, pages, plan, summary, zipf
+from benchmarks.service_load import PAGE, Texts, arguments, mixed, pages, plan, put_all_under, summary, zipf
 from forclip.models.retrieval_model import from_pretrained
 from forclip.vocabulary import load_vocabulary
 
@@ -87,6 +89,23 @@ def test_clients_count_answers_and_errors() -> None:
     assert found["errors"] == 4
     assert found["processor_ms_a_request"] == 10
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+def test_services_share_the_clients_and_their_times_and_memory_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one(load: Load, folder: Path, process: int) -> tuple[dict[str, Any], list[dict[str, float]]]:
+        assert (load.port, load.clients, folder.is_dir()) == (process + 10, 2, True)
+        times = [float(body["n"]) for body in load.bodies]
+        found = {"milliseconds": times, "inside": times, "errors": [], "seconds": process, "processor_seconds": 1.5}
+        return found, [{"VmRSS": 10.0 * process, "RssAnon": 1.0}] * process
+
+    monkeypatch.setattr("benchmarks.service_load.put_under", one)
+    load = Load(0, 5, [{"n": n} for n in range(7)])
+    found, memory = put_all_under(load, tmp_path, [(1, 11), (3, 13)])
+    assert sorted(found["milliseconds"]) == list(range(7))
+    assert (found["seconds"], found["processor_seconds"]) == (3, 3.0)
+    assert memory == [{"VmRSS": 40.0, "RssAnon": 2.0}] * 3
 
 
 def test_images_lie_round_what_the_texts_ask_for(tmp_path: Path) -> None:
