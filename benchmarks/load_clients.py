@@ -23,8 +23,8 @@ _NUMBER = re.compile(rb"[0-9.]+")
 @dataclass(frozen=True)
 class Load:
     """bodies: of requests, in the order in which they are sent, whichever client is free taking the next one; pause:
-    seconds that a client waits before it asks again, on average and at random: else those that were answered together
-    would ask together for ever."""
+    seconds that a client waits before it asks again, on average: at random up to twice as many, else those that were
+    answered together would ask together for ever."""
 
     port: int
     clients: int
@@ -68,7 +68,7 @@ async def _client(load: Load, number: int, waiting: Iterator[dict[str, Any]], ou
                 outcome.milliseconds.append(taken)
                 outcome.inside.append(_milliseconds(answer))
             if load.pause:
-                await asyncio.sleep(pauses.expovariate(1 / load.pause))
+                await asyncio.sleep(pauses.uniform(0, 2 * load.pause))
 
 
 @asynccontextmanager

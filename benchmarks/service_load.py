@@ -11,7 +11,7 @@ under way as clients:
   the encoding of text;
 - repeated: few texts, some asked for much more often than others (Zipf's law);
 - paging: page after page of the lists of distinct texts;
-- paced: distinct texts, each client waiting a second before it asks again, on average and at random;
+- paced: distinct texts, each client waiting up to two seconds before it asks again, at random;
 - mixed: 20,000 requests, half of them repeated, the others distinct or pages, and the resident memory meanwhile.
 
 With several services, each searches the same store for its share of the clients, as behind a proxy; memory is the sum.

@@ -1,0 +1,93 @@
+"""What a person waits for on the page: its first paint, and a text's pictures.
+
+    forclip demo --out runs/demo
+    python -m benchmarks.first_paint --demo runs/demo --out FILE
+
+Indexes the gallery of the demo's first world, starts `forclip serve`, and opens the page in headless Chromium with
+empty caches, time and again. Each time a text is searched for that was not before; its pictures are there once all
+of those in the window are decoded. The service has no thumbnails at first, and makes them when they are asked for.
+
+Needs `pip install playwright` and a chromium.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
+from rich.console import Console
+
+from benchmarks.demo_runs import DemoRuns, demo_arguments
+from benchmarks.search import machine
+from benchmarks.service_load import percentiles, service
+from forclip.config import ModelConfig
+from forclip.index.image_index import Index
+from forclip.indexing import IndexJob, StoreOptions, index_images
+from forclip.vocabulary import load_vocabulary
+
+_TIMES = 20
+_WINDOW: ViewportSize = {"width": 1280, "height": 860}
+# From the moment at which the page asks until the next frame after all pictures in the window are decoded.
+_PICTURES = """() => {
+  const shown = [...document.querySelectorAll('.card img')].filter(i => i.getBoundingClientRect().top < innerHeight);
+  return shown.length > 0 && shown.every(i => i.complete && i.naturalWidth > 0) && performance.now() - window.asked;
+}"""
+
+
+def index_gallery(runs: DemoRuns, store: Path) -> int:
+    """Returns how many images it has."""
+    world, seed = runs.demo / f"world-{runs.seeds[0]}", runs.seeds[0]
+    job = IndexJob(str(world / "gallery.json"), images=world / "images")
+    options = StoreOptions(ModelConfig(name=str(runs.demo / f"model-{seed}")))
+    index_images(job, store, options, "cpu", Console(quiet=True))
+    return len(Index(store))
+
+
+def waits(browser: Browser, address: str, texts: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Milliseconds until the first paint with content, and from Enter until the pictures are there."""
+    paints, pictures = [], []
+    for text in texts:
+        context = browser.new_context(viewport=_WINDOW)  # with caches of its own
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+        page.keyboard.type(text)
+        page.evaluate("addEventListener('keydown', () => { window.asked = performance.now(); }, {capture: true})")
+        page.keyboard.press("Enter")
+        pictures.append(page.wait_for_function(_PICTURES).json_value())
+        context.close()
+    return paints, pictures
+
+
+def main() -> None:
+    runs = demo_arguments(__doc__)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        store = Path(folder) / "store"
+        images = index_gallery(runs, store)
+        program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        with service(store) as (_, port):
+            paints, pictures = waits(browser, f"http://127.0.0.1:{port}/", load_vocabulary("lvis")[: _TIMES + 1])
+        first = {"first_paint_ms": round(paints[0], 1), "pictures_ms": round(pictures[0], 1)}
+        found = {
+            "command": "python -m benchmarks.first_paint --demo runs/demo --out docs/results/first_paint.json",
+            **machine(),
+            "images": images,
+            "browser": browser.version,
+            "window": _WINDOW,
+            "the_first_time": first,
+            "times": len(paints) - 1,
+            "first_paint": percentiles(paints[1:]),
+            "pictures": percentiles(pictures[1:]),
+        }
+        browser.close()
+    runs.out.write_text(json.dumps(found, indent=1) + "\n")
+    Console().print({name: found[name] for name in ("the_first_time", "first_paint", "pictures")})
+
+
+if __name__ == "__main__":
+    main()
