@@ -72,6 +72,28 @@ def test_what_comes_while_the_model_runs_is_the_next_batch() -> None:
     assert len(encoder.batches) == 2
 
 
+def test_what_waits_for_the_thread_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come while it is never idle, it is told to run once."""
+    encoder = Encoder()
+    batches, runs = Texts(encoder, "texts", most=4), []
+    submit = batches._thread.submit
+    monkeypatch.setattr(batches._thread, "submit", lambda run: (runs.append(run), submit(run)))
+    ask_while_it_runs(batches, encoder, [f"text {n}" for n in range(30)])
+    assert len(encoder.batches) == 9
+    assert len(runs) == 1
+    while batches._running:
+        pass
+    assert batches.get("later").tolist() == vector_of("later")
+    assert len(runs) == 2
+
+
+def test_values_that_are_too_few_are_an_error_for_all() -> None:
+    batches: Batches[str, int] = Batches(lambda keys: [], "none")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="shorter"):
+            batches.get("a text")
+
+
 def test_a_batch_has_a_largest_size() -> None:
     encoder = Encoder()
     texts = [f"text {n}" for n in range(10)]

@@ -18,6 +18,7 @@ class Batches(Generic[Key, Value]):
     def __init__(self, make: Callable[[Sequence[Key]], Sequence[Value]], name: str, most: int = _MOST) -> None:
         self._make, self._most = make, most
         self._waiting: dict[Key, Future[Value]] = {}
+        self._running = False
         self._changing = Lock()
         self._thread = ThreadPoolExecutor(1, name)
 
@@ -35,19 +36,26 @@ class Batches(Generic[Key, Value]):
             waited_for = self._waiting.get(key)
             if waited_for is None:
                 waited_for = self._waiting[key] = Future()
-                self._thread.submit(self._run)
+                # Once, not for each key: under a load that never ends, what waits in the thread's queue would grow.
+                if not self._running:
+                    self._running = True
+                    self._thread.submit(self._run)
         return waited_for
 
     def _run(self) -> None:
-        """Makes what waits; nothing where an earlier run took it along."""
+        """Batch after batch until nothing waits."""
+        while taken := self._taken():
+            self._answer(taken)
+
+    def _taken(self) -> dict[Key, Future[Value]]:
         with self._changing:
             taken = {key: self._waiting.pop(key) for key in list(self._waiting)[: self._most]}
-        if taken:
-            self._answer(taken)
+            self._running = bool(taken)
+        return taken
 
     def _answer(self, taken: dict[Key, Future[Value]]) -> None:
         try:
-            values = self._make(list(taken))
+            answered = list(zip(taken.values(), self._make(list(taken)), strict=True))
         except Exception as error:
             if len(taken) == 1:
                 for waited_for in taken.values():
@@ -56,5 +64,5 @@ class Batches(Generic[Key, Value]):
                 for key, waited_for in taken.items():
                     self._answer({key: waited_for})
             return
-        for waited_for, value in zip(taken.values(), values, strict=True):
+        for waited_for, value in answered:
             waited_for.set_result(value)
