@@ -1,7 +1,7 @@
 """What many want at once, made together: each gets its own value or its own error, and none waits for nothing."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 
@@ -75,9 +75,15 @@ def test_what_comes_while_the_model_runs_is_the_next_batch() -> None:
 def test_what_waits_for_the_thread_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many come while it is never idle, it is told to run once."""
     encoder = Encoder()
-    batches, runs = Texts(encoder, "texts", most=4), []
+    batches = Texts(encoder, "texts", most=4)
+    runs: list[Callable[[], None]] = []
     submit = batches._thread.submit
-    monkeypatch.setattr(batches._thread, "submit", lambda run: (runs.append(run), submit(run)))
+
+    def noted(run: Callable[[], None]) -> None:
+        runs.append(run)
+        submit(run)
+
+    monkeypatch.setattr(batches._thread, "submit", noted)
     ask_while_it_runs(batches, encoder, [f"text {n}" for n in range(30)])
     assert len(encoder.batches) == 9
     assert len(runs) == 1
