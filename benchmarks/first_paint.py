@@ -30,10 +30,18 @@ from forclip.vocabulary import load_vocabulary
 
 _TIMES = 20
 _WINDOW: ViewportSize = {"width": 1280, "height": 860}
-# From the moment at which the page asks until the next frame after all pictures in the window are decoded.
-_PICTURES = """() => {
-  const shown = [...document.querySelectorAll('.card img')].filter(i => i.getBoundingClientRect().top < innerHeight);
-  return shown.length > 0 && shown.every(i => i.complete && i.naturalWidth > 0) && performance.now() - window.asked;
+_PAINT = """async () => {
+  const paint = () => performance.getEntriesByName('first-contentful-paint')[0];
+  while (!paint()) await new Promise(requestAnimationFrame);
+  return paint().startTime;
+}"""
+# From the moment at which the page asks until the frame in which all pictures in the window are decoded.
+_PICTURES = """async () => {
+  const shown = () => [...document.querySelectorAll('.card img')].filter(
+    image => image.getBoundingClientRect().top < innerHeight);
+  const decoded = images => images.length > 0 && images.every(image => image.complete && image.naturalWidth > 0);
+  while (!decoded(shown())) await new Promise(requestAnimationFrame);
+  return performance.now() - window.asked;
 }"""
 
 
@@ -53,12 +61,11 @@ def waits(browser: Browser, address: str, texts: Sequence[str]) -> tuple[list[fl
         context = browser.new_context(viewport=_WINDOW)  # with caches of its own
         page = context.new_page()
         page.goto(address)
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
-        paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+        paints.append(page.evaluate(_PAINT))
         page.keyboard.type(text)
         page.evaluate("addEventListener('keydown', () => { window.asked = performance.now(); }, {capture: true})")
         page.keyboard.press("Enter")
-        pictures.append(page.wait_for_function(_PICTURES).json_value())
+        pictures.append(page.evaluate(_PICTURES))
         context.close()
     return paints, pictures
 
