@@ -15,7 +15,7 @@ from forclip.index.segment import Segment
 from forclip.index.threads import side_by_side
 from forclip.types import Bools, Floats, Ints
 
-_FETCHED, _LEAST = 2, 50  # vectors for each image that is compared, and at least; more where they are of too few images
+_FETCHED, _AT_THE_TOP = 2, 120  # vectors for each image that is compared, and more of the best ones, which have several
 _WIDER = 4
 _FEWEST = 10  # images: for fewer, as many are compared as for these
 _NARROW = 0.1  # of the images allowed: below, candidates would mostly be refused
@@ -76,7 +76,7 @@ def search_ann(segment: Segment, ann: Ann, queries: Floats, k: int, allowed: Boo
         return [scan(segment, query, k, allowed) for query in queries]
     there = len(segment) if allowed is None else int(allowed.sum())
     wanted = min(math.ceil(ann.settings.compared * max(k, _FEWEST)), there)
-    fetch = int(max(_LEAST, _FETCHED * wanted) / share)
+    fetch = int((_FETCHED * wanted + _AT_THE_TOP) / share)
     images = _worth_comparing(segment, ann, queries, fetch, wanted, min(k, there), allowed)
     compared = sorted(images)
     found = dict(zip(compared, score_images(segment, queries[compared], [images[q] for q in compared]), strict=True))

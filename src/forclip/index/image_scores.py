@@ -38,6 +38,8 @@ def score_images(segment: Segment, queries: Floats, images: Sequence[Ints]) -> l
     else:
         parts = side_by_side(lambda b: _contenders(segment, lists, queries, of[b], every[b]), blocks)
     best = [_best(segment, queries, *part) for part in parts]
+    if len(best) == len(queries) == 1:
+        return [Found(*best[0][1:])]
     asked, found_images, rows, scores = (np.concatenate(column) for column in zip(*best, strict=True))
     ends = np.searchsorted(asked, np.arange(len(queries) + 1))
     return [Found(found_images[s:e], rows[s:e], scores[s:e]) for s, e in itertools.pairwise(ends)]
@@ -70,7 +72,9 @@ def first_of_each(values: Ints) -> Ints:
 def _blocks(segment: Segment, images: Ints) -> list[slice]:
     """Of some ten thousand vectors each."""
     total = int((segment.offsets[images + 1] - segment.offsets[images]).sum())
-    edges = np.linspace(0, len(images), max(1, total // _VECTORS_AT_ONCE) + 1).astype(int).tolist()
+    if total < 2 * _VECTORS_AT_ONCE:
+        return [slice(0, len(images))]
+    edges = np.linspace(0, len(images), total // _VECTORS_AT_ONCE + 1).astype(int).tolist()
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 

@@ -12,7 +12,7 @@ from forclip.index.image_scores import Found
 from forclip.index.segment import Segment
 from forclip.types import Ints, SearchResult
 
-_Shown = tuple[str, str, list[float], int]
+_Shown = tuple[Sequence[str], Sequence[str], Sequence[tuple[float, float, float, float]], Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,21 @@ class Ranking(Sequence[SearchResult]):
         return Ranking(self.segments, *columns, self.scores[at], first)
 
     def __iter__(self) -> Iterator[SearchResult]:
-        shown: dict[int, _Shown] = {}
+        ids, uris, boxes, numbers = self._shown()
+        ranks = range(self.first, self.first + len(self))
+        return map(SearchResult, ranks, ids, uris, self.scores.tolist(), boxes, numbers)
+
+    def _shown(self) -> _Shown:
+        """Ids, uris, the winning vectors' boxes, and numbers."""
+        if len(self.segments) == 1:
+            return _shown(self.segments[0], self.images, self.rows)
+        every: dict[int, tuple[str, str, tuple[float, float, float, float], int]] = {}
         for part, segment in enumerate(self.segments):
             places = np.flatnonzero(self.parts == part)
-            shown |= zip(places.tolist(), _shown(segment, self.images[places], self.rows[places]), strict=True)
-        for place, score in enumerate(self.scores.tolist()):
-            image_id, uri, (x0, y0, x1, y1), number = shown[place]
-            yield SearchResult(self.first + place, image_id, uri, score, (x0, y0, x1, y1), number)
+            columns = _shown(segment, self.images[places], self.rows[places])
+            every |= zip(places.tolist(), zip(*columns, strict=True), strict=True)
+        found = [every[place] for place in range(len(self))]
+        return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found], [f[3] for f in found]
 
 
 def ranked(found: Sequence[tuple[Segment, Found]], k: int) -> Ranking:
@@ -97,9 +105,8 @@ def _ties_by_id(ranking: Ranking, tied: Ints) -> Ranking:
     return ranking.taken(order)
 
 
-def _shown(segment: Segment, images: Ints, rows: Ints) -> Iterator[_Shown]:
-    """The id, the uri, the winning vector's box, and the number of each."""
+def _shown(segment: Segment, images: Ints, rows: Ints) -> _Shown:
     places = pa.array(images)
     ids, uris = (column.take(places).to_pylist() for column in (segment.ids, segment.uris))
-    boxes, numbers = segment.boxes[rows].astype(float).tolist(), segment.numbers[images].tolist()
-    return zip(ids, uris, boxes, numbers, strict=True)
+    boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in segment.boxes[rows].astype(float).tolist()]
+    return ids, uris, boxes, segment.numbers[images].tolist()
