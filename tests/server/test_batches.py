@@ -40,12 +40,13 @@ class Encoder:
 
 def ask_while_it_runs(batches: Texts, encoder: Encoder, texts: Sequence[str]) -> list[Floats | Exception]:
     """What each text's thread gets: the first one's batch ends only when all others wait."""
-    arrived = Barrier(len(texts))
+    everybody_waits = Barrier(len(texts) + 1)
 
     def ask(text: str) -> Floats | Exception:
-        arrived.wait(20)
+        waited_for = batches._asked(text)
+        everybody_waits.wait(20)
         try:
-            return batches.get(text)
+            return waited_for.result()
         except ValueError as error:
             return error
 
@@ -53,8 +54,7 @@ def ask_while_it_runs(batches: Texts, encoder: Encoder, texts: Sequence[str]) ->
         first = pool.submit(batches.get, "the first")
         assert encoder.begun.wait(20)
         others = [pool.submit(ask, text) for text in texts]
-        while len(batches._waiting) < len(set(texts)):
-            pass
+        everybody_waits.wait(20)
         encoder.let_go.set()
         assert first.result().tolist() == vector_of("the first")
         return [other.result() for other in others]
