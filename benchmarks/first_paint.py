@@ -47,7 +47,8 @@ _PICTURES = """async () => {
 
 def index_gallery(runs: DemoRuns, store: Path) -> int:
     """Returns how many images it has."""
-    world, seed = runs.demo / f"world-{runs.seeds[0]}", runs.seeds[0]
+    seed = runs.seeds[0]
+    world = runs.demo / f"world-{seed}"
     job = IndexJob(str(world / "gallery.json"), images=world / "images")
     options = StoreOptions(ModelConfig(name=str(runs.demo / f"model-{seed}")))
     index_images(job, store, options, "cpu", Console(quiet=True))

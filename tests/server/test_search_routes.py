@@ -210,7 +210,7 @@ def test_texts_are_encoded_once(served: Searcher, monkeypatch: pytest.MonkeyPatc
     "other",
     [{"exact": True}, {"where": "width > 0"}, {"offset": 1190, "k": 60}, {"all_of": ["anchor"]}, {"cutoff": "auto"}],
 )
-def test_quick_searches_and_others_come_together(address: str, other: dict[str, Any]) -> None:
+def test_quick_searches_and_others_come_together(address: str, served: Searcher, other: dict[str, Any]) -> None:
     """Each is answered as it is alone, whichever threads they run in."""
     bodies = [{"text": "snail", "k": 5}, {"text": "snail", "k": 5, **other}, {"text": "kite", "k": 3, "where": "(("}]
 
@@ -220,6 +220,10 @@ def test_quick_searches_and_others_come_together(address: str, other: dict[str, 
 
     alone = [answered(body) for body in bodies]
     assert alone[2][0] == 400
+    expected = [r.score for r in served.search("snail", 5)]
+    assert [r["score"] for r in alone[0][1]] == pytest.approx(expected, abs=1e-5)
+    if set(other) in ({"exact"}, {"where"}):  # that leaves nothing out
+        assert alone[1] == alone[0]
     with ThreadPoolExecutor(9) as pool:
         assert list(pool.map(answered, bodies * 3)) == alone * 3
 
