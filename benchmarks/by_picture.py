@@ -19,15 +19,15 @@ from rich.console import Console
 
 from benchmarks.demo_runs import demo_arguments
 from benchmarks.feedback import Gallery, toy_gallery
+from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
-from forclip.data.coco import load_coco
-from forclip.data.toyworld import ToyWorld
-from forclip.embedding import embed_images
+from forclip.data.formats.coco import load_coco
+from forclip.embedding.embed import embed_images
+from forclip.embedding.regions import overlaps
 from forclip.evaluation.metrics import average_precision_at
-from forclip.evaluation.metrics_file import write_whole
-from forclip.index.late_interaction import particular
+from forclip.index.image_scores import particular
 from forclip.models.retrieval_model import load_model
-from forclip.places import overlaps
+from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Floats
 
 _PICTURES, _OBJECTS, _MARGIN = 100, 250, 0.1
@@ -142,7 +142,7 @@ def main() -> None:
     given = demo_arguments(__doc__)
     seeds = given.seeds
     found = {"seeds": seeds, "objects": _OBJECTS, **summary([measure(given.demo, seed) for seed in seeds])}
-    write_whole(given.out, json.dumps(found, indent=1) + "\n")
+    write_text_atomically(given.out, json.dumps(found, indent=1) + "\n")
     Console().print_json(data=found)
 
 

@@ -22,23 +22,23 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from forclip.class_choice import choose_classes
 from forclip.config import RunConfig
+from forclip.data.images.stream import stream_pixels
+from forclip.data.images.views import make_views
 from forclip.data.sets import load_sets
-from forclip.data.stream import stream_pixels
-from forclip.data.toyworld import write_toyworld
-from forclip.data.views import make_views
-from forclip.finetuning import build_objectives
-from forclip.head_start import untuned_head
+from forclip.data.splits import choose_classes
+from forclip.embedding.token_cache import cached_tokens
+from forclip.experiments.demo import toyworld_config
 from forclip.models.backbone import Backbone
 from forclip.models.open_clip_backbone import load_open_clip
-from forclip.recipes.toyworld import toyworld_config
-from forclip.supervision import Supervision, supervise
-from forclip.teachers import ClusterTeacher
-from forclip.token_cache import cached_tokens
-from forclip.training import TrainingSet, TrainingState, new_state, train_one_epoch
+from forclip.text.wording import Wording
+from forclip.toyworld.dataset import write_toyworld
+from forclip.training.finetune import build_objectives
+from forclip.training.initialisation import untuned_head
+from forclip.training.supervision import Supervision, supervise
+from forclip.training.teachers import ClusterTeacher
+from forclip.training.trainer import TrainingSet, TrainingState, new_state, train_one_epoch
 from forclip.types import Annotations
-from forclip.wording import Wording
 
 Losses = list[dict[str, float]]
 

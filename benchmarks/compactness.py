@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo_runs import demo_arguments
+from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
-from forclip.data.coco import load_coco
-from forclip.data.toyworld import ToyWorld, novel_names
-from forclip.embedding import embed_images
+from forclip.data.formats.coco import load_coco
+from forclip.embedding.embed import embed_images
 from forclip.evaluation.metrics import ranked_average_precision
-from forclip.evaluation.metrics_file import write_whole
 from forclip.index.image_index import Index
 from forclip.index.merging import merge_near_duplicates
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import ImageFile
 from forclip.models.retrieval_model import RetrievalModel, load_model
+from forclip.toyworld.dataset import ToyWorld, novel_names
 from forclip.types import Annotations, ImageEmbeddings
 
 K = 50
@@ -122,7 +122,7 @@ def main() -> None:
     by_seed = [measure(given.demo, seed) for seed in seeds]
     summed = summarise(by_seed)
     content = {"command": COMMAND, "metric": f"mAP@{K}, min({K},R)", "seeds": seeds, "mean": summed, "by_seed": by_seed}
-    write_whole(given.out, json.dumps(content, indent=1) + "\n")
+    write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
     table = Table("store", "base", "novel", "vectors", "bytes an image", "index bytes an image")
     for name, row in summed.items():
         changes = [f"{row[g]:.1f} ({row[f'{g}_cost']:+.2f})" for g in ("base", "novel")]

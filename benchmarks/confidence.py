@@ -23,20 +23,20 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo_runs import demo_arguments
-from forclip.comparison import Task
-from forclip.confidence import Calibration, Doubles, after_verdicts, judge
-from forclip.confidence_fit import fit_calibration
-from forclip.data.toyworld import ToyWorld, novel_names
-from forclip.evaluation.calibration import reliability
-from forclip.evaluation.confidence_report import ConfidenceReport, evaluate_confidence, summarise_confidence
-from forclip.evaluation.metrics_file import write_whole
-from forclip.head_start import score_images
+from forclip.atomic_write import write_text_atomically
+from forclip.calibration.fit import fit_calibration
+from forclip.calibration.model import Calibration, after_verdicts, judge
+from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, summarise_confidence
+from forclip.evaluation.reliability import reliability
+from forclip.experiments.comparison import Task
+from forclip.experiments.demo import toyworld_config
+from forclip.experiments.evaluate import load_task
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.retrieval_model import RetrievalModel, from_pretrained
 from forclip.progress import untracked
-from forclip.recipes.toyworld import toyworld_config
-from forclip.runs import load_task
-from forclip.types import Bools, Floats
+from forclip.toyworld.dataset import ToyWorld, novel_names
+from forclip.training.class_holdout import score_images
+from forclip.types import Bools, Doubles, Floats
 
 Verdicts = dict[str, dict[str, float]]
 COMMON = 0.25
@@ -51,7 +51,7 @@ def main() -> None:
     summed = {case: summarise_confidence([found[case] for found, _ in by_seed]) for case in by_seed[0][0]}
     looked = _mean_verdicts([found for _, found in by_seed])
     content = {"command": COMMAND, "seeds": seeds, "cases": summed, "verdicts": looked}
-    write_whole(given.out, json.dumps(content, indent=1) + "\n")
+    write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
     Console().print(_table(summed))
     Console().print_json(data=looked)
 

@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.metrics import max_sim
-from forclip.evaluation.metrics_file import MethodRun, summarise_runs, write_whole
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores
-from forclip.types import Bools
+from forclip.evaluation.metrics_file import MethodRun, summarise_runs
+from forclip.evaluation.protocol import evaluate_scores
+from forclip.types import Bools, ClassSplit
 
 _BLOCK_IMAGES = 500
 _MEBIBYTE = 1 << 20
@@ -121,7 +122,7 @@ def main() -> None:
     content = {"command": " ".join(sys.argv), **machine, **sizes, **found}
     print(json.dumps(content, indent=1))
     if given.out:
-        write_whole(given.out, json.dumps(content, indent=1) + "\n")
+        write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:

@@ -25,14 +25,14 @@ from rich.table import Table
 
 from benchmarks.demo_runs import demo_seeds
 from benchmarks.pointing import add_worlds, photo_worlds
+from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
-from forclip.data.coco import load_coco
-from forclip.data.toyworld import ToyWorld, novel_names
-from forclip.embedding import embed_images
+from forclip.data.formats.coco import load_coco
+from forclip.embedding.embed import embed_images
 from forclip.evaluation.metrics import average_precision_at
-from forclip.evaluation.metrics_file import write_whole
-from forclip.feedback import refine
 from forclip.models.retrieval_model import load_model
+from forclip.search.feedback import refine
+from forclip.toyworld.dataset import ToyWorld, novel_names
 from forclip.types import Bools, Floats
 
 JUDGED = 10
@@ -62,7 +62,7 @@ def main() -> None:
         "judged": JUDGED,
         "map_at_50_of_the_rest": summary([measure(g) for g in galleries]),
     }
-    write_whole(given.out, json.dumps(found, indent=1) + "\n")
+    write_text_atomically(given.out, json.dumps(found, indent=1) + "\n")
     Console().print(table(found["map_at_50_of_the_rest"]))
 
 

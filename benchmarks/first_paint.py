@@ -24,9 +24,9 @@ from benchmarks.demo_runs import DemoRuns, demo_arguments
 from benchmarks.search import machine
 from benchmarks.service_load import percentiles, service
 from forclip.config import ModelConfig
+from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
 from forclip.index.image_index import Index
-from forclip.indexing import IndexJob, StoreOptions, index_images
-from forclip.vocabulary import load_vocabulary
+from forclip.text.vocabulary import load_vocabulary
 
 _TIMES = 20
 _WINDOW: ViewportSize = {"width": 1280, "height": 860}

@@ -30,10 +30,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from forclip.atomic_write import write_text_atomically
 from forclip.data.annotation_cache import cached_annotations
-from forclip.data.coco import load_coco
-from forclip.data.lvis import load_lvis
-from forclip.evaluation.metrics_file import write_whole
+from forclip.data.formats.coco import load_coco
+from forclip.data.formats.lvis import load_lvis
 from forclip.types import Annotations
 
 _LOAD: dict[str, Callable[[Path, Path], Annotations]] = {"coco": load_coco, "lvis": load_lvis}
@@ -213,7 +213,7 @@ def main() -> None:
     if given.out:
         shapes = {kind: asdict(shape.scaled(given.scale)) for kind, shape in SHAPES.items()}
         content = {"command": " ".join(["python", *sys.argv]), **before, "files": shapes, "megabytes": megabytes}
-        write_whole(given.out, json.dumps(content | {"loads": [asdict(x) for x in loads]}, indent=1) + "\n")
+        write_text_atomically(given.out, json.dumps(content | {"loads": [asdict(x) for x in loads]}, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:

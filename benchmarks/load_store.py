@@ -13,16 +13,16 @@ import numpy as np
 
 from benchmarks.search_data import World, make_world, write_vectors
 from benchmarks.search_engines.engine_forclip import as_images
-from forclip.class_vectors import no_class_vectors
-from forclip.confidence import Calibration
+from forclip.calibration.model import Calibration
 from forclip.config import ModelConfig
+from forclip.embedding.ingest import sample_queries
+from forclip.embedding.store_model import store_header
 from forclip.index.image_index import Index
-from forclip.indexing import sample_queries
+from forclip.models.class_vectors import no_class_vectors
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.retrieval_model import RetrievalModel, configured_backbone, load_model, save_pretrained
 from forclip.models.summary_head import window_seeded_head
-from forclip.search import store_header
-from forclip.vocabulary import load_vocabulary
+from forclip.text.vocabulary import load_vocabulary
 
 _QUERY_TOKENS = 25
 _IMAGES_AT_ONCE = 5000

@@ -28,26 +28,26 @@ from rich.table import Table
 from torch import Tensor
 
 from examples.plug_in_backbone import PhotoClipBackbone
-from forclip.ablation import source_commit
-from forclip.class_choice import choose_classes
+from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
-from forclip.data.coco import load_coco
+from forclip.data.formats.coco import load_coco
+from forclip.data.images.stream import stream_prepared
 from forclip.data.sets import load_sets
-from forclip.data.stream import stream_prepared
-from forclip.data.toyworld import write_toyworld
-from forclip.embedding import BATCH_SIZE
+from forclip.data.splits import choose_classes, split_classes
+from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.metrics import max_sim
-from forclip.evaluation.metrics_file import write_whole
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores, split_classes
+from forclip.evaluation.protocol import evaluate_scores
 from forclip.evaluation.result import GROUPS, metric_name
+from forclip.experiments.ablation import source_commit
+from forclip.experiments.demo import toyworld_config
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.summary_head import global_head
-from forclip.prompts import encode_classes
-from forclip.recipes.toyworld import toyworld_config
-from forclip.types import Annotations, Floats, Ints
-from forclip.wording import templates_of
+from forclip.text.prompts import encode_classes
+from forclip.text.wording import templates_of
+from forclip.toyworld.dataset import write_toyworld
+from forclip.types import Annotations, ClassSplit, Floats, Ints
 
 _WHOLE = (0.0, 0.0, np.inf, np.inf)  # a box that holds any picture
 
@@ -220,7 +220,7 @@ def main() -> None:
     if given.out:
         about = {"command": _command(), "commit": source_commit(), "metric": metric_name(50, "min(k,R)")}
         content = {**about, "summary": rows, "runs": [vars(result) for result in results]}
-        write_whole(given.out, json.dumps(content, indent=1) + "\n")
+        write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
 
 
 def _command() -> str:

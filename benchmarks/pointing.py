@@ -33,23 +33,22 @@ from torch import Tensor
 
 from benchmarks.demo_runs import demo_seeds
 from examples.plug_in_backbone import PhotoClipBackbone
-from forclip.comparison import finetune_on, new_task
+from forclip.atomic_write import write_text_atomically
 from forclip.config import HeadConfig, ModelConfig, TrainConfig, read_names
-from forclip.data.coco import load_coco
-from forclip.data.toyworld import ToyWorld, novel_names
-from forclip.embedding import EncodedImages, encode_images
-from forclip.evaluation.metrics_file import write_whole
+from forclip.data.formats.coco import load_coco
+from forclip.data.splits import split_classes
+from forclip.embedding.embed import EncodedImages, encode_images
+from forclip.embedding.regions import overlaps, place_boxes
 from forclip.evaluation.pointing import Pair, class_mean, covered, judge_place, pairs_with_boxes
-from forclip.evaluation.protocol import split_classes
+from forclip.experiments.comparison import finetune_on, new_task
 from forclip.models.backbone import Backbone
-from forclip.models.baselines import ClusterHead, Head
+from forclip.models.baselines import ClusterHead, Head, training_free_head
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
-from forclip.models.training_free import training_free_head
-from forclip.places import overlaps, place_boxes
-from forclip.prompts import encode_classes
+from forclip.text.prompts import encode_classes
+from forclip.text.wording import Wording
+from forclip.toyworld.dataset import ToyWorld, novel_names
 from forclip.types import Annotations, Bools, Floats
-from forclip.wording import Wording
 
 MEASURES = ("peak", "centre", "correct", "overlap")
 CLUSTERS = (5, 10, 25)
@@ -97,7 +96,9 @@ def main() -> None:
                 found[world.name][told] = judge(world, look.head.grid, maps, box)
         console.print(f"{world.name}: {len(world.pairs)} pairs of an image and a class")
     summary = summarise(list(found.values()))
-    write_whole(given.out, json.dumps({"command": command, "summary": summary, "worlds": found}, indent=1) + "\n")
+    write_text_atomically(
+        given.out, json.dumps({"command": command, "summary": summary, "worlds": found}, indent=1) + "\n"
+    )
     console.print(table(summary))
 
 

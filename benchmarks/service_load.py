@@ -117,7 +117,7 @@ def service(store: Path) -> Iterator[tuple[int, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "forclip.cli", "serve", str(store), "--port", str(port)]
+    command = [sys.executable, "-m", "forclip", "serve", str(store), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         try:
             _wait_for(port, running)

@@ -28,15 +28,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
-from forclip.data.decode import read_image
-from forclip.data.toyworld import write_toyworld
-from forclip.embedding import embed_images
-from forclip.evaluation.metrics_file import write_whole
+from forclip.data.images.decode import read_image
+from forclip.embedding.embed import embed_images
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.open_clip_backbone import RANDOM, OpenClipBackbone, load_open_clip
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.models.summary_head import window_seeded_head
+from forclip.toyworld.dataset import write_toyworld
 from forclip.types import Floats
 
 NUM_QUERY_TOKENS, NUM_CLUSTERS = 25, 10
@@ -235,7 +235,7 @@ def main() -> None:
     print_table(console, found)
     if given.out:
         content = {"command": " ".join(sys.argv), **before, "comparisons": [as_json(c) for c in found]}
-        write_whole(given.out, json.dumps(content, indent=1) + "\n")
+        write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:

@@ -26,18 +26,19 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from forclip.comparison import Task, finetune_on, measure, measure_training_free, new_task
+from forclip.atomic_write import write_text_atomically
 from forclip.config import EvalConfig, HeadConfig, TrainConfig, read_names
-from forclip.data.coco import load_coco
-from forclip.data.views import make_views, planned_views
-from forclip.embedding import encode_images, encode_views
-from forclip.evaluation.metrics_file import MethodRun, summarise_runs, write_metrics, write_whole
-from forclip.evaluation.protocol import split_classes
+from forclip.data.formats.coco import load_coco
+from forclip.data.images.views import make_views, planned_views
+from forclip.data.splits import split_classes
+from forclip.embedding.embed import encode_images, encode_views
+from forclip.evaluation.metrics_file import MethodRun, summarise_runs, write_metrics
 from forclip.evaluation.terminal import print_metrics
+from forclip.experiments.comparison import Task, finetune_on, measure, measure_training_free, new_task
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.pools import MeanTokenPool, Pool
 from forclip.progress import Track, tracking
-from forclip.wording import Wording
+from forclip.text.wording import Wording
 
 Told = dict[str, Any]  # one seed in seeds.json
 
@@ -135,7 +136,7 @@ def run(given: argparse.Namespace) -> None:
             run, told = finetune_seed(task, replace(recipe, seed=seed), config, track)
             runs.append(run)
             seeds.append(told)
-            write_whole(given.out / "seeds.json", json.dumps(seeds, indent=1) + "\n")
+            write_text_atomically(given.out / "seeds.json", json.dumps(seeds, indent=1) + "\n")
     metrics = summarise_runs(task.name, runs)
     write_metrics(given.out / "metrics.json", metrics)
     print_metrics(Console(), metrics)

@@ -21,12 +21,11 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 
-from forclip.config import ModelConfig
-from forclip.data_config import SourceConfig
-from forclip.indexing import IndexJob, StoreOptions, index_images
-from forclip.search import open_searcher
+from forclip.config import ModelConfig, SourceConfig
+from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
+from forclip.search.labels import load_store_labels
+from forclip.search.searcher import open_searcher
 from forclip.server.app import create_app
-from forclip.store_labels import load_store_labels
 
 PORT = 8765
 VIEWS = {  # size, scheme, what is searched for, and the keys pressed then

@@ -1,4 +1,4 @@
-"""The arithmetic of forclip.losses once more, as naive loops over plain floats: slow, and easy to check by eye."""
+"""Naive loops over plain floats that compute what forclip.training.losses computes: slow and easy to check by eye."""
 
 import math
 from collections.abc import Callable, Sequence

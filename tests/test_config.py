@@ -8,15 +8,16 @@ import pytest
 import yaml
 
 from forclip.config import (
+    DataConfig,
     EvalConfig,
     HeadConfig,
     ModelConfig,
     RunConfig,
+    SourceConfig,
     TrainConfig,
     config_to_json,
     load_config,
 )
-from forclip.data_config import DataConfig, SourceConfig
 
 MINIMAL: dict[str, Any] = {"data": {"train": {"annotations": "train.json", "images": "pictures"}}}
 

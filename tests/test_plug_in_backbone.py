@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from forclip.data.decode import read_image
-from forclip.models.training_free import training_free_head
+from forclip.data.images.decode import read_image
+from forclip.models.baselines import training_free_head
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forclip.config import HeadConfig, ModelConfig, TrainConfig
-    from forclip.embedding import embed_images
-    from forclip.finetuning import finetune
+    from forclip.embedding.embed import embed_images
     from forclip.index.image_index import Index
     from forclip.index.schema import StoreHeader
     from forclip.index.store import ImageFile
     from forclip.models.retrieval_model import load_model
-    from forclip.search import Searcher, open_searcher
+    from forclip.search.searcher import Searcher, open_searcher
+    from forclip.training.finetune import finetune
     from forclip.types import Annotations, ImageEmbeddings, SearchResult
 
 __version__ = "0.1.0"
@@ -39,13 +39,13 @@ _HOME = {
     "Index": "index.image_index",
     "ModelConfig": "config",
     "SearchResult": "types",
-    "Searcher": "search",
+    "Searcher": "search.searcher",
     "StoreHeader": "index.schema",
     "TrainConfig": "config",
-    "embed_images": "embedding",
-    "finetune": "finetuning",
+    "embed_images": "embedding.embed",
+    "finetune": "training.finetune",
     "load_model": "models.retrieval_model",
-    "open_searcher": "search",
+    "open_searcher": "search.searcher",
 }
 
 

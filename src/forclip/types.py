@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,28 @@ class SkippedImage:
     image_id: str
     path: Path
     reason: str
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Class names. base: labelled in finetuning; novel: never labelled, never named in training, may be none.
+
+    Raises ValueError for a class in both or twice in one, and where there is no base class.
+    """
+
+    base: tuple[str, ...]
+    novel: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.base:
+            raise ValueError("a split needs at least one base class")
+        both = [name for name in self.base if name in set(self.novel)]
+        if both:
+            raise ValueError(f"class {both[0]!r} is both base and novel")
+        for names in (self.base, self.novel):
+            repeated = [name for k, name in enumerate(names) if name in names[:k]]
+            if repeated:
+                raise ValueError(f"class {repeated[0]!r} is in the split twice")
 
 
 def _first_repeated(values: Sequence[str]) -> str | None:

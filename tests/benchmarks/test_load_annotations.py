@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load_annotations import LIMITS, SHAPES, measure, write_annotations
+from forclip.config import SourceConfig
 from forclip.data.sources import format_of, load_source
-from forclip.data_config import SourceConfig
 
 
 @pytest.mark.parametrize("kind", SHAPES)

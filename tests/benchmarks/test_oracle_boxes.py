@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.oracle_boxes import Gallery, Result, looks, measure, padded_crop, summarise
-from forclip.evaluation.protocol import ClassSplit
 from forclip.models.backbone import Backbone
-from forclip.types import Annotations
+from forclip.types import Annotations, ClassSplit
 from tests.tiny import TinyBackbone
 
 BOXES = ((10.0, 20.0, 30.0, 60.0), (0.0, 0.0, 5.0, 5.0), (50.0, 50.0, 60.0, 60.0))

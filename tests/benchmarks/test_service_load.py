@@ -14,7 +14,7 @@ from benchmarks.load_clients import Load, Outcome, put_under
 from benchmarks.load_store import many_texts, world_of, write_run
 from benchmarks.service_load import PAGE, Texts, arguments, mixed, pages, plan, put_all_under, summary, zipf
 from forclip.models.retrieval_model import from_pretrained
-from forclip.vocabulary import load_vocabulary
+from forclip.text.vocabulary import load_vocabulary
 
 
 def test_texts_are_distinct_and_there_are_enough() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forclip.config import DataConfig, GalleryRule, SourceConfig
 from forclip.data.sets import load_sets
 from forclip.data.sources import format_of
-from forclip.data_config import DataConfig, GalleryRule, SourceConfig
 
 
 def coco_file(folder: Path, count: int, **extra: Any) -> Path:
@@ -78,7 +78,7 @@ def test_both_sets_come_from_their_compact_copies_the_second_time(
     def refuse(*_: object) -> None:
         raise AssertionError("the JSON was read again")
 
-    monkeypatch.setattr("forclip.data.coco_schema.read_json", refuse)
+    monkeypatch.setattr("forclip.data.formats.coco.read_json", refuse)
     assert [images.image_ids for images in load_sets(data)] == [images.image_ids for images in first]
     with pytest.raises(AssertionError, match="read again"):
         load_sets(DataConfig(source, gallery=other))

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forclip.config import DataConfig, SourceConfig
 from forclip.data.sets import load_sets
-from forclip.data.toyworld import ToyWorld
 from forclip.data.verdicts import merge_verdicts, read_verdicts, tell_verdicts
-from forclip.data_config import DataConfig, SourceConfig
-from forclip.exporting.chosen import select_found
-from forclip.exporting.formats import export
-from forclip.search import Searcher
-from forclip.search_request import SearchRequest
+from forclip.search.export import export
+from forclip.search.request import SearchRequest
+from forclip.search.searcher import Searcher
+from forclip.search.selection import select_found
+from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations
 
 ROOT = Path("/pictures")

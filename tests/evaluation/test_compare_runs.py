@@ -15,8 +15,8 @@ from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.compare_runs import class_precisions, compare_runs, group_interval
 from forclip.evaluation.comparison_tables import markdown, print_comparison
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs, write_metrics
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores
-from forclip.types import Bools
+from forclip.evaluation.protocol import evaluate_scores
+from forclip.types import Bools, ClassSplit
 
 NAMES = tuple(f"class {k}" for k in range(24))
 SPLIT = ClassSplit(NAMES[:14], NAMES[14:])

@@ -9,19 +9,15 @@ import pytest
 from rich.console import Console
 from scipy.special import expit
 
-from forclip.confidence import Calibration, probabilities
-from forclip.evaluation.calibration import reliability
-from forclip.evaluation.confidence_report import (
-    ConfidenceReport,
-    evaluate_confidence,
-    read_reliability,
-    summarise_confidence,
-)
+from forclip.calibration.model import Calibration, probabilities
+from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, read_reliability, summarise_confidence
 from forclip.evaluation.confidence_section import confidence_line, confidence_section
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores
+from forclip.evaluation.protocol import evaluate_scores
+from forclip.evaluation.reliability import reliability
 from forclip.evaluation.report import ReportPage, write_report
 from forclip.evaluation.terminal import print_metrics
+from forclip.types import ClassSplit
 
 NAMES = tuple(f"class {k}" for k in range(40))
 SPLIT = ClassSplit(NAMES[:25], NAMES[25:])

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.metrics_file import MethodRun, Metrics, read_metrics, summarise_runs, write_metrics
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores
+from forclip.evaluation.protocol import evaluate_scores
 from forclip.evaluation.result import RetrievalReport
 from forclip.evaluation.terminal import print_metrics
+from forclip.types import ClassSplit
 
 NAMES = ("dog", "cat")
 SPLIT = ClassSplit(base=("dog",), novel=("cat",))

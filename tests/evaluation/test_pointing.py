@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from forclip.embedding.regions import overlaps
 from forclip.evaluation.pointing import class_mean, covered, inside, judge_place, pairs_with_boxes, peaks
-from forclip.places import overlaps
 from forclip.types import Annotations, Floats
 
 

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from forclip.data.splits import split_classes
 from forclip.evaluation import metrics
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores, split_classes
+from forclip.evaluation.protocol import evaluate_scores
 from forclip.evaluation.result import LeftOut
+from forclip.types import ClassSplit
 
 NAMES = ("dog", "cat", "cup", "tie")
 SPLIT = ClassSplit(base=("dog", "cup"), novel=("cat", "tie"))

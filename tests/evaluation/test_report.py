@@ -10,8 +10,9 @@ from PIL import Image
 from forclip.evaluation.charts import MAX_POINTS, Bar, NamedLine, bars, gain_chart, ladder_chart, line_chart, nice_ticks
 from forclip.evaluation.methods import display_name
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
-from forclip.evaluation.protocol import ClassSplit, evaluate_scores
+from forclip.evaluation.protocol import evaluate_scores
 from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, summary, write_report
+from forclip.types import ClassSplit
 
 HOSTILE = "<script>alert('x')</script>\"&"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forclip.index import id_places
-from forclip.index.id_places import IdPlaces
+from forclip.index import segment as id_places
+from forclip.index.segment import IdPlaces
 
 
 def test_ids_are_found_where_a_loop_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from forclip.index.ann import load_ann, save_ann
 from forclip.index.ann_building import build_ann
+from forclip.index.faiss_lists import search_lists
 from forclip.index.image_scores import best_rows, best_scores, score_images
-from forclip.index.list_search import search_lists
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import StoredVectors
@@ -134,9 +134,9 @@ def test_lists_shared_out_to_threads_give_what_faiss_gives(kind: str, monkeypatc
     index.add(vectors)
     faiss.extract_index_ivf(index).nprobe = 12
     expected, rows = index.search(queries, 20)
-    monkeypatch.setattr("forclip.index.list_search.cores", lambda: 3)
+    monkeypatch.setattr("forclip.index.faiss_lists.cores", lambda: 3)
     for vectors_a_thread in (1, 1 << 20):
-        monkeypatch.setattr("forclip.index.list_search._VECTORS_A_THREAD", vectors_a_thread)
+        monkeypatch.setattr("forclip.index.faiss_lists._VECTORS_A_THREAD", vectors_a_thread)
         for asked in ([0], [3], [0, 1, 2, 3, 4, 5, 6]):
             found = search_lists(index, queries[asked], 20, 12)
             for place, ids in zip(asked, found, strict=True):

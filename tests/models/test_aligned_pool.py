@@ -9,10 +9,10 @@ from scipy.linalg import fractional_matrix_power
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forclip.models.aligned_pool import AlignedPool, fit_alignment
 from forclip.models.baselines import ClusterHead, DenseHead, Head
 from forclip.models.pools import Pool
 from forclip.models.summary_head import SummaryHead, global_head, noise_seeded_head, window_seeded_head
+from forclip.models.wrapped_pools import AlignedPool, fit_alignment
 from tests.models.test_pools import pool_and_tokens
 
 FAMILIES = ["resnet", "vit", "latent", "average"]

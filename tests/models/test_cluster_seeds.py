@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forclip.models.cluster_seeds import cluster_offsets
-from forclip.models.summary_head import cluster_seeded_head, global_head
+from forclip.models.summary_head import cluster_offsets, cluster_seeded_head, global_head
 from tests.tiny import tiny_pool
 
 GRID, KINDS = (3, 4), 3

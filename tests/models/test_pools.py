@@ -9,7 +9,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool, Pool
-from forclip.models.tower_parts import Tower
+from forclip.models.tower import Tower
 from forclip.models.towers import cut_tower
 
 

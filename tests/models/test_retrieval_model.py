@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from forclip.class_vectors import ClassVectors, no_class_vectors
-from forclip.confidence import Calibration
+from forclip.calibration.model import Calibration
 from forclip.config import ModelConfig
-from forclip.models.aligned_pool import AlignedPool
+from forclip.models.class_vectors import ClassVectors, no_class_vectors
 from forclip.models.retrieval_model import from_pretrained, save_pretrained
 from forclip.models.summary_head import SummaryHead, noise_seeded_head
+from forclip.models.wrapped_pools import AlignedPool
 from tests.tiny import TinyBackbone, tiny_pool
 
 

@@ -10,17 +10,16 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from forclip.class_vectors import no_class_vectors
 from forclip.config import ModelConfig, TrainConfig
-from forclip.models.aligned_pool import AlignedPool
 from forclip.models.baselines import ClusterHead, DenseHead, Head
+from forclip.models.class_vectors import no_class_vectors
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.retrieval_model import from_pretrained, save_pretrained
-from forclip.models.staged_pool import StagedPool
 from forclip.models.summary_head import window_seeded_head
 from forclip.models.towers import cut_tower
-from forclip.objectives import BaseLabels
-from forclip.training import TrainingSet, new_state, train
+from forclip.models.wrapped_pools import AlignedPool, StagedPool
+from forclip.training.objectives import BaseLabels
+from forclip.training.trainer import TrainingSet, new_state, train
 
 STAGE_RATE = 0.01
 

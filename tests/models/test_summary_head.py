@@ -5,8 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forclip.models.query_seeds import window_bias, window_centres
-from forclip.models.summary_head import SummaryHead, global_head, noise_seeded_head, window_seeded_head
+from forclip.models.summary_head import (
+    SummaryHead,
+    global_head,
+    noise_seeded_head,
+    window_bias,
+    window_centres,
+    window_seeded_head,
+)
 from tests.tiny import tiny_pool
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from forclip.models.mini_clip import MINI_NAME, register_mini
 from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool
-from forclip.models.tower_parts import Tower, resize_positions
+from forclip.models.tower import Tower, resize_positions
 from forclip.models.towers import cut_tower
 
 FAMILIES = [

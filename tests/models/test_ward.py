@@ -8,9 +8,8 @@ from sklearn.feature_extraction.image import grid_to_graph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forclip.models.baselines import ClusterHead, DenseHead
+from forclip.models.baselines import ClusterHead, DenseHead, ward_labels
 from forclip.models.pools import AveragePool
-from forclip.models.ward import ward_labels
 from forclip.types import Floats, Ints
 
 GRIDS = [(4, 4), (3, 7), (6, 2), (1, 5)]

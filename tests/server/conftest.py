@@ -17,12 +17,12 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from rich.console import Console
 
-from forclip.confidence import Calibration
-from forclip.data.toyworld import ToyWorld
-from forclip.image_metadata import read_metadata
-from forclip.indexing import IndexJob, StoreOptions, index_images
-from forclip.search import Searcher, open_searcher
+from forclip.calibration.model import Calibration
+from forclip.data.metadata import read_metadata
+from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
+from forclip.search.searcher import Searcher, open_searcher
 from forclip.server.app import create_app
+from forclip.toyworld.dataset import ToyWorld
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = 60

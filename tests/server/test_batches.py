@@ -8,9 +8,9 @@ from threading import Barrier, Event
 import numpy as np
 import pytest
 
-from forclip.search import Searcher
-from forclip.server.asked import Asked
+from forclip.search.searcher import Searcher
 from forclip.server.batches import Batches
+from forclip.server.judged_lists import Asked
 from forclip.server.ranker import Ranker
 from forclip.types import Floats
 

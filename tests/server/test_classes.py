@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from forclip.class_evaluation import evaluate_classes
-from forclip.data.toyworld import ToyWorld
-from forclip.data_config import SourceConfig
-from forclip.relevance import judge_by_labels
-from forclip.search import Searcher
+from forclip.config import SourceConfig
+from forclip.search.class_evaluation import evaluate_classes
+from forclip.search.labels import StoreLabels, judge_by_labels, load_store_labels
+from forclip.search.searcher import Searcher
 from forclip.server import class_table
 from forclip.server.app import create_app
-from forclip.store_labels import StoreLabels, load_store_labels
+from forclip.toyworld.dataset import ToyWorld
 from tests.server.conftest import PICTURES
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from forclip.data.toyworld import ToyWorld
-from forclip.data_config import SourceConfig
-from forclip.relevance import judge_by_labels
-from forclip.search import Searcher
+from forclip.config import SourceConfig
+from forclip.search.labels import StoreLabels, judge_by_labels, load_store_labels
+from forclip.search.searcher import Searcher
 from forclip.server.app import create_app
-from forclip.store_labels import StoreLabels, load_store_labels
+from forclip.toyworld.dataset import ToyWorld
 from tests.server.conftest import CHROMIUM, open_page, serving
 from tests.server.test_page import check_page, search, show_as
 

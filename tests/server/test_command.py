@@ -18,7 +18,7 @@ def test_it_serves_until_it_is_stopped(made_store: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "forclip.cli", "serve", str(made_store / "store"), "--port", str(port)]
+    command = [sys.executable, "-m", "forclip", "serve", str(made_store / "store"), "--port", str(port)]
     environment = {**os.environ, "FORCLIP_TOKEN": "from the environment", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
         assert running.stdout is not None

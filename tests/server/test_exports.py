@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from forclip.confidence import Calibration
-from forclip.data.coco import load_coco
+from forclip.calibration.model import Calibration
+from forclip.data.formats.coco import load_coco
 from forclip.data.verdicts import read_verdicts
-from forclip.search import Searcher
+from forclip.search.searcher import Searcher
 from forclip.server import limits
 from forclip.server.gallery import Described
 from tests.server.conftest import HOSTILE_VALUE, client_of

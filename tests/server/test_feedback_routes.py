@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from forclip.confidence import Calibration
-from forclip.feedback import refined_query
-from forclip.index.late_interaction import particular
-from forclip.search import Searcher
-from forclip.search_request import SearchRequest, answer
+from forclip.calibration.model import Calibration
+from forclip.index.image_scores import particular
+from forclip.search.feedback import refined_query
+from forclip.search.request import SearchRequest, answer
+from forclip.search.searcher import Searcher
 from forclip.server.gallery import Gallery
 from tests.server.conftest import PICTURES, client_of
 from tests.server.test_search_routes import asked, names

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from forclip.search import Searcher
+from forclip.search.searcher import Searcher
 from forclip.server.gallery import Gallery
 from forclip.server.thumbnails import SIDE, Thumbnails
 from tests.server.conftest import client_of

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from forclip.confidence import Calibration
-from forclip.search import Searcher
-from forclip.server.asked import Asked
-from forclip.server.judged_lists import JudgedLists
+from forclip.calibration.model import Calibration
+from forclip.search.searcher import Searcher
+from forclip.server.judged_lists import Asked, JudgedLists
 from forclip.types import Floats
 from tests.server.conftest import PICTURES
 
@@ -69,7 +68,7 @@ def test_a_list_goes_on_while_its_cut_off_may_lie_further_down(
 ) -> None:
     """Where every image is believed to be right the whole store is found, else no more than is looked at first."""
     monkeypatch.setattr("forclip.server.judged_lists._JUDGED", 5)
-    monkeypatch.setattr("forclip.server.asked._STEP", 10)
+    monkeypatch.setattr("forclip.server.judged_lists._STEP", 10)
     sure = Calibration(intercept, 0.0, 0.0, 0.0, 0.95, 0.0, 0.02, 10, PICTURES, {})
     searcher = Searcher(served.index, replace(served.model, calibration=sure))
     for asked in (Asked(None, False, 3), Asked("width > 0", False, 3)):

@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from rich.console import Console
 
-from forclip.combined_queries import CombinedQuery, search_combined
-from forclip.data.decode import read_image
+from forclip.data.images.decode import read_image
+from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
 from forclip.index.image_index import Index
-from forclip.indexing import IndexJob, StoreOptions, index_images
-from forclip.search import Searcher
+from forclip.search.combined import CombinedQuery, search_combined
+from forclip.search.searcher import Searcher
 from forclip.server.gallery import Gallery
 from tests.server.conftest import client_of
 

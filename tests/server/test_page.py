@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from forclip.search import Searcher
+from forclip.search.searcher import Searcher
 from tests.server.conftest import CHROMIUM, HOSTILE_NAME, HOSTILE_VALUE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")

@@ -10,8 +10,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from forclip.data.verdicts import read_verdicts
-from forclip.search import Searcher
-from forclip.search_request import SearchRequest, answer
+from forclip.search.request import SearchRequest, answer
+from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 from tests.server.conftest import CHROMIUM
 from tests.server.test_page import check_page, search, show_as

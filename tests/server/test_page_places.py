@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from forclip.search import Searcher
+from forclip.search.searcher import Searcher
 from tests.server.conftest import CHROMIUM, open_page
 from tests.server.test_page import check_page, search, show_as
 

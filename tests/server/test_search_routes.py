@@ -13,10 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from forclip.combined_queries import CombinedQuery, search_combined
-from forclip.confidence import Calibration, judge
-from forclip.places import overlaps
-from forclip.search import Searcher
+from forclip.calibration.model import Calibration, judge
+from forclip.embedding.regions import overlaps
+from forclip.search.combined import CombinedQuery, search_combined
+from forclip.search.searcher import Searcher
 from forclip.server import limits
 from forclip.server.gallery import Gallery
 from forclip.types import Floats

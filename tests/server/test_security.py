@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from forclip.search import Searcher
+from forclip.search.searcher import Searcher
 from forclip.server import limits
 from forclip.server.app import create_app
 from forclip.server.page import content_policy, read_page

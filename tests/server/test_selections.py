@@ -8,9 +8,9 @@ from threading import Thread
 import pytest
 from fastapi.testclient import TestClient
 
-from forclip.search import Searcher
+from forclip.search.searcher import Searcher
 from forclip.server import limits
-from forclip.server.refusals import Refused
+from forclip.server.errors import Refused
 from forclip.server.selections import Selections
 from tests.server.conftest import client_of
 

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from forclip.config import DataConfig, GalleryRule, SourceConfig
 from forclip.data.sources import load_source
 from forclip.data.verdicts import merge_verdicts, read_verdicts
-from forclip.data_config import DataConfig, GalleryRule, SourceConfig
 from forclip.types import Annotations, Ints
 
 

@@ -3,15 +3,15 @@
 import mmap
 from pathlib import Path
 
+from forclip.config import Format, SourceConfig
 from forclip.data.annotation_cache import cached_annotations
-from forclip.data.coco import load_coco
-from forclip.data.csv_labels import load_csv
-from forclip.data.image_folder import load_image_folder
-from forclip.data.lvis import load_lvis
-from forclip.data.nuimages import load_nuimages
-from forclip.data.voc import load_voc
-from forclip.data.yolo import load_yolo
-from forclip.data_config import Format, SourceConfig
+from forclip.data.formats.coco import load_coco
+from forclip.data.formats.csv_labels import load_csv
+from forclip.data.formats.folder import load_image_folder
+from forclip.data.formats.lvis import load_lvis
+from forclip.data.formats.nuimages import load_nuimages
+from forclip.data.formats.voc import load_voc
+from forclip.data.formats.yolo import load_yolo
 from forclip.types import Annotations
 
 _FEDERATED = b'"neg_category_ids"'  # LVIS says which classes were looked for in vain; COCO has no such word

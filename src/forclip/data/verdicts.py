@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forclip.data.csv_labels import is_present, labels_of, read_table
-from forclip.data.inside import inside
+from forclip.data.formats.csv_labels import is_present, labels_of, read_table
+from forclip.data.formats.paths import inside
 from forclip.types import Annotations
 
 Verdicts = Mapping[tuple[Path, str], bool]  # by picture (absolute) and label: whether it is shown

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from forclip.types import Doubles, Floats
+
 Interval = tuple[float, float]
 
 RESAMPLES, LEVEL, SEED = 10_000, 0.95, 0
@@ -60,3 +60,16 @@ def _drawn_counts(num_classes: int, resamples: int, seed: int) -> Iterator[Doubl
         drawn += num_classes * np.arange(rows)[:, None]  # so that one count serves all rows
         counts = np.bincount(drawn.ravel(), minlength=rows * num_classes)
         yield counts.reshape(rows, num_classes).astype(np.float64)
+
+
+def sure_gain(precisions: Floats, reference: Floats) -> tuple[float, float]:
+    """Mean gain over classes, and that less one standard error: what chance is unlikely to have given.
+
+    precisions, reference: [C], the same classes. Without two classes to compare, both are 0.
+    """
+    gains = precisions - reference
+    gains = gains[~np.isnan(gains)]
+    if len(gains) < 2:
+        return 0.0, 0.0
+    mean = float(gains.mean())
+    return mean, mean - float(gains.std(ddof=1)) / len(gains) ** 0.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from forclip.evaluation.calibration import Reliability
+from forclip.evaluation.reliability import Reliability
 
 MAX_POINTS = 240  # a longer curve is drawn as means of equal stretches
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.bootstrap import Interval
 from forclip.evaluation.compare_runs import Comparison, Difference, Run, Side, group_interval
 from forclip.evaluation.methods import display_name, metric_label, number, span
-from forclip.evaluation.metrics_file import write_whole
 from forclip.evaluation.result import GROUPS
 
 _DIFFERENCE_COLUMNS = ("difference", "classes", "points", "95 % interval", "excludes 0", "better / worse")
@@ -40,8 +40,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 def write_comparison(folder: Path, comparison: Comparison) -> None:
     """compare.json and compare.md."""
     content = json.dumps(comparison.to_json(), indent=1, allow_nan=False)
-    write_whole(folder / "compare.json", content + "\n")
-    write_whole(folder / "compare.md", markdown(comparison))
+    write_text_atomically(folder / "compare.json", content + "\n")
+    write_text_atomically(folder / "compare.md", markdown(comparison))
 
 
 def markdown(comparison: Comparison) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from forclip.evaluation.calibration import PAIRS, Pairs
 from forclip.evaluation.charts import reliability_chart
-from forclip.evaluation.confidence_report import SIDES, read_reliability
+from forclip.evaluation.confidence import SIDES, read_reliability
 from forclip.evaluation.methods import FOR
 from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.reliability import PAIRS, Pairs
 
 _KINDS: dict[Pairs, str] = {
     "top 50": "each class's 50 best images",

@@ -1,7 +1,6 @@
 """metrics.json: every method's numbers on one dataset, over all seeds."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from forclip.evaluation.bootstrap import DESCRIPTION, Doubles, mean_interval
-from forclip.evaluation.confidence_report import ConfidenceReport, summarise_confidence
+from forclip.atomic_write import write_text_atomically
+from forclip.evaluation.bootstrap import DESCRIPTION, mean_interval
+from forclip.evaluation.confidence import ConfidenceReport, summarise_confidence
 from forclip.evaluation.curves import mean_curves
 from forclip.evaluation.metrics import DENOMINATORS
 from forclip.evaluation.result import GROUPS, ClassResult, Group, RetrievalReport, metric_name
+from forclip.types import Doubles
 
 Metrics = dict[str, Any]  # what metrics.json holds
 
@@ -69,7 +70,7 @@ def summarise_runs(dataset: str, runs: Sequence[MethodRun]) -> Metrics:
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
     """Writes all or nothing: a reader sees the old file or the whole new one. Raises ValueError for NaN or infinity."""
-    write_whole(path, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    write_text_atomically(path, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -83,17 +84,6 @@ def read_metrics(path: Path) -> Metrics:
     for name, values in metrics["methods"].items():
         _refuse_missing(path, values, f"method {name!r}", (*GROUPS, "vectors_per_image", "ms_per_image"))
     return dict(metrics)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes beside the target, then renames. What UTF-8 cannot hold (file names of other encodings) becomes `?`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _shared(what: str, values: Sequence[Any]) -> Any:

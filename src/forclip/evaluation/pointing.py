@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forclip.places import overlaps
+from forclip.embedding.regions import overlaps
 from forclip.types import Annotations, Bools, Floats, Ints
 
 CORRECT = 0.5  # CorLoc's overlap, as Pascal VOC's

@@ -1,6 +1,5 @@
 """Base and novel classes, and the evaluation of one method's scores on both."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -18,41 +17,8 @@ from forclip.evaluation.metrics import (
     ranked_recall,
 )
 from forclip.evaluation.result import GROUPS, ClassResult, Group, LeftOut, Protocol, RetrievalReport
-from forclip.types import Bools
-
-
-@dataclass(frozen=True)
-class ClassSplit:
-    """Class names. base: labelled in finetuning; novel: never labelled, never named in training, may be none.
-
-    Raises ValueError for a class in both or twice in one, and where there is no base class.
-    """
-
-    base: tuple[str, ...]
-    novel: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.base:
-            raise ValueError("a split needs at least one base class")
-        both = [name for name in self.base if name in set(self.novel)]
-        if both:
-            raise ValueError(f"class {both[0]!r} is both base and novel")
-        for names in (self.base, self.novel):
-            repeated = [name for k, name in enumerate(names) if name in names[:k]]
-            if repeated:
-                raise ValueError(f"class {repeated[0]!r} is in the split twice")
-
-
-def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> ClassSplit:
-    """Everything not novel is base, both in the order of class_names. Raises ValueError for an unknown novel name."""
-    for name in novel_names:
-        if name not in class_names:
-            raise ValueError(f"no class is named {name!r}, to be novel{did_you_mean(name, class_names)}")
-    novel = set(novel_names)
-    return ClassSplit(
-        base=tuple(name for name in class_names if name not in novel),
-        novel=tuple(name for name in class_names if name in novel),
-    )
+from forclip.text.vocabulary import did_you_mean
+from forclip.types import Bools, ClassSplit
 
 
 def evaluate_scores(
@@ -210,8 +176,3 @@ def _refuse_nan(scores: NDArray[np.floating], class_names: Sequence[str]) -> Non
     if len(bad):
         row, column = bad[0]
         raise ValueError(f"the score of row {row} for class {class_names[column]!r} is NaN")
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.charts import Bar, Curve, NamedLine, bars, gain_chart, ladder_chart, line_chart, line_sample
 from forclip.evaluation.class_table import ClassTable, class_gains, class_table
@@ -25,7 +26,7 @@ from forclip.evaluation.methods import (
     number,
     span,
 )
-from forclip.evaluation.metrics_file import Metrics, write_whole
+from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.result import GROUPS
 from forclip.evaluation.result_grid import GridHit, GridRow, QueryGrid, Thumbnails, pictures_of
 
@@ -53,7 +54,7 @@ def write_report(path: Path, page: ReportPage) -> None:
     """Writes one HTML file without outside requests or scripts; pictures that cannot be read become grey tiles."""
     # A plain environment: the template is one file, read as a resource so that it works from a wheel.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files("forclip.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
+    source = resources.files("forclip.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     thumbnails = Thumbnails(pictures_of([*page.queries, *page.best, *page.worst]))
     classes = class_table(page.metrics)
     html = environment.from_string(source).render(
@@ -78,7 +79,7 @@ def write_report(path: Path, page: ReportPage) -> None:
         number=number,
         finetuned=FOR,
     )
-    write_whole(path, html)
+    write_text_atomically(path, html)
 
 
 def summary(metrics: Metrics) -> str:

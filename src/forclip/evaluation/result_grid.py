@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
-from forclip.data.decode import UnreadableImage, read_image
+from forclip.data.images.decode import UnreadableImage, read_image
 
 THUMBNAIL_SIDE = 200  # pixels of the longer side
 _QUALITY = 72

@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
-from forclip.evaluation.metrics_file import write_whole
-from forclip.evaluation.protocol import ClassSplit
+from forclip.atomic_write import write_text_atomically
+from forclip.types import ClassSplit
 
 SPLIT_FILE = "split.json"
 
 
 def write_split(run: Path, split: ClassSplit) -> None:
     """Into the run's folder."""
-    write_whole(run / SPLIT_FILE, json.dumps({"base": split.base, "novel": split.novel}, indent=1))
+    write_text_atomically(run / SPLIT_FILE, json.dumps({"base": split.base, "novel": split.novel}, indent=1))
 
 
 def read_split(run: Path) -> ClassSplit | None:

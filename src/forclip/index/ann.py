@@ -8,8 +8,8 @@ from typing import Any
 import faiss
 import numpy as np
 
+from forclip.index.faiss_lists import search_lists
 from forclip.index.image_scores import Found, first_of_each, score_images
-from forclip.index.list_search import search_lists
 from forclip.index.scan import scan
 from forclip.index.segment import Segment
 from forclip.index.threads import side_by_side

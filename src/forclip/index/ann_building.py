@@ -12,8 +12,8 @@ import faiss
 import numpy as np
 
 from forclip.index.ann import Ann, AnnSettings, Shard, search_ann
+from forclip.index.faiss_lists import count_lists
 from forclip.index.image_scores import Found
-from forclip.index.list_search import count_lists
 from forclip.index.scan import scan
 from forclip.index.segment import Segment
 from forclip.types import Floats, Ints

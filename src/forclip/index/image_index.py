@@ -9,16 +9,14 @@ import pyarrow as pa
 
 from forclip.index.ann import search_ann
 from forclip.index.derived import KEEP_BELOW, DerivedFolder
-from forclip.index.image_scores import Found, best_scores
-from forclip.index.info import describe_index
-from forclip.index.late_interaction import found_by_any, score_by_all
+from forclip.index.image_scores import Found, best_scores, found_by_any, score_by_all
 from forclip.index.optimize import optimize
 from forclip.index.ranking import Ranking, ranked
 from forclip.index.scan import scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of, read_vectors
-from forclip.index.verify import verify
+from forclip.index.verify import describe_index, verify
 from forclip.index.view import Part, View, Views, among
 from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
 
@@ -112,7 +110,7 @@ class Index:
     def search_picture(
         self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
-        """The best k images for all of a picture's vectors at once: forclip.index.late_interaction.
+        """The best k images for all of a picture's vectors at once: forclip.index.image_scores.
 
         queries: unit [Q, dim]. Compared are the images that are among the best k, at least 50, for one of them; with
         `exact`, all images. box: of the vector that is nearest to any query. Raises ValueError as `search` does.

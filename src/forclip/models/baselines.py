@@ -1,13 +1,46 @@
 """The training-free ladder on the summary head's interface: Dense-CLIP, Cluster-CLIP. Plain CLIP is `global_head`."""
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix
+from sklearn.cluster import ward_tree
+from sklearn.feature_extraction.image import grid_to_graph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool
-from forclip.models.ward import ward_labels
+from forclip.models.summary_head import global_head, window_seeded_head
+from forclip.types import Floats, Ints
+
+
+@cache
+def _connectivity(grid: tuple[int, int]) -> csr_matrix:
+    return csr_matrix(grid_to_graph(*grid))
+
+
+def ward_labels(vectors: Floats, grid: tuple[int, int], num_clusters: Sequence[int]) -> list[Ints]:
+    """The cluster of each position for several numbers of clusters, from one tree.
+
+    vectors: [P, D], positions of the grid in row-major order. Returns, for each k, labels [P] in 0..k-1. The
+    partitions are those of sklearn.cluster.AgglomerativeClustering(k, linkage="ward", connectivity=grid_to_graph).
+    """
+    children = ward_tree(vectors, connectivity=_connectivity(grid), n_clusters=min(num_clusters))[0]
+    return [_cut(children, len(vectors), k) for k in num_clusters]
+
+
+def _cut(children: Ints, num_leaves: int, num_clusters: int) -> Ints:
+    """Undoes the last merges: what the first num_leaves - num_clusters merges have joined is a cluster."""
+    root = np.arange(num_leaves + len(children))
+    num_merges = num_leaves - num_clusters
+    # From the last merge kept to the first, so that every node already knows its root.
+    for step in range(num_merges - 1, -1, -1):
+        root[children[step]] = root[num_leaves + step]
+    return np.unique(root[:num_leaves], return_inverse=True)[1]
 
 
 class Head(Protocol):
@@ -68,3 +101,21 @@ class ClusterHead(nn.Module):
 
     def places(self, tokens: Tensor) -> Tensor:
         return self.membership(self.dense(tokens))
+
+
+def training_free_head(backbone: Backbone, name: str, num_query_tokens: int = 25) -> Head:
+    """On the backbone's device, in eval mode. name: global, dense, cluster_K or sum (the summary head, as windows).
+
+    Raises ValueError for any other name, and for more clusters than the model has positions.
+    """
+    pool = backbone.new_pool().eval().requires_grad_(False)
+    kind, _, count = name.partition("_")
+    match kind:
+        case "global" | "sum" if not count:
+            head = global_head(pool) if kind == "global" else window_seeded_head(pool, num_query_tokens)
+            return head.to(backbone.device).eval().requires_grad_(False)
+        case "dense" if not count:
+            return DenseHead(pool)
+        case "cluster" if count.isdigit():
+            return ClusterHead(pool, int(count))
+    raise ValueError(f"head {name!r} is unknown: sum, global, dense or cluster_K, such as cluster_10")

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS, register_mini
 from forclip.models.pools import Pool
-from forclip.models.tower_parts import Tower
+from forclip.models.tower import Tower
 from forclip.models.towers import cut_tower
 
 ResizeMode = Literal["squash", "letterbox"]
@@ -160,7 +160,7 @@ def _source(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
     if name == MINI_NAME and pretrained is None:
         pretrained = str(MINI_WEIGHTS)
         if not MINI_WEIGHTS.is_file():
-            raise ValueError(f"{name}: no weights at {MINI_WEIGHTS}; forclip.recipes.mini_clip trains them")
+            raise ValueError(f"{name}: no weights at {MINI_WEIGHTS}; forclip.toyworld.pretraining trains them")
     if pretrained in (None, RANDOM):
         return name, None, False
     tags = open_clip.list_pretrained_tags_by_model(name)

@@ -12,16 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from forclip.class_vectors import ClassVectors
-from forclip.confidence import Calibration, read_calibration, write_calibration
+from forclip.calibration.model import Calibration, read_calibration, write_calibration
 from forclip.config import ModelConfig
-from forclip.models.aligned_pool import AlignedPool
 from forclip.models.backbone import Backbone, weights_fingerprint
-from forclip.models.baselines import Head
+from forclip.models.baselines import Head, training_free_head
+from forclip.models.class_vectors import ClassVectors
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.summary_head import SummaryHead
-from forclip.models.training_free import training_free_head
-from forclip.prompts import encode_classes
+from forclip.models.wrapped_pools import AlignedPool
+from forclip.text.prompts import encode_classes
 
 FORMAT_VERSION = 2
 _CONFIG_FILE, _WEIGHTS_FILE, _CALIBRATION_FILE = "config.json", "model.safetensors", "calibration.json"

@@ -12,9 +12,9 @@ from timm.models.byobnet import ByobNet
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, ClassTokenPool, MeanTokenPool
-from forclip.models.staged_pool import BlockStage, MapStage, StagedPool
-from forclip.models.tower_parts import Tower, resize_positions, split_linear
+from forclip.models.tower import Tower, resize_positions, split_linear
 from forclip.models.towers_timm import cut_timm
+from forclip.models.wrapped_pools import BlockStage, MapStage, StagedPool
 
 
 def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool = False) -> Tower:

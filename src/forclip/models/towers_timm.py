@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool
-from forclip.models.staged_pool import MapStage, StagedPool
-from forclip.models.tower_parts import Tower, resize_positions, split_linear
+from forclip.models.tower import Tower, resize_positions, split_linear
+from forclip.models.wrapped_pools import MapStage, StagedPool
 
 _AVERAGES = ("avg", "fast", "fastavg")  # timm's names for the mean over positions
 

@@ -8,28 +8,25 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
-from forclip.server.asked import Asked
-from forclip.server.class_routes import class_routes
-from forclip.server.class_table import ClassTable, measuring
-from forclip.server.export_routes import export_routes
+from forclip.search.labels import StoreLabels
+from forclip.server.class_table import ClassTable, class_routes, measuring
+from forclip.server.errors import REFUSALS, add_refusals
 from forclip.server.gallery import Gallery
-from forclip.server.image_routes import image_routes
+from forclip.server.image_routes import image_routes, look_routes
+from forclip.server.judged_lists import Asked
 from forclip.server.list_labels import LabelledLists
-from forclip.server.look_routes import look_routes
 from forclip.server.metrics import Measured, Metrics
 from forclip.server.page import content_policy, read_page
 from forclip.server.ranker import Ranker
-from forclip.server.refusals import REFUSALS, add_refusals
 from forclip.server.search_routes import search_routes
 from forclip.server.security import Access, Guard
-from forclip.server.selection_routes import selection_routes
+from forclip.server.selection_routes import export_routes, selection_routes
 from forclip.server.selections import Selections
 from forclip.server.service_routes import service_routes
 from forclip.server.thumbnails import Thumbnails
-from forclip.store_labels import StoreLabels
 
 if TYPE_CHECKING:
-    from forclip.search import Searcher  # handed in: the service itself knows no model
+    from forclip.search.searcher import Searcher  # handed in: the service itself knows no model
 
 
 def create_app(

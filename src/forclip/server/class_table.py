@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from threading import Event, Lock, Thread
 
 import numpy as np
+from fastapi import APIRouter
 
-from forclip.class_evaluation import ClassEvaluation, evaluate_classes
-from forclip.server.class_schemas import ClassesOut, ClassOut, MeansOut
+from forclip.search.class_evaluation import ClassEvaluation, evaluate_classes
+from forclip.search.labels import StoreLabels
 from forclip.server.ranker import Ranker
-from forclip.store_labels import StoreLabels
+from forclip.server.schemas import NO_LABELS, ClassesOut, ClassOut, MeansOut
 
 
 @asynccontextmanager
@@ -109,3 +110,15 @@ class ClassTable:
             )
             for name, count in zip(names, found.relevant, strict=True)
         ]
+
+
+def class_routes(table: ClassTable | None) -> APIRouter:
+    """Under /api. table: None where there are no labels."""
+    routes = APIRouter(prefix="/api", tags=["classes"])
+
+    @routes.get("/classes")
+    def classes() -> ClassesOut:
+        """How well searching each class's name does in this store; base and novel classes. At once: what is known."""
+        return NO_LABELS if table is None else table.now()
+
+    return routes

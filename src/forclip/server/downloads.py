@@ -10,13 +10,12 @@ from typing import IO
 
 from starlette.responses import Response, StreamingResponse
 
-from forclip.exporting.fiftyone_folder import write_fiftyone
-from forclip.exporting.formats import FORMATS
-from forclip.exporting.selection import Item, Selection
+from forclip.search.export import FORMATS, write_fiftyone
+from forclip.search.selection import Item, Selection
 from forclip.server import limits
+from forclip.server.errors import Refused
 from forclip.server.gallery import Described
 from forclip.server.pictures import picture_bytes
-from forclip.server.refusals import Refused
 from forclip.server.schemas import Format
 
 _KINDS: dict[Format, tuple[str, str]] = {

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forclip.confidence import Judgement
+from forclip.calibration.model import Judgement
 from forclip.index.ranking import without
-from forclip.relevance import Relevance
-from forclip.server.asked import KEPT_DEPTH, Asked
+from forclip.search.labels import Relevance
+from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
+from forclip.server.judged_lists import KEPT_DEPTH, Asked
 from forclip.server.list_labels import LabelledLists
 from forclip.server.ranker import Ranker
-from forclip.server.refusals import Refused
 from forclip.server.schemas import JudgedRequest, ListRequest, SearchRequest
 from forclip.types import Floats, SearchResult
 

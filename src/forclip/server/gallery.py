@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile
+from forclip.server.errors import Refused
 from forclip.server.image_rows import ImageRows
 from forclip.server.recent import Recent
-from forclip.server.refusals import Refused
 from forclip.types import Floats
 
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))

@@ -7,15 +7,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forclip.confidence import Judgement
+from forclip.calibration.model import Judgement
 from forclip.index.ranking import Ranking
 from forclip.index.view import View
-from forclip.server.asked import KEPT_DEPTH, Asked
 from forclip.server.recent import Recent
 from forclip.types import Floats
 
 if TYPE_CHECKING:
-    from forclip.search import Searcher  # handed in: the service itself knows no model
+    from forclip.search.searcher import Searcher  # handed in: the service itself knows no model
+
+KEPT_DEPTH = 1200  # longer lists are too long to keep many of
+_STEP = 60  # images on a page
+
+
+@dataclass(frozen=True)
+class Asked:
+    """depth: how many of the best are needed at least."""
+
+    where: str | None
+    exact: bool
+    depth: int
+
+    @property
+    def in_pages(self) -> "Asked":
+        """Pages of one list are parts of it: what is searched is rounded up."""
+        return replace(self, depth=-(-self.depth // _STEP) * _STEP)
+
 
 _JUDGED = 240  # of the best images; as many as are kept where the cut-off may lie further down
 _KEPT = 1_000

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forclip.places import overlaps
+from forclip.embedding.regions import overlaps
 from forclip.server.gallery import Described, Gallery
 from forclip.server.pictures import decoded, picture_bytes
 from forclip.server.ranker import Ranker

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-from forclip.relevance import Relevance, judge_by_labels, missed_images, wrong_images
-from forclip.server.asked import Asked
-from forclip.server.class_schemas import ListLabels
+from forclip.search.labels import Relevance, StoreLabels, judge_by_labels, missed_images, wrong_images
+from forclip.server.errors import Refused
+from forclip.server.judged_lists import Asked
 from forclip.server.ranker import Ranker
 from forclip.server.recent import Recent
-from forclip.server.refusals import Refused
-from forclip.server.schemas import SearchAnswer
-from forclip.store_labels import StoreLabels
+from forclip.server.schemas import ListLabels, SearchAnswer
 from forclip.types import Floats, SearchResult
 
 _KEPT = 64

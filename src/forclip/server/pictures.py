@@ -9,9 +9,9 @@ from threading import BoundedSemaphore
 
 from PIL import Image
 
-from forclip.data.decode import UnreadableImage, decode_image
+from forclip.data.images.decode import UnreadableImage, decode_image
 from forclip.index.store import ImageFile
-from forclip.server.refusals import Refused
+from forclip.server.errors import Refused
 
 # What browsers show, by Pillow's names. Anything else is sent as JPEG.
 _SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}

@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image
 
-from forclip.combined_queries import CombinedQuery, search_combined
-from forclip.feedback import refined_query
-from forclip.index.late_interaction import particular
+from forclip.index.image_scores import particular
 from forclip.index.ranking import Ranking
 from forclip.index.view import View
-from forclip.looking import Look, look_at
-from forclip.server.asked import KEPT_DEPTH, Asked
+from forclip.search.combined import CombinedQuery, search_combined
+from forclip.search.feedback import refined_query
+from forclip.search.look import Look, look_at
 from forclip.server.batches import Batches
+from forclip.server.errors import Refused, told
 from forclip.server.gallery import gone
-from forclip.server.judged_lists import JudgedList, JudgedLists
+from forclip.server.judged_lists import KEPT_DEPTH, Asked, JudgedList, JudgedLists
 from forclip.server.recent import Recent
-from forclip.server.refusals import Refused, told
 from forclip.types import Floats, SearchResult
 
 if TYPE_CHECKING:
-    from forclip.heatmap import Heatmap
-    from forclip.search import Searcher  # handed in: the service itself knows no model
+    from forclip.embedding.heatmap import Heatmap
+    from forclip.search.searcher import Searcher  # handed in: the service itself knows no model
 
 V = TypeVar("V")
 

@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import uvicorn
 
+from forclip.search.labels import StoreLabels
 from forclip.server.app import create_app
 from forclip.server.security import Access
-from forclip.store_labels import StoreLabels
 
 if TYPE_CHECKING:
-    from forclip.search import Searcher  # handed in: the service itself knows no model
+    from forclip.search.searcher import Searcher  # handed in: the service itself knows no model
 
 
 def listening(access: Access, port: int) -> socket.socket:

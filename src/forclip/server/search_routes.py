@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Response
 
-from forclip.confidence import Judgement
+from forclip.calibration.model import Judgement
 from forclip.index.threads import one_core
 from forclip.server import limits
-from forclip.server.batches import Batches
+from forclip.server.batches import Batches, SearchThreads
+from forclip.server.errors import Refused
 from forclip.server.found import Found, find, find_judged, how_asked, is_quick
 from forclip.server.gallery import Described, Gallery
 from forclip.server.likeness import like_image
 from forclip.server.list_labels import LabelledLists
 from forclip.server.pictures import decoded
 from forclip.server.ranker import Ranker
-from forclip.server.refusals import Refused
 from forclip.server.schemas import (
     JudgementOut,
     ListRequest,
@@ -28,7 +28,6 @@ from forclip.server.schemas import (
     UploadRequest,
     box_fields,
 )
-from forclip.server.search_threads import SearchThreads
 from forclip.types import SearchResult
 
 _TOGETHER = 32

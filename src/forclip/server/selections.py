@@ -14,7 +14,7 @@ from threading import Lock
 from filelock import FileLock
 
 from forclip.server import limits
-from forclip.server.refusals import Refused
+from forclip.server.errors import Refused
 
 _FILE, _LOCK = "selections.json", "selections.lock"
 _FORMAT_VERSION = 1

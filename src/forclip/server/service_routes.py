@@ -5,9 +5,9 @@ from importlib.metadata import version
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
 from forclip.server.metrics import Metrics
-from forclip.server.refusals import Refused
 from forclip.server.schemas import Health, Info
 from forclip.server.security import COOKIE, Access
 

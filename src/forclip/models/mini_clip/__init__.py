@@ -2,7 +2,7 @@
 
 The image tower is a timm ByobNet of stride 8 (96 pixels give 12 x 12 positions), pooled by CLIP's attention pool;
 the text tower is a two-layer transformer over CLIP's own vocabulary. It is registered with timm and open_clip, so
-that it is built and loaded through the same path as any other model. `forclip.recipes.mini_clip` pretrains it.
+that it is built and loaded through the same path as any other model. `forclip.toyworld.pretraining` pretrains it.
 """
 
 from pathlib import Path

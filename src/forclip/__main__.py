@@ -1,0 +1,5 @@
+"""Run the command line: `python -m forclip`."""
+
+from forclip.cli import main
+
+main()

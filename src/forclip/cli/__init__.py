@@ -1,0 +1,11 @@
+"""The command line: each command opens something, calls one function and maps errors to messages."""
+
+from forclip.cli import data, search, serve, store, train  # noqa: F401 (each registers its commands)
+from forclip.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="forclip")

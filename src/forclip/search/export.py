@@ -1,0 +1,138 @@
+"""A selection as a folder that FiftyOne imports: FiftyOneImageDetectionDataset, `data/` and `labels.json`.
+
+Its documentation (docs.voxel51.com, "Importing data") says what is in labels.json: `classes`, and under `labels` for
+each file of `data/`, by its name without the ending, detections with `label`, `bounding_box` (x, y, width, height as
+fractions), `confidence` and `attributes`.
+"""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from forclip.search.selection import Item, Selection
+
+
+def write_coco(selection: Selection, to: Path) -> None:
+    """Ids count from 1 in the selection's order. `score` is the cosine, `probability` stands where there is one."""
+    category = [{"id": 1, "name": selection.label, "supercategory": ""}] if selection.label else []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, item in enumerate(selection.items, start=1):
+        name = selection.name_of(item)
+        images.append({"id": number, "file_name": name, "width": item.width, "height": item.height})
+        if category and item.box is not None:
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, **_instance(item)})
+    root = "" if selection.root is None else str(selection.root)
+    info = {"description": "forclip: boxes are suggestions, nobody has checked them", "image_folder": root}
+    content = {"info": info, "images": images, "annotations": annotations, "categories": category}
+    to.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _instance(item: Item) -> dict[str, Any]:
+    box = item.pixel_box
+    assert box is not None
+    sure = {} if item.probability is None else {"probability": item.probability}
+    return {"bbox": list(box), "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": item.score, **sure}
+
+
+COLUMNS = ("image", "label", "present", "rank", "score", "probability", "x", "y", "width", "height", "id")
+# Spreadsheets take a cell that starts like this for a formula, and run it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_csv(selection: Selection, to: Path) -> None:
+    """x, y, width, height: the suggested box in pixels. The user's own columns follow. UTF-8.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it, a relative file name `./`.
+    """
+    own = list(dict.fromkeys(name for item in selection.items for name in item.own))
+    with to.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        # One that is called as a column of ours would take its place wherever the file is read.
+        writer.writerow([*COLUMNS, *(_harmless(f"own.{name}" if name in COLUMNS else name) for name in own)])
+        for rank, item in enumerate(selection.items, start=1):
+            others = [_harmless(item.own.get(name)) for name in own]
+            writer.writerow([*_cells(selection, item, rank), *others])
+
+
+def _cells(selection: Selection, item: Item, rank: int) -> list[Any]:
+    """Under COLUMNS."""
+    name = selection.name_of(item)
+    image = f"./{name}" if name.startswith(_FORMULA) else name
+    present = "" if item.present is None else int(item.present)
+    numbers = ["" if n is None else f"{n:.4f}" for n in (item.score, item.probability)]
+    box = item.pixel_box or ("",) * 4
+    return [image, _harmless(selection.label), present, rank, *numbers, *box, _harmless(item.image_id)]
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+_UNFIT = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # for a name, on one system or another
+
+
+def copy_picture(item: Item, to: Path) -> None:
+    """Raises ValueError for one that is not there any more."""
+    try:
+        shutil.copyfile(item.path, to)
+    except OSError as error:
+        raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
+
+
+def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> None:
+    """Copies the pictures, and raises what copy does; labels.json is written last."""
+    data = to / "data"
+    data.mkdir(parents=True)
+    labels = {}
+    for rank, item in enumerate(selection.items, start=1):
+        name = _UNFIT.sub("_", f"{rank:06d}_{item.path.stem}")  # two folders may hold the same name
+        copy(item, data / _UNFIT.sub("_", f"{name}{item.path.suffix}"))
+        labels[name] = _detections(selection.label, item)
+    content = {"classes": [selection.label] if selection.label else [], "labels": labels}
+    (to / "labels.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _detections(label: str, item: Item) -> list[dict[str, Any]] | None:
+    """None for an image without a label. label: the place of its name in `classes`."""
+    if not label or item.box is None:
+        return None
+    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
+    confidence = item.score if item.probability is None else item.probability
+    attributes = {"score": item.score, "image_id": item.image_id}  # `id` is FiftyOne's own
+    box = [x0, y0, x1 - x0, y1 - y0]
+    return [{"label": 0, "bounding_box": box, "confidence": confidence, "attributes": attributes}]
+
+
+def write_files(selection: Selection, to: Path) -> None:
+    """Raises ValueError for a name with a line end in it, which such a list can't hold."""
+    names = [selection.name_of(item) for item in selection.items]
+    for name in names:
+        if "\n" in name or "\r" in name:
+            raise ValueError(f"{name!r}: a list of files can't hold a name with a line end")
+    to.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+FORMATS: dict[str, Callable[[Selection, Path], None]] = {
+    "coco": write_coco,
+    "csv": write_csv,
+    "fiftyone": write_fiftyone,
+    "files": write_files,
+}
+
+
+def export(selection: Selection, format: str, to: Path) -> None:
+    """Raises ValueError for an unknown format, a target that exists (someone may have worked on it), an empty
+    selection, and as the format's writer does."""
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
+    if to.exists():
+        raise ValueError(f"{to}: exists already; choose another name")
+    if not selection.items:
+        raise ValueError(f"nothing to export: no image was found for {selection.label!r}")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    FORMATS[format](selection, to)

@@ -1,0 +1,368 @@
+"""The commands as a user types them: the whole path, and one clear sentence for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from forclip.cli import app
+from forclip.config import ModelConfig
+from forclip.models.retrieval_model import load_model
+from forclip.models.summary_head import SummaryHead
+from forclip.search.searcher import Searcher
+from forclip.toyworld.dataset import ToyWorld
+from forclip.training.weight_interpolation import interpolate, load_ends
+
+Config = dict[str, Any]
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def write_config(folder: Path, world: ToyWorld, **changes: Any) -> Path:
+    """A run on the small world, one short epoch, with changes to the data section or (as dicts) to others."""
+    content: Config = {
+        "data": {
+            "train": {"annotations": str(world.train_file), "images": str(world.images)},
+            "gallery": {"annotations": str(world.gallery_file), "images": str(world.images)},
+            "novel": list(world.novel),
+            "allow_unlabelled_base": True,
+        },
+        "head": {"num_query_tokens": 9},
+        "train": {
+            **{"epochs": 2, "batch_size": 40, "checkpoint_every": 2},
+            **{"teacher": "cluster", "teacher_clusters": 6, "interpolation": 0.75},
+        },
+        "eval": {"clusters": [3]},
+    }
+    for key, value in changes.items():
+        section = content if key in ("model", "device", "head", "train", "eval", "data") else content["data"]
+        section[key] = {**section.get(key, {}), **value} if isinstance(value, dict) else value
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def assert_one_sentence(result: Any, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("forclip: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
+    config = write_config(tmp_path, small_world)
+    model = tmp_path / "model"
+    done = run("train", config, "--out", model)
+    assert done.exit_code == 0
+    assert "no probabilities" in done.stdout  # told how far to go, it holds no class back
+    assert len(json.loads((model / "history.json").read_text())) == 2 * 4
+    choices = json.loads((model / "choices.json").read_text())
+    assert (choices["share"], choices["teacher"], choices["labelled_images"]) == (0.75, "cluster", 160)
+    trained = load_model(ModelConfig(str(model)))
+    untuned, tuned = load_ends(model / "ends.safetensors", trained.backbone)
+    between, head = interpolate(untuned, tuned, 0.75).state_dict(), cast(SummaryHead, trained.head).state_dict()
+    assert all(torch.equal(between[name], head[name]) for name in head)
+
+    out = tmp_path / "eval"
+    evaluated = run("eval", config, "--model", model, "--out", out, "--json")
+    assert evaluated.exit_code == 0, evaluated.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["methods"]) == ["global", "dense", "cluster_3", "sum_untrained", "for"]
+    assert json.loads(evaluated.stdout) == metrics
+    assert metrics["methods"]["for"]["vectors_per_image"] == 9
+    assert "confidence" not in metrics["methods"]["for"]
+    assert "<html" in (out / "report.html").read_text()
+
+    assert run("data", "check", model / "run.yaml").exit_code == 0  # with paths that hold from anywhere
+    (tmp_path / "other").mkdir()
+    learned = json.loads((model / "split.json").read_text())["base"][0]
+    other = write_config(tmp_path / "other", small_world, novel=[learned])
+    refused = run("eval", other, "--model", model, "--out", tmp_path / "never")
+    assert refused.exit_code == 2
+    assert f"was trained with labels of {learned!r}, which is novel here" in refused.stderr
+
+    store = tmp_path / "store"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for file in sorted(small_world.images.glob("gallery_*.jpg"))[:12]:
+        (pictures / file.name).write_bytes(file.read_bytes())
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    indexed = run("index", pictures, "--to", store, "--model", model)
+    assert indexed.exit_code == 0, indexed.output
+    assert "12 added" in indexed.stdout
+    assert "1 could not be read" in indexed.stdout
+    again = run("index", pictures, "--to", store, "--model", model)
+    assert "0 added, 0 renewed, 12 were there" in again.stdout
+
+    found = run("search", store, "cat", "-k", "5", "--json")
+    assert found.exit_code == 0, found.output
+    results = json.loads(found.stdout)
+    assert [r["rank"] for r in results] == [1, 2, 3, 4, 5]
+    scores = [r["score"] for r in results]
+    assert scores == sorted(scores, reverse=True)
+    assert all(Path(r["uri"]).exists() and len(r["box"]) == 4 for r in results)
+    assert len(json.loads(run("search", store, "cat", "--json").stdout)) == 12  # k beyond the store
+    assert json.loads(run("info", store, "--json").stdout)["images"] == 12
+
+    other = run("index", pictures, "--to", store, "--model", "forclip-mini")
+    assert_one_sentence(other, str(store), "another model")
+
+    meta = tmp_path / "meta.csv"
+    names = sorted(p.name for p in pictures.glob("gallery_*.jpg"))
+    meta.write_text("image,shelf\n" + "".join(f"pictures/{n},{k}\n" for k, n in enumerate(names)))
+    assert run("index", pictures, "--to", store, "--model", model, "--metadata", meta).exit_code == 0
+    some = json.loads(run("search", store, "cat", "--where", "shelf < 3", "--json").stdout)
+    assert {Path(r["uri"]).name for r in some} == set(names[:3])
+    assert_one_sentence(run("search", store, "cat", "--where", "shelve < 3"), "'shelve < 3'")
+    high = json.loads(run("search", store, "cat", "--min-score", str(scores[1]), "--exact", "--json").stdout)
+    assert [r["score"] for r in high] == scores[:2]
+    assert "3 deleted, 9 left" in run("delete", store, "--where", "shelf < 3").stdout
+    (tmp_path / "ids.txt").write_text(f"{pictures / names[5]}\n")
+    assert "1 deleted, 8 left" in run("delete", store, "--ids", tmp_path / "ids.txt").stdout
+    assert_one_sentence(run("delete", store), "--where or --ids")
+    assert "8 images" in run("compact", store).stdout
+    sound = run("verify", store)
+    assert (sound.exit_code, sound.stdout) == (0, f"{store}: sound\n")
+    for damaged in (store / "images.lance" / "data").iterdir():
+        damaged.write_bytes(damaged.read_bytes()[:99])
+    assert_one_sentence(run("verify", store), "damaged")
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, small_world: ToyWorld) -> None:
+    """With trial trainings before the training itself, and every choice made."""
+    config = write_config(tmp_path, small_world, train={"interpolation": None, "epochs": 1})
+    model = tmp_path / "model"
+    done = run("train", config, "--out", model)
+    assert done.exit_code == 0
+    assert "Its probabilities were learned from" in done.stdout
+    assert (model / "checkpoint_held_back_1.safetensors").exists()
+    assert len(json.loads((model / "choices.json").read_text())["share_gains"]) == 5
+    assert_one_sentence(run("train", config, "--out", model), str(model), "--resume")
+    before = [(model / name).read_bytes() for name in ("model.safetensors", "calibration.json")]
+    assert run("train", config, "--out", model, "--resume").exit_code == 0
+    after = [(model / name).read_bytes() for name in ("model.safetensors", "calibration.json")]
+    assert after == before  # nothing was left to do
+
+
+def test_an_unreadable_picture_is_skipped_and_listed(tmp_path: Path, small_world: ToyWorld) -> None:
+    content = json.loads(small_world.train_file.read_text())
+    content["images"][3]["file_name"] = "missing.jpg"
+    annotations = tmp_path / "train.json"
+    annotations.write_text(json.dumps(content))
+    train = {"annotations": str(annotations), "images": str(small_world.images)}
+    file = write_config(tmp_path, small_world, data={"train": train})
+    result = run("train", file, "--out", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    skipped = json.loads((tmp_path / "model" / "skipped.json").read_text())
+    assert [s["image_id"] for s in skipped] == ["4"]
+    assert "missing.jpg" in skipped[0]["reason"]
+
+
+def test_mistakes_in_the_data(tmp_path: Path, small_world: ToyWorld) -> None:
+    images = str(small_world.images)
+
+    def attempt(**changes: Any) -> Any:
+        return run("train", write_config(tmp_path, small_world, **changes), "--out", tmp_path / "never")
+
+    gone = attempt(data={"train": {"annotations": "gone.json", "images": images}})
+    assert_one_sentence(gone, "gone.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"images": [')
+    assert_one_sentence(attempt(data={"train": {"annotations": str(broken), "images": images}}), "broken.json")
+    content = json.loads(small_world.train_file.read_text())
+    content["annotations"][0]["image_id"] = 424242
+    broken.write_text(json.dumps(content))
+    assert_one_sentence(attempt(data={"train": {"annotations": str(broken), "images": images}}), "424242")
+    content["annotations"][0]["image_id"] = 1
+    content["annotations"][0]["category_id"] = 989898
+    broken.write_text(json.dumps(content))
+    assert_one_sentence(attempt(data={"train": {"annotations": str(broken), "images": images}}), "989898")
+    assert_one_sentence(attempt(novel=["unicorn"]), "'unicorn'")
+    assert_one_sentence(attempt(base=["cat", "dog"], novel=["dog"]), "'dog'", "both")
+    names = [c["name"] for c in content["categories"]]
+    assert_one_sentence(attempt(novel=names), "none is left to learn from")
+    content = json.loads(small_world.train_file.read_text())
+    content["categories"].append({"id": 999, "name": "mobility scooter"})
+    broken.write_text(json.dumps(content))
+    source = {"annotations": str(broken), "images": images}
+    empty = attempt(data={"train": source, "gallery": None, "allow_unlabelled_base": False})
+    assert_one_sentence(empty, "is in no training image")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {"name": "ViT-Z-99"}}, "ViT-Z-99"),
+        ({"model": {"name": "local-dir:/nowhere"}}, "/nowhere"),
+        ({"device": "abacus"}, "abacus"),
+        ({"train": {"epochs": 0}}, "epochs"),
+        ({"train": {"epoch": 1}}, "epoch"),
+        ({"train": {"base_weight": 0, "pseudo_weight": 0, "set_weight": 0}}, "weight"),
+        ({"templates": ["a photo"]}, "'a photo'"),
+    ],
+)
+def test_mistakes_in_the_configuration(tmp_path: Path, small_world: ToyWorld, changes: Config, named: str) -> None:
+    config = write_config(tmp_path, small_world, **changes)
+    assert_one_sentence(run("train", config, "--out", tmp_path / "never"), named)
+
+
+def test_mistakes_on_the_command_line(tmp_path: Path, small_world: ToyWorld) -> None:
+    assert_one_sentence(run("search", tmp_path / "nothing", "cat"), "nothing")
+    assert_one_sentence(run("index", tmp_path / "nothing", "--to", tmp_path / "s"), "nothing")
+    assert_one_sentence(run("index", tmp_path, "--to", tmp_path / "s"), "no pictures")
+    head = run("index", small_world.images, "--to", tmp_path / "s", "--head", "cluster_x")
+    assert_one_sentence(head, "cluster_x")
+    assert_one_sentence(run("eval", tmp_path / "gone.yaml", "--out", tmp_path / "o"), "gone.yaml")
+    config = write_config(tmp_path, small_world)
+    assert_one_sentence(run("eval", config, "--model", tmp_path, "--out", tmp_path / "o"), str(tmp_path))
+
+
+def test_every_command_has_help() -> None:
+    for command in app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        shown = run(name, "--help")
+        assert shown.exit_code == 0
+        assert command.callback is not None
+        assert command.callback.__doc__
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from forclip.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print([m for m in ('torch', 'open_clip', 'numpy', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert time.perf_counter() - start < 30  # hung, not slow: speed is a benchmark's matter
+
+
+def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path, small_world)
+    monkeypatch.chdir(tmp_path)
+    assert run("train", config, "--out", "model").exit_code == 0
+    (tmp_path / "a" / "pictures").mkdir(parents=True)
+    picture = next(small_world.images.glob("gallery_*.jpg"))
+    (tmp_path / "a" / "pictures" / "one.jpg").write_bytes(picture.read_bytes())
+    assert run("index", "a/../a/pictures", "--to", "store", "--model", "model").exit_code == 0
+    assert "0 added, 0 renewed, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
+    monkeypatch.chdir(tmp_path / "a")
+    found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
+    assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]
+
+
+def test_search_for_several_texts_and_pictures(searcher: Searcher) -> None:
+    store = searcher.index.store.folder
+    found = run("search", store, "cat", "--any", "dog", "--all", "tree", "--not", "car", "-k", "3", "--json")
+    assert found.exit_code == 0, found.output
+    assert [r["rank"] for r in json.loads(found.stdout)] == [1, 2, 3]
+    assert {r["decided_by"] for r in json.loads(found.stdout)} <= {"cat", "dog", "tree"}
+    picture = searcher.search("cat", 1)[0].uri
+    assert json.loads(run("search", store, "--like", picture, "-k", "1", "--json").stdout)[0]["rank"] == 1
+    cut = json.loads(run("search", store, "cat", "--cutoff", "-1", "-k", "3", "--json").stdout)
+    assert (len(cut["results"]), cut["why_unsure"]) == (3, "this model has no calibration")
+    assert "Nothing is said of how sure" in run("search", store, "cat", "--cutoff", "-1").stdout
+    assert_one_sentence(run("search", store, "--not", "cat"), "nothing is wanted")
+    assert_one_sentence(run("search", store, "cat", "--cutoff", "auto"), "no calibration")
+    assert_one_sentence(run("search", store, "cat", "--cutoff", "much"), "'much'")
+
+
+def test_a_search_leaves_a_page(searcher: Searcher, tmp_path: Path) -> None:
+    page = tmp_path / "cat.html"
+    found = run("search", searcher.index.store.folder, "cat", "-k", "3", "--report", page, "--json")
+    assert found.exit_code == 0, found.output
+    assert all(r["uri"] in page.read_text() for r in json.loads(found.stdout))
+    (tmp_path / "file").touch()
+    blocked = tmp_path / "file" / "cat.html"
+    assert_one_sentence(run("search", searcher.index.store.folder, "cat", "--report", blocked), str(tmp_path / "file"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(searcher: Searcher) -> None:
+    """As in `forclip info my.store | head -1`."""
+    command = [sys.executable, "-m", "forclip", "info", str(searcher.index.store.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_look(searcher: Searcher, tmp_path: Path) -> None:
+    """As the store has it, whatever folder the command is called in; and the picture with the heatmap on it."""
+    store, best = searcher.index.store.folder, searcher.search("snail", 1)[0]
+    done = run("look", store, best.uri, "snail", "--to", tmp_path / "heat.png", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    won = found["places"][found["winner"]]
+    assert won["score"] == pytest.approx(best.score, abs=1e-6)
+    assert won["box"] == pytest.approx(best.box)
+    assert len(found["places"]) == 4
+    values = np.array(found["heatmap"]["values"])
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    x0, y0, x1, y1 = won["box"]
+    assert x0 < (column + 0.5) / values.shape[1] < x1
+    assert y0 < (row + 0.5) / values.shape[0] < y1
+    with Image.open(best.uri) as before, Image.open(tmp_path / "heat.png") as after:
+        assert after.size == before.size
+        assert np.asarray(after).tolist() != np.asarray(before.convert("RGB")).tolist()
+    told = run("look", store, best.uri, "snail")
+    assert f"{best.score:.3f}" in told.stdout
+    assert told.stdout.count("answers") == 1
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    assert_one_sentence(run("look", store, tmp_path / "other.png", "snail"), "other.png", "is not in")
+    assert_one_sentence(run("look", store, best.uri, " "), "empty")
+    assert_one_sentence(run("look", store, best.uri, "snail", "--to", tmp_path / "heat.nonsense"), "nonsense")
+
+
+def test_a_picture_that_changed_is_not_looked_at(tmp_path: Path, small_world: ToyWorld) -> None:
+    picture = tmp_path / "a.jpg"
+    shutil.copy(sorted(small_world.images.glob("gallery_*.jpg"))[0], picture)
+    assert run("index", tmp_path, "--to", tmp_path / "s").exit_code == 0
+    assert run("look", tmp_path / "s", picture, "snail").exit_code == 0
+    Image.new("RGB", (8, 8)).save(picture)
+    assert_one_sentence(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "changed since it was indexed")
+    picture.unlink()
+    assert_one_sentence(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "no such file")
+
+
+def test_export(searcher: Searcher, tmp_path: Path) -> None:
+    store = searcher.index.store.folder
+    written = run("export", store, "cat", "-k", "3", "--format", "csv", "--to", tmp_path / "cat.csv")
+    assert written.exit_code == 0, written.output
+    assert written.stdout == f"3 images: {tmp_path / 'cat.csv'}\n"
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(r.image_id for r in searcher.search("cat", 2)))
+    assert run("export", store, "--ids", ids, "--format", "files", "--to", tmp_path / "x.txt").exit_code == 0
+    assert (tmp_path / "x.txt").read_text() == ids.read_text() + "\n"
+    assert run("export", store, "dog", "--ids", ids, "--to", tmp_path / "dog.json").exit_code == 0
+    assert_one_sentence(run("export", store, "--to", tmp_path / "y"), "nothing is wanted")
+    assert_one_sentence(run("export", store, "--ids", ids, "--cutoff", "auto", "--to", tmp_path / "y"), "ids.txt")
+
+
+def test_search_with_picks(searcher: Searcher, tmp_path: Path) -> None:
+    store = searcher.index.store.folder
+    first = [r.image_id for r in searcher.search("cat", 10)]
+    (tmp_path / "right").write_text(first[9])
+    (tmp_path / "wrong").write_text(first[0])
+    found = run("search", store, "cat", "--right", tmp_path / "right", "--wrong", tmp_path / "wrong", "--json")
+    assert found.exit_code == 0, found.output
+    ranked = [r["image_id"] for r in json.loads(found.stdout)]
+    assert first[9] in ranked
+    assert first[0] not in ranked
+    (tmp_path / "wrong").write_text("nothing")
+    assert_one_sentence(run("search", store, "cat", "--wrong", tmp_path / "wrong"), "has no image 'nothing'")

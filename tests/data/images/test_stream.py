@@ -1,0 +1,92 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from forclip.data.images.stream import PixelBatch, stream_pixels
+
+
+def grey_level(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+
+def pictures(folder: Path, count: int, broken: set[int]) -> list[Path]:
+    """Pictures whose every pixel is their number; those in `broken` are text."""
+    paths = [folder / f"{k}.png" for k in range(count)]
+    for k, path in enumerate(paths):
+        if k in broken:
+            path.write_text("no picture")
+        else:
+            Image.new("RGB", (3, 2), (k, k, k)).save(path)
+    return paths
+
+
+def levels(batch: PixelBatch) -> list[int]:
+    return [int(p[0, 0, 0]) for p in batch.pixels]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 5, [2]), (3, 1, [1] * 3)]
+)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_batches_keep_the_order(tmp_path: Path, count: int, batch_size: int, sizes: list[int], threads: int) -> None:
+    batches = list(stream_pixels(pictures(tmp_path, count, set()), grey_level, batch_size, threads))
+    assert [len(b.rows) for b in batches] == sizes
+    assert [row for b in batches for row in b.rows] == list(range(count))
+    assert [level for b in batches for level in levels(b)] == list(range(count))
+    assert batches[0].pixels.shape == (sizes[0], 3, 2, 3)
+    assert all(b.unreadable == [] for b in batches)
+
+
+def test_unreadable_pictures_are_set_aside(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, 8, {0, 4, 5})
+    paths[7].unlink()
+    batches = list(stream_pixels(paths, grey_level, 3))
+    assert [b.rows for b in batches] == [[1, 2], [3], [6]]
+    assert [levels(b) for b in batches] == [[1, 2], [3], [6]]
+    assert [[row for row, _ in b.unreadable] for b in batches] == [[0], [4, 5], [7]]
+    for batch in batches:
+        for row, reason in batch.unreadable:
+            assert reason.startswith(f"{paths[row]}: ")
+    assert batches[2].unreadable[0][1].endswith("no such file")
+
+
+def test_none_can_be_read(tmp_path: Path) -> None:
+    batches = list(stream_pixels(pictures(tmp_path, 5, set(range(5))), grey_level, 2))
+    assert [b.rows for b in batches] == [[], [], []]
+    assert [len(b.pixels) for b in batches] == [0, 0, 0]
+    assert [row for b in batches for row, _ in b.unreadable] == list(range(5))
+
+
+def test_no_pictures_are_no_batches() -> None:
+    assert list(stream_pixels([], grey_level, 4)) == []
+
+
+class Watched(list[Path]):
+    """Paths that note how many of them have been asked for."""
+
+    asked = 0
+
+    def __iter__(self) -> Iterator[Path]:
+        for path in super().__iter__():
+            self.asked += 1
+            yield path
+
+
+def test_a_long_list_is_decoded_two_batches_ahead_and_no_further(tmp_path: Path) -> None:
+    paths = Watched(pictures(tmp_path, 30, set()))
+    asked = [paths.asked for _ in stream_pixels(paths, grey_level, 2)]
+    assert asked[:5] == [6, 8, 10, 12, 14]
+    assert asked[-1] == 30
+
+
+def test_our_own_mistakes_are_not_hidden(tmp_path: Path) -> None:
+    def wrong(image: Image.Image) -> Tensor:
+        raise RuntimeError("a bug in preprocessing")
+
+    with pytest.raises(RuntimeError, match="a bug in preprocessing"):
+        list(stream_pixels(pictures(tmp_path, 3, set()), wrong, 2))

@@ -1,0 +1,112 @@
+"""The paper's recipes: each dataset and family once on generated pictures, and what is checked before any work."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg
+from rich.console import Console
+from typer.testing import CliRunner
+
+from forclip.cli import app
+from forclip.config import NovelRule
+from forclip.data.images.content import same_content
+from forclip.data.sets import load_sets
+from forclip.experiments.published_recipes import TOWERS, find_recipe, paper_recipes, smoke_config, smoke_recipe
+from forclip.experiments.smoke import SMOKE_WRITERS
+from forclip.models.towers import cut_tower
+
+CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
+
+
+def smoke(name: str) -> None:
+    metrics = smoke_recipe(name, 1.0, Console(quiet=True))
+    found = metrics["methods"]["for"]
+    assert found["vectors_per_image"] == 4
+    assert 0 <= found["base"] <= 100
+    assert 0 <= found["novel"] <= 100
+    groups = [entry["group"] for entry in metrics["classes"].values()]
+    shown = (groups.count("base"), groups.count("novel"))
+    assert all(0 < part <= whole for part, whole in zip(shown, CLASSES[name.split("-")[0]], strict=True))
+
+
+@pytest.mark.parametrize("name", ["coco-vit-b-16", "lvis-siglip2", "nuimages-vit-b-16"])
+def test_a_recipe_runs_from_start_to_end(name: str) -> None:
+    smoke(name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_papers_largest_tower_runs_too() -> None:
+    smoke("coco-rn50x64")
+
+
+def test_there_is_one_for_each_dataset_and_tower() -> None:
+    assert len(dict(paper_recipes())) == 12
+    with pytest.raises(ValueError, match="recipe 'coco' is unknown: coco-rn50x64, "):
+        find_recipe("coco")
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_the_disk_and_memory_that_are_told_are_those_that_are_taken(name: str) -> None:
+    """On the meta device: all shapes, no numbers."""
+    tower = TOWERS[name]
+    with torch.device("meta"):
+        model = open_clip.create_model(tower.name, load_weights=False, pretrained_text=False, device="meta")
+        pixels = torch.empty(1, *PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)).input_size)
+        tokens = cut_tower(model.visual, None, False).tokens(pixels)
+    assert tokens.shape == (1, tower.num_tokens, tower.width)
+    assert sum(p.numel() for p in model.parameters()) * 4e-9 == pytest.approx(tower.memory, abs=0.05)
+    assert find_recipe(f"coco-{name}").disk == pytest.approx((118_287 + 5_000) * tower.num_tokens * tower.width * 2e-9)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_what_a_recipe_is_made_of(name: str) -> None:
+    """Pretrained weights that open_clip has, each dataset's own split, the labelled share that was asked for."""
+    splits = {
+        "coco": NovelRule(split="coco-48-17"),
+        "lvis": NovelRule(frequency="r"),
+        "nuimages": NovelRule(split="nuimages"),
+    }
+    for dataset, novel in splits.items():
+        config = find_recipe(f"{dataset}-{name}").config(Path("data"), Path("out"), 0.1, "cuda")
+        assert config.data.novel == novel
+        assert (config.data.vocabulary, config.data.cache) == ("lvis", Path("out/cache"))
+        assert (config.data.train.format, config.train.labelled_fraction, config.device) == (dataset, 0.1, "cuda")
+        assert open_clip.is_pretrained_cfg(config.model.name, config.model.pretrained)
+        assert smoke_config(config).train.labelled_fraction == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["coco-vit-b-16"], "needs --root"),
+        (["coco-vit-b-16", "--root", "nowhere", "--out", "out"], "nowhere: no annotations/instances_train2017.json"),
+        (["kitti-vit-b-16", "--smoke"], "'kitti-vit-b-16' is unknown"),
+    ],
+)
+def test_what_is_missing_is_named(given: list[str], named: str) -> None:
+    result = CliRunner().invoke(app, ["recipe", *given])
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_all_are_listed_with_what_they_need() -> None:
+    result = CliRunner().invoke(app, ["recipe"])
+    assert result.exit_code == 0
+    for part in (*dict(paper_recipes()), "198", "lvis_v1_train.json"):
+        assert part in result.stdout
+    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # 80 columns are enough
+
+
+@pytest.mark.parametrize("dataset", SMOKE_WRITERS)
+def test_every_picture_lies_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
+    SMOKE_WRITERS[dataset](tmp_path)
+    recipe = find_recipe(f"{dataset}-vit-b-16")
+    train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
+    assert (len(train), len(gallery)) == (16, 8)
+    assert all(path.is_file() for path in (*train.paths, *gallery.paths))
+    assert train.labels.any(1).all()
+    assert same_content([*train.paths, *gallery.paths]) == []

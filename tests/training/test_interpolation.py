@@ -1,0 +1,85 @@
+"""Between two heads, and both of them on disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from forclip.models.pools import Pool
+from forclip.models.summary_head import SummaryHead, noise_seeded_head
+from forclip.models.wrapped_pools import AlignedPool
+from forclip.training.weight_interpolation import interpolate, load_ends, save_ends
+from tests.tiny import TinyEyes, tiny_pool
+
+
+def ends(aligned: bool = False) -> tuple[SummaryHead, SummaryHead]:
+    """Every weight of the second is another."""
+    pool: Pool = AlignedPool(tiny_pool((3, 3)), nn.Linear(6, 6)) if aligned else tiny_pool((3, 3))
+    untuned = noise_seeded_head(pool, 4, 1.0, seed=0)
+    tuned = interpolate(untuned, untuned, 0.0)
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return untuned, tuned
+
+
+def same(one: SummaryHead, other: SummaryHead) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_the_ends_are_themselves(aligned: bool) -> None:
+    untuned, tuned = ends(aligned)
+    assert same(interpolate(untuned, tuned, 0.0), untuned)
+    assert same(interpolate(untuned, tuned, 1.0), tuned)
+    assert not same(untuned, tuned)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9, 1.5])
+def test_every_weight_goes_the_same_share_of_its_way(share: float) -> None:
+    untuned, tuned = ends()
+    before = [p.clone() for p in untuned.parameters()]
+    between = dict(interpolate(untuned, tuned, share).named_parameters())
+    other = dict(tuned.named_parameters())
+    for name, start in untuned.named_parameters():
+        torch.testing.assert_close(between[name], (1 - share) * start + share * other[name], rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(before, untuned.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_both_ends_survive_a_file(tmp_path: Path, aligned: bool) -> None:
+    untuned, tuned = ends(aligned)
+    save_ends(tmp_path / "ends.safetensors", untuned, tuned)
+    read = load_ends(tmp_path / "ends.safetensors", TinyEyes())
+    assert same(read[0], untuned)
+    assert same(read[1], tuned)
+    tokens = torch.randn(2, 9, 8)
+    torch.testing.assert_close(read[1](tokens), tuned(tokens), rtol=1e-4, atol=1e-6)
+    assert isinstance(read[0].pool, AlignedPool) == aligned
+
+
+class OtherEyes(TinyEyes):
+    def new_pool(self) -> Pool:
+        return tiny_pool((2, 2))
+
+
+def test_what_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "ends.safetensors"
+    with pytest.raises(ValueError, match=r"ends\.safetensors: missing, damaged or of another model"):
+        load_ends(file, TinyEyes())
+    save_ends(file, *ends())
+    with pytest.raises(ValueError, match=r"ends\.safetensors: missing, damaged or of another model"):
+        load_ends(file, OtherEyes())
+    whole = file.read_bytes()
+    for damaged in (
+        whole[: len(whole) // 2],
+        b"",
+        b"no safetensors",
+        whole.replace(b"tuned.offsets", b"tuned.offzets"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"ends\.safetensors: missing, damaged or of another model"):
+            load_ends(file, TinyEyes())

@@ -1,0 +1,363 @@
+"""Training on a tiny head: what survives a kill, what trains, and what is refused."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from forclip.config import TrainConfig
+from forclip.models.summary_head import window_seeded_head
+from forclip.training.objectives import BaseLabels, Batch, Objective, PseudoLabels, TeacherSet
+from forclip.training.trainer import TrainingSet, TrainingState, learning_rate, new_state, total_steps, train
+from tests.child import run_in_child
+from tests.tiny import tiny_pool
+
+# 22 images in batches of 3 are 8 steps an epoch, the last of one image; 5 epochs are 40 steps, and 20 is mid-epoch.
+CONFIG = TrainConfig(epochs=5, batch_size=3, learning_rate=0.01, checkpoint_every=20)
+
+
+def unit(generator: torch.Generator, *shape: int) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+def training_set() -> TrainingSet:
+    generator = torch.Generator().manual_seed(0)
+    return TrainingSet(
+        tokens=torch.randn(1, 22, 9, 8, generator=generator).half(),
+        targets=torch.rand(22, 4, generator=generator) < 0.3,
+        verified=torch.rand(22, 4, generator=generator) < 0.8,
+        teacher=unit(generator, 22, 3, 6),
+        untuned=unit(generator, 22, 4, 6),
+    )
+
+
+def fresh_state(config: TrainConfig, num_query_tokens: int = 4) -> TrainingState:
+    generator = torch.Generator().manual_seed(1)
+    objectives: list[Objective] = [
+        BaseLabels(unit(generator, 4, 6), "binary", 1.0),
+        PseudoLabels(unit(generator, 7, 6), 0.1, 0.5),
+        TeacherSet(2.0),
+    ]
+    return new_state(window_seeded_head(tiny_pool((3, 3)), num_query_tokens), objectives, config)
+
+
+def quiet(step: int, terms: dict[str, float]) -> None:
+    pass
+
+
+def trained(config: TrainConfig) -> TrainingState:
+    state = fresh_state(config)
+    train(state, training_set(), config, None, quiet)
+    return state
+
+
+def assert_equal_to_the_bit(one: TrainingState, other: TrainingState) -> None:
+    left, right = one.tensors(), other.tensors()
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+    assert one.history == other.history
+
+
+def train_until_killed(checkpoint: str) -> None:
+    """What the subprocess of the next test runs: it dies between checkpoints, without any chance to tidy up."""
+
+    def die(step: int, terms: dict[str, float]) -> None:
+        if step == 23:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    train(fresh_state(CONFIG), training_set(), CONFIG, Path(checkpoint), die)
+
+
+def test_killed_and_resumed_is_straight_through(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.safetensors"
+    killed = run_in_child(train_until_killed, checkpoint)
+    assert killed.returncode == -signal.SIGKILL
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        straight, resumed = trained(CONFIG), fresh_state(CONFIG)
+        resumed.load(checkpoint)
+        assert resumed.step == 20
+        train(resumed, training_set(), CONFIG, checkpoint, quiet)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(straight.history) == 40
+    assert_equal_to_the_bit(resumed, straight)
+    last = fresh_state(CONFIG)
+    last.load(checkpoint)
+    assert_equal_to_the_bit(last, straight)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("stop", [1, 8, 13])
+def test_resuming_from_any_step(tmp_path: Path, stop: int, ema_decay: float) -> None:
+    """Within an epoch, at its end, and after one step; with a checkpoint at each, the average of weights in it."""
+    config, checkpoint = replace(CONFIG, epochs=2, checkpoint_every=1, ema_decay=ema_decay), tmp_path / "state"
+
+    def fail(step: int, terms: dict[str, float]) -> None:
+        if step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh_state(config), training_set(), config, checkpoint, fail)
+    resumed, told = fresh_state(config), []
+    resumed.load(checkpoint)
+    train(resumed, training_set(), config, checkpoint, lambda step, terms: told.append(step))
+    assert told == list(range(stop + 1, 17))
+    assert_equal_to_the_bit(resumed, trained(config))
+
+
+def test_every_image_once_an_epoch() -> None:
+    seen: list[Tensor] = []
+
+    class Watch(TeacherSet):
+        def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
+            seen.append(batch.teacher)
+            return super().forward(vectors, batch)
+
+    config = replace(CONFIG, epochs=2)
+    watched = new_state(fresh_state(config).head, [Watch(1.0)], config)
+    data = training_set()
+    train(watched, data, config, None, quiet)
+    assert [len(s) for s in seen] == ([3] * 7 + [1]) * 2
+    orders = [
+        [int((data.teacher == t).all((1, 2)).nonzero()) for t in torch.cat(epoch)] for epoch in (seen[:8], seen[8:])
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(22))
+    assert orders[0] != orders[1]
+
+
+def test_looking_at_a_state_does_not_change_it() -> None:
+    config = replace(CONFIG, epochs=1)
+    looked_at = fresh_state(config)
+    looked_at.tensors()
+    train(looked_at, training_set(), config, None, quiet)
+    assert_equal_to_the_bit(looked_at, trained(config))
+
+
+def test_training_lowers_the_loss() -> None:
+    history = trained(replace(CONFIG, epochs=15)).history
+    totals = [h["base_labels"] + 0.5 * h["pseudo_labels"] + 2 * h["teacher_set"] for h in history]
+    assert sum(totals[-8:]) < 0.8 * sum(totals[:8])
+
+
+def test_the_loss_weighs_objectives() -> None:
+    """The first step's gradient is that of weight x objective, summed."""
+    config = replace(CONFIG, epochs=1, batch_size=22)
+    state, data = fresh_state(config), training_set()
+    vectors = state.head(data.tokens[0].float())
+    batch = Batch(data.targets, data.verified, data.teacher, data.untuned)
+    base, pseudo, teacher = (objective(vectors, batch) for objective in state.objectives)
+    total = base + 0.5 * pseudo + 2 * teacher
+    expected = torch.autograd.grad(total, list(state.head.parameters()))
+    train(state, data, config, None, quiet)
+    assert state.history[0] == pytest.approx(
+        {"base_labels": base.item(), "pseudo_labels": pseudo.item(), "teacher_set": teacher.item()}, rel=1e-5
+    )
+    # AdamW's first moment after one step is (1 - 0.9) of the gradient, clipped to norm 1 over all parameters.
+    moments = [state.optimizer.state[p]["exp_avg"].flatten() for p in state.head.parameters()]
+    found, wanted = torch.cat(moments), torch.cat([g.flatten() for g in expected])
+    assert F.cosine_similarity(found, wanted, 0).item() == pytest.approx(1, abs=1e-5)
+    assert found.norm() <= 0.1 + 1e-6
+
+
+QUERIES = {"offsets", "bias"}
+QUERY_KEY = QUERIES | {"pool.q_proj.weight", "pool.q_proj.bias", "pool.k_proj.weight"}
+ALL = QUERY_KEY | {
+    *("pool.v_proj.weight", "pool.v_proj.bias", "pool.c_proj.weight", "pool.c_proj.bias", "pool.positional_embedding")
+}
+
+
+@pytest.mark.parametrize(("trainable", "expected"), [("queries", QUERIES), ("query_key", QUERY_KEY), ("all", ALL)])
+def test_exactly_what_is_trainable_changes(
+    trainable: Literal["queries", "query_key", "all"], expected: set[str]
+) -> None:
+    config = replace(CONFIG, epochs=1, trainable=trainable)
+    before = {name: value.clone() for name, value in fresh_state(config).head.state_dict().items()}
+    after = trained(config).head.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    # A key's bias shifts all logits of a query alike, which a softmax ignores: rounding alone may or may not move it.
+    free = {"pool.k_proj.bias"} if trainable != "queries" else set()
+    assert changed - free == expected
+
+
+@pytest.mark.parametrize("trainable", ["queries", "all"])
+def test_objectives_own_parameters_always_train(trainable: Literal["queries", "all"]) -> None:
+    config = replace(CONFIG, epochs=1, trainable=trainable)
+    before, after = fresh_state(config).tensors(), trained(config).tensors()
+    for name in ("base_labels.log_scale", "base_labels.bias"):
+        assert not torch.equal(before[name], after[name])
+    for name in ("base_labels.texts", "pseudo_labels.texts"):
+        assert torch.equal(before[name], after[name])
+
+
+def test_weight_decay_is_for_matrices_alone() -> None:
+    """Neither the attention bias over positions nor any vector is pulled to zero."""
+    state = fresh_state(replace(CONFIG, weight_decay=0.3))
+    decayed, kept = state.optimizer.param_groups
+    names = {parameter: name for name, parameter in state.head.named_parameters()}
+    assert {names[p] for p in decayed["params"]} == {"offsets", "pool.positional_embedding"} | {
+        f"pool.{projection}_proj.weight" for projection in "qkvc"
+    }
+    assert decayed["weight_decay"] == 0.3
+    assert kept["weight_decay"] == 0
+    assert state.head.bias in set(kept["params"])
+
+
+def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+    config = TrainConfig(learning_rate=2.0, warmup_share=0.2)
+    rates = [learning_rate(step, 20, config) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert rates[8] == pytest.approx(1 + 0.5**0.5)  # a quarter of the cosine
+    assert rates[12] == pytest.approx(1.0)  # half
+    assert rates[16] == pytest.approx(1 - 0.5**0.5)
+    assert 0 < rates[19] < 0.02
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert learning_rate(20, 20, config) == pytest.approx(0)
+
+
+def test_the_shortest_run_has_a_learning_rate() -> None:
+    assert learning_rate(0, 1, TrainConfig(learning_rate=2.0)) == 2.0
+
+
+def test_the_optimizer_is_given_the_rate_of_its_step() -> None:
+    config, rates = replace(CONFIG, epochs=1), []
+    state = fresh_state(config)
+    note = lambda step, terms: rates.append({g["lr"] for g in state.optimizer.param_groups})  # noqa: E731  # one line
+    train(state, training_set(), config, None, note)
+    assert total_steps(22, config) == 8
+    assert rates == [{learning_rate(step, 8, config)} for step in range(8)]
+
+
+def test_a_checkpoint_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    fresh_state(CONFIG, num_query_tokens=4).save(file)
+    with pytest.raises(ValueError, match=r"state.safetensors: .* has shape \(4, .*, not \(5, "):
+        fresh_state(CONFIG, num_query_tokens=5).load(file)
+
+
+@pytest.mark.parametrize("change", [{"trainable": "queries"}, {"objectives": 1}])
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    file = tmp_path / "state.safetensors"
+    fresh_state(CONFIG).save(file)
+    other = fresh_state(CONFIG)
+    if "objectives" in change:
+        other = new_state(other.head, other.objectives[:1], CONFIG)
+    else:
+        other = fresh_state(replace(CONFIG, **change))
+    with pytest.raises(ValueError, match=r"state.safetensors: a checkpoint of another configuration"):
+        other.load(file)
+
+
+def test_saving_leaves_no_partial_file(tmp_path: Path) -> None:
+    train(fresh_state(CONFIG), training_set(), replace(CONFIG, epochs=1), tmp_path / "state.safetensors", quiet)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+class NotANumberAtTheThirdStep(nn.Module):
+    name, weight, calls = "broken", 1.0, 0
+
+    def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
+        self.calls += 1
+        return vectors.sum() * (float("nan") if self.calls == 3 else 1.0)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path: Path) -> None:
+    config = replace(CONFIG, checkpoint_every=1)
+    state, checkpoint = new_state(fresh_state(config).head, [NotANumberAtTheThirdStep()], config), tmp_path / "s"
+    with pytest.raises(ValueError, match="the loss is nan at step 2; a lower learning_rate may help"):
+        train(state, training_set(), config, checkpoint, quiet)
+    assert all(torch.isfinite(p).all() for p in state.head.parameters())
+
+
+def test_the_seed_decides_the_result() -> None:
+    config = replace(CONFIG, epochs=1)
+    torch.manual_seed(5)
+    one = trained(config)
+    torch.manual_seed(6)  # the global generator has no part in it
+    assert_equal_to_the_bit(one, trained(config))
+    other = trained(replace(config, seed=1))
+    assert not torch.equal(one.head.offsets, other.head.offsets)
+    assert one.history != other.history
+
+
+def test_the_average_is_a_naive_loops() -> None:
+    config = replace(CONFIG, epochs=3, ema_decay=0.7)
+    state = fresh_state(config)
+    expected = [p.detach().clone() for p in state.head.parameters()]
+
+    def follow(step: int, terms: dict[str, float]) -> None:
+        decay = min(0.7, step / (step + 9))
+        for kept, now in zip(expected, state.head.parameters(), strict=True):
+            kept.copy_(decay * kept + (1 - decay) * now.detach())
+
+    train(state, training_set(), config, None, follow)
+    assert state.step == 24  # from the twenty-first on, the decay is the configured one
+    assert state.result is state.average
+    for found, wanted in zip(state.result.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(state.result.offsets, state.head.offsets)
+
+
+def test_the_average_has_no_say_in_training() -> None:
+    config = replace(CONFIG, epochs=1)
+    one, other = trained(config), trained(replace(config, ema_decay=0.9))
+    assert one.history == other.history
+    assert torch.equal(one.head.offsets, other.head.offsets)
+    assert one.result is one.head
+
+
+class WatchLabels(TeacherSet):
+    """Notes which images of each batch are labelled."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.seen: list[list[bool]] = []
+
+    def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
+        self.seen.append(batch.verified.any(1).tolist())
+        return super().forward(vectors, batch)
+
+
+@pytest.mark.parametrize(("labelled", "at_least"), [([4, 9, 17], 2), ([], 0)])
+def test_half_of_each_batch_is_labelled_where_labels_are_scarce(labelled: list[int], at_least: int) -> None:
+    config, data, watch = replace(CONFIG, epochs=4, batch_size=4), training_set(), WatchLabels()
+    verified = torch.zeros_like(data.verified)
+    verified[labelled] = True
+    train(new_state(fresh_state(config).head, [watch], config), replace(data, verified=verified), config, None, quiet)
+    assert [len(batch) for batch in watch.seen] == [4, 4, 4, 4, 4, 2] * 4
+    for batch in watch.seen:
+        assert sum(batch) >= at_least * len(batch) // 4
+        assert all(batch[len(batch) // 2 :]) == bool(labelled)
+    unlabelled = sum(not known for batch in watch.seen for known in batch)
+    assert unlabelled > 0.3 * 4 * 22  # they take part as well
+
+
+def test_views_are_drawn_and_drawn_again_the_same() -> None:
+    """Every token of view v of image i is v + i / 32, so that what the head was given says where it came from."""
+    config, data = replace(CONFIG, epochs=3), training_set()
+    numbers = torch.arange(3)[:, None] + torch.arange(22) / 32
+    data = replace(data, tokens=numbers[..., None, None].expand(3, 22, 9, 8).half())
+
+    def seen(seed: int) -> list[Tensor]:
+        state, given = fresh_state(config), []
+        state.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0][:, 0, 0].clone()))
+        train(state, data, replace(config, seed=seed), None, quiet)
+        return given
+
+    one = seen(0)
+    views, images = torch.cat(one).floor(), torch.cat(one).frac() * 32
+    for epoch in range(3):
+        assert images[22 * epoch : 22 * epoch + 22].sort().values.tolist() == list(range(22))
+        assert set(views[22 * epoch : 22 * epoch + 22].tolist()) == {0, 1, 2}
+    by_image = [views[22 * epoch :][:22][images[22 * epoch :][:22].argsort()] for epoch in range(3)]
+    assert not torch.equal(by_image[0], by_image[1])
+    assert all(torch.equal(a, b) for a, b in zip(one, seen(0), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, seen(1), strict=True))
