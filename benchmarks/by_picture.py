@@ -25,7 +25,7 @@ from forclip.data.formats.coco import load_coco
 from forclip.embedding.embed import embed_images
 from forclip.embedding.regions import overlaps
 from forclip.evaluation.metrics import average_precision_at
-from forclip.index.image_scores import particular
+from forclip.index.image_scores import most_distinct_vector
 from forclip.models.retrieval_model import load_model
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Floats
@@ -50,14 +50,14 @@ def by_all(gallery: Floats, asked: Floats) -> Floats:
 
 def by_one(gallery: Floats, asked: Floats) -> Floats:
     """As where only one vector can ask."""
-    scores: Floats = (gallery @ particular(asked)).max(1)
+    scores: Floats = (gallery @ most_distinct_vector(asked)).max(1)
     return scores
 
 
 WAYS: dict[str, Ask] = {
     "mean of its vectors": by_mean,
     "all its vectors (MaxSim)": by_all,
-    "its particular one": by_one,
+    "its most_distinct_vector one": by_one,
 }
 
 

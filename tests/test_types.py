@@ -123,10 +123,10 @@ def test_what_is_verified_and_named_follows_its_images_and_classes() -> None:
     names, common = (("kitty",), (), ("hound", "pup")), ("f", "r", "c")
     full = replace(annotations(), verified=verified, synonyms=names, frequencies=common)
     part = full.take(np.array([2, 0])).with_classes(["dog", "cat"])
-    assert part.known.tolist() == [[True, True], [False, True]]
+    assert part.verified_mask.tolist() == [[True, True], [False, True]]
     assert part.synonyms == (("hound", "pup"), ("kitty",))
     assert part.frequencies == ("c", "f")
-    assert annotations().known.all()
+    assert annotations().verified_mask.all()
     assert annotations().take(np.array([1])).verified is None
 
 
@@ -134,6 +134,6 @@ def test_covering_adds_classes_that_nothing_shows() -> None:
     wider = replace(annotations(), verified=np.ones((3, 3), bool)).covering(["dog", "yak", "cat"])
     assert wider.class_names == ("dog", "yak", "cat")
     assert wider.labels.tolist() == [[True, False, True], [False, False, False], [False, False, True]]
-    assert wider.known[:, 1].tolist() == [False] * 3
+    assert wider.verified_mask[:, 1].tolist() == [False] * 3
     assert wider.box_classes.tolist() == [0, 2, 0]
     assert annotations().covering(["cup"]).verified is None

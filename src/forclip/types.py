@@ -55,7 +55,7 @@ class Annotations:
         return len(self.image_ids)
 
     @property
-    def known(self) -> Bools:
+    def verified_mask(self) -> Bools:
         """Which labels count: [images, classes]."""
         return np.ones_like(self.labels) if self.verified is None else self.verified
 

@@ -15,9 +15,9 @@ from forclip.calibration.model import (
     MIN_SAMPLE,
     TEXT_SPREAD,
     Calibration,
-    Judgement,
+    Confidence,
     after_verdicts,
-    judge,
+    estimate_confidence,
     probabilities,
     read_calibration,
     write_calibration,
@@ -56,8 +56,8 @@ def gallery(seed: int, images: int) -> np.ndarray:
     return -np.sort(-np.random.default_rng(seed).normal(0.2, 0.05, images))
 
 
-def judged(calibration: Calibration, scores: np.ndarray, k: int = 50, **other: float) -> Judgement:
-    found = judge(calibration, scores[:k], scores, len(scores), **other)
+def judged(calibration: Calibration, scores: np.ndarray, k: int = 50, **other: float) -> Confidence:
+    found = estimate_confidence(calibration, scores[:k], scores, len(scores), **other)
     assert found is not None
     return found
 
@@ -75,7 +75,7 @@ def test_by_hand() -> None:
 def test_the_list_by_hand() -> None:
     """Three images known, of a gallery of 1,000 whose others score -1 or 1, as the sample says."""
     sample = np.array([-1.0, 1.0] * 50)
-    found = judge(PLAIN, np.array([3.0, 2.0, 1.5]), sample, 1000)
+    found = estimate_confidence(PLAIN, np.array([3.0, 2.0, 1.5]), sample, 1000)
     assert found is not None
     sure = [1 / (1 + exp(-1.5)), 1 / (1 + exp(0.5)), 1 / (1 + exp(1.5))]
     np.testing.assert_allclose(found.probabilities, sure)
@@ -83,7 +83,7 @@ def test_the_list_by_hand() -> None:
     assert found.cutoff == 2  # 0.82, 0.60, 0.46
     rest = (1 / (1 + exp(3.5)) + 1 / (1 + exp(2.5))) / 2
     assert found.expected_images == pytest.approx(sum(sure) + 997 * rest)
-    strict, lax = (judge(PLAIN, np.array([3.0, 2.0, 1.5]), sample, 1000, wanted) for wanted in (0.9, 0.1))
+    strict, lax = (estimate_confidence(PLAIN, np.array([3.0, 2.0, 1.5]), sample, 1000, wanted) for wanted in (0.9, 0.1))
     assert strict is not None
     assert lax is not None
     assert (strict.cutoff, lax.cutoff) == (0, 3)
@@ -123,8 +123,8 @@ def test_a_sample_says_nearly_what_the_gallery_says() -> None:
     random = np.random.default_rng(0)
     scores = np.concatenate([random.normal(0.2, 0.05, 99_000), random.normal(0.35, 0.05, 1000)])
     top = -np.sort(-scores)[:50]
-    whole = judge(PLAIN, top, scores, len(scores))
-    part = judge(PLAIN, top, random.choice(scores, 2000, replace=False), len(scores))
+    whole = estimate_confidence(PLAIN, top, scores, len(scores))
+    part = estimate_confidence(PLAIN, top, random.choice(scores, 2000, replace=False), len(scores))
     assert whole is not None
     assert part is not None
     np.testing.assert_allclose(part.probabilities, whole.probabilities, atol=0.01)
@@ -161,8 +161,8 @@ def test_right_verdicts_raise_what_is_left_and_wrong_ones_lower_it() -> None:
 
 def test_too_little_says_nothing() -> None:
     few = gallery(0, MIN_SAMPLE - 1)
-    assert judge(PLAIN, few[:5], few, len(few)) is None
-    assert judge(PLAIN, np.full(3, 0.5), np.full(100, 0.5), 100) is None
+    assert estimate_confidence(PLAIN, few[:5], few, len(few)) is None
+    assert estimate_confidence(PLAIN, np.full(3, 0.5), np.full(100, 0.5), 100) is None
 
 
 def test_the_alarm_looks_at_the_best_ten_or_in_proportion() -> None:
@@ -175,7 +175,7 @@ def test_the_alarm_looks_at_the_best_ten_or_in_proportion() -> None:
         for rank in range(k):
             limit = float(judged(steep, scores, k).expected_precision[rank]) + 1e-9
             asked = replace(steep, absent_below=limit, images=learned_from)
-            again = judge(asked, scores[:k], scores, gallery_size)
+            again = estimate_confidence(asked, scores[:k], scores, gallery_size)
             assert again is not None
             if again.nothing_here:
                 found.append(rank + 1)
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_refused(
     top: list[float], sample: list[float], size: int, wanted: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        judge(PLAIN, np.array(top), np.array(sample), size, wanted)
+        estimate_confidence(PLAIN, np.array(top), np.array(sample), size, wanted)
 
 
 @given(CALIBRATIONS)

@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from forclip.calibration.fit import fit_calibration, logistic_regression
-from forclip.calibration.model import Calibration, judge, probabilities
+from forclip.calibration.model import Calibration, estimate_confidence, probabilities
 from forclip.evaluation.reliability import reliability
 
 
@@ -100,10 +100,10 @@ def test_one_class_in_twenty_is_called_absent_though_it_is_there() -> None:
     scores, labels = world(100, 500, 2)
     calibration = fitted(scores, labels)
     best = -np.sort(-scores, 0)
-    judged = [judge(calibration, best[:50, c], scores[:, c], 500) for c in range(100)]
+    judged = [estimate_confidence(calibration, best[:50, c], scores[:, c], 500) for c in range(100)]
     assert sum(j is not None and j.nothing_here for j in judged) == 5
     nowhere = -np.sort(-np.random.default_rng(0).uniform(0, 1, 500))
-    absent = judge(calibration, nowhere[:50], nowhere, 500)
+    absent = estimate_confidence(calibration, nowhere[:50], nowhere, 500)
     assert absent is not None
     assert absent.nothing_here  # a flat list, without any image that stands out
 

@@ -51,14 +51,14 @@ def test_only_the_judged_pair_becomes_known() -> None:
     federated = made("ab", [[1, 0], [0, 0]], [[1, 0], [0, 0]])
     merged = merge_verdicts(federated, GALLERY, {(ROOT / "b.jpg", "cat"): False})
     assert merged.labels.tolist() == federated.labels.tolist()
-    assert merged.known.tolist() == [[True, False], [True, False]]
+    assert merged.verified_mask.tolist() == [[True, False], [True, False]]
 
 
 def test_other_images_join_with_what_was_judged_alone() -> None:
     merged = merge_verdicts(TRAIN, GALLERY, {(ROOT / "new.jpg", "dog"): True, (ROOT / "also.jpg", "cat"): False})
     assert merged.image_ids == ("a", "b", "/pictures/also.jpg", "/pictures/new.jpg")
     assert merged.labels[2:].tolist() == [[False, False], [False, True]]
-    assert merged.known.tolist() == [[True, True], [True, True], [True, False], [False, True]]
+    assert merged.verified_mask.tolist() == [[True, True], [True, True], [True, False], [False, True]]
 
 
 def test_a_new_class_is_known_only_where_it_was_judged() -> None:
@@ -66,8 +66,8 @@ def test_a_new_class_is_known_only_where_it_was_judged() -> None:
     merged = merge_verdicts(TRAIN, GALLERY, judged)
     assert merged.class_names == ("cat", "dog", "scooter")  # no image shows a tram
     assert merged.labels[:, 2].tolist() == [True, False, False]
-    assert merged.known[:, 2].tolist() == [True, False, True]
-    assert merged.known[:2, :2].all()
+    assert merged.verified_mask[:, 2].tolist() == [True, False, True]
+    assert merged.verified_mask[:2, :2].all()
 
 
 def test_gallery_images_are_never_trained_on() -> None:
@@ -113,5 +113,7 @@ def test_an_export_that_was_judged_joins_the_training_set(
     train, _ = load_sets(data)
     column = train.class_names.index("my cat")
     results = searcher.search("cat", 3)
-    known = {str(train.paths[row]): bool(train.labels[row, column]) for row in np.flatnonzero(train.known[:, column])}
+    known = {
+        str(train.paths[row]): bool(train.labels[row, column]) for row in np.flatnonzero(train.verified_mask[:, column])
+    }
     assert known == {results[0].uri: True, results[1].uri: False}

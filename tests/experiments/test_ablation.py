@@ -15,11 +15,11 @@ from forclip.config import DataConfig, RunConfig, SourceConfig, TrainConfig
 from forclip.experiments import ablation
 from forclip.experiments.ablation import (
     ABLATIONS,
+    AblationDataset,
     Changes,
-    Ground,
     changed,
     choose_variants,
-    config_ground,
+    config_dataset,
     describe_changes,
     known_variants,
     run_ablation,
@@ -33,13 +33,13 @@ KNOWN: dict[str, Changes] = {
 }
 
 
-def ground(epochs: int = 10) -> Ground:
+def ground(epochs: int = 10) -> AblationDataset:
     source = SourceConfig(Path("a.json"), Path("a"))
 
     def config(seed: int) -> RunConfig:
         return RunConfig(DataConfig(source), train=TrainConfig(seed=seed, epochs=epochs))
 
-    return Ground("small", config, lambda seed: {"world": seed}, lambda seed, track: None)
+    return AblationDataset("small", config, lambda seed: {"world": seed}, lambda seed, track: None)
 
 
 class FakeBench:
@@ -68,7 +68,7 @@ def ablate(out: Path, seeds: Sequence[int] = (0, 1), epochs: int = 10, **options
     asked: list[tuple[str, int]] = []
     only, refused = options.get("only", list(KNOWN)), options.get("refused", ())
 
-    def bench(ground: Ground, seed: int, console: Console) -> FakeBench:
+    def bench(ground: AblationDataset, seed: int, console: Console) -> FakeBench:
         return FakeBench(asked, seed, refused)
 
     known = options.get("known", KNOWN)
@@ -230,7 +230,7 @@ def test_mistakes_in_variants(tmp_path: Path, content: str, named: str) -> None:
 def test_a_config_keeps_its_own_settings() -> None:
     """Each seed has the same data; a variant changes its own setting and leaves the rest as the config has it."""
     config = RunConfig(DataConfig(SourceConfig(Path("photos.json"), Path("a"))), train=TrainConfig(epochs=3, seed=9))
-    own = config_ground(config)
+    own = config_dataset(config)
     assert own.name == "photos"
     assert own.data(0) == own.data(1)
     for name, epochs, vectors in (("for", 3, TrainConfig().class_vectors), ("no_class_vectors", 3, 0.0)):

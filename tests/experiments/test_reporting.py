@@ -17,7 +17,7 @@ from forclip.evaluation.report import GridHit, GridRow, QueryGrid
 from forclip.evaluation.result import RetrievalReport
 from forclip.experiments import report as reporting
 from forclip.experiments.comparison import Measured, Task
-from forclip.experiments.report import Story, _as_evaluated, _extremes, _without_distractors
+from forclip.experiments.report import ReportContents, _as_evaluated, _extremes, _without_distractors
 from forclip.types import Annotations, ClassSplit, ImageEmbeddings
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -26,7 +26,7 @@ LABELS = np.random.default_rng(0).random((30, 8)) < 0.15
 VERIFIED = LABELS | (np.random.default_rng(1).random((30, 8)) < 0.5)
 
 
-def new_story(tmp_path: Path, evaluation: EvalConfig) -> Story:
+def new_story(tmp_path: Path, evaluation: EvalConfig) -> ReportContents:
     """One method, two vectors an image; what a picture would need besides is not there."""
     ids = tuple(f"{row:02d}" for row in range(30))
     gallery = Annotations(
@@ -49,7 +49,7 @@ def new_story(tmp_path: Path, evaluation: EvalConfig) -> Story:
     measured = Measured(
         MethodRun("for", 0, new_report(evaluation), 2, None), cast(Any, None), embeddings, torch.ones(0)
     )
-    return Story(task, cast(Any, SimpleNamespace(eval=evaluation)), {"for": measured}, [])
+    return ReportContents(task, cast(Any, SimpleNamespace(eval=evaluation)), {"for": measured}, [])
 
 
 def new_report(evaluation: EvalConfig) -> RetrievalReport:

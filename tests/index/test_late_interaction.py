@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forclip.index.image_index import Index
-from forclip.index.image_scores import particular
+from forclip.index.image_scores import most_distinct_vector
 from forclip.types import Floats
 from tests.index.made import DIM, HEADER, by_image, files, names, some, unit
 
@@ -87,4 +87,4 @@ def test_an_empty_store_has_nothing_like_it(tmp_path: Path) -> None:
 def test_the_particular_vector_is_least_like_the_others() -> None:
     shared = unit(np.random.default_rng(0), DIM)
     alike = [shared, shared, -shared]
-    assert (particular(np.stack(alike)) == -shared).all()
+    assert (most_distinct_vector(np.stack(alike)) == -shared).all()

@@ -38,7 +38,7 @@ def naive(
 ) -> list[tuple[str, float]]:
     """Every image, one after the other."""
 
-    def standing(text: Floats, image_id: str) -> float:
+    def normalised_score(text: Floats, image_id: str) -> float:
         scores = {i: max(float(v @ text.astype(np.float64)) for v in vectors) for i, vectors in kept.items()}
         everywhere = np.array(list(scores.values()), np.float32).astype(np.float64)
         z = (scores[image_id] - everywhere.mean()) / everywhere.std()
@@ -51,11 +51,11 @@ def naive(
     for image_id in kept:
         parts = []
         if len(query.any_of):
-            parts.append(max(standing(t, image_id) for t in query.any_of))
-        parts += [standing(t, image_id) for t in query.all_of]
+            parts.append(max(normalised_score(t, image_id) for t in query.any_of))
+        parts += [normalised_score(t, image_id) for t in query.all_of]
         wanted = min(parts)
         limit = min(wanted, 2.0 if calibration is None else 0.0)
-        if all(standing(t, image_id) < limit for t in query.none_of):
+        if all(normalised_score(t, image_id) < limit for t in query.none_of):
             listed.append((image_id, wanted))
     return sorted(listed, key=lambda found: (-found[1], found[0]))[:k]
 
@@ -71,7 +71,7 @@ def test_equals_the_loop(
         found = search_combined(index, query, k, calibration=calibration)
         expected = naive(kept, query, k, calibration)
         assert [r.image_id for r in found] == [i for i, _ in expected]
-        assert [r.standing for r in found] == pytest.approx([s for _, s in expected], abs=1e-5)
+        assert [r.normalised_score for r in found] == pytest.approx([s for _, s in expected], abs=1e-5)
         assert [r.rank for r in found] == list(range(1, len(expected) + 1))
 
 
@@ -119,7 +119,7 @@ def test_the_text_that_decided_is_told(tmp_path: Path) -> None:
         text = query.wanted[result.decided_by]
         (alone,) = index.search_among([result.image_id], text)
         assert (alone.score, alone.box) == (result.score, result.box)
-        assert scales[result.decided_by].standing(np.array([result.score]))[0] == result.standing
+        assert scales[result.decided_by].normalised_score(np.array([result.score]))[0] == result.normalised_score
 
 
 def test_a_small_gallery_does_without_the_calibration(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_every_image_is_shown_with_its_place_and_worth(searcher: Searcher, tmp_p
     found = answer(sure, SearchRequest("cat", k=12, where="half < 2", cutoff=Cutoff("precision", 0.1)))
     html = written(found, tmp_path)
     assert found.results
-    assert found.judgement is not None
+    assert found.confidence is not None
     assert html.count("<li>") == html.count('class="place"') == len(found.results)
     for result, probability in zip(found.results, found.probabilities, strict=True):
         assert result.uri in html
@@ -45,7 +45,7 @@ def test_several_texts_say_which_decided(searcher: Searcher, tmp_path: Path) -> 
     found = answer(searcher, SearchRequest("cat", any_of=("dog",), k=5))
     html = written(found, tmp_path)
     assert "cat or dog" in html
-    assert html.count('class="by"') == html.count(">standing ") == 5
+    assert html.count('class="by"') == html.count(">normalised_score ") == 5
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>.jpg", 'a"b&c.jpg', "snow\udce9.jpg"])

@@ -88,14 +88,14 @@ def test_several_texts(searcher: Searcher) -> None:
     first = found.results[0]
     assert isinstance(first, CombinedResult)
     assert told[0]["decided_by"] == ("cat", "dog")[first.decided_by]
-    assert json.loads(json.dumps(told))[0]["standing"] == first.standing
-    assert [c.header for c in answer_table(found).columns][:4] == ["rank", "standing", "score", "decided by"]
+    assert json.loads(json.dumps(told))[0]["normalised_score"] == first.normalised_score
+    assert [c.header for c in answer_table(found).columns][:4] == ["rank", "normalised_score", "score", "decided by"]
 
 
 def test_how_sure(sure: Searcher) -> None:
     never_absent = replace(sure.model, calibration=replace(CALIBRATION, absent_below=0.0))
     found = answer(Searcher(sure.index, never_absent), SearchRequest("cat", k=20, cutoff=parse_cutoff("20%")))
-    judged = found.judgement
+    judged = found.confidence
     assert judged is not None
     assert len(found.results) == judged.cutoff == len(found.probabilities)
     assert found.probabilities == judged.probabilities[: judged.cutoff].tolist()
@@ -131,7 +131,7 @@ def test_probably_none(sure: Searcher) -> None:
 def test_the_filter_is_the_gallery(sure: Searcher) -> None:
     found = answer(sure, SearchRequest("cat", where="half = 1", cutoff=parse_cutoff("auto")))
     assert found.gallery == 30
-    assert found.judgement is None
+    assert found.confidence is None
     assert how_sure(found).startswith("Nothing is said of how sure this is: 30 images are too few")
     assert len(found.results) == 30
 

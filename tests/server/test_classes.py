@@ -26,7 +26,7 @@ def labels(model: Searcher, made_store: Path, small_world: ToyWorld) -> StoreLab
     """Of the pictures in the store: the small world's gallery, without the one with another name. Half of the classes
     are novel; every second class was checked in the first forty images alone."""
     found = load_store_labels(model.index, SourceConfig(small_world.gallery_file, made_store / "pictures"))
-    verified = found.images.known
+    verified = found.images.verified_mask
     verified[40:, ::2] = False
     groups: dict[str, Any] = {n: ("base", "novel")[k % 2] for k, n in enumerate(found.images.class_names)}
     return StoreLabels(replace(found.images, verified=verified), groups)

@@ -26,7 +26,7 @@ def labels(served: Searcher, made_store: Path, small_world: ToyWorld) -> StoreLa
     found = load_store_labels(served.index, SourceConfig(small_world.gallery_file, made_store / "pictures")).images
     names = {"apple": "<b onclick=hacked()>apple", "anchor": "anchor, of a ship"}
     assert set(names) <= set(found.class_names)
-    verified = found.known
+    verified = found.verified_mask
     verified[40:] = False
     images = replace(found, class_names=tuple(names.get(n, n) for n in found.class_names), verified=verified)
     return StoreLabels(images, {n: "novel" if n in ("snail", "drum") else "base" for n in images.class_names})

@@ -81,7 +81,7 @@ def test_a_list_is_what_search_answers(client: TestClient, served: Searcher, cal
     sure = client_of(Searcher(served.index, replace(served.model, calibration=calibration)))
     answer = sure.post("/api/search", json={"text": "snail", "k": 60, "cutoff": "auto"}).json()
     rows = list(csv.DictReader(StringIO(exported(sure, text="snail", k=60, cutoff="auto").decode())))
-    assert 0 < len(rows) == answer["judgement"]["cutoff"] < 60
+    assert 0 < len(rows) == answer["confidence"]["cutoff"] < 60
     assert [float(row["probability"]) for row in rows] == pytest.approx(
         [r["probability"] for r in answer["results"]], abs=1e-4
     )

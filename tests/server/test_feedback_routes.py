@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forclip.calibration.model import Calibration
-from forclip.index.image_scores import particular
+from forclip.index.image_scores import most_distinct_vector
 from forclip.search.feedback import refined_query
 from forclip.search.request import SearchRequest, answer
 from forclip.search.searcher import Searcher
@@ -45,7 +45,7 @@ def test_picks_of_a_place_or_an_image_rank_anew(
     key, right, wrong = (found[n]["key"] for n in (0, 20, 3))
     ids = [r.image_id for r in served.search("snail", 60)]
     vectors, _ = Gallery(served.index).vectors(int(key))
-    query = refined_query(served.index, particular(vectors), [ids[20]], [ids[3]])
+    query = refined_query(served.index, most_distinct_vector(vectors), [ids[20]], [ids[3]])
     expected = [Path(r.uri).name for r in served.search_vector(query, 60) if r.image_id not in (ids[0], ids[3])]
     request = {"key": key, "right": [right], "wrong": [wrong], "k": 60}
     assert names(client.post("/api/similar", json=request).json()) == expected
@@ -54,9 +54,9 @@ def test_picks_of_a_place_or_an_image_rank_anew(
 def test_nothing_is_believed_of_a_list_with_picks(served: Searcher, calibration: Calibration) -> None:
     client = client_of(Searcher(served.index, dataclasses.replace(served.model, calibration=calibration)))
     plain = asked(client, text="snail")
-    assert plain["judgement"] is not None
+    assert plain["confidence"] is not None
     judged = asked(client, text="snail", right=[plain["results"][0]["key"]])
-    assert judged["judgement"] is None
+    assert judged["confidence"] is None
     assert {r["probability"] for r in judged["results"]} == {None}
     assert not np.isclose(judged["results"][0]["score"], plain["results"][0]["score"]), "a score of what was refined"
 

@@ -23,7 +23,7 @@ def lists_of(searcher: Searcher) -> JudgedLists:
 
 
 def told(found: Any) -> Any:
-    return found.best.scores.tolist(), [r.image_id for r in found.best], found.judgement
+    return found.best.scores.tolist(), [r.image_id for r in found.best], found.confidence
 
 
 @pytest.mark.parametrize("depth", [1, 60, 61, 5000])
@@ -74,5 +74,5 @@ def test_a_list_goes_on_while_its_cut_off_may_lie_further_down(
     for asked in (Asked(None, False, 3), Asked("width > 0", False, 3)):
         judged = lists_of(searcher).of("snail", asked)
         assert len(judged.best) == found
-        assert judged.judgement is not None
-        assert judged.judgement.cutoff == (PICTURES if intercept > 0 else 0)
+        assert judged.confidence is not None
+        assert judged.confidence.cutoff == (PICTURES if intercept > 0 else 0)

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from forclip.calibration.model import Calibration, judge
+from forclip.calibration.model import Calibration
 from forclip.embedding.regions import overlaps
 from forclip.search.combined import CombinedQuery, search_combined
 from forclip.search.searcher import Searcher
@@ -45,7 +45,7 @@ def test_a_text_finds_what_the_searcher_finds(client: TestClient, served: Search
     assert [tuple(r["box"].values()) for r in answer["results"]] == [pytest.approx(r.box) for r in found]
     assert answer["images"] == PICTURES
     assert {r["metadata"]["camera"] for r in answer["results"]} <= {"front", "back"}
-    assert answer["judgement"] is None
+    assert answer["confidence"] is None
     assert all(r["probability"] is None for r in answer["results"])
 
 
@@ -81,18 +81,18 @@ def test_a_list_is_judged_where_the_model_has_a_calibration(served: Searcher, ca
     client = client_of(searcher)
     answer = asked(client, text="snail", k=60)
     top = np.array([r.score for r in searcher.search("snail", PICTURES)])
-    expected = judge(calibration, top, top, PICTURES)
+    expected = estimate_confidence(calibration, top, top, PICTURES)
     assert expected is not None
     assert [r["probability"] for r in answer["results"]] == pytest.approx(expected.probabilities.tolist())
-    assert answer["judgement"]["cutoff"] == expected.cutoff
-    assert answer["judgement"]["expected_images"] == pytest.approx(expected.expected_images)
-    assert answer["judgement"]["nothing_here"] == expected.nothing_here
+    assert answer["confidence"]["cutoff"] == expected.cutoff
+    assert answer["confidence"]["expected_images"] == pytest.approx(expected.expected_images)
+    assert answer["confidence"]["nothing_here"] == expected.nothing_here
     assert 0 < expected.cutoff < 60, "else the next lines show nothing"
     assert len(asked(client, text="snail", k=60, cutoff="auto")["results"]) == expected.cutoff
     # The page that is asked for does not change what is said.
-    assert asked(client, text="snail", k=3, offset=6)["judgement"] == answer["judgement"]
+    assert asked(client, text="snail", k=3, offset=6)["confidence"] == answer["confidence"]
     # Under a filter those that it leaves are the gallery; here too few to say anything.
-    assert asked(client, text="snail", where="camera = 'front'")["judgement"] is None
+    assert asked(client, text="snail", where="camera = 'front'")["confidence"] is None
 
 
 def test_a_cutoff_without_a_calibration_is_refused(client: TestClient) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forclip.evaluation.bootstrap import sure_gain
+from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.training.class_holdout import best_share, class_folds, class_precisions
 
 NAN = float("nan")
@@ -35,13 +35,13 @@ def test_a_sure_gain_by_hand() -> None:
     """Gains of 2, -2 and 6: their mean is 2, their deviation 4, the standard error 4 / sqrt(3)."""
     precisions = np.array([10, NAN, 20, 30, 7], np.float32)
     reference = np.array([8, 1, 22, 24, NAN], np.float32)
-    assert sure_gain(precisions, reference) == pytest.approx((2.0, 2.0 - 4 / 3**0.5))
+    assert gain_with_bound(precisions, reference) == pytest.approx((2.0, 2.0 - 4 / 3**0.5))
 
 
 @pytest.mark.parametrize("gains", [[], [5.0], [NAN, 5.0], [NAN, NAN]])
 def test_one_class_alone_is_no_evidence(gains: list[float]) -> None:
     values = np.array(gains, np.float32)
-    assert sure_gain(values, np.zeros_like(values)) == (0.0, 0.0)
+    assert gain_with_bound(values, np.zeros_like(values)) == (0.0, 0.0)
 
 
 def test_the_best_share_is_the_surest() -> None:

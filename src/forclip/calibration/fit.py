@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from forclip.calibration.model import BEND, FEW, MIN_SAMPLE, Calibration, Scores, judge
-from forclip.evaluation.bootstrap import sure_gain
+from forclip.calibration.model import BEND, FEW, MIN_SAMPLE, Calibration, Scores
+from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.reliability import evaluate_probabilities
 from forclip.types import Bools, Doubles, Ints
 
@@ -43,8 +43,8 @@ def fit_calibration(scores: Scores, labels: Bools, verified: Bools, seed: int) -
     folds = np.array_split(np.random.default_rng([seed, 11]).permutation(len(usable)), min(_FOLDS, len(usable)))
     chosen, unseen = _choose(pairs, folds)
     intercept, slopes = _fit(pairs, np.arange(len(usable)), chosen)
-    errors = evaluate_probabilities(unseen, taken, pairs.labels, pairs.known)
-    fitted = expit(intercept + pairs.columns @ slopes)[pairs.known]
+    errors = evaluate_probabilities(unseen, taken, pairs.labels, pairs.verified_mask)
+    fitted = expit(intercept + pairs.columns @ slopes)[pairs.verified_mask]
     below, above, raw = slopes.tolist()
     calibration = Calibration(
         intercept=intercept,
@@ -65,7 +65,7 @@ class _Pairs:
     """columns: [I, C, 3]; labels, known: [I, C]; weights: [I, C], each class's sum to 1."""
 
     def __init__(self, columns: Doubles, labels: Bools, known: Bools) -> None:
-        self.columns, self.labels, self.known = columns, labels, known
+        self.columns, self.labels, self.verified_mask = columns, labels, known
         self.weights = known / known.sum(0)
 
 
@@ -86,7 +86,7 @@ def _choose(pairs: _Pairs, folds: Sequence[Ints]) -> tuple[Doubles, Doubles]:
             unseen[:, fold] = expit(intercept + pairs.columns[:, fold] @ slopes)
         right = np.clip(np.where(pairs.labels, unseen, 1 - unseen), 1e-12, 1)
         found = (np.log(right) * pairs.weights).sum(0).astype(np.float32)
-        if best is None or sure_gain(found, likelihood)[1] > 0:
+        if best is None or gain_with_bound(found, likelihood)[1] > 0:
             best, likelihood = (candidate, unseen), found
     assert best is not None
     return best
@@ -94,7 +94,7 @@ def _choose(pairs: _Pairs, folds: Sequence[Ints]) -> tuple[Doubles, Doubles]:
 
 def _fit(pairs: _Pairs, classes: Ints, candidate: Doubles) -> tuple[float, Doubles]:
     """Intercept, and slopes of the three columns [3], none of them negative."""
-    known = pairs.known[:, classes]
+    known = pairs.verified_mask[:, classes]
     features = pairs.columns[:, classes][known] @ candidate
     labels, weights = pairs.labels[:, classes][known], pairs.weights[:, classes][known] / len(classes)
     intercept, slopes = logistic_regression(features, labels, weights)
@@ -135,6 +135,6 @@ def logistic_regression(features: Doubles, labels: Bools, weights: Doubles) -> t
 def _with_alarm(calibration: Calibration, scores: Doubles) -> Calibration:
     """absent_below such that FALSE_ALARMS of these classes, which are all there, would be called absent."""
     best = -np.sort(-scores, axis=0)[:FEW]
-    judged = [judge(calibration, best[:, c], scores[:, c], len(scores)) for c in range(scores.shape[1])]
+    judged = [estimate_confidence(calibration, best[:, c], scores[:, c], len(scores)) for c in range(scores.shape[1])]
     evidence = [j.expected_precision[-1] for j in judged if j is not None]
     return replace(calibration, absent_below=float(np.quantile(evidence, FALSE_ALARMS)))

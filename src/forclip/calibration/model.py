@@ -62,7 +62,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Confidence:
     """What is believed of one text's ranked list.
 
     probabilities: [k], that each of the best images shows it, best first, never rising; expected_precision: [k], the
@@ -79,13 +79,13 @@ class Judgement:
     nothing_here: bool
 
 
-def judge(
+def estimate_confidence(
     calibration: Calibration,
     top_scores: Scores,
     sample_scores: Scores,
     gallery_size: int,
     wanted_precision: float = WANTED_PRECISION,
-) -> Judgement | None:
+) -> Confidence | None:
     """A text's scores in a gallery, judged. For a plain text and a model with this calibration; not for an image as
     query, or several texts in one.
 
@@ -101,7 +101,7 @@ def judge(
     sure = probabilities(calibration, top, sample)
     precision = np.cumsum(sure) / np.arange(1, len(sure) + 1)
     enough = np.flatnonzero(precision >= wanted_precision)
-    return Judgement(
+    return Confidence(
         probabilities=sure,
         expected_precision=precision,
         cutoff=int(enough[-1]) + 1 if len(enough) else 0,

@@ -114,14 +114,14 @@ def ablate(
         from rich.console import Console
 
         from forclip.config import load_config
-        from forclip.experiments.ablation import config_ground, known_variants, run_ablation, toy_ground
+        from forclip.experiments.ablation import config_dataset, known_variants, run_ablation, toyworld_dataset
         from forclip.experiments.demo import NUM_GALLERY, NUM_TRAIN
 
         if config is not None and (train_images or gallery_images):
             raise ValueError("--train-images and --gallery-images are of the toy world, not of a CONFIG")
         known, names = known_variants(variants, [name.strip() for name in only.split(",") if name.strip()])
-        toy = toy_ground(out, train_images or NUM_TRAIN, gallery_images or NUM_GALLERY)
-        ground = toy if config is None else config_ground(load_config(config))
+        toy = toyworld_dataset(out, train_images or NUM_TRAIN, gallery_images or NUM_GALLERY)
+        ground = toy if config is None else config_dataset(load_config(config))
         command = shlex.join(["forclip", *sys.argv[1:]])
         console = Console()
         run_ablation(ground, known, names, range(seed, seed + seeds), out, command, console)

@@ -160,7 +160,7 @@ def _check_classes(train: Annotations, gallery: Annotations, split: ClassSplit) 
     """All classes, the training set's first."""
     names = (*train.class_names, *(n for n in gallery.class_names if n not in set(train.class_names)))
     sides = [images.covering(names) for images in (train, gallery)]
-    counts = [((side.labels & side.known).sum(0), side.known.sum(0)) for side in sides]
+    counts = [((side.labels & side.verified_mask).sum(0), side.verified_mask.sum(0)) for side in sides]
     groups = {**dict.fromkeys(split.base, "base"), **dict.fromkeys(split.novel, "novel")}
     return [
         ClassCheck(name, groups.get(name, "neither"), *(int(part[k]) for side in counts for part in side))

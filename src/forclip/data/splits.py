@@ -116,7 +116,7 @@ def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> Cla
 def refuse_unlearnable(train: Annotations, split: ClassSplit, wording: Wording, allow_unlabelled_base: bool) -> None:
     """What `supervise` refuses, to be known before any picture is encoded. Raises ValueError."""
     base = train.with_classes(split.base)
-    shown = np.atleast_1d((base.labels & base.known).any(0))
+    shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
     if not allow_unlabelled_base and not shown.all():
         name = split.base[int(shown.argmin())]
         raise ValueError(f"base class {name!r} is in no training image: leave it out or make it novel")

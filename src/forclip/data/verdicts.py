@@ -49,7 +49,7 @@ def merge_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts)
     wider = _with_images(_with_classes(train, taken), taken)
     row = {Path(os.path.abspath(path)): k for k, path in enumerate(wider.paths)}
     column = {name: k for k, name in enumerate(wider.class_names)}
-    labels, verified = wider.labels.copy(), wider.known.copy()
+    labels, verified = wider.labels.copy(), wider.verified_mask.copy()
     for (path, label), present in taken.items():
         labels[row[path], column[label]] = present
         verified[row[path], column[label]] = True
@@ -90,7 +90,7 @@ def _with_classes(train: Annotations, verdicts: Verdicts) -> Annotations:
         train,
         class_names=(*train.class_names, *new),
         labels=np.concatenate([train.labels, nothing], 1),
-        verified=np.concatenate([train.known, nothing], 1),
+        verified=np.concatenate([train.verified_mask, nothing], 1),
         synonyms=(*train.synonyms, *((),) * len(new)) if train.synonyms else (),
         frequencies=(*train.frequencies, *("",) * len(new)) if train.frequencies else (),
     )
@@ -107,5 +107,5 @@ def _with_images(train: Annotations, verdicts: Verdicts) -> Annotations:
         image_ids=(*train.image_ids, *(path.as_posix() for path in new)),
         paths=(*train.paths, *new),
         labels=np.concatenate([train.labels, nothing]),
-        verified=np.concatenate([train.known, nothing]),
+        verified=np.concatenate([train.verified_mask, nothing]),
     )

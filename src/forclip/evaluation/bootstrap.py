@@ -62,7 +62,7 @@ def _drawn_counts(num_classes: int, resamples: int, seed: int) -> Iterator[Doubl
         yield counts.reshape(rows, num_classes).astype(np.float64)
 
 
-def sure_gain(precisions: Floats, reference: Floats) -> tuple[float, float]:
+def gain_with_bound(precisions: Floats, reference: Floats) -> tuple[float, float]:
     """Mean gain over classes, and that less one standard error: what chance is unlikely to have given.
 
     precisions, reference: [C], the same classes. Without two classes to compare, both are 0.

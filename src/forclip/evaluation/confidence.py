@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from forclip.calibration.model import WANTED_PRECISION, Calibration, Scores, judge, probabilities
+from forclip.calibration.model import WANTED_PRECISION, Calibration, Scores, estimate_confidence, probabilities
 from forclip.evaluation.metrics import ranking
 from forclip.evaluation.reliability import (
     NUM_BINS,
@@ -95,7 +95,7 @@ class _Gathered:
     def add(self, calibration: Calibration, scores: Scores, relevant: Bools, known: Bools) -> None:
         """[I] each. A class that no image shows is passed over."""
         order = ranking(scores)
-        judged = judge(calibration, scores[order], scores, len(scores)) if relevant.any() else None
+        judged = estimate_confidence(calibration, scores[order], scores, len(scores)) if relevant.any() else None
         if judged is None:
             return
         above = order[: judged.cutoff]
@@ -109,7 +109,7 @@ class _Gathered:
         self.rate_factors.append(_factor(calibration.rate * len(scores), right))
         self.alarms.append(judged.nothing_here)
         rest = order[~relevant[order]]
-        without = judge(calibration, scores[rest], scores[rest], len(rest))
+        without = estimate_confidence(calibration, scores[rest], scores[rest], len(rest))
         self.caught.append(without is not None and without.nothing_here)
 
     def result(self, federated: bool) -> GroupConfidence:
@@ -117,7 +117,10 @@ class _Gathered:
         return GroupConfidence(
             classes=len(self.scores),
             pairs=evaluate_probabilities(
-                np.stack(self.sure, 1), np.stack(self.scores, 1), np.stack(self.relevant, 1), np.stack(self.known, 1)
+                np.stack(self.sure, 1),
+                np.stack(self.scores, 1),
+                np.stack(self.relevant, 1),
+                np.stack(self.known, 1),
             ),
             kept_classes=float(np.mean([kept > 0 for kept, _, _ in self.kept])),
             kept_precision=float(right / above) if above else None,

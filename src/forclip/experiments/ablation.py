@@ -73,7 +73,7 @@ _METRIC = metric_name(50, "min(k,R)")
 
 
 @dataclass(frozen=True)
-class Ground:
+class AblationDataset:
     """What variants are measured on. config: a seed's run, unchanged; data: what of it says which images and classes,
     as plain JSON values; prepare: makes a seed's files where they are generated."""
 
@@ -83,7 +83,7 @@ class Ground:
     prepare: Callable[[int, Track], None]
 
 
-class Bench(Protocol):
+class SeedMeasurements(Protocol):
     """One seed, ready to measure."""
 
     def baselines(self) -> list[Entry]:
@@ -93,7 +93,7 @@ class Bench(Protocol):
         """Trains and measures. Raises ValueError where that can't be trained."""
 
 
-def toy_ground(folder: Path, num_train: int, num_gallery: int) -> Ground:
+def toyworld_dataset(folder: Path, num_train: int, num_gallery: int) -> AblationDataset:
     """Another toy world and split for each seed, below the folder. A small one need not show every class."""
 
     def config(seed: int) -> RunConfig:
@@ -107,14 +107,14 @@ def toy_ground(folder: Path, num_train: int, num_gallery: int) -> Ground:
         drawn = track(f"drawing the toy world of seed {seed}", num_train + num_gallery)
         write_toyworld(folder / f"world-{seed}", num_train, num_gallery, seed, drawn)
 
-    return Ground("toy world", config, data, prepare)
+    return AblationDataset("toy world", config, data, prepare)
 
 
-def config_ground(config: RunConfig) -> Ground:
+def config_dataset(config: RunConfig) -> AblationDataset:
     """The same images and classes for each seed, which sets the training alone."""
     data = config_to_json(config.data)
     del data["cache"]  # it changes no number
-    return Ground(
+    return AblationDataset(
         config.data.train.annotations.stem,
         lambda seed: replace(config, train=replace(config.train, seed=seed)),
         lambda seed: data,
@@ -209,14 +209,14 @@ def open_log(file: Path, about: dict[str, Any]) -> Log:
 
 
 def run_ablation(
-    ground: Ground,
+    ground: AblationDataset,
     known: Mapping[str, Changes],
     only: Sequence[str],
     seeds: Sequence[int],
     out: Path,
     command: str,
     console: Console,
-    open_bench: Callable[[Ground, int, Console], Bench] | None = None,
+    open_bench: Callable[[AblationDataset, int, Console], SeedMeasurements] | None = None,
 ) -> list[Row]:
     """Measures what is missing in out/ablation.json, seed by seed, then writes ablation.md and ablation.png.
 
@@ -241,7 +241,7 @@ def run_ablation(
     return rows
 
 
-def _about(ground: Ground, known: Mapping[str, Changes], seeds: Sequence[int], command: str) -> dict[str, Any]:
+def _about(ground: AblationDataset, known: Mapping[str, Changes], seeds: Sequence[int], command: str) -> dict[str, Any]:
     return {
         "dataset": ground.name,
         "metric": _METRIC,
@@ -255,12 +255,12 @@ def _about(ground: Ground, known: Mapping[str, Changes], seeds: Sequence[int], c
 
 
 def _measure_seed(
-    ground: Ground,
+    ground: AblationDataset,
     chosen: Mapping[str, Changes],
     seed: int,
     log: Log,
     console: Console,
-    open_bench: Callable[[Ground, int, Console], Bench],
+    open_bench: Callable[[AblationDataset, int, Console], SeedMeasurements],
 ) -> list[str]:
     """Returns what could not be trained, and why."""
     config = ground.config(seed)
@@ -294,7 +294,7 @@ def _told(entry: Entry) -> str:
     return f"{entry['name']}: {', '.join(values)} ({entry['seconds']:.0f} s)"
 
 
-def settings_of(ground: Ground, config: RunConfig, seed: int) -> dict[str, Any]:
+def settings_of(ground: AblationDataset, config: RunConfig, seed: int) -> dict[str, Any]:
     """All that a number depends on, besides the code, as plain JSON values."""
     content = config_to_json(config)
     return {**{part: content[part] for part in ("model", "head", "train", "eval")}, "data": ground.data(seed)}
@@ -304,7 +304,7 @@ def _without_training(settings: dict[str, Any]) -> dict[str, Any]:
     return {part: values for part, values in settings.items() if part != "train"}
 
 
-def _current_rows(ground: Ground, known: Mapping[str, Changes], log: Log) -> list[Row]:
+def _current_rows(ground: AblationDataset, known: Mapping[str, Changes], log: Log) -> list[Row]:
     """Baselines, then the known variants. What was measured with other settings than now stays in the log alone."""
     labels: dict[str, str] = {}
     current = []
@@ -339,17 +339,17 @@ def source_commit() -> str | None:
         return None
 
 
-def open_seed(ground: Ground, seed: int, console: Console) -> Bench:
+def open_seed(ground: AblationDataset, seed: int, console: Console) -> SeedMeasurements:
     """Makes and encodes what the seed needs. Raises ValueError as load_task does."""
     config = ground.config(seed)
     with tracking(console) as track:
         ground.prepare(seed, track)
         task = load_task(config, load_backbone(config), track, console)
-    return _SeedBench(config, console, {(config.model, config.train.views): task})
+    return _SeedMeasurements(config, console, {(config.model, config.train.views): task})
 
 
 @dataclass(frozen=True)
-class _SeedBench:
+class _SeedMeasurements:
     """tasks: by the model and the number of views of the training images; a model's views share its gallery."""
 
     config: RunConfig

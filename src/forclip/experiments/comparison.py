@@ -85,7 +85,7 @@ def _search_texts(backbone: Backbone, train: Annotations, split: ClassSplit, wor
 def gallery_digest(gallery: Annotations) -> str:
     """Equal for two galleries if they have the same images, classes and labels. Hexadecimal, 16 digits."""
     digest = hashlib.sha256(json.dumps([gallery.image_ids, gallery.class_names]).encode())
-    digest.update(np.packbits(gallery.labels).tobytes() + np.packbits(gallery.known).tobytes())
+    digest.update(np.packbits(gallery.labels).tobytes() + np.packbits(gallery.verified_mask).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metri
 from forclip.evaluation.terminal import print_metrics
 from forclip.experiments.comparison import finetune_on, measure, measure_training_free
 from forclip.experiments.evaluate import load_task
-from forclip.experiments.report import Story, tell
+from forclip.experiments.report import ReportContents, tell
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
@@ -49,7 +49,7 @@ def run_demo(out: Path, seeds: tuple[int, ...], console: Console) -> Metrics:
     return metrics
 
 
-def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Story:
+def _run_seed(out: Path, seed: int, track: Track, console: Console) -> ReportContents:
     drawn = track("drawing the toy world", NUM_TRAIN + NUM_GALLERY)
     world = write_toyworld(out / f"world-{seed}", NUM_TRAIN, NUM_GALLERY, seed, drawn)
     config = toyworld_config(world, seed)
@@ -59,4 +59,4 @@ def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Story:
     tuned = finetune_on(task, config.head, config.train, None, track)
     measured["for"] = measure(task, "for", tuned.head, seed, config.eval, tuned.class_vectors, tuned.calibration)
     save_run(out / f"model-{seed}", tuned, backbone, config, task.split)
-    return Story(task, config, measured, tuned.history)
+    return ReportContents(task, config, measured, tuned.history)

@@ -16,7 +16,7 @@ from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metri
 from forclip.evaluation.split_file import read_split
 from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
 from forclip.experiments.interpolation_curve import curve_table, measure_curve, read_way, write_curve
-from forclip.experiments.report import Story, tell
+from forclip.experiments.report import ReportContents, tell
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import from_pretrained
 from forclip.progress import Track, tracking
@@ -95,7 +95,7 @@ def evaluate_run(
     write_metrics(out / "metrics.json", metrics)
     history_file = None if model is None else model / "history.json"
     history = json.loads(history_file.read_text()) if history_file and history_file.exists() else []
-    tell(out / "report.html", f"{task.name}: all methods", metrics, Story(task, config, measured, history))
+    tell(out / "report.html", f"{task.name}: all methods", metrics, ReportContents(task, config, measured, history))
     return metrics
 
 

@@ -86,7 +86,7 @@ _MIN_RELEVANT = 3  # a query with fewer right answers makes a poor picture
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportContents:
     """One seed's comparison. measured: by method name; history: each objective's value at every training step."""
 
     task: Task
@@ -95,7 +95,7 @@ class Story:
     history: list[dict[str, float]]
 
 
-def tell(path: Path, title: str, metrics: Metrics, story: Story) -> None:
+def tell(path: Path, title: str, metrics: Metrics, story: ReportContents) -> None:
     """Writes the page: the numbers of all seeds, the pictures and curves of this one."""
     if not story.config.eval.distractors:
         story = _without_distractors(story)
@@ -114,7 +114,7 @@ def tell(path: Path, title: str, metrics: Metrics, story: Story) -> None:
     write_report(path, page)
 
 
-def _extremes(metrics: Metrics, story: Story) -> tuple[tuple[QueryGrid, ...], tuple[QueryGrid, ...]]:
+def _extremes(metrics: Metrics, story: ReportContents) -> tuple[tuple[QueryGrid, ...], tuple[QueryGrid, ...]]:
     """What FOR, or the best method, finds for the classes that it ranks best and worst; no class is in both."""
     method = best_overall(metrics)
     if method is None or method not in story.measured:
@@ -127,14 +127,14 @@ def _extremes(metrics: Metrics, story: Story) -> tuple[tuple[QueryGrid, ...], tu
     return _grids(story, shown, best), _grids(story, shown, worst)
 
 
-def _grids(story: Story, shown: list[tuple[str, Measured]], names: list[str]) -> tuple[QueryGrid, ...]:
+def _grids(story: ReportContents, shown: list[tuple[str, Measured]], names: list[str]) -> tuple[QueryGrid, ...]:
     """Result grids whose average precision is the evaluation's own, and that don't call wrong what nobody checked."""
     results = {method: {c.name: c for c in m.run.report.classes} for method, m in shown}
     return tuple(_as_evaluated(story.task, grid, results) for grid in query_grids(story.task, shown, names))
 
 
 def _as_evaluated(task: Task, grid: QueryGrid, results: dict[str, dict[str, ClassResult]]) -> QueryGrid:
-    verified = task.gallery.known[:, task.gallery.class_names.index(grid.text)]
+    verified = task.gallery.verified_mask[:, task.gallery.class_names.index(grid.text)]
     unknown = {task.gallery.image_ids[row] for row in np.flatnonzero(~verified)}
 
     def hit(found: GridHit) -> GridHit:
@@ -148,10 +148,10 @@ def _as_evaluated(task: Task, grid: QueryGrid, results: dict[str, dict[str, Clas
     return replace(grid, rows=tuple(row(r) for r in grid.rows))
 
 
-def _without_distractors(story: Story) -> Story:
+def _without_distractors(story: ReportContents) -> ReportContents:
     """Only the images that were ranked, so that the pictures are those of the numbers. Copies their tokens."""
     task = story.task
-    rows = np.flatnonzero((task.gallery.labels & task.gallery.known).any(axis=1))
+    rows = np.flatnonzero((task.gallery.labels & task.gallery.verified_mask).any(axis=1))
     images = replace(task.gallery_images, tokens=task.gallery_images.tokens[rows], rows=task.gallery_images.rows[rows])
     measured = {
         method: replace(m, embeddings=_embeddings_of(m.embeddings, rows)) for method, m in story.measured.items()
@@ -168,7 +168,7 @@ def _embeddings_of(embeddings: ImageEmbeddings, rows: Ints) -> ImageEmbeddings:
     return ImageEmbeddings(embeddings.vectors[kept], offsets, tuple(embeddings.image_ids[r] for r in rows), boxes)
 
 
-def _shown(metrics: Metrics, story: Story) -> list[tuple[str, Measured]]:
+def _shown(metrics: Metrics, story: ReportContents) -> list[tuple[str, Measured]]:
     """Plain CLIP, the best Cluster-CLIP on novel classes (on all, where there is no novel one), and FOR."""
     clusters = {m: v for m, v in metrics["methods"].items() if m.startswith("cluster_")}
     best = best_training_free({**metrics, "methods": clusters}, "novel")
@@ -183,7 +183,7 @@ def _curves(history: list[dict[str, float]]) -> tuple[Curve, ...]:
     return tuple(Curve(name, steps, tuple(h[name] for h in history), "step") for name in history[0])
 
 
-def _details(story: Story) -> dict[str, str]:
+def _details(story: ReportContents) -> dict[str, str]:
     return {
         "configuration": yaml.safe_dump(config_to_json(story.config), sort_keys=False),
         "model fingerprint": story.task.backbone.fingerprint,

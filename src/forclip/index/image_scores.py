@@ -121,7 +121,7 @@ def found_by_any(found: Sequence[Found]) -> Ints:
     return np.unique(np.concatenate([np.empty(0, np.int64), *(f.images for f in found)]))
 
 
-def particular(vectors: Floats) -> Floats:
+def most_distinct_vector(vectors: Floats) -> Floats:
     """For where a picture can ask with one vector only: the one that is least like its others. [N, dim] to [dim]."""
     one: Floats = vectors[np.argmin(vectors @ vectors.mean(0))]
     return one

@@ -53,7 +53,7 @@ def evaluate_classes(
     # Each class is evaluated by itself, whatever group it is in.
     all_of_them = ClassSplit(images.class_names, ())
     report = evaluate_scores(scores[there], found.labels, images.class_names, all_of_them, verified=found.verified)
-    relevant = (found.labels & found.known).sum(0)
+    relevant = (found.labels & found.verified_mask).sum(0)
     return ClassEvaluation(len(there), relevant, report.classes, report.left_out)
 
 

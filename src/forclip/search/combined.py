@@ -1,9 +1,9 @@
 """Several texts in one search: any of them, all of them, and none of others.
 
 Scores of different texts can't be compared as they are: one text's 0.3 is a find, another's is what every image gets.
-So each score is first turned into a *standing*: with a calibration the logit of the probability that the image shows
-the text (not cut at its ceiling), without one the distance of the score from its text's mean over the gallery, in
-standard deviations. NumPy only.
+So each score is first turned into a normalised score. With a calibration it is the logit of the probability that the
+image shows the text (not cut at its ceiling). Without one it is the distance of the score from its text's mean over
+the gallery, in standard deviations. NumPy only.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,9 @@ def in_words(any_of: Sequence[str], all_of: Sequence[str], none_of: Sequence[str
 class CombinedQuery:
     """What is wanted, as unit vectors [n, dim]; n may be 0, but one text must be wanted.
 
-    An image's standing is min(max over any_of, min over all_of), a part without texts left out. It is left out where an
-    excluded text is shown: its standing reaches SHOWN_LOGIT or SHOWN_DEVIATIONS, or that of what is wanted.
+    An image's normalised score is min(max over any_of, min over all_of), a part without texts left out. The image is
+    left out where the normalised score of an excluded text reaches SHOWN_LOGIT or SHOWN_DEVIATIONS, or that of what is
+    wanted.
     """
 
     any_of: Floats
@@ -52,9 +53,9 @@ class CombinedQuery:
 @dataclass(frozen=True)
 class CombinedResult(SearchResult):
     """score, box: of the text that decided, the one with that number among the wanted, the first of equals.
-    standing: what the list is ordered by."""
+    normalised_score: what the list is ordered by."""
 
-    standing: float
+    normalised_score: float
     decided_by: int
 
 
@@ -65,8 +66,8 @@ class Scale:
     sample: Doubles
     calibration: Calibration | None
 
-    def standing(self, scores: Doubles) -> Doubles:
-        """[n] to [n]; a higher score never has a lower standing."""
+    def normalised_score(self, scores: Doubles) -> Doubles:
+        """[n] to [n]; a higher score never has a lower normalised_score."""
         spread = float(self.sample.std()) or 1.0
         if self.calibration is not None:
             return logits(self.calibration, scores, self.sample)
@@ -75,7 +76,7 @@ class Scale:
 
     @property
     def shown(self) -> float:
-        """The standing from which an excluded text counts as shown."""
+        """The normalised_score from which an excluded text counts as shown."""
         return SHOWN_DEVIATIONS if self.calibration is None else SHOWN_LOGIT
 
 
@@ -87,7 +88,7 @@ def search_combined(
     exact: bool = False,
     calibration: Calibration | None = None,
 ) -> list[CombinedResult]:
-    """The best k images by their standing, best first, ties by id.
+    """The best k images by their normalised_score, best first, ties by id.
 
     Each text's best images are fetched, and all texts' exact scores of them, until k are certain: no image outside
     every list can stand as high. Large segments' lists come from their index unless `exact`, as in Index.search, which
@@ -99,8 +100,8 @@ def search_combined(
     depth, total = _FIRST_FETCH * k, len(index)
     while True:
         lists = [index.search(text, depth, where, exact) for text in query.wanted]
-        found = _standings(index, query, scales, sorted({r.image_id for results in lists for r in results}))
-        found.sort(key=lambda r: (-r.standing, r.image_id))
+        found = _normalised_scores(index, query, scales, sorted({r.image_id for results in lists for r in results}))
+        found.sort(key=lambda r: (-r.normalised_score, r.image_id))
         if depth >= total or _certain(query, scales, lists, depth, found, k):
             return [_ranked(result, rank) for rank, result in enumerate(found[:k], start=1)]
         depth *= _WIDER
@@ -119,21 +120,21 @@ def text_scales(index: Index, texts: Floats, where: str | None, calibration: Cal
     return [Scale(sample, calibration if usable else None) for sample in samples]
 
 
-def combine(query: CombinedQuery, standings: Doubles) -> tuple[Doubles, list[int]]:
-    """standings: [wanted, n]. Returns [n], and by image the number of the text that decided."""
+def combine(query: CombinedQuery, normalised_scores: Doubles) -> tuple[Doubles, list[int]]:
+    """normalised_scores: [wanted, n]. Returns [n], and by image the number of the text that decided."""
     either = len(query.any_of)
-    joined = np.full(standings.shape[1], np.inf)
-    decided = np.zeros(standings.shape[1], np.int64)
+    joined = np.full(normalised_scores.shape[1], np.inf)
+    decided = np.zeros(normalised_scores.shape[1], np.int64)
     if either:
-        joined, decided = standings[:either].max(0), standings[:either].argmax(0)
-    if either < len(standings):
-        every = standings[either:]
+        joined, decided = normalised_scores[:either].max(0), normalised_scores[:either].argmax(0)
+    if either < len(normalised_scores):
+        every = normalised_scores[either:]
         lower = every.min(0) < joined
         joined, decided = np.minimum(joined, every.min(0)), np.where(lower, either + every.argmin(0), decided)
     return joined, decided.tolist()
 
 
-def _standings(
+def _normalised_scores(
     index: Index, query: CombinedQuery, scales: Sequence[Scale], image_ids: Sequence[str]
 ) -> list[CombinedResult]:
     """Of these images, without those that show an excluded text, in no order; one deleted meanwhile is left out."""
@@ -141,13 +142,13 @@ def _standings(
     by_text = [{r.image_id: r for r in index.search_among(image_ids, text)} for text in texts]
     there = [i for i in image_ids if all(i in results for results in by_text)]
     scores = np.array([[results[i].score for i in there] for results in by_text]).reshape(len(texts), len(there))
-    standings = np.stack([scale.standing(row) for scale, row in zip(scales, scores, strict=True)])
+    normalised_scores = np.stack([scale.normalised_score(row) for scale, row in zip(scales, scores, strict=True)])
     wanted = len(query.wanted)
-    joined, decided = combine(query, standings[:wanted])
+    joined, decided = combine(query, normalised_scores[:wanted])
     limit = np.minimum(scales[0].shown, joined)
-    kept = np.flatnonzero((standings[wanted:] < limit).all(0))
+    kept = np.flatnonzero((normalised_scores[wanted:] < limit).all(0))
     return [
-        CombinedResult(**vars(by_text[decided[n]][there[n]]), standing=float(joined[n]), decided_by=decided[n])
+        CombinedResult(**vars(by_text[decided[n]][there[n]]), normalised_score=float(joined[n]), decided_by=decided[n])
         for n in kept
     ]
 
@@ -163,9 +164,9 @@ def _certain(
     """Whether no image outside the lists can be among the best k: it stands no higher than each list's end."""
     if any(len(results) < depth for results in lists):
         return True  # a list of all that is searched
-    ends = [scale.standing(np.array([r[-1].score])) for scale, r in zip(scales, lists, strict=False)]
+    ends = [scale.normalised_score(np.array([r[-1].score])) for scale, r in zip(scales, lists, strict=False)]
     bound, _ = combine(query, np.stack(ends))
-    return len(found) >= k and found[k - 1].standing > bound[0]
+    return len(found) >= k and found[k - 1].normalised_score > bound[0]
 
 
 def _ranked(result: CombinedResult, rank: int) -> CombinedResult:

@@ -57,8 +57,10 @@ def _decided_by(
     if len(best) == 1:
         return 0
     scales = text_scales(index, query.wanted, where, calibration)
-    standings = [scale.standing(score[None].astype(np.float64)) for scale, score in zip(scales, best, strict=True)]
-    return combine(query, np.stack(standings))[1][0]
+    normalised_scores = [
+        scale.normalised_score(score[None].astype(np.float64)) for scale, score in zip(scales, best, strict=True)
+    ]
+    return combine(query, np.stack(normalised_scores))[1][0]
 
 
 _HEAT = (230, 0, 126)  # one hue, as on the page

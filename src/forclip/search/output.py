@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forclip.calibration.model import WANTED_PRECISION, Judgement
+from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.search.combined import CombinedResult
 from forclip.search.labels import DEPTH
 from forclip.search.request import Answer, ByLabels
@@ -20,7 +20,7 @@ def answer_json(answer: Answer) -> list[dict[str, Any]] | dict[str, Any]:
     `probability`, beside what is believed of the whole list, all null where nothing can be said. With labels likewise:
     each result with `relevant`, beside `labels`."""
     results = [_result_json(answer, r) for r in answer.results]
-    judged, labels = answer.judgement, answer.by_labels
+    judged, labels = answer.confidence, answer.by_labels
     for k, row in enumerate(results):
         row |= {} if answer.request.cutoff is None else {"probability": answer.probabilities[k] if judged else None}
         row |= {} if labels is None else {"relevant": labels.verdicts[k]}
@@ -49,10 +49,10 @@ def print_answer(answer: Answer, console: Console) -> None:
 
 
 def answer_table(answer: Answer) -> Table:
-    """Rank, score, probability, image and place; of a combined query the standing, and the text that decided."""
+    """Rank, score, probability, image and region; for a combined query also the normalised score and deciding text."""
     combined = answer.request.is_combined
     sure = answer.probabilities
-    head = ["rank", *(["standing"] if combined else []), "score", *(["probability"] if sure else [])]
+    head = ["rank", *(["normalised_score"] if combined else []), "score", *(["probability"] if sure else [])]
     labels = answer.by_labels
     more = [*(["decided by"] if combined else []), *(["label"] if labels else [])]
     table = Table(*head, *more, "image", "place (x0 y0 x1 y1)")
@@ -61,7 +61,7 @@ def answer_table(answer: Answer) -> Table:
         if sure:
             cells.append(f"{sure[k]:.0%}")
         if isinstance(r, CombinedResult):
-            cells.insert(1, f"{r.standing:.2f}")
+            cells.insert(1, f"{r.normalised_score:.2f}")
             cells.append(Text(answer.request.wanted[r.decided_by]))
         if labels is not None:
             cells.append(_VERDICTS[labels.verdicts[k]])
@@ -72,7 +72,7 @@ def answer_table(answer: Answer) -> Table:
 
 def how_sure(answer: Answer) -> str:
     """A sentence or two: how many images are expected, and down to where to trust the list."""
-    judged = answer.judgement
+    judged = answer.confidence
     if judged is None:
         return f"Nothing is said of how sure this is: {answer.why_unsure}."
     count = judged.expected_images
@@ -103,7 +103,7 @@ def _labels_json(said: ByLabels) -> dict[str, Any]:
     }
 
 
-def _recommended(answer: Answer, judged: Judgement) -> str:
+def _recommended(answer: Answer, judged: Confidence) -> str:
     wanted = f"{_wanted_precision(answer):.0%} expected precision"
     if not judged.cutoff:
         return f"Recommended cut-off: before the first, none reaches {wanted}."

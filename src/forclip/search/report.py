@@ -48,7 +48,7 @@ def _conditions(answer: Answer) -> list[str]:
 
 def _curve(answer: Answer) -> Markup | None:
     """The share of the images down to each rank that are expected to be right."""
-    judged = answer.judgement
+    judged = answer.confidence
     if judged is None or len(judged.expected_precision) < 2:
         return None
     percent = 100 * judged.expected_precision
@@ -63,7 +63,7 @@ def _tile(thumbnails: Thumbnails, result: SearchResult) -> Markup:
 def _worth(answer: Answer, result: SearchResult) -> str:
     sure = answer.probabilities
     if isinstance(result, CombinedResult):
-        return f"standing {result.standing:.2f}"
+        return f"normalised_score {result.normalised_score:.2f}"
     return f"{sure[result.rank - 1]:.0%} ({result.score:.3f})" if sure else f"{result.score:.3f}"
 
 

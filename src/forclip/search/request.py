@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from forclip.calibration.model import WANTED_PRECISION, Judgement
+from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
-from forclip.index.image_scores import particular
+from forclip.index.image_scores import most_distinct_vector
 from forclip.index.ranking import without
 from forclip.search.combined import CombinedQuery, in_words, search_combined
 from forclip.search.feedback import refined_query
@@ -105,13 +105,13 @@ class ByLabels:
 
 @dataclass(frozen=True)
 class Answer:
-    """results: best first; those of a combined query are CombinedResult. asked: a judgement was asked for; judgement:
+    """results: best first; those of a combined query are CombinedResult. asked: a confidence was asked for; confidence:
     of the best k, before the cut, None where it can't be said; why_unsure: the reason then; kept: its probabilities;
     gallery: images that were searched, where asked; by_labels: None where no labels are at hand."""
 
     request: SearchRequest
     results: list[SearchResult]
-    judgement: Judgement | None = None
+    confidence: Confidence | None = None
     why_unsure: str = ""
     gallery: int = 0
     by_labels: ByLabels | None = None
@@ -119,7 +119,7 @@ class Answer:
     @property
     def probabilities(self) -> list[float]:
         """One for each result, or none at all."""
-        return [] if self.judgement is None else self.judgement.probabilities[: len(self.results)].tolist()
+        return [] if self.confidence is None else self.confidence.probabilities[: len(self.results)].tolist()
 
 
 def parse_cutoff(text: str) -> Cutoff:
@@ -181,13 +181,13 @@ def _cut(
     wanted = cutoff.value if cutoff.kind == "precision" else WANTED_PRECISION
     gallery = searcher.index.count(request.where)
     scores = np.array([r.score for r in results])
-    judgement = searcher.judge(query, scores, request.where, wanted) if not request.why_unsure else None
-    reason = _why_unsure(searcher, request, gallery) if judgement is None else ""
+    confidence = searcher.judge(query, scores, request.where, wanted) if not request.why_unsure else None
+    reason = _why_unsure(searcher, request, gallery) if confidence is None else ""
     if cutoff.kind == "score":
         results = [r for r in results if r.score >= cutoff.value]
-    elif judgement is not None:
-        results = results[: judgement.cutoff]
-    return Answer(request, results, judgement, reason, gallery)
+    elif confidence is not None:
+        results = results[: confidence.cutoff]
+    return Answer(request, results, confidence, reason, gallery)
 
 
 def _why_unsure(searcher: Searcher, request: SearchRequest, gallery: int) -> str:
@@ -209,7 +209,7 @@ def combined_vectors(searcher: Searcher, request: SearchRequest) -> CombinedQuer
 
 def _wanted_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
     """[wanted, dim]."""
-    like = [] if request.like is None else [particular(searcher.encode_picture(read_image(request.like)))]
+    like = [] if request.like is None else [most_distinct_vector(searcher.encode_picture(read_image(request.like)))]
     texts = (*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of)
     return np.stack([*like, *(searcher.encode_text(text) for text in texts)])
 

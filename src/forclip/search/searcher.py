@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from forclip.calibration.model import WANTED_PRECISION, Judgement, judge
+from forclip.calibration.model import WANTED_PRECISION, Confidence, estimate_confidence
 from forclip.embedding.heatmap import Heatmap, heatmap_of
 from forclip.embedding.store_model import stored_model
 from forclip.index.image_index import Index
@@ -52,7 +52,7 @@ class Searcher:
         scores: Doubles,
         where: str | None = None,
         wanted_precision: float = WANTED_PRECISION,
-    ) -> Judgement | None:
+    ) -> Confidence | None:
         """How sure a text's ranked list is. query: the text's vector; scores: [k], of the best images, best first, of
         those for which `where` holds. None where the model has no calibration or the images are too few to say
         anything."""
@@ -64,7 +64,7 @@ class Searcher:
         where: str | None = None,
         wanted_precision: float = WANTED_PRECISION,
         view: View | None = None,
-    ) -> list[Callable[[Doubles], Judgement | None]]:
+    ) -> list[Callable[[Doubles], Confidence | None]]:
         """As `judge`, of the texts' vectors [Q, dim] together: what to ask for each one's lists, of whatever length.
         view: the version that they are of, None: the newest."""
         calibration = self.model.calibration
@@ -73,9 +73,11 @@ class Searcher:
         samples = self.index.scores_many(queries, _JUDGED_BY, where=where, view=view)
         images = self.index.count(where, view)
 
-        def judged(sample: Floats, scores: Doubles) -> Judgement | None:
+        def judged(sample: Floats, scores: Doubles) -> Confidence | None:
             # Another process may take images out between the search and the count.
-            return judge(calibration, scores, sample, max(images, len(scores), len(sample)), wanted_precision)
+            return estimate_confidence(
+                calibration, scores, sample, max(images, len(scores), len(sample)), wanted_precision
+            )
 
         return [partial(judged, sample) for sample in samples]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forclip.calibration.model import Judgement
+from forclip.calibration.model import Confidence
 from forclip.index.ranking import without
 from forclip.search.labels import Relevance
 from forclip.server.errors import Refused
@@ -17,11 +17,11 @@ from forclip.types import Floats, SearchResult
 
 @dataclass(frozen=True)
 class Found:
-    """best: from the first image on, as deep as was asked for or deeper. judgement: of all of them, or None. by_labels:
+    """best: from the first image on, at least as deep as requested. confidence: of all of them, or None. by_labels:
     what labels say of the text's whole list, or None."""
 
     best: Sequence[SearchResult]
-    judgement: Judgement | None = None
+    confidence: Confidence | None = None
     by_labels: Relevance | None = None
 
     def page(self, request: ListRequest) -> list[SearchResult]:
@@ -31,7 +31,7 @@ class Found:
 
     def probability(self, found: SearchResult) -> float | None:
         """That one of `best` shows what was asked for, where that can be said."""
-        sure = self.judgement.probabilities if self.judgement is not None else ()
+        sure = self.confidence.probabilities if self.confidence is not None else ()
         return float(sure[found.rank - 1]) if found.rank <= len(sure) else None
 
 
@@ -49,15 +49,15 @@ def find(ranker: Ranker, gallery: Gallery, labelled: LabelledLists, request: Sea
     if request.is_refined:
         return find_judged(ranker, gallery, request, vector)
     judged = ranker.judged(text, asked)
-    best, judgement = judged.best, judged.judgement
+    best, confidence = judged.best, judged.confidence
     if request.cutoff == "auto":
-        if judgement is None:
+        if confidence is None:
             raise Refused(400, "there is no recommended cut-off: the model or the store is not fit for one")
-        best = best[: judgement.cutoff]
+        best = best[: confidence.cutoff]
     by_labels = labelled.judged(text, vector, asked)
     if request.only is not None:
         return Found(labelled.mistakes(request.only, by_labels, vector, asked), None, by_labels)
-    return Found(best, judgement, by_labels)
+    return Found(best, confidence, by_labels)
 
 
 def is_quick(request: SearchRequest, labelled: LabelledLists) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forclip.calibration.model import Judgement
+from forclip.calibration.model import Confidence
 from forclip.index.ranking import Ranking
 from forclip.index.view import View
 from forclip.server.recent import Recent
@@ -40,10 +40,10 @@ _KEPT = 1_000
 
 @dataclass(frozen=True)
 class JudgedList:
-    """judgement: None without a calibration, or in too small a gallery."""
+    """confidence: None without a calibration, or in too small a gallery."""
 
     best: Ranking
-    judgement: Judgement | None
+    confidence: Confidence | None
 
 
 _Wanted = tuple[str, Asked]
@@ -98,4 +98,4 @@ class JudgedLists:
 
 def _may_go_on(found: JudgedList) -> bool:
     """Whether the cut-off may lie beyond what was found."""
-    return found.judgement is not None and found.judgement.cutoff == len(found.best) < KEPT_DEPTH
+    return found.confidence is not None and found.confidence.cutoff == len(found.best) < KEPT_DEPTH

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image
 
-from forclip.index.image_scores import particular
+from forclip.index.image_scores import most_distinct_vector
 from forclip.index.ranking import Ranking
 from forclip.index.view import View
 from forclip.search.combined import CombinedQuery, search_combined
@@ -98,7 +98,7 @@ class Ranker:
     def refined(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
         """Unit [dim]: what is asked for, moved by images judged to be right or wrong, by id. query: as `ranked` takes
         it. Raises Refused: 400 for a filter that is wrong, 404 for an image that is gone."""
-        index, vector = self.searcher.index, particular(query) if query.ndim > 1 else query
+        index, vector = self.searcher.index, most_distinct_vector(query) if query.ndim > 1 else query
         with self._telling(where):
             if where is not None:
                 index.store.numbers(where)

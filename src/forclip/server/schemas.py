@@ -265,7 +265,7 @@ class Result(BaseModel):
     )
 
 
-class JudgementOut(BaseModel):
+class ConfidenceOut(BaseModel):
     """What is believed of a text's list."""
 
     cutoff: int = Field(description="How many of the best to keep: half of these are expected to be right.")
@@ -277,7 +277,7 @@ class SearchAnswer(BaseModel):
     """A part of a ranked list."""
 
     results: list[Result]
-    judgement: JudgementOut | None = Field(
+    confidence: ConfidenceOut | None = Field(
         description="null where the model has no calibration, for pictures, several texts, and judged images."
     )
     images: int = Field(description="In the store.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Response
 
-from forclip.calibration.model import Judgement
+from forclip.calibration.model import Confidence
 from forclip.index.threads import one_core
 from forclip.server import limits
 from forclip.server.batches import Batches, SearchThreads
@@ -19,7 +19,7 @@ from forclip.server.list_labels import LabelledLists
 from forclip.server.pictures import decoded
 from forclip.server.ranker import Ranker
 from forclip.server.schemas import (
-    JudgementOut,
+    ConfidenceOut,
     ListRequest,
     Problem,
     SearchAnswer,
@@ -104,7 +104,7 @@ def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float
     return SearchAnswer.model_validate(
         {
             "results": [_result(r, image, found.probability(r)) for r, image in there],
-            "judgement": None if found.judgement is None else _told(found.judgement),
+            "confidence": None if found.confidence is None else _told(found.confidence),
             "images": len(gallery.index),
             "milliseconds": (time.perf_counter() - started) * 1000,
         }
@@ -125,7 +125,7 @@ def _result(found: SearchResult, image: Described, probability: float | None) ->
     }
 
 
-def _told(judgement: Judgement) -> JudgementOut:
-    return JudgementOut(
-        cutoff=judgement.cutoff, expected_images=judgement.expected_images, nothing_here=judgement.nothing_here
+def _told(confidence: Confidence) -> ConfidenceOut:
+    return ConfidenceOut(
+        cutoff=confidence.cutoff, expected_images=confidence.expected_images, nothing_here=confidence.nothing_here
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import sure_gain
+from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.metrics import average_precision_at
 from forclip.models.baselines import Head
 from forclip.models.summary_head import SummaryHead
@@ -52,7 +52,7 @@ def best_share(curves: Sequence[Floats], shares: Sequence[float]) -> float:
 
     curves: for each share, the held-back classes' AP [C].
     """
-    sure = [sure_gain(curve, curves[0])[1] for curve in curves]
+    sure = [gain_with_bound(curve, curves[0])[1] for curve in curves]
     return shares[int(np.argmax(sure))]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import sure_gain
+from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
@@ -272,7 +272,7 @@ def _choose_share(
         tuned, _ = trainer.run(kept, f"trial {number + 1} of {len(folds)}", file)
         curves[:, held] = _precisions_along(trainer, tuned, judged_by(known, held))
         trials.append(Trial(held, tuned))
-    gains = {share: sure_gain(curve, curves[0]) for share, curve in zip(SHARES, curves, strict=True)}
+    gains = {share: gain_with_bound(curve, curves[0]) for share, curve in zip(SHARES, curves, strict=True)}
     return best_share(list(curves), SHARES), gains, trials
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from forclip.config import HeadConfig
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import sure_gain
+from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
@@ -66,7 +66,7 @@ def choose_start(backbone: Backbone, tokens: Tensor, supervision: Supervision, c
     if config.alignment == "on":
         return aligned
     precisions = [labelled_precisions(start.head, tokens, supervision) for start in (aligned, plain)]
-    gain, _ = sure_gain(*precisions)
+    gain, _ = gain_with_bound(*precisions)
     chosen = aligned if gain > 0 else plain
     return Start(chosen.head, chosen.new_pool, chosen.aligned, gain)
 

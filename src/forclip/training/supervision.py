@@ -91,7 +91,7 @@ def supervise(
     """
     refuse_unlearnable(train, split, wording, allow_unlabelled_base)
     base = train.with_classes(split.base)
-    shown = np.atleast_1d((base.labels & base.known).any(0))
+    shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
     known = base.with_classes([name for name, there in zip(split.base, shown, strict=True) if there])
     others = dict(zip(split.base, all_synonyms(train, split), strict=False)) if wording.synonyms == "mean" else {}
     novel, of_base = _novel_words(train, split), {spelling(w) for words in others.values() for w in words}
@@ -103,7 +103,7 @@ def supervise(
         own = {name: told[name] for name in names if name in told and name in split.base}
         return encode_classes(backbone, names, wording.templates, tuple(others.get(name, ()) for name in names), own)
 
-    return Supervision(known.labels, known.known, encode(known.class_names), encode(words))
+    return Supervision(known.labels, known.verified_mask, encode(known.class_names), encode(words))
 
 
 def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...], ...]:

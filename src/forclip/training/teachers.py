@@ -16,7 +16,7 @@ from torch import Tensor
 from forclip.data.images.stream import stream_prepared
 from forclip.data.images.views import NUM_CROPS, zoomed_crops
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import sure_gain
+from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, Head
 from forclip.models.pools import Pool
@@ -122,4 +122,4 @@ def _gain(taught: Tensor, own: Tensor, rows: np.ndarray, known: Supervision) -> 
     labels, verified = known.labels[rows], known.verified[rows]
     scores = max_sim(taught, known.texts.cpu())
     reference = class_precisions(own[: len(rows)].numpy(), labels, verified)
-    return sure_gain(class_precisions(scores.numpy(), labels, verified), reference)
+    return gain_with_bound(class_precisions(scores.numpy(), labels, verified), reference)

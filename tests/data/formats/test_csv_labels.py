@@ -26,7 +26,7 @@ def test_long_form(tmp_path: Path) -> None:
     assert found.labels.tolist() == [[True, False, True], [False, False, False], [False, True, False]]
     assert found.boxes.shape == (0, 4)
     assert found.verified is None
-    assert found.known.all()
+    assert found.verified_mask.all()
 
 
 @pytest.mark.parametrize(

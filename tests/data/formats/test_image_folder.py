@@ -17,7 +17,7 @@ def test_a_folder_is_a_set_without_classes(tmp_path: Path) -> None:
     assert found.class_names == ()
     assert found.labels.shape == (3, 0)
     assert found.boxes.shape == (0, 4)
-    assert found.known.shape == (3, 0)
+    assert found.verified_mask.shape == (3, 0)
     assert len(found.take(found.box_images)) == 0
 
 

@@ -60,7 +60,7 @@ def test_a_small_file(tmp_path: Path) -> None:
     assert found.image_ids == ("2", "10")
     assert found.class_names == ("aerosol can", "bow", "crab (animal)")
     assert found.labels.tolist() == [[False, False, False], [False, False, True]]
-    assert found.known.tolist() == [[False, True, False], [True, False, True]]
+    assert found.verified_mask.tolist() == [[False, True, False], [True, False, True]]
     assert found.boxes.tolist() == [[1, 2, 4, 6], [5, 5, 8, 9]]
     assert found.box_images.tolist() == [1, 1]
     assert found.box_classes.tolist() == [2, 2]
@@ -72,12 +72,12 @@ def test_not_exhaustive_leaves_a_positive_positive_and_makes_nothing_negative(tm
     with_it = load(tmp_path, changed("images", 0, not_exhaustive_category_ids=[9, 4]))
     without = load(tmp_path, changed("images", 0, not_exhaustive_category_ids=[]))
     np.testing.assert_array_equal(with_it.labels, without.labels)
-    np.testing.assert_array_equal(with_it.known, without.known)
+    np.testing.assert_array_equal(with_it.verified_mask, without.verified_mask)
 
 
 def test_a_positive_stays_positive_where_it_is_said_to_be_negative_too(tmp_path: Path) -> None:
     found = load(tmp_path, changed("images", 0, neg_category_ids=[9, 9]))
-    assert found.labels[1].tolist() == found.known[1].tolist() == [False, False, True]
+    assert found.labels[1].tolist() == found.verified_mask[1].tolist() == [False, False, True]
 
 
 def test_negatives_are_given_to_their_own_image_in_any_order(tmp_path: Path) -> None:
@@ -96,12 +96,14 @@ def test_negatives_are_given_to_their_own_image_in_any_order(tmp_path: Path) -> 
         row = found.image_ids.index(str(image["id"]))
         positive = {columns[c] for i, c in pairs if i == image["id"]}
         assert set(np.flatnonzero(found.labels[row])) == positive
-        assert set(np.flatnonzero(found.known[row])) == positive | {columns[c] for c in image["neg_category_ids"]}
+        assert set(np.flatnonzero(found.verified_mask[row])) == positive | {
+            columns[c] for c in image["neg_category_ids"]
+        }
 
 
 def test_a_file_without_images_is_no_error(tmp_path: Path) -> None:
     found = load(tmp_path, small() | {"images": [], "annotations": []})
-    assert found.labels.shape == found.known.shape == (0, 3)
+    assert found.labels.shape == found.verified_mask.shape == (0, 3)
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def test_verified_is_where_the_reference_evaluation_counts_a_detection(lvis_file
     for image, category in evaluation._dts:
         counted[row[image], column[category]] = True
     assert 0 < counted.sum() < counted.size / 10
-    np.testing.assert_array_equal(found.known, counted)
+    np.testing.assert_array_equal(found.verified_mask, counted)
     for word, group in zip("rcf", evaluation.freq_groups, strict=True):
         expected = {name[evaluation.params.cat_ids[k]] for k in group}
         assert expected == {n for n, f in zip(found.class_names, found.frequencies, strict=True) if f == word}

@@ -34,14 +34,14 @@ async function ask(asked, told) {
 }
 
 function showList(asked, told, answer, count) {
-  Object.assign(state, { asked, told, results: [], judgement: answer.judgement });
+  Object.assign(state, { asked, told, results: [], confidence: answer.confidence });
   $("grid").replaceChildren();
   $("side").replaceChildren();
   $("side").hidden = $("empty").hidden = true;
   showLabels(answer.labels, asked.body.only);
   append(answer.results, count);
   setUpSlider();
-  $("absent").hidden = !(answer.judgement && answer.judgement.nothing_here);
+  $("absent").hidden = !(answer.confidence && answer.confidence.nothing_here);
   showVerdicts();
   cut();
 }

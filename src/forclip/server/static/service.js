@@ -18,7 +18,7 @@ const remember = (name, value) => {
 const state = {
   asked: null,        // what the list answers: {kind, body}, {kind: "upload", file, body} or {kind: "columns"}
   results: [],        // as the service sent them
-  judgement: null, whole: false, turn: 0, open: -1,
+  confidence: null, whole: false, turn: 0, open: -1,
   picked: new Set(), selection: remembered("selection", DEFAULT),
 };
 

@@ -14,7 +14,7 @@ async function askColumns(texts, where) {
 
 function showColumns(texts, answers) {
   const results = answers.flatMap((a) => a.results);
-  Object.assign(state, { asked: { kind: "columns" }, results, judgement: null, whole: true, best: null });
+  Object.assign(state, { asked: { kind: "columns" }, results, confidence: null, whole: true, best: null });
   showLabels(null);
   for (const id of ["grid", "empty", "cutoff", "absent", "more"]) $(id).hidden = true;
   $("grid").replaceChildren();
@@ -48,15 +48,15 @@ function column(text, answer, first) {
   list.setAttribute("aria-multiselectable", "true");
   list.setAttribute("aria-label", `Images found for ${text}`);
   list.append(...answer.results.map((r, k) => card(r, first + k)));
-  made.append(heading, make("p", answer.judgement?.nothing_here ? "note" : "soft", believed(answer)), list);
+  made.append(heading, make("p", answer.confidence?.nothing_here ? "note" : "soft", believed(answer)), list);
   list.hidden = !answer.results.length;
   return made;
 }
 
-function believed({ judgement, results }) {
+function believed({ confidence, results }) {
   if (!results.length) return "No image";
-  if (!judgement) return `Best score ${results[0].score.toFixed(3)}`;
-  return judgement.nothing_here ? "Probably none here" : `About ${Math.round(judgement.expected_images)} expected in all`;
+  if (!confidence) return `Best score ${results[0].score.toFixed(3)}`;
+  return confidence.nothing_here ? "Probably none here" : `About ${Math.round(confidence.expected_images)} expected in all`;
 }
 
 function markShared(columns) {

@@ -12,7 +12,7 @@ function setUpSlider() {
   slider.value = slider.min;
   // Of several texts there is no score that the whole list is ordered by.
   $("cutoff").hidden = !state.results.length || (state.asked.kind === "search" && !oneText(state.asked));
-  const j = state.judgement;
+  const j = state.confidence;
   $("recommended").hidden = !j || !j.cutoff;
   $("advice").hidden = !j || j.cutoff > 0;
   if (j) $("recommended").textContent = `Recommended: the best ${j.cutoff}`;
@@ -32,14 +32,14 @@ function cut() {
   if (focusable.length && !focusable.some((c) => c.tabIndex === 0)) focusable[0].tabIndex = 0;
   $("slider-value").textContent = state.best !== null ? `best ${state.best}` : state.sure ? `${Math.round(from * 100)} %` : from.toFixed(3);
   $("more").hidden = state.whole || count < state.results.length;
-  const j = state.judgement;
+  const j = state.confidence;
   const expected = j && j.expected_images !== null ? `; about ${Math.round(j.expected_images)} expected in all` : "";
   tell(`${count} ${count === 1 ? "image" : "images"}${state.whole ? "" : " so far"} ${state.told}${expected}`);
 }
 
 $("slider").addEventListener("input", () => { state.best = null; cut(); });
 $("recommended").addEventListener("click", trying(async () => {
-  state.best = state.judgement.cutoff;
+  state.best = state.confidence.cutoff;
   while (state.results.length < state.best && !state.whole) await more();
   cut();
 }));
