@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.demo_runs import demo_arguments
 from forclip.atomic_write import write_text_atomically
 from forclip.calibration.fit import fit_calibration
-from forclip.calibration.model import Calibration, after_verdicts
+from forclip.calibration.model import Calibration, after_verdicts, estimate_confidence
 from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, summarise_confidence
 from forclip.evaluation.reliability import reliability
 from forclip.experiments.comparison import Task

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from forclip.calibration.model import Calibration
+from forclip.calibration.model import Calibration, estimate_confidence
 from forclip.embedding.regions import overlaps
 from forclip.search.combined import CombinedQuery, search_combined
 from forclip.search.searcher import Searcher

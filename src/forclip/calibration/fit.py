@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from forclip.calibration.model import BEND, FEW, MIN_SAMPLE, Calibration, Scores
+from forclip.calibration.model import BEND, FEW, MIN_SAMPLE, Calibration, Scores, estimate_confidence
 from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.reliability import evaluate_probabilities
 from forclip.types import Bools, Doubles, Ints
