@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from forclip.training.finetune import finetune
     from forclip.types import Annotations, ImageEmbeddings, SearchResult
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Annotations",
     "HeadConfig",
