@@ -1,15 +1,33 @@
-"""Write files so that a reader finds the whole file or none."""
+"""Write files so that a reader finds the old content or all of the new one, never a part of it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Writes beside the target, then renames. What UTF-8 cannot hold (file names of other encodings) becomes `?`."""
+def write_atomically(path: Path, write: Callable[[Path], object], *, sync: bool = False) -> None:
+    """Write a temporary file in the same folder, then rename it to `path`. Missing folders are created.
+
+    write: called once with the temporary path; it must create that file. sync: flush the file to the disk before the
+    rename, so that the content also survives a power cut. Safe when several processes or threads write the same path:
+    the last one wins. On an error the temporary file is removed and `path` keeps what it had.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+        write(temporary)
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write UTF-8 text as `write_atomically` does. Characters that UTF-8 cannot encode become `?`.
+
+    Such characters (lone surrogates) come from file names in other encodings.
+    """
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"), sync=sync)
