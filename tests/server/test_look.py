@@ -39,9 +39,9 @@ def test_places_and_scores_are_the_stored_vectors(client: TestClient, served: Se
     found = looked(client, key, text="snail")
     stored = served.index.vectors_of(int(key))
     assert stored is not None
-    boxes = [list(place["box"].values()) for place in found["places"]]
+    boxes = [list(place["box"].values()) for place in found["regions"]]
     np.testing.assert_allclose(boxes, stored[1], atol=1e-6)
-    scores = [place["score"] for place in found["places"]]
+    scores = [place["score"] for place in found["regions"]]
     np.testing.assert_allclose(scores, stored[0] @ served.encode_text("snail"), atol=1e-6)
     assert found["text"] == "snail"
     best = served.search("snail", 1)[0]
@@ -62,15 +62,15 @@ def test_the_heatmap_is_what_the_model_says_of_the_winner(client: TestClient, se
     assert heat["frame"] == {"x0": 0, "y0": 0, "x1": 1, "y1": 1}
     assert heat["agreement"] == pytest.approx(1, abs=1e-3)
     row, column = divmod(int(np.argmax(heat["values"])), heat["columns"])
-    box = found["places"][found["winner"]]["box"]
+    box = found["regions"][found["winner"]]["box"]
     assert box["x0"] < (column + 0.5) / heat["columns"] < box["x1"]
     assert box["y0"] < (row + 0.5) / heat["rows"] < box["y1"]
 
 
 def test_without_a_text_there_are_places_alone(client: TestClient) -> None:
     found = looked(client, first_key(client, "snail"))
-    assert len(found["places"]) == 25
-    assert {place["score"] for place in found["places"]} == {None}
+    assert len(found["regions"]) == 25
+    assert {place["score"] for place in found["regions"]} == {None}
     assert (found["text"], found["winner"], found["heatmap"]) == (None, None, None)
 
 
@@ -87,7 +87,7 @@ def test_of_several_texts_the_one_that_decided_in_the_list_decides(
     for result in results:
         found = looked(client, str(keys[result.image_id]), **{kind: texts})
         assert found["text"] == texts[result.decided_by]
-        assert found["places"][found["winner"]]["score"] == pytest.approx(result.score, abs=1e-6)
+        assert found["regions"][found["winner"]]["score"] == pytest.approx(result.score, abs=1e-6)
 
 
 def test_a_merged_vector_is_shown_by_the_nearest_of_the_picture(
@@ -100,7 +100,7 @@ def test_a_merged_vector_is_shown_by_the_nearest_of_the_picture(
     client = client_of(merged)
     key = first_key(client, "snail")
     found = looked(client, key, text="snail")
-    assert len(found["places"]) < 25
+    assert len(found["regions"]) < 25
     stored = merged.index.vectors_of(int(key))
     assert stored is not None
     pixels = model.model.backbone.preprocess(read_image(Path(merged.search("snail", 1)[0].uri)))
@@ -135,7 +135,7 @@ def test_what_is_not_there_or_has_changed_is_refused(own_pictures: Own) -> None:
     Image.new("RGB", (30, 30)).save(file)
     answer = client.post("/api/look", json={"key": key, "text": "snail"})
     assert (answer.status_code, answer.json()) == (409, {"detail": "the picture has changed since it was indexed"})
-    assert looked(client, key)["places"]  # these are the store's own
+    assert looked(client, key)["regions"]  # these are the store's own
     file.unlink()
     assert client.post("/api/look", json={"key": key, "text": "snail"}).status_code == 404
     searcher.index.delete_ids([str(file)])

@@ -129,7 +129,7 @@ def test_a_frame_beyond_the_picture_is_cut_off_at_its_edges(page: Page) -> None:
     """Padded above and below by half the picture's height: the lower left of 2 x 2 lies over its lower left."""
     frame = {"x0": 0, "y0": -0.5, "x1": 1, "y1": 1.5}
     heatmap = {"rows": 2, "columns": 2, "values": [0, 0.2, 1, 0.1], "frame": frame, "agreement": 0.9}
-    answer_with(page, {"places": [{"box": None, "score": 0.3}], "text": "<b>snail", "winner": 0, "heatmap": heatmap})
+    answer_with(page, {"regions": [{"box": None, "score": 0.3}], "text": "<b>snail", "winner": 0, "heatmap": heatmap})
     look_at_first(page)
     page.keyboard.press("h")
     expect(page.locator(".heat canvas")).to_have_count(1)

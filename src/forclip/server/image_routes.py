@@ -10,7 +10,7 @@ from forclip.server.gallery import Described, Gallery
 from forclip.server.pictures import decoded, picture_bytes, shown_picture
 from forclip.server.ranker import Ranker
 from forclip.server.recent import Recent
-from forclip.server.schemas import Frame, HeatmapOut, LookAnswer, LookRequest, PlaceOut, Problem, box_of
+from forclip.server.schemas import Frame, HeatmapOut, LookAnswer, LookRequest, Problem, RegionOut, box_of
 from forclip.server.thumbnails import SIDE, Thumbnails
 from forclip.types import Floats
 
@@ -68,7 +68,7 @@ def look_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
         image = gallery.one(request.key)
         texts = request.texts
         if not texts:
-            return LookAnswer(places=_places(gallery.vectors(image.number)[1]), text=None, winner=None, heatmap=None)
+            return LookAnswer(regions=_regions(gallery.vectors(image.number)[1]), text=None, winner=None, heatmap=None)
         version = gallery.index.store.version if len(texts) > 1 else 0  # which of several decides, the others tell
         key = (image.number, *request.alternatives, None, *request.all_of, request.where, version)
         return recent.get(key, lambda: _seen(ranker, image, request, texts))
@@ -81,17 +81,17 @@ def _seen(ranker: Ranker, image: Described, request: LookRequest, texts: list[st
     picture = decoded(picture_bytes(image.file), 415, "the picture")
     heatmap = ranker.heatmap(picture, found.vectors[found.winner])
     return LookAnswer(
-        places=_scored(found), text=texts[found.decided_by], winner=found.winner, heatmap=_heatmap(heatmap)
+        regions=_scored(found), text=texts[found.decided_by], winner=found.winner, heatmap=_heatmap(heatmap)
     )
 
 
-def _places(boxes: Floats) -> list[PlaceOut]:
-    return [PlaceOut(box=box_of(box), score=None) for box in boxes]
+def _regions(boxes: Floats) -> list[RegionOut]:
+    return [RegionOut(box=box_of(box), score=None) for box in boxes]
 
 
-def _scored(found: Look) -> list[PlaceOut]:
+def _scored(found: Look) -> list[RegionOut]:
     pairs = zip(found.boxes, found.scores, strict=True)
-    return [PlaceOut(box=box_of(box), score=float(score)) for box, score in pairs]
+    return [RegionOut(box=box_of(box), score=float(score)) for box, score in pairs]
 
 
 def _heatmap(found: "Heatmap") -> HeatmapOut:

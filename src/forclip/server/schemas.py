@@ -287,7 +287,7 @@ class SearchAnswer(BaseModel):
     )
 
 
-class PlaceOut(BaseModel):
+class RegionOut(BaseModel):
     """Where one of an image's vectors comes from."""
 
     box: Box | None = Field(description="null for a place without an inside, such as one in a letterbox's padding.")
@@ -319,7 +319,7 @@ class HeatmapOut(BaseModel):
 class LookAnswer(BaseModel):
     """Every place of an image, in no order, and of the one that answers a text the heatmap."""
 
-    places: list[PlaceOut]
+    regions: list[RegionOut]
     text: str | None = Field(description="The text that decided; null where none was given, as are the next two.")
     winner: int | None = Field(description="The place that answers it, counted from 0.")
     heatmap: HeatmapOut | None

@@ -66,7 +66,7 @@ function heatOf(heatmap) {
 }
 
 function drawOthers(answer) {
-  const ranked = answer.places.map((place, k) => ({ ...place, k })).filter((place) => place.box);
+  const ranked = answer.regions.map((place, k) => ({ ...place, k })).filter((place) => place.box);
   ranked.sort((a, b) => (b.score ?? 0) - (a.score ?? 0) || a.k - b.k);
   for (const place of ranked) {
     const wins = place.k === answer.winner;
