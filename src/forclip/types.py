@@ -163,14 +163,14 @@ class ImageEmbeddings:
 @dataclass(frozen=True)
 class SearchResult:
     """One image found. score: cosine in [-1, 1]; box: xyxy as fractions of width and height, or None; rank from 1;
-    number: the image's in its store, which no other image ever has."""
+    key: the image's in its store, which no other image ever has."""
 
     rank: int
     image_id: str
     uri: str
     score: float
     box: tuple[float, float, float, float] | None
-    number: int = field(compare=False)
+    key: int = field(compare=False)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def test_metadata_come_with_pictures_and_later(photos: Path, tmp_path: Path) -> 
     index(IndexJob(str(photos), metadata=read_metadata(csv)), tmp_path / "s")
     index(IndexJob(str(photos), metadata=read_metadata(csv)), tmp_path / "fresh")
     for to in ("s", "fresh"):
-        found = Index(tmp_path / to).store.numbers("speed >= 6")
+        found = Index(tmp_path / to).store.keys("speed >= 6")
         assert len(found) == 2
 
 

@@ -150,10 +150,10 @@ def test_positions_or_all_rows_read_the_same(tmp_path: Path) -> None:
         given = some(names(50, f"{part}"), seed=part)
         index.add(given, files(given.image_ids))
     table = index.store.table()
-    every = {n: i for p in read_vectors(table, DIM) for n, i in zip(p.numbers, p.images["id"].to_pylist(), strict=True)}
+    every = {n: i for p in read_vectors(table, DIM) for n, i in zip(p.keys, p.images["id"].to_pylist(), strict=True)}
     chosen = np.array(sorted(every))[::7]
     parts = list(read_vectors(table, DIM, chosen))
-    some_of = {n: i for p in parts for n, i in zip(p.numbers, p.images["id"].to_pylist(), strict=True)}
+    some_of = {n: i for p in parts for n, i in zip(p.keys, p.images["id"].to_pylist(), strict=True)}
     assert some_of == {n: every[n] for n in chosen.tolist()}
 
 

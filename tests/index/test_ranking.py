@@ -40,11 +40,11 @@ def test_parts_of_a_ranking_have_the_ranks_of_the_whole(made: tuple[Index, Ranki
         ranking[::2]
 
 
-def test_a_result_has_the_number_of_its_image(made: tuple[Index, Ranking]) -> None:
+def test_a_result_has_the_key_of_its_image(made: tuple[Index, Ranking]) -> None:
     index, ranking = made
     for result in ranking[:5]:
         (row,) = index.store.table().to_table(["number"], filter=f"id = '{result.image_id}'")["number"].to_pylist()
-        assert result.number == row
+        assert result.key == row
 
 
 def test_ties_go_by_id_across_segments(tmp_path: Path) -> None:
@@ -60,6 +60,6 @@ def test_ties_go_by_id_across_segments(tmp_path: Path) -> None:
         assert [r.image_id for r in index.search(vectors[0], k)] == ["a", "b", "c", "d"][:k]
 
 
-def test_results_are_equal_whatever_their_number() -> None:
-    one, other = (SearchResult(1, "a", "/a", 0.5, None, number) for number in (3, 4))
+def test_results_are_equal_whatever_their_key() -> None:
+    one, other = (SearchResult(1, "a", "/a", 0.5, None, key) for key in (3, 4))
     assert one == other

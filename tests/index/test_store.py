@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
-from forclip.index.store import Store, create_store, numbers_of, read_vectors
+from forclip.index.store import Store, create_store, read_keys, read_vectors
 from tests.child import limit_file_size, run_in_child
 from tests.index.made import DIM, HEADER, by_image, files, names, some
 
@@ -43,7 +43,7 @@ def test_what_is_added_comes_back(header: StoreHeader, tmp_path: Path) -> None:
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[i], expected[i]) for i in expected)
     assert again.files()["image 00003"] == files(["image 00003"])[0]
-    (part,) = read_vectors(again.table(), DIM, again.numbers("id = 'image 00003'"))
+    (part,) = read_vectors(again.table(), DIM, again.keys("id = 'image 00003'"))
     assert first.boxes is not None
     np.testing.assert_allclose(part.boxes, first.boxes[first.offsets[3] : first.offsets[4]], atol=1e-3)
 
@@ -56,17 +56,17 @@ def test_int8_loses_little(tmp_path: Path) -> None:
     assert error.max() <= 0.9 / 127 / 2 + 1e-6
 
 
-def test_numbers_are_never_used_again(tmp_path: Path) -> None:
+def test_keys_are_never_used_again(tmp_path: Path) -> None:
     store = create_store(tmp_path / "s", HEADER)
     seen: set[int] = set()
     for _ in range(5):
         store.add(some(["a", "b"]), files(["a", "b"]))
-        numbers = set(store.numbers().tolist())
-        assert len(numbers) == 2
-        assert not numbers & seen
-        seen |= numbers
+        keys = set(store.keys().tolist())
+        assert len(keys) == 2
+        assert not keys & seen
+        seen |= keys
         store.put(some(["b"], seed=3), files(["b"]))
-        (renewed,) = store.numbers("id = 'b'").tolist()
+        (renewed,) = store.keys("id = 'b'").tolist()
         assert renewed not in seen
         seen.add(renewed)
         assert store.delete_ids(["a", "b"]) == 2
@@ -83,10 +83,10 @@ def test_metadata_columns(tmp_path: Path) -> None:
         {"id": "b", "camera": "front", "speed": 3},
         {"id": "c", "camera": None, "speed": 4},
     ]
-    before = store.numbers().tolist()
+    before = store.keys().tolist()
     store.annotate(["a", "c"], {"camera": ["left", "right"]})
-    assert store.numbers("camera = 'left'").tolist() == store.numbers("id = 'a'").tolist()
-    assert sorted(store.numbers().tolist()) == sorted(before)  # their vectors are the same
+    assert store.keys("camera = 'left'").tolist() == store.keys("id = 'a'").tolist()
+    assert sorted(store.keys().tolist()) == sorted(before)  # their vectors are the same
     with pytest.raises(ValueError, match="can't be named 'uri'"):
         store.add(some(["d"]), files(["d"]), {"uri": ["x"]})
     with pytest.raises(ValueError, match="1 images need as many values of 'camera', not 2"):
@@ -158,14 +158,14 @@ def test_compacting_changes_nothing_but_room(tmp_path: Path) -> None:
         ids = names(20, f"part {part}")
         store.add(some(ids, seed=part), files(ids))
     store.delete("id LIKE 'part 3%'")
-    before, numbers = kept_in(store), sorted(store.numbers().tolist())
+    before, keys = kept_in(store), sorted(store.keys().tolist())
     size = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
     store.compact(keep=timedelta(0))
     assert sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file()) < size
     after = kept_in(Store(tmp_path / "s"))
     assert after.keys() == before.keys()
     assert all(np.array_equal(after[i], before[i]) for i in before)
-    assert sorted(store.numbers().tolist()) == numbers
+    assert sorted(store.keys().tolist()) == keys
 
 
 def test_a_reader_goes_on_while_another_process_compacts(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_reader_goes_on_while_another_process_compacts(tmp_path: Path) -> None
     reader = Store(tmp_path / "s").table()
     store.delete_ids(["1"])
     store.compact()
-    assert len(numbers_of(reader)) == 3
+    assert len(read_keys(reader)) == 3
     assert len(list(read_vectors(reader, DIM))) > 0
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_file_of_vectors_is_told(tmp_path: Path) -> None:
     (data,) = (tmp_path / "s" / "images.lance" / "data").iterdir()
     data.write_bytes(data.read_bytes()[:500])
     fresh = Store(tmp_path / "s")
-    for read in (fresh.ids, fresh.files, fresh.numbers, lambda: list(read_vectors(fresh.table(), DIM))):
+    for read in (fresh.ids, fresh.files, fresh.keys, lambda: list(read_vectors(fresh.table(), DIM))):
         with pytest.raises(ValueError, match=r"damaged: "):
             read()
 
@@ -209,7 +209,7 @@ def test_two_writers_take_turns(tmp_path: Path) -> None:
     assert failures == []
     store = Store(tmp_path / "s")
     assert len(store.ids()) == 16
-    assert len(set(store.numbers().tolist())) == 16
+    assert len(set(store.keys().tolist())) == 16
 
 
 def add_on_a_full_disk(folder: str) -> None:

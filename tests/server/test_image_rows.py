@@ -23,12 +23,12 @@ def test_rows_are_the_table_s(store: Store, most_bytes: int) -> None:
     rows = ImageRows(store, most_bytes)
     assert rows.of([]) == {}
     expected = {row["number"]: row for row in store.table().to_table(["number", "id", "uri", "speed"]).to_pylist()}
-    numbers = store.numbers().tolist()[::-2]
-    found = rows.of([*numbers, 7])
-    assert list(found) == numbers
-    for number in numbers:
-        assert {name: found[number][name] for name in ("id", "uri", "speed")} == {
-            name: value for name, value in expected[number].items() if name != "number"
+    keys = store.keys().tolist()[::-2]
+    found = rows.of([*keys, 7])
+    assert list(found) == keys
+    for key in keys:
+        assert {name: found[key][name] for name in ("id", "uri", "speed")} == {
+            name: value for name, value in expected[key].items() if name != "number"
         }
     assert (rows._newest().rows is None) == (most_bytes == 1)
 
@@ -36,11 +36,11 @@ def test_rows_are_the_table_s(store: Store, most_bytes: int) -> None:
 @pytest.mark.parametrize("most_bytes", [1 << 20, 1])
 def test_every_change_is_seen(store: Store, most_bytes: int) -> None:
     rows = ImageRows(store, most_bytes)
-    numbers = store.numbers().tolist()
-    assert rows.of(numbers[:1])[numbers[0]]["speed"] == 0
+    keys = store.keys().tolist()
+    assert rows.of(keys[:1])[keys[0]]["speed"] == 0
     store.annotate(["part 0 00000"], {"speed": [99]})
-    assert rows.of(numbers[:1])[numbers[0]]["speed"] == 99
+    assert rows.of(keys[:1])[keys[0]]["speed"] == 99
     store.delete_ids(["part 0 00000"])
-    assert list(rows.of(numbers)) == numbers[1:]
+    assert list(rows.of(keys)) == keys[1:]
     store.delete("number > 0")
-    assert rows.of(numbers) == {}
+    assert rows.of(keys) == {}

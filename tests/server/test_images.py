@@ -18,7 +18,7 @@ Own = tuple[Searcher, Path]
 
 
 def key_of(searcher: Searcher, file: Path) -> str:
-    return str(Gallery(searcher.index).numbers_of_ids([str(file)])[str(file)])
+    return str(Gallery(searcher.index).keys_of_ids([str(file)])[str(file)])
 
 
 def statuses(searcher: Searcher, file: Path) -> tuple[int, int]:

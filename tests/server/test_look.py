@@ -83,7 +83,7 @@ def test_of_several_texts_the_one_that_decided_in_the_list_decides(
     query = CombinedQuery(vectors, none, none) if kind == "any_of" else CombinedQuery(none, vectors, none)
     results = search_combined(served.index, query, 12)
     assert {r.decided_by for r in results} == {0, 1}
-    keys = Gallery(served.index).numbers_of_ids([r.image_id for r in results])
+    keys = Gallery(served.index).keys_of_ids([r.image_id for r in results])
     for result in results:
         found = looked(client, str(keys[result.image_id]), **{kind: texts})
         assert found["text"] == texts[result.decided_by]

@@ -107,13 +107,13 @@ def merge_plan(tail: int, live: Sequence[int], dead: Sequence[int]) -> list[int]
     return chosen
 
 
-def segments_of(store: Store, numbers: Ints) -> Iterator[Segment]:
+def segments_of(store: Store, keys: Ints) -> Iterator[Segment]:
     """In memory, one after the other, none larger than _SEGMENT_BYTES."""
     header = store.header
     table = store.table()
     waiting: deque[StoredVectors] = deque()
     size = 0
-    for part in read_vectors(table, header.dim, numbers):
+    for part in read_vectors(table, header.dim, keys):
         waiting.append(part)
         size += part.codes.nbytes
         if size >= _SEGMENT_BYTES:

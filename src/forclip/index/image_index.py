@@ -15,9 +15,9 @@ from forclip.index.ranking import Ranking, ranked
 from forclip.index.scan import scan
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
-from forclip.index.store import ImageFile, Metadata, Store, create_store, numbers_of, read_vectors
+from forclip.index.store import ImageFile, Metadata, Store, create_store, read_keys, read_vectors
 from forclip.index.verify import describe_index, verify
-from forclip.index.view import Part, View, Views, among
+from forclip.index.view import Part, View, Views, in_sorted
 from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
 
 _UNIT = 1e-2  # how far from 1 a query's length may be
@@ -144,10 +144,10 @@ class Index:
             best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
         return best
 
-    def vectors_of(self, number: int) -> tuple[Floats, Floats] | None:
+    def vectors_of(self, key: int) -> tuple[Floats, Floats] | None:
         """One image's vectors [N, dim] and their places [N, 4], as stored; None where it is not there."""
         header = self.store.header
-        for stored in read_vectors(self.store.table(), header.dim, np.array([number])):
+        for stored in read_vectors(self.store.table(), header.dim, np.array([key])):
             return header.decode(stored.codes).astype(np.float32), stored.boxes.astype(np.float32)
         return None
 
@@ -194,7 +194,7 @@ class Index:
 
     def _searched(self, view: View, part: Part, where: str | None) -> Bools:
         """[images] of a part's segment that are there, and for which `where` holds."""
-        return part.alive if where is None else part.alive & among(part.segment.numbers, self._matching(view, where))
+        return part.alive if where is None else part.alive & in_sorted(part.segment.keys, self._matching(view, where))
 
     def _drawn(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
         """Places in each part. The last samples of a view are kept: text after text is placed by the same images."""
@@ -232,14 +232,14 @@ class Index:
         return found
 
     def _matching(self, view: View, where: str) -> Ints:
-        """Numbers in ascending order. The last filters are kept: pages of one list ask for the same."""
-        key = (int(view.table.version), where)
-        numbers = self._filters.get(key)
-        if numbers is None:
-            numbers = self._filters[key] = np.sort(numbers_of(view.table, where))
+        """Keys in ascending order. The last filters are kept: pages of one list ask for the same."""
+        kept_as = (int(view.table.version), where)
+        keys = self._filters.get(kept_as)
+        if keys is None:
+            keys = self._filters[kept_as] = np.sort(read_keys(view.table, where))
             while len(self._filters) > _FILTERS_KEPT:
                 self._filters.pop(next(iter(self._filters)), None)
-        return numbers
+        return keys
 
     def _check(self, queries: Floats, k: int) -> None:
         dim = self.store.header.dim

@@ -20,7 +20,7 @@ _KEPT_OF_IMAGE = 4  # vectors, that single precision may not tell apart
 
 @dataclass(frozen=True)
 class Found:
-    """Images of one segment: places in its numbers, the vector that scored best, and its cosine. In no order."""
+    """Images of one segment: places in its keys, the vector that scored best, and its cosine. In no order."""
 
     images: Ints
     rows: Ints
@@ -29,7 +29,7 @@ class Found:
 
 def score_images(segment: Segment, queries: Floats, images: Sequence[Ints]) -> list[Found]:
     """Each query's images with the best of all their vectors. queries: unit [Q, dim]; images: of each query, places in
-    the segment's numbers, each once."""
+    the segment's keys, each once."""
     of = np.repeat(np.arange(len(queries)), np.array([len(i) for i in images], np.int64))
     every, lists = np.concatenate([np.empty(0, np.int64), *images]), segment.lists
     blocks = _blocks(segment, every)
@@ -105,7 +105,7 @@ def _best(segment: Segment, queries: Floats, of: Ints, rows: Ints) -> tuple[Ints
 
 def score_by_all(segment: Segment, queries: Floats, images: Ints) -> Found:
     """Each of these images with the mean, over the queries, of the nearest of its vectors; and the vector that is
-    nearest to any. queries: unit [Q, dim]; images: places in the segment's numbers, each once."""
+    nearest to any. queries: unit [Q, dim]; images: places in the segment's keys, each once."""
     images = np.sort(images)
     total, best, rows = np.zeros(len(images)), np.full(len(images), -np.inf), np.full(len(images), -1)
     for found in score_images(segment, queries, [images] * len(queries)):

@@ -40,9 +40,9 @@ def write_segments(store: Store, derived: DerivedFolder, views: Views, smallest:
     chosen = [on_disk[place] for place in merge_plan(size if size >= smallest else 0, live, dead)]
     if size >= smallest or chosen:
         chosen += tail
-    numbers = np.concatenate([np.empty(0, np.int64), *(p.segment.numbers[p.alive] for p in chosen)])
-    if len(numbers):
-        for segment in segments_of(store, numbers):
+    keys = np.concatenate([np.empty(0, np.int64), *(p.segment.keys[p.alive] for p in chosen)])
+    if len(keys):
+        for segment in segments_of(store, keys):
             derived.write(segment)
 
 

@@ -20,7 +20,7 @@ class Ranking(Sequence[SearchResult]):
     """A ranked list in columns, [k] each, best first: of a long one few images are looked at. A part of it is a ranking
     with the same ranks.
 
-    segments: where the images are; parts: the number of each one's segment; images: places in that segment's numbers;
+    segments: where the images are; parts: the position of each one's segment; images: places in that segment's keys;
     rows: of the vectors that scored best; scores: cosines; first: the first image's rank.
     """
 
@@ -53,12 +53,12 @@ class Ranking(Sequence[SearchResult]):
         return Ranking(self.segments, *columns, self.scores[at], first)
 
     def __iter__(self) -> Iterator[SearchResult]:
-        ids, uris, boxes, numbers = self._shown()
+        ids, uris, boxes, keys = self._shown()
         ranks = range(self.first, self.first + len(self))
-        return map(SearchResult, ranks, ids, uris, self.scores.tolist(), boxes, numbers)
+        return map(SearchResult, ranks, ids, uris, self.scores.tolist(), boxes, keys)
 
     def _shown(self) -> _Shown:
-        """Ids, uris, the winning vectors' boxes, and numbers."""
+        """Ids, uris, the winning vectors' boxes, and keys."""
         if len(self.segments) == 1:
             return _shown(self.segments[0], self.images, self.rows)
         every: dict[int, tuple[str, str, tuple[float, float, float, float], int]] = {}
@@ -109,4 +109,4 @@ def _shown(segment: Segment, images: Ints, rows: Ints) -> _Shown:
     places = pa.array(images)
     ids, uris = (column.take(places).to_pylist() for column in (segment.ids, segment.uris))
     boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in segment.boxes[rows].astype(float).tolist()]
-    return ids, uris, boxes, segment.numbers[images].tolist()
+    return ids, uris, boxes, segment.keys[images].tolist()

@@ -1,6 +1,6 @@
 """Vectors side by side for scanning: in memory, or mapped from files that were derived from a store.
 
-A segment never changes. It holds some images by number; which of them still count is for its user to say.
+A segment never changes. It holds some images by key; which of them still count is for its user to say.
 """
 
 import json
@@ -67,27 +67,27 @@ _SIGNED_ZERO = 128  # FAISS keeps a signed code as an unsigned one, moved by thi
 class Segment:
     """header: of the store; flat: FAISS' scalar-quantised vectors, code by code what the store has.
 
-    numbers [images]; offsets [images + 1]; boxes [vectors, 4] float16; images: id and uri. folder: where it is mapped
+    keys [images]; offsets [images + 1]; boxes [vectors, 4] float16; images: id and uri. folder: where it is mapped
     from, None in memory.
     """
 
     header: StoreHeader
     flat: Any
-    numbers: Ints
+    keys: Ints
     offsets: Ints
     boxes: NDArray[np.float16]
     images: pa.Table
     folder: Path | None = None
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.keys)
 
     @property
     def num_vectors(self) -> int:
         return int(self.offsets[-1])
 
     def owners(self, rows: Ints) -> Ints:
-        """The image, as a place in `numbers`, of each vector."""
+        """The image, as a place in `keys`, of each vector."""
         # Most images have as many vectors as all others: then the place follows, which is faster than to look for it.
         owners: Ints = rows * len(self) // max(1, self.num_vectors)
         wrong = (self.offsets[owners] > rows) | (self.offsets[owners + 1] <= rows)
@@ -152,10 +152,10 @@ def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors], total
     flat = _empty_flat(header)
     flat.codes.resize(total * flat.code_size)
     flat.codes.resize(0)  # keeps what it was given
-    numbers, counts, boxes, images = [], [], [], []
+    keys, counts, boxes, images = [], [], [], []
     for part in parts:
         flat.add_sa_codes(_as_kept(part.codes))
-        numbers.append(part.numbers)
+        keys.append(part.keys)
         counts.append(np.diff(part.offsets))
         boxes.append(part.boxes)
         images.append(part.images)
@@ -164,7 +164,7 @@ def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors], total
     return Segment(
         header,
         flat,
-        np.concatenate([np.empty(0, np.int64), *numbers]),
+        np.concatenate([np.empty(0, np.int64), *keys]),
         offsets,
         np.concatenate([np.empty((0, 4), np.float16), *boxes]),
         together,
@@ -180,7 +180,7 @@ def write_segment(segment: Segment, folder: Path, store: str, extra: dict[str, A
     target.mkdir(parents=True)
     try:
         faiss.write_index(segment.flat, str(target / _FLAT))
-        np.save(target / _NUMBERS, segment.numbers)
+        np.save(target / _NUMBERS, segment.keys)
         np.save(target / _OFFSETS, segment.offsets)
         np.save(target / _BOXES, segment.boxes)
         with pa.OSFile(str(target / _IMAGES), "wb") as file, pa.ipc.new_file(file, segment.images.schema) as writer:
@@ -211,11 +211,11 @@ def read_segment(header: StoreHeader, folder: Path, store: str) -> tuple[Segment
                 raise ValueError(f"{folder / name}: cut short")
         flat = faiss.read_index(str(folder / _FLAT), faiss.IO_FLAG_MMAP_IFC)
         images = pa.ipc.open_file(pa.memory_map(str(folder / _IMAGES))).read_all()
-        numbers, offsets = np.load(folder / _NUMBERS), np.load(folder / _OFFSETS)
+        keys, offsets = np.load(folder / _NUMBERS), np.load(folder / _OFFSETS)
         boxes = np.asarray(np.load(folder / _BOXES, mmap_mode="r"))
     except (OSError, KeyError, TypeError, RuntimeError, pa.ArrowInvalid) as error:
         raise ValueError(f"{folder}: not a whole segment: {error}") from None
-    return Segment(header, flat, numbers, offsets, boxes, images, folder), known
+    return Segment(header, flat, keys, offsets, boxes, images, folder), known
 
 
 def _empty_flat(header: StoreHeader) -> Any:

@@ -43,10 +43,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """Some images as they are stored. numbers [images]; codes [total, dim]; offsets [images + 1]; boxes [total, 4]
+    """Some images as they are stored. keys [images]; codes [total, dim]; offsets [images + 1]; boxes [total, 4]
     float16; images: id and uri."""
 
-    numbers: Ints
+    keys: Ints
     codes: Codes
     offsets: Ints
     boxes: np.ndarray
@@ -56,8 +56,8 @@ class StoredVectors:
 class Store:
     """Opens what `create_store` made; raises ValueError for anything else.
 
-    Every image has a number that no other image ever had or will have, and an update gives it a new one: whoever keeps
-    a copy of vectors by number can tell which of them still count.
+    Every image has a key that no other image ever had or will have, and an update gives it a new one: whoever keeps
+    a copy of vectors by key can tell which of them still count.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,9 +133,9 @@ class Store:
             table.optimize.compact_files()
             table.cleanup_old_versions(keep)
 
-    def numbers(self, where: str | None = None) -> Ints:
+    def keys(self, where: str | None = None) -> Ints:
         """Of all images, or of those for which an SQL expression holds. Raises ValueError for bad SQL."""
-        return numbers_of(self.table(), where)
+        return read_keys(self.table(), where)
 
     def ids(self) -> set[str]:
         return set(self._read(["id"])["id"].to_pylist())
@@ -197,7 +197,7 @@ class Store:
         if boxes is None:  # a whole image is the place we know nothing about
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
         columns: dict[str, Any] = {
-            "number": self._new_numbers(count),
+            "number": self._new_keys(count),
             "id": list(embeddings.image_ids),
             **{f.name: [getattr(file, f.name) for file in files] for f in fields(ImageFile)},
             "added": [datetime.now(UTC)] * count,
@@ -223,8 +223,8 @@ class Store:
             with self._told():
                 self._for_writing().add_columns(pa.schema(kinds))
 
-    def _new_numbers(self, count: int) -> Ints:
-        """Clock time keeps a number from being used again after the image with the highest one was deleted."""
+    def _new_keys(self, count: int) -> Ints:
+        """Clock time keeps a key from being used again after the image with the highest one was deleted."""
         highest = pc.max(self._read(["number"])["number"]).as_py()
         return max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64)
 
@@ -251,16 +251,16 @@ def require_model(store: Store, fingerprint: str) -> None:
         raise ValueError(f"{store.folder}: was written by another model ({name!r}, or other weights of that name)")
 
 
-def numbers_of(table: lance.LanceDataset, where: str | None = None) -> Ints:
-    """As Store.numbers, of one version."""
+def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
+    """As Store.keys, of one version."""
     with _damage_told(table.uri) if where is None else asked(where):
-        numbers: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
-    return numbers
+        keys: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
+    return keys
 
 
-def read_vectors(table: lance.LanceDataset, dim: int, numbers: Ints | None = None) -> Iterator[StoredVectors]:
-    """All images of one version, or those of these numbers, some at a time."""
-    wanted = None if numbers is None else pa.array(np.sort(numbers))
+def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) -> Iterator[StoredVectors]:
+    """All images of one version, or those of these keys, some at a time."""
+    wanted = None if keys is None else pa.array(np.sort(keys))
     columns = ["number", "id", "uri", "width", "height", "vectors", "boxes"]
     batches = _batches(table, columns, wanted)
     while True:

@@ -21,11 +21,11 @@ _TOLD = 20
 def verify(store: Store, view: View) -> list[str]:
     """What is wrong, a sentence each; empty for a sound store. Reads all of it."""
     problems = _Problems()
-    numbers: Counter[int] = Counter()
+    keys: Counter[int] = Counter()
     ids: Counter[str] = Counter()
     try:
         for part in read_vectors(view.table, store.header.dim):
-            numbers.update(part.numbers.tolist())
+            keys.update(part.keys.tolist())
             names = part.images["id"].to_pylist()
             ids.update(names)
             problems.tell(_wrong_vectors(part, names, store.header))
@@ -33,9 +33,9 @@ def verify(store: Store, view: View) -> list[str]:
         problems.tell([f"rows can't be read: {str(error)[:300]}"])
         return problems.told
     problems.tell(f"image {i!r} is there {n} times" for i, n in ids.items() if n > 1)
-    problems.tell(f"number {i} is there {n} times" for i, n in numbers.items() if n > 1)
-    alive = Counter(int(n) for p in view.parts for n in p.segment.numbers[p.alive])
-    if alive != numbers:
+    problems.tell(f"key {i} is there {n} times" for i, n in keys.items() if n > 1)
+    alive = Counter(int(n) for p in view.parts for n in p.segment.keys[p.alive])
+    if alive != keys:
         problems.tell(["what is searched are not the images of the store"])
     for p in view.parts:
         problems.tell(_out_of_step(store, view, p))
@@ -64,17 +64,17 @@ def _wrong_vectors(part: StoredVectors, names: list[str], header: StoreHeader) -
 
 
 def _out_of_step(store: Store, view: View, part: Part) -> Iterator[str]:
-    """Whether a segment on disk holds what the store holds of the same numbers."""
+    """Whether a segment on disk holds what the store holds of the same keys."""
     segment = part.segment
     if segment.folder is None:
         return
-    place_of = {int(n): place for place, n in enumerate(segment.numbers)}
-    for stored in read_vectors(view.table, store.header.dim, segment.numbers[part.alive]):
-        for place, number in enumerate(stored.numbers.tolist()):
-            mine = _of_image(segment, place_of[number])
+    place_of = {int(n): place for place, n in enumerate(segment.keys)}
+    for stored in read_vectors(view.table, store.header.dim, segment.keys[part.alive]):
+        for place, key in enumerate(stored.keys.tolist()):
+            mine = _of_image(segment, place_of[key])
             theirs = store.header.decode(stored.codes[stored.offsets[place] : stored.offsets[place + 1]])
             if mine.shape != theirs.shape or not np.array_equal(mine, theirs):
-                yield f"{segment.folder}: image number {number} differs from the store's"
+                yield f"{segment.folder}: image key {key} differs from the store's"
 
 
 def _of_image(segment: Segment, place: int) -> np.ndarray:

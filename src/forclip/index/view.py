@@ -10,7 +10,7 @@ import numpy as np
 from forclip.index.ann import Ann
 from forclip.index.derived import Derived, DerivedFolder
 from forclip.index.segment import Segment, segment_in_memory
-from forclip.index.store import Store, numbers_of, read_vectors
+from forclip.index.store import Store, read_keys, read_vectors
 from forclip.types import Bools, Ints
 
 
@@ -78,14 +78,14 @@ class Views:
         return current
 
     def _look(self, table: lance.LanceDataset, complete: frozenset[tuple[str, int]]) -> View:
-        remaining = np.sort(numbers_of(table))
+        remaining = np.sort(read_keys(table))
         self._opened = {name: self._open(name) for name in complete}
         parts = []
         for known in self._candidates():
-            alive = among(known.segment.numbers, remaining)
+            alive = in_sorted(known.segment.keys, remaining)
             if alive.any():
                 parts.append(Part(known.segment, known.ann, alive, known.made))
-                remaining = remaining[~among(remaining, np.sort(known.segment.numbers))]
+                remaining = remaining[~in_sorted(remaining, np.sort(known.segment.keys))]
         if len(remaining):
             header = self.store.header
             segment = segment_in_memory(header, read_vectors(table, header.dim, remaining))
@@ -108,11 +108,11 @@ class Views:
             return None
 
 
-def among(numbers: Ints, wanted: Ints) -> Bools:
-    """Which numbers are among the wanted ones, these in ascending order."""
+def in_sorted(keys: Ints, wanted: Ints) -> Bools:
+    """Which keys are among the wanted ones, these in ascending order."""
     if not len(wanted):
-        return np.zeros(len(numbers), bool)
-    places = np.searchsorted(wanted, numbers)
+        return np.zeros(len(keys), bool)
+    places = np.searchsorted(wanted, keys)
     places[places == len(wanted)] = 0
-    found: Bools = wanted[places] == numbers
+    found: Bools = wanted[places] == keys
     return found

@@ -58,8 +58,8 @@ def evaluate_classes(
 
 
 def _annotated(table: lance.LanceDataset, row_of: dict[str, int]) -> Ints:
-    """Numbers of the images that have labels."""
+    """Keys of the images that have labels."""
     known = table.to_table(["number", "id"])
     chosen = [i in row_of for i in known["id"].to_pylist()]
-    numbers: Ints = known["number"].to_numpy()[np.array(chosen, bool)]
-    return numbers
+    keys: Ints = known["number"].to_numpy()[np.array(chosen, bool)]
+    return keys

@@ -32,16 +32,16 @@ class Look:
 
 def look_at(
     index: Index,
-    number: int,
+    key: int,
     query: CombinedQuery,
     where: str | None = None,
     calibration: Calibration | None = None,
 ) -> Look | None:
-    """An image by its number, as a search for `query` sees it: where, calibration as search_combined takes them.
+    """An image by its key, as a search for `query` sees it: where, calibration as search_combined takes them.
 
     None where it is not in the store any more. Raises ValueError for bad SQL.
     """
-    stored = index.vectors_of(number)
+    stored = index.vectors_of(key)
     if stored is None:
         return None
     vectors, boxes = stored
@@ -127,11 +127,11 @@ def look_for(searcher: Searcher, image_id: str, text: str) -> Seen:
     can't be read, and for an empty text."""
     index = searcher.index
     file = index.files_of([image_id]).get(image_id)
-    numbers = index.store.numbers("id = '" + image_id.replace("'", "''") + "'")
-    if file is None or not len(numbers):
+    keys = index.store.keys("id = '" + image_id.replace("'", "''") + "'")
+    if file is None or not len(keys):
         raise ValueError(f"{image_id}: is not in {index.store.folder}; forclip index adds pictures")
     asked, none = searcher.encode_text(text), np.zeros((0, searcher.model.dim), np.float32)
-    look = look_at(index, int(numbers[0]), CombinedQuery(asked[None], none, none))
+    look = look_at(index, int(keys[0]), CombinedQuery(asked[None], none, none))
     picture = read_image(Path(image_id))
     if file.content_hash and content_digest(Path(image_id)) != file.content_hash:
         raise ValueError(f"{image_id}: has changed since it was indexed; forclip index renews it")

@@ -74,4 +74,4 @@ def warm_up(ranker: Ranker, gallery: Gallery) -> None:
     """All that the first search would wait for: a first search."""
     ranker.searcher.warm_up()
     best = ranker.judged("a first text", Asked(None, False, 1)).best
-    gallery.described_page([result.number for result in best])
+    gallery.described_page([result.key for result in best])

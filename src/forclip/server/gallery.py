@@ -1,6 +1,6 @@
 """The store's images by key: what they are called, where they lie, and what is known of them.
 
-A key is an image's number, which no other image ever had or will have. An image that was indexed anew has another one.
+A key is a number that no other image ever had or will have. An image that was indexed anew has another one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ _PAGES = 64
 
 @dataclass(frozen=True)
 class Described:
-    """An image of the store. number: its key; row: what is known of it, by column; own: the user's columns."""
+    """An image of the store. row: what is known of it, by column; own: the user's columns."""
 
-    number: int
+    key: int
     row: Mapping[str, Any]
     own: dict[str, Any]
 
@@ -59,52 +59,52 @@ class Gallery:
         self._rows = ImageRows(index.store)
         self._pages: Recent[dict[int, Described]] = Recent(_PAGES)
 
-    def describe(self, numbers: Sequence[int]) -> dict[int, Described]:
-        """By number; those that are gone are left out."""
+    def describe(self, keys: Sequence[int]) -> dict[int, Described]:
+        """By key; those that are gone are left out."""
         own = self.index.store.own_columns
-        rows = self._rows.of(numbers)
+        rows = self._rows.of(keys)
         return {n: Described(n, row, {name: row.get(name) for name in own}) for n, row in rows.items()}
 
     def one(self, key: str) -> Described:
         """Raises Refused, 404, for what is no key or not there."""
-        number = _number(key)
-        found = self.describe([number]) if number is not None else {}
-        if not found or number is None:
+        parsed = _parse_key(key)
+        found = self.describe([parsed]) if parsed is not None else {}
+        if not found or parsed is None:
             raise gone()
-        return found[number]
+        return found[parsed]
 
-    def numbers_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
+    def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
         """By id; those that are gone are left out."""
         found: dict[str, int] = {}
         for part in self.index.view().parts:
             places = part.places(image_ids)
             ids = part.segment.ids.take(pa.array(places)).to_pylist()
-            found |= dict(zip(ids, part.segment.numbers[places].tolist(), strict=True))
+            found |= dict(zip(ids, part.segment.keys[places].tolist(), strict=True))
         return found
 
     def described_ids(self, image_ids: Sequence[str]) -> dict[str, Described]:
         """By id; those that are gone are left out."""
-        numbers = self.numbers_of_ids(image_ids)
-        described = self.describe(list(numbers.values()))
-        return {i: described[n] for i, n in numbers.items() if n in described}
+        keys = self.keys_of_ids(image_ids)
+        described = self.describe(list(keys.values()))
+        return {i: described[n] for i, n in keys.items() if n in described}
 
-    def described_page(self, numbers: Sequence[int]) -> dict[int, Described]:
+    def described_page(self, keys: Sequence[int]) -> dict[int, Described]:
         """As describe, of a page of results: the last ones are kept for as long as the store stays as it is."""
-        return self._pages.get(tuple(numbers), lambda: self.describe(numbers), of=self.index.store.table())
+        return self._pages.get(tuple(keys), lambda: self.describe(keys), of=self.index.store.table())
 
     def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
         """In this order, each once. Raises Refused, 404, for one that is not there."""
-        numbers = list(dict.fromkeys(_number(key) for key in keys))
-        known = [n for n in numbers if n is not None]
+        parsed = list(dict.fromkeys(_parse_key(key) for key in keys))
+        known = [n for n in parsed if n is not None]
         rows = self._rows.of(known)
-        if len(rows) < len(numbers):
+        if len(rows) < len(parsed):
             raise Refused(404, "there is no image with one of these keys")
         return [rows[n]["id"] for n in known]
 
-    def vectors(self, number: int) -> tuple[Floats, Floats]:
+    def vectors(self, key: int) -> tuple[Floats, Floats]:
         """An image's stored vectors, unit [N, dim], and the place of each, [N, 4]. Raises Refused, 404, where it is
         gone."""
-        stored = self.index.vectors_of(number)
+        stored = self.index.vectors_of(key)
         if stored is None:
             raise gone()
         vectors, boxes = stored
@@ -122,6 +122,6 @@ def gone() -> Refused:
     return Refused(404, "there is no image with this key")
 
 
-def _number(key: str) -> int | None:
-    number = int(key) if key.isascii() and key.isdigit() and len(key) < 20 else None
-    return number if number is not None and number <= _HIGHEST else None
+def _parse_key(text: str) -> int | None:
+    key = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return key if key is not None and key <= _HIGHEST else None

@@ -33,13 +33,13 @@ def image_routes(gallery: Gallery, thumbnails: Thumbnails) -> APIRouter:
         """The whole picture, unless its file is not what was indexed any more."""
         found = gallery.one(key)
         content, media_type = shown_picture(picture_bytes(found.file))
-        return _tagged(request, f"{found.number}", lambda: content, media_type)
+        return _tagged(request, f"{found.key}", lambda: content, media_type)
 
     @routes.get("/thumbnail/{key}", response_class=Response)
     def thumbnail(key: str, request: Request) -> Response:
         """A small JPEG."""
         found = gallery.one(key)
-        return _tagged(request, f"{found.number}-{SIDE}", lambda: thumbnails.of(found), "image/jpeg")
+        return _tagged(request, f"{found.key}-{SIDE}", lambda: thumbnails.of(found), "image/jpeg")
 
     return routes
 
@@ -68,16 +68,16 @@ def look_routes(ranker: Ranker, gallery: Gallery) -> APIRouter:
         image = gallery.one(request.key)
         texts = request.texts
         if not texts:
-            return LookAnswer(regions=_regions(gallery.vectors(image.number)[1]), text=None, winner=None, heatmap=None)
+            return LookAnswer(regions=_regions(gallery.vectors(image.key)[1]), text=None, winner=None, heatmap=None)
         version = gallery.index.store.version if len(texts) > 1 else 0  # which of several decides, the others tell
-        key = (image.number, *request.alternatives, None, *request.all_of, request.where, version)
+        key = (image.key, *request.alternatives, None, *request.all_of, request.where, version)
         return recent.get(key, lambda: _seen(ranker, image, request, texts))
 
     return routes
 
 
 def _seen(ranker: Ranker, image: Described, request: LookRequest, texts: list[str]) -> LookAnswer:
-    found = ranker.looked(image.number, ranker.query(request.alternatives, request.all_of), request.where)
+    found = ranker.looked(image.key, ranker.query(request.alternatives, request.all_of), request.where)
     picture = decoded(picture_bytes(image.file), 415, "the picture")
     heatmap = ranker.heatmap(picture, found.vectors[found.winner])
     return LookAnswer(

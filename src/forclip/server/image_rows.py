@@ -1,4 +1,4 @@
-"""What is known of the store's images beside their vectors, by number, without searching the table for each page."""
+"""What is known of the store's images beside their vectors, by key, without searching the table for each page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from forclip.index.store import Store, numbers_of
-from forclip.index.view import among
+from forclip.index.store import Store, read_keys
+from forclip.index.view import in_sorted
 from forclip.types import Ints
 
 _KEPT_BYTES = 256 << 20
@@ -22,14 +22,14 @@ class _Version:
     """numbers: ascending; places: the row of each; rows: in memory, or None where they are too many."""
 
     table: lance.LanceDataset
-    numbers: Ints
+    keys: Ints
     places: Ints
     rows: pa.Table | None
 
-    def take(self, numbers: Ints) -> pa.Table:
+    def take(self, keys: Ints) -> pa.Table:
         """Those that are there, in no order."""
-        there = numbers[among(numbers, self.numbers)]
-        places = self.places[np.searchsorted(self.numbers, there)]
+        there = keys[in_sorted(keys, self.keys)]
+        places = self.places[np.searchsorted(self.keys, there)]
         if self.rows is None:
             return self.table.take(places.tolist(), columns=_columns(self.table))
         return self.rows.take(pa.array(places))
@@ -43,9 +43,9 @@ class ImageRows:
         self._reading = Lock()
         self._version: _Version | None = None
 
-    def of(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """By number; those that are gone are left out."""
-        rows = self._newest().take(np.array(numbers, np.int64)).to_pylist()
+    def of(self, keys: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """By key; those that are gone are left out."""
+        rows = self._newest().take(np.array(keys, np.int64)).to_pylist()
         return {row.pop("number"): row for row in rows}
 
     def _newest(self) -> _Version:
@@ -58,9 +58,9 @@ class ImageRows:
         return known
 
     def _read(self, table: lance.LanceDataset) -> _Version:
-        numbers = numbers_of(table)
-        places = np.argsort(numbers)
-        return _Version(table, numbers[places], places, self._in_memory(table))
+        keys = read_keys(table)
+        places = np.argsort(keys)
+        return _Version(table, keys[places], places, self._in_memory(table))
 
     def _in_memory(self, table: lance.LanceDataset) -> pa.Table | None:
         batches, size = [], 0

@@ -19,7 +19,7 @@ def like_image(ranker: Ranker, gallery: Gallery, image: Described, box: Box | No
 
     The stored vector comes first because a model that saw whole pictures only finds less by small crops of them.
     """
-    vectors, places = gallery.vectors(image.number)
+    vectors, places = gallery.vectors(image.key)
     if box is None:
         return vectors
     shared = overlaps(np.array([box.x0, box.y0, box.x1, box.y1], np.float32), places)

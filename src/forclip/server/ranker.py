@@ -80,11 +80,11 @@ class Ranker:
         with self._model:
             return self.searcher.heatmap(picture, vector)
 
-    def looked(self, number: int, query: CombinedQuery, where: str | None) -> Look:
+    def looked(self, key: int, query: CombinedQuery, where: str | None) -> Look:
         """An image as a search for these texts sees it. Raises Refused: 404 where it is gone, 400 for a filter that is
         wrong."""
         with self._telling(where):
-            look = look_at(self.searcher.index, number, query, where, self.calibration)
+            look = look_at(self.searcher.index, key, query, where, self.calibration)
         if look is None:
             raise gone()
         return look
@@ -101,7 +101,7 @@ class Ranker:
         index, vector = self.searcher.index, most_distinct_vector(query) if query.ndim > 1 else query
         with self._telling(where):
             if where is not None:
-                index.store.numbers(where)
+                index.store.keys(where)
         key = (vector.tobytes(), *right, "", *wrong, where)
         try:
             return self._refined.get(key, lambda: refined_query(index, vector, right, wrong, where), of=index.view())

@@ -97,9 +97,9 @@ def _sent(answer: SearchAnswer) -> Response:
 
 def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float) -> SearchAnswer:
     page = found.page(request)
-    described = gallery.described_page([r.number for r in page])
+    described = gallery.described_page([r.key for r in page])
     # One that was deleted since the list was made is left out.
-    there = [(r, described[r.number]) for r in page if r.number in described]
+    there = [(r, described[r.key]) for r in page if r.key in described]
     # Checked as a whole: that takes a fraction of the time that all its parts would, one by one.
     return SearchAnswer.model_validate(
         {
@@ -113,7 +113,7 @@ def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float
 
 def _result(found: SearchResult, image: Described, probability: float | None) -> dict[str, Any]:
     return {
-        "key": str(image.number),
+        "key": str(image.key),
         "rank": found.rank,
         "score": found.score,
         "probability": probability,

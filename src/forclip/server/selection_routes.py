@@ -72,8 +72,8 @@ def selection_routes(gallery: Gallery, selections: Selections) -> APIRouter:
 
 
 def _told(gallery: Gallery, name: str, image_ids: list[str]) -> SelectionOut:
-    numbers = gallery.numbers_of_ids(image_ids)
-    keys = [str(numbers[i]) for i in image_ids if i in numbers]
+    key_of = gallery.keys_of_ids(image_ids)
+    keys = [str(key_of[i]) for i in image_ids if i in key_of]
     return SelectionOut(name=name, keys=keys, gone=len(image_ids) - len(keys))
 
 

@@ -24,17 +24,17 @@ class Thumbnails:
     def of(self, image: Described) -> bytes:
         """JPEG. Raises Refused as picture_bytes and decoded do."""
         with self._lock:
-            if image.number in self._kept:
-                self._kept.move_to_end(image.number)
-                return self._kept[image.number]
+            if image.key in self._kept:
+                self._kept.move_to_end(image.key)
+                return self._kept[image.key]
         made = _small(decoded(picture_bytes(image.file), 415, "the picture"))
-        self._keep(image.number, made)
+        self._keep(image.key, made)
         return made
 
-    def _keep(self, number: int, content: bytes) -> None:
+    def _keep(self, key: int, content: bytes) -> None:
         with self._lock:
-            self.held += len(content) - len(self._kept.pop(number, b""))
-            self._kept[number] = content
+            self.held += len(content) - len(self._kept.pop(key, b""))
+            self._kept[key] = content
             while self.held > self.bound:
                 self.held -= len(self._kept.popitem(last=False)[1])
 
