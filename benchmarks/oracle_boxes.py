@@ -36,8 +36,7 @@ from forclip.data.sets import load_sets
 from forclip.data.splits import choose_classes, split_classes
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.metrics import max_sim
-from forclip.evaluation.protocol import evaluate_scores
-from forclip.evaluation.result import GROUPS, metric_name
+from forclip.evaluation.protocol import GROUPS, evaluate_scores, metric_name
 from forclip.experiments.ablation import source_commit
 from forclip.experiments.demo import toyworld_config
 from forclip.models.backbone import Backbone
@@ -135,7 +134,7 @@ def measure(gallery: Gallery, padding: float | None) -> Result:
         owners, boxes = owners[kept], boxes[kept]
     paths = [gallery.images.paths[row] for row in owners]
     vectors = embed_looks(gallery.backbone, paths, boxes, padding or 0.0)
-    labelled = gallery.images.covering((*gallery.split.base, *gallery.split.novel))
+    labelled = gallery.images.with_classes((*gallery.split.base, *gallery.split.novel), add_missing=True)
     texts = encode_classes(gallery.backbone, labelled.class_names, gallery.templates).numpy()
     offsets = np.searchsorted(owners, np.arange(len(labelled) + 1))
     report = evaluate_scores(

@@ -39,7 +39,7 @@ from forclip.data.formats.coco import load_coco
 from forclip.data.splits import split_classes
 from forclip.embedding.embed import EncodedImages, encode_images
 from forclip.embedding.regions import overlaps, place_boxes
-from forclip.evaluation.pointing import Pair, class_mean, covered, judge_place, pairs_with_boxes
+from forclip.evaluation.pointing import Pair, class_mean, covered, evaluate_region, pairs_with_boxes
 from forclip.experiments.comparison import finetune_on, new_task
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, Head, training_free_head
@@ -183,7 +183,7 @@ def cell_boxes(maps: Floats, grid: tuple[int, int]) -> Floats:
 def judge(world: World, grid: tuple[int, int], maps: Floats, box: Boxer) -> dict[str, dict[str, float]]:
     """By group of classes and measure, in percent. maps: [pairs, P]."""
     found = zip(maps, box(maps, grid), world.pairs, strict=True)
-    return group_means(world, [astuple(judge_place(heat, grid, place, pair.boxes)) for heat, place, pair in found])
+    return group_means(world, [astuple(evaluate_region(heat, grid, place, pair.boxes)) for heat, place, pair in found])
 
 
 def judge_chance(world: World) -> dict[str, dict[str, float]]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from forclip.atomic_write import write_text_atomically
 from forclip.config import EvalConfig, HeadConfig, TrainConfig, read_names
 from forclip.data.formats.coco import load_coco
-from forclip.data.images.views import make_views, planned_views
+from forclip.data.images.views import make_views, resolve_num_views
 from forclip.data.splits import split_classes
 from forclip.embedding.embed import encode_images, encode_views
 from forclip.evaluation.metrics_file import MethodRun, summarise_runs, write_metrics
@@ -121,7 +121,7 @@ def run(given: argparse.Namespace) -> None:
     split = split_classes(names, [n for n in read_names(given.novel) if n in names])
     with tracking(Console(stderr=True)) as track:
         recipe = TrainConfig(teacher=given.teacher, interpolation=given.interpolation, views=given.views)
-        views = make_views(planned_views(recipe.views, len(sets[0])), recipe.seed)
+        views = make_views(resolve_num_views(recipe.views, len(sets[0])), recipe.seed)
         progress = [track("encoding", len(s)) for s in sets]
         seen = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
         searched = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])

@@ -40,8 +40,8 @@ def test_good_embeddings_are_accepted() -> None:
         ({"vectors": with_vector_2(0, 0, 0)}, "a vector of image 'b' has length 0, not 1"),
         ({"vectors": with_vector_2(1, 1, 0)}, "a vector of image 'b' has length 1.41, not 1"),
         ({"vectors": VECTORS * np.array([[0.5], [1], [1]], np.float32)}, "a vector of image 'a' has length 0.5, not 1"),
-        ({"image_ids": ("a", "a")}, "two images have the id 'a'"),
-        ({"offsets": np.array([0, 3])}, "2 image ids need as many offsets and one more, not 2"),
+        ({"image_ids": ("a", "a")}, "the image id 'a' occurs twice"),
+        ({"offsets": np.array([0, 3])}, "2 image ids need one more offset than that, not 2"),
         ({"offsets": np.array([1, 2, 3])}, "offsets must run from 0 to 3, not 1 to 3"),
         ({"offsets": np.array([0, 1, 2])}, "offsets must run from 0 to 3, not 0 to 2"),
         ({"boxes": np.zeros((2, 4), np.float32)}, "3 vectors need as many boxes, not (2, 4)"),
@@ -86,7 +86,7 @@ def test_take_drops_the_boxes_of_images_left_out() -> None:
 
 
 def test_take_refuses_a_row_twice() -> None:
-    with pytest.raises(ValueError, match="two images have the id 'c'"):
+    with pytest.raises(ValueError, match="the image id 'c' occurs twice"):
         annotations().take(np.array([2, 0, 2]))
 
 
@@ -108,8 +108,8 @@ def test_with_classes_refuses_an_unknown_name() -> None:
 @pytest.mark.parametrize(
     ("ids", "names", "message"),
     [
-        (("a", "b", "a"), ("cat", "cup", "dog"), "two images have the id 'a'"),
-        (("a", "b", "c"), ("cat", "cup", "cat"), "two classes have the name 'cat'"),
+        (("a", "b", "a"), ("cat", "cup", "dog"), "the image id 'a' occurs twice"),
+        (("a", "b", "c"), ("cat", "cup", "cat"), "the class name 'cat' occurs twice"),
     ],
 )
 def test_repeated_ids_and_names_are_refused(ids: tuple[str, ...], names: tuple[str, ...], message: str) -> None:
@@ -130,10 +130,10 @@ def test_what_is_verified_and_named_follows_its_images_and_classes() -> None:
     assert annotations().take(np.array([1])).verified is None
 
 
-def test_covering_adds_classes_that_nothing_shows() -> None:
-    wider = replace(annotations(), verified=np.ones((3, 3), bool)).covering(["dog", "yak", "cat"])
+def test_with_classes_can_add_classes_that_no_image_shows() -> None:
+    wider = replace(annotations(), verified=np.ones((3, 3), bool)).with_classes(["dog", "yak", "cat"], add_missing=True)
     assert wider.class_names == ("dog", "yak", "cat")
     assert wider.labels.tolist() == [[True, False, True], [False, False, False], [False, False, True]]
     assert wider.verified_mask[:, 1].tolist() == [False] * 3
     assert wider.box_classes.tolist() == [0, 2, 0]
-    assert annotations().covering(["cup"]).verified is None
+    assert annotations().with_classes(["cup"], add_missing=True).verified is None

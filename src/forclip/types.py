@@ -1,7 +1,7 @@
-"""The values that parts hand to each other: frozen, and valid once they exist."""
+"""Shared value types. All are frozen dataclasses that check themselves when they are created."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +13,59 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 
+def _no_boxes() -> Floats:
+    return np.zeros((0, 4), np.float32)
+
+
+def _no_indices() -> Ints:
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Annotations:
-    """A set of images and what is known to be in them.
+    """Labelled images: I images, C classes and B boxes.
 
-    image_ids: opaque, in the order that breaks ties; paths: one per image; class_names: one per column of labels.
-    labels: [images, classes], whether an image shows a class. boxes: [B, 4] xyxy in pixels of the stored image, with
-    box_images and box_classes [B] as row and column of labels; may be fewer than the labels.
-    verified: [images, classes], which labels someone has checked (LVIS is federated, arXiv 1908.03195), or None: all.
-    synonyms: other names of each class, or nothing at all; frequencies: the dataset's own word for how common each
-    class is (LVIS: r, c or f), or nothing at all.
+    Parameters
+    ----------
+    image_ids
+        I unique ids. Rankings break ties in this order.
+    paths
+        The file of each image.
+    class_names
+        C unique names, one per column of `labels`.
+    labels
+        [I, C]. True where an image shows a class.
+    boxes
+        [B, 4] xyxy, pixels of the stored image (before EXIF orientation). A label may have no box.
+    box_images, box_classes
+        [B]. The row and the column of `labels` that each box belongs to.
+    verified
+        [I, C]. True where somebody has checked the label; False means that the label is unknown. LVIS is annotated
+        like this (a federated dataset, arXiv 1908.03195). None: all labels are verified.
+    synonyms
+        Other names of each class, or an empty tuple if the dataset gives none.
+    frequencies
+        How common each class is, in the dataset's own terms (LVIS: r, c or f), or an empty tuple.
+
+    Raises ValueError if an image id or a class name occurs twice.
     """
 
     image_ids: tuple[str, ...]
     paths: tuple[Path, ...]
     class_names: tuple[str, ...]
     labels: Bools
-    boxes: Floats
-    box_images: Ints
-    box_classes: Ints
+    boxes: Floats = field(default_factory=_no_boxes)
+    box_images: Ints = field(default_factory=_no_indices)
+    box_classes: Ints = field(default_factory=_no_indices)
     verified: Bools | None = None
     synonyms: tuple[tuple[str, ...], ...] = ()
     frequencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        repeated = _first_repeated(self.image_ids)
-        if repeated is not None:
-            raise ValueError(f"two images have the id {repeated!r}")
-        repeated = _first_repeated(self.class_names)
-        if repeated is not None:
-            raise ValueError(f"two classes have the name {repeated!r}")
+        for noun, names in (("image id", self.image_ids), ("class name", self.class_names)):
+            repeated = _first_repeated(names)
+            if repeated is not None:
+                raise ValueError(f"the {noun} {repeated!r} occurs twice")
         assert len(self.paths) == len(self.image_ids)
         assert self.labels.shape == (len(self.image_ids), len(self.class_names))
         assert self.boxes.shape == (len(self.box_images), 4)
@@ -56,11 +79,11 @@ class Annotations:
 
     @property
     def verified_mask(self) -> Bools:
-        """Which labels count: [images, classes]."""
+        """[I, C]. True where a label is verified."""
         return np.ones_like(self.labels) if self.verified is None else self.verified
 
     def take(self, rows: Ints) -> "Annotations":
-        """The images of these rows, in this order, with their labels and boxes."""
+        """Select images by row, in the given order."""
         new_row = np.full(len(self), -1, np.int64)
         new_row[rows] = np.arange(len(rows))
         kept = new_row[self.box_images] >= 0
@@ -77,51 +100,53 @@ class Annotations:
             frequencies=self.frequencies,
         )
 
-    def covering(self, names: Sequence[str]) -> "Annotations":
-        """As with_classes, where a class that is not known here has no label in any image."""
-        unknown = tuple(name for name in names if name not in set(self.class_names))
-        nothing = np.zeros((len(self), len(unknown)), bool)
-        wider = replace(
-            self,
-            class_names=(*self.class_names, *unknown),
-            labels=np.concatenate([self.labels, nothing], 1),
-            verified=None if self.verified is None else np.concatenate([self.verified, nothing], 1),
-            synonyms=(*self.synonyms, *((),) * len(unknown)) if self.synonyms else (),
-            frequencies=(*self.frequencies, *("",) * len(unknown)) if self.frequencies else (),
-        )
-        return wider.with_classes(names)
+    def with_classes(self, names: Sequence[str], add_missing: bool = False) -> "Annotations":
+        """Select classes by name, in the given order; all images stay.
 
-    def with_classes(self, names: Sequence[str]) -> "Annotations":
-        """The same images, labelled with these classes only, in this order. Raises ValueError for a name not there."""
+        With add_missing, an unknown name becomes a class that no image shows; its labels are unverified unless all
+        labels are verified. Raises ValueError for an unknown name otherwise.
+        """
         column = {name: k for k, name in enumerate(self.class_names)}
-        for name in names:
-            if name not in column:
-                raise ValueError(f"no class is named {name!r}")
-        columns = np.array([column[name] for name in names], np.int64)
+        missing = [name for name in names if name not in column]
+        if missing and not add_missing:
+            raise ValueError(f"no class is named {missing[0]!r}")
+        columns = np.array([column.get(name, -1) for name in names], np.int64)
         new_column = np.full(len(self.class_names), -1, np.int64)
-        new_column[columns] = np.arange(len(columns))
+        new_column[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
         kept = new_column[self.box_classes] >= 0
+        # Column -1 of these is the empty one, for missing classes.
+        no_label = np.zeros((len(self), 1), bool)
         return Annotations(
             image_ids=self.image_ids,
             paths=self.paths,
             class_names=tuple(names),
-            labels=self.labels[:, columns],
+            labels=np.hstack([self.labels, no_label])[:, columns],
             boxes=self.boxes[kept],
             box_images=self.box_images[kept],
             box_classes=new_column[self.box_classes[kept]],
-            verified=None if self.verified is None else self.verified[:, columns],
-            synonyms=tuple(self.synonyms[c] for c in columns) if self.synonyms else (),
-            frequencies=tuple(self.frequencies[c] for c in columns) if self.frequencies else (),
+            verified=None if self.verified is None else np.hstack([self.verified, no_label])[:, columns],
+            synonyms=tuple((*self.synonyms, ())[c] for c in columns) if self.synonyms else (),
+            frequencies=tuple((*self.frequencies, "")[c] for c in columns) if self.frequencies else (),
         )
 
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """Some unit vectors for each image, flat.
+    """Embeddings of images, each by one or more unit vectors. Flat, without padding.
 
-    vectors: [total, dim] float32, unit length; offsets: [images + 1], image i owns vectors[offsets[i]:offsets[i + 1]];
-    boxes: [total, 4] xyxy as fractions of width and height, the place each vector comes from, or None.
-    Raises ValueError for an image with no vector, a vector that is not finite or not of unit length, or an id twice.
+    Parameters
+    ----------
+    vectors
+        [total, dim] float32, unit length.
+    offsets
+        [images + 1]. Image i owns vectors[offsets[i]:offsets[i + 1]].
+    image_ids
+        One unique id per image.
+    boxes
+        [total, 4] xyxy, fractions of the image's width and height: the region each vector comes from, or None.
+
+    Raises ValueError for an image without a vector, a vector that is not finite or not of unit length, a repeated
+    image id, or arrays whose lengths don't match.
     """
 
     vectors: Floats
@@ -131,9 +156,7 @@ class ImageEmbeddings:
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.image_ids) + 1:
-            raise ValueError(
-                f"{len(self.image_ids)} image ids need as many offsets and one more, not {len(self.offsets)}"
-            )
+            raise ValueError(f"{len(self.image_ids)} image ids need one more offset than that, not {len(self.offsets)}")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.vectors):
             raise ValueError(
                 f"offsets must run from 0 to {len(self.vectors)}, not {self.offsets[0]} to {self.offsets[-1]}"
@@ -143,9 +166,9 @@ class ImageEmbeddings:
             raise ValueError(f"image {self.image_ids[empty[0]]!r} has no vector")
         repeated = _first_repeated(self.image_ids)
         if repeated is not None:
-            raise ValueError(f"two images have the id {repeated!r}")
+            raise ValueError(f"the image id {repeated!r} occurs twice")
         lengths = np.linalg.norm(self.vectors, axis=1)
-        wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-2))
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-2))  # written so that NaN is wrong too
         if len(wrong):
             owner = self.image_ids[np.searchsorted(self.offsets, wrong[0], side="right") - 1]
             raise ValueError(f"a vector of image {owner!r} has length {lengths[wrong[0]]:.3g}, not 1")
@@ -157,13 +180,29 @@ class ImageEmbeddings:
 
     @property
     def dim(self) -> int:
+        """The length of each vector."""
         return int(self.vectors.shape[1])
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """One image found. score: cosine in [-1, 1]; box: xyxy as fractions of width and height, or None; rank from 1;
-    key: the image's in its store, which no other image ever has."""
+    """One image in a ranked list.
+
+    Parameters
+    ----------
+    rank
+        Position in the list, from 1.
+    image_id
+        The image's id in the store.
+    uri
+        Where the image file is.
+    score
+        The largest cosine between the query and the image's vectors, in [-1, 1].
+    box
+        xyxy, fractions of width and height: the region of the best vector, or None.
+    key
+        The image's unique key in its store, never reused.
+    """
 
     rank: int
     image_id: str
@@ -175,7 +214,7 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """A picture that could not be read, and why."""
+    """An image file that could not be read, and the reason."""
 
     image_id: str
     path: Path
@@ -184,9 +223,9 @@ class SkippedImage:
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """Class names. base: labelled in finetuning; novel: never labelled, never named in training, may be none.
+    """The division of class names into base classes (labelled in finetuning) and novel classes (never labelled).
 
-    Raises ValueError for a class in both or twice in one, and where there is no base class.
+    Raises ValueError if there is no base class, or if a name occurs twice.
     """
 
     base: tuple[str, ...]
@@ -198,10 +237,9 @@ class ClassSplit:
         both = [name for name in self.base if name in set(self.novel)]
         if both:
             raise ValueError(f"class {both[0]!r} is both base and novel")
-        for names in (self.base, self.novel):
-            repeated = [name for k, name in enumerate(names) if name in names[:k]]
-            if repeated:
-                raise ValueError(f"class {repeated[0]!r} is in the split twice")
+        repeated = _first_repeated((*self.base, *self.novel))
+        if repeated is not None:
+            raise ValueError(f"class {repeated!r} is in the split twice")
 
 
 def _first_repeated(values: Sequence[str]) -> str | None:

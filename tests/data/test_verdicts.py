@@ -7,7 +7,7 @@ import pytest
 
 from forclip.config import DataConfig, SourceConfig
 from forclip.data.sets import load_sets
-from forclip.data.verdicts import merge_verdicts, read_verdicts, tell_verdicts
+from forclip.data.verdicts import describe_verdicts, merge_verdicts, read_verdicts
 from forclip.search.export import export
 from forclip.search.request import SearchRequest
 from forclip.search.searcher import Searcher
@@ -75,7 +75,7 @@ def test_gallery_images_are_never_trained_on() -> None:
     merged = merge_verdicts(TRAIN, GALLERY, judged)
     assert merged.image_ids == TRAIN.image_ids
     assert merged.class_names == TRAIN.class_names
-    told = tell_verdicts(judged, TRAIN, GALLERY)
+    told = describe_verdicts(judged, TRAIN, GALLERY)
     assert told.startswith("1 verdicts join the labels: 1 right, 0 wrong; 2 on gallery images")
 
 

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forclip.evaluation.class_table import class_gains, class_table
 from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.report_sections import class_gains, class_table
 
 
 def metrics_with(values: dict[str, dict[str, float]]) -> Metrics:

@@ -11,11 +11,11 @@ from scipy.special import expit
 
 from forclip.calibration.model import Calibration, probabilities
 from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, read_reliability, summarise_confidence
-from forclip.evaluation.confidence_section import confidence_line, confidence_section
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import evaluate_scores
 from forclip.evaluation.reliability import reliability
 from forclip.evaluation.report import ReportPage, write_report
+from forclip.evaluation.report_sections import confidence_line, confidence_section
 from forclip.evaluation.terminal import print_metrics
 from forclip.types import ClassSplit
 

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forclip.evaluation.curves import LADDER, mean_curves, rank_curves
-from forclip.evaluation.metrics import ranked_precision, ranked_recall
+from forclip.evaluation.metrics import LADDER, mean_curves, rank_curves, ranked_precision, ranked_recall
 
 relevances = st.lists(st.booleans(), min_size=1, max_size=60).filter(any).map(lambda r: np.array(r, bool))
 GROUPS = {"base": ["a"], "novel": [], "all": ["a", "b"]}

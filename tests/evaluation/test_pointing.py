@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from forclip.embedding.regions import overlaps
-from forclip.evaluation.pointing import class_mean, covered, inside, judge_place, pairs_with_boxes, peaks
+from forclip.evaluation.pointing import class_mean, covered, evaluate_region, inside, pairs_with_boxes, peaks
 from forclip.types import Annotations, Floats
 
 
@@ -18,7 +18,7 @@ def test_one_place_by_hand() -> None:
     second, whose upper half the place covers."""
     heat = floats(9, 0, 0, 3)
     boxes = floats([0, 0, 0.4, 0.4], [0.5, 0.3, 1.0, 1.0])
-    found = judge_place(heat, (2, 2), floats([0.5, 0.0, 1.0, 0.5])[0], boxes)
+    found = evaluate_region(heat, (2, 2), floats([0.5, 0.0, 1.0, 0.5])[0], boxes)
     assert (found.peak, found.centre, found.correct) == (1, 0, 0)
     # 0.5 wide, from 0.3 to 0.5 high: 0.1 of 0.25 + 0.35 - 0.1.
     assert found.overlap == pytest.approx(0.1 / 0.5, abs=1e-6)
@@ -26,15 +26,15 @@ def test_one_place_by_hand() -> None:
 
 def test_half_an_overlap_is_correct() -> None:
     place = floats([0.0, 0.0, 0.5, 1.0])[0]
-    assert judge_place(floats(1, 0), (1, 2), place, floats([0, 0, 1, 1])).correct == 1
-    assert judge_place(floats(1, 0), (1, 2), place, floats([0.01, 0, 1, 1])).correct == 0
+    assert evaluate_region(floats(1, 0), (1, 2), place, floats([0, 0, 1, 1])).correct == 1
+    assert evaluate_region(floats(1, 0), (1, 2), place, floats([0.01, 0, 1, 1])).correct == 0
 
 
 def test_equal_peaks_share_the_hit() -> None:
     """A cluster's places are all equally strong: what counts is how many of them hit."""
     heat = floats(1, 1, 1, 0)
     assert peaks(heat, (2, 2)).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75]]
-    assert judge_place(heat, (2, 2), floats(LEFT)[0], floats([0, 0, 1, 0.5])).peak == pytest.approx(2 / 3)
+    assert evaluate_region(heat, (2, 2), floats(LEFT)[0], floats([0, 0, 1, 0.5])).peak == pytest.approx(2 / 3)
 
 
 def test_x_goes_with_columns() -> None:

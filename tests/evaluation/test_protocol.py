@@ -8,8 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from forclip.data.splits import split_classes
 from forclip.evaluation import metrics
-from forclip.evaluation.protocol import evaluate_scores
-from forclip.evaluation.result import LeftOut
+from forclip.evaluation.protocol import LeftOut, evaluate_scores
 from forclip.types import ClassSplit
 
 NAMES = ("dog", "cat", "cup", "tie")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from forclip.cli import app
 from forclip.config import NovelRule
-from forclip.data.images.content import same_content
+from forclip.data.images.content import find_identical_files
 from forclip.data.sets import load_sets
 from forclip.experiments.published_recipes import TOWERS, find_recipe, paper_recipes, smoke_config, smoke_recipe
 from forclip.experiments.smoke import SMOKE_WRITERS
@@ -109,4 +109,4 @@ def test_every_picture_lies_where_its_annotations_say(tmp_path: Path, dataset: s
     assert (len(train), len(gallery)) == (16, 8)
     assert all(path.is_file() for path in (*train.paths, *gallery.paths))
     assert train.labels.any(1).all()
-    assert same_content([*train.paths, *gallery.paths]) == []
+    assert find_identical_files([*train.paths, *gallery.paths]) == []

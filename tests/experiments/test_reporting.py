@@ -12,9 +12,8 @@ import torch
 from forclip.config import EvalConfig
 from forclip.embedding.embed import EncodedImages
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
-from forclip.evaluation.protocol import evaluate_scores
+from forclip.evaluation.protocol import RetrievalReport, evaluate_scores
 from forclip.evaluation.report import GridHit, GridRow, QueryGrid
-from forclip.evaluation.result import RetrievalReport
 from forclip.experiments import report as reporting
 from forclip.experiments.comparison import Measured, Task
 from forclip.experiments.report import ReportContents, _as_evaluated, _extremes, _without_distractors

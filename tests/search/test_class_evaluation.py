@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from forclip.config import EvalConfig, SourceConfig
-from forclip.evaluation.result import RetrievalReport
+from forclip.evaluation.protocol import RetrievalReport
 from forclip.experiments.comparison import measure
 from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forclip.config import SourceConfig
-from forclip.evaluation.split_file import read_split, write_split
+from forclip.data.splits import read_split, write_split
 from forclip.search.labels import StoreLabels, load_store_labels, tell_matches
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld

@@ -82,8 +82,7 @@ def compare(
     with clear_errors():
         from rich.console import Console
 
-        from forclip.evaluation.compare_runs import compare_runs
-        from forclip.evaluation.comparison_tables import print_comparison, write_comparison
+        from forclip.evaluation.compare_runs import compare_runs, print_comparison, write_comparison
 
         comparison = compare_runs(runs)
         if out is not None:

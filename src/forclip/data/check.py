@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from forclip.config import DataConfig
-from forclip.data.images.content import same_content
+from forclip.data.images.content import find_identical_files
 from forclip.data.sets import load_sets
-from forclip.data.splits import choose_classes, refuse_unlearnable
+from forclip.data.splits import check_classes_and_prompts, choose_classes
 from forclip.progress import Advance, Track, silent
 from forclip.text.wording import read_wording
 from forclip.types import Annotations, ClassSplit
@@ -100,9 +100,9 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
     """Reads annotations, stats every picture and reads its header. Raises ValueError as the loaders do."""
     train, gallery = load_sets(data)
     split = choose_classes(data, train, gallery)
-    refuse_unlearnable(train, split, read_wording(data, train, split), allow_unlabelled_base=True)
+    check_classes_and_prompts(train, split, read_wording(data, train, split), allow_unlabelled_base=True)
     everything = [*train.paths, *gallery.paths]
-    groups = same_content(everything, track("comparing contents", len(everything)))
+    groups = find_identical_files(everything, track("comparing contents", len(everything)))
     first = len(train)
     # One training image for each doubled gallery image: all pairs of a placeholder picture would be millions.
     both = [(group[0], b - first) for group in groups for b in group if group[0] < first <= b]
@@ -159,7 +159,7 @@ def _odd_boxes(images: Annotations, sizes: np.ndarray) -> Iterator[OddBox]:
 def _check_classes(train: Annotations, gallery: Annotations, split: ClassSplit) -> list[ClassCheck]:
     """All classes, the training set's first."""
     names = (*train.class_names, *(n for n in gallery.class_names if n not in set(train.class_names)))
-    sides = [images.covering(names) for images in (train, gallery)]
+    sides = [images.with_classes(names, add_missing=True) for images in (train, gallery)]
     counts = [((side.labels & side.verified_mask).sum(0), side.verified_mask.sum(0)) for side in sides]
     groups = {**dict.fromkeys(split.base, "base"), **dict.fromkeys(split.novel, "novel")}
     return [

@@ -1,11 +1,13 @@
-"""Which classes of two sets are base and which novel."""
+"""Divide the classes into base and novel ones, and store the split with a run (split.json)."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, NamedSplit, NovelRule
 from forclip.data.formats.nuimages import NUIMAGES_NOVEL
 from forclip.text.vocabulary import did_you_mean
@@ -74,7 +76,7 @@ def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tup
     """Base (None: all others) and novel names."""
     names = train.class_names
     if rule.split is not None:
-        return published(rule.split, names, data.train.annotations)
+        return published_split(rule.split, names, data.train.annotations)
     if rule.frequency is not None:
         if rule.frequency not in train.frequencies:
             known = ", ".join(sorted(set(train.frequencies))) or "none"
@@ -89,7 +91,7 @@ def _by_rule(rule: NovelRule, train: Annotations, data: DataConfig) -> tuple[tup
     return None, tuple(n for k, n in enumerate(names) if k in drawn)
 
 
-def published(
+def published_split(
     split: NamedSplit, names: tuple[str, ...], annotations: Path
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """Base (None: all others) and novel names of a split by its name. names: the classes that there are; annotations:
@@ -113,7 +115,9 @@ def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> Cla
     )
 
 
-def refuse_unlearnable(train: Annotations, split: ClassSplit, wording: Wording, allow_unlabelled_base: bool) -> None:
+def check_classes_and_prompts(
+    train: Annotations, split: ClassSplit, wording: Wording, allow_unlabelled_base: bool
+) -> None:
     """What `supervise` refuses, to be known before any picture is encoded. Raises ValueError."""
     base = train.with_classes(split.base)
     shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
@@ -125,3 +129,23 @@ def refuse_unlearnable(train: Annotations, split: ClassSplit, wording: Wording, 
             raise ValueError(f"prompts are given for {name!r}, which is no class")
         if not prompts:
             raise ValueError(f"the list of prompts for class {name!r} is empty")
+
+
+SPLIT_FILE = "split.json"
+
+
+def write_split(run: Path, split: ClassSplit) -> None:
+    """Into the run's folder."""
+    write_text_atomically(run / SPLIT_FILE, json.dumps({"base": split.base, "novel": split.novel}, indent=1))
+
+
+def read_split(run: Path) -> ClassSplit | None:
+    """None where the folder holds none. Raises ValueError, naming the file, for a damaged one."""
+    file = run / SPLIT_FILE
+    try:
+        content = json.loads(file.read_text())
+        return ClassSplit(tuple(content["base"]), tuple(content["novel"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not readable as a split into base and novel classes: {error}") from None

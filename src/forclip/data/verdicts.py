@@ -72,7 +72,7 @@ def usable_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts
     return {pair: present for pair, present in ours.items() if pair[1] in shown}
 
 
-def tell_verdicts(verdicts: Verdicts, train: Annotations, gallery: Annotations) -> str:
+def describe_verdicts(verdicts: Verdicts, train: Annotations, gallery: Annotations) -> str:
     """One sentence: how many are used. train: before or after they were merged."""
     used = usable_verdicts(train, gallery, verdicts)
     right = sum(used.values())

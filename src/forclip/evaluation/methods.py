@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forclip.evaluation.metrics_file import Metrics
-from forclip.evaluation.result import GROUPS, Group
+from forclip.evaluation.protocol import GROUPS, Group
 
 FOR = "for"
 _NAMES = {
@@ -43,7 +43,7 @@ def display_name(method: str) -> str:
     return f"Cluster-CLIP, k = {clusters[1]}" if clusters else _NAMES.get(method, method)
 
 
-def note(method: str) -> str:
+def method_note(method: str) -> str:
     """What the method is, in one line; empty for one we do not know."""
     return _NOTES.get("cluster" if method.startswith("cluster_") else method, "")
 
@@ -52,7 +52,7 @@ def is_training_free(method: str) -> bool:
     return method in ("global", "dense", "cluster", "sum_untrained") or method.startswith("cluster_")
 
 
-def gains(metrics: Metrics) -> dict[Group, Gain]:
+def gains_over_baseline(metrics: Metrics) -> dict[Group, Gain]:
     """For each group in which both FOR and a training-free method have a value."""
     found: dict[Group, Gain] = {}
     methods = metrics["methods"]
@@ -76,18 +76,18 @@ def best_values(metrics: Metrics) -> dict[str, str]:
     for column in (*GROUPS, "ms_per_image"):
         values = [row[column] for row in rows if row.get(column) is not None]
         if len(rows) > 1 and values:
-            best[column] = number(min(values) if column == "ms_per_image" else max(values))
+            best[column] = format_value(min(values) if column == "ms_per_image" else max(values))
     return best
 
 
-def number(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     """One decimal, more for what would print as nothing, a dash where there is no value."""
     if value is None:
         return "\N{EN DASH}"
     return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.2g}"
 
 
-def span(interval: Sequence[float] | None, decimals: int = 1) -> str:
+def format_interval(interval: Sequence[float] | None, decimals: int = 1) -> str:
     """An interval in few characters, its ends joined by a dash; empty for none."""
     if interval is None:
         return ""

@@ -11,9 +11,8 @@ import numpy as np
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.bootstrap import DESCRIPTION, mean_interval
 from forclip.evaluation.confidence import ConfidenceReport, summarise_confidence
-from forclip.evaluation.curves import mean_curves
-from forclip.evaluation.metrics import DENOMINATORS
-from forclip.evaluation.result import GROUPS, ClassResult, Group, RetrievalReport, metric_name
+from forclip.evaluation.metrics import DENOMINATORS, mean_curves
+from forclip.evaluation.protocol import GROUPS, ClassResult, Group, RetrievalReport, metric_name
 from forclip.types import Doubles
 
 Metrics = dict[str, Any]  # what metrics.json holds

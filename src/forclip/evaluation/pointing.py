@@ -45,7 +45,7 @@ def pairs_with_boxes(images: Annotations, sizes: Ints) -> list[Pair]:
     return found
 
 
-def judge_place(heat: Floats, grid: tuple[int, int], place: Floats, boxes: Floats) -> Hits:
+def evaluate_region(heat: Floats, grid: tuple[int, int], place: Floats, boxes: Floats) -> Hits:
     """heat: [P], how much each position of the grid counts, row-major; place: [4]; boxes: [B, 4] of the class."""
     centre: Floats = place.reshape(2, 2).mean(0)
     overlap = float(overlaps(place, boxes).max())

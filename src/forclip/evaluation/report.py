@@ -13,22 +13,21 @@ from markupsafe import Markup
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.charts import Bar, Curve, NamedLine, bars, gain_chart, ladder_chart, line_chart, line_sample
-from forclip.evaluation.class_table import ClassTable, class_gains, class_table
-from forclip.evaluation.confidence_section import confidence_section
 from forclip.evaluation.methods import (
     FOR,
     best_training_free,
     best_values,
     display_name,
-    gains,
+    format_interval,
+    format_value,
+    gains_over_baseline,
+    method_note,
     metric_label,
-    note,
-    number,
-    span,
 )
 from forclip.evaluation.metrics_file import Metrics
-from forclip.evaluation.result import GROUPS
-from forclip.evaluation.result_grid import GridHit, GridRow, QueryGrid, Thumbnails, pictures_of
+from forclip.evaluation.protocol import GROUPS
+from forclip.evaluation.report_sections import ClassTable, class_gains, class_table, confidence_section
+from forclip.evaluation.result_grid import EmbeddedThumbnails, GridHit, GridRow, QueryGrid, pictures_of
 
 __all__ = ["Curve", "GridHit", "GridRow", "QueryGrid", "ReportPage", "summary", "write_report"]
 
@@ -55,7 +54,7 @@ def write_report(path: Path, page: ReportPage) -> None:
     # A plain environment: the template is one file, read as a resource so that it works from a wheel.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("forclip.evaluation").joinpath("report.html").read_text(encoding="utf-8")
-    thumbnails = Thumbnails(pictures_of([*page.queries, *page.best, *page.worst]))
+    thumbnails = EmbeddedThumbnails(pictures_of([*page.queries, *page.best, *page.worst]))
     classes = class_table(page.metrics)
     html = environment.from_string(source).render(
         page=page,
@@ -76,7 +75,7 @@ def write_report(path: Path, page: ReportPage) -> None:
         thumbnails=thumbnails,
         notes=_notes(page),
         display_name=display_name,
-        number=number,
+        format_value=format_value,
         finetuned=FOR,
     )
     write_text_atomically(path, html)
@@ -84,7 +83,7 @@ def write_report(path: Path, page: ReportPage) -> None:
 
 def summary(metrics: Metrics) -> str:
     """What the numbers say, in a few plain sentences."""
-    found = gains(metrics)
+    found = gains_over_baseline(metrics)
     metric, over = metric_label(metrics), _over_seeds(metrics)
     sentences = []
     if "novel" in found:
@@ -115,7 +114,7 @@ def summary(metrics: Metrics) -> str:
 
 def _over_seeds(metrics: Metrics) -> str:
     spread = metrics["methods"].get(FOR, {}).get("novel_std")
-    return f" (± {number(spread)} over {len(metrics['seeds'])} seeds)" if spread else ""
+    return f" (± {format_value(spread)} over {len(metrics['seeds'])} seeds)" if spread else ""
 
 
 def _apart(difference: float) -> str:
@@ -127,7 +126,7 @@ def _apart(difference: float) -> str:
 def _cost(values: dict[str, Any]) -> str:
     keeps = f"FOR keeps {_plural(values['vectors_per_image'], 'vector')} per image"
     time = values["ms_per_image"]
-    return f"{keeps}." if time is None else f"{keeps} and embeds one in {number(time)} ms."
+    return f"{keeps}." if time is None else f"{keeps} and embeds one in {format_value(time)} ms."
 
 
 def _facts(metrics: Metrics) -> list[str]:
@@ -181,7 +180,7 @@ def _table(metrics: Metrics) -> list[dict[str, Any]]:
             "name": display_name(method),
             "cells": [(*_cell(values, group), _is_best(values, group, best)) for group in GROUPS],
             "vectors": f"{values['vectors_per_image']:g}",
-            "ms": number(values["ms_per_image"]),
+            "ms": format_value(values["ms_per_image"]),
             "fastest": _is_best(values, "ms_per_image", best),
         }
         for method, values in metrics["methods"].items()
@@ -190,13 +189,13 @@ def _table(metrics: Metrics) -> list[dict[str, Any]]:
 
 def _cell(values: dict[str, Any], group: str) -> tuple[str, str]:
     """The value, and its spread over seeds and its interval over classes, where there are such."""
-    spread, interval = values.get(f"{group}_std"), span(values.get("intervals", {}).get(group))
-    beside = [f"± {number(spread)}" if spread else "", f"({interval})" if interval else ""]
-    return number(values[group]), " ".join(filter(None, beside))
+    spread, interval = values.get(f"{group}_std"), format_interval(values.get("intervals", {}).get(group))
+    beside = [f"± {format_value(spread)}" if spread else "", f"({interval})" if interval else ""]
+    return format_value(values[group]), " ".join(filter(None, beside))
 
 
 def _is_best(values: dict[str, Any], column: str, best: dict[str, str]) -> bool:
-    return values[column] is not None and number(values[column]) == best.get(column)
+    return values[column] is not None and format_value(values[column]) == best.get(column)
 
 
 def _variants(metrics: Metrics) -> list[tuple[str, list[tuple[str, list[str]]]]]:
@@ -206,7 +205,7 @@ def _variants(metrics: Metrics) -> list[tuple[str, list[tuple[str, list[str]]]]]
         methods = {method: values.get(key, {}) for method, values in metrics["methods"].items()}
         for name in dict.fromkeys(name for variants in methods.values() for name in variants):
             rows = [
-                (display_name(method), [number(variants[name][group]) for group in GROUPS])
+                (display_name(method), [format_value(variants[name][group]) for group in GROUPS])
                 for method, variants in methods.items()
                 if name in variants
             ]
@@ -264,5 +263,5 @@ def _notes(page: ReportPage) -> list[tuple[str, str]]:
     shown = dict.fromkeys([*page.metrics["methods"], *(row.method for grid in page.queries for row in grid.rows)])
     names: dict[str, list[str]] = {}
     for method in shown:
-        names.setdefault(note(method), []).append(display_name(method))
+        names.setdefault(method_note(method), []).append(display_name(method))
     return [("; ".join(same), text) for text, same in names.items() if text]

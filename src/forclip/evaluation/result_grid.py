@@ -63,7 +63,7 @@ class _Thumbnail:
     data: str
 
 
-class Thumbnails:
+class EmbeddedThumbnails:
     """The thumbnails of one page. A picture used many times is stored once, and drawn by reference."""
 
     def __init__(self, pictures: Iterable[Path]) -> None:

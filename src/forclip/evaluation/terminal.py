@@ -7,10 +7,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forclip.evaluation.confidence_section import confidence_line
-from forclip.evaluation.methods import best_values, display_name, gains, metric_label, number, span
+from forclip.evaluation.methods import (
+    best_values,
+    display_name,
+    format_interval,
+    format_value,
+    gains_over_baseline,
+    metric_label,
+)
 from forclip.evaluation.metrics_file import Metrics
-from forclip.evaluation.result import GROUPS
+from forclip.evaluation.protocol import GROUPS
+from forclip.evaluation.report_sections import confidence_line
 
 
 def print_metrics(console: Console, metrics: Metrics) -> None:
@@ -46,10 +53,10 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
 def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:
     cells = []
     for group in GROUPS:
-        cell = Text(number(values[group]), style=_style(values[group], best.get(group)))
+        cell = Text(format_value(values[group]), style=_style(values[group], best.get(group)))
         if values.get(f"{group}_std"):
-            cell.append(f" ± {number(values[f'{group}_std'])}", style="dim not bold")
-        interval = span(values.get("intervals", {}).get(group), decimals=0)
+            cell.append(f" ± {format_value(values[f'{group}_std'])}", style="dim not bold")
+        interval = format_interval(values.get("intervals", {}).get(group), decimals=0)
         if interval and group != "all":
             # With a spread beside the value there is no room left on the line.
             between = "\n" if values.get(f"{group}_std") else " "
@@ -57,7 +64,7 @@ def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:
         cells.append(cell)
     cells.append(Text(f"{values['vectors_per_image']:g}"))
     time = values["ms_per_image"]
-    return [*cells, Text(number(time), style=_style(time, best.get("ms_per_image")))]
+    return [*cells, Text(format_value(time), style=_style(time, best.get("ms_per_image")))]
 
 
 def _notes(metrics: Metrics) -> list[str]:
@@ -74,12 +81,12 @@ def _notes(metrics: Metrics) -> list[str]:
 
 
 def _style(value: float | None, best: str | None) -> str:
-    return "bold" if value is not None and number(value) == best else ""
+    return "bold" if value is not None and format_value(value) == best else ""
 
 
 def _gain_line(metrics: Metrics) -> list[Text]:
     """At most one line; none without FOR or without a training-free method."""
-    found = gains(metrics).values()
+    found = gains_over_baseline(metrics).values()
     parts = [f"{gain.group} {gain.difference:+.1f}" for gain in found]
     rivals = dict.fromkeys(display_name(gain.best_method) for gain in found)
     line = f"FOR over the best training-free method ({'; '.join(rivals)}): {', '.join(parts)}"

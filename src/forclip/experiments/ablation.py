@@ -17,7 +17,7 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, RunConfig, config_to_json
 from forclip.data.sets import load_sets
 from forclip.evaluation.methods import FOR, display_name
-from forclip.evaluation.result import GROUPS, metric_name
+from forclip.evaluation.protocol import GROUPS, metric_name
 from forclip.experiments.ablation_report import Entry, Row, ablation_table, draw_rows, markdown, summarise_entries
 from forclip.experiments.comparison import Measured, Task, finetune_on, measure, measure_training_free
 from forclip.experiments.demo import toyworld_config

@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from forclip.evaluation.methods import FOR, number
-from forclip.evaluation.result import GROUPS
+from forclip.evaluation.methods import FOR, format_value
+from forclip.evaluation.protocol import GROUPS
 
 Entry = dict[str, Any]  # one of ablation.json's runs: one name under one seed
 
@@ -87,7 +87,7 @@ def _markdown_cells(row: Row) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    values = [_shown(row.values["base"]), _shown(row.values["novel"]), number(_mean(row.values["all"]))]
+    values = [_shown(row.values["base"]), _shown(row.values["novel"]), format_value(_mean(row.values["all"]))]
     own = row.name == FOR
     apart = ["" if own else _shown(row.differences[group], signed=True) for group in ("base", "novel")]
     return [*values, *apart, str(len(row.seeds))]
@@ -95,9 +95,9 @@ def _cells(row: Row) -> list[str]:
 
 def _shown(value: Spread | None, signed: bool = False) -> str:
     if value is None:
-        return number(None)
+        return format_value(None)
     # Adding 0 makes no -0.0.
-    mean = f"{round(value.mean, 1) + 0.0:+.1f}" if signed else number(value.mean)
+    mean = f"{round(value.mean, 1) + 0.0:+.1f}" if signed else format_value(value.mean)
     return f"{mean} ± {value.std:.1f}" if value.std else mean
 
 

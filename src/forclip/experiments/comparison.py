@@ -65,7 +65,7 @@ def new_task(
         backbone,
         TrainingImages.encoded(train[1].tokens, labelled.paths),
         supervise(backbone, labelled, split, wording, allow_unlabelled_base),
-        gallery[0].covering(names).take(gallery[1].rows),
+        gallery[0].with_classes(names, add_missing=True).take(gallery[1].rows),
         gallery[1],
         split,
         texts,

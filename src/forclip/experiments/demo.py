@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from forclip.config import DataConfig, EvalConfig, HeadConfig, ModelConfig, RunConfig, SourceConfig, TrainConfig
+from forclip.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SourceConfig, TrainConfig
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.evaluation.terminal import print_metrics
 from forclip.experiments.comparison import finetune_on, measure, measure_training_free
@@ -25,7 +25,6 @@ def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
             novel=world.novel,
         ),
         model=ModelConfig(name="forclip-mini"),
-        head=HeadConfig(num_query_tokens=25),
         train=TrainConfig(seed=seed),
         eval=EvalConfig(clusters=(5, 10, 25)),
     )

@@ -10,10 +10,9 @@ from rich.console import Console
 from forclip.config import RunConfig
 from forclip.data.sets import gallery_source, load_sets
 from forclip.data.sources import source_name
-from forclip.data.splits import choose_classes
+from forclip.data.splits import choose_classes, read_split
 from forclip.embedding.embed import EncodedImages
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
-from forclip.evaluation.split_file import read_split
 from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
 from forclip.experiments.interpolation_curve import curve_table, measure_curve, read_way, write_curve
 from forclip.experiments.report import ReportContents, tell

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import EvalConfig
-from forclip.evaluation.methods import number
+from forclip.evaluation.methods import format_value
 from forclip.experiments.comparison import Task, measure
 from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import ClassVectors
@@ -131,6 +131,12 @@ def curve_table(points: Sequence[CurvePoint]) -> Table:
     table.add_column("")
     for p in points:
         style = "bold" if p.chosen else ""
-        cells = [f"{p.share:g}", number(p.base), number(p.novel), number(p.all), "chosen" if p.chosen else ""]
+        cells = [
+            f"{p.share:g}",
+            format_value(p.base),
+            format_value(p.novel),
+            format_value(p.all),
+            "chosen" if p.chosen else "",
+        ]
         table.add_row(*cells, style=style)
     return table

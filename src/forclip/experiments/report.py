@@ -16,8 +16,8 @@ from forclip.embedding.embed import embed_tokens, in_pictures
 from forclip.evaluation.methods import best_overall, best_training_free
 from forclip.evaluation.metrics import average_precision_at
 from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.protocol import ClassResult
 from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, write_report
-from forclip.evaluation.result import ClassResult
 from forclip.experiments.comparison import Measured, Task
 from forclip.index.exact import best_vectors, rank
 from forclip.types import Floats, ImageEmbeddings, Ints

@@ -12,6 +12,7 @@ from sklearn.feature_extraction.image import grid_to_graph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.config import HeadConfig
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool
 from forclip.models.summary_head import global_head, window_seeded_head
@@ -103,7 +104,7 @@ class ClusterHead(nn.Module):
         return self.membership(self.dense(tokens))
 
 
-def training_free_head(backbone: Backbone, name: str, num_query_tokens: int = 25) -> Head:
+def training_free_head(backbone: Backbone, name: str, num_query_tokens: int = HeadConfig.num_query_tokens) -> Head:
     """On the backbone's device, in eval mode. name: global, dense, cluster_K or sum (the summary head, as windows).
 
     Raises ValueError for any other name, and for more clusters than the model has positions.

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from forclip.calibration.model import Calibration, read_calibration, write_calibration
-from forclip.config import ModelConfig
+from forclip.config import HeadConfig, ModelConfig
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.class_vectors import ClassVectors
@@ -70,7 +70,7 @@ def configured_backbone(model: ModelConfig, device: str) -> Backbone:
 
 
 def load_model(
-    model: ModelConfig, device: str = "cpu", head: str = "sum", num_query_tokens: int = 25
+    model: ModelConfig, device: str = "cpu", head: str = "sum", num_query_tokens: int = HeadConfig.num_query_tokens
 ) -> RetrievalModel:
     """A trained run, where model.name is its folder; else a pretrained model with a training-free head.
 

@@ -7,8 +7,7 @@ import lance
 import numpy as np
 
 from forclip.evaluation.metrics import max_sim
-from forclip.evaluation.protocol import evaluate_scores
-from forclip.evaluation.result import ClassResult, LeftOut
+from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
 from forclip.index.schema import StoreHeader
 from forclip.index.store import read_vectors
 from forclip.progress import Advance, silent

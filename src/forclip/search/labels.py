@@ -11,10 +11,9 @@ import numpy as np
 
 from forclip.config import NamedSplit, SourceConfig
 from forclip.data.sources import load_source
-from forclip.data.splits import published
+from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.embedding.ingest import as_id
 from forclip.evaluation.metrics import ranked_average_precision, ranked_precision
-from forclip.evaluation.split_file import SPLIT_FILE, read_split
 from forclip.index.image_index import Index
 from forclip.text.vocabulary import spelling
 from forclip.types import Annotations, Bools, ClassSplit, Floats, SearchResult
@@ -107,7 +106,7 @@ def _groups(index: Index, annotations: Annotations, place: Path, split: str | No
 
 def _split(index: Index, names: tuple[str, ...], place: Path, split: str | None) -> ClassSplit | None:
     if split in get_args(NamedSplit):
-        base, novel = published(cast(NamedSplit, split), names, place)
+        base, novel = published_split(cast(NamedSplit, split), names, place)
         return ClassSplit(tuple(n for n in names if n not in novel) if base is None else base, novel)
     found = read_split(Path(index.store.header.model["name"] if split is None else split))
     if found is None and split is not None:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.charts import Curve, line_chart
-from forclip.evaluation.result_grid import Thumbnails
+from forclip.evaluation.result_grid import EmbeddedThumbnails
 from forclip.search.combined import CombinedResult
 from forclip.search.output import how_sure
 from forclip.search.request import Answer
@@ -24,7 +24,7 @@ def write_search_report(path: Path, answer: Answer, store: str) -> None:
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("forclip.search").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    thumbnails = Thumbnails([Path(r.uri) for r in answer.results])
+    thumbnails = EmbeddedThumbnails([Path(r.uri) for r in answer.results])
     html = environment.from_string(source).render(
         label=answer.request.label,
         facts=[f"{len(answer.results)} images", f"from {store}", *_conditions(answer)],
@@ -56,7 +56,7 @@ def _curve(answer: Answer) -> Markup | None:
     return line_chart(Curve("expected precision, %", ranks, tuple(percent.tolist()), "rank"))
 
 
-def _tile(thumbnails: Thumbnails, result: SearchResult) -> Markup:
+def _tile(thumbnails: EmbeddedThumbnails, result: SearchResult) -> Markup:
     return thumbnails.picture(Path(result.uri), Path(result.uri).name, f"rank {result.rank}", result.box)
 
 

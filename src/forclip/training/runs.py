@@ -10,13 +10,12 @@ from rich.console import Console
 from forclip.atomic_write import write_text_atomically
 from forclip.calibration.model import Calibration
 from forclip.config import DataConfig, RunConfig, config_to_json
-from forclip.data.images.views import make_views, planned_views
+from forclip.data.images.views import make_views, resolve_num_views
 from forclip.data.sets import load_sets
-from forclip.data.splits import choose_classes, refuse_unlearnable
-from forclip.data.verdicts import read_verdicts, tell_verdicts
+from forclip.data.splits import check_classes_and_prompts, choose_classes, write_split
+from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views
 from forclip.embedding.token_cache import cached_tokens
-from forclip.evaluation.split_file import write_split
 from forclip.models.backbone import Backbone
 from forclip.models.cached_texts import CachedTexts
 from forclip.models.retrieval_model import configured_backbone, save_pretrained
@@ -77,7 +76,7 @@ def _tell_skipped(encoded: EncodedImages, count: int, what: str, console: Consol
 def checked_wording(data: DataConfig, train: Annotations, split: ClassSplit) -> Wording:
     """Refuses what training would refuse, while nothing has been encoded yet."""
     wording = read_wording(data, train, split)
-    refuse_unlearnable(train, split, wording, data.allow_unlabelled_base)
+    check_classes_and_prompts(train, split, wording, data.allow_unlabelled_base)
     return wording
 
 
@@ -85,7 +84,7 @@ def encode_training(
     config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console
 ) -> EncodedImages:
     """As encode_set, in as many views as the configuration plans for so many images."""
-    views, cache = planned_views(config.train.views, len(train)), config.data.cache
+    views, cache = resolve_num_views(config.train.views, len(train)), config.data.cache
     what = "training images" if views == 1 else f"training images in {views} views"
     return encode_set(backbone, train, what, track, console, cache, views, config.train.seed)
 
@@ -111,7 +110,7 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
         train, gallery = load_sets(config.data)
         if config.data.verdicts is not None:
             verdicts = read_verdicts(config.data.verdicts, config.data.train.image_folder)
-            console.print(tell_verdicts(verdicts, train, gallery), markup=False, highlight=False)
+            console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
         split = choose_classes(config.data, train, gallery)
         wording = checked_wording(config.data, train, split)
         encoded = encode_training(config, backbone, train, track, console)

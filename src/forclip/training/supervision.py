@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forclip.data.splits import refuse_unlearnable
+from forclip.data.splits import check_classes_and_prompts
 from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import SAME_WORD
 from forclip.text.prompts import encode_classes
@@ -89,7 +89,7 @@ def supervise(
     that no training image shows, unless allow_unlabelled_base: then nothing is learned of it; and for an override of
     what is no class.
     """
-    refuse_unlearnable(train, split, wording, allow_unlabelled_base)
+    check_classes_and_prompts(train, split, wording, allow_unlabelled_base)
     base = train.with_classes(split.base)
     shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
     known = base.with_classes([name for name, there in zip(split.base, shown, strict=True) if there])

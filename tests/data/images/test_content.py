@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forclip.data.images.content import same_content
+from forclip.data.images.content import find_identical_files
 
 
 @given(st.lists(st.binary(max_size=2), max_size=12))
@@ -16,7 +16,7 @@ def test_groups_are_those_of_equal_bytes(contents: list[bytes]) -> None:
         paths = [Path(folder) / str(k) for k in range(len(contents))]
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
-        found = same_content(paths)
+        found = find_identical_files(paths)
     naive = {content: [k for k, other in enumerate(contents) if other == content] for content in contents}
     assert found == sorted(group for group in naive.values() if len(group) > 1)
 
@@ -25,5 +25,5 @@ def test_files_that_are_not_there_equal_none(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "b").write_bytes(b"x")
     told: list[int] = []
-    assert same_content([tmp_path / name for name in ("gone", "a", "away", "b")], told.append) == [[1, 3]]
+    assert find_identical_files([tmp_path / name for name in ("gone", "a", "away", "b")], told.append) == [[1, 3]]
     assert sum(told) == 4

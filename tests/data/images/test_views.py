@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from forclip.data.images.views import crop_view, make_views, planned_views
+from forclip.data.images.views import crop_view, make_views, resolve_num_views
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 # Every pixel says where it is: red its column, green its row.
@@ -74,4 +74,4 @@ def test_no_view_is_an_error() -> None:
     [(None, 1, 4), (None, 10_000, 4), (None, 10_001, 3), (None, 118_000, 1), (6, 10**6, 6), (None, 0, 4)],
 )
 def test_large_sets_get_fewer_views(given: int | None, images: int, expected: int) -> None:
-    assert planned_views(given, images) == expected
+    assert resolve_num_views(given, images) == expected

@@ -9,7 +9,7 @@ from pathlib import Path
 from forclip.progress import Advance, silent
 
 
-def same_content(paths: Sequence[Path], advance: Advance = silent) -> list[list[int]]:
+def find_identical_files(paths: Sequence[Path], advance: Advance = silent) -> list[list[int]]:
     """Groups of rows whose files are equal byte for byte, each group and all groups in ascending order.
 
     Only files of equal size are read (BLAKE2b). A file that is not there, or can't be read, equals none.

@@ -36,7 +36,7 @@ def make_views(count: int, seed: int) -> tuple[View, ...]:
     return (PLAIN, FLIP, *(crop_view(number, seed) for number in range(2, count)))[:count]
 
 
-def planned_views(given: int | None, num_images: int) -> int:
+def resolve_num_views(given: int | None, num_images: int) -> int:
     """The number of views that a configuration asks for, by its rule where it gives none."""
     return given or min(_MOST_VIEWS, max(1, _VIEWS_IN_ALL // max(1, num_images)))
 
