@@ -84,7 +84,7 @@ def measure_places(demo: Path, seed: int, gallery: Gallery) -> dict[str, dict[st
         shown = gallery.labels[others, column]
         if not shown.any():
             continue
-        crop = model.encode_picture(_crop(images.paths[image], box)).cpu().numpy()
+        crop = model.encode_image(_crop(images.paths[image], box)).cpu().numpy()
         stored = gallery.vectors[image, int(np.argmax(overlaps(box, places[image])))]
         scores = {f"crop, {way}": ask(gallery.vectors, crop) for way, ask in WAYS.items()}
         scores["stored vector of the place"] = (gallery.vectors @ stored).max(1)

@@ -31,7 +31,7 @@ from forclip.embedding.token_cache import cached_tokens
 from forclip.experiments.demo import toyworld_config
 from forclip.models.backbone import Backbone
 from forclip.models.open_clip_backbone import load_open_clip
-from forclip.text.wording import Wording
+from forclip.text.prompt_options import PromptOptions
 from forclip.toyworld.dataset import write_toyworld
 from forclip.training.finetune import build_objectives
 from forclip.training.initialisation import untuned_head
@@ -84,7 +84,7 @@ def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Sett
     config = toyworld_config(world, 0)
     images, _ = load_sets(config.data)
     split = choose_classes(config.data, images, images)
-    supervision = supervise(backbone, images, split, Wording(), allow_unlabelled_base=True)
+    supervision = supervise(backbone, images, split, PromptOptions(), allow_unlabelled_base=True)
     start = time.perf_counter()
     encoded, writing = open_cache(folder / "cache", backbone, images), time.perf_counter() - start
     start = time.perf_counter()

@@ -43,8 +43,8 @@ from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.summary_head import global_head
+from forclip.text.prompt_options import read_templates
 from forclip.text.prompts import encode_classes
-from forclip.text.wording import templates_of
 from forclip.toyworld.dataset import write_toyworld
 from forclip.types import Annotations, ClassSplit, Floats, Ints
 
@@ -156,7 +156,7 @@ def toy_galleries(folder: Path, seeds: int, images: int) -> Iterator[Gallery]:
         data = toyworld_config(write_toyworld(folder / f"world-{seed}", 1, images, seed), seed).data
         train, gallery = load_sets(data)
         split = choose_classes(data, train, gallery)
-        yield Gallery(f"toy world {seed}", backbone, gallery, split, templates_of(data), 1)
+        yield Gallery(f"toy world {seed}", backbone, gallery, split, read_templates(data), 1)
 
 
 def photo_galleries(given: argparse.Namespace) -> Iterator[Gallery]:

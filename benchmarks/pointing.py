@@ -38,15 +38,15 @@ from forclip.config import HeadConfig, ModelConfig, TrainConfig, read_names
 from forclip.data.formats.coco import load_coco
 from forclip.data.splits import split_classes
 from forclip.embedding.embed import EncodedImages, encode_images
-from forclip.embedding.regions import overlaps, place_boxes
+from forclip.embedding.regions import overlaps, region_boxes
 from forclip.evaluation.pointing import Pair, class_mean, covered, evaluate_region, pairs_with_boxes
 from forclip.experiments.comparison import finetune_on, new_task
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, Head, training_free_head
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
+from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import encode_classes
-from forclip.text.wording import Wording
 from forclip.toyworld.dataset import ToyWorld, novel_names
 from forclip.types import Annotations, Bools, Floats
 
@@ -128,7 +128,7 @@ def photo_worlds(given: argparse.Namespace) -> Iterator[World]:
         train, gallery = (_encoded(backbone, load_coco(file, given.images)) for file in files)
         names = [n for n in train[0].class_names if n in gallery[0].class_names and n in known and n in wanted]
         split = split_classes(names, [n for n in names if n in novel])
-        task = new_task(files[0].stem, backbone, train, gallery, split, Wording(["{}"], known), True)
+        task = new_task(files[0].stem, backbone, train, gallery, split, PromptOptions(["{}"], known), True)
         tuned = finetune_on(task, HeadConfig(), TrainConfig(teacher="none", interpolation=0.0, views=1))
         is_novel = np.array([name in novel for name in task.gallery.class_names])
         tokens, asked = gallery[1].tokens, tuned.class_vectors(task.texts)
@@ -161,11 +161,11 @@ def looks(world: World, clusters: Sequence[int] = CLUSTERS) -> dict[str, Look]:
 
 def boxers(name: str, sweep: Sequence[float]) -> dict[str, Boxer]:
     """Ways to a box from a map, by what map and box are called together. sweep: more thresholds for FOR's maps."""
-    found: dict[str, Boxer] = {name: place_boxes}
+    found: dict[str, Boxer] = {name: region_boxes}
     if name.startswith(("FOR", "Cluster")):
         found[f"{name}, cells from a half"] = cell_boxes
     if name in ("FOR", ATTENTION):
-        found |= {f"{name}, from {t:g}": partial(place_boxes, threshold=t) for t in sweep}
+        found |= {f"{name}, from {t:g}": partial(region_boxes, threshold=t) for t in sweep}
     return found
 
 
@@ -225,7 +225,7 @@ def winning_maps(world: World, look: Look) -> Floats:
 def _maps(look: Look, tokens: Tensor) -> Tensor:
     """[N, P] of one image."""
     attends = isinstance(look.head, SummaryHead) and look.kind != "places"
-    maps: Tensor = look.head.attention(tokens) if attends else look.head.places(tokens)  # type: ignore[attr-defined]
+    maps: Tensor = look.head.attention(tokens) if attends else look.head.position_weights(tokens)  # type: ignore[attr-defined]
     return maps[0]
 
 

@@ -38,7 +38,7 @@ from forclip.experiments.comparison import Task, finetune_on, measure, measure_t
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.pools import MeanTokenPool, Pool
 from forclip.progress import Track, tracking
-from forclip.text.wording import Wording
+from forclip.text.prompt_options import PromptOptions
 
 Told = dict[str, Any]  # one seed in seeds.json
 
@@ -126,7 +126,7 @@ def run(given: argparse.Namespace) -> None:
         seen = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
         searched = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])
         train, gallery = (sets[0], seen), (sets[1], searched)
-        wording = Wording(["{}"], known)
+        wording = PromptOptions(["{}"], known)
         task = new_task(given.train.stem, backbone, train, gallery, split, wording, allow_unlabelled_base=True)
         config = EvalConfig(min_relevant=given.min_relevant)
         runs = [measured.run for measured in measure_training_free(task, HeadConfig(), config, 0, track).values()]

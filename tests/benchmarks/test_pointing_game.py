@@ -21,7 +21,7 @@ class Corners:
     def __call__(self, tokens: Tensor) -> Tensor:
         return torch.eye(2)[None]
 
-    def places(self, tokens: Tensor) -> Tensor:
+    def position_weights(self, tokens: Tensor) -> Tensor:
         corners = torch.zeros(1, 2, 9)
         swapped = bool(tokens[0, 0, 0])
         corners[0, int(swapped), 0] = corners[0, int(not swapped), 8] = 1

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from forclip.embedding.regions import onto_pictures, place_boxes
+from forclip.embedding.regions import boxes_in_images, region_boxes
 from forclip.types import Floats
 
 
 def box_of(*rows: list[float], threshold: float = 0.5) -> list[float]:
     grid = np.array(rows, np.float32)
-    boxes = place_boxes(grid.reshape(1, -1), (grid.shape[0], grid.shape[1]), threshold)
+    boxes = region_boxes(grid.reshape(1, -1), (grid.shape[0], grid.shape[1]), threshold)
     assert boxes.dtype == np.float32
     assert boxes.shape == (1, 4)
     return [round(float(v), 6) for v in boxes[0]]
@@ -99,7 +99,7 @@ def test_many_maps_in_one_call(grid: tuple[int, int], threshold: float) -> None:
     """Neighbouring maps touch in memory; they must not in the result."""
     places = np.random.default_rng(0).random((30, grid[0] * grid[1])).astype(np.float32)
     expected = np.array([naive_box(p, grid, threshold) for p in places], np.float32)
-    np.testing.assert_allclose(place_boxes(places, grid, threshold), expected, atol=1.1 / _STEPS / min(grid) + 1e-6)
+    np.testing.assert_allclose(region_boxes(places, grid, threshold), expected, atol=1.1 / _STEPS / min(grid) + 1e-6)
 
 
 def test_a_place_in_padding_and_in_a_crop_is_put_onto_the_picture() -> None:
@@ -107,4 +107,4 @@ def test_a_place_in_padding_and_in_a_crop_is_put_onto_the_picture() -> None:
     boxes = np.array([[0.25, 0.25, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 1.0, 1.0]], np.float32)
     frames = np.array([[0, -0.5, 1, 1.5], [0, -0.5, 1, 1.5], [0.25, 0, 0.75, 1]], np.float32)
     expected = np.array([[0.25, 0, 0.5, 0.5], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]], np.float32)
-    np.testing.assert_allclose(onto_pictures(boxes, frames), expected)
+    np.testing.assert_allclose(boxes_in_images(boxes, frames), expected)

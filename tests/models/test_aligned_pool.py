@@ -85,7 +85,7 @@ def test_the_identity_changes_no_head(family: str) -> None:
     for plain, same in zip(heads(pool), heads(aligned), strict=True):
         assert same.grid == plain.grid
         torch.testing.assert_close(same(tokens), plain(tokens))
-        torch.testing.assert_close(same.places(tokens), plain.places(tokens))
+        torch.testing.assert_close(same.position_weights(tokens), plain.position_weights(tokens))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forclip.models.attention import absorbing_pays, attend, attend_absorbed
+from forclip.models.attention import absorbing_is_faster, attend, attend_absorbed
 
 BATCH, QUERIES, INPUTS, WIDTH, HEADS = 2, 3, 7, 8, 2
 
@@ -35,9 +35,9 @@ def test_absorbed_attention_is_the_plain_one(value_bias: bool, with_bias: bool) 
 
 
 def test_it_is_chosen_where_it_is_much_less_work() -> None:
-    assert absorbing_pays(25, 145, 128, 2)  # the mini CLIP
-    assert absorbing_pays(1, 50, 768, 12)  # CLIP's own query, ViT-B-32
-    assert not absorbing_pays(25, 50, 768, 12)
+    assert absorbing_is_faster(25, 145, 128, 2)  # the mini CLIP
+    assert absorbing_is_faster(1, 50, 768, 12)  # CLIP's own query, ViT-B-32
+    assert not absorbing_is_faster(25, 50, 768, 12)
     # By hand: 10 inputs of width 8, 3 queries, 2 heads: 24 + 30 = 54 against 80 products of a weight's row.
-    assert not absorbing_pays(3, 10, 8, 2)
-    assert absorbing_pays(2, 10, 8, 2)  # 16 + 20 = 36 against 80
+    assert not absorbing_is_faster(3, 10, 8, 2)
+    assert absorbing_is_faster(2, 10, 8, 2)  # 16 + 20 = 36 against 80

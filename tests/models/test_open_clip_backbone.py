@@ -117,7 +117,7 @@ def test_local_folder_round_trip(tiny: str, tiny_weights: dict[str, Tensor]) -> 
     torch.testing.assert_close(pixels, transform(picture))
     tokens, pool = backbone.encode_tokens(pixels[None]), backbone.new_pool()
     with torch.no_grad():
-        ours = pool(tokens, pool.own_query(tokens))[:, 0]
+        ours = pool(tokens, pool.pretrained_query(tokens))[:, 0]
         torch.testing.assert_close(ours, theirs.encode_image(pixels[None]), rtol=1e-4, atol=1e-5)
         text = theirs.encode_text(open_clip.get_tokenizer(tiny)(["a cup", "a cow"]), normalize=True)
     torch.testing.assert_close(backbone.encode_text(["a cup", "a cow"]), text)

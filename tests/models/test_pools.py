@@ -108,7 +108,7 @@ def naive_weights(pool: Pool, tokens: Tensor, queries: Tensor, bias: Tensor | No
 @pytest.mark.parametrize("family", ["resnet", "vit", "latent", "average"])
 def test_weights_are_the_softmax(family: str, with_bias: bool) -> None:
     pool, tokens = pool_and_tokens(family)
-    queries = pool.own_query(tokens) + torch.randn(2, 3, pool.width)
+    queries = pool.pretrained_query(tokens) + torch.randn(2, 3, pool.width)
     bias = torch.randn(3, pool.num_prefix + pool.num_positions) if with_bias else None
     weights = pool.weights(tokens, queries, bias)
     assert weights.shape == (2, 3, pool.num_positions)
@@ -135,7 +135,7 @@ def pool_and_tokens(family: str) -> tuple[Pool, Tensor]:
 def test_bias_of_minus_infinity_leaves_one_position(family: str) -> None:
     """All weight on one attended token: the output is that token's value path, whatever the query asks."""
     pool, tokens = pool_and_tokens(family)
-    queries = pool.own_query(tokens) + torch.randn(2, 2, pool.width)
+    queries = pool.pretrained_query(tokens) + torch.randn(2, 2, pool.width)
     kept = [pool.num_prefix, pool.num_prefix + 3]
     bias = torch.full((2, pool.num_prefix + pool.num_positions), float("-inf"))
     bias[[0, 1], kept] = 0
@@ -155,7 +155,7 @@ def test_queries_do_not_see_each_other() -> None:
         pool, tokens = pool_and_tokens(family)
         # In double precision: how a product's rows are grouped shows in float32's last digits, and depends on threads.
         pool, tokens = pool.double(), tokens.double()
-        queries = pool.own_query(tokens) + torch.randn(2, 3, pool.width, dtype=torch.float64)
+        queries = pool.pretrained_query(tokens) + torch.randn(2, 3, pool.width, dtype=torch.float64)
         together = pool(tokens, queries)
         for n in range(3):
             torch.testing.assert_close(together[:, n : n + 1], pool(tokens, queries[:, n : n + 1]))

@@ -72,7 +72,7 @@ def test_where_the_tower_is_cut_changes_no_head(build: Any, side: int, image_siz
         for pool in (early.pool, aligned):
             for plain, staged in zip(heads(late.pool), heads(pool), strict=True):
                 torch.testing.assert_close(staged(tokens[1]), plain(tokens[0]))
-                torch.testing.assert_close(staged.places(tokens[1]), plain.places(tokens[0]))
+                torch.testing.assert_close(staged.position_weights(tokens[1]), plain.position_weights(tokens[0]))
 
 
 def test_only_clips_own_towers_have_a_last_stage() -> None:

@@ -80,7 +80,7 @@ def test_windows_hardly_look_at_prefix_tokens() -> None:
 @pytest.mark.parametrize("grid", [(2, 2), (3, 5)])
 def test_one_unchanged_query_is_the_pretrained_embedding(grid: tuple[int, int]) -> None:
     pool, tokens = tiny_pool(grid), tokens_of(grid)
-    expected = F.normalize(pool(tokens, pool.own_query(tokens)), dim=-1)
+    expected = F.normalize(pool(tokens, pool.pretrained_query(tokens)), dim=-1)
     torch.testing.assert_close(global_head(pool)(tokens), expected)
     assert expected.shape == (2, 1, 6)
 
@@ -113,7 +113,7 @@ def test_places_follow_the_bias() -> None:
     bias[torch.arange(3), torch.tensor([1, 6, 12])] = 50.0
     head = SummaryHead(tiny_pool((3, 4)), torch.zeros(3, 8), bias)
     assert head.attention(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
-    assert head.places(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
+    assert head.position_weights(tokens_of((3, 4))).argmax(-1).tolist() == [[0, 5, 11], [0, 5, 11]]
 
 
 def test_places_are_what_positions_give_to_a_vector() -> None:
@@ -122,7 +122,7 @@ def test_places_are_what_positions_give_to_a_vector() -> None:
     head = noise_seeded_head(pool, 5, 1.0, seed=0)
     with torch.no_grad():
         vectors, values, looked = head(tokens), pool.dense(tokens), head.attention(tokens)
-        places = head.places(tokens)
+        places = head.position_weights(tokens)
     for image, n in product(range(2), range(5)):
         given = [float(vectors[image, n] @ values[image, p] * looked[image, n, p]) for p in range(12)]
         assert max(given) > 0
@@ -137,7 +137,7 @@ def test_where_no_value_points_a_vectors_way_attention_says_the_place() -> None:
             parameter.mul_(0)
     head = global_head(pool)
     with torch.no_grad():
-        torch.testing.assert_close(head.places(tokens), head.attention(tokens))
+        torch.testing.assert_close(head.position_weights(tokens), head.attention(tokens))
 
 
 def test_noise_is_reproducible_and_of_the_asked_scale() -> None:

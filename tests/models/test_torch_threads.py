@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from forclip.models.torch_threads import threads_worth, torch_threads
+from forclip.models.torch_threads import choose_thread_count, torch_threads
 
 
 def test_the_number_holds_for_the_block_alone() -> None:
@@ -28,4 +28,4 @@ def test_more_threads_must_be_clearly_faster(
         clock[0] += {1: 1.0, 2: seconds_of_two}[torch.get_num_threads()]
 
     with torch_threads(2):
-        assert threads_worth(work) == expected
+        assert choose_thread_count(work) == expected

@@ -64,7 +64,7 @@ def pooled(tower: Tower, images: Tensor) -> Tensor:
     """What N = 1 with the tower's own query gives. Returns [B, D]."""
     with torch.no_grad():
         tokens = tower.tokens(images)
-        embeddings: Tensor = tower.pool(tokens, tower.pool.own_query(tokens))
+        embeddings: Tensor = tower.pool(tokens, tower.pool.pretrained_query(tokens))
     return embeddings[:, 0]
 
 
@@ -95,7 +95,7 @@ def test_own_query_gives_back_the_towers_embedding(name: str, family: type, grid
     # The comparison means something only if a wrong query would fail it.
     if family is not AveragePool:
         with torch.no_grad():
-            wrong = tower.pool(tokens, tower.pool.own_query(tokens) + torch.randn(1, 1, tower.pool.width))[:, 0]
+            wrong = tower.pool(tokens, tower.pool.pretrained_query(tokens) + torch.randn(1, 1, tower.pool.width))[:, 0]
         assert (wrong - theirs).abs().max() > 1e-2 * (theirs[0] - theirs[1]).abs().max()
 
 

@@ -86,7 +86,7 @@ def test_cluster_places_share_out_the_positions() -> None:
     head = ClusterHead(average_pool((3, 4)), 5)
     tokens = torch.randn(2, 12, 6, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        places = head.places(tokens)
+        places = head.position_weights(tokens)
         means = F.normalize(places @ head.dense(tokens), dim=-1)
         torch.testing.assert_close(means, head(tokens))
     assert places.shape == (2, 5, 12)

@@ -56,7 +56,7 @@ def test_the_heatmap_is_what_the_model_says_of_the_winner(client: TestClient, se
     pixels = model.backbone.preprocess(read_image(Path(served.search("snail", 1)[0].uri)))
     with torch.inference_mode():
         # 25 vectors were stored, one for each query token, in their order.
-        expected = model.head.places(model.backbone.encode_tokens(pixels[None]))[0, found["winner"]].numpy()
+        expected = model.head.position_weights(model.backbone.encode_tokens(pixels[None]))[0, found["winner"]].numpy()
     assert (heat["rows"], heat["columns"]) == model.head.grid
     np.testing.assert_allclose(heat["values"], expected / expected.max(), atol=1e-3)
     assert heat["frame"] == {"x0": 0, "y0": 0, "x1": 1, "y1": 1}
@@ -107,7 +107,7 @@ def test_a_merged_vector_is_shown_by_the_nearest_of_the_picture(
     with torch.inference_mode():
         tokens = model.model.backbone.encode_tokens(pixels[None])
         cosines = model.model.head(tokens)[0].numpy() @ stored[0][found["winner"]]
-        expected = model.model.head.places(tokens)[0, int(cosines.argmax())].numpy()
+        expected = model.model.head.position_weights(tokens)[0, int(cosines.argmax())].numpy()
     assert found["heatmap"]["agreement"] == pytest.approx(float(cosines.max()), abs=1e-5)
     np.testing.assert_allclose(found["heatmap"]["values"], expected / expected.max(), atol=1e-3)
 

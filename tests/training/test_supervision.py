@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from forclip.embedding.embed import EncodedImages
 from forclip.experiments.comparison import new_task
+from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import encode_classes
-from forclip.text.wording import Wording
 from forclip.training.supervision import Supervision, all_synonyms, supervise
 from forclip.types import Annotations, ClassSplit
 from tests.tiny import TinyBackbone
@@ -47,13 +47,13 @@ def words(*names: str) -> Tensor:
 
 
 def known() -> Supervision:
-    return supervise(TinyBackbone(), annotations(), SPLIT, Wording(["a {}"], ["dog", "bird", "fish"]))
+    return supervise(TinyBackbone(), annotations(), SPLIT, PromptOptions(["a {}"], ["dog", "bird", "fish"]))
 
 
 def test_novel_names_never_get_in() -> None:
     backbone = Listening()
     listed = ["bird", "zebra", "ZEBRA", "Unicorn", "dog", "unicorn", "fish", "bird"]
-    found = supervise(backbone, annotations(), SPLIT, Wording(["a {}"], listed))
+    found = supervise(backbone, annotations(), SPLIT, PromptOptions(["a {}"], listed))
     assert {text.lower() for text in backbone.heard} == {"a cat", "a dog", "a cup", "a bird", "a fish"}
     torch.testing.assert_close(found.texts, words("cat", "dog", "cup"))
     torch.testing.assert_close(found.vocabulary, words("cat", "dog", "cup", "bird", "fish"))
@@ -74,7 +74,7 @@ def test_the_synonyms_of_novel_classes_never_get_in_either() -> None:
     listed = ["plains zebra", "PLAINS_ZEBRA", "pony", "zebra (animal)", "zebra crossing", "pony (pet)", "kitty"]
     for synonyms in ("none", "mean"):
         backbone = Listening()
-        found = supervise(backbone, with_synonyms(), SPLIT, Wording(["a {}"], listed, synonyms=synonyms))
+        found = supervise(backbone, with_synonyms(), SPLIT, PromptOptions(["a {}"], listed, synonyms=synonyms))
         heard = {text.lower() for text in backbone.heard}
         assert {"a zebra crossing", "a pony (pet)", "a kitty"} <= heard
         told = [text for text in heard if "zebra" in text or "pony" in text or "unicorn" in text]
@@ -83,8 +83,8 @@ def test_the_synonyms_of_novel_classes_never_get_in_either() -> None:
 
 
 def test_without_being_asked_for_synonyms_change_no_text() -> None:
-    plain = supervise(TinyBackbone(), annotations(), SPLIT, Wording(["a {}"], ["bird", "kitty"]))
-    found = supervise(TinyBackbone(), with_synonyms(), SPLIT, Wording(["a {}"], ["bird", "kitty"]))
+    plain = supervise(TinyBackbone(), annotations(), SPLIT, PromptOptions(["a {}"], ["bird", "kitty"]))
+    found = supervise(TinyBackbone(), with_synonyms(), SPLIT, PromptOptions(["a {}"], ["bird", "kitty"]))
     assert torch.equal(found.texts, plain.texts)
     assert torch.equal(found.vocabulary, plain.vocabulary)
 
@@ -92,7 +92,7 @@ def test_without_being_asked_for_synonyms_change_no_text() -> None:
 def test_base_classes_are_asked_by_their_synonyms_but_not_by_those_of_a_novel_class() -> None:
     """The dog's "unicorn" is novel. "kitty" is the cat's, and so no word of its own; so is "HOUND"."""
     found = supervise(
-        TinyBackbone(), with_synonyms(), SPLIT, Wording(["a {}"], ["HOUND", "kitty", "bird"], synonyms="mean")
+        TinyBackbone(), with_synonyms(), SPLIT, PromptOptions(["a {}"], ["HOUND", "kitty", "bird"], synonyms="mean")
     )
     cat, dog, cup = (words(*names).mean(0) for names in (("cat", "kitty"), ("dog", "hound"), ("cup", "mug", "Hound")))
     expected = F.normalize(torch.stack([cat, dog, cup]), dim=-1)
@@ -110,7 +110,7 @@ def test_all_synonyms_are_those_that_base_classes_are_trained_with() -> None:
 def test_prompts_of_base_classes_alone_are_heard() -> None:
     backbone = Listening()
     overrides = {"dog": ("the dog of {}", "a hound"), "Zebra": ("stripes",), "cup": ("{}",)}
-    found = supervise(backbone, annotations(), SPLIT, Wording(["a {}"], ["bird"], overrides=overrides))
+    found = supervise(backbone, annotations(), SPLIT, PromptOptions(["a {}"], ["bird"], overrides=overrides))
     assert set(backbone.heard) == {"a cat", "the dog of dog", "a hound", "cup", "a bird"}
     assert torch.equal(found.texts, found.vocabulary[:3])
 
@@ -120,7 +120,9 @@ def test_what_is_searched_by_is_what_was_trained_and_for_novel_classes_all_that_
     images = EncodedImages(torch.zeros(4, 9, 8, dtype=torch.float16), np.arange(4), (), 0.0)
     data = (with_synonyms(), images)
     overrides = {"Zebra": ("stripes",), "cup": ("the {}",)}
-    task = new_task("t", TinyBackbone(), data, data, SPLIT, Wording(["a {}"], [], synonyms="mean", overrides=overrides))
+    task = new_task(
+        "t", TinyBackbone(), data, data, SPLIT, PromptOptions(["a {}"], [], synonyms="mean", overrides=overrides)
+    )
     assert torch.equal(task.texts[:3], task.supervision.texts)
     stripes, pony = TinyBackbone().encode_text(["stripes"])[0], words("unicorn", "pony (horned)").mean(0)
     torch.testing.assert_close(task.texts[3:], F.normalize(torch.stack([stripes, pony]), dim=-1))
@@ -128,15 +130,19 @@ def test_what_is_searched_by_is_what_was_trained_and_for_novel_classes_all_that_
 
 def test_prompts_of_no_class_are_named() -> None:
     with pytest.raises(ValueError, match="prompts are given for 'bird', which is no class"):
-        supervise(TinyBackbone(), annotations(), SPLIT, Wording(["a {}"], ["bird"], overrides={"bird": ("a {}",)}))
+        supervise(
+            TinyBackbone(), annotations(), SPLIT, PromptOptions(["a {}"], ["bird"], overrides={"bird": ("a {}",)})
+        )
 
 
 def test_a_base_class_in_no_image_is_named_or_left_out() -> None:
     unseen = LABELS.copy()
     unseen[:, 2] = False
     with pytest.raises(ValueError, match="base class 'dog' is in no training image"):
-        supervise(TinyBackbone(), annotations(unseen), SPLIT, Wording(["a {}"], []))
-    found = supervise(TinyBackbone(), annotations(unseen), SPLIT, Wording(["a {}"], []), allow_unlabelled_base=True)
+        supervise(TinyBackbone(), annotations(unseen), SPLIT, PromptOptions(["a {}"], []))
+    found = supervise(
+        TinyBackbone(), annotations(unseen), SPLIT, PromptOptions(["a {}"], []), allow_unlabelled_base=True
+    )
     torch.testing.assert_close(found.texts, words("cat", "cup"))
     assert found.labels.shape == (4, 2)
     torch.testing.assert_close(found.vocabulary, words("cat", "dog", "cup"))  # its name is no secret
@@ -180,8 +186,8 @@ def test_the_whole_fraction_is_all() -> None:
 def test_only_verified_labels_are_known() -> None:
     verified = np.ones_like(LABELS)
     verified[~LABELS[:, 2], 2] = False
-    found = supervise(TinyBackbone(), replace(annotations(), verified=verified), SPLIT, Wording(["a {}"], []))
+    found = supervise(TinyBackbone(), replace(annotations(), verified=verified), SPLIT, PromptOptions(["a {}"], []))
     assert (found.verified == verified[:, [0, 2, 4]]).all()
     verified[:, 2] = False
     with pytest.raises(ValueError, match="base class 'dog' is in no training image"):
-        supervise(TinyBackbone(), replace(annotations(), verified=verified), SPLIT, Wording(["a {}"], []))
+        supervise(TinyBackbone(), replace(annotations(), verified=verified), SPLIT, PromptOptions(["a {}"], []))

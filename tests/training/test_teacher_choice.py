@@ -42,7 +42,7 @@ class Head:
     def __call__(self, tokens: Tensor) -> Tensor:
         return self.like.vectors[tokens[:, 0, 0].long()]
 
-    def places(self, tokens: Tensor) -> Tensor:
+    def position_weights(self, tokens: Tensor) -> Tensor:
         raise NotImplementedError
 
 

@@ -39,7 +39,7 @@ def test_the_zoom_teacher_embeds_nine_windows(tmp_path: Path) -> None:
         for vector, (x, y) in zip(vectors, corners, strict=True):
             pixels = backbone.preprocess(picture.crop((x, y, x + 8, y + 6)))
             tokens = backbone.encode_tokens(pixels[None])
-            by_hand = F.normalize(pool(tokens, pool.own_query(tokens))[0, 0], dim=0)
+            by_hand = F.normalize(pool(tokens, pool.pretrained_query(tokens))[0, 0], dim=0)
             torch.testing.assert_close(vector, by_hand, rtol=1e-4, atol=1e-5)
 
 

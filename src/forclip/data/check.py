@@ -14,7 +14,7 @@ from forclip.data.images.content import find_identical_files
 from forclip.data.sets import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes
 from forclip.progress import Advance, Track, silent
-from forclip.text.wording import read_wording
+from forclip.text.prompt_options import read_prompt_options
 from forclip.types import Annotations, ClassSplit
 
 _SHOWN = 5  # of each kind of finding, in the terminal; the JSON has them all
@@ -100,7 +100,7 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
     """Reads annotations, stats every picture and reads its header. Raises ValueError as the loaders do."""
     train, gallery = load_sets(data)
     split = choose_classes(data, train, gallery)
-    check_classes_and_prompts(train, split, read_wording(data, train, split), allow_unlabelled_base=True)
+    check_classes_and_prompts(train, split, read_prompt_options(data, train, split), allow_unlabelled_base=True)
     everything = [*train.paths, *gallery.paths]
     groups = find_identical_files(everything, track("comparing contents", len(everything)))
     first = len(train)

@@ -10,8 +10,8 @@ import numpy as np
 from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, NamedSplit, NovelRule
 from forclip.data.formats.nuimages import NUIMAGES_NOVEL
+from forclip.text.prompt_options import PromptOptions
 from forclip.text.vocabulary import did_you_mean
-from forclip.text.wording import Wording
 from forclip.types import Annotations, ClassSplit
 
 # Bansal et al., "Zero-Shot Object Detection" (arXiv 1804.04340): of COCO's 80 classes 48 are seen and 17 unseen; the
@@ -116,7 +116,7 @@ def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> Cla
 
 
 def check_classes_and_prompts(
-    train: Annotations, split: ClassSplit, wording: Wording, allow_unlabelled_base: bool
+    train: Annotations, split: ClassSplit, wording: PromptOptions, allow_unlabelled_base: bool
 ) -> None:
     """What `supervise` refuses, to be known before any picture is encoded. Raises ValueError."""
     base = train.with_classes(split.base)

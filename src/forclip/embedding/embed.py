@@ -12,7 +12,7 @@ from torch import Tensor
 
 from forclip.data.images.stream import stream_prepared
 from forclip.data.images.views import PLAIN, View
-from forclip.embedding.regions import onto_pictures, place_boxes
+from forclip.embedding.regions import boxes_in_images, region_boxes
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
@@ -113,7 +113,7 @@ def embed_images(
     parts = [embed_batch(model, batch, [ids[row] for row in batch.rows], with_boxes) for batch in batches if batch.rows]
     if not parts:
         raise ValueError(f"none of {len(paths)} pictures can be read")
-    return joined(parts), tuple(picture for batch in batches for _, picture in batch.skipped)
+    return concatenate_embeddings(parts), tuple(picture for batch in batches for _, picture in batch.skipped)
 
 
 def embed_batch(
@@ -121,17 +121,19 @@ def embed_batch(
 ) -> ImageEmbeddings:
     """Its pictures as they are, without other views. with_boxes: also find each vector's place in its picture."""
     found = embed_tokens(model.head, batch.tokens[0], image_ids, model.backbone.device, with_boxes)
-    return found if found.boxes is None else in_pictures(found, model.backbone, batch.sizes)
+    return found if found.boxes is None else with_boxes_in_images(found, model.backbone, batch.sizes)
 
 
-def in_pictures(found: ImageEmbeddings, backbone: Backbone, sizes: Sequence[tuple[int, int]]) -> ImageEmbeddings:
+def with_boxes_in_images(
+    found: ImageEmbeddings, backbone: Backbone, sizes: Sequence[tuple[int, int]]
+) -> ImageEmbeddings:
     """With boxes that are fractions of the pictures, of these widths and heights, not of what the model was given."""
     assert found.boxes is not None
     frames = np.array([backbone.frame(*size) for size in sizes], np.float32)
-    return replace(found, boxes=onto_pictures(found.boxes, frames.repeat(np.diff(found.offsets), 0)))
+    return replace(found, boxes=boxes_in_images(found.boxes, frames.repeat(np.diff(found.offsets), 0)))
 
 
-def joined(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:
+def concatenate_embeddings(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:
     """All images of several embeddings, in their order; with boxes where all have them."""
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     boxes = [part.boxes for part in parts if part.boxes is not None]
@@ -148,7 +150,7 @@ def embed_tokens(
     head: Head, tokens: Tensor, image_ids: Sequence[str], device: torch.device, with_boxes: bool = False
 ) -> ImageEmbeddings:
     """tokens: [images, T, W] of these ids, any float type. with_boxes: also find each vector's place,
-    as fractions of what the model was given (`in_pictures` makes them fractions of the pictures)."""
+    as fractions of what the model was given (`with_boxes_in_images` makes them fractions of the pictures)."""
     vectors: list[Floats] = []
     boxes: list[Floats] = []
     num_vectors = 0
@@ -158,7 +160,7 @@ def embed_tokens(
         num_vectors = found.shape[1]
         vectors.append(found.flatten(0, 1).cpu().numpy())
         if with_boxes:
-            boxes.append(place_boxes(head.places(batch).flatten(0, 1).cpu().numpy(), head.grid))
+            boxes.append(region_boxes(head.position_weights(batch).flatten(0, 1).cpu().numpy(), head.grid))
     offsets = np.arange(len(image_ids) + 1, dtype=np.int64) * num_vectors
     return ImageEmbeddings(
         np.concatenate(vectors), offsets, tuple(image_ids), np.concatenate(boxes) if with_boxes else None

@@ -20,7 +20,7 @@ class Heatmap:
 
 
 @torch.inference_mode()
-def heatmap_of(model: RetrievalModel, picture: Image.Image, vector: Floats) -> Heatmap:
+def compute_heatmap(model: RetrievalModel, picture: Image.Image, vector: Floats) -> Heatmap:
     """The map of that one of the picture's vectors, made anew, which is nearest to a stored one, unit [dim].
 
     A stored vector is not always one of these: it may be the mean of several that were merged, and is rounded.
@@ -29,6 +29,6 @@ def heatmap_of(model: RetrievalModel, picture: Image.Image, vector: Floats) -> H
     tokens = backbone.encode_tokens(backbone.preprocess(picture)[None].to(backbone.device)).float()
     cosines = head(tokens)[0] @ torch.from_numpy(vector).to(tokens)
     nearest = int(cosines.argmax())
-    values = head.places(tokens)[0, nearest].reshape(head.grid)
+    values = head.position_weights(tokens)[0, nearest].reshape(head.grid)
     shown: Floats = (values / values.max()).cpu().numpy()
     return Heatmap(shown, backbone.frame(*picture.size), float(cosines[nearest]))

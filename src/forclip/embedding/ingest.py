@@ -18,7 +18,7 @@ from forclip.data.images.content import content_digest
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import ImageMetadata
 from forclip.data.sources import format_of, load_source
-from forclip.embedding.embed import EncodedBatch, embed_batch, encode_batches, joined
+from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches
 from forclip.embedding.store_model import store_header, stored_model
 from forclip.index.image_index import Index
 from forclip.index.merging import merge_near_duplicates
@@ -167,7 +167,7 @@ def _embed(
 def _part(embedded: list[tuple[ImageEmbeddings, list[ImageFile]]], bad: dict[str, BadPicture]) -> EmbeddedPart:
     if not embedded:
         return EmbeddedPart(None, [], bad)
-    found = joined([embeddings for embeddings, _ in embedded])
+    found = concatenate_embeddings([embeddings for embeddings, _ in embedded])
     return EmbeddedPart(found, [file for _, files in embedded for file in files], bad)
 
 

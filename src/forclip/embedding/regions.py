@@ -8,7 +8,7 @@ from forclip.types import Bools, Floats
 THRESHOLD = 0.1  # of the strongest position: chosen by benchmarks/pointing.py, on base classes alone
 
 
-def place_boxes(places: Floats, grid: tuple[int, int], threshold: float = THRESHOLD) -> Floats:
+def region_boxes(places: Floats, grid: tuple[int, int], threshold: float = THRESHOLD) -> Floats:
     """The box round the strongest position and what is connected to it and weighs at least `threshold` as much.
 
     Between the centres of neighbouring positions weights go in a straight line, so that a box ends where they cross the
@@ -24,7 +24,7 @@ def place_boxes(places: Floats, grid: tuple[int, int], threshold: float = THRESH
     return np.stack([left, top, right, bottom], 1).astype(np.float32)
 
 
-def onto_pictures(boxes: Floats, frames: Floats) -> Floats:
+def boxes_in_images(boxes: Floats, frames: Floats) -> Floats:
     """Boxes [M, 4] in what a model was given, as fractions of the pictures that this was made of.
 
     frames: [M, 4], as Backbone.frame says where it lies in each picture. What lies beyond a picture is cut off.

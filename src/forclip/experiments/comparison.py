@@ -21,8 +21,8 @@ from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.class_vectors import ClassVectors
 from forclip.progress import Track, untracked
-from forclip.text.prompts import ClassTexts, How, class_scores, encode_class_names
-from forclip.text.wording import Wording
+from forclip.text.prompt_options import PromptOptions
+from forclip.text.prompts import ClassTexts, Reduction, class_scores, encode_class_names
 from forclip.training.finetune import Finetuned, TrainingImages, finetune
 from forclip.training.initialisation import untuned_head
 from forclip.training.supervision import Supervision, all_synonyms, supervise
@@ -50,7 +50,7 @@ def new_task(
     train: tuple[Annotations, EncodedImages],
     gallery: tuple[Annotations, EncodedImages],
     split: ClassSplit,
-    wording: Wording,
+    wording: PromptOptions,
     allow_unlabelled_base: bool = False,
 ) -> Task:
     """Takes only the images that could be read. wording and the rest: as `supervise` takes them.
@@ -73,13 +73,15 @@ def new_task(
     )
 
 
-def _search_texts(backbone: Backbone, train: Annotations, split: ClassSplit, wording: Wording) -> tuple[Tensor, Ints]:
+def _search_texts(
+    backbone: Backbone, train: Annotations, split: ClassSplit, wording: PromptOptions
+) -> tuple[Tensor, Ints]:
     """As encode_class_names returns them."""
     names = (*split.base, *split.novel)
     told = {name: prompts for name, prompts in wording.overrides.items() if name in names}
     synonyms = () if wording.synonyms == "none" else all_synonyms(train, split)
-    how: How = "max" if wording.synonyms == "max" else "mean"
-    return encode_class_names(backbone, ClassTexts(names, synonyms, tuple(wording.templates), how, told))
+    reduction: Reduction = "max" if wording.synonyms == "max" else "mean"
+    return encode_class_names(backbone, ClassTexts(names, synonyms, tuple(wording.templates), reduction, told))
 
 
 def gallery_digest(gallery: Annotations) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import forclip
 from forclip.config import RunConfig, config_to_json
-from forclip.embedding.embed import embed_tokens, in_pictures
+from forclip.embedding.embed import embed_tokens, with_boxes_in_images
 from forclip.evaluation.methods import best_overall, best_training_free
 from forclip.evaluation.metrics import average_precision_at
 from forclip.evaluation.metrics_file import Metrics
@@ -73,7 +73,7 @@ def _places(task: Task, method: str, measured: Measured, rows: Ints, winners: In
     ids = [task.gallery.image_ids[r] for r in rows]
     sizes = [Image.open(task.gallery.paths[r]).size for r in rows]
     found = embed_tokens(measured.head, tokens, ids, task.backbone.device, with_boxes=True)
-    found = in_pictures(found, task.backbone, sizes)
+    found = with_boxes_in_images(found, task.backbone, sizes)
     assert found.boxes is not None
     within = winners[rows] - measured.embeddings.offsets[rows]  # which of the image's own vectors won
     x0, y0, x1, y1 = found.boxes[found.offsets[:-1] + within].T.tolist()

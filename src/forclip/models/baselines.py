@@ -53,7 +53,7 @@ class Head(Protocol):
     def __call__(self, tokens: Tensor) -> Tensor:
         """[B, T, W] -> unit vectors [B, N, D]."""
 
-    def places(self, tokens: Tensor) -> Tensor:
+    def position_weights(self, tokens: Tensor) -> Tensor:
         """How much each position has to do with each vector, not negative. [B, T, W] -> [B, N, P]."""
 
 
@@ -71,7 +71,7 @@ class DenseHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         return F.normalize(self.pool.dense(self.pool.stage(tokens)), dim=-1)
 
-    def places(self, tokens: Tensor) -> Tensor:
+    def position_weights(self, tokens: Tensor) -> Tensor:
         one_each = torch.eye(self.pool.num_positions, device=tokens.device)
         return one_each.expand(len(tokens), -1, -1)
 
@@ -100,7 +100,7 @@ class ClusterHead(nn.Module):
         dense = self.dense(tokens)
         return F.normalize(self.membership(dense) @ dense, dim=-1)
 
-    def places(self, tokens: Tensor) -> Tensor:
+    def position_weights(self, tokens: Tensor) -> Tensor:
         return self.membership(self.dense(tokens))
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from forclip.models.attention import absorbing_pays, attend, attend_absorbed, attention_weights
+from forclip.models.attention import absorbing_is_faster, attend, attend_absorbed, attention_weights
 
 
 class Pool(nn.Module, ABC):
@@ -46,7 +46,7 @@ class Pool(nn.Module, ABC):
         """What queries look at. [B, T, W] -> [B, num_prefix + positions, W]."""
 
     @abstractmethod
-    def own_query(self, tokens: Tensor) -> Tensor:
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
         """The query that the pretrained model itself asks. [B, T, W] -> [B, 1, W]."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Pool(nn.Module, ABC):
     def _mix(self, asked: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """asked: [B, N, W] projected queries; inputs: [B, L, W] before projection. Returns [B, N, W]."""
         k_proj, v_proj, num_heads = self.k_proj, self.v_proj, self.num_heads
-        pays = absorbing_pays(asked.shape[1], inputs.shape[1], self.width, num_heads)
+        pays = absorbing_is_faster(asked.shape[1], inputs.shape[1], self.width, num_heads)
         if pays and isinstance(k_proj, nn.Linear) and isinstance(v_proj, nn.Linear):
             return attend_absorbed(asked, inputs, k_proj, v_proj, num_heads, bias)
         return attend(asked, k_proj(inputs), v_proj(inputs), num_heads, bias)
@@ -116,7 +116,7 @@ class MeanTokenPool(Pool):
     def attended(self, tokens: Tensor) -> Tensor:
         return torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positional_embedding
 
-    def own_query(self, tokens: Tensor) -> Tensor:
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1, keepdim=True) + self.positional_embedding[:1]
 
     def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class ClassTokenPool(Pool):
     def attended(self, tokens: Tensor) -> Tensor:
         return tokens
 
-    def own_query(self, tokens: Tensor) -> Tensor:
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens[:, :1]
 
     def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ class LatentPool(Pool):
     def attended(self, tokens: Tensor) -> Tensor:
         return tokens if self.positional_embedding is None else tokens + self.positional_embedding
 
-    def own_query(self, tokens: Tensor) -> Tensor:
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
         return self.latent.expand(len(tokens), 1, -1)
 
     def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class AveragePool(Pool):
     def attended(self, tokens: Tensor) -> Tensor:
         return tokens
 
-    def own_query(self, tokens: Tensor) -> Tensor:
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1, keepdim=True)
 
     def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:

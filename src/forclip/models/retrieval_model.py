@@ -50,7 +50,7 @@ class RetrievalModel:
         return vectors if self.class_vectors is None else self.class_vectors(vectors)
 
     @torch.inference_mode()
-    def encode_picture(self, picture: Image.Image) -> Tensor:
+    def encode_image(self, picture: Image.Image) -> Tensor:
         """All vectors of one picture, [N, D] unit, in single precision."""
         pixels = self.backbone.preprocess(picture)[None].to(self.backbone.device)
         vectors: Tensor = self.head(self.backbone.encode_tokens(pixels))[0].float()

@@ -56,7 +56,7 @@ def cluster_offsets(pool: Pool, tokens: Tensor, num_clusters: int, seed: int) ->
     with torch.no_grad():
         staged = pool.stage(tokens)
         dense = F.normalize(pool.dense(staged), dim=-1)
-        size = pool.own_query(staged).std()
+        size = pool.pretrained_query(staged).std()
     positions = dense.flatten(0, 1).cpu().numpy()
     if len(positions) < num_clusters:
         raise ValueError(f"{num_clusters} clusters asked for, but there are {len(positions)} positions to cluster")
@@ -75,7 +75,7 @@ def _offsets_that_look_at(pool: Pool, staged: Tensor, members: Tensor, size: flo
     for _ in range(_STEPS):
         rows = torch.randperm(len(staged), generator=generator)[:_IMAGES_A_STEP]
         part, belongs = staged[rows], members[rows]
-        shares = (pool.weights(part, pool.own_query(part) + offsets) * belongs).sum(-1)
+        shares = (pool.weights(part, pool.pretrained_query(part) + offsets) * belongs).sum(-1)
         there = belongs.any(-1)
         loss = -(shares + _UNSEEN).log()[there].mean()
         (offsets.grad,) = torch.autograd.grad(loss, [offsets])
@@ -121,7 +121,7 @@ class SummaryHead(nn.Module):
         staged = self.pool.stage(tokens)
         return self.pool.weights(staged, self._queries(staged), self.bias)
 
-    def places(self, tokens: Tensor) -> Tensor:
+    def position_weights(self, tokens: Tensor) -> Tensor:
         """How much each position gives to each vector: the attention to it, times how far its own value points the
         vector's way. [B, T, W] -> [B, N, P]; the attention alone where no value does."""
         staged = self.pool.stage(tokens)
@@ -133,7 +133,7 @@ class SummaryHead(nn.Module):
 
     def _queries(self, staged: Tensor) -> Tensor:
         """[B, T, W] -> [B, N, W]."""
-        return self.pool.own_query(staged) + self.offsets
+        return self.pool.pretrained_query(staged) + self.offsets
 
 
 def global_head(pool: Pool) -> SummaryHead:

@@ -21,7 +21,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def threads_worth(work: Callable[[], object]) -> int:
+def choose_thread_count(work: Callable[[], object]) -> int:
     """1, or all that torch has where `work` is much faster with them: its best time of some rounds decides."""
     most = torch.get_num_threads()
     return most if most > 1 and _seconds(work, most) < _WORTH * _seconds(work, 1) else 1

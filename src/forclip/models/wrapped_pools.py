@@ -24,8 +24,8 @@ class WrappedPool(Pool):
     def attended(self, tokens: Tensor) -> Tensor:
         return self.inner.attended(tokens)
 
-    def own_query(self, tokens: Tensor) -> Tensor:
-        return self.inner.own_query(tokens)
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
+        return self.inner.pretrained_query(tokens)
 
     def positions(self, tokens: Tensor) -> Tensor:
         return self.inner.positions(tokens)

@@ -15,7 +15,7 @@ from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.embedding.ingest import as_id
 from forclip.evaluation.metrics import ranked_average_precision, ranked_precision
 from forclip.index.image_index import Index
-from forclip.text.vocabulary import spelling
+from forclip.text.vocabulary import normalise_word
 from forclip.types import Annotations, Bools, ClassSplit, Floats, SearchResult
 
 ClassGroup = Literal["base", "novel"]
@@ -32,7 +32,7 @@ class StoreLabels:
     def class_of(self, text: str) -> int | None:
         """The column of the class that a text names, by its name or a synonym of no other class; case, underscores and
         the kind of space don't count."""
-        return self._columns.get(spelling(text))
+        return self._columns.get(normalise_word(text))
 
     def verdicts(self, column: int) -> tuple[list[str], Bools]:
         """Ids of the images that someone has checked for a class, and whether they show it."""
@@ -52,8 +52,8 @@ class StoreLabels:
 
     @cached_property
     def _columns(self) -> dict[str, int]:
-        names = {spelling(name): column for column, name in enumerate(self.images.class_names)}
-        others = [{spelling(s) for s in synonyms} for synonyms in self.images.synonyms]
+        names = {normalise_word(name): column for column, name in enumerate(self.images.class_names)}
+        others = [{normalise_word(s) for s in synonyms} for synonyms in self.images.synonyms]
         times = Counter(synonym for of_class in others for synonym in of_class)
         synonyms = {s: column for column, of_class in enumerate(others) for s in of_class if times[s] == 1}
         return synonyms | names

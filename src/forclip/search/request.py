@@ -209,7 +209,7 @@ def combined_vectors(searcher: Searcher, request: SearchRequest) -> CombinedQuer
 
 def _wanted_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
     """[wanted, dim]."""
-    like = [] if request.like is None else [most_distinct_vector(searcher.encode_picture(read_image(request.like)))]
+    like = [] if request.like is None else [most_distinct_vector(searcher.encode_image(read_image(request.like)))]
     texts = (*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of)
     return np.stack([*like, *(searcher.encode_text(text) for text in texts)])
 

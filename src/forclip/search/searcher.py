@@ -7,13 +7,13 @@ from pathlib import Path
 from PIL import Image
 
 from forclip.calibration.model import WANTED_PRECISION, Confidence, estimate_confidence
-from forclip.embedding.heatmap import Heatmap, heatmap_of
+from forclip.embedding.heatmap import Heatmap, compute_heatmap
 from forclip.embedding.store_model import stored_model
 from forclip.index.image_index import Index
 from forclip.index.store import require_model
 from forclip.index.view import View
 from forclip.models.retrieval_model import RetrievalModel, load_model
-from forclip.models.torch_threads import threads_worth, torch_threads
+from forclip.models.torch_threads import choose_thread_count, torch_threads
 from forclip.types import Doubles, Floats, SearchResult
 
 _JUDGED_BY = 2000  # images, drawn from those that are searched
@@ -37,7 +37,7 @@ class Searcher:
         self, image: Image.Image, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
         """The best k images for all that a picture, or a crop of one, shows: Index.search_picture."""
-        found = self.index.search_picture(self.encode_picture(image), k, where, exact)
+        found = self.index.search_picture(self.encode_image(image), k, where, exact)
         return [r for r in found if r.score >= min_score]
 
     def search_vector(
@@ -98,15 +98,15 @@ class Searcher:
         """Loads the tokenizer, which the first text would wait for, and finds out in how many threads of torch's texts
         are encoded fastest."""
         self.encode_text("a first text")
-        self._text_threads = threads_worth(lambda: self.encode_text("a text"))
+        self._text_threads = choose_thread_count(lambda: self.encode_text("a text"))
 
     def heatmap(self, picture: Image.Image, vector: Floats) -> Heatmap:
         """Where in a picture one of its stored vectors, unit [dim], comes from."""
-        return heatmap_of(self.model, picture, vector)
+        return compute_heatmap(self.model, picture, vector)
 
-    def encode_picture(self, image: Image.Image) -> Floats:
+    def encode_image(self, image: Image.Image) -> Floats:
         """All vectors of a picture, unit [N, dim]."""
-        vectors: Floats = self.model.encode_picture(image).cpu().numpy()
+        vectors: Floats = self.model.encode_image(image).cpu().numpy()
         return vectors
 
 

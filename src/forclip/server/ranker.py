@@ -73,7 +73,7 @@ class Ranker:
     def picture_vectors(self, picture: Image.Image) -> Floats:
         """Unit [N, dim]."""
         with self._model:
-            return self.searcher.encode_picture(picture)
+            return self.searcher.encode_image(picture)
 
     def heatmap(self, picture: Image.Image, vector: Floats) -> "Heatmap":
         """As Searcher.heatmap."""

@@ -1,4 +1,4 @@
-"""Class names to text vectors, through prompt templates."""
+"""Encode class names to text vectors through prompt templates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from forclip.types import Floats, Ints
 
-How = Literal["mean", "max"]
+Reduction = Literal["mean", "max"]
 
 
 class TextEncoder(Protocol):
@@ -24,18 +24,19 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class ClassTexts:
-    """What a model is told of each class.
+    """The names and prompts of a list of classes.
 
-    synonyms: other names of each class, or nothing at all; templates: prompts with `{}` for a name. how: a class is one
-    vector (mean), or one for each of its names, the best of which counts (max). overrides: by class, what it is told
-    instead of the templates: with `{}` a template for the class's names, without it a whole prompt.
-    Raises ValueError for a template without `{}`, no template, no class, and an override that is empty or of no class.
+    synonyms: other names of each class, or empty. templates: prompts with `{}` for a name. reduction: `mean` gives one
+    vector per class; `max` gives one per name, of which the best score counts. overrides: prompts by class name, in
+    place of the templates; a text with `{}` is a template for the class's names, one without it is a whole prompt.
+    Raises ValueError for a template without `{}`, no template, no class, and an override that is empty or of an
+    unknown class.
     """
 
     names: tuple[str, ...]
     synonyms: tuple[tuple[str, ...], ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}",)
-    how: How = "mean"
+    reduction: Reduction = "mean"
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,36 +48,33 @@ class ClassTexts:
                 raise ValueError(f"prompt template {template!r} has no {{}} for the class name")
         if not self.names:
             raise ValueError("there is no class name to encode")
-        for name, texts in self.overrides.items():
+        for name, prompts in self.overrides.items():
             if name not in self.names:
                 raise ValueError(f"prompts are given for {name!r}, which is no class")
-            if not texts:
+            if not prompts:
                 raise ValueError(f"the list of prompts for class {name!r} is empty")
 
-    def names_of(self, column: int) -> tuple[str, ...]:
-        """The class's name and its synonyms, each once: LVIS repeats the name among the synonyms."""
+    def prompt_groups(self, column: int) -> tuple[tuple[str, ...], ...]:
+        """Return a class's prompts, grouped by vector: the prompts of a group are averaged."""
+        prompts = self.overrides.get(self.names[column], self.templates)
+        templates = [text for text in prompts if "{}" in text]
+        whole = [(text,) for text in prompts if "{}" not in text]
         synonyms = self.synonyms[column] if self.synonyms else ()
-        return tuple(dict.fromkeys((self.names[column], *synonyms)))
-
-    def prompts_of(self, column: int) -> tuple[tuple[str, ...], ...]:
-        """What the class is asked by: for each of its vectors, the prompts that are averaged."""
-        told = self.overrides.get(self.names[column], self.templates)
-        templates = [text for text in told if "{}" in text]
-        whole = [(text,) for text in told if "{}" not in text]
-        # Not str.format: it would trip over other braces in a template.
-        named = [tuple(t.replace("{}", name) for t in templates) for name in self.names_of(column) if templates]
+        names = dict.fromkeys((self.names[column], *synonyms))  # LVIS repeats a class's name among its synonyms
+        # Not str.format: it would fail on other braces in a template.
+        named = [tuple(t.replace("{}", name) for t in templates) for name in names if templates]
         groups = (*named, *whole)
-        return groups if self.how == "max" else (tuple(prompt for group in groups for prompt in group),)
+        return groups if self.reduction == "max" else (tuple(prompt for group in groups for prompt in group),)
 
 
 @torch.no_grad()  # not inference_mode: training saves the result for its backward pass
 def encode_class_names(encoder: TextEncoder, texts: ClassTexts) -> tuple[Tensor, Ints]:
-    """Unit vectors of all classes, and the class that each belongs to: a mean over prompts, as `texts.how` groups them.
+    """Encode all classes, each vector the normalised mean over a group of prompts (arXiv 2103.00020, section 3.1.4).
 
-    Returns [T, D] float32 on the CPU and [T] in ascending order, every class at least once. The mean over prompts is
-    CLIP's (arXiv 2103.00020, section 3.1.4).
+    Returns unit vectors [T, D], float32 on the CPU, and the class of each vector, [T] in ascending order. Every class
+    has at least one vector.
     """
-    groups = [(column, group) for column in range(len(texts.names)) for group in texts.prompts_of(column)]
+    groups = [(column, group) for column in range(len(texts.names)) for group in texts.prompt_groups(column)]
     vectors = encoder.encode_text([prompt for _, group in groups for prompt in group]).float().cpu()
     means = [part.mean(0) for part in vectors.split([len(group) for _, group in groups])]
     return F.normalize(torch.stack(means), dim=-1), np.array([column for column, _ in groups], np.int64)
@@ -89,22 +87,23 @@ def encode_classes(
     synonyms: Sequence[tuple[str, ...]] = (),
     overrides: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Tensor:
-    """A unit vector for each class: the mean over its names, and over templates or what overrides them.
+    """Encode each class to one unit vector, the mean over its names and templates (or its overrides).
 
-    Returns [C, D] float32 on the CPU. Raises ValueError as ClassTexts does.
+    Returns [C, D], float32 on the CPU. Raises ValueError as ClassTexts does.
     """
     texts = ClassTexts(tuple(names), tuple(synonyms), tuple(templates), "mean", overrides or {})
     return encode_class_names(encoder, texts)[0]
 
 
 def class_scores(scores: Floats, owners: Ints, num_classes: int) -> Floats:
-    """The best score of a class's names. scores: [I, T]; owners: [T], in 0..num_classes - 1. Returns [I, num_classes].
+    """Take the maximum over each class's texts.
 
-    Raises ValueError for a class that no text is of.
+    scores: [I, T]; owners: [T], each text's class in 0..num_classes - 1. Returns [I, num_classes]. Raises ValueError
+    for a class without a text.
     """
     missing = np.setdiff1d(np.arange(num_classes), owners)
     if len(missing):
-        raise ValueError(f"no text is of the class of column {missing[0]}")
+        raise ValueError(f"class {missing[0]} has no text")
     order = np.argsort(owners, kind="stable")
     starts = np.searchsorted(owners[order], np.arange(num_classes))
     best: Floats = np.maximum.reduceat(scores[:, order], starts, axis=1)

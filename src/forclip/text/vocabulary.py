@@ -1,4 +1,4 @@
-"""Names for pseudo-labels: a list that is shipped, or a file of one's own; and when two names are one word."""
+"""Word lists for pseudo-labels, and the comparison of words written in different ways."""
 
 import difflib
 import re
@@ -7,58 +7,59 @@ from pathlib import Path
 
 from forclip.config import read_names
 
-SHIPPED = ("lvis",)  # vocabularies/LICENSE-lvis.txt says where it comes from
+SHIPPED = ("lvis",)  # its source is given in vocabularies/LICENSE-lvis.txt
 _FOLDER = Path(__file__).parent / "vocabularies"
 
 
-def load_vocabulary(given: str | Path | None, novel: Iterable[str] = ()) -> tuple[str, ...]:
-    """The names of a shipped list, by its name, or of a file with one a line; None: no names.
+def load_vocabulary(source: str | Path | None, novel: Iterable[str] = ()) -> tuple[str, ...]:
+    """Load a shipped list by its name, or a file with one name a line. None gives no names.
 
-    novel: names that training must not hear of. A shipped list knows which of its names mean them (COCO's couch is
-    LVIS's sofa) and leaves those out; a file is taken as it is. Raises ValueError for what is neither a list nor a
-    readable file.
+    novel: names that training must not see. A shipped list leaves out every name that means one of them, by its
+    synonyms too (COCO's couch is LVIS's sofa); a file is used unchanged. Raises ValueError if `source` is neither a
+    shipped list nor a readable file.
     """
-    if given is None:
+    if source is None:
         return ()
-    if str(given) in SHIPPED:
-        return _shipped(str(given), SameWords(novel))
-    if not Path(given).exists():
-        raise ValueError(f"{given}: no such file of names, and no shipped vocabulary; shipped: {', '.join(SHIPPED)}")
-    return read_names(Path(given))
+    if str(source) in SHIPPED:
+        return _load_shipped(str(source), WordSet(novel))
+    if not Path(source).exists():
+        raise ValueError(f"{source}: no such file of names, and no shipped vocabulary; shipped: {', '.join(SHIPPED)}")
+    return read_names(Path(source))
 
 
-def _shipped(name: str, without: "SameWords") -> tuple[str, ...]:
+def _load_shipped(name: str, excluded: "WordSet") -> tuple[str, ...]:
     lines = (line.split("\t") for line in read_names(_FOLDER / f"{name}_synonyms.txt"))
-    synonyms = {first: others for first, *others in lines}
+    synonyms = {first: rest for first, *rest in lines}
     names = read_names(_FOLDER / f"{name}.txt")
-    return tuple(n for n in names if not any(word in without for word in (n, *synonyms.get(n, ()))))
+    return tuple(n for n in names if not any(word in excluded for word in (n, *synonyms.get(n, ()))))
 
 
-class SameWords:
-    """Some words, in whatever spelling: case, the kind of space and LVIS's parentheses don't count.
+class WordSet:
+    """A set of words that ignores case, the kind of space, and LVIS's parentheses.
 
     `bus` and `bus (vehicle)` are one word; `bow (weapon)` and `bow (decorative ribbons)` are two.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        self._full = {spelling(word) for word in words}
-        self._bare = {_bare(word) for word in self._full}
+        self._full = {normalise_word(word) for word in words}
+        self._bare = {_without_parentheses(word) for word in self._full}
 
     def __contains__(self, word: str) -> bool:
-        spelled = spelling(word)
-        return spelled in self._full or spelled in self._bare or _bare(spelled) in self._full
+        normalised = normalise_word(word)
+        return normalised in self._full or normalised in self._bare or _without_parentheses(normalised) in self._full
 
 
-def spelling(word: str) -> str:
-    """What is left of a word when case and the kind of space don't count."""
+def normalise_word(word: str) -> str:
+    """Fold case, turn underscores into spaces, and collapse spaces."""
     return " ".join(word.replace("_", " ").casefold().split())
 
 
-def _bare(spelled: str) -> str:
-    """Without what is in parentheses, unless nothing else is there."""
-    return " ".join(re.sub(r"\([^)]*\)", " ", spelled).split()) or spelled
+def _without_parentheses(normalised: str) -> str:
+    """Remove what is in parentheses, unless nothing else is left."""
+    return " ".join(re.sub(r"\([^)]*\)", " ", normalised).split()) or normalised
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return an ending for an error message that suggests similar names, or an empty string."""
     close = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

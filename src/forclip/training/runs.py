@@ -20,7 +20,7 @@ from forclip.models.backbone import Backbone
 from forclip.models.cached_texts import CachedTexts
 from forclip.models.retrieval_model import configured_backbone, save_pretrained
 from forclip.progress import Track, tracking
-from forclip.text.wording import Wording, read_wording, templates_of
+from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
 from forclip.training.finetune import Finetuned, TrainingImages, finetune
 from forclip.training.supervision import supervise
 from forclip.training.weight_interpolation import save_ends
@@ -73,9 +73,9 @@ def _tell_skipped(encoded: EncodedImages, count: int, what: str, console: Consol
         raise ValueError(f"none of {count} {what} can be read{first}")
 
 
-def checked_wording(data: DataConfig, train: Annotations, split: ClassSplit) -> Wording:
+def checked_wording(data: DataConfig, train: Annotations, split: ClassSplit) -> PromptOptions:
     """Refuses what training would refuse, while nothing has been encoded yet."""
-    wording = read_wording(data, train, split)
+    wording = read_prompt_options(data, train, split)
     check_classes_and_prompts(train, split, wording, data.allow_unlabelled_base)
     return wording
 
@@ -141,7 +141,7 @@ def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig,
     write_split(out, split)
     write_text_atomically(out / "history.json", json.dumps(tuned.history))
     write_text_atomically(out / "choices.json", json.dumps(tuned.choices.to_json(), indent=1))
-    templates = templates_of(config.data)
+    templates = read_templates(config.data)
     save_ends(out / "ends.safetensors", tuned.untuned, tuned.tuned)
     save_pretrained(out, tuned.head, tuned.class_vectors, backbone, config.model, templates, tuned.calibration)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from forclip.data.splits import check_classes_and_prompts
 from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import SAME_WORD
+from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import encode_classes
-from forclip.text.vocabulary import SameWords, spelling
-from forclip.text.wording import Wording
+from forclip.text.vocabulary import WordSet, normalise_word
 from forclip.types import Annotations, Bools, ClassSplit, Ints
 
 
@@ -79,7 +79,7 @@ def supervise(
     backbone: Backbone,
     train: Annotations,
     split: ClassSplit,
-    wording: Wording,
+    wording: PromptOptions,
     allow_unlabelled_base: bool = False,
 ) -> Supervision:
     """Base labels of the training images: nothing of a novel class gets past this function.
@@ -94,8 +94,8 @@ def supervise(
     shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
     known = base.with_classes([name for name, there in zip(split.base, shown, strict=True) if there])
     others = dict(zip(split.base, all_synonyms(train, split), strict=False)) if wording.synonyms == "mean" else {}
-    novel, of_base = _novel_words(train, split), {spelling(w) for words in others.values() for w in words}
-    listed = [w for w in wording.vocabulary if w not in novel and spelling(w) not in of_base]
+    novel, of_base = _novel_words(train, split), {normalise_word(w) for words in others.values() for w in words}
+    listed = [w for w in wording.vocabulary if w not in novel and normalise_word(w) not in of_base]
     words = tuple(dict.fromkeys([*split.base, *listed]))
     told = wording.overrides
 
@@ -117,10 +117,10 @@ def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...]
     return (*base, *(others.get(name, ()) for name in split.novel))
 
 
-def _novel_words(train: Annotations, split: ClassSplit) -> SameWords:
+def _novel_words(train: Annotations, split: ClassSplit) -> WordSet:
     """The novel classes' names and synonyms."""
     others = _synonyms(train)
-    return SameWords(word for name in split.novel for word in (name, *others.get(name, ())))
+    return WordSet(word for name in split.novel for word in (name, *others.get(name, ())))
 
 
 def _synonyms(train: Annotations) -> dict[str, tuple[str, ...]]:
