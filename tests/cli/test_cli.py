@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import forclip
 from forclip.cli import app
 from forclip.config import ModelConfig
 from forclip.models.retrieval_model import load_model
@@ -238,6 +239,15 @@ def test_every_command_has_help() -> None:
         assert shown.exit_code == 0
         assert command.callback is not None
         assert command.callback.__doc__
+
+
+def test_version_and_shell_completion_are_options() -> None:
+    assert run("--version").stdout == f"forclip {forclip.__version__}\n"
+    assert "--install-completion" in run("--help").stdout
+
+
+def test_an_error_names_a_file_exactly(tmp_path: Path) -> None:
+    assert_one_sentence(run("eval", tmp_path / "two  spaces [a].yaml"), "two  spaces [a].yaml")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,28 +1,62 @@
 """The typer application, and how its commands report errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-app = typer.Typer(
-    help="Find the images that contain an object, in your own large image set, by free text.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+from forclip import __version__
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What a user can mend ends in one sentence and exit code 2; an interrupt in 130; anything else is our bug."""
+    """Report errors that users can fix on one line, with exit code 2, and an interrupt with 130.
+
+    Other exceptions are bugs and keep their traceback.
+    """
     try:
         yield
     except BrokenPipeError:
-        raise  # `| head` has seen enough: click ends quietly
+        raise  # the reader stopped early, as `| head` does; click ends quietly
     except (ValueError, OSError) as error:
-        typer.echo(f"forclip: {' '.join(str(error).split())}", err=True)
+        # Join lines only. Other white space may belong to a name that the user gave.
+        message = re.sub(r"\s*[\r\n]+\s*", " ", str(error).strip())
+        typer.echo(f"forclip: {message}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("forclip: interrupted", err=True)
         raise typer.Exit(130) from None
+
+
+class _Commands(TyperGroup):
+    """A group of commands that all report errors in the same way."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with clear_errors():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Find the images that contain an object, in your own large image set, by free text.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"forclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def forclip(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `forclip` itself; the commands are in the other modules."""

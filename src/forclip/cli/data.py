@@ -1,34 +1,27 @@
 """Check a dataset: data check."""
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from forclip.cli.app import app, clear_errors
-from forclip.cli.options import AsJson
+from forclip.cli.app import app
+from forclip.cli.options import AsJson, ConfigFile
 
-data_app = typer.Typer(help="What your data holds.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect a dataset.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
 @data_app.command()
-def check(
-    config: Annotated[Path, typer.Argument(help="A run's YAML file.")],
-    as_json: AsJson = False,
-) -> None:
-    """Images, classes, counts, the base/novel split, and what is wrong: missing files, duplicates, odd boxes."""
-    with clear_errors():
-        from rich.console import Console
+def check(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Count images and classes, show the base/novel split, and list missing files, duplicates and invalid boxes."""
+    from forclip.config import load_config
+    from forclip.data.check import check_data, print_check
+    from forclip.progress import tracking
 
-        from forclip.config import load_config
-        from forclip.data.check import check_data, print_check
-        from forclip.progress import tracking
-
-        with tracking(Console(stderr=True)) as track:
-            found = check_data(load_config(config).data, track)
-        if as_json:
-            typer.echo(json.dumps({**found.to_json(), "problems": found.problems}))
-        else:
-            print_check(found, Console())
+    with tracking(Console(stderr=True)) as track:
+        result = check_data(load_config(config).data, track)
+    if as_json:
+        typer.echo(json.dumps({**result.to_json(), "problems": result.problems}))
+    else:
+        print_check(result, Console())

@@ -1,137 +1,115 @@
-"""Fill and look after a store: index, delete, compact, verify, info."""
+"""Fill and maintain a store: index, delete, compact, verify, info."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from typer import Argument, Option
 
-from forclip.cli.app import app, clear_errors
-from forclip.cli.options import AsJson, Device, Pretrained
+from forclip.cli.app import app
+from forclip.cli.options import AsJson, Device, Pretrained, StoreFolder
 
 
 @app.command()
 def index(
-    source: Annotated[
-        str, typer.Argument(help="A folder of pictures, a pattern such as 'photos/**/*.jpg', or a file of annotations.")
-    ],
-    to: Annotated[Path, typer.Option(help="The store: a new folder, or one that this model wrote.")],
+    source: Annotated[str, Argument(help="Folder of images, pattern such as 'photos/**/*.jpg', or annotation file.")],
+    to: Annotated[Path, Option(help="Store to create, or to update if the same model wrote it.")],
     model: Annotated[
-        str | None,
-        typer.Option(help="A run's folder, forclip-mini (the default), an open_clip name, local-dir:PATH."),
+        str | None, Option(help="Run folder, open_clip name, local-dir:PATH or forclip-mini (default).")
     ] = None,
     pretrained: Pretrained = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels a side; the model's own without it.")] = None,
-    head: Annotated[
-        str | None, typer.Option(help="For a pretrained model: sum (the default), global, dense or cluster_K.")
-    ] = None,
-    num_query_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Vectors per image with the head `sum`; 25 without it.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of an annotation file's pictures.")] = None,
+    image_size: Annotated[int | None, Option(help="Input side in pixels. Default: the model's own.")] = None,
+    head: Annotated[str | None, Option(help="Untrained head: sum (default), global, dense or cluster_K.")] = None,
+    num_query_tokens: Annotated[int | None, Option(min=1, help="Vectors per image with head sum. Default: 25.")] = None,
+    images: Annotated[Path | None, Option(help="Image folder of an annotation file.")] = None,
     metadata: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet: a column `image`, and others to filter by with --where.")
+        Path | None, Option(help="CSV or Parquet file: a column `image`, and others to filter by with --where.")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of a new store's vectors: fp16 (the default), or int8 at half the size.")
-    ] = None,
-    merge: Annotated[
-        float | None, typer.Option(help="Merge vectors of an image from this cosine on, such as 0.95.")
-    ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try pictures again that could not be read before.")] = False,
-    delete_vanished: Annotated[
-        bool, typer.Option("--delete-vanished", help="Take pictures out that are not in the source any more.")
-    ] = False,
+    precision: Annotated[str | None, Option(help="Number format of a new store: fp16 (default) or int8.")] = None,
+    merge: Annotated[float | None, Option(help="Merge an image's vectors from this cosine up, such as 0.95.")] = None,
+    retry: Annotated[bool, Option("--retry", help="Try unreadable images again.")] = False,
+    delete_vanished: Annotated[bool, Option("--delete-vanished", help="Remove images that left the source.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; 0: threads. Without it: processes beside a GPU.")
+        int | None, Option(min=0, help="Decoding processes; 0: threads. Default: 0 on a CPU, else up to 8.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Embed pictures and add them to a store: new ones and changed ones; unreadable ones are listed."""
-    with clear_errors():
-        from rich.console import Console
+    """Embed images and store them: adds new images, updates changed ones and lists unreadable ones."""
+    from forclip.config import ModelConfig
+    from forclip.data.metadata import read_metadata
+    from forclip.embedding.ingest import IndexJob, StoreOptions, decoding_processes, index_images
+    from forclip.index.schema import checked_precision
 
-        from forclip.config import ModelConfig
-        from forclip.data.metadata import read_metadata
-        from forclip.embedding.ingest import IndexJob, StoreOptions, decoding_processes, index_images
-        from forclip.index.schema import checked_precision
-
-        table = None if metadata is None else read_metadata(metadata)
-        processes = decoding_processes(device) if workers is None else workers
-        job = IndexJob(source, images, table, retry, delete_vanished, processes)
-        if model is None and (pretrained or image_size):
-            raise ValueError("--pretrained and --image-size are of a --model")
-        config = None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
-        bits = None if precision is None else checked_precision(precision)
-        options = StoreOptions(config, head, num_query_tokens, bits, merge)
-        index_images(job, to, options, device, Console())
+    table = None if metadata is None else read_metadata(metadata)
+    processes = decoding_processes(device) if workers is None else workers
+    job = IndexJob(source, images, table, retry, delete_vanished, processes)
+    if model is None and (pretrained or image_size):
+        raise ValueError("--pretrained and --image-size need --model")
+    config = None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
+    bits = None if precision is None else checked_precision(precision)
+    options = StoreOptions(config, head, num_query_tokens, bits, merge)
+    index_images(job, to, options, device, Console())
 
 
 @app.command()
 def delete(
-    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
-    where: Annotated[str | None, typer.Option(help="SQL over the store's columns: which images to take out.")] = None,
-    ids: Annotated[Path | None, typer.Option(help="A file of image ids, one a line.")] = None,
+    store: StoreFolder,
+    where: Annotated[str | None, Option(help="SQL filter: the images to remove.")] = None,
+    ids: Annotated[Path | None, Option(help="File of image ids, one per line.")] = None,
 ) -> None:
-    """Take images out of a store. The picture files stay where they are."""
-    with clear_errors():
-        from forclip.config import read_names
-        from forclip.index.image_index import Index
+    """Remove images from a store. The image files themselves are not touched."""
+    from forclip.config import read_names
+    from forclip.index.image_index import Index
 
-        if (where is None) == (ids is None):
-            raise ValueError("give either --where or --ids")
-        opened = Index(store)
-        count = opened.delete(where) if where is not None else opened.delete_ids(read_names(ids)) if ids else 0
-        typer.echo(f"{count} deleted, {len(opened)} left: {store}")
+    if (where is None) == (ids is None):
+        raise ValueError("give either --where or --ids")
+    opened = Index(store)
+    count = opened.delete(where) if where is not None else opened.delete_ids(read_names(ids)) if ids else 0
+    typer.echo(f"{count} deleted, {len(opened)} left: {store}")
 
 
 @app.command()
 def compact(
-    store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")],
+    store: StoreFolder,
     kind: Annotated[
-        str | None,
-        typer.Option("--index", help="FAISS' name of an index, such as RaBitQ, or none; by size without it."),
+        str | None, Option("--index", help="FAISS index type such as RaBitQ, or none. Default: by size.")
     ] = None,
 ) -> None:
-    """Give back the room of deleted images and old versions, and bring the search index in step."""
-    with clear_errors():
-        from forclip.index.image_index import Index
+    """Free the space of deleted images and old versions, and update the search index."""
+    from forclip.index.image_index import Index
 
-        opened = Index(store)
-        opened.compact(kind)
-        found = opened.info()
-        typer.echo(f"{found['images']} images, {(found['table_bytes'] + found['search_bytes']) / 1e6:.0f} MB: {store}")
-
-
-@app.command()
-def verify(store: Annotated[Path, typer.Argument(help="A store that `forclip index` wrote.")]) -> None:
-    """Read all of a store and say what is wrong with it; exit code 1 if anything is."""
-    with clear_errors():
-        from forclip.index.image_index import Index
-
-        problems = Index(store).verify()
-        for problem in problems:
-            typer.echo(problem)
-        typer.echo(f"{store}: " + (f"{len(problems)} problems" if problems else "sound"))
-        if problems:
-            raise typer.Exit(1)
+    opened = Index(store)
+    opened.compact(kind)
+    contents = opened.info()
+    size = (contents["table_bytes"] + contents["search_bytes"]) / 1e6
+    typer.echo(f"{contents['images']} images, {size:.0f} MB: {store}")
 
 
 @app.command()
-def info(
-    place: Annotated[Path, typer.Argument(help="A store or a run.")],
-    as_json: AsJson = False,
-) -> None:
-    """What a store or a run holds."""
-    with clear_errors():
-        from forclip.embedding.ingest import describe
+def verify(store: StoreFolder) -> None:
+    """Read a whole store and list problems; exit code 1 if there are any."""
+    from forclip.index.image_index import Index
 
-        described = describe(place)
-        if as_json:
-            typer.echo(json.dumps(described))
-        else:
-            for key, value in described.items():
-                lines = value if isinstance(value, list) and value else [value]
-                for line in lines:
-                    told = ", ".join(f"{k} {v}" for k, v in line.items()) if isinstance(line, dict) else line
-                    typer.echo(f"{key:20s} {told}")
+    problems = Index(store).verify()
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{store}: " + (f"{len(problems)} problems" if problems else "sound"))
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(path: Annotated[Path, Argument(help="Folder of a store or a run.")], as_json: AsJson = False) -> None:
+    """Show what a store or a run contains."""
+    from forclip.embedding.ingest import describe
+
+    contents = describe(path)
+    if as_json:
+        typer.echo(json.dumps(contents))
+        return
+    for key, value in contents.items():
+        for item in value if isinstance(value, list) and value else [value]:
+            text = ", ".join(f"{name} {part}" for name, part in item.items()) if isinstance(item, dict) else item
+            typer.echo(f"{key:20s} {text}")
