@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.demo_runs import demo_arguments
 from forclip.atomic_write import write_text_atomically
 from forclip.calibration.fit import fit_calibration
-from forclip.calibration.model import Calibration, after_verdicts, estimate_confidence
+from forclip.calibration.model import Calibration, estimate_confidence, update_with_verdicts
 from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, summarise_confidence
 from forclip.evaluation.reliability import reliability
 from forclip.experiments.comparison import Task
@@ -93,7 +93,7 @@ def _verdicts(calibration: Calibration, scores: Floats, labels: Bools, kept: Boo
         if not hits.any():
             continue
         right.append(hits[LOOKED_AT:50])
-        told = after_verdicts(calibration, ranked[:LOOKED_AT], hits[:LOOKED_AT], ranked)
+        told = update_with_verdicts(calibration, ranked[:LOOKED_AT], hits[:LOOKED_AT], ranked)
         for when, known in (("before", calibration), ("after", told)):
             judged = estimate_confidence(known, ranked, ranked, len(ranked))
             assert judged is not None

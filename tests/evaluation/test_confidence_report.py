@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from scipy.special import expit
 
-from forclip.calibration.model import Calibration, probabilities
+from forclip.calibration.model import Calibration, estimate_probabilities
 from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, read_reliability, summarise_confidence
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import evaluate_scores
@@ -75,7 +75,7 @@ def test_one_class_by_hand() -> None:
     best = np.argsort(-scores[:, RARE])
     labels[best[:3], RARE] = True
     group = evaluate_confidence(TRUE, scores, labels, NAMES, ClassSplit(NAMES[:1], (NAMES[RARE],)))["novel"]
-    sure = probabilities(TRUE, scores[:, RARE], scores[:, RARE])
+    sure = estimate_probabilities(TRUE, scores[:, RARE], scores[:, RARE])
     ordered = sure[best]
     cutoff = int((np.cumsum(ordered) / np.arange(1, 601) >= 0.5).sum())
     assert cutoff > 3

@@ -1,75 +1,65 @@
-"""How sure an image is to show what a text asks for, and what follows for the list: probabilities, a cut-off, a count.
+"""Turn the scores of one text into probabilities, a recommended cut-off and an expected number of images.
 
-A cosine means nothing by itself: one text's 0.3 is a find, another's is what every image gets. What carries over from
-text to text is where a score stands among the scores of the same text over the gallery: z, its distance from their mean
-in standard deviations. forclip.calibration.fit learns from base classes what a z is worth. NumPy only.
+Cosines of different texts are not comparable: 0.3 may be a match for one text and the background for another. The
+position of a score among all scores of the same text is comparable: z, its distance from the gallery's mean in standard
+deviations. `forclip.calibration.fit` learns from base classes how probable a match is at each z. NumPy only.
 """
 
 import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as validated
 
 from forclip.types import Bools, Doubles
 
 Scores = NDArray[np.floating]
-BEND = 1.0  # the z at which the slope changes: most scores below it are of no interest, and most finds are above
-FEW = 10  # the best images by which a text is called absent, in a gallery of at least as many as were learned from
-MIN_SAMPLE = 50  # scores, below which nothing is said of a text
+BEND = 1.0  # the z at which the slope changes: most wrong images score below it, most right ones above
+ABSENCE_RANK = 10  # expected precision up to this rank decides whether a text is absent from a gallery
+MIN_SAMPLE = 50  # fewer scores of a text give no confidence
 WANTED_PRECISION = 0.5
-TEXT_SPREAD = 0.5  # how far texts differ in their intercepts, as is believed before any verdict: a standard deviation
+TEXT_SPREAD = 0.5  # prior of a text's own intercept, as a standard deviation around the calibration's
 FORMAT_VERSION = 1
+_Slope = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Calibration:
     """logit of an image's probability = intercept + below * min(z, BEND) + above * max(z - BEND, 0) + raw * score.
 
-    No slope is negative, so that for one text a higher score is never less probable. ceiling: the highest probability
-    that is said, for no one has seen what comes beyond; absent_below: with a lower expected precision of its few best
-    images a text probably has none; rate: the share of right pairs among those learned from; classes, images: that it
-    was learned from; held_out_errors: by kind of pairs (forclip.evaluation.reliability), the ECE on base classes that
-    the fit had not seen, as evidence.
+    Slopes are at least 0, so a higher score of a text never has a lower probability. ceiling: the highest probability
+    given, since higher ones were not observed. absent_below: a text with a lower expected precision at ABSENCE_RANK is
+    probably absent. rate: the share of right pairs in the fitted data. classes, images: the size of the fitted data.
+    held_out_errors: the expected calibration error on base classes that a fit did not see, by kind of pairs
+    (forclip.evaluation.reliability). Raises ValueError for a value outside its range.
     """
 
-    intercept: float
-    below: float
-    above: float
-    raw: float
-    ceiling: float
-    absent_below: float
-    rate: float
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
+    below: _Slope
+    above: _Slope
+    raw: _Slope
+    ceiling: _Share
+    absent_below: _Share
+    rate: _Share
     classes: int
-    images: int
+    images: Annotated[int, Field(ge=1)]
     held_out_errors: dict[str, float | None]
-
-    def __post_init__(self) -> None:
-        for name in ("intercept", "below", "above", "raw", "ceiling", "absent_below", "rate"):
-            if not np.isfinite(getattr(self, name)):
-                raise ValueError(f"a calibration's {name} must be finite, not {getattr(self, name)}")
-        if self.images < 1:
-            raise ValueError(f"a calibration's images must be at least 1, not {self.images}")
-        for name in ("below", "above", "raw"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"a calibration's {name} must not be negative, but is {getattr(self, name)}")
-        for name in ("ceiling", "absent_below", "rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"a calibration's {name} must be within 0..1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """What is believed of one text's ranked list.
+    """The confidence in one text's ranked list.
 
-    probabilities: [k], that each of the best images shows it, best first, never rising; expected_precision: [k], the
-    share of the images up to each rank that are expected to; cutoff: how many of the best to keep, the longest list
-    whose expected precision is the wanted one, 0 where even the first is less sure and at most k; expected_images: in
-    the whole gallery; nothing_here: probably no image shows it, said only of galleries of at least half as many images
-    as were learned from.
+    probabilities: [k], of each of the best images, best first, never rising. expected_precision: [k], the expected
+    share of right images up to each rank. cutoff: the length of the longest list with the wanted expected precision,
+    0..k. expected_images: right images in the whole gallery. nothing_here: probably no image is right; only set for a
+    gallery of at least half as many images as the calibration was fitted to.
     """
 
     probabilities: Doubles
@@ -86,113 +76,105 @@ def estimate_confidence(
     gallery_size: int,
     wanted_precision: float = WANTED_PRECISION,
 ) -> Confidence | None:
-    """A text's scores in a gallery, judged. For a plain text and a model with this calibration; not for an image as
-    query, or several texts in one.
+    """Estimate the confidence in a text's ranked list. Valid for one text, not for an image or a combined query.
 
-    top_scores: [k], the best images', best first; sample_scores: [m], of images drawn at random from the gallery that
-    is searched, or of all of them: some thousand are enough. Returns None where that is too few to say anything, or
-    they are all the same. Raises ValueError for scores that are not finite or not best first, for a gallery smaller
-    than either, and for a wanted_precision outside 0..1.
+    top_scores: [k], of the best images, best first. sample_scores: [m], of all images searched or of a random sample;
+    a few thousand are enough. Returns None for fewer than MIN_SAMPLE sample scores, or if all of them are equal.
+    Raises ValueError for scores that are not finite or not best first, for more scores than gallery_size, and for a
+    wanted_precision outside 0..1.
     """
     top, sample = np.asarray(top_scores, np.float64), np.asarray(sample_scores, np.float64)
-    _refuse_misfits(top, sample, gallery_size, wanted_precision)
-    if len(sample) < MIN_SAMPLE or sample.std() == 0:
-        return None
-    sure = probabilities(calibration, top, sample)
-    precision = np.cumsum(sure) / np.arange(1, len(sure) + 1)
-    enough = np.flatnonzero(precision >= wanted_precision)
-    return Confidence(
-        probabilities=sure,
-        expected_precision=precision,
-        cutoff=int(enough[-1]) + 1 if len(enough) else 0,
-        expected_images=_expected_images(calibration, top, sample, gallery_size, float(sure.sum())),
-        nothing_here=_nothing_here(calibration, precision, gallery_size),
-    )
-
-
-def probabilities(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
-    """scores: [k]; sample: [m], the same text's over the gallery, not all the same. Returns [k]."""
-    found: Doubles = np.minimum(_sigmoid(logits(calibration, scores, sample)), calibration.ceiling)
-    return found
-
-
-def after_verdicts(calibration: Calibration, scores: Scores, right: Bools, sample_scores: Scores) -> Calibration:
-    """The calibration for one text, once someone has looked at some of its images: as common, and as well known to the
-    model, as they show it to be. Its intercept moves to where the verdicts are likeliest, held by a normal prior.
-
-    scores: [n], of the images looked at; right: [n]; sample_scores: as in `judge`, not all the same.
-    """
-    sample = np.asarray(sample_scores, np.float64)
-    at = logits(calibration, np.asarray(scores, np.float64), sample)
-    # The slope of the log posterior falls all the way, from at least 0 to at most 0 between these.
-    high = TEXT_SPREAD**2 * len(at)
-    low = -high
-    for _ in range(60):
-        middle = (low + high) / 2
-        slope = float((right - _sigmoid(at + middle)).sum()) - middle / TEXT_SPREAD**2
-        low, high = (middle, high) if slope > 0 else (low, middle)
-    return replace(calibration, intercept=calibration.intercept + (low + high) / 2)
-
-
-def logits(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
-    """As `probabilities`, before they are probabilities: not cut at the ceiling, so that it still orders the best."""
-    z = (scores - sample.mean()) / sample.std()
-    bent = calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
-    found: Doubles = calibration.intercept + calibration.raw * scores + bent
-    return found
-
-
-def _sigmoid(logits: Doubles) -> Doubles:
-    found: Doubles = np.exp(-np.logaddexp(0, -logits))
-    return found
-
-
-def _nothing_here(calibration: Calibration, precision: Doubles, gallery_size: int) -> bool:
-    """precision: [k], at each rank. Of a smaller gallery than was learned from, fewer images are looked at in
-    proportion, for its tenth best is no tenth best of more; below half of it chance has too much of a say. Of a larger
-    one FEW still: there the best of many wrong images look better, so that the alarm is rarer, not falser."""
-    few = min(FEW, len(precision), math.ceil(FEW * gallery_size / calibration.images))
-    if not few or 2 * gallery_size < calibration.images:
-        return False
-    return bool(precision[few - 1] < calibration.absent_below)
-
-
-def _expected_images(
-    calibration: Calibration, top: Doubles, sample: Doubles, gallery_size: int, among_top: float
-) -> float:
-    """The best are known; of the rest the sample speaks, by those of it that are not among the best."""
-    rest = sample[sample < top[-1]] if len(top) else sample
-    others = gallery_size - len(top)
-    if not len(rest) or not others:
-        return among_top
-    return among_top + others * float(probabilities(calibration, rest, sample).mean())
-
-
-def _refuse_misfits(top: Doubles, sample: Doubles, gallery_size: int, wanted_precision: float) -> None:
     if not (np.isfinite(top).all() and np.isfinite(sample).all()):
         raise ValueError("a score is not finite")
     if (np.diff(top) > 0).any():
         raise ValueError("the top scores are not best first")
-    for what, count in (("top", len(top)), ("sampled", len(sample))):
-        if count > gallery_size:
-            raise ValueError(f"{count} {what} scores are more than the gallery's {gallery_size} images")
+    if max(len(top), len(sample)) > gallery_size:
+        raise ValueError(f"{len(top)} top and {len(sample)} sampled scores from a gallery of {gallery_size} images")
     if not 0 <= wanted_precision <= 1:
         raise ValueError(f"wanted_precision must be within 0..1, not {wanted_precision}")
+    if len(sample) < MIN_SAMPLE or sample.std() == 0:
+        return None
+    probabilities = estimate_probabilities(calibration, top, sample)
+    precision = np.cumsum(probabilities) / np.arange(1, len(top) + 1)
+    precise_ranks = np.flatnonzero(precision >= wanted_precision)
+    rest, num_rest = sample[sample < top[-1]] if len(top) else sample, gallery_size - len(top)
+    expected_images = float(probabilities.sum())
+    if len(rest) and num_rest:
+        expected_images += num_rest * float(estimate_probabilities(calibration, rest, sample).mean())
+    return Confidence(
+        probabilities=probabilities,
+        expected_precision=precision,
+        cutoff=int(precise_ranks[-1]) + 1 if len(precise_ranks) else 0,
+        expected_images=expected_images,
+        nothing_here=_is_absent(calibration, precision, gallery_size),
+    )
+
+
+def estimate_probabilities(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
+    """Return the probabilities [k] of scores [k]. sample: [m], the same text's scores in the gallery, not all equal."""
+    return np.minimum(_sigmoid(logits(calibration, scores, sample)), calibration.ceiling)
+
+
+def logits(calibration: Calibration, scores: Doubles, sample: Doubles) -> Doubles:
+    """Return the log-odds [k] of scores [k]. The ceiling does not apply, so they still order the best images."""
+    z = (scores - sample.mean()) / sample.std()
+    bent = calibration.below * np.minimum(z, BEND) + calibration.above * np.maximum(z - BEND, 0)
+    log_odds: Doubles = calibration.intercept + calibration.raw * scores + bent
+    return log_odds
+
+
+def update_with_verdicts(calibration: Calibration, scores: Scores, right: Bools, sample_scores: Scores) -> Calibration:
+    """Return the calibration of one text after a user's verdicts on some of its images.
+
+    Moves the intercept to the maximum of the posterior, with a normal prior of deviation TEXT_SPREAD. scores, right:
+    [n], of the images with a verdict. sample_scores: as in `estimate_confidence`, not all equal.
+    """
+    log_odds = logits(calibration, np.asarray(scores, np.float64), np.asarray(sample_scores, np.float64))
+    # Bisection: the slope of the log posterior is at least 0 at `low`, at most 0 at `high`, and never rises.
+    high = TEXT_SPREAD**2 * len(log_odds)
+    low = -high
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = float((right - _sigmoid(log_odds + middle)).sum()) - middle / TEXT_SPREAD**2
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return replace(calibration, intercept=calibration.intercept + (low + high) / 2)
+
+
+def _sigmoid(log_odds: Doubles) -> Doubles:
+    probabilities: Doubles = np.exp(-np.logaddexp(0, -log_odds))
+    return probabilities
+
+
+def _is_absent(calibration: Calibration, precision: Doubles, gallery_size: int) -> bool:
+    """Whether a text is probably absent from the gallery. precision: [k], expected up to each rank.
+
+    The rank shrinks with the gallery: the tenth best of a few images compares with a higher rank of many. Below half
+    of the calibration's images the estimate is too noisy. In a larger gallery the best wrong images score higher, so
+    the alarm becomes rarer, not wrong more often.
+    """
+    rank = min(ABSENCE_RANK, len(precision), math.ceil(ABSENCE_RANK * gallery_size / calibration.images))
+    if not rank or 2 * gallery_size < calibration.images:
+        return False
+    return bool(precision[rank - 1] < calibration.absent_below)
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:
-    """As JSON."""
+    """Write a calibration as JSON."""
     content = {"format_version": FORMAT_VERSION, **asdict(calibration)}
     file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_calibration(file: Path) -> Calibration:
-    """Raises ValueError, naming the file, where it is damaged or of another version."""
+    """Read a calibration. Raises ValueError, naming the file, if it is damaged or of another format version."""
     try:
         content: dict[str, Any] = json.loads(file.read_text())
         version = content.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format version {version!r}; this forclip reads version {FORMAT_VERSION}")
         return Calibration(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{first['loc'][0]}: {first['msg']}, not {first['input']!r}"
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: not readable as a calibration: {error}") from None
+        reason = str(error)
+    raise ValueError(f"{file}: not readable as a calibration: {reason}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from forclip.calibration.model import WANTED_PRECISION, Calibration, Scores, estimate_confidence, probabilities
+from forclip.calibration.model import WANTED_PRECISION, Calibration, Scores, estimate_confidence, estimate_probabilities
 from forclip.evaluation.metrics import ranking
 from forclip.evaluation.reliability import (
     NUM_BINS,
@@ -101,7 +101,7 @@ class _Gathered:
         above = order[: judged.cutoff]
         right = int(relevant.sum())
         self.scores.append(scores)
-        self.sure.append(probabilities(calibration, scores.astype(np.float64), scores.astype(np.float64)))
+        self.sure.append(estimate_probabilities(calibration, scores.astype(np.float64), scores.astype(np.float64)))
         self.relevant.append(relevant)
         self.known.append(known)
         self.kept.append((int(known[above].sum()), int(relevant[above].sum()), right))
