@@ -1,27 +1,36 @@
-"""What a run is made of: frozen dataclasses that read themselves from YAML and refuse what they do not know."""
+"""The configuration of a run: frozen dataclasses, read from a YAML file and checked by pydantic."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as validated
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ProperFraction = Annotated[float, Field(gt=0, lt=1)]  # neither nothing nor everything
+
 Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "folder"]
 NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class SourceConfig:
     """Images and their labels.
 
-    annotations: a COCO or LVIS JSON file, a CSV file, YOLO's data YAML, nuImages' folder of tables, Pascal VOC's
-    folder, or a folder of unlabelled pictures. images: the folder that file names are relative to, or None: the one
-    that the annotations are in. format: auto tells them apart. subset: a part by the format's own name (YOLO's val,
-    VOC's trainval).
+    annotations: a COCO or LVIS JSON file, a CSV file, a YOLO data YAML, a folder of nuImages tables, a Pascal VOC
+    folder, or a folder of unlabelled images. images: the folder that file names are relative to; None means the folder
+    of the annotations. format: auto detects it. subset: a part of the dataset by its name in the format (YOLO: val,
+    VOC: trainval).
     """
 
     annotations: Path
@@ -31,71 +40,66 @@ class SourceConfig:
 
     @property
     def image_folder(self) -> Path:
-        """What file names are relative to."""
+        """The folder that file names are relative to."""
         if self.images is not None:
             return self.images
         return self.annotations if self.annotations.is_dir() else self.annotations.parent
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class NovelRule:
-    """Which classes are novel, by one rule.
+    """A rule that chooses the novel classes. Exactly one of the first four fields is set.
 
-    split: coco-48-17, which is published and says what is base as well; coco-63-17, all 80 classes: the same 17 are
-    novel and the 15 that it leaves out are base; or nuimages, which is ours. frequency: the dataset's own word (LVIS:
-    r); below: shown in fewer training images than this; fraction: of all classes, drawn with the seed.
+    split: coco-48-17, a published split that also names the base classes; coco-63-17, which uses all 80 classes: the
+    same 17 are novel, and the 15 that the published split leaves out are base; or nuimages, which is our own.
+    frequency: classes of this frequency group (LVIS: r). below: classes that fewer training images show. fraction: a
+    random part of all classes, drawn with the seed.
     """
 
     split: NamedSplit | None = None
     frequency: str | None = None
-    below: int | None = None
-    fraction: float | None = None
-    seed: int = 0
+    below: Count | None = None
+    fraction: ProperFraction | None = None
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         given = [name for name in ("split", "frequency", "below", "fraction") if getattr(self, name) is not None]
         if len(given) != 1:
-            told = " and ".join(given) or "none"
-            raise ValueError(f"exactly one of split, frequency, below and fraction says what is novel, not {told}")
-        if self.below is not None and self.below < 1:
-            raise ValueError(f"below must be at least 1, not {self.below}")
-        if self.fraction is not None and not 0 < self.fraction < 1:
-            raise ValueError(f"fraction must be above 0 and below 1, not {self.fraction}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, but is {self.seed}")
+            raise ValueError(
+                f"needs exactly one of split, frequency, below, fraction, not {' and '.join(given) or 'none'}"
+            )
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class GalleryRule:
-    """A part of the training source that is searched instead of trained on: a fraction drawn with the seed, or the
-    images whose ids a file lists, one a line."""
+    """The part of the training source that is searched instead of trained on.
 
-    fraction: float | None = None
+    Either a random fraction, drawn with the seed, or the images whose ids a file lists, one per line.
+    """
+
+    fraction: ProperFraction | None = None
     image_ids: Path | None = None
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if (self.fraction is None) == (self.image_ids is None):
-            raise ValueError("exactly one of fraction and image_ids says what the gallery is")
-        if self.fraction is not None and not 0 < self.fraction < 1:
-            raise ValueError(f"fraction must be above 0 and below 1, not {self.fraction}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, but is {self.seed}")
+            raise ValueError("needs exactly one of fraction and image_ids")
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class DataConfig:
     """Where images and labels come from.
 
-    gallery: another source, a part of train by a rule, or None: then every second image of train, in id order, is the
-    gallery. novel: class names, never used in training, a file that names one a line, or a rule. base: class names
-    likewise, or None for all others (those of a published split, where that is the rule). vocabulary: a file of names
-    for pseudo-labels, `lvis` for the shipped 1,203, or None for the base classes alone. templates: prompts, or the name
-    of a set. synonyms: also ask by the other names that the dataset gives its classes, and take the mean of the text
-    vectors, or in evaluation the best of the scores. prompts: by class name, templates or whole prompts of its own.
-    allow_unlabelled_base: accept base classes that no training image shows. cache: a folder where
-    the backbone's tokens, text vectors and large annotation files are kept for the next run, or None: in memory.
-    verdicts: a CSV file of right and wrong picks, which join the training labels (forclip.data.verdicts).
+    novel: the classes that are never used in training: names, a file with one name per line, or a rule.
+    gallery: the images searched: another source, a part of train by a rule, or None for every second image of train in
+    id order. base: class names or a file of names; None means all other classes, or those of the published split.
+    vocabulary: words for pseudo-labels: a file of names, `lvis` for the shipped 1,203, or None for the base classes.
+    templates: prompt templates, or the name of a set. synonyms: whether a class is also searched by the other names
+    that the dataset gives: `mean` averages the text vectors, `max` takes the best score in evaluation. prompts:
+    templates or whole prompts for single classes, by class name. allow_unlabelled_base: accept base classes that no
+    training image shows. cache: a folder that keeps patch tokens, text vectors and large annotation files between
+    runs; None keeps them in memory. verdicts: a CSV file of right and wrong results that join the training labels
+    (forclip.data.verdicts).
     """
 
     train: SourceConfig
@@ -111,15 +115,12 @@ class DataConfig:
     verdicts: Path | None = None
 
 
-_STRICT = ConfigDict(extra="forbid")
-
-
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """A pretrained model, by an open_clip name (with a pretrained tag or file), `local-dir:PATH` or `forclip-mini`.
+    """A pretrained model: an open_clip name (with a pretrained tag or file), `local-dir:PATH`, or `forclip-mini`.
 
-    image_size: pixels a side, or None for the model's own. train_last_stage: finetune the tower's last stage with the
-    head, at train.stage_learning_rate (CLIP's own ResNets and ViTs).
+    image_size: pixels per side, or None for the model's own. train_last_stage: also finetune the last stage of the
+    image tower, at train.stage_learning_rate (only CLIP's own ResNets and ViTs).
     """
 
     name: str = "forclip-mini"
@@ -129,118 +130,85 @@ class ModelConfig:
     train_last_stage: bool = False
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class HeadConfig:
-    """The summary head. seeding: soft windows over positions; the pooled query plus noise of noise_scale; or clusters
-    of what the training images show, wherever it is.
+    """The summary head.
 
-    alignment: centre and whiten the outputs by the training photos: on, off, or auto: unless that ranks the base labels
-    of the training photos worse. alignment_shrinkage: 0 whitens fully, 1 only centres.
+    seeding: how query tokens start: as soft windows over positions, as the pooled query plus noise of noise_scale, or
+    as clusters of what the training images show. alignment: centre and whiten the outputs by the training images: on,
+    off, or auto, which switches it off if it ranks the base labels of the training images worse. alignment_shrinkage:
+    0 whitens fully, 1 only centres.
     """
 
-    num_query_tokens: int = 25
+    num_query_tokens: Count = 25
     seeding: Literal["windows", "noise", "clusters"] = "windows"
     noise_scale: float = 1.0
     alignment: Literal["auto", "on", "off"] = "auto"
-    alignment_shrinkage: float = 0.6
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alignment_shrinkage <= 1:
-            raise ValueError(f"alignment_shrinkage must be within 0..1, not {self.alignment_shrinkage}")
-        if self.num_query_tokens < 1:
-            raise ValueError(f"num_query_tokens must be at least 1, not {self.num_query_tokens}")
+    alignment_shrinkage: Fraction = 0.6
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
-    """How the head is finetuned. Weights are of the objectives in forclip.training.objectives; 0 leaves one out.
+    """How the head is finetuned. The weights are those of forclip.training.objectives; 0 leaves an objective out.
 
-    learning_rate: AdamW's, for a head of width 128; a wider one gets less in proportion (arXiv 2203.03466).
-    stage_learning_rate: of the tower's last stage, where that is trained, as a share of learning_rate.
-    views: of each training image, kept beside each other: itself, its mirror image, crops; or None: four of each of up
-    to 10,000 images, fewer beyond, since large sets overfit less and their tokens fill disks.
-    trainable: queries alone; queries and where they look (query_key); or values and output as well (all).
-    labelled_fraction: share of the training images whose base labels are used.
-    teacher: of the objectives that follow one: cluster (Cluster-CLIP of teacher_clusters), zoom (nine windows of each
-    picture), none, or auto: the one that ranks the labelled photos best, and none where none beats the untuned head.
-    interpolation: the share of the way from the untuned to the tuned head, or None: chosen on base classes held back
-    in held_back_folds trial trainings (below 2 folds: 0.5).
-    class_vectors: how far the base classes' text vectors follow the labels; 0 leaves them.
-    ema_decay: of the average of weights over steps that is handed over; 0 hands over the last.
+    learning_rate: AdamW's, for a head of width 128; a wider head gets less in proportion (arXiv 2203.03466).
+    stage_learning_rate: for the last stage of the tower, if it is trained, relative to learning_rate.
+    views: the number of views per training image (the image, its mirror image, then crops). None means four for each of
+    up to 10,000 images and fewer beyond, because large sets overfit less and their tokens fill disks.
+    trainable: the query tokens; also the query and key projections; or also the value and output projections (all).
+    labelled_fraction: the share of the training images whose base labels are used.
+    teacher: what the pseudo-labels come from: cluster (Cluster-CLIP of teacher_clusters), zoom (nine windows of each
+    image), none, or auto: the one that ranks the labelled images best, none if it doesn't beat the untuned head.
+    interpolation: alpha, the share of the way from the untuned to the tuned head. None chooses it on base classes held
+    back in held_back_folds trial trainings (fewer than 2 folds: 0.5).
+    class_vectors: how far the base classes' text vectors follow the labels; 0 leaves them unchanged.
+    ema_decay: the decay of the average of weights over steps that training returns; 0 returns the last weights.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    stage_learning_rate: float = 0.1
+    epochs: Count = 20
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    stage_learning_rate: Positive = 0.1
     weight_decay: float = 0.01
-    warmup_share: float = 0.1
-    ema_decay: float = 0.0
-    views: int | None = None
+    warmup_share: Fraction = 0.1
+    ema_decay: Fraction = 0.0
+    views: Count | None = None
     trainable: Literal["queries", "query_key", "all"] = "all"
-    labelled_fraction: float = 1.0
+    labelled_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
-    base_weight: float = 1.0
+    base_weight: NonNegative = 1.0
     teacher: Literal["auto", "cluster", "zoom", "none"] = "auto"
-    teacher_clusters: int = 25
-    pseudo_weight: float = 0.1
-    pseudo_temperature: float = 0.05
-    set_weight: float = 0.1
-    random_text_weight: float = 0.0
-    neighbour_weight: float = 0.0
-    neighbour_words: int = 200
-    diversity_weight: float = 0.0
-    held_back_folds: int = 2
-    interpolation: float | None = None
-    class_vectors: float = 0.75
-    checkpoint_every: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        above = ("epochs", "batch_size", "learning_rate", "stage_learning_rate", "checkpoint_every")
-        for name in (*above, "teacher_clusters", "pseudo_temperature", "neighbour_words"):
-            if not getattr(self, name) > 0:  # so written, it refuses NaN
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("base", "pseudo", "set", "random_text", "neighbour", "diversity"):
-            if not getattr(self, f"{name}_weight") >= 0:
-                raise ValueError(f"{name}_weight must not be negative, but is {getattr(self, f'{name}_weight')}")
-        for name in ("warmup_share", "ema_decay", "class_vectors"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be within 0..1, not {getattr(self, name)}")
-        if not 0 < self.labelled_fraction <= 1:
-            raise ValueError(f"labelled_fraction must be above 0 and at most 1, not {self.labelled_fraction}")
-        if self.views is not None and self.views < 1:
-            raise ValueError(f"views must be above 0, not {self.views}")
-        if self.interpolation is not None and not 0 <= self.interpolation <= 1:
-            raise ValueError(f"interpolation must be within 0..1, not {self.interpolation}")
-        if self.held_back_folds < 0:
-            raise ValueError(f"held_back_folds must not be negative, but is {self.held_back_folds}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, but is {self.seed}")
+    teacher_clusters: Count = 25
+    pseudo_weight: NonNegative = 0.1
+    pseudo_temperature: Positive = 0.05
+    set_weight: NonNegative = 0.1
+    random_text_weight: NonNegative = 0.0
+    neighbour_weight: NonNegative = 0.0
+    neighbour_words: Count = 200
+    diversity_weight: NonNegative = 0.0
+    held_back_folds: NonNegativeInt = 2
+    interpolation: Fraction | None = None
+    class_vectors: Fraction = 0.75
+    checkpoint_every: Count = 100
+    seed: NonNegativeInt = 0
 
 
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class EvalConfig:
-    """What is measured. Classes with fewer than min_relevant gallery images are left out.
+    """What an evaluation measures.
 
-    distractors: gallery images that show no base and no novel class stay among the images searched.
+    clusters: the numbers of clusters of the Cluster-CLIP baselines. min_relevant: classes that fewer gallery images
+    show are left out. distractors: whether images that show neither a base nor a novel class stay in the gallery.
     """
 
-    clusters: tuple[int, ...] = (5, 10, 25)
-    min_relevant: int = 1
+    clusters: tuple[Count, ...] = (5, 10, 25)
+    min_relevant: Count = 1
     distractors: bool = True
 
-    def __post_init__(self) -> None:
-        for count in self.clusters:
-            if count < 1:
-                raise ValueError(f"clusters must be at least 1 each, not {count}")
-        if self.min_relevant < 1:
-            raise ValueError(f"min_relevant must be at least 1, not {self.min_relevant}")
 
-
-@validated(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=_STRICT)
 class RunConfig:
-    """All of a run."""
+    """Everything that defines a run."""
 
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -251,7 +219,10 @@ class RunConfig:
 
 
 def load_config(file: Path) -> RunConfig:
-    """Reads a YAML file; paths in it are relative to it. Raises ValueError naming the file, the key and the value."""
+    """Read a YAML file; relative paths in it start from its folder.
+
+    Raises ValueError naming the file, the key and the value.
+    """
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
@@ -261,28 +232,34 @@ def load_config(file: Path) -> RunConfig:
     try:
         config = TypeAdapter(RunConfig).validate_python(content)
     except ValidationError as error:
-        # Where several kinds of value are taken, our own refusal of one says more than pydantic's of the others; and of
-        # those, the one that got furthest into what is there.
-        deepest = max(error.errors(), key=lambda e: len(e["loc"]))
-        first = next((e for e in error.errors() if e["type"] == "value_error"), deepest)
-        place = ".".join(str(part) for part in first["loc"] if not _names_a_kind(part)) or "the file"
-        raise ValueError(f"{file}: {place}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
-    return _anchored(config, file.parent.absolute())
+        first = max(error.errors(), key=_clarity)
+        key = ".".join(str(part) for part in first["loc"] if not _is_type_name(part)) or "the file"
+        raise ValueError(f"{file}: {key}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
+    return _resolve_paths(config, file.parent.absolute())
 
 
-def _names_a_kind(part: int | str) -> bool:
-    """Whether pydantic put it into the place of an error for a kind of value, such as `NovelRule` or `tuple[...]`."""
+def _clarity(error: ErrorDetails) -> tuple[bool, int, bool]:
+    """Rank pydantic's errors: a key that takes several types has one for each of them.
+
+    Our own messages come first, then the type that matches most of the value: its error has the longest path.
+    """
+    other_keys = error["type"] in ("missing", "unexpected_keyword_argument")
+    return error["type"] == "value_error", len(error["loc"]), not other_keys
+
+
+def _is_type_name(part: int | str) -> bool:
+    """Whether a part of an error's path is pydantic's name of a type, such as `NovelRule` or `tuple[...]`."""
     return isinstance(part, str) and (not part.isidentifier() or part[0].isupper())
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-    """A dataclass of this module as plain JSON values."""
+    """Convert a dataclass of this module to plain JSON values."""
     plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(config), mode="json")
     return plain
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """One name a line; empty lines don't count. Raises ValueError for a file that is not there or not text."""
+    """Read one name per line; blank lines are skipped. Raises ValueError naming a file that is missing or not text."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -292,30 +269,30 @@ def read_names(file: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _anchored(config: RunConfig, folder: Path) -> RunConfig:
-    """Paths relative to the config file's folder, files of names read."""
+def _resolve_paths(config: RunConfig, folder: Path) -> RunConfig:
+    """Make paths absolute and read the files of class names."""
     data = config.data
 
-    def anchor(source: SourceConfig) -> SourceConfig:
+    def resolve_source(source: SourceConfig) -> SourceConfig:
         images = None if source.images is None else folder / source.images
         return replace(source, annotations=folder / source.annotations, images=images)
 
-    def names(given: tuple[str, ...] | Path) -> tuple[str, ...]:
-        return read_names(folder / given) if isinstance(given, Path) else given
+    def resolve_names(names: tuple[str, ...] | Path) -> tuple[str, ...]:
+        return read_names(folder / names) if isinstance(names, Path) else names
 
     gallery = data.gallery
     if isinstance(gallery, SourceConfig):
-        gallery = anchor(gallery)
+        gallery = resolve_source(gallery)
     elif gallery is not None and gallery.image_ids is not None:
         gallery = replace(gallery, image_ids=folder / gallery.image_ids)
-    anchored = replace(
+    resolved = replace(
         data,
-        train=anchor(data.train),
+        train=resolve_source(data.train),
         gallery=gallery,
-        novel=data.novel if isinstance(data.novel, NovelRule) else names(data.novel),
-        base=None if data.base is None else names(data.base),
+        novel=data.novel if isinstance(data.novel, NovelRule) else resolve_names(data.novel),
+        base=None if data.base is None else resolve_names(data.base),
         vocabulary=folder / data.vocabulary if isinstance(data.vocabulary, Path) else data.vocabulary,
         cache=data.cache and folder / data.cache,
         verdicts=data.verdicts and folder / data.verdicts,
     )
-    return replace(config, data=anchored)
+    return replace(config, data=resolved)

@@ -1,4 +1,4 @@
-"""Progress of long work, told to whoever wants to know."""
+"""Report the progress of long work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,30 +6,26 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Advance = Callable[[int], None]  # told how many more are done
-Track = Callable[[str, int], Advance]  # a description and a total -> what to tell of progress
+Advance = Callable[[int], None]  # called with the number of items done since the last call
+Track = Callable[[str, int], Advance]  # starts a task: a description and the total number of items
 
 
 def silent(count: int) -> None:
-    """Tells nobody."""
+    """An Advance that reports nothing."""
 
 
 def untracked(description: str, total: int) -> Advance:
-    """No bar."""
+    """A Track that reports nothing."""
     return silent
 
 
 @contextmanager
 def tracking(console: Console) -> Iterator[Track]:
-    """Progress bars with counts and times, one for each piece of work."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    """Show a progress bar with counts and times for each task."""
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times, console=console
+    ) as progress:
 
         def track(description: str, total: int) -> Advance:
             task = progress.add_task(description, total=total)

@@ -1,7 +1,7 @@
 """Shared value types. All are frozen dataclasses that check themselves when they are created."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +13,19 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 
-def _no_boxes() -> Floats:
-    return np.zeros((0, 4), np.float32)
-
-
-def _no_indices() -> Ints:
-    return np.zeros(0, np.int64)
-
-
 @dataclass(frozen=True)
 class Annotations:
     """Labelled images: I images, C classes and B boxes.
 
-    Parameters
-    ----------
-    image_ids
-        I unique ids. Rankings break ties in this order.
-    paths
-        The file of each image.
-    class_names
-        C unique names, one per column of `labels`.
-    labels
-        [I, C]. True where an image shows a class.
-    boxes
-        [B, 4] xyxy, pixels of the stored image (before EXIF orientation). A label may have no box.
-    box_images, box_classes
-        [B]. The row and the column of `labels` that each box belongs to.
-    verified
-        [I, C]. True where somebody has checked the label; False means that the label is unknown. LVIS is annotated
-        like this (a federated dataset, arXiv 1908.03195). None: all labels are verified.
-    synonyms
-        Other names of each class, or an empty tuple if the dataset gives none.
-    frequencies
-        How common each class is, in the dataset's own terms (LVIS: r, c or f), or an empty tuple.
+    image_ids: I unique ids; rankings break ties in this order. paths: the file of each image. class_names: C unique
+    names, one per column of `labels`.
+    labels: [I, C], True where an image shows a class.
+    boxes: [B, 4] xyxy, pixels of the stored image (before EXIF orientation). box_images, box_classes: [B], the row and
+    column of `labels` that each box belongs to. A label may have no box.
+    verified: [I, C], True where somebody has checked the label; elsewhere it is unknown, as in LVIS (a federated
+    dataset, arXiv 1908.03195). None: all labels are verified.
+    synonyms: other names of each class; frequencies: how common each class is, in the dataset's own terms (LVIS: r, c
+    or f). Empty tuples if the dataset has none.
 
     Raises ValueError if an image id or a class name occurs twice.
     """
@@ -54,9 +34,9 @@ class Annotations:
     paths: tuple[Path, ...]
     class_names: tuple[str, ...]
     labels: Bools
-    boxes: Floats = field(default_factory=_no_boxes)
-    box_images: Ints = field(default_factory=_no_indices)
-    box_classes: Ints = field(default_factory=_no_indices)
+    boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    box_images: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_classes: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     verified: Bools | None = None
     synonyms: tuple[tuple[str, ...], ...] = ()
     frequencies: tuple[str, ...] = ()
@@ -87,17 +67,15 @@ class Annotations:
         new_row = np.full(len(self), -1, np.int64)
         new_row[rows] = np.arange(len(rows))
         kept = new_row[self.box_images] >= 0
-        return Annotations(
+        return replace(
+            self,
             image_ids=tuple(self.image_ids[r] for r in rows),
             paths=tuple(self.paths[r] for r in rows),
-            class_names=self.class_names,
             labels=self.labels[rows],
             boxes=self.boxes[kept],
             box_images=new_row[self.box_images[kept]],
             box_classes=self.box_classes[kept],
             verified=None if self.verified is None else self.verified[rows],
-            synonyms=self.synonyms,
-            frequencies=self.frequencies,
         )
 
     def with_classes(self, names: Sequence[str], add_missing: bool = False) -> "Annotations":
@@ -116,9 +94,8 @@ class Annotations:
         kept = new_column[self.box_classes] >= 0
         # Column -1 of these is the empty one, for missing classes.
         no_label = np.zeros((len(self), 1), bool)
-        return Annotations(
-            image_ids=self.image_ids,
-            paths=self.paths,
+        return replace(
+            self,
             class_names=tuple(names),
             labels=np.hstack([self.labels, no_label])[:, columns],
             boxes=self.boxes[kept],
@@ -132,18 +109,11 @@ class Annotations:
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """Embeddings of images, each by one or more unit vectors. Flat, without padding.
+    """Embeddings of images: one or more unit vectors per image, stored flat, without padding.
 
-    Parameters
-    ----------
-    vectors
-        [total, dim] float32, unit length.
-    offsets
-        [images + 1]. Image i owns vectors[offsets[i]:offsets[i + 1]].
-    image_ids
-        One unique id per image.
-    boxes
-        [total, 4] xyxy, fractions of the image's width and height: the region each vector comes from, or None.
+    vectors: [total, dim] float32, unit length. offsets: [images + 1]; image i owns vectors[offsets[i]:offsets[i + 1]].
+    image_ids: one unique id per image. boxes: [total, 4] xyxy, fractions of the image's width and height: the region
+    that each vector comes from, or None.
 
     Raises ValueError for an image without a vector, a vector that is not finite or not of unit length, a repeated
     image id, or arrays whose lengths don't match.
@@ -158,9 +128,8 @@ class ImageEmbeddings:
         if len(self.offsets) != len(self.image_ids) + 1:
             raise ValueError(f"{len(self.image_ids)} image ids need one more offset than that, not {len(self.offsets)}")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.vectors):
-            raise ValueError(
-                f"offsets must run from 0 to {len(self.vectors)}, not {self.offsets[0]} to {self.offsets[-1]}"
-            )
+            first, last = self.offsets[0], self.offsets[-1]
+            raise ValueError(f"offsets must run from 0 to {len(self.vectors)}, not {first} to {last}")
         empty = np.flatnonzero(np.diff(self.offsets) <= 0)
         if len(empty):
             raise ValueError(f"image {self.image_ids[empty[0]]!r} has no vector")
@@ -188,20 +157,9 @@ class ImageEmbeddings:
 class SearchResult:
     """One image in a ranked list.
 
-    Parameters
-    ----------
-    rank
-        Position in the list, from 1.
-    image_id
-        The image's id in the store.
-    uri
-        Where the image file is.
-    score
-        The largest cosine between the query and the image's vectors, in [-1, 1].
-    box
-        xyxy, fractions of width and height: the region of the best vector, or None.
-    key
-        The image's unique key in its store, never reused.
+    rank: position in the list, from 1. image_id: the image's id in the store. uri: where the image file is. score: the
+    largest cosine between the query and the image's vectors, in [-1, 1]. box: xyxy, fractions of width and height: the
+    region of the best vector, or None. key: the image's unique key in its store, never reused.
     """
 
     rank: int
