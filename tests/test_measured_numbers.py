@@ -1,4 +1,4 @@
-"""The README's numbers are those of the results that lie beside it."""
+"""Numbers in the README and the docs equal those in docs/results."""
 
 import json
 import re
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FRACTIONS = {"FOR, 10 % of the labels": "labels_10", "FOR, 1 % of the labels": "labels_1"}
 
 
-def test_the_table_of_the_readme_is_the_ablations() -> None:
+def test_readme_table_matches_the_ablation() -> None:
     summary = json.loads((ROOT / "docs" / "results" / "toyworld_ablation.json").read_text())["summary"]
     names = FRACTIONS | {
         display_name(name): name for name in summary if summary[name]["kind"] == "baseline" or name == FOR
@@ -18,15 +18,15 @@ def test_the_table_of_the_readme_is_the_ablations() -> None:
     rows = re.findall(
         r"^\| \**([^|*]+?)\** \| ([^|]*±[^|]*) \| ([^|]*±[^|]*) \|", (ROOT / "README.md").read_text(), re.M
     )
-    assert {names[what] for what, _, _ in rows} == set(names.values())
-    for what, *cells in rows:
+    assert {names[row] for row, _, _ in rows} == set(names.values())
+    for row, *cells in rows:
         for cell, group in zip(cells, ("base", "novel"), strict=True):
-            value = summary[names[what]]["values"][group]
-            assert cell.strip("* ") == f"{value['mean']:.1f} ± {value['std']:.1f}", (what, group)
-        assert summary[names[what]]["seeds"] == [0, 1, 2]
+            value = summary[names[row]]["values"][group]
+            assert cell.strip("* ") == f"{value['mean']:.1f} ± {value['std']:.1f}", (row, group)
+        assert summary[names[row]]["seeds"] == [0, 1, 2]
 
 
-PLACES = {
+POINTING_ROWS = {
     "chance": "chance",
     "CLIP (global)": "CLIP (global)",
     "Dense-CLIP": "Dense-CLIP",
@@ -36,15 +36,15 @@ PLACES = {
 }
 
 
-def test_the_tables_of_places_are_the_pointing_benchmarks() -> None:
-    results = [
+def test_region_tables_match_the_pointing_benchmark() -> None:
+    summaries = [
         json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())["summary"]
         for name in ("pointing", "pointing_photos")
     ]
-    rows = re.findall(r"^\| ([^|]+) \| (.+) \|$", (ROOT / "docs" / "places.md").read_text(), re.M)
-    told = [(what, cells.replace("*", "")) for what, cells in rows if what in PLACES]
-    assert [what for what, _ in told] == [*PLACES, *PLACES]
-    for place, (what, cells) in enumerate(told):
-        found = results[place // len(PLACES)][PLACES[what]]
+    lines = re.findall(r"^\| ([^|]+) \| (.+) \|$", (ROOT / "docs" / "regions.md").read_text(), re.M)
+    rows = [(name, cells.replace("*", "")) for name, cells in lines if name in POINTING_ROWS]
+    assert [name for name, _ in rows] == [*POINTING_ROWS, *POINTING_ROWS]
+    for position, (name, cells) in enumerate(rows):
+        measured = summaries[position // len(POINTING_ROWS)][POINTING_ROWS[name]]
         measures = ("peak", "centre", "correct", "overlap")
-        assert cells == " | ".join(f"{found['base'][m]:.1f} / {found['novel'][m]:.1f}" for m in measures), what
+        assert cells == " | ".join(f"{measured['base'][m]:.1f} / {measured['novel'][m]:.1f}" for m in measures), name
