@@ -128,7 +128,7 @@ def test_smaller_stores_find_the_same_objects(photos: Path, tmp_path: Path) -> N
     index(str(photos), tmp_path / "int8", StoreOptions(num_query_tokens=4, precision="int8"))
     index(str(photos), tmp_path / "merged", StoreOptions(num_query_tokens=4, merge=0.9))
     full = Index(tmp_path / "full")
-    query = full.view().parts[0].segment.decoded(slice(0, 1))[0].astype("float32")
+    query = full.view().parts[0].segment.decode(slice(0, 1))[0].astype("float32")
     scores = {r.image_id: r.score for r in full.search(query)}
     for name, bound in (("int8", 0.02), ("merged", 0.12)):
         other = Index(tmp_path / name)
@@ -170,7 +170,7 @@ def test_processes_decode_as_threads_do(photos: Path, tmp_path: Path, processes:
     assert "8 added, 0 renewed, 0 were there, 1 could not be read" in said
     index(IndexJob(str(photos)), tmp_path / "plain")
     mine, plain = Index(tmp_path / "s"), Index(tmp_path / "plain")
-    query = plain.view().parts[0].segment.decoded(slice(0, 1))[0].astype("float32")
+    query = plain.view().parts[0].segment.decode(slice(0, 1))[0].astype("float32")
     assert mine.search(query) == plain.search(query)
     assert mine.store.files() == plain.store.files()
 

@@ -61,8 +61,8 @@ def carry_out(index: Index, operation: dict[str, Any]) -> None:
         case "compact":
             index.compact()
         case "optimize":
-            with index.derived.changing():
-                write_segments(index.store, index.derived, index._views, smallest=1)
+            with index.segments.changing():
+                write_segments(index.store, index.segments, index._views, min_vectors=1)
             index.optimize(kind="SQ8" if operation["seed"] % 2 else "none")
 
 

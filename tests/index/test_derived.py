@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forclip.index.ann import search_ann
-from forclip.index.ann_building import WANTED_RECALL, build_ann, build_for_size, codes_for
-from forclip.index.derived import merge_plan
+from forclip.index.approximate_build import TARGET_RECALL, build_for_size, build_index, codes_kind
+from forclip.index.approximate_search import search_approximately
+from forclip.index.exact_search import search_exactly
 from forclip.index.image_index import Index
-from forclip.index.scan import scan
+from forclip.index.optimize import plan_merge
 from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import StoredVectors, read_vectors
 from forclip.types import ImageEmbeddings
@@ -18,18 +18,18 @@ from tests.index.made import DIM, HEADER, files, names, some, unit
 
 
 def test_small_segments_join_what_is_added_and_large_ones_stay() -> None:
-    assert merge_plan(100, [1000, 150, 30], [0, 0, 0]) == [2, 1]
-    assert merge_plan(0, [1000, 150, 30], [0, 0, 0]) == []
-    assert merge_plan(0, [1000, 150], [0, 100]) == [1]  # mostly dead
-    assert merge_plan(600, [1000], [0]) == [0]
-    assert merge_plan(400, [1000], [0]) == []
+    assert plan_merge(100, [1000, 150, 30], [0, 0, 0]) == [2, 1]
+    assert plan_merge(0, [1000, 150, 30], [0, 0, 0]) == []
+    assert plan_merge(0, [1000, 150], [0, 100]) == [1]  # mostly dead
+    assert plan_merge(600, [1000], [0]) == [0]
+    assert plan_merge(400, [1000], [0]) == []
 
 
 def test_a_vector_is_rewritten_a_logarithmic_number_of_times() -> None:
     live: list[int] = []
     written = 0
     for _ in range(1000):
-        chosen = merge_plan(1, live, [0] * len(live))
+        chosen = plan_merge(1, live, [0] * len(live))
         together = 1 + sum(live[p] for p in chosen)
         live = [n for p, n in enumerate(live) if p not in chosen] + [together]
         written += together
@@ -40,24 +40,24 @@ def test_a_vector_is_rewritten_a_logarithmic_number_of_times() -> None:
 
 def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
     """None for few; lists where few of them suffice; compressed vectors alone where most would be searched."""
-    assert (codes_for(512), codes_for(33)) == ("PQ256x4fs", "PQ33x4fs")
+    assert (codes_kind(512), codes_kind(33)) == ("PQ256x4fs", "PQ33x4fs")
     everywhere = unit(np.random.default_rng(5), 40, DIM)
-    at_home = clustered.decoded(slice(0, 40)).astype(np.float32)
+    at_home = clustered.decode(slice(0, 40)).astype(np.float32)
     assert build_for_size(clustered, everywhere) is None
-    monkeypatch.setattr("forclip.index.ann_building.SCAN_BELOW", 1000)
-    monkeypatch.setattr("forclip.index.ann_building._FEW_LISTS", 1)
+    monkeypatch.setattr("forclip.index.approximate_build.MIN_INDEXED_VECTORS", 1000)
+    monkeypatch.setattr("forclip.index.approximate_build._MAX_PROBE_SHARE", 1)
     in_lists = build_for_size(clustered, at_home)
     assert in_lists is not None
     assert in_lists.settings.kind == "IVF256(SQfp16),SQ8"  # 2 ** 8 is the last below 4 times the root of 7,500 vectors
-    monkeypatch.setattr("forclip.index.ann_building._TOO_MUCH", 0.1)
+    monkeypatch.setattr("forclip.index.approximate_build._MAX_READ_RATIO", 0.1)
     finer = build_for_size(clustered, everywhere)
     assert finer is not None
     assert finer.settings.kind == "IVF1024(SQfp16),SQ8", "where more is read of the lists than of their centres"
-    monkeypatch.setattr("forclip.index.ann_building._MOST_FINER", 256)
+    monkeypatch.setattr("forclip.index.approximate_build._MAX_FINER_LISTS", 256)
     no_finer = build_for_size(clustered, everywhere)
     assert no_finer is not None
     assert no_finer.settings.kind == "IVF256(SQfp16),SQ8", "k-means would take too long"
-    monkeypatch.setattr("forclip.index.ann_building._FEW_LISTS", 1000)
+    monkeypatch.setattr("forclip.index.approximate_build._MAX_PROBE_SHARE", 1000)
     alone = build_for_size(clustered, everywhere)
     assert alone is not None
     assert (alone.settings.kind, alone.settings.nprobe) == ("PQ8x4fs", 0)
@@ -82,9 +82,9 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
 @pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "PCA12,IVF32,SQ8", "RaBitQ"])
 def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -> None:
     queries = unit(np.random.default_rng(5), 40, DIM)
-    ann = build_ann(clustered, kind, queries)
-    found = search_ann(clustered, ann, queries, 50)
-    exact = [scan(clustered, q, 50) for q in queries]
+    ann = build_index(clustered, kind, queries)
+    found = search_approximately(clustered, ann, queries, 50)
+    exact = [search_exactly(clustered, q, 50) for q in queries]
     shares = []
     for f, e in zip(found, exact, strict=True):
         best = set(e.images[np.argsort(-e.scores)[:50]].tolist())
@@ -93,23 +93,23 @@ def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -
         told = dict(zip(f.images.tolist(), f.scores.tolist(), strict=True))
         assert all(told[i] == exactly[i] for i in told.keys() & exactly.keys())
     assert np.mean(shares) >= ann.settings.recall - 1e-9
-    assert ann.settings.recall >= WANTED_RECALL or ann.settings.compared == 16
+    assert ann.settings.recall >= TARGET_RECALL or ann.settings.compared == 16
     assert ann.settings.queries == 40
 
 
 def test_few_lists_are_searched_where_few_suffice(clustered: Segment) -> None:
     """Queries close to the centres need few lists; the cheapest setting is the one that is kept."""
-    ann = build_ann(clustered, "IVF32,Flat", clustered.decoded(slice(0, 40)).astype(np.float32))
+    ann = build_index(clustered, "IVF32,Flat", clustered.decode(slice(0, 40)).astype(np.float32))
     assert 0 < ann.settings.nprobe < 32
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05])
 def test_filtered_search_finds_as_many_as_are_allowed(clustered: Segment, share: float) -> None:
     queries = unit(np.random.default_rng(5), 10, DIM)
-    ann = build_ann(clustered, "IVF32,SQ8", queries)
+    ann = build_index(clustered, "IVF32,SQ8", queries)
     allowed = np.random.default_rng(0).random(3000) < share
     for query in queries:
-        (found,) = search_ann(clustered, ann, query[None], 60, allowed)
+        (found,) = search_approximately(clustered, ann, query[None], 60, allowed)
         assert len(found.images) >= 60
         assert allowed[found.images].all()
 
@@ -120,14 +120,14 @@ def test_an_index_is_built_kept_and_replaced(tmp_path: Path) -> None:
     index.add(given, files(given.image_ids))
 
     def kinds() -> list[str]:
-        return [p.ann.settings.kind if p.ann else "none" for p in Index(tmp_path / "s").view().parts]
+        return [p.index.settings.kind if p.index else "none" for p in Index(tmp_path / "s").view().parts]
 
     other_process = Index(tmp_path / "s")
     query = unit(np.random.default_rng(0), DIM)
     expected = other_process.search(query)
     index.optimize(kind="IVF2,SQ8")
     assert kinds() == ["IVF2,SQ8"]
-    assert [p.ann.settings.kind for p in other_process.view().parts if p.ann] == ["IVF2,SQ8"]
+    assert [p.index.settings.kind for p in other_process.view().parts if p.index] == ["IVF2,SQ8"]
     index.optimize()  # nothing is asked for, so what is there stays
     assert kinds() == ["IVF2,SQ8"]
     index.optimize(kind="SQ8")
@@ -140,7 +140,7 @@ def test_an_index_is_built_kept_and_replaced(tmp_path: Path) -> None:
 
 def test_optimizing_waits_for_nobody(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "s", HEADER)
-    with index.derived.changing(), pytest.raises(ValueError, match="another process is optimizing"):
+    with index.segments.changing(), pytest.raises(ValueError, match="another process is optimizing"):
         Index(tmp_path / "s").optimize()
 
 

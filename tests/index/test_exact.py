@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forclip.index.exact import best_vectors, rank
+from forclip.index.in_memory import best_vectors, rank
 from forclip.types import ImageEmbeddings
 
 

@@ -30,8 +30,8 @@ def _mapped(index: Index, embeddings: ImageEmbeddings) -> None:
 
 def write_all_segments(index: Index) -> None:
     """However small the store is."""
-    with index.derived.changing():
-        write_segments(index.store, index.derived, index._views, smallest=1)
+    with index.segments.changing():
+        write_segments(index.store, index.segments, index._views, min_vectors=1)
 
 
 def _mixed(index: Index, embeddings: ImageEmbeddings) -> None:
@@ -244,7 +244,7 @@ def test_wrong_questions_and_wrong_images_are_refused(tmp_path: Path) -> None:
         index.search(np.full(DIM, np.nan, np.float32))
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
         index.search(query, 0)
-    with pytest.raises(ValueError, match="'a' is there already"):
+    with pytest.raises(ValueError, match="image 'a'"):
         index.add(some(["b", "a"]), files(["b", "a"]))
     with pytest.raises(ValueError, match="16 dimensions, not 8"):
         index.put(some(["c"], dim=8), files(["c"]))

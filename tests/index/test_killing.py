@@ -57,8 +57,8 @@ def test_two_processes_search_while_one_adds(tmp_path: Path) -> None:
             ids = names(25, f"{part}")
             index.add(some(ids, seed=part), files(ids))
             if part % 5 == 4:
-                with index.derived.changing():
-                    write_segments(index.store, index.derived, index._views, smallest=1)
+                with index.segments.changing():
+                    write_segments(index.store, index.segments, index._views, min_vectors=1)
                 index.optimize(kind="SQ8")
         (tmp_path / "told").touch()
         for reader in readers:
@@ -114,8 +114,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from([None, "none", "SQ8"]))
     def optimize(self, kind: str | None) -> None:
-        with self.index.derived.changing():
-            write_segments(self.index.store, self.index.derived, self.index._views, smallest=1)
+        with self.index.segments.changing():
+            write_segments(self.index.store, self.index.segments, self.index._views, min_vectors=1)
         self.index.optimize(kind)
 
     @rule()

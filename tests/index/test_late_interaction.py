@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forclip.index.image_index import Index
-from forclip.index.image_scores import most_distinct_vector
+from forclip.index.in_memory import most_distinct_vector
 from forclip.types import Floats
 from tests.index.made import DIM, HEADER, by_image, files, names, some, unit
 

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from forclip.index.ann import load_ann, save_ann
-from forclip.index.ann_building import build_ann
-from forclip.index.faiss_lists import search_lists
-from forclip.index.image_scores import best_rows, best_scores, score_images
+from forclip.index.approximate_build import build_index
+from forclip.index.approximate_search import load_index, save_index, search_lists
+from forclip.index.exact_search import score_images, score_owners, score_values
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
 from forclip.index.store import StoredVectors
@@ -65,7 +64,7 @@ def test_an_images_nearest_vectors(tmp_path: Path) -> None:
     assert segment.lists is not None
     query = unit(np.random.default_rng(3), DIM)
     images = np.array([300, 120, 121, 122, 123])
-    scores, rows = segment.lists.nearest(np.tile(segment.asked(query), (len(images), 1)), images, 3)
+    scores, rows = segment.lists.nearest(np.tile(segment.scale_queries(query), (len(images), 1)), images, 3)
     for image, mine, best in zip(images.tolist(), rows, scores, strict=True):
         naive = cosines(segment, query, rows_of(segment, image))
         expected = segment.offsets[image] + np.argsort(-naive)[:3]
@@ -79,8 +78,8 @@ def test_an_images_nearest_vectors(tmp_path: Path) -> None:
 def test_many_images_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segment = mapped(in_memory(HEADER), tmp_path)
     query = unit(np.random.default_rng(3), DIM)
-    expected = best_rows(segment, query, np.arange(segment.num_vectors))
-    monkeypatch.setattr("forclip.index.image_scores._VECTORS_AT_ONCE", 100)
+    expected = score_owners(segment, query, np.arange(segment.num_vectors))
+    monkeypatch.setattr("forclip.index.exact_search._BLOCK_VECTORS", 100)
     (found,) = score_images(segment, query[None], [np.arange(len(segment))])
     by_image = dict(
         zip(found.images.tolist(), zip(found.rows.tolist(), found.scores.tolist(), strict=True), strict=True)
@@ -101,13 +100,13 @@ def test_images_of_many_queries_are_scored_as_of_each_alone(
     for kept in (segment, mapped(segment, tmp_path)):
         alone = [score_images(kept, query[None], [those])[0] for query, those in zip(queries, images, strict=True)]
         for at_once in (1 << 15, 100):
-            monkeypatch.setattr("forclip.index.image_scores._VECTORS_AT_ONCE", at_once)
+            monkeypatch.setattr("forclip.index.exact_search._BLOCK_VECTORS", at_once)
             for found, expected in zip(score_images(kept, queries, images), alone, strict=True):
                 order, expected_order = np.argsort(found.images), np.argsort(expected.images)
                 for column in ("images", "rows", "scores"):
                     mine, naive = getattr(found, column)[order], getattr(expected, column)[expected_order]
                     assert mine.tolist() == naive.tolist()
-        scores = best_scores(kept, queries, images[0])
+        scores = score_values(kept, queries, images[0])
         for query, mine in zip(queries, scores, strict=True):
             naive = score_images(kept, query[None], [images[0]])[0].scores
             np.testing.assert_allclose(np.sort(mine), np.sort(naive), atol=1e-6)
@@ -134,9 +133,9 @@ def test_lists_shared_out_to_threads_give_what_faiss_gives(kind: str, monkeypatc
     index.add(vectors)
     faiss.extract_index_ivf(index).nprobe = 12
     expected, rows = index.search(queries, 20)
-    monkeypatch.setattr("forclip.index.faiss_lists.cores", lambda: 3)
+    monkeypatch.setattr("forclip.index.approximate_search.cores", lambda: 3)
     for vectors_a_thread in (1, 1 << 20):
-        monkeypatch.setattr("forclip.index.faiss_lists._VECTORS_A_THREAD", vectors_a_thread)
+        monkeypatch.setattr("forclip.index.approximate_search._VECTORS_PER_THREAD", vectors_a_thread)
         for asked in ([0], [3], [0, 1, 2, 3, 4, 5, 6]):
             found = search_lists(index, queries[asked], 20, 12)
             for place, ids in zip(asked, found, strict=True):
@@ -153,10 +152,10 @@ def test_lists_shared_out_to_threads_give_what_faiss_gives(kind: str, monkeypatc
 def test_an_index_of_another_version_is_built_anew(tmp_path: Path) -> None:
     segment = mapped(in_memory(HEADER), tmp_path)
     assert segment.folder is not None
-    known = save_ann(build_ann(segment, "IVF4,SQ8", unit(np.random.default_rng(1), 5, DIM)), segment.folder)
-    assert load_ann(segment, segment.folder, known) is not None
+    known = save_index(build_index(segment, "IVF4,SQ8", unit(np.random.default_rng(1), 5, DIM)), segment.folder)
+    assert load_index(segment, segment.folder, known) is not None
     older = {**known, "ann": {"kind": "IVF4,SQ8", "nprobe": 1, "fetch": 3, "recall": 1.0, "queries": 5}}
-    assert load_ann(segment, segment.folder, older) is None
+    assert load_index(segment, segment.folder, older) is None
     (segment.folder / "ann-0.faiss").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="the index is damaged"):
-        load_ann(segment, segment.folder, known)
+        load_index(segment, segment.folder, known)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forclip.index.merging import merge_near_duplicates
+from forclip.index.in_memory import merge_near_duplicates
 from forclip.types import ImageEmbeddings
 from tests.index.made import names, some
 

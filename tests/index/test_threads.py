@@ -7,13 +7,13 @@ import faiss
 import pytest
 
 from forclip.index import threads
-from forclip.index.threads import one_core, side_by_side
+from forclip.index.threads import one_core, parallel_map
 
 
 def test_results_are_in_the_order_of_the_items() -> None:
-    assert side_by_side(lambda n: n * n, iter(range(50))) == [n * n for n in range(50)]
+    assert parallel_map(lambda n: n * n, iter(range(50))) == [n * n for n in range(50)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: side_by_side(lambda m: (n, m), range(9)), range(40)))
+        found = list(pool.map(lambda n: parallel_map(lambda m: (n, m), range(9)), range(40)))
     assert found == [[(n, m) for m in range(9)] for n in range(40)]
 
 
@@ -34,9 +34,9 @@ def test_work_is_shared_out_while_cores_are_free_and_all_are_given_back(monkeypa
     try:
         for _ in range(3):
             helper_came.clear()
-            assert side_by_side(work, [1, 2, 3]) == [1, 2, 3]
+            assert parallel_map(work, [1, 2, 3]) == [1, 2, 3]
         assert threads._free_cores().acquire(blocking=False)  # another call has the only other core
-        assert side_by_side(lambda n: get_ident(), range(4)) == [here] * 4
+        assert parallel_map(lambda n: get_ident(), range(4)) == [here] * 4
     finally:
         for cached in (threads._free_cores, threads._pool):
             cached.cache_clear()
@@ -50,8 +50,8 @@ def test_an_error_of_any_thread_is_raised() -> None:
 
     for _ in range(20):
         with pytest.raises(ValueError, match="item 1"):
-            side_by_side(work, range(2))
-    assert side_by_side(abs, [-1, -2]) == [1, 2]
+            parallel_map(work, range(2))
+    assert parallel_map(abs, [-1, -2]) == [1, 2]
 
 
 def test_one_core_is_for_the_block_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forclip.calibration.model import Calibration
-from forclip.index.image_scores import most_distinct_vector
+from forclip.index.in_memory import most_distinct_vector
 from forclip.search.feedback import refined_query
 from forclip.search.request import SearchRequest, answer
 from forclip.search.searcher import Searcher

@@ -21,7 +21,7 @@ from forclip.data.sources import format_of, load_source
 from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches
 from forclip.embedding.store_model import store_header, stored_model
 from forclip.index.image_index import Index
-from forclip.index.merging import merge_near_duplicates
+from forclip.index.in_memory import merge_near_duplicates
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import ImageFile, Metadata, require_model
 from forclip.models.retrieval_model import RetrievalModel, load_model
@@ -308,7 +308,7 @@ def _finish(index: Index, model: RetrievalModel, job: IndexJob, plan: IndexPlan)
             index.store.annotate(there, job.metadata.of(there))
     if job.delete_vanished:
         index.delete_ids(plan.vanished)
-    if index.worth_optimizing():
+    if index.needs_optimizing():
         index.optimize(queries=sample_queries(model))
 
 

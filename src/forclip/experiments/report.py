@@ -19,7 +19,7 @@ from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import ClassResult
 from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, write_report
 from forclip.experiments.comparison import Measured, Task
-from forclip.index.exact import best_vectors, rank
+from forclip.index.in_memory import best_vectors, rank
 from forclip.types import Floats, ImageEmbeddings, Ints
 
 NUM_HITS = 8

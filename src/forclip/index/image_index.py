@@ -1,4 +1,4 @@
-"""`Index`: add, delete, search and look after a store, from any number of processes."""
+"""`Index`: add, delete, search and maintain the images of a store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,158 +7,190 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from forclip.index.ann import search_ann
-from forclip.index.derived import KEEP_BELOW, DerivedFolder
-from forclip.index.image_scores import Found, best_scores, found_by_any, score_by_all
-from forclip.index.optimize import optimize
-from forclip.index.ranking import Ranking, ranked
-from forclip.index.scan import scan
+from forclip.index.approximate_search import search_approximately
+from forclip.index.exact_search import ScoredImages, score_by_all, score_values, search_exactly
+from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
+from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
-from forclip.index.store import ImageFile, Metadata, Store, create_store, read_keys, read_vectors
-from forclip.index.verify import describe_index, verify
-from forclip.index.view import Part, View, Views, in_sorted
-from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
+from forclip.index.store import ImageFile, Metadata, Store, create_store, read_vectors
+from forclip.index.verify import describe_store, verify
+from forclip.index.view import Part, SegmentFolder, View, Views
+from forclip.types import Floats, ImageEmbeddings, SearchResult
 
-_UNIT = 1e-2  # how far from 1 a query's length may be
-_FILTERS_KEPT = 16
-_OF_EACH_VECTOR = 50  # images at least, of those that are compared by all vectors of a picture
+_UNIT_TOLERANCE = 1e-2
+_MIN_COMPARED = 50  # images that are compared with all vectors of a picture
 
 
 class Index:
-    """A store that is searched. Every search sees the newest version, whoever wrote it."""
+    """A store that can be searched.
+
+    An image's score is the largest cosine of its vectors with the query; the box of a result is that vector's. Scores
+    are always exact, computed in double precision from the stored vectors. Large stores are searched approximately
+    unless `exact=True`: about 99 % of the best images are found, `info` says how many of sampled queries.
+
+    An Index may be used by several threads, and any number of processes may open the same folder. Every search sees
+    the newest version, whichever process wrote it, and only whole changes. One process writes at a time; others wait.
+    Query vectors are unit length, float32, [dim].
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Raises ValueError where there is no store, or it is damaged or of another format version."""
+        """Open a store. Raises ValueError if there is none, or it is damaged or of another format version."""
         self.store = Store(folder)
-        self.derived = DerivedFolder(self.store)
-        self._views = Views(self.store, self.derived)
-        self._filters: dict[tuple[int, str], Ints] = {}
-        self._samples: tuple[View | None, dict[tuple[int | None, int, str | None], tuple[Ints, ...]]] = (None, {})
+        self.segments = SegmentFolder(self.store)
+        self._views = Views(self.store, self.segments)
 
     @staticmethod
     def create(folder: Path, header: StoreHeader) -> "Index":
-        """A new store, or the one there. Raises ValueError as create_store does."""
+        """Create a store, or open the one in the folder.
+
+        Raises ValueError if another model wrote that one, or the folder holds something else.
+        """
         return Index(create_store(folder, header).folder)
 
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
-        """As Store.add; searchable at once."""
+        """Add new images, as `Store.add`. They are found at once."""
         self.store.add(embeddings, files, metadata)
 
     def put(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
-        """As Store.put; searchable at once."""
+        """Add or replace images, as `Store.put`. They are found at once."""
         self.store.put(embeddings, files, metadata)
 
     def delete(self, where: str) -> int:
-        """As Store.delete."""
+        """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
         return self.store.delete(where)
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
-        """As Store.delete_ids."""
+        """Delete images by id in one version, and return how many. Unknown ids are ignored."""
         return self.store.delete_ids(image_ids)
 
     def optimize(self, kind: str | None = None, queries: Floats | None = None) -> None:
-        """As forclip.index.optimize.optimize. Searching works without; on large stores it is faster with it."""
-        optimize(self.store, self.derived, self._views, kind, queries)
+        """Make search faster on large stores; small ones do not need it. A kill at any time does no harm.
 
-    def worth_optimizing(self) -> bool:
-        """Whether so much was added that the next to open the store would wait for it to be read."""
-        return sum(p.num_vectors for p in self.view().parts if p.in_memory) >= KEEP_BELOW
+        kind: a FAISS factory string, "none", or None to choose by size and keep existing indexes; queries: typical
+        ones, unit [Q, dim], to measure recall with, by default mixtures of stored vectors. Raises ValueError for a
+        kind that FAISS cannot build, or if another process is optimizing the store.
+        """
+        optimize(self.store, self.segments, self._views, kind, queries)
+
+    def needs_optimizing(self) -> bool:
+        """Return whether so many images are new that opening the store is slow."""
+        return sum(p.num_vectors for p in self.view().parts if p.in_memory) >= MIN_SEGMENT_VECTORS
 
     def compact(self, kind: str | None = None) -> None:
-        """As Store.compact, and then optimize."""
+        """Remove deleted images and old versions from the disk, then `optimize`."""
         self.store.compact()
         self.optimize(kind)
 
     def verify(self) -> list[str]:
-        """What is wrong with the store, a sentence each; empty for a sound one. Reads all of it."""
+        """Read all of the store and return what is wrong, one sentence each; nothing for a sound store."""
         return verify(self.store, self.view())
 
     def info(self) -> dict[str, Any]:
-        """What the store holds and how it is searched, as plain JSON values. Sizes are bytes on disk."""
-        return describe_index(self.store, self.view())
+        """Describe the store and how it is searched, as JSON values. Sizes are bytes on disk."""
+        return describe_store(self.store, self.view())
 
     def __len__(self) -> int:
-        return int(self.store.table().count_rows())
+        return len(self.store)
 
     def search(self, query: Floats, k: int = 50, where: str | None = None, exact: bool = False) -> list[SearchResult]:
-        """The best k images for a unit query [dim], best first, ties by id. Scores are exact in any case.
+        """Return the best k images for a unit query [dim], best first, ties by id.
 
-        where: an SQL expression over the store's columns. exact: compare every vector; else large segments are searched
-        through their index. Raises ValueError for a query of another dimension or length, k below 1, or bad SQL.
+        where: an SQL expression over the store's columns; exact: compare every vector. Raises ValueError for a query
+        of another dimension or length, k below 1, or bad SQL.
         """
         return self.search_many(query[None], k, where, exact)[0]
 
     def search_many(
         self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
     ) -> list[list[SearchResult]]:
-        """As search, for unit queries [Q, dim] together: each finds what it finds alone."""
+        """Search for unit queries [Q, dim] together: faster, with the results that `search` has for each."""
         return [list(ranking) for ranking in self.rankings(queries, k, where, exact)]
 
     def rankings(
         self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False, view: View | None = None
     ) -> list[Ranking]:
-        """As search_many, for lists that are long and looked at in part. view: the version to search, None: the
+        """Search as `search_many`, for long lists that are read in part. view: the version to search, by default the
         newest."""
         self._check(queries, k)
         view = self.view() if view is None else view
-        found = [self._search(view, part, queries, k, where, exact) for part in view.parts]
-        segments = [part.segment for part in view.parts]
-        of_queries = zip(*found, strict=True) if found else [()] * len(queries)
-        return [ranked(list(zip(segments, of_query, strict=True)), k) for of_query in of_queries]
+        found = [self._search_part(view, part, queries, k, where, exact) for part in view.parts]
+        return [
+            rank_images([(p.segment, of_part[q]) for p, of_part in zip(view.parts, found, strict=True)], k)
+            for q in range(len(queries))
+        ]
+
+    def _search_part(
+        self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool
+    ) -> list[ScoredImages]:
+        selected = view.selected(part, where)
+        allowed = None if selected.all() else selected
+        if exact or part.index is None:
+            return [search_exactly(part.segment, query, k, allowed) for query in queries]
+        return search_approximately(part.segment, part.index, queries, k, allowed)
 
     def search_picture(
         self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
-        """The best k images for all of a picture's vectors at once: forclip.index.image_scores.
+        """Return the best k images for all vectors of a picture at once.
 
-        queries: unit [Q, dim]. Compared are the images that are among the best k, at least 50, for one of them; with
-        `exact`, all images. box: of the vector that is nearest to any query. Raises ValueError as `search` does.
+        queries: unit [Q, dim], the picture's vectors. An image's score is the mean over them of its largest cosine;
+        its box is that of the vector nearest to any of them. Scored are the images that are among the best k, at least
+        50, for one of the queries, or all images with `exact`. Raises ValueError as `search`.
         """
         self._check(queries, k)
-        view, wanted = self._views.newest(), max(k, _OF_EACH_VECTOR)
+        view, depth = self.view(), max(k, _MIN_COMPARED)
         found = []
         for part in view.parts:
             if exact:
-                images = np.flatnonzero(self._searched(view, part, where))
+                images = np.flatnonzero(view.selected(part, where))
             else:
-                images = found_by_any(self._search(view, part, queries, wanted, where, False))
+                best = self._search_part(view, part, queries, depth, where, exact=False)
+                images = np.unique(np.concatenate([np.empty(0, np.int64), *(b.images for b in best)]))
             if len(images):
                 found.append((part.segment, score_by_all(part.segment, queries, images)))
-        return list(ranked(found, k))
+        return list(rank_images(found, k))
 
     def search_among(
         self, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
     ) -> list[SearchResult]:
-        """As search, of these images alone, every vector compared: the best k, or all. Ids that are not there are left
-        out."""
+        """Search only these images, exactly; k: None for all of them. Unknown ids are left out."""
         count = max(1, len(image_ids)) if k is None else k
-        return list(ranked(self._among(image_ids, query, count, where), count))
+        return list(rank_images(self._score_among(image_ids, query, count, where), count))
 
     def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
-        """Of each of these images its vector nearest to a unit query, [dim] as stored. Ids that are not there are left
-        out."""
+        """Return for each image its vector [dim] nearest to a unit query, as stored. Unknown ids are left out."""
         best: dict[str, Floats] = {}
-        for segment, found in self._among(image_ids, query, max(1, len(image_ids))):
-            ids = segment.ids.take(pa.array(found.images)).to_pylist()
-            best |= dict(zip(ids, segment.decoded(found.rows).astype(np.float32), strict=True))
+        for segment, scored in self._score_among(image_ids, query, max(1, len(image_ids))):
+            ids = segment.ids.take(pa.array(scored.images)).to_pylist()
+            best |= dict(zip(ids, segment.decode(scored.rows).astype(np.float32), strict=True))
         return best
 
+    def _score_among(
+        self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
+    ) -> list[tuple[Segment, ScoredImages]]:
+        self._check(query[None], k)
+        view = self.view()
+        found = []
+        for part in view.parts:
+            wanted = np.zeros(len(part.segment), bool)
+            wanted[part.positions(image_ids)] = True
+            wanted &= view.selected(part, where)
+            found.append((part.segment, search_exactly(part.segment, query, k, wanted)))
+        return found
+
     def vectors_of(self, key: int) -> tuple[Floats, Floats] | None:
-        """One image's vectors [N, dim] and their places [N, 4], as stored; None where it is not there."""
+        """Return one image's vectors [N, dim] and boxes [N, 4] as stored, None for an unknown key."""
         header = self.store.header
         for stored in read_vectors(self.store.table(), header.dim, np.array([key])):
             return header.decode(stored.codes).astype(np.float32), stored.boxes.astype(np.float32)
         return None
 
-    def files_of(self, image_ids: Sequence[str]) -> dict[str, ImageFile]:
-        """By image id; those that are not there are left out."""
-        return self.store.files(image_ids)
-
     def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
-        """Of all images, or of about so many drawn at random: how a query's scores are spread. In no order.
+        """Return the scores of all images, or of about `sample` random ones, in no order.
 
-        where: draw from the images for which that holds. The same seed draws the same ones until the store changes."""
+        where: an SQL expression that limits the images. Equal seeds draw equal samples until the store changes.
+        """
         return self.scores_many(query[None], sample, seed, where)[0]
 
     def scores_many(
@@ -169,84 +201,31 @@ class Index:
         where: str | None = None,
         view: View | None = None,
     ) -> list[Floats]:
-        """As scores, for unit queries [Q, dim] together. view: as in `rankings`."""
+        """Return `scores` for each of the unit queries [Q, dim]. view: as for `rankings`."""
         self._check(queries, 1)
         view = self.view() if view is None else view
-        drawn = self._drawn(view, sample, seed, where)
-        found = [best_scores(p.segment, queries, places) for p, places in zip(view.parts, drawn, strict=True)]
-        nothing = np.empty(0, np.float32)
-        return [np.concatenate([nothing, *(of_part[q] for of_part in found)]) for q in range(len(queries))]
+        if sample is None:
+            drawn = tuple(np.flatnonzero(view.selected(part, where)) for part in view.parts)
+        else:
+            drawn = view.sample(sample, seed, where)
+        scores = [score_values(p.segment, queries, images) for p, images in zip(view.parts, drawn, strict=True)]
+        return [np.concatenate([np.empty(0, np.float32), *(s[q] for s in scores)]) for q in range(len(queries))]
 
     def count(self, where: str | None = None, view: View | None = None) -> int:
-        """Images that are searched. Raises ValueError for bad SQL."""
+        """Return how many images a search covers. Raises ValueError for bad SQL."""
         view = self.view() if view is None else view
-        return len(view) if where is None else len(self._matching(view, where))
+        return len(view) if where is None else len(view.matching_keys(where))
 
     def view(self) -> View:
-        """The newest version, ready to search."""
+        """Return the newest version, for several searches of the same images."""
         return self._views.newest()
-
-    def _search(self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool) -> list[Found]:
-        allowed = part.allowed if where is None else self._searched(view, part, where)
-        if exact or part.ann is None:
-            return [scan(part.segment, query, k, allowed) for query in queries]
-        return search_ann(part.segment, part.ann, queries, k, allowed)
-
-    def _searched(self, view: View, part: Part, where: str | None) -> Bools:
-        """[images] of a part's segment that are there, and for which `where` holds."""
-        return part.alive if where is None else part.alive & in_sorted(part.segment.keys, self._matching(view, where))
-
-    def _drawn(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
-        """Places in each part. The last samples of a view are kept: text after text is placed by the same images."""
-        of_view, samples = self._samples
-        if of_view is not view:
-            samples = {}
-            self._samples = (view, samples)
-        key = (sample, seed, where)
-        drawn = samples.get(key)
-        if drawn is None:
-            drawn = self._draw(view, sample, seed, where)
-            if sample is not None:
-                samples[key] = drawn
-            while len(samples) > _FILTERS_KEPT:
-                samples.pop(next(iter(samples)), None)
-        return drawn
-
-    def _draw(self, view: View, sample: int | None, seed: int, where: str | None) -> tuple[Ints, ...]:
-        searched = [self._searched(view, p, where) for p in view.parts]
-        count = sum(int(s.sum()) for s in searched)
-        rng, share = np.random.default_rng(seed), 1.0 if sample is None else sample / max(1, count)
-        return tuple(np.flatnonzero(s & (rng.random(len(s)) < share)) for s in searched)
-
-    def _among(
-        self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
-    ) -> list[tuple[Segment, Found]]:
-        self._check(query[None], k)
-        view = self._views.newest()
-        found = []
-        for part in view.parts:
-            among_them = np.zeros(len(part.segment), bool)
-            among_them[part.places(image_ids)] = True
-            among_them &= self._searched(view, part, where)
-            found.append((part.segment, scan(part.segment, query, k, among_them)))
-        return found
-
-    def _matching(self, view: View, where: str) -> Ints:
-        """Keys in ascending order. The last filters are kept: pages of one list ask for the same."""
-        kept_as = (int(view.table.version), where)
-        keys = self._filters.get(kept_as)
-        if keys is None:
-            keys = self._filters[kept_as] = np.sort(read_keys(view.table, where))
-            while len(self._filters) > _FILTERS_KEPT:
-                self._filters.pop(next(iter(self._filters)), None)
-        return keys
 
     def _check(self, queries: Floats, k: int) -> None:
         dim = self.store.header.dim
         if queries.shape[1:] != (dim,):
             raise ValueError(f"a query has shape {queries.shape[1:]}, the store's vectors have {dim} dimensions")
         lengths = np.linalg.norm(queries, axis=1)
-        wrong = lengths[~(abs(lengths - 1) < _UNIT)]
+        wrong = lengths[~(abs(lengths - 1) < _UNIT_TOLERANCE)]
         if len(wrong):
             raise ValueError(f"a query has length {wrong[0]:.3g}, not 1")
         if k < 1:

@@ -1,65 +1,110 @@
-"""Brings what is derived for speed in step with a store: segments of what was added, an index for large ones."""
+"""Update what makes search fast: write segments of new images and build indexes of large segments."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from forclip.index.ann_building import SCAN_BELOW, build_ann, build_for_size
-from forclip.index.derived import KEEP_BELOW, Derived, DerivedFolder, merge_plan, segments_of
-from forclip.index.store import Store
-from forclip.index.view import Part, Views
-from forclip.types import Floats
+from forclip.index.approximate_build import MIN_INDEXED_VECTORS, build_for_size, build_index, sample_stored_queries
+from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.store import Store, StoredVectors, read_vectors
+from forclip.index.view import Part, SegmentFolder, Views
+from forclip.types import Floats, Ints
 
 NO_INDEX = "none"
+MIN_SEGMENT_VECTORS = 131_072  # fewer are read from the store when it is opened, in a fraction of a second
+_MAX_SEGMENT_BYTES = 4 << 30  # a segment is built in memory
+_MERGE_RATIO = 2  # a segment is rewritten if it is at most 2 times as large as what joins it
+_MAX_DEAD_SHARE = 0.25
 
 
 def optimize(
-    store: Store, derived: DerivedFolder, views: Views, kind: str | None = None, queries: Floats | None = None
+    store: Store, segments: SegmentFolder, views: Views, kind: str | None = None, queries: Floats | None = None
 ) -> None:
-    """Can be killed at any time: searches see what was there before, or what is there after.
+    """Bring segments and indexes up to date. A kill at any time leaves what was there before, or what comes after.
 
-    kind: a FAISS factory string, `none`, or None: chosen by size. queries: unit [Q, dim] such as will be asked, to
-    measure recall with. Raises ValueError for a kind that can't be built, or where another process is at it.
+    kind: a FAISS factory string, "none" for no index, or None to choose by size and keep existing indexes; queries:
+    typical ones, unit [Q, dim], to measure recall with. Raises ValueError for a kind that cannot be built, or if
+    another process is optimizing the store.
     """
-    with derived.changing():
-        write_segments(store, derived, views, smallest=KEEP_BELOW if kind in (None, NO_INDEX) else 1)
-        _drop_dead(derived, views)
+    with segments.changing():
+        write_segments(store, segments, views, MIN_SEGMENT_VECTORS if kind in (None, NO_INDEX) else 1)
+        _remove_unused(segments, views)
         for part in views.newest().parts:
             if not part.in_memory:
-                _index(derived, part, kind, queries)
+                _build(segments, part, kind, queries)
 
 
-def write_segments(store: Store, derived: DerivedFolder, views: Views, smallest: int) -> None:
-    """Segments of what is in memory, and of what is better written anew together with it.
+def write_segments(store: Store, segments: SegmentFolder, views: Views, min_vectors: int) -> None:
+    """Write the images in memory, at least `min_vectors`, and the segments worth rewriting, as new segments.
 
-    smallest: so many vectors in memory are worth a segment. To be called by one process at a time.
+    The caller holds `SegmentFolder.changing`.
     """
     parts = views.newest().parts
-    on_disk, tail = [p for p in parts if not p.in_memory], [p for p in parts if p.in_memory]
-    size = sum(p.num_vectors for p in tail)
+    on_disk, in_memory = [p for p in parts if not p.in_memory], [p for p in parts if p.in_memory]
+    new = sum(p.num_vectors for p in in_memory)
+    enough = new >= min_vectors
     live = [p.num_vectors for p in on_disk]
     dead = [p.segment.num_vectors - n for p, n in zip(on_disk, live, strict=True)]
-    chosen = [on_disk[place] for place in merge_plan(size if size >= smallest else 0, live, dead)]
-    if size >= smallest or chosen:
-        chosen += tail
-    keys = np.concatenate([np.empty(0, np.int64), *(p.segment.keys[p.alive] for p in chosen)])
+    chosen = [on_disk[position] for position in plan_merge(new if enough else 0, live, dead)]
+    if enough or chosen:
+        chosen += in_memory
+    keys = np.concatenate([np.empty(0, np.int64), *(p.segment.keys[p.live] for p in chosen)])
     if len(keys):
-        for segment in segments_of(store, keys):
-            derived.write(segment)
+        for segment in _build_segments(store, keys):
+            segments.write(segment)
 
 
-def _drop_dead(derived: DerivedFolder, views: Views) -> None:
-    """Segments of which newer ones, or deletions, have left nothing, and damaged ones."""
+def plan_merge(new: int, live: Sequence[int], dead: Sequence[int]) -> list[int]:
+    """Choose the segments to rewrite together with new vectors. All numbers count vectors; returns positions.
+
+    Segments join smallest first while they are not much larger than what they join, so each vector is rewritten a
+    logarithmic number of times. Segments with many dead vectors are rewritten too.
+    """
+    chosen: list[int] = []
+    total = new
+    for position in sorted(range(len(live)), key=lambda p: live[p]):
+        mostly_dead = dead[position] > _MAX_DEAD_SHARE * (live[position] + dead[position])
+        if mostly_dead or (total and live[position] <= _MERGE_RATIO * total):
+            chosen.append(position)
+            total += live[position]
+    return chosen
+
+
+def _build_segments(store: Store, keys: Ints) -> Iterator[Segment]:
+    """Read images into memory as segments of at most _MAX_SEGMENT_BYTES."""
+    waiting: deque[StoredVectors] = deque()
+    for block in read_vectors(store.table(), store.header.dim, keys):
+        waiting.append(block)
+        if sum(b.codes.nbytes for b in waiting) >= _MAX_SEGMENT_BYTES:
+            yield _join(store, waiting)
+    if waiting:
+        yield _join(store, waiting)
+
+
+def _join(store: Store, waiting: deque[StoredVectors]) -> Segment:
+    """Build one segment and empty `waiting` on the way, so that few vectors are in memory twice."""
+    total = sum(len(block.codes) for block in waiting)
+    return segment_in_memory(store.header, (waiting.popleft() for _ in range(len(waiting))), total)
+
+
+def _remove_unused(segments: SegmentFolder, views: Views) -> None:
+    """Remove damaged segments and those whose images are all deleted or in newer segments."""
     view = views.newest()
     used = {p.segment.folder.name for p in view.parts if p.segment.folder is not None}
-    for name, _ in view.complete:
+    for name, _ in view.names:
         if name not in used:
-            derived.remove(name)
+            segments.remove(name)
 
 
-def _index(derived: DerivedFolder, part: Part, kind: str | None, queries: Floats | None) -> None:
-    """An index that is there stays, whoever asked for it, unless another one is asked for now."""
-    has = NO_INDEX if part.ann is None else part.ann.settings.kind
-    known = Derived(part.segment, part.ann, part.made)
-    if kind is None and part.ann is None and part.segment.num_vectors >= SCAN_BELOW:
-        derived.index(known, build_for_size, queries)
-    elif kind is not None and kind != has:
-        derived.index(known, lambda s, q: None if kind == NO_INDEX else build_ann(s, kind, q), queries)
+def _build(segments: SegmentFolder, part: Part, kind: str | None, queries: Floats | None) -> None:
+    """Build the wanted index of a segment unless it has that already. Without a kind, an existing index stays."""
+    segment, current = part.segment, NO_INDEX if part.index is None else part.index.settings.kind
+    if kind == current or (kind is None and (part.index is not None or segment.num_vectors < MIN_INDEXED_VECTORS)):
+        return
+    if kind == NO_INDEX:
+        segments.write_index(part, None)
+        return
+    typical = sample_stored_queries(segment) if queries is None else queries
+    index = build_for_size(segment, typical) if kind is None else build_index(segment, kind, typical)
+    segments.write_index(part, index)

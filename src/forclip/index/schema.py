@@ -1,7 +1,4 @@
-"""What a row of a store is: Arrow columns, how vectors are encoded in them, and what a store remembers of its model.
-
-One row an image. The header is JSON in the schema's metadata, so that no table can be without it.
-"""
+"""The columns of a store's Arrow table, one row per image, and the header that its schema carries."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,7 +18,7 @@ _HEADER_KEY = b"forclip"
 _CODE_TYPE = {"fp16": pa.float16(), "int8": pa.int8()}
 _LARGEST_CODE = 127
 
-OWN_COLUMNS = (
+BUILT_IN_COLUMNS = (
     *("number", "id", "uri", "width", "height", "content_hash", "size", "modified", "source", "added"),
     *("vectors", "boxes"),
 )
@@ -29,9 +26,15 @@ OWN_COLUMNS = (
 
 @dataclass(frozen=True)
 class StoreHeader:
-    """What all rows share. fingerprint: of the model that wrote them; model: how to load that again, preprocessing
-    included. precision: of the stored vectors; code_range: what int8's 127 stands for; merge: the cosine from which on
-    an image's vectors were merged, None: never."""
+    """What all images of a store share. It is JSON in the table's metadata, so no table can be without it.
+
+    fingerprint: identifies the model that wrote the vectors, weights included; dim: dimensions of a vector; model: how
+    to load that model again (name, pretrained, image_size, resize_mode, head, num_query_tokens); precision: of stored
+    vectors, "fp16" (2 bytes per number) or "int8" (1 byte); code_range: the value that the int8 code 127 stands for,
+    larger ones are clipped; merge: the cosine from which an image's vectors were merged, None if they were not.
+
+    Raises ValueError for an unknown precision.
+    """
 
     fingerprint: str
     dim: int
@@ -44,7 +47,7 @@ class StoreHeader:
         checked_precision(self.precision)
 
     def encode(self, vectors: Floats) -> Codes:
-        """Unit vectors [total, dim] as they are stored: half precision, or steps of code_range / 127."""
+        """Encode unit vectors [total, dim] as half precision, or as integer multiples of code_range / 127."""
         if self.precision == "fp16":
             return vectors.astype(np.float16)
         steps = np.rint(vectors * (_LARGEST_CODE / self.code_range))
@@ -52,26 +55,26 @@ class StoreHeader:
         return codes
 
     def decode(self, codes: Codes) -> NDArray[np.float64]:
-        """What the codes stand for, [total, dim]: the vectors that exact search compares."""
+        """Decode to [total, dim]. Exact search compares these values; their length is 1 up to rounding."""
         decoded = codes.astype(np.float64)
         return decoded if self.precision == "fp16" else decoded * self.scale
 
     @property
     def scale(self) -> float:
-        """What a code is to be multiplied with."""
+        """The factor from a code to its value."""
         return 1.0 if self.precision == "fp16" else self.code_range / _LARGEST_CODE
 
     def schema(self) -> pa.Schema:
-        """An empty store's columns; a user's own come later."""
-        text, number = pa.string(), pa.int64()
+        """Return the schema of an empty store. Users' metadata columns are added later."""
+        text, integer = pa.string(), pa.int64()
         columns = {
-            **{"number": number, "id": text, "uri": text, "width": pa.int32(), "height": pa.int32()},
-            **{"content_hash": text, "size": number, "modified": number, "source": text},
+            **{"number": integer, "id": text, "uri": text, "width": pa.int32(), "height": pa.int32()},
+            **{"content_hash": text, "size": integer, "modified": integer, "source": text},
             "added": pa.timestamp("us", "UTC"),
             "vectors": pa.list_(pa.list_(_CODE_TYPE[self.precision], self.dim)),
             "boxes": pa.list_(pa.list_(pa.float16(), 4)),
         }
-        assert tuple(columns) == OWN_COLUMNS
+        assert tuple(columns) == BUILT_IN_COLUMNS
         return pa.schema(list(columns.items()), {_HEADER_KEY: self.to_json()})
 
     def to_json(self) -> str:
@@ -79,39 +82,36 @@ class StoreHeader:
 
 
 def checked_precision(name: str) -> Precision:
-    """Raises ValueError for one that is not known."""
+    """Return a known precision, or raise ValueError."""
     match name:
         case "fp16" | "int8":
             return name
     raise ValueError(f"precision must be fp16 or int8, not {name!r}")
 
 
-def read_header(schema: pa.Schema, place: str) -> StoreHeader:
-    """Raises ValueError, naming place, for a table that is no store or of another format version."""
+def read_header(schema: pa.Schema, path: str) -> StoreHeader:
+    """Read a table's header. Raises ValueError, naming the path, for another kind of table or format version."""
     text = (schema.metadata or {}).get(_HEADER_KEY)
     if text is None:
-        raise ValueError(f"{place}: a Lance table, but no forclip store")
+        raise ValueError(f"{path}: a Lance table, but no forclip store")
     try:
         content = json.loads(text)
         version = content.pop("format_version")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{place}: the store's header is damaged: {error}") from None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{place}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
-    try:
-        return StoreHeader(**content)
-    except TypeError as error:
-        raise ValueError(f"{place}: the store's header is damaged: {error}") from None
+        if version == FORMAT_VERSION:
+            return StoreHeader(**content)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: the store's header is damaged: {error}") from None
+    raise ValueError(f"{path}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
 
 
-def nested(values: NDArray[Any], offsets: Ints) -> pa.ListArray:
-    """[total, width] values and offsets [rows + 1] as one list of fixed-size lists a row."""
+def to_lists(values: NDArray[Any], offsets: Ints) -> pa.ListArray:
+    """Convert values [total, width] and offsets [rows + 1] to one list of fixed-size lists per row."""
     inner = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), inner)
 
 
-def flat(column: pa.ChunkedArray, width: int) -> tuple[NDArray[Any], Ints]:
-    """The inverse of `nested`: values [total, width] and offsets [rows + 1]."""
+def from_lists(column: pa.ChunkedArray, width: int) -> tuple[NDArray[Any], Ints]:
+    """Invert `to_lists`: return values [total, width] and offsets [rows + 1]."""
     rows = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     starts = rows.offsets.to_numpy()
     inner = rows.values.slice(starts[0], starts[-1] - starts[0])

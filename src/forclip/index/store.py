@@ -1,10 +1,9 @@
-"""The images of a store on disk: a Lance table, whose versions make every change atomic. What is derived from it for
-speed lies beside it and can be thrown away. No torch here."""
+"""The images of a store on disk: a Lance table, whose versions make every change atomic."""
 
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,21 +15,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
-from forclip.index.schema import OWN_COLUMNS, Codes, StoreHeader, flat, nested, read_header
+from forclip.index.schema import BUILT_IN_COLUMNS, Codes, StoreHeader, from_lists, read_header, to_lists
 from forclip.types import ImageEmbeddings, Ints
 
-_TABLE, _LOCK = "images.lance", "writer.lock"
-_PATIENCE = 600.0  # seconds that a writer waits for another one
-_JUST_NOW = 5_000_000_000  # nanoseconds: more than between two ticks of any file system's clock
-_OLD_ENOUGH = timedelta(hours=1)  # readers may still be at versions younger than that
+TABLE = "images.lance"
+_LOCK = "writer.lock"
+_LOCK_SECONDS = 600.0  # that a writer waits for another one
+_RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
+_KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
+_ROWS_AT_ONCE = 4096
 
-Metadata = Mapping[str, Sequence[Any]]  # a user's own columns: a value for each image, None where it has none
+Metadata = Mapping[str, Sequence[Any]]  # by column name, one value per image, None for no value
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """Where an image lies and how to tell that it changed. size: bytes; modified: nanoseconds since 1970;
-    source: what was indexed when it was found, such as a folder."""
+    """An image file as it was when it was indexed.
+
+    uri: where the file is, today an absolute path; width, height: pixels of the upright image, 0 if unknown;
+    content_hash: of the file's bytes, empty if unknown; size: bytes; modified: nanoseconds since 1970; source: the
+    folder, pattern or annotation file that was indexed.
+    """
 
     uri: str
     width: int = 0
@@ -43,8 +48,8 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """Some images as they are stored. keys [images]; codes [total, dim]; offsets [images + 1]; boxes [total, 4]
-    float16; images: id and uri."""
+    """Some images of a store. keys: [images]; codes: [total, dim] as stored, `StoreHeader.decode` gives vectors;
+    offsets: [images + 1]; boxes: [total, 4] float16; images: a table of id and uri."""
 
     keys: Ints
     codes: Codes
@@ -54,284 +59,263 @@ class StoredVectors:
 
 
 class Store:
-    """Opens what `create_store` made; raises ValueError for anything else.
+    """The images of a store: their vectors, files and metadata, without search.
 
-    Every image has a key that no other image ever had or will have, and an update gives it a new one: whoever keeps
-    a copy of vectors by key can tell which of them still count.
+    Every change is atomic: it is stored whole or, after an error or a kill, not at all. One process writes at a time;
+    others wait for up to ten minutes. Any number of processes read at the same time, each sees the newest version, and
+    a table that was read before stays readable for an hour after it was replaced.
+
+    Every image has a key, an integer that is never used for another image. Replacing an image's vectors gives it a new
+    key, so whoever keeps a copy of vectors by key can tell which of them are still valid.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Open an existing store. Raises ValueError if there is none, or it is damaged or of another format version."""
         self.folder = folder
-        self._table = _opened(folder)
-        self._versions = folder / _TABLE / "_versions"  # a new file in it makes a new version
-        self._unchanged_since = -1  # when that folder had changed last, as it was last looked into
+        self._table = _open_table(folder)
+        self._versions = folder / TABLE / "_versions"  # a new file in it makes a new version
+        self._seen_change = -1  # the folder's time of change at the last check
         self.header = read_header(self._table.schema, str(folder))
 
     def table(self) -> lance.LanceDataset:
-        """The newest version. Raises ValueError where there is none any more or it is damaged."""
-        with _damage_told(self.folder):
+        """Return the newest version. Raises ValueError if it is damaged or was deleted."""
+        with _reword_errors(f"{self.folder}: damaged"):
             changed = os.stat(self._versions).st_mtime_ns
-            # A clock that ticks slowly gives two changes one time, so a folder that just changed is looked into.
-            if changed != self._unchanged_since or time.time_ns() - changed < _JUST_NOW:
+            # A slow clock gives two changes the same time, so a folder that has just changed is always checked.
+            if changed != self._seen_change or time.time_ns() - changed < _RECENT:
                 if self._table.latest_version != self._table.version:
-                    self._table = _opened(self.folder)
-                self._unchanged_since = changed
+                    self._table = _open_table(self.folder)
+                self._seen_change = changed
         return self._table
 
     @property
     def version(self) -> int:
-        """Of the newest state; every change raises it."""
+        """The number of the newest version. Every change raises it."""
         return int(self.table().version)
 
+    def __len__(self) -> int:
+        with _reword_errors(f"{self.folder}: damaged"):
+            return int(self.table().count_rows())
+
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
-        """Adds images, all or none. Raises ValueError for an id that is there already, and as `put` does."""
+        """Add images. Raises ValueError for an id that is already stored, and as `put` does; then none are added."""
         with self._writing():
             ids = self._read(["id"])["id"]
-            present = ids.filter(pc.is_in(ids, value_set=pa.array(embeddings.image_ids, pa.string())))
-            if len(present):
-                raise ValueError(f"{self.folder}: image {present[0].as_py()!r} is there already")
-            self._append(embeddings, files, metadata)
+            stored = ids.filter(pc.is_in(ids, value_set=pa.array(embeddings.image_ids, pa.string())))
+            if len(stored):
+                raise ValueError(f"{self.folder}: image {stored[0].as_py()!r} is already stored")
+            lance.write_dataset(self._rows(embeddings, files, metadata), str(self.folder / TABLE), mode="append")
 
     def put(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
-        """Adds images and replaces those whose ids are there, all or none.
+        """Add images, replacing those whose ids are already stored: all of them, or none.
 
-        Raises ValueError for vectors of another dimension, metadata that don't fit the columns there are, no space left
-        on the disk, or another process that does not stop writing.
+        embeddings: unit vectors; a missing box stands for the whole image; files: one per image, in the same order;
+        metadata: values of a user's columns, which are created where they are new.
+
+        Raises ValueError for vectors of another dimension, metadata that do not fit their columns, a full disk, or
+        another process that writes for ten minutes.
         """
         with self._writing():
             rows = self._rows(embeddings, files, metadata)
-            with self._told():
-                merge = self._for_writing().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-                merge.execute(rows)
+            merge = self._for_writing().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(rows)
 
     def delete(self, where: str) -> int:
-        """Deletes the images for which an SQL expression holds. Returns how many. Raises ValueError for bad SQL."""
+        """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
         with self._writing():
-            before = self.table().count_rows()
-            with asked(where):
+            before = len(self)
+            with _filter_errors(where):
                 self._for_writing().delete(where)
-            return int(before - self.table().count_rows())
+            return before - len(self)
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
-        """Deletes images by id, all in one version. Ids that are not there don't matter. Returns how many were."""
-        return self.delete(_one_of(image_ids)) if image_ids else 0
+        """Delete images by id in one version, and return how many. Unknown ids are ignored."""
+        quoted = ", ".join("'" + i.replace("'", "''") + "'" for i in image_ids)
+        return self.delete(f"id IN ({quoted})") if image_ids else 0
 
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
-        """Sets a user's own columns of images that are there; other images keep what they have."""
+        """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
         with self._writing():
-            self._own_columns(metadata, len(image_ids))
-            kinds = [f for f in self.table().schema if f.name in metadata]
+            self._add_columns(metadata, len(image_ids))
             columns = {"id": pa.array(image_ids, pa.string())}
-            columns |= {f.name: _as_column(metadata[f.name], f, self.folder) for f in kinds}
-            with self._told():
-                self._for_writing().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+            for field in self.table().schema:
+                if field.name in metadata:
+                    columns[field.name] = _to_column(metadata[field.name], field, self.folder)
+            self._for_writing().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
-    def compact(self, keep: timedelta = _OLD_ENOUGH) -> None:
-        """Joins small files and drops what was deleted, and versions older than that."""
-        with self._writing(), self._told():
+    def compact(self, keep: timedelta = _KEPT_VERSIONS) -> None:
+        """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
+        with self._writing():
             table = self._for_writing()
             table.optimize.compact_files()
             table.cleanup_old_versions(keep)
 
     def keys(self, where: str | None = None) -> Ints:
-        """Of all images, or of those for which an SQL expression holds. Raises ValueError for bad SQL."""
+        """Return the keys of all images, or of those for which an SQL expression holds. Raises ValueError for bad
+        SQL."""
         return read_keys(self.table(), where)
 
     def ids(self) -> set[str]:
+        """Return the ids of all images."""
         return set(self._read(["id"])["id"].to_pylist())
 
     def files(self, image_ids: Sequence[str] | None = None) -> dict[str, ImageFile]:
-        """By image id: of all images, or of these; those that are not there are left out."""
+        """Return files by image id: of all images, or of these; unknown ids are left out."""
         names = [f.name for f in fields(ImageFile)]
         wanted = None if image_ids is None else pc.field("id").isin(pa.array(image_ids, pa.string()))
         rows = self._read(["id", *names], wanted).to_pylist()
         return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
 
     @property
-    def own_columns(self) -> list[str]:
-        """Names of the user's columns."""
-        return [name for name in self.table().schema.names if name not in OWN_COLUMNS]
+    def user_columns(self) -> list[str]:
+        """Names of the metadata columns."""
+        return [name for name in self.table().schema.names if name not in BUILT_IN_COLUMNS]
 
     def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
-        """Of the newest version. Raises ValueError where a file is damaged."""
-        with _damage_told(self.folder):
+        with _reword_errors(f"{self.folder}: damaged"):
             return self.table().to_table(columns, filter=wanted)
 
     def _for_writing(self) -> lance.LanceDataset:
-        """Another handle: a change moves the one that it is made by to the new version, and readers hold theirs."""
-        return _opened(self.folder)
+        """Open another handle: a change moves its own handle to the new version, but readers need the old one."""
+        return _open_table(self.folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One process writes at a time; a kill sets the others free."""
-        lock = FileLock(self.folder / _LOCK, timeout=_PATIENCE)
+        """Hold the writers' lock, which a killed process releases, and reword Lance's errors."""
+        lock = FileLock(self.folder / _LOCK, timeout=_LOCK_SECONDS)
         try:
-            with lock:
+            with lock, _reword_errors(f"{self.folder}: nothing was changed", (OSError, RuntimeError, pa.ArrowInvalid)):
                 yield
         except Timeout:
-            raise ValueError(f"{self.folder}: another process has been writing for {_PATIENCE:.0f} s") from None
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What Lance says in one sentence."""
-        try:
-            yield
-        except (OSError, RuntimeError, pa.ArrowInvalid) as error:
-            raise ValueError(f"{self.folder}: nothing was changed: {_short(error)}") from None
-
-    def _append(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> None:
-        rows = self._rows(embeddings, files, metadata)
-        with self._told():
-            lance.write_dataset(rows, str(self.folder / _TABLE), mode="append")
+            raise ValueError(f"{self.folder}: another process has been writing for {_LOCK_SECONDS:.0f} s") from None
 
     def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> pa.Table:
-        """As a table of the store's schema; columns of the user that are new are added to that first."""
-        assert len(files) == len(embeddings)
+        """Convert images to a table of the store's schema, to which new metadata columns are added first."""
+        count = len(embeddings)
+        assert len(files) == count
         if embeddings.dim != self.header.dim:
             raise ValueError(f"{self.folder}: holds vectors of {self.header.dim} dimensions, not {embeddings.dim}")
-        own = metadata or {}
-        self._own_columns(own, len(embeddings))
-        schema = self.table().schema
-        count = len(embeddings)
+        self._add_columns(metadata or {}, count)
         boxes = embeddings.boxes
-        if boxes is None:  # a whole image is the place we know nothing about
+        if boxes is None:
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
         columns: dict[str, Any] = {
             "number": self._new_keys(count),
             "id": list(embeddings.image_ids),
             **{f.name: [getattr(file, f.name) for file in files] for f in fields(ImageFile)},
             "added": [datetime.now(UTC)] * count,
-            "vectors": nested(self.header.encode(embeddings.vectors), embeddings.offsets),
-            "boxes": nested(boxes.astype(np.float16), embeddings.offsets),
-            **own,
+            "vectors": to_lists(self.header.encode(embeddings.vectors), embeddings.offsets),
+            "boxes": to_lists(boxes.astype(np.float16), embeddings.offsets),
+            **(metadata or {}),
         }
-        nothing = [None] * count
-        arrays = [_as_column(columns.get(f.name, nothing), f, self.folder) for f in schema]
+        schema = self.table().schema
+        arrays = [_to_column(columns.get(f.name, [None] * count), f, self.folder) for f in schema]
         return pa.Table.from_arrays(arrays, schema=schema)
 
-    def _own_columns(self, metadata: Metadata, count: int) -> None:
-        """Checked, and known to the table from here on."""
-        known = self.table().schema.names
+    def _add_columns(self, metadata: Metadata, count: int) -> None:
+        """Check metadata of `count` images and add the columns that are new to the table."""
         for name, values in metadata.items():
-            if name in OWN_COLUMNS:
+            if name in BUILT_IN_COLUMNS:
                 raise ValueError(f"{self.folder}: metadata can't be named {name!r}: forclip has a column of that name")
             if len(values) != count:
                 raise ValueError(f"{self.folder}: {count} images need as many values of {name!r}, not {len(values)}")
-        new = {name: values for name, values in metadata.items() if name not in known}
-        kinds = [pa.field(name, _kind_of(name, values)) for name, values in new.items()]
-        if kinds:
-            with self._told():
-                self._for_writing().add_columns(pa.schema(kinds))
+        new = [name for name in metadata if name not in self.table().schema.names]
+        if new:
+            schema = pa.schema([pa.field(name, _infer_type(name, metadata[name])) for name in new])
+            self._for_writing().add_columns(schema)
 
     def _new_keys(self, count: int) -> Ints:
-        """Clock time keeps a key from being used again after the image with the highest one was deleted."""
+        """Return unused keys: clock time, so that a key is not used again after the highest one was deleted."""
         highest = pc.max(self._read(["number"])["number"]).as_py()
         return max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64)
 
 
 def create_store(folder: Path, header: StoreHeader) -> Store:
-    """A new store, or the one already there. Raises ValueError where another model wrote that one, or it is something
-    else."""
-    if (folder / _TABLE / "_versions").exists():
+    """Create a store, or open the one in the folder.
+
+    Raises ValueError if another model wrote that one, or the folder holds something else.
+    """
+    if (folder / TABLE / "_versions").exists():
         store = Store(folder)
         require_model(store, header.fingerprint)
         return store
-    leftovers = {_TABLE, _LOCK}  # of a creation that was killed
+    leftovers = {TABLE, _LOCK}  # of a creation that was killed
     if folder.exists() and (not folder.is_dir() or any(f.name not in leftovers for f in folder.iterdir())):
         raise ValueError(f"{folder}: exists and is no forclip store")
     folder.mkdir(parents=True, exist_ok=True)
-    lance.write_dataset(header.schema().empty_table(), str(folder / _TABLE), mode="create")
+    lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
     return Store(folder)
 
 
 def require_model(store: Store, fingerprint: str) -> None:
-    """Raises ValueError where another model wrote the store: vectors of two models can't be compared."""
+    """Raise ValueError if another model wrote the store: vectors of two models cannot be compared."""
     if store.header.fingerprint != fingerprint:
         name = store.header.model.get("name")
         raise ValueError(f"{store.folder}: was written by another model ({name!r}, or other weights of that name)")
 
 
 def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
-    """As Store.keys, of one version."""
-    with _damage_told(table.uri) if where is None else asked(where):
+    """Return the keys of one version's images, as `Store.keys` does."""
+    with _reword_errors(f"{table.uri}: damaged") if where is None else _filter_errors(where):
         keys: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
     return keys
 
 
 def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) -> Iterator[StoredVectors]:
-    """All images of one version, or those of these keys, some at a time."""
-    wanted = None if keys is None else pa.array(np.sort(keys))
-    columns = ["number", "id", "uri", "width", "height", "vectors", "boxes"]
-    batches = _batches(table, columns, wanted)
-    while True:
-        with _damage_told(table.uri):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        codes, offsets = flat(batch["vectors"], dim)
-        boxes, _ = flat(batch["boxes"], 4)
-        yield StoredVectors(batch["number"].to_numpy(), codes, offsets, boxes, batch.select(columns[1:5]))
+    """Read all images of one version, or those with these keys, block by block. Raises ValueError for damage."""
+    with _reword_errors(f"{table.uri}: damaged"):
+        for block in _read_blocks(table, ["number", "id", "uri", "vectors", "boxes"], keys):
+            codes, offsets = from_lists(block["vectors"], dim)
+            boxes, _ = from_lists(block["boxes"], 4)
+            yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, block.select(["id", "uri"]))
 
 
-def _batches(table: lance.LanceDataset, columns: list[str], wanted: pa.Array | None) -> Iterator[pa.Table]:
-    """By row positions, so that only what is wanted is read."""
-    rows_at_once = 4096
-    if wanted is None:
-        for batch in table.to_batches(columns=columns, batch_size=rows_at_once):
+def _read_blocks(table: lance.LanceDataset, columns: list[str], keys: Ints | None) -> Iterator[pa.Table]:
+    if keys is None:
+        for batch in table.to_batches(columns=columns, batch_size=_ROWS_AT_ONCE):
             if batch.num_rows:
                 yield pa.Table.from_batches([batch])
         return
-    present = table.to_table(["number"])["number"]
-    positions = np.flatnonzero(pc.is_in(present, value_set=wanted).to_numpy())
-    for start in range(0, len(positions), rows_at_once):
-        yield table.take(positions[start : start + rows_at_once].tolist(), columns=columns)
+    stored = table.to_table(["number"])["number"]
+    positions = np.flatnonzero(pc.is_in(stored, value_set=pa.array(np.sort(keys))).to_numpy())
+    for start in range(0, len(positions), _ROWS_AT_ONCE):  # by position, which reads nothing else
+        yield table.take(positions[start : start + _ROWS_AT_ONCE].tolist(), columns=columns)
 
 
-@contextmanager
-def asked(where: str) -> Iterator[None]:
-    """What is wrong with an SQL expression, in one sentence that holds it."""
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ValueError(f"can't select images by {where!r}: {_short(error)}") from None
-
-
-def _opened(folder: Path) -> lance.LanceDataset:
+def _open_table(folder: Path) -> lance.LanceDataset:
     if (folder / "store.json").exists():
-        raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the pictures anew")
-    if not (folder / _TABLE / "_versions").is_dir():
-        raise ValueError(f"{folder}: no forclip store there")
-    with _damage_told(folder):
-        return lance.dataset(str(folder / _TABLE))
+        raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the images again")
+    if not (folder / TABLE / "_versions").is_dir():
+        raise ValueError(f"{folder}: no forclip store")
+    with _reword_errors(f"{folder}: damaged"):
+        return lance.dataset(str(folder / TABLE))
 
 
 @contextmanager
-def _damage_told(folder: Path | str) -> Iterator[None]:
+def _reword_errors(
+    prefix: str, errors: tuple[type[BaseException], ...] = (ValueError, OSError, RuntimeError)
+) -> Iterator[None]:
+    """Raise Lance's errors as ValueError in one short sentence, without the position in Lance's own source."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ValueError(f"{folder}: damaged: {_short(error)}") from None
+    except errors as error:
+        raise ValueError(f"{prefix}: {str(error).split(', /')[0].strip()[:300]}") from None
 
 
-def _short(error: BaseException) -> str:
-    """Without the place in Lance's own source that ends its messages."""
-    return str(error).split(", /")[0].strip()[:300]
+def _filter_errors(where: str) -> AbstractContextManager[None]:
+    """Name the SQL expression in errors."""
+    return _reword_errors(f"can't select images by {where!r}")
 
 
-def _one_of(image_ids: Sequence[str]) -> str:
-    listed = ", ".join("'" + i.replace("'", "''") + "'" for i in image_ids)
-    return f"id IN ({listed})"
-
-
-def _kind_of(name: str, values: Sequence[Any]) -> pa.DataType:
+def _infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
     try:
-        kind = pa.array(list(values)).type
+        inferred = pa.array(list(values)).type
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"metadata {name!r}: {error}") from None
-    return pa.string() if pa.types.is_null(kind) else kind
+    return pa.string() if pa.types.is_null(inferred) else inferred
 
 
-def _as_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
+def _to_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     try:

@@ -1,4 +1,8 @@
-"""FAISS in threads of our own, one core each."""
+"""Run FAISS in this process's own threads, one core each.
+
+OpenMP's threads, which FAISS uses by itself, wait for each other if a core is busy with something else. For a search
+of a millisecond that costs more than it gains.
+"""
 
 import os
 from collections import deque
@@ -14,15 +18,14 @@ import faiss
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_of_thread = local()
+_thread_state = local()
 
 
-def side_by_side(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """One result for each item. call: of FAISS alone, it must not wait for anything.
+def parallel_map(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return `call`'s result for each item, in order.
 
-    The work is shared out to cores that no other call of this has; what is left is done right here, so that searches
-    at the same time get a core each. OpenMP's own threads, woken for a millisecond's work, wait for each other where a
-    core is busy with something else.
+    Work goes to cores that no other call of this function uses; the calling thread does the rest, so concurrent
+    searches get one core each. `call` must only compute with FAISS and never wait. The first error is raised.
     """
     waiting = deque(enumerate(items))
     results: dict[int, Result] = {}
@@ -30,52 +33,51 @@ def side_by_side(call: Callable[[Item], Result], items: Iterable[Item]) -> list[
     def work() -> None:
         while waiting:
             try:
-                place, item = waiting.popleft()
+                position, item = waiting.popleft()
             except IndexError:  # another thread was faster
                 return
-            results[place] = call(item)
+            results[position] = call(item)
+
+    def help_out() -> None:
+        try:
+            work()
+        finally:
+            _free_cores().release()
 
     helpers: list[Future[None]] = []
     while len(helpers) < len(waiting) - 1 and _free_cores().acquire(blocking=False):
-        helpers.append(_pool().submit(_as_helper, work))
+        helpers.append(_pool().submit(help_out))
     with one_core():
         work()
     for helper in helpers:
         helper.result()
-    return [results[place] for place in range(len(results))]
-
-
-def _as_helper(work: Callable[[], None]) -> None:
-    try:
-        work()
-    finally:
-        _free_cores().release()
+    return [results[position] for position in range(len(results))]
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """For FAISS in the thread that calls it. Within such a block another one costs nothing."""
-    if getattr(_of_thread, "one_core", False):
+    """Keep FAISS to one core in the calling thread. Nested blocks cost nothing."""
+    if getattr(_thread_state, "one_core", False):
         yield
         return
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
-    _of_thread.one_core = True
+    _thread_state.one_core = True
     try:
         yield
     finally:
-        _of_thread.one_core = False
+        _thread_state.one_core = False
         faiss.omp_set_num_threads(before)
 
 
 @cache
 def _free_cores() -> Semaphore:
-    """Beside that of a caller."""
+    """Cores besides the caller's."""
     return Semaphore(cores() - 1)
 
 

@@ -126,7 +126,7 @@ def look_for(searcher: Searcher, image_id: str, text: str) -> Seen:
     """An image of the store. Raises ValueError for one that is not in it, whose file changed since it was indexed or
     can't be read, and for an empty text."""
     index = searcher.index
-    file = index.files_of([image_id]).get(image_id)
+    file = index.store.files([image_id]).get(image_id)
     keys = index.store.keys("id = '" + image_id.replace("'", "''") + "'")
     if file is None or not len(keys):
         raise ValueError(f"{image_id}: is not in {index.store.folder}; forclip index adds pictures")

@@ -9,8 +9,8 @@ import numpy as np
 
 from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
-from forclip.index.image_scores import most_distinct_vector
-from forclip.index.ranking import without
+from forclip.index.in_memory import most_distinct_vector
+from forclip.index.ranking import exclude_images
 from forclip.search.combined import CombinedQuery, in_words, search_combined
 from forclip.search.feedback import refined_query
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, judge_by_labels
@@ -162,7 +162,7 @@ def answer(searcher: Searcher, request: SearchRequest) -> Answer:
         query = refined_query(searcher.index, query, request.right, request.wrong, request.where)
     more = request.k + len(request.wrong)
     found_first = searcher.search_vector(query, more, request.min_score, request.where, request.exact)
-    results = without(found_first, set(request.wrong))[: request.k]
+    results = exclude_images(found_first, set(request.wrong))[: request.k]
     return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
 
 

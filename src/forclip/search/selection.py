@@ -84,7 +84,7 @@ def items_of_ids(index: Index, image_ids: Sequence[str]) -> tuple[Item, ...]:
 
 
 def _files(index: Index, image_ids: Sequence[str]) -> list[ImageFile]:
-    known = index.files_of(image_ids)
+    known = index.store.files(image_ids)
     for image_id in image_ids:
         if image_id not in known:
             raise ValueError(f"{index.store.folder}: has no image {image_id!r}")

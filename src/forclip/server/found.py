@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forclip.calibration.model import Confidence
-from forclip.index.ranking import without
+from forclip.index.ranking import exclude_images
 from forclip.search.labels import Relevance
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
@@ -73,7 +73,7 @@ def find_judged(ranker: Ranker, gallery: Gallery, request: JudgedRequest, query:
     if request.is_refined:
         query = ranker.refined(query, right, wrong, request.where)
     gone = {*left_out, *wrong}
-    return Found(without(ranker.ranked(query, how_asked(request, more=len(gone))), gone))
+    return Found(exclude_images(ranker.ranked(query, how_asked(request, more=len(gone))), gone))
 
 
 def how_asked(request: ListRequest, more: int = 0) -> Asked:

@@ -61,7 +61,7 @@ class Gallery:
 
     def describe(self, keys: Sequence[int]) -> dict[int, Described]:
         """By key; those that are gone are left out."""
-        own = self.index.store.own_columns
+        own = self.index.store.user_columns
         rows = self._rows.of(keys)
         return {n: Described(n, row, {name: row.get(name) for name in own}) for n, row in rows.items()}
 
@@ -77,7 +77,7 @@ class Gallery:
         """By id; those that are gone are left out."""
         found: dict[str, int] = {}
         for part in self.index.view().parts:
-            places = part.places(image_ids)
+            places = part.positions(image_ids)
             ids = part.segment.ids.take(pa.array(places)).to_pylist()
             found |= dict(zip(ids, part.segment.keys[places].tolist(), strict=True))
         return found
@@ -114,7 +114,7 @@ class Gallery:
     def column_types(self) -> dict[str, str]:
         """Of the user's columns."""
         schema = self.index.store.table().schema
-        return {name: str(schema.field(name).type) for name in self.index.store.own_columns}
+        return {name: str(schema.field(name).type) for name in self.index.store.user_columns}
 
 
 def gone() -> Refused:

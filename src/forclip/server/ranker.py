@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image
 
-from forclip.index.image_scores import most_distinct_vector
+from forclip.index.in_memory import most_distinct_vector
 from forclip.index.ranking import Ranking
 from forclip.index.view import View
 from forclip.search.combined import CombinedQuery, search_combined
