@@ -112,9 +112,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "cat.jpg").touch()
     with pytest.raises(ValueError, match="pictures"):
         create_store(tmp_path / "pictures", HEADER)
-    with pytest.raises(ValueError, match="pictures|nowhere"):
+    with pytest.raises(ValueError, match="pictures"):
         Store(tmp_path / "pictures")
-    with pytest.raises(ValueError, match="pictures|nowhere"):
+    with pytest.raises(ValueError, match="nowhere"):
         Store(tmp_path / "nowhere")
     lance.write_dataset(pa.table({"x": [1]}), str(tmp_path / "foreign" / "images.lance"))
     with pytest.raises(ValueError, match="a Lance table, but no forclip store"):
