@@ -110,7 +110,7 @@ def test_weights_are_the_softmax(family: str, with_bias: bool) -> None:
     pool, tokens = pool_and_tokens(family)
     queries = pool.pretrained_query(tokens) + torch.randn(2, 3, pool.width)
     bias = torch.randn(3, pool.num_prefix + pool.num_positions) if with_bias else None
-    weights = pool.weights(tokens, queries, bias)
+    weights = pool.attention(tokens, queries, bias)
     assert weights.shape == (2, 3, pool.num_positions)
     torch.testing.assert_close(weights, naive_weights(pool, tokens, queries, bias))
     total = weights.sum(-1)
@@ -175,7 +175,7 @@ def test_average_pool_starts_as_the_average() -> None:
     pool = AveragePool(8, nn.Identity(), (2, 3), 8)
     tokens = torch.randn(2, 6, 8)
     torch.testing.assert_close(pool(tokens, torch.randn(2, 4, 8)), tokens.mean(1, keepdim=True).expand(2, 4, 8))
-    torch.testing.assert_close(pool.weights(tokens, torch.randn(2, 4, 8)), torch.full((2, 4, 6), 1 / 6))
+    torch.testing.assert_close(pool.attention(tokens, torch.randn(2, 4, 8)), torch.full((2, 4, 6), 1 / 6))
 
 
 def test_query_key_parameters_cannot_touch_the_value_path() -> None:

@@ -1,19 +1,22 @@
 """A trained model on disk: both sides come back, and what does not fit is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration
 from forclip.config import ModelConfig
+from forclip.models.backbone import weights_fingerprint
 from forclip.models.class_vectors import ClassVectors, no_class_vectors
+from forclip.models.pools import upgrade_key
 from forclip.models.retrieval_model import from_pretrained, save_pretrained
 from forclip.models.summary_head import SummaryHead, noise_seeded_head
-from forclip.models.wrapped_pools import AlignedPool
 from tests.tiny import TinyBackbone, tiny_pool
 
 
@@ -21,7 +24,9 @@ def head(aligned: bool = False) -> SummaryHead:
     """The same each time."""
     pool = tiny_pool((3, 3))
     torch.manual_seed(4)
-    return noise_seeded_head(AlignedPool(pool, nn.Linear(6, 6)) if aligned else pool, 4, 1.0, seed=2)
+    if aligned:
+        pool.output = nn.Linear(6, 6)
+    return noise_seeded_head(pool, 4, 1.0, seed=2)
 
 
 def class_vectors() -> ClassVectors:
@@ -43,6 +48,43 @@ def test_both_sides_come_back(tmp_path: Path, aligned: bool) -> None:
     torch.testing.assert_close(read.encode_query("cat"), F.normalize(stored + 0.3, dim=-1)[0])
     torch.testing.assert_close(read.encode_query("owl"), TinyBackbone().encode_text(["my owl"])[0])
     assert read.dim == 6
+
+
+OLD_KEYS = {
+    *("offsets", "bias", "pool.inner.positional_embedding", "pool.output.weight", "pool.output.bias"),
+    *(
+        f"pool.inner.{layer}.{kind}"
+        for layer in ("q_proj", "k_proj", "v_proj", "c_proj")
+        for kind in ("weight", "bias")
+    ),
+    *("class_vectors.texts", "class_vectors.shifts", "class_vectors.nearest"),
+}
+
+
+@torch.no_grad()
+def test_weights_of_forclip_0_1_load_with_their_fingerprint(tmp_path: Path) -> None:
+    """There an aligned pool held the plain one as `inner`."""
+    save(tmp_path, aligned=True)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    old = {re.sub(r"^pool\.(?!output)", "pool.inner.", key): tensor for key, tensor in state.items()}
+    assert old.keys() == OLD_KEYS
+    save_file(old, file)
+    read = from_pretrained(tmp_path, backbone=TinyBackbone())
+    tokens = torch.randn(2, 9, 8)
+    assert torch.equal(read.head(tokens), head(aligned=True)(tokens))
+    assert read.fingerprint == weights_fingerprint(old, TinyBackbone().fingerprint)  # stores remember it
+
+
+def test_keys_of_forclip_0_1_are_renamed() -> None:
+    renamed = {
+        "offsets": "offsets",
+        "pool.q_proj.weight": "pool.q_proj.weight",
+        "pool.inner.tower_stage.layer.0.weight": "pool.tower_stage.layer.0.weight",
+        "head.pool.inner.inner.q_proj.bias": "head.pool.q_proj.bias",
+        "untuned.pool.output.bias": "untuned.pool.output.bias",
+    }
+    assert {old: upgrade_key(old) for old in renamed} == renamed
 
 
 def test_what_scores_are_worth_comes_back_or_is_not_there(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The tower cut a stage earlier: the same vectors, and a stage that can be trained with its own learning rate."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.retrieval_model import from_pretrained, save_pretrained
 from forclip.models.summary_head import window_seeded_head
 from forclip.models.towers import cut_tower
-from forclip.models.wrapped_pools import AlignedPool, StagedPool
 from forclip.training.objectives import BaseLabels
 from forclip.training.trainer import TrainingSet, new_state, train
+from tests.models.test_alignment import identity
+from tests.tiny import aligned
 
 STAGE_RATE = 0.01
 
@@ -62,14 +64,11 @@ def test_where_the_tower_is_cut_changes_no_head(build: Any, side: int, image_siz
     torch.manual_seed(0)
     visual = build()
     late, early = cut_tower(visual, image_size), cut_tower(visual, image_size, last_stage=True)
-    assert isinstance(early.pool, StagedPool)
+    assert early.pool.tower_stage is not None
     tokens = [tower.tokens(pixels(side)) for tower in (late, early)]
     assert not torch.equal(tokens[0].flatten()[:8], tokens[1].flatten()[:8])
-    aligned = AlignedPool(early.pool, nn.Linear(16, 16))
     with torch.no_grad():
-        aligned.output.weight.copy_(torch.eye(16))
-        aligned.output.bias.zero_()
-        for pool in (early.pool, aligned):
+        for pool in (early.pool, aligned(copy.deepcopy(early.pool), identity(16))):
             for plain, staged in zip(heads(late.pool), heads(pool), strict=True):
                 torch.testing.assert_close(staged(tokens[1]), plain(tokens[0]))
                 torch.testing.assert_close(staged.position_weights(tokens[1]), plain.position_weights(tokens[0]))

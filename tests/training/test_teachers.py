@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from forclip.data.images.views import NUM_CROPS, zoomed_crops
 from forclip.models.baselines import ClusterHead
-from forclip.models.wrapped_pools import AlignedPool
 from forclip.training.teachers import ClusterTeacher, ZoomTeacher
-from tests.tiny import TinyBackbone, tiny_pool
+from tests.tiny import TinyBackbone, aligned, tiny_pool
 
 
 def pictures(folder: Path, count: int) -> list[Path]:
@@ -51,7 +50,7 @@ def test_an_aligned_pool_aligns_the_zoom_teacher_too(tmp_path: Path) -> None:
     nn.init.zeros_(turned.bias)
     paths = pictures(tmp_path, 1)
     plain = ZoomTeacher(TinyBackbone(), tiny_pool((3, 3)), paths)([0])
-    torch.testing.assert_close(ZoomTeacher(TinyBackbone(), AlignedPool(tiny_pool((3, 3)), turned), paths)([0]), -plain)
+    torch.testing.assert_close(ZoomTeacher(TinyBackbone(), aligned(tiny_pool((3, 3)), turned), paths)([0]), -plain)
 
 
 def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""CLIP's own pooling heads, opened up so that any number of queries can be asked of the same tokens.
+"""CLIP's pretrained pooling heads, opened up so that any number of queries can attend to the same tokens.
 
-Four families, one interface. `tokens` is what the backbone hands over, [B, T, W]: positions in row-major order, in
-the class-token family after the class token. `attended` is what queries look at, [B, L, W]: `num_prefix` tokens
-that are no position, then the positions.
+Shapes: B images; T tokens of width W, as the backbone returns them; L attended tokens, of which the first
+`num_prefix` have no position; P positions of a grid, row-major; N queries; D dimensions of the text space.
 """
 
+import re
 from abc import ABC, abstractmethod
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,16 @@ from forclip.models.attention import absorbing_is_faster, attend, attend_absorbe
 
 
 class Pool(nn.Module, ABC):
-    """A pretrained pooling head. Subclasses own q_proj, k_proj and v_proj, and what comes after the attention.
+    """A pretrained pooling head: queries attend to an image's tokens, and the results go to the text space.
 
-    grid: (rows, columns) of positions; width: W; dim: D of the text space; num_prefix: attended tokens before the
-    positions.
+    A subclass is one family of CLIP models. It sets `q_proj`, `k_proj` and `v_proj`, and implements `pretrained_query`
+    and `project`; it overrides `attended`, `positions` and `normalise` where the family differs from the default.
+
+    Two optional parts apply to every family, each in one place. `tower_stage`, [B, T', W'] -> [B, T, W], is the image
+    tower's last stage, moved into the pool so that it can be trained; `stage` applies it. `output`, [D] -> [D], aligns
+    the vectors with a domain (`fit_alignment`); `finish` applies it.
+
+    Callers call `stage` once and pass its result as `tokens` to everything else.
     """
 
     q_proj: nn.Module
@@ -25,70 +32,100 @@ class Pool(nn.Module, ABC):
     v_proj: nn.Module
 
     def __init__(self, grid: tuple[int, int], width: int, dim: int, num_heads: int, num_prefix: int) -> None:
+        """grid: (rows, columns) of the positions; width: W; dim: D."""
         super().__init__()
         self.grid, self.width, self.dim = grid, width, dim
         self.num_heads, self.num_prefix = num_heads, num_prefix
+        self.tower_stage: nn.Module | None = None
+        self.output: nn.Linear | None = None
+
+    @abstractmethod
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
+        """Return the query of the pretrained model, without any learned offset. [B, T, W] -> [B, 1, W]."""
+
+    @abstractmethod
+    def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+        """Apply what follows the attention in this family. Both [B, N, W] -> [B, N, D]; residual: the queries."""
+
+    def attended(self, tokens: Tensor) -> Tensor:
+        """Return the tokens that queries attend to, before `normalise`. [B, T, W] -> [B, L, W]."""
+        return tokens
+
+    def positions(self, tokens: Tensor) -> Tensor:
+        """Return the inputs of the value path at each position, before `normalise`. [B, T, W] -> [B, P, W]."""
+        return tokens
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Apply the layer norm before the projections, if the family has one."""
+        return x
+
+    @final
+    def stage(self, tokens: Tensor) -> Tensor:
+        """Apply the tower's last stage, if it belongs to this pool. Backbone tokens -> the pool's tokens [B, T, W]."""
+        return tokens if self.tower_stage is None else self.tower_stage(tokens)
+
+    @final
+    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+        """Project to the text space and align, if the pool is aligned. Both [B, N, W] -> [B, N, D], not normalised."""
+        vectors = self.project(attention_output, residual)
+        return vectors if self.output is None else self.output(vectors)
+
+    def forward(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Pool the tokens once per query.
+
+        tokens: [B, T, W]; queries: [B, N, W]; bias: [N, L], added to the attention logits of every head. Returns
+        [B, N, D], not normalised. With `pretrained_query`, no bias and no alignment this is CLIP's image embedding.
+        """
+        inputs = self.normalise(self.attended(tokens))
+        projected = self.q_proj(self.normalise(queries))
+        k_proj, v_proj, num_heads = self.k_proj, self.v_proj, self.num_heads
+        absorb = absorbing_is_faster(projected.shape[1], inputs.shape[1], self.width, num_heads)
+        if absorb and isinstance(k_proj, nn.Linear) and isinstance(v_proj, nn.Linear):
+            mixed = attend_absorbed(projected, inputs, k_proj, v_proj, num_heads, bias)
+        else:
+            mixed = attend(projected, k_proj(inputs), v_proj(inputs), num_heads, bias)
+        return self.finish(mixed, queries)
+
+    def attention(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the attention weights over positions, averaged over heads: [B, N, P]. A row sums to at most 1."""
+        inputs = self.normalise(self.attended(tokens))
+        projected = self.q_proj(self.normalise(queries))
+        return attention_weights(projected, self.k_proj(inputs), self.num_heads, bias)[..., self.num_prefix :]
+
+    def dense(self, tokens: Tensor) -> Tensor:
+        """Map each position to the text space by the value path alone (MaskCLIP, arXiv 2112.01071, section 3.2).
+
+        [B, T, W] -> [B, P, D], not normalised. Nothing is mixed between positions.
+        """
+        positions = self.positions(tokens)
+        return self.finish(self.v_proj(self.normalise(positions)), positions)
 
     @property
     def num_positions(self) -> int:
         return self.grid[0] * self.grid[1]
 
-    def stage(self, tokens: Tensor) -> Tensor:
-        """What a pool does to tokens before all else, where it holds a part of the tower; heads call it once."""
-        return tokens
+    def query_key_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that decide only where queries attend: training them keeps outputs in CLIP's space."""
+        return [*self.q_proj.parameters(), *self.k_proj.parameters()]
 
     def stage_parameters(self) -> list[nn.Parameter]:
-        """Those of `stage`."""
-        return []
+        """Return the parameters of the tower's last stage; none if it belongs to the backbone."""
+        return [] if self.tower_stage is None else list(self.tower_stage.parameters())
 
-    @abstractmethod
-    def attended(self, tokens: Tensor) -> Tensor:
-        """What queries look at. [B, T, W] -> [B, num_prefix + positions, W]."""
+    def train(self, mode: bool = True) -> "Pool":
+        """Set the mode, but keep the tower's stage in eval mode: its batch statistics stay the pretrained ones."""
+        super().train(mode)
+        if self.tower_stage is not None:
+            self.tower_stage.eval()
+        return self
 
-    @abstractmethod
-    def pretrained_query(self, tokens: Tensor) -> Tensor:
-        """The query that the pretrained model itself asks. [B, T, W] -> [B, 1, W]."""
 
-    @abstractmethod
-    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
-        """What follows the attention. attention_output, residual (the queries): [B, N, W] -> [B, N, D]."""
+def upgrade_key(key: str) -> str:
+    """Rename a state-dict key of forclip 0.1, where an aligned or staged pool held another pool as `inner`.
 
-    @abstractmethod
-    def positions(self, tokens: Tensor) -> Tensor:
-        """The positions' own inputs to the value path, before any normalisation. [B, T, W] -> [B, P, W]."""
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """The layer norm that precedes the projections, where the family has one."""
-        return x
-
-    def forward(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
-        """tokens: [B, T, W]; queries: [B, N, W]; bias: [N, L] over attended tokens. Returns [B, N, D], not unit."""
-        inputs = self.normalise(self.attended(tokens))
-        asked = self.q_proj(self.normalise(queries))
-        return self.finish(self._mix(asked, inputs, bias), queries)
-
-    def _mix(self, asked: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        """asked: [B, N, W] projected queries; inputs: [B, L, W] before projection. Returns [B, N, W]."""
-        k_proj, v_proj, num_heads = self.k_proj, self.v_proj, self.num_heads
-        pays = absorbing_is_faster(asked.shape[1], inputs.shape[1], self.width, num_heads)
-        if pays and isinstance(k_proj, nn.Linear) and isinstance(v_proj, nn.Linear):
-            return attend_absorbed(asked, inputs, k_proj, v_proj, num_heads, bias)
-        return attend(asked, k_proj(inputs), v_proj(inputs), num_heads, bias)
-
-    def weights(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attention over the positions alone, averaged over heads. Returns [B, N, P]; a row sums to at most 1."""
-        inputs = self.normalise(self.attended(tokens))
-        asked = self.q_proj(self.normalise(queries))
-        return attention_weights(asked, self.k_proj(inputs), self.num_heads, bias)[..., self.num_prefix :]
-
-    def dense(self, tokens: Tensor) -> Tensor:
-        """The value path alone, no mixing between positions (MaskCLIP, arXiv 2112.01071). [B, T, W] -> [B, P, D]."""
-        positions = self.positions(tokens)
-        return self.finish(self.v_proj(self.normalise(positions)), positions)
-
-    def query_key_parameters(self) -> list[nn.Parameter]:
-        """The parameters that decide only where to look: training them keeps outputs in CLIP's space."""
-        return [*self.q_proj.parameters(), *self.k_proj.parameters()]
+    `pool.inner.q_proj.weight` becomes `pool.q_proj.weight`; other keys stay.
+    """
+    return re.sub(r"\bpool\.(inner\.)+", "pool.", key)
 
 
 class MeanTokenPool(Pool):
@@ -108,30 +145,26 @@ class MeanTokenPool(Pool):
         grid: tuple[int, int],
         dim: int,
     ) -> None:
-        """positional_embedding: [1 + P, W], the mean token's first."""
+        """c_proj: [W] -> [D]; positional_embedding: [1 + P, W], the mean token's first."""
         super().__init__(grid, q_proj.in_features, dim, num_heads, num_prefix=1)
         self.q_proj, self.k_proj, self.v_proj, self.c_proj = q_proj, k_proj, v_proj, c_proj
         self.positional_embedding = nn.Parameter(positional_embedding.clone())
 
+    # MaskCLIP leaves the positional embedding out of the value path, so `positions` stays the default.
     def attended(self, tokens: Tensor) -> Tensor:
         return torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positional_embedding
 
     def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1, keepdim=True) + self.positional_embedding[:1]
 
-    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
-        out: Tensor = self.c_proj(attention_output)
-        return out
-
-    def positions(self, tokens: Tensor) -> Tensor:
-        # MaskCLIP leaves the positional embedding out of the value path.
-        return tokens
+    def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+        return self.c_proj(attention_output)
 
 
 class ClassTokenPool(Pool):
     """CLIP ViT's last block, final norm and projection: the query is the class token as it enters that block.
 
-    tokens: what enters the last block, [B, 1 + P, W], the class token first.
+    tokens: the inputs of the last block, [B, 1 + P, W], the class token first.
     """
 
     def __init__(
@@ -149,29 +182,24 @@ class ClassTokenPool(Pool):
         grid: tuple[int, int],
         dim: int,
     ) -> None:
-        """after_attention: layer scale or identity; mlp: the whole second residual branch, its norm included."""
+        """after_attention: layer scale or identity; mlp: the second residual branch, including its norm."""
         super().__init__(grid, q_proj.in_features, dim, num_heads, num_prefix=1)
         self.ln_1, self.q_proj, self.k_proj, self.v_proj, self.out_proj = ln_1, q_proj, k_proj, v_proj, out_proj
         self.after_attention, self.mlp, self.ln_post, self.proj = after_attention, mlp, ln_post, proj
 
     def normalise(self, x: Tensor) -> Tensor:
-        out: Tensor = self.ln_1(x)
-        return out
-
-    def attended(self, tokens: Tensor) -> Tensor:
-        return tokens
+        return self.ln_1(x)
 
     def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens[:, :1]
 
-    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
-        x = residual + self.after_attention(self.out_proj(attention_output))
-        x = x + self.mlp(x)
-        out: Tensor = self.proj(self.ln_post(x))
-        return out
-
     def positions(self, tokens: Tensor) -> Tensor:
         return tokens[:, 1:]
+
+    def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+        x = residual + self.after_attention(self.out_proj(attention_output))
+        x = x + self.mlp(x)
+        return self.proj(self.ln_post(x))
 
 
 class LatentPool(Pool):
@@ -196,7 +224,7 @@ class LatentPool(Pool):
         grid: tuple[int, int],
         dim: int,
     ) -> None:
-        """latent: [1, W]; mlp: the residual branch, its norm included; positional_embedding: [P, W] or None."""
+        """latent: [1, W]; mlp: the residual branch, including its norm; positional_embedding: [P, W] or None."""
         super().__init__(grid, k_proj.in_features, dim, num_heads, num_prefix=0)
         self.latent = nn.Parameter(latent.clone())
         self.q_proj, self.k_proj = (_normed(p, n, num_heads) for p, n in ((q_proj, q_norm), (k_proj, k_norm)))
@@ -209,24 +237,19 @@ class LatentPool(Pool):
     def pretrained_query(self, tokens: Tensor) -> Tensor:
         return self.latent.expand(len(tokens), 1, -1)
 
-    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+    def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
         x = self.out_proj(attention_output)
-        x = x + self.mlp(x)
-        out: Tensor = self.proj(x)
-        return out
-
-    def positions(self, tokens: Tensor) -> Tensor:
-        return tokens
+        return self.proj(x + self.mlp(x))
 
 
 class AveragePool(Pool):
-    """A head for towers that average: it starts as that average and can learn to look.
+    """A pool for towers that average their positions. It starts as that average and can learn where to attend.
 
-    Keys start at zero, so every position weighs the same; values are the positions themselves; `after` is all that
-    the tower does after averaging. tokens: [B, P, W].
+    Keys start at zero, so that all positions weigh the same; values are the positions themselves. tokens: [B, P, W].
     """
 
     def __init__(self, width: int, after: nn.Module, grid: tuple[int, int], dim: int) -> None:
+        """after: all that the tower does after averaging, [..., W] -> [..., D]."""
         super().__init__(grid, width, dim, num_heads=1, num_prefix=0)
         self.q_proj, self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width), nn.Identity()
         nn.init.zeros_(self.k_proj.weight)
@@ -235,18 +258,11 @@ class AveragePool(Pool):
         nn.init.zeros_(self.q_proj.bias)
         self.after = after
 
-    def attended(self, tokens: Tensor) -> Tensor:
-        return tokens
-
     def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1, keepdim=True)
 
-    def finish(self, attention_output: Tensor, residual: Tensor) -> Tensor:
-        out: Tensor = self.after(attention_output)
-        return out
-
-    def positions(self, tokens: Tensor) -> Tensor:
-        return tokens
+    def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+        return self.after(attention_output)
 
 
 def _normed(proj: nn.Linear, norm: nn.Module, num_heads: int) -> nn.Module:
@@ -254,12 +270,11 @@ def _normed(proj: nn.Linear, norm: nn.Module, num_heads: int) -> nn.Module:
 
 
 class _PerHead(nn.Module):
-    """Applies a norm to each head's slice, as timm's qk-norm does. [B, T, W] -> [B, T, W]."""
+    """Apply a norm to each head's slice, as timm's qk-norm does. [B, T, W] -> [B, T, W]."""
 
     def __init__(self, norm: nn.Module, num_heads: int) -> None:
         super().__init__()
         self.norm, self.num_heads = norm, num_heads
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(x.unflatten(-1, (self.num_heads, -1))).flatten(-2)
-        return out
+        return self.norm(x.unflatten(-1, (self.num_heads, -1))).flatten(-2)

@@ -18,8 +18,8 @@ from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.class_vectors import ClassVectors
 from forclip.models.open_clip_backbone import load_open_clip
+from forclip.models.pools import upgrade_key
 from forclip.models.summary_head import SummaryHead
-from forclip.models.wrapped_pools import AlignedPool
 from forclip.text.prompts import encode_classes
 
 FORMAT_VERSION = 2
@@ -141,9 +141,9 @@ def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
     """A summary head from its tensors, on the backbone's device. Raises RuntimeError or KeyError if they don't fit."""
     pool = backbone.new_pool()
     if "pool.output.weight" in state:
-        pool = AlignedPool(pool, nn.Linear(pool.dim, pool.dim))
+        pool.output = nn.Linear(pool.dim, pool.dim)
     head = SummaryHead(pool, torch.zeros_like(state["offsets"]), torch.zeros_like(state["bias"]))
-    head.load_state_dict(dict(state))
+    head.load_state_dict({upgrade_key(key): tensor for key, tensor in state.items()})
     return head.to(backbone.device).eval().requires_grad_(False)
 
 

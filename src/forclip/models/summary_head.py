@@ -75,7 +75,7 @@ def _offsets_that_look_at(pool: Pool, staged: Tensor, members: Tensor, size: flo
     for _ in range(_STEPS):
         rows = torch.randperm(len(staged), generator=generator)[:_IMAGES_A_STEP]
         part, belongs = staged[rows], members[rows]
-        shares = (pool.weights(part, pool.pretrained_query(part) + offsets) * belongs).sum(-1)
+        shares = (pool.attention(part, pool.pretrained_query(part) + offsets) * belongs).sum(-1)
         there = belongs.any(-1)
         loss = -(shares + _UNSEEN).log()[there].mean()
         (offsets.grad,) = torch.autograd.grad(loss, [offsets])
@@ -119,7 +119,7 @@ class SummaryHead(nn.Module):
     def attention(self, tokens: Tensor) -> Tensor:
         """How much each query token looks at each position. [B, T, W] -> [B, N, P]; a row sums to at most 1."""
         staged = self.pool.stage(tokens)
-        return self.pool.weights(staged, self._queries(staged), self.bias)
+        return self.pool.attention(staged, self._queries(staged), self.bias)
 
     def position_weights(self, tokens: Tensor) -> Tensor:
         """How much each position gives to each vector: the attention to it, times how far its own value points the
@@ -127,7 +127,7 @@ class SummaryHead(nn.Module):
         staged = self.pool.stage(tokens)
         queries = self._queries(staged)
         vectors = F.normalize(self.pool(staged, queries, self.bias), dim=-1)
-        looked = self.pool.weights(staged, queries, self.bias)
+        looked = self.pool.attention(staged, queries, self.bias)
         given = looked * (vectors @ self.pool.dense(staged).transpose(1, 2)).clamp(min=0)
         return torch.where((given > 0).any(-1, keepdim=True), given, looked)
 

@@ -1,4 +1,4 @@
-"""What a tower of any family is cut into, and the two operations on weights that the cutting takes."""
+"""What an image tower of any family is cut into, and the modules and operations that the families share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +21,36 @@ class Tower:
     pool: Pool
 
 
+class MapStage(nn.Module):
+    """A convolutional stage on flattened feature maps, for `Pool.tower_stage`. [B, P', C'] -> [B, P, C]."""
+
+    def __init__(self, layer: nn.Module, grid: tuple[int, int]) -> None:
+        """grid: (rows, columns) of the stage's input."""
+        super().__init__()
+        self.layer, self.grid = layer, grid
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return flatten_map(self.layer(tokens.transpose(1, 2).unflatten(2, self.grid)))
+
+
+class BlockStage(nn.Module):
+    """A transformer block on tokens [B, T, W], for `Pool.tower_stage`. batch_first: the block's own layout."""
+
+    def __init__(self, block: nn.Module, batch_first: bool) -> None:
+        super().__init__()
+        self.block, self.batch_first = block, batch_first
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.block(tokens) if self.batch_first else self.block(tokens.transpose(0, 1)).transpose(0, 1)
+
+
+def flatten_map(feature_map: Tensor) -> Tensor:
+    """[B, C, rows, columns] -> [B, P, C], positions row-major."""
+    return feature_map.flatten(2).transpose(1, 2)
+
+
 def split_linear(weight: Tensor, bias: Tensor | None, parts: int) -> list[nn.Linear]:
-    """A fused projection, weight [parts * out, in] and bias [parts * out], as layers that own copies of their rows."""
+    """Split a fused projection, weight [parts * out, in] and bias [parts * out], into layers with copied rows."""
     biases = [None] * parts if bias is None else bias.detach().chunk(parts)
     return [_linear(rows, row_bias) for rows, row_bias in zip(weight.detach().chunk(parts), biases, strict=True)]
 
@@ -36,9 +64,9 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
-    """Positional embeddings for another grid, (rows, columns), as open_clip interpolates them; the prefix stays.
+    """Interpolate positional embeddings to another grid, as open_clip does; the prefix stays unchanged.
 
-    embedding: [prefix + old positions, W]. Returns [prefix + new positions, W].
+    embedding: [prefix + old positions, W]; old, new: (rows, columns). Returns [prefix + new positions, W].
     """
     assert len(embedding) == prefix + old[0] * old[1], f"{len(embedding)} embeddings for a grid of {old} and {prefix}"
     if old == new:

@@ -1,4 +1,4 @@
-"""From open_clip's image towers to `Tower`: one function a family, chosen in `cut_tower`; timm's are next door."""
+"""Cut open_clip's image towers where their pool begins: one function per family, chosen in `cut_tower`."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -12,22 +12,22 @@ from timm.models.byobnet import ByobNet
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, ClassTokenPool, MeanTokenPool
-from forclip.models.tower import Tower, resize_positions, split_linear
+from forclip.models.tower import BlockStage, MapStage, Tower, flatten_map, resize_positions, split_linear
 from forclip.models.towers_timm import cut_timm
-from forclip.models.wrapped_pools import BlockStage, MapStage, StagedPool
 
 
 def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool = False) -> Tower:
-    """The tower of an open_clip model, `model.visual`, cut where its pool begins.
+    """Cut an open_clip model's image tower, `model.visual`, where its pool begins.
 
-    image_size: pixels a side that the tokens will be computed at, if not the tower's own; the positional embeddings
-    are then interpolated, the tower's own in place. last_stage: cut a stage earlier, and give that stage to the pool
-    (a ResNet's layer4, a ViT's last block before the pool). Raises ValueError for a tower or pool of no known family,
-    and for a last stage in one where that can't be.
+    image_size: pixels per side of the images to encode; None is the tower's own. Positional embeddings are
+    interpolated, the tower's in place. last_stage: give the tower's last stage to the pool as `Pool.tower_stage` (a
+    ResNet's layer4, the block of a ViT before the pool's). Raises ValueError for a tower or pool of an unknown family,
+    and for a last stage in a family without one.
     """
     if last_stage and not _has_last_stage(visual):
         raise ValueError(
-            f"image tower {type(visual).__name__}: its last stage can't be trained, only one of CLIP's own kind can"
+            f"image tower {type(visual).__name__}: its last stage can't be trained; only CLIP's own ResNets and ViTs"
+            " support train_last_stage"
         )
     match visual:
         case ModifiedResNet(attnpool=AttentionPool2d()):
@@ -41,12 +41,14 @@ def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool
                 case "avg", _:
                     return _cut_averaging_vit(visual)
                 case pool_type, block:
-                    raise _unknown(visual, f"pool_type {pool_type!r} after {type(block).__name__}")
+                    pool = f" with pool_type {pool_type!r} after {type(block).__name__}"
         case VisionTransformer():
-            raise _unknown(visual, f"{type(visual.attn_pool).__name__}, as in CoCa")
+            pool = f" with pool {type(visual.attn_pool).__name__}, as in CoCa,"
         case TimmModel():
             return cut_timm(visual, image_size, last_stage)
-    raise _unknown(visual, "")
+        case _:
+            pool = ""
+    raise ValueError(f"image tower {type(visual).__name__}{pool} is of no supported family")
 
 
 def _has_last_stage(visual: nn.Module) -> bool:
@@ -58,48 +60,33 @@ def _has_last_stage(visual: nn.Module) -> bool:
     return False
 
 
-def _unknown(visual: nn.Module, pool: str) -> ValueError:
-    what = f"image tower {type(visual).__name__}" + (f" with pool {pool}" if pool else "")
-    return ValueError(f"{what} is of no family that forclip knows")
-
-
 def _cut_resnet(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
-    """CLIP's own ResNets. [B, 3, H, W] -> [B, P, C], C = 32 times the stem's width; twice the side and half of C
-    before the last stage."""
+    """CLIP's ResNets. Tokens [B, P, C], C = 32 times the stem's width; with the last stage in the pool, C / 2 channels
+    of a map twice as wide and high."""
     pool = visual.attnpool
     native = round((len(pool.positional_embedding) - 1) ** 0.5)
     # The stem's first convolution rounds up, the four halvings after it round down.
     side = native if image_size is None else (image_size + 1) // 2 // 16
     positions = resize_positions(pool.positional_embedding.detach(), (native, native), (side, side), prefix=1)
-    head = MeanTokenPool(
-        pool.q_proj,
-        pool.k_proj,
-        pool.v_proj,
-        pool.c_proj,
-        positions,
-        pool.num_heads,
-        (side, side),
-        dim=pool.c_proj.out_features,
-    )
+    grid, dim = (side, side), pool.c_proj.out_features
+    head = MeanTokenPool(pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj, positions, pool.num_heads, grid, dim)
     layers = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
-    if not last_stage:
-        return Tower(partial(_resnet_tokens, visual.stem, layers), head)
-    size = visual.image_size if image_size is None else image_size
-    before = (size + 1) // 2 // 8  # as above, one halving less
-    stage = MapStage(layers.pop(), (before, before))
-    return Tower(partial(_resnet_tokens, visual.stem, layers), StagedPool(stage, head))
+    if last_stage:
+        size = visual.image_size if image_size is None else image_size
+        before = (size + 1) // 2 // 8  # as above, one halving less
+        head.tower_stage = MapStage(layers.pop(), (before, before))
+    return Tower(partial(_resnet_tokens, visual.stem, layers), head)
 
 
 def _resnet_tokens(stem: Any, layers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
     feature_map = stem(pixels)
     for layer in layers:
         feature_map = layer(feature_map)
-    tokens: Tensor = feature_map.flatten(2).transpose(1, 2)
-    return tokens
+    return flatten_map(feature_map)
 
 
 def _resize_vit(visual: Any, image_size: int) -> None:
-    """Makes the tower take squares of image_size, in place."""
+    """Make the tower accept squares of image_size, in place."""
     old, embedding = visual.grid_size, visual.positional_embedding
     visual.grid_size = (image_size // visual.patch_size[0], image_size // visual.patch_size[1])
     visual.image_size = (image_size, image_size)
@@ -125,10 +112,9 @@ def _cut_class_token_vit(visual: Any, last_stage: bool) -> Tower:
         grid=visual.grid_size,
         dim=dim,
     )
-    if not last_stage:
-        return Tower(partial(_vit_tokens, visual, blocks), head)
-    stage = BlockStage(blocks.pop(), visual.transformer.batch_first)
-    return Tower(partial(_vit_tokens, visual, blocks), StagedPool(stage, head))
+    if last_stage:
+        head.tower_stage = BlockStage(blocks.pop(), visual.transformer.batch_first)
+    return Tower(partial(_vit_tokens, visual, blocks), head)
 
 
 def _cut_averaging_vit(visual: Any) -> Tower:
@@ -141,14 +127,13 @@ def _cut_averaging_vit(visual: Any) -> Tower:
     blocks, width = visual.transformer.resblocks, visual.class_embedding.shape[0]
 
     def tokens(pixels: Tensor) -> Tensor:
-        out: Tensor = before(_vit_tokens(visual, blocks, pixels)[:, 1:])
-        return out
+        return before(_vit_tokens(visual, blocks, pixels)[:, 1:])
 
     return Tower(tokens, AveragePool(width, after, visual.grid_size, dim))
 
 
 def _vit_tokens(visual: Any, blocks: Iterable[nn.Module], pixels: Tensor) -> Tensor:
-    """What leaves the given blocks. [B, 3, H, W] -> [B, 1 + P, W]."""
+    """Run the given blocks. [B, 3, H, W] -> [B, 1 + P, W]."""
     x: Tensor = visual._embeds(pixels)
     batch_first = visual.transformer.batch_first
     x = x if batch_first else x.transpose(0, 1)
@@ -158,7 +143,7 @@ def _vit_tokens(visual: Any, blocks: Iterable[nn.Module], pixels: Tensor) -> Ten
 
 
 def _vit_projection(visual: Any) -> tuple[nn.Module, int]:
-    """The last projection as a layer, and D."""
+    """Return the last projection as a layer, and D."""
     if visual.proj is None:
         return nn.Identity(), visual.class_embedding.shape[0]
     (proj,) = split_linear(visual.proj.T, None, 1)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from forclip.config import HeadConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.bootstrap import gain_with_bound
+from forclip.models.alignment import fit_alignment
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
-from forclip.models.wrapped_pools import AlignedPool, fit_alignment
 from forclip.training.class_holdout import labelled_precisions
 from forclip.training.supervision import Supervision
 
@@ -73,7 +73,9 @@ def choose_start(backbone: Backbone, tokens: Tensor, supervision: Supervision, c
 
 def _aligned(backbone: Backbone, tokens: Tensor, output: nn.Linear, config: HeadConfig, seed: int) -> Start:
     def new_pool() -> Pool:
-        return AlignedPool(backbone.new_pool(), copy.deepcopy(output)).to(backbone.device)
+        pool = backbone.new_pool()
+        pool.output = copy.deepcopy(output)
+        return pool.to(backbone.device)
 
     return Start(seeded_head(new_pool(), tokens, config, seed), new_pool, True, None)
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from forclip.config import TrainConfig
+from forclip.models.pools import upgrade_key
 from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
 
@@ -95,10 +96,11 @@ class TrainingState:
         with safe_open(file, framework="pt") as stored:
             expected = self.tensors()
             same = stored.metadata().get("identity") == self.identity
-            if not same or set(stored.keys()) != set(expected):
+            stored_names = {upgrade_key(name): name for name in stored.keys()}  # noqa: SIM118  # not a dict
+            if not same or stored_names.keys() != expected.keys():
                 raise ValueError(f"{file}: a checkpoint of another configuration; start anew in another folder")
             for name, tensor in expected.items():
-                saved = stored.get_tensor(name)
+                saved = stored.get_tensor(stored_names[name])
                 if saved.shape != tensor.shape:
                     raise ValueError(f"{file}: {name} has shape {tuple(saved.shape)}, not {tuple(tensor.shape)}")
                 with torch.no_grad():

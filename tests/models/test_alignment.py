@@ -9,11 +9,12 @@ from scipy.linalg import fractional_matrix_power
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.models.alignment import fit_alignment
 from forclip.models.baselines import ClusterHead, DenseHead, Head
 from forclip.models.pools import Pool
-from forclip.models.summary_head import SummaryHead, global_head, noise_seeded_head, window_seeded_head
-from forclip.models.wrapped_pools import AlignedPool, fit_alignment
+from forclip.models.summary_head import global_head, noise_seeded_head, window_seeded_head
 from tests.models.test_pools import pool_and_tokens
+from tests.tiny import aligned
 
 FAMILIES = ["resnet", "vit", "latent", "average"]
 
@@ -81,8 +82,8 @@ def heads(pool: Pool) -> list[Head]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_identity_changes_no_head(family: str) -> None:
     pool, tokens = pool_and_tokens(family)
-    aligned = AlignedPool(copy.deepcopy(pool), identity(pool.dim))
-    for plain, same in zip(heads(pool), heads(aligned), strict=True):
+    aligned_pool = aligned(copy.deepcopy(pool), identity(pool.dim))
+    for plain, same in zip(heads(pool), heads(aligned_pool), strict=True):
         assert same.grid == plain.grid
         torch.testing.assert_close(same(tokens), plain(tokens))
         torch.testing.assert_close(same.position_weights(tokens), plain.position_weights(tokens))
@@ -94,15 +95,13 @@ def test_the_map_comes_after_the_pool_and_before_the_norm(family: str) -> None:
     pool, tokens = pool_and_tokens(family)
     torch.manual_seed(3)
     output = nn.Linear(pool.dim, pool.dim)
-    aligned = AlignedPool(pool, output)
+    aligned_pool = aligned(copy.deepcopy(pool), output)
     mapped = output(window_seeded_head(pool, 4).outputs(tokens))
-    torch.testing.assert_close(window_seeded_head(aligned, 4)(tokens), F.normalize(mapped, dim=-1))
-    torch.testing.assert_close(DenseHead(aligned)(tokens), F.normalize(output(pool.dense(tokens)), dim=-1))
+    torch.testing.assert_close(window_seeded_head(aligned_pool, 4)(tokens), F.normalize(mapped, dim=-1))
+    torch.testing.assert_close(DenseHead(aligned_pool)(tokens), F.normalize(output(pool.dense(tokens)), dim=-1))
 
 
-def test_the_map_is_no_query_key_parameter_but_belongs_to_the_head() -> None:
+def test_the_map_is_no_query_key_parameter() -> None:
     pool, _ = pool_and_tokens("resnet")
-    aligned = AlignedPool(pool, identity(pool.dim))
-    assert aligned.query_key_parameters() == pool.query_key_parameters()
-    head: SummaryHead = window_seeded_head(aligned, 2)
-    assert {"pool.output.weight", "pool.output.bias", "pool.inner.q_proj.weight"} <= head.state_dict().keys()
+    before = pool.query_key_parameters()
+    assert aligned(pool, identity(pool.dim)).query_key_parameters() == before
