@@ -224,7 +224,7 @@ def test_mistakes_in_the_configuration(tmp_path: Path, small_world: ToyWorld, ch
 def test_mistakes_on_the_command_line(tmp_path: Path, small_world: ToyWorld) -> None:
     assert_one_sentence(run("search", tmp_path / "nothing", "cat"), "nothing")
     assert_one_sentence(run("index", tmp_path / "nothing", "--to", tmp_path / "s"), "nothing")
-    assert_one_sentence(run("index", tmp_path, "--to", tmp_path / "s"), "no pictures")
+    assert_one_sentence(run("index", tmp_path, "--to", tmp_path / "s"), "no images")
     head = run("index", small_world.images, "--to", tmp_path / "s", "--head", "cluster_x")
     assert_one_sentence(head, "cluster_x")
     assert_one_sentence(run("eval", tmp_path / "gone.yaml", "--out", tmp_path / "o"), "gone.yaml")

@@ -1,4 +1,4 @@
-"""Right and wrong picks of a search, as labels beside a training set's own."""
+"""Verdicts: a user's right and wrong search results, which join the labels of a training set."""
 
 import os
 from collections.abc import Mapping
@@ -7,105 +7,92 @@ from pathlib import Path
 
 import numpy as np
 
-from forclip.data.formats.csv_labels import is_present, labels_of, read_table
-from forclip.data.formats.paths import inside
+from forclip.data.formats.common import path_inside
+from forclip.data.formats.csv_labels import read_label_rows
 from forclip.types import Annotations
 
-Verdicts = Mapping[tuple[Path, str], bool]  # by picture (absolute) and label: whether it is shown
+Verdicts = Mapping[tuple[Path, str], bool]  # by absolute image path and label: whether the image shows it
 
 
 def read_verdicts(file: Path, image_folder: Path) -> dict[tuple[Path, str], bool]:
-    """A CSV file as `forclip export --format csv` writes it, with `present` filled in.
+    """Read a CSV file as `forclip export --format csv` writes it, with the column `present` filled in.
 
-    Columns image, label (or labels) and present, others are ignored. image: absolute, or relative to image_folder;
-    a row whose present stands empty has not been judged. Raises ValueError, naming the file and the line, as load_csv
-    does, for a file without a column present, and for a pair that is both right and wrong.
+    The columns are image (absolute, or relative to image_folder), label or labels, and present; others are ignored. A
+    row whose present is empty has no verdict. Raises ValueError, naming the file and the line, as `load_csv` does, and
+    for a file without a column present.
     """
-    header, rows = read_table(file)
+    header, rows = read_label_rows(file)
     if "present" not in header:
         raise ValueError(f"{file}: the header has no column present, 1 for right and 0 for wrong: {header}")
-    said: dict[tuple[Path, str], bool] = {}
-    for number, cells in rows:
-        row, where = dict(zip(header, cells, strict=True)), f"{file}: line {number}"
-        if not row["present"].strip():
+    verdicts: dict[tuple[Path, str], bool] = {}
+    for row in rows:
+        if row.present is None:
             continue
-        name, present = row["image"].strip(), is_present(where, row)
-        path = Path(name) if os.path.isabs(name) else inside(image_folder, name, file, f"line {number}")
-        for label in labels_of(row):
-            if said.setdefault((Path(os.path.abspath(path)), label), present) != present:
-                raise ValueError(f"{where} says of {label!r} in {name!r} the opposite of an earlier line")
-    return said
+        path = Path(row.image) if os.path.isabs(row.image) else path_inside(image_folder, row.image, row.where)
+        for label in row.labels:
+            if verdicts.setdefault((_absolute(path), label), row.present) != row.present:
+                raise ValueError(f"{row.where} contradicts an earlier line about {label!r} in {row.image!r}")
+    return verdicts
 
 
 def merge_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts) -> Annotations:
-    """The training set with these labels as well; where they contradict its own, they win.
+    """Add verdicts to the training set's labels; a verdict overrides a label.
 
-    A pair that was judged is verified; of an image from outside the set nothing else is. A label that is no class yet
-    becomes one, after the others, if a training image was found right for it; it is verified only where it was judged.
-    Boxes of what was found wrong are dropped. Verdicts on gallery images are left out, for they are measured on; so are
-    those on a class that is then novel, by whoever trains.
+    A label with a verdict is verified. An image from outside the set joins it with only its verdicts verified. A label
+    that is no class yet becomes one, after the others, if a training image was right for it; it is verified only where
+    it has a verdict. The boxes of labels that turned out wrong are dropped. Verdicts on gallery images are left out,
+    because results are measured on those. (Training leaves out verdicts on novel classes.)
     """
-    taken = usable_verdicts(train, gallery, verdicts)
-    wider = _with_images(_with_classes(train, taken), taken)
-    row = {Path(os.path.abspath(path)): k for k, path in enumerate(wider.paths)}
-    column = {name: k for k, name in enumerate(wider.class_names)}
-    labels, verified = wider.labels.copy(), wider.verified_mask.copy()
-    for (path, label), present in taken.items():
+    usable = usable_verdicts(train, gallery, verdicts)
+    new_classes = sorted({label for _, label in usable} - set(train.class_names))
+    # With an explicit mask, so that the labels of new classes and images are unverified.
+    merged = replace(train, verified=train.verified_mask)
+    merged = merged.with_classes((*train.class_names, *new_classes), add_missing=True)
+    merged = _with_images(merged, sorted({path for path, _ in usable} - set(map(_absolute, train.paths))))
+    row = {_absolute(path): k for k, path in enumerate(merged.paths)}
+    column = {name: k for k, name in enumerate(merged.class_names)}
+    labels, verified = merged.labels.copy(), merged.verified_mask.copy()
+    for (path, label), present in usable.items():
         labels[row[path], column[label]] = present
         verified[row[path], column[label]] = True
-    kept = labels[wider.box_images, wider.box_classes] | ~verified[wider.box_images, wider.box_classes]
+    kept = labels[merged.box_images, merged.box_classes] | ~verified[merged.box_images, merged.box_classes]
     return replace(
-        wider,
+        merged,
         labels=labels,
         verified=None if verified.all() else verified,
-        boxes=wider.boxes[kept],
-        box_images=wider.box_images[kept],
-        box_classes=wider.box_classes[kept],
+        boxes=merged.boxes[kept],
+        box_images=merged.box_images[kept],
+        box_classes=merged.box_classes[kept],
     )
 
 
 def usable_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts) -> dict[tuple[Path, str], bool]:
-    """Those that are not on gallery images, of the classes there are and of new ones that some image shows."""
-    searched = {Path(os.path.abspath(path)) for path in gallery.paths}
-    ours = {pair: present for pair, present in verdicts.items() if pair[0] not in searched}
-    shown = {*train.class_names, *(label for (_, label), present in ours.items() if present)}
-    return {pair: present for pair, present in ours.items() if pair[1] in shown}
+    """The verdicts that are not on gallery images, on existing classes and on new ones that some image shows."""
+    gallery_paths = set(map(_absolute, gallery.paths))
+    outside = {pair: present for pair, present in verdicts.items() if pair[0] not in gallery_paths}
+    classes = {*train.class_names, *(label for (_, label), present in outside.items() if present)}
+    return {pair: present for pair, present in outside.items() if pair[1] in classes}
 
 
 def describe_verdicts(verdicts: Verdicts, train: Annotations, gallery: Annotations) -> str:
-    """One sentence: how many are used. train: before or after they were merged."""
+    """Say in one sentence how many verdicts are used. train: before or after they were merged."""
     used = usable_verdicts(train, gallery, verdicts)
-    right = sum(used.values())
-    left = len(verdicts) - len(used)
-    why = f"; {left} on gallery images, or on what no image shows, were left out" if left else ""
-    return f"{len(used)} verdicts join the labels: {right} right, {len(used) - right} wrong{why}."
+    right, left_out = sum(used.values()), len(verdicts) - len(used)
+    reason = f"; {left_out} on gallery images, or on labels that no image shows, were left out" if left_out else ""
+    return f"{len(used)} verdicts join the labels: {right} right, {len(used) - right} wrong{reason}."
 
 
-def _with_classes(train: Annotations, verdicts: Verdicts) -> Annotations:
-    new = sorted({label for _, label in verdicts} - set(train.class_names))
-    if not new:
-        return train
-    nothing = np.zeros((len(train), len(new)), bool)
+def _with_images(train: Annotations, paths: list[Path]) -> Annotations:
+    """Add images without any verified label."""
+    no_labels = np.zeros((len(paths), len(train.class_names)), bool)
     return replace(
         train,
-        class_names=(*train.class_names, *new),
-        labels=np.concatenate([train.labels, nothing], 1),
-        verified=np.concatenate([train.verified_mask, nothing], 1),
-        synonyms=(*train.synonyms, *((),) * len(new)) if train.synonyms else (),
-        frequencies=(*train.frequencies, *("",) * len(new)) if train.frequencies else (),
+        image_ids=(*train.image_ids, *(path.as_posix() for path in paths)),
+        paths=(*train.paths, *paths),
+        labels=np.concatenate([train.labels, no_labels]),
+        verified=np.concatenate([train.verified_mask, no_labels]),
     )
 
 
-def _with_images(train: Annotations, verdicts: Verdicts) -> Annotations:
-    present = {Path(os.path.abspath(path)) for path in train.paths}
-    new = sorted({path for path, _ in verdicts} - present)
-    if not new:
-        return train
-    nothing = np.zeros((len(new), len(train.class_names)), bool)
-    return replace(
-        train,
-        image_ids=(*train.image_ids, *(path.as_posix() for path in new)),
-        paths=(*train.paths, *new),
-        labels=np.concatenate([train.labels, nothing]),
-        verified=np.concatenate([train.verified_mask, nothing]),
-    )
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE
+from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE_NAMES
 from forclip.data.splits import COCO_BASE, COCO_NOVEL
 
 _SIDE, _LABELS_EACH = 64, 3
@@ -55,8 +55,8 @@ def write_smoke_lvis(root: Path) -> None:
 
 def write_smoke_nuimages(root: Path) -> None:
     """nuImages' relational tables, with a picture that is no keyframe for each that is one."""
-    rare = [dotted for dotted, (name, *_) in READABLE.items() if name in NUIMAGES_NOVEL]
-    names = [*rare, *[dotted for dotted in READABLE if dotted not in rare][:6]]
+    rare = [dotted for dotted, (name, *_) in READABLE_NAMES.items() if name in NUIMAGES_NOVEL]
+    names = [*rare, *[dotted for dotted in READABLE_NAMES if dotted not in rare][:6]]
     categories = [{"token": f"category-{k}", "name": name, "description": ""} for k, name in enumerate(names)]
     for part, count in _PARTS:
         files = _write_pictures(root / "samples" / f"CAM_{part.upper()}", count)

@@ -246,11 +246,11 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "empty": ("", "not readable as JSON: it ends too early"),
     "followed by more": (json.dumps(small()) + "]", "not readable as JSON: trailing characters"),
     "deeply nested": (json.dumps(small())[:-2] + ', {"x": ' + "[" * 100_000, "not readable as JSON: nested too deeply"),
-    "a list": ([], "an annotation file holds an object, not what is here: Expected `object`, got `array`"),
-    "lists only": ("[" * 100_000, "an annotation file holds an object"),
-    "no images": ({k: v for k, v in small().items() if k != "images"}, "no list under 'images'"),
-    "no annotations": ({k: v for k, v in small().items() if k != "annotations"}, "no list under 'annotations'"),
-    "images no list": (small() | {"images": {}}, "no list under 'images'"),
+    "a list": ([], "Expected `object`, got `array`"),
+    "lists only": ("[" * 100_000, "Expected `object`"),
+    "no images": ({k: v for k, v in small().items() if k != "images"}, "`.*images`"),
+    "no annotations": ({k: v for k, v in small().items() if k != "annotations"}, "`annotations`"),
+    "images no list": (small() | {"images": {}}, "`.*images`"),
     "image no object": (small() | {"images": [7]}, "entry 0 of 'images' is no object: 7"),
     "image without id": (changed("images", 1, id=None), r"entry 1 of 'images' has no id .*\{'file_name'"),
     "id a list": (changed("images", 0, id=[1]), r"entry 0 of 'images' has no id .*: \{'id': \[1\]"),
@@ -264,14 +264,14 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "unknown category": (changed("annotations", 3, category_id=1), f"{ANNOTATION_4} names category_id 1,"),
     "category id of another type": (
         changed("annotations", 3, category_id="5"),
-        f"{ANNOTATION_4} names category_id '5', which is not there",
+        f"{ANNOTATION_4} names category_id '5'",
     ),
     "crowd a word": (changed("annotations", 3, iscrowd="0"), f"{ANNOTATION_4} has the iscrowd '0', not 0 or 1"),
-    "image id twice": (changed("images", 1, id=10), "image id '10' is there twice, in entries 0 and 1 of 'images'"),
-    "image id twice in two types": (changed("images", 1, id="10"), "image id '10' is there twice"),
-    "category id twice": (changed("categories", 1, id=7), "category id '7' is there twice, in entries 0 and 1"),
-    "annotation id twice": (changed("annotations", 3, id=2), "annotation id 2 is there twice, in entries 1 and 3"),
-    "category name twice": (changed("categories", 1, name="dog"), f"{CATEGORY_3} is named 'dog' and category 7 'dog'"),
+    "image id twice": (changed("images", 1, id=10), r"image '10' \(entry 1 of 'images'\) .* entry 0"),
+    "image id twice in two types": (changed("images", 1, id="10"), "image '10' .* entry 0"),
+    "category id twice": (changed("categories", 1, id=7), "category '7' .*entry 1 .* entry 0"),
+    "annotation id twice": (changed("annotations", 3, id=2), "annotation 2 .*entry 3 .* entry 1"),
+    "category name twice": (changed("categories", 1, name="dog"), f"{CATEGORY_3} is named 'dog', .* category 7 'dog'"),
     "category without name": (changed("categories", 1, name=None), f"{CATEGORY_3} has no name"),
     "category with blank name": (changed("categories", 1, name=" "), f"{CATEGORY_3} has no name"),
     "category name a number": (changed("categories", 1, name=5), f"{CATEGORY_3} has the name 5, not a text"),
@@ -346,7 +346,7 @@ def test_unusual_file_names_inside_the_folder_are_not(tmp_path: Path, name: str)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere\.json: no such annotation file"):
+    with pytest.raises(ValueError, match=r"nowhere\.json: no such file"):
         load_coco(tmp_path / "nowhere.json", IMAGES)
     with pytest.raises(ValueError, match=f"{tmp_path.name}: not readable as JSON"):
         load_coco(tmp_path, IMAGES)

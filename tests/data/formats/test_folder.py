@@ -39,8 +39,8 @@ def test_a_pattern(folder: Path) -> None:
     [
         ("nowhere", "nowhere: no such folder"),
         ("b.jpg", "b.jpg: not a folder; give a folder or a pattern"),
-        ("none", "none: no pictures"),
-        ("*.gif", "*.gif: no pictures"),
+        ("none", "none: no images"),
+        ("*.gif", "*.gif: no images"),
     ],
 )
 def test_nothing_to_list_is_an_error_naming_the_source(folder: Path, source: str, message: str) -> None:

@@ -39,5 +39,5 @@ def test_what_is_no_folder_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path.name}: no pictures"):
+    with pytest.raises(ValueError, match=f"{tmp_path.name}: no images"):
         load_image_folder(tmp_path)

@@ -230,16 +230,16 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     ),
     "an unknown negative": (
         changed("images", 1, neg_category_ids=[4, 77]),
-        r"image 2 \(entry 1 of 'images'\) names 77 in neg_category_ids, which is not there",
+        r"image 2 \(entry 1 of 'images'\) names 77 in neg_category_ids",
     ),
     "a fraction among the negatives": (changed("images", 0, neg_category_ids=[1, 4.5]), rf"{IMAGE_10} has the neg_cat"),
     "an unknown frequency": (
         changed("categories", 1, frequency="x"),
-        r"category 1 \(entry 1 of 'categories'\) has the frequency 'x', not r, c or f",
+        r"category 1 \(entry 1 of 'categories'\) has the frequency 'x'",
     ),
     "readable names that collide": (
         changed("categories", 1, name="crab (animal)"),
-        r"category 1 \(entry 1 of 'categories'\) is named 'crab \(animal\)' and category 9 'crab_\(animal\)'",
+        r"category 1 \(entry 1 of 'categories'\) is named 'crab \(animal\)', .* category 9 'crab_\(animal\)'",
     ),
     "a name of underscores": (changed("categories", 1, name="__"), "category 1 .* has no name"),
     "neither name nor address": (changed("images", 0, coco_url=None), f"{IMAGE_10} has no file name"),

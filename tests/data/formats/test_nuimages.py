@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE, is_background, load_nuimages, readable
+from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE_NAMES, is_background, load_nuimages, readable_names
 from forclip.types import Annotations
 
 ROOT = Path("nuimages")
@@ -150,14 +150,14 @@ def test_dotted_names_we_do_not_know(tmp_path: Path) -> None:
     found = load(tmp_path, content)
     assert found.class_names == ("adult pedestrian", "animal", "fire truck")
     assert found.synonyms[2] == ("fire truck (emergency vehicle)",)
-    assert readable("ufo") == ("ufo", ())
+    assert readable_names("ufo") == ("ufo", ())
 
 
 def test_every_category_of_the_taxonomy_has_a_readable_name() -> None:
     """23 objects; no word is used for two of them, or a text query would mean both."""
-    objects = [dotted for dotted in READABLE if not is_background(dotted)]
+    objects = [dotted for dotted in READABLE_NAMES if not is_background(dotted)]
     assert len(objects) == 23
-    words = [word for names in READABLE.values() for word in names]
+    words = [word for names in READABLE_NAMES.values() for word in names]
     assert len(words) == len(set(words))
     assert not [word for word in words if "." in word or "_" in word]
     assert is_background("vehicle.ego")
@@ -166,7 +166,7 @@ def test_every_category_of_the_taxonomy_has_a_readable_name() -> None:
 
 
 def test_the_split_is_of_object_classes() -> None:
-    objects = {names[0] for dotted, names in READABLE.items() if not is_background(dotted)}
+    objects = {names[0] for dotted, names in READABLE_NAMES.items() if not is_background(dotted)}
     assert len(NUIMAGES_NOVEL) == len(set(NUIMAGES_NOVEL)) == 9
     assert set(NUIMAGES_NOVEL) < objects
     assert {"ambulance", "wheelchair", "animal"} < set(NUIMAGES_NOVEL)
@@ -183,11 +183,11 @@ def changed(table: str, position: int, **changes: Any) -> Tables:
 
 ANN_3 = r"object_ann.json: object_ann 'a3' \(entry 2\)"
 MALFORMED: dict[str, tuple[Any, str]] = {
-    "no list": (tables() | {"sample": {}}, "sample.json: no table of nuImages is like this: Expected `array`"),
+    "no list": (tables() | {"sample": {}}, "sample.json: .* Expected `array`"),
     "row no object": (tables() | {"category": [7]}, "category.json: entry 0 is no object: 7"),
     "token a number": (
         changed("object_ann", 1, token=7),
-        r"object_ann.json: entry 1 has no token of text: \{'token': 7",
+        r"object_ann.json: entry 1 has no token .*\{'token': 7",
     ),
     "name missing": (changed("category", 4, name=None), r"category.json: category 'c5' \(entry 4\) has no name"),
     "name blank": (changed("category", 4, name=" "), "category.json: category c5 has no name, but ' '"),
@@ -197,8 +197,8 @@ MALFORMED: dict[str, tuple[Any, str]] = {
         "category.json: categories 'human.pedestrian.adult' and 'human.adult_pedestrian' are both called",
     ),
     "name twice": (changed("category", 4, name="vehicle.bicycle"), "category.json: categories 'vehicle.bicycle' and"),
-    "token twice": (changed("category", 4, token="c1"), "category.json: token 'c1' is there twice, in entries 0 and 4"),
-    "image twice": (changed("sample_data", 3, token="d2"), "sample_data.json: token 'd2' is there twice"),
+    "token twice": (changed("category", 4, token="c1"), "category.json: category 'c1' .*entry 4.* entry 0"),
+    "image twice": (changed("sample_data", 3, token="d2"), "sample_data.json: sample_data 'd2' .*entry 3.* entry 0"),
     "unknown sample": (changed("sample_data", 1, sample_token="s9"), "sample_data d3 names sample_token 's9', which"),
     "unknown key camera": (changed("sample", 0, key_camera_token="d9"), "sample s2 names key_camera_token 'd9', which"),
     "key camera of another": (changed("sample", 0, key_camera_token="d1"), "sample s2 names key_camera_token 'd1'"),
@@ -212,7 +212,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     ),
     "unknown category": (
         changed("object_ann", 2, category_token="c9"),
-        "object_ann.json: object_ann a3 names category_token 'c9', which is not there",
+        "object_ann.json: object_ann a3 names category_token 'c9'",
     ),
     "short box": (
         changed("object_ann", 2, bbox=[1, 2, 3]),
@@ -239,7 +239,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     ),
     "row null": (
         tables() | {"category": [None]},
-        "category.json: entry 0 can't be used: Expected `object`, got `null`",
+        "category.json: entry 0 is no object: None",
     ),
     "infinity in a box": (
         changed("object_ann", 2, bbox=[1, 2, float("inf"), 3]),
@@ -249,7 +249,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
         changed("sample_data", 1, is_key_frame="no"),
         r"sample_data.json: sample_data 'd3' \(entry 1\) has the is_key_frame 'no', not true or false",
     ),
-    "token missing": (changed("sample", 1, token=None), r"sample.json: entry 1 has no token of text: \{'timestamp'"),
+    "token missing": (changed("sample", 1, token=None), r"sample.json: entry 1 has no token .*\{'timestamp'"),
     "name null": (
         tables() | {"category": [{"token": "c1", "name": None}]},
         r"category.json: category 'c1' \(entry 0\) has the name None, not a text",
@@ -296,5 +296,5 @@ def test_a_table_that_is_missing_or_damaged_is_named(tmp_path: Path, table: str)
         with pytest.raises(ValueError, match=rf"{table}\.json: not readable as JSON"):
             load_nuimages(tmp_path, ROOT)
     file.unlink()
-    with pytest.raises(ValueError, match=rf"{table}\.json: no such table"):
+    with pytest.raises(ValueError, match=rf"{table}\.json: no such file"):
         load_nuimages(tmp_path, ROOT)

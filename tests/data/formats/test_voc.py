@@ -124,9 +124,9 @@ MALFORMED = {
     "object without box": (xml("<object><name>cat</name></object>"), r"object 1 \(cat\) has no bndbox"),
     "side missing": (xml(HORSE.replace("<xmin>1</xmin>", "")), r"object 1 \(horse\) has the box \[None, '2',"),
     "words": (xml(HORSE.replace("7.5", "wide")), r"object 1 \(horse\) has the box .*'wide'.*, not four numbers"),
-    "NaN": (xml(HORSE.replace("7.5", "nan")), r"object 1 \(horse\) has the box .*'nan'.*, not xmin"),
-    "infinite": (xml(HORSE.replace("7.5", "1e999")), r"object 1 \(horse\) has the box .*'1e999'.*, not xmin"),
-    "inside out": (xml(HORSE.replace("7.5", "0")), r"object 1 \(horse\) has the box \['1', '2', '0', '10'\], not xmin"),
+    "NaN": (xml(HORSE.replace("7.5", "nan")), r"object 1 \(horse\) has the box .*nan"),
+    "infinite": (xml(HORSE.replace("7.5", "1e999")), r"object 1 \(horse\) has the box .*inf"),
+    "inside out": (xml(HORSE.replace("7.5", "0")), r"object 1 \(horse\) has the box \[1.0, 2.0, 0.0, 10.0\]"),
     "path traversal": (xml(filename="../../secret.jpg"), "<filename> has a file name outside the folder .*secret.jpg"),
     "absolute path": (xml(filename="/etc/secret.jpg"), "<filename> has a file name outside the folder .*secret.jpg"),
 }

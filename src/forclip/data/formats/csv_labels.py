@@ -1,70 +1,91 @@
-"""Image-level labels in a CSV file: a spreadsheet of which image shows what, without boxes."""
+"""Image-level labels in a CSV file: which image shows what, without boxes."""
 
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
-from forclip.data.formats.paths import inside
+from forclip.data.formats.common import path_inside
 from forclip.types import Annotations
 
-_YES_NO = {"1": True, "true": True, "0": False, "false": False}
+_PRESENT = {"": None, "1": True, "true": True, "0": False, "false": False}
+_COLUMNS = ("image", "label", "labels", "id", "present")
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One row of the file. where: the file and line, for messages; present: whether the image shows the labels, or
+    None if the cell is empty."""
+
+    where: str
+    image: str
+    image_id: str | None
+    labels: list[str]
+    present: bool | None
 
 
 def load_csv(file: Path, image_folder: Path) -> Annotations:
-    """Images sorted by id, classes by name. No boxes.
+    """Load images sorted by id, with classes sorted by name, without boxes.
 
-    The header names the columns; others than these are ignored. image: a path relative to image_folder, on as many
-    rows as it takes; label: one class, or nothing; or labels: any number, separated by | or ;. id: the image's id,
-    else its path. present: 1, true, 0 or false. With it the labels are federated: only the pairs that are listed are
-    verified; without it all others are verified absences.
-    UTF-8, with or without a byte order mark. Raises ValueError, naming the file and the line, for a file that is
-    missing or malformed, a header without these columns, an id of two images or an image with two ids, a pair that is
-    both present and absent, or an image path that leaves the folder.
+    The header names the columns, in any order; other columns are ignored.
+
+    - image: a path relative to image_folder. An image may have several rows.
+    - label: one class, or nothing; or labels: several, separated by | or ;.
+    - id (optional): the image's id; the default is its path.
+    - present (optional): 1, true, 0 or false. With this column only the listed pairs are verified (a federated
+      dataset); without it all classes that an image doesn't list are absent.
+
+    The file is UTF-8, with or without a byte order mark. Raises ValueError, naming the file and the line, for a missing
+    or malformed file, a header without these columns, an id of two images, an image with two ids, a pair that is both
+    present and absent, or an image path that leaves the folder.
     """
-    table = _Table()
-    header, rows = read_table(file)
-    for number, cells in rows:
-        _add(table, file, number, dict(zip(header, cells, strict=True)), image_folder)
-    if not table.paths:
+    header, rows = read_label_rows(file)
+    paths: dict[str, Path] = {}
+    id_of: dict[Path, str] = {}
+    present: dict[tuple[str, str], bool] = {}
+    for row in rows:
+        path = path_inside(image_folder, row.image, row.where)
+        image_id = path.relative_to(image_folder).as_posix() if row.image_id is None else row.image_id
+        if not image_id:
+            raise ValueError(f"{row.where} has no id")
+        if paths.setdefault(image_id, path) != path:
+            raise ValueError(f"{row.where} gives the id {image_id!r} to {row.image!r}, but another image has it")
+        if id_of.setdefault(path, image_id) != image_id:
+            raise ValueError(f"{row.where} gives the id {image_id!r} to {row.image!r}, which has another")
+        if row.labels and row.present is None:
+            raise ValueError(f"{row.where} has '' under present, not 1, true, 0 or false")
+        for label in row.labels:
+            if present.setdefault((image_id, label), bool(row.present)) != row.present:
+                raise ValueError(f"{row.where} contradicts an earlier line about {label!r} in {row.image!r}")
+    if not paths:
         raise ValueError(f"{file}: lists no image")
-    ids = sorted(table.paths)
-    names = sorted({label for _, label in table.present})
-    row = {image_id: k for k, image_id in enumerate(ids)}
-    column = {name: k for k, name in enumerate(names)}
+    ids, names = sorted(paths), sorted({label for _, label in present})
+    row_of = {image_id: k for k, image_id in enumerate(ids)}
+    column_of = {name: k for k, name in enumerate(names)}
     labels = np.zeros((len(ids), len(names)), bool)
     verified = np.zeros_like(labels)
-    for (image_id, label), present in table.present.items():
-        labels[row[image_id], column[label]] = present
-        verified[row[image_id], column[label]] = True
+    for (image_id, label), shown in present.items():
+        labels[row_of[image_id], column_of[label]] = shown
+        verified[row_of[image_id], column_of[label]] = True
     return Annotations(
         image_ids=tuple(ids),
-        paths=tuple(table.paths[i] for i in ids),
+        paths=tuple(paths[i] for i in ids),
         class_names=tuple(names),
         labels=labels,
-        boxes=np.zeros((0, 4), np.float32),
-        box_images=np.zeros(0, np.int64),
-        box_classes=np.zeros(0, np.int64),
         verified=verified if "present" in header else None,
     )
 
 
-@dataclass
-class _Table:
-    """What was read so far: paths by image id, ids by path, and whether an image shows a class, by id and name."""
+def read_label_rows(file: Path) -> tuple[list[str], list[LabelRow]]:
+    """Read the header and the rows that are not blank. Without a column `present`, all labels are present.
 
-    paths: dict[str, Path] = field(default_factory=dict)
-    ids: dict[Path, str] = field(default_factory=dict)
-    present: dict[tuple[str, str], bool] = field(default_factory=dict)
-
-
-def read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and the rows that hold anything, with the number of the line each ends on. Raises ValueError as
-    load_csv does for a file that is missing or malformed, or a header without its columns."""
+    Raises ValueError, naming the file and the line, for a missing or malformed file or header, or a cell of `present`
+    that is neither yes nor no.
+    """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -74,15 +95,21 @@ def read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise ValueError(f"{file}: line {line} is not UTF-8; save the file as CSV in UTF-8") from None
     except OSError as error:
         raise ValueError(f"{file}: not readable: {error}") from None
-    rows = _rows(file, text)
-    number, cells = next(rows, (1, []))
+    lines = _lines(file, text)
+    number, cells = next(lines, (1, []))
     header = [cell.strip().lower() for cell in cells]
-    _check_header(file, number, header)
-    return header, list(_as_wide_as(file, header, rows))
+    where = f"{file}: line {number}, the header,"
+    if "image" not in header or ("label" in header) == ("labels" in header):
+        raise ValueError(f"{where} needs a column image and one of label or labels: {header}")
+    for name in _COLUMNS:
+        if header.count(name) > 1:
+            raise ValueError(f"{where} has the column {name} twice")
+    return header, [_label_row(f"{file}: line {number}", header, cells) for number, cells in lines]
 
 
-def _rows(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    # The line ends are left for csv to interpret: one inside quotes belongs to a cell.
+def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each line that is not blank, and the number of the line it ends on."""
+    # csv itself must see the line ends: one inside quotes belongs to a cell.
     reader = csv.reader(StringIO(text, newline=""), strict=True)
     try:
         yield from ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
@@ -90,54 +117,13 @@ def _rows(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{file}: line {reader.line_num} is not readable as CSV: {error}") from None
 
 
-def _as_wide_as(
-    file: Path, header: list[str], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    for number, cells in rows:
-        if len(cells) != len(header):
-            raise ValueError(f"{file}: line {number} has {len(cells)} cells, but the header has {len(header)}")
-        yield number, cells
-
-
-def _check_header(file: Path, number: int, header: list[str]) -> None:
-    has_labels = ("label" in header) + ("labels" in header)
-    if "image" not in header or has_labels != 1:
-        raise ValueError(
-            f"{file}: line {number}, the header, needs a column image and one of label or labels: {header}"
-        )
-    for name in ("image", "label", "labels", "id", "present"):
-        if header.count(name) > 1:
-            raise ValueError(f"{file}: line {number}, the header, has the column {name} twice")
-
-
-def _add(table: _Table, file: Path, number: int, cells: dict[str, str], image_folder: Path) -> None:
-    where = f"{file}: line {number}"
-    path = inside(image_folder, cells["image"].strip(), file, f"line {number}")
-    image_id = cells.get("id", "").strip() if "id" in cells else path.relative_to(image_folder).as_posix()
-    if not image_id:
-        raise ValueError(f"{where} has no id")
-    if table.paths.setdefault(image_id, path) != path:
-        raise ValueError(f"{where} gives the id {image_id!r} to {cells['image']!r}, but another image has it")
-    if table.ids.setdefault(path, image_id) != image_id:
-        raise ValueError(f"{where} gives the id {image_id!r} to {cells['image']!r}, which has another")
-    present = is_present(where, cells)
-    for label in labels_of(cells):
-        if table.present.setdefault((image_id, label), present) != present:
-            raise ValueError(f"{where} says of {label!r} in {cells['image']!r} the opposite of an earlier line")
-
-
-def labels_of(cells: dict[str, str]) -> list[str]:
-    """Of one row, by column."""
-    said = [cells["label"]] if "label" in cells else re.split(r"[|;]", cells["labels"])
-    return [label.strip() for label in said if label.strip()]
-
-
-def is_present(where: str, cells: dict[str, str]) -> bool:
-    """Of one row, by column. where: the file and line, for the ValueError that what is neither yes nor no raises."""
-    said = cells.get("present", "1").strip().lower()
-    # An image without a label needs no word on whether it is there.
-    if not said and not labels_of(cells):
-        return True
-    if said not in _YES_NO:
-        raise ValueError(f"{where} has {cells['present']!r} under present, not 1, true, 0 or false")
-    return _YES_NO[said]
+def _label_row(where: str, header: list[str], cells: list[str]) -> LabelRow:
+    if len(cells) != len(header):
+        raise ValueError(f"{where} has {len(cells)} cells, but the header has {len(header)}")
+    row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    labels = [row["label"]] if "label" in row else re.split(r"[|;]", row["labels"])
+    present = row.get("present", "1")
+    if present.lower() not in _PRESENT:
+        raise ValueError(f"{where} has {present!r} under present, not 1, true, 0 or false")
+    labels = [label.strip() for label in labels if label.strip()]
+    return LabelRow(where, row["image"], row.get("id"), labels, _PRESENT[present.lower()])

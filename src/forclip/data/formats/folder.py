@@ -1,4 +1,4 @@
-"""A folder of pictures as a set without labels: something to search, not to learn from."""
+"""A folder of images without labels."""
 
 import glob
 from pathlib import Path
@@ -11,27 +11,27 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 
 
 def list_images(source: str) -> list[Path]:
-    """All pictures below a folder, or those a glob matches, sorted. Raises ValueError where there is none."""
+    """List the images below a folder, or those that a glob pattern matches, sorted. Raises ValueError for none."""
     folder = Path(source)
     if folder.is_dir():
-        found = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        images = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     elif glob.has_magic(source):
-        found = [Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file()]
+        images = [Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file()]
     elif folder.exists():
         raise ValueError(f"{source}: not a folder; give a folder or a pattern such as 'photos/**/*.jpg'")
     else:
         raise ValueError(f"{source}: no such folder")
-    if not found:
-        raise ValueError(f"{source}: no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}) found")
-    return sorted(found)
+    if not images:
+        raise ValueError(f"{source}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) found")
+    return sorted(images)
 
 
 def load_image_folder(folder: Path) -> Annotations:
-    """All pictures below the folder, sorted by id: the path relative to it, with slashes. No classes: labels [n, 0].
+    """Load all images below the folder, sorted by id (the path relative to it, with slashes), without classes.
 
-    Raises ValueError where there is no such folder, or no picture in it.
+    Raises ValueError for a folder that is missing or holds no image.
     """
-    # `list_images` would take a name such as photos[1] that is not there for a pattern.
+    # `list_images` would take a missing folder such as photos[1] for a pattern.
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     paths = {path.relative_to(folder).as_posix(): path for path in list_images(str(folder))}
@@ -41,7 +41,4 @@ def load_image_folder(folder: Path) -> Annotations:
         paths=tuple(paths[i] for i in ids),
         class_names=(),
         labels=np.zeros((len(ids), 0), bool),
-        boxes=np.zeros((0, 4), np.float32),
-        box_images=np.zeros(0, np.int64),
-        box_classes=np.zeros(0, np.int64),
     )

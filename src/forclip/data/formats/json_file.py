@@ -1,122 +1,150 @@
-"""JSON files read into typed values, in bulk and strictly, and what is said of one that can't be."""
+"""Read JSON files of annotations quickly and strictly, and say what is wrong with one that can't be read."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-# The entries of the list under a key, whatever they are, or of the list that the file is, under None.
-EntriesOf = Callable[[str | None], list[Any]]
 Content = TypeVar("Content")
 
-# Older releases of msgspec have a DecodeError that is no ValueError.
-_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+# In older releases of msgspec, DecodeError is no ValueError.
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NAMES_AN_ENTRY = re.compile(rb'"(?:id|token)"\s*:\s*(?:"[^"\\]{1,80}"|-?\d{1,40}(?=\D))')
-_SEARCHED = 1 << 20  # bytes before a fault, for the entry that it is in or after
+_ENTRY_ID = re.compile(rb'"(?:id|token)"\s*:\s*(?:"[^"\\]{1,80}"|-?\d{1,40}(?=\D))')
+_ENTRY_PATH = re.compile(r"at `\$(?:\.(\w+))?\[(\d+)\](?:\.(\w+))?")
+_MISSING_FIELD = re.compile(r"missing required field `(\w+)`")
+_SEARCHED = 1 << 20  # bytes before an error in which the last entry's id is looked for
 _SHOWN = 80  # characters of an offending value
 
 
-def read_json(
-    file: Path, schema: type[Content], missing: str, mistyped: Callable[[str, EntriesOf], ValueError]
-) -> Content:
-    """The file's content as the schema has it: a msgspec Struct, or a list of them.
+@dataclass(frozen=True)
+class JsonFormat:
+    """How error messages describe a kind of file.
 
-    missing: what to say where there is no file. mistyped: from msgspec's words, such as "Expected `str`, got `int` - at
-    `$.images[7].id`", and the entries, to the error. Raises that, and ValueError for what is not readable as JSON.
+    name: of the kind, with an article. id_field: the field that identifies an entry. nouns: what an entry is called, by
+    the key of its list (None for a file that is one list). expected: what a field must hold; the default is a text.
     """
-    data = _read_bytes(file, missing)
+
+    name: str
+    id_field: str
+    nouns: Mapping[str | None, str]
+    expected: Mapping[str, str]
+
+    def entry_error(self, file: Path, key: str | None, position: int, entry_id: object, problem: str) -> ValueError:
+        """An error about one entry. problem: continues the sentence that starts with the entry's name."""
+        return ValueError(f"{file}: {self.nouns[key]} {shown(entry_id)} ({_entry_name(key, position)}) {problem}")
+
+    def check_unique(self, file: Path, key: str | None, ids: Iterable[int | str]) -> None:
+        """Raise ValueError, naming both entries, if an id occurs twice. ids: one per entry of the list."""
+        first: dict[int | str, int] = {}
+        for position, entry_id in enumerate(ids):
+            if first.setdefault(entry_id, position) != position:
+                problem = f"has the same {self.id_field} as entry {first[entry_id]}"
+                raise self.entry_error(file, key, position, entry_id, problem)
+
+
+def read_json(file: Path, schema: type[Content], kind: JsonFormat) -> Content:
+    """Read a file as msgspec's type `schema`: a Struct, or a list of them.
+
+    Raises ValueError, naming the file and the entry, if it is missing, is no JSON, or has values of other types.
+    """
+    data = _read_bytes(file, kind)
     try:
         return msgspec.json.decode(data, type=schema)
     except msgspec.ValidationError as error:
-        raise mistyped(str(error), lambda key: _entries(data, key)) from None
+        raise _type_error(file, data, str(error), kind) from None
     except RecursionError:
         raise ValueError(f"{file}: not readable as JSON: nested too deeply") from None
-    except _NO_JSON as error:
-        if not _python_reads_on(data, str(error)):
-            raise _no_json(file, data, error) from None
-    return _read_by_python(file, data, schema, mistyped)
-
-
-def entry_at(entries: list[Any], position: int) -> Any:
-    """The entry as Python has it, or None where it can't be had."""
-    entry = entries[position] if position < len(entries) else None
-    try:
-        return json.loads(bytes(entry)) if isinstance(entry, msgspec.Raw) else entry
-    except (ValueError, RecursionError):
-        return None
+    except _MALFORMED as error:
+        if not _is_python_json(data, str(error)):
+            raise _syntax_error(file, data, error) from None
+    return _read_python_json(file, data, schema, kind)
 
 
 def shown(value: object) -> str:
-    """As Python writes it, of a length for a message."""
+    """A value as Python writes it, shortened for a message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _read_bytes(file: Path, missing: str) -> bytes:
-    # Read, not memory-mapped: a mapped file that another program truncates meanwhile kills the process.
+def _read_bytes(file: Path, kind: JsonFormat) -> bytes:
+    # Not memory-mapped: if another program truncates a mapped file, the process is killed.
     try:
-        data = file.read_bytes()
+        return file.read_bytes().removeprefix(_BYTE_ORDER_MARK)
     except FileNotFoundError:
-        raise ValueError(f"{file}: {missing}") from None
+        raise ValueError(f"{file}: no such file; expected {kind.name}") from None
     except OSError as error:
         raise ValueError(f"{file}: not readable as JSON: {error.strerror}") from None
-    return data.removeprefix(_BYTE_ORDER_MARK)
 
 
-def _python_reads_on(data: bytes, error: str) -> bool:
-    """Whether msgspec stopped at one of two things that Python's json writes, though JSON has neither.
+def _is_python_json(data: bytes, error: str) -> bool:
+    """Whether msgspec stopped at something that is no JSON but that Python's json writes and reads.
 
-    They are NaN or Infinity, and file names that are not UTF-8 (half a surrogate pair stands for each such byte).
+    This is NaN or Infinity, or half a surrogate pair, which stands for a byte of a file name that is not UTF-8.
     """
-    return "surrogate" in error or data.startswith((b"NaN", b"Infinity"), _place(data, error))
+    return "surrogate" in error or data.startswith((b"NaN", b"Infinity"), _error_position(data, error))
 
 
-def _place(data: bytes, error: str) -> int:
-    """The byte that msgspec stopped at; the end where it doesn't say."""
-    place = re.search(r"\(byte (\d+)\)", error)
-    return int(place[1]) if place else len(data)
+def _error_position(data: bytes, error: str) -> int:
+    """The byte that msgspec stopped at, or the end of the data if the message has none."""
+    position = re.search(r"\(byte (\d+)\)", error)
+    return int(position[1]) if position else len(data)
 
 
-def _read_by_python(
-    file: Path, data: bytes, schema: type[Content], mistyped: Callable[[str, EntriesOf], ValueError]
-) -> Content:
-    # Takes many times the memory and time, polygons and all, so it is for the files that need it.
+def _read_python_json(file: Path, data: bytes, schema: type[Content], kind: JsonFormat) -> Content:
+    # Only if needed: this takes many times the memory and the time.
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _no_json(file, data, error) from None
-    try:
-        return msgspec.convert(content, schema)
+        return msgspec.convert(json.loads(data), schema)
     except msgspec.ValidationError as error:
-        raise mistyped(str(error), lambda key: content if key is None else content[key]) from None
-    except UnicodeEncodeError as error:  # Half a surrogate pair where it can't be part of a file name: in a key, say.
-        raise _no_json(file, data, error) from None
+        raise _type_error(file, data, str(error), kind) from None
+    # A UnicodeEncodeError comes from half a surrogate pair outside a file name.
+    except (ValueError, RecursionError) as error:
+        raise _syntax_error(file, data, error) from None
 
 
-def _no_json(file: Path, data: bytes, error: Exception) -> ValueError:
-    """Says what is wrong, and after which entry's id or token."""
+def _syntax_error(file: Path, data: bytes, error: Exception) -> ValueError:
+    """Says what is wrong, and after which entry's id."""
     reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
-    at = error.pos if isinstance(error, json.JSONDecodeError) else _place(data, reason)
-    named = _NAMES_AN_ENTRY.findall(data, max(0, at - _SEARCHED), at)
-    after = f", after {named[-1].decode(errors='replace')}" if named else ""
+    position = error.pos if isinstance(error, json.JSONDecodeError) else _error_position(data, reason)
+    ids = _ENTRY_ID.findall(data, max(0, position - _SEARCHED), position)
+    after = f", after {ids[-1].decode(errors='replace')}" if ids else ""
     return ValueError(f"{file}: not readable as JSON: {reason}{after}")
 
 
-def _entries(data: bytes, key: str | None) -> list[Any]:
-    """As msgspec.Raw, or by Python where only it reads on; none where the file can't be read any further."""
-    entries = list[msgspec.Raw]
+def _type_error(file: Path, data: bytes, error: str, kind: JsonFormat) -> ValueError:
+    """Adds the entry and its value to msgspec's message, such as "Expected `str`, got `int` - at `$.images[7].id`"."""
+    path = _ENTRY_PATH.search(error)
+    if path is None:
+        return ValueError(f"{file}: not {kind.name}: {error}")
+    key, position = path[1], int(path[2])
+    where = _entry_name(key, position)
     try:
-        if key is None:
-            return list(msgspec.json.decode(data, type=entries))
-        return list(getattr(msgspec.json.decode(data, type=msgspec.defstruct("Entries", [(key, entries)])), key))
-    except (*_NO_JSON, RecursionError):
-        pass
-    try:
+        entry = _read_entry(data, key, position)
+    except (*_MALFORMED, ValueError, RecursionError):  # the rest of the file is damaged
+        return ValueError(f"{file}: {where} can't be used: {error}")
+    if not isinstance(entry, dict):
+        return ValueError(f"{file}: {where} is no object: {shown(entry)}")
+    missing = _MISSING_FIELD.search(error)
+    field = missing[1] if missing else path[3]
+    expected = kind.expected.get(field, "a text")
+    if field == kind.id_field:
+        return ValueError(f"{file}: {where} has no {field} ({expected}): {shown(entry)}")
+    problem = f"has the {field} {shown(entry[field])}, not {expected}" if field in entry else f"has no {field}"
+    return kind.entry_error(file, key, position, entry.get(kind.id_field), problem)
+
+
+def _read_entry(data: bytes, key: str | None, position: int) -> Any:
+    try:  # without building objects of the other entries
+        entries: Any = msgspec.json.decode(data, type=dict[str, msgspec.Raw])[key] if key else data
+        return json.loads(bytes(msgspec.json.decode(entries, type=list[msgspec.Raw])[position]))
+    except _MALFORMED:
         content = json.loads(data)
-        return list(content if key is None else content[key])
-    except (ValueError, RecursionError):
-        return []
+        return (content[key] if key else content)[position]
+
+
+def _entry_name(key: str | None, position: int) -> str:
+    return f"entry {position} of {key!r}" if key else f"entry {position}"

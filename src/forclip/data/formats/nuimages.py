@@ -1,23 +1,20 @@
 """nuImages: the annotated keyframes of one version, from its relational tables of JSON."""
 
-import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Container
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
+from forclip.data.formats.common import LabelledObject, annotations_of_objects, check_corners, path_inside
 from forclip.data.formats.folder import IMAGE_SUFFIXES
-from forclip.data.formats.json_file import EntriesOf, entry_at, read_json, shown
-from forclip.data.formats.paths import inside
+from forclip.data.formats.json_file import JsonFormat, read_json
 from forclip.types import Annotations
 
-# The name, then other names. Where a category is a collection, some of what the annotators' instructions list as part
-# of it (nuscenes-devkit, docs/instructions_nuscenes.md). The names are ours; the taxonomy is nuImages' 23 object
-# categories and its 2 surfaces, and what nuScenes adds to them for lidar.
-READABLE: dict[str, tuple[str, ...]] = {
+# Each category's class name and synonyms. The names are ours; the synonyms of a category that is a collection follow
+# the annotators' instructions (nuscenes-devkit, docs/instructions_nuscenes.md). The categories are nuImages' 23 objects
+# and 2 surfaces, and those that nuScenes adds for lidar.
+READABLE_NAMES: dict[str, tuple[str, ...]] = {
     "animal": ("animal", "dog", "cat", "bird"),
     "human.pedestrian.adult": ("adult pedestrian", "adult", "pedestrian"),
     "human.pedestrian.child": ("child", "child pedestrian", "kid"),
@@ -52,11 +49,10 @@ READABLE: dict[str, tuple[str, ...]] = {
     "vehicle.ego": ("ego vehicle",),
 }
 
-# Which classes count as rare is not our choice: the nuScenes detection benchmark says of the same 23 classes that "some
-# of these only have a handful of samples" and removes nine as rare (nuscenes-devkit,
-# python-sdk/nuscenes/eval/detection/README.md, the rows "void / ignore"). That they are the novel ones here is ours:
-# no split of nuImages into base and novel classes is known to us, the FOR paper's among them. We have not seen
-# nuImages' own counts, and the benchmark judged by nuScenes'; with the data at hand, a rule on counts can replace this.
+# The nuScenes detection benchmark drops nine of the same 23 classes as rare: "some of these only have a handful of
+# samples" (nuscenes-devkit, python-sdk/nuscenes/eval/detection/README.md, the rows "void / ignore"). Making them the
+# novel classes is our choice: we know of no published split of nuImages into base and novel classes, and have not seen
+# nuImages' own counts.
 _REMOVED_AS_RARE = (
     "animal",
     "human.pedestrian.personal_mobility",
@@ -68,29 +64,29 @@ _REMOVED_AS_RARE = (
     "vehicle.emergency.ambulance",
     "vehicle.emergency.police",
 )
-NUIMAGES_NOVEL: tuple[str, ...] = tuple(READABLE[dotted][0] for dotted in _REMOVED_AS_RARE)
+NUIMAGES_NOVEL: tuple[str, ...] = tuple(READABLE_NAMES[dotted][0] for dotted in _REMOVED_AS_RARE)
 
 
-def readable(dotted: str) -> tuple[str, tuple[str, ...]]:
-    """A category's name and its other names.
+def readable_names(dotted: str) -> tuple[str, tuple[str, ...]]:
+    """The class name and the synonyms of a category.
 
-    One we don't know is called by its last part, its parents as a hint: `vehicle.emergency.fire_truck` becomes
+    An unknown category is named by its last part, with its parents in a synonym: `vehicle.emergency.fire_truck` becomes
     `fire truck`, also `fire truck (emergency vehicle)`.
     """
-    if dotted in READABLE:
-        name, *others = READABLE[dotted]
-        return name, tuple(others)
+    if dotted in READABLE_NAMES:
+        name, *synonyms = READABLE_NAMES[dotted]
+        return name, tuple(synonyms)
     *parents, name = dotted.replace("_", " ").split(".")
     return name, (f"{name} ({' '.join(reversed(parents))})",) if parents else ()
 
 
 def is_background(dotted: str) -> bool:
-    """Whether a category names a surface or the like, of which there are masks but no boxes."""
+    """Whether a category is a surface or similar, which has masks but no boxes."""
     return dotted in ("noise", "vehicle.ego") or dotted.startswith(("flat.", "static."))
 
 
-# The columns that are needed; all others, masks among them, are skipped unread. Without the garbage collector's
-# bookkeeping, because sample_data has 26 rows for each annotated image: 1.7 million in v1.0-train.
+# The columns in use; others are skipped unread, masks among them. `gc=False` saves the garbage collector's bookkeeping:
+# sample_data has 26 rows for each annotated image, 1.7 million in v1.0-train.
 class _Row(msgspec.Struct, gc=False):
     token: str
 
@@ -117,136 +113,92 @@ class _ObjectAnn(_Row, gc=False):
 
 Row = TypeVar("Row", bound=_Row)
 
-_EXPECTED = {"is_key_frame": "true or false", "bbox": "xmin, ymin, xmax, ymax"}
-
 
 def load_nuimages(folder: Path, image_root: Path) -> Annotations:
-    """Images sorted by id, which is the token of their sample_data; classes by readable name, with synonyms.
+    """Load the annotated keyframes, sorted by id (the token of their sample_data), with classes sorted by name.
 
-    folder: one version's tables, such as v1.0-train; image_root: what file names are relative to. Only keyframes are
-    annotated, so the sweeps before and after them are left out, and so are the lidar's. Boxes are amodal where an
-    object is occluded, cut at the image's edge. Surfaces are no classes unless an object is annotated as one.
-    After nuscenes-devkit, docs/schema_nuimages.md. Raises ValueError, naming the file and the entry, for a table that
-    is missing or malformed, a token that refers to nothing, a box that is none, two categories with one readable name,
-    or a file name that leaves image_root.
+    folder: the tables of one version, such as v1.0-train. image_root: what file names are relative to. Boxes are amodal
+    (they include occluded parts) and cut at the image's edge. A surface is a class only if an object is annotated as
+    one. Schema: nuscenes-devkit, docs/schema_nuimages.md. Raises ValueError, naming the file and the entry, for a
+    missing or malformed table, a repeated or unknown token, a box that is not four finite corners in order, two
+    categories with the same readable name, or a file name that leaves image_root.
     """
-    frames = sorted(_keyframes(folder), key=lambda frame: frame.token)
+    frames = sorted(_read_keyframes(folder), key=lambda frame: frame.token)
     annotations = _read_table(folder / "object_ann.json", list[_ObjectAnn])
-    categories = _classes(folder / "category.json", {a.category_token for a in annotations})
+    categories = _read_classes(folder / "category.json", {a.category_token for a in annotations})
     row = {frame.token: k for k, frame in enumerate(frames)}
     column = {category.token: k for k, category in enumerate(categories)}
-    owners = [_owner(folder / "object_ann.json", a, row, column) for a in annotations]
-    pairs = np.array(owners, np.int64).reshape(-1, 2)
-    labels = np.zeros((len(frames), len(categories)), bool)
-    labels[pairs[:, 0], pairs[:, 1]] = True
-    entries = folder / "sample_data.json"
-    return Annotations(
-        image_ids=tuple(frame.token for frame in frames),
-        paths=tuple(inside(image_root, f.filename, entries, f"sample_data {f.token}") for f in frames),
-        class_names=tuple(readable(c.name)[0] for c in categories),
-        labels=labels,
-        boxes=np.array([a.bbox for a in annotations], np.float32).reshape(-1, 4),
-        box_images=pairs[:, 0],
-        box_classes=pairs[:, 1],
-        synonyms=tuple(readable(c.name)[1] for c in categories),
+    names, synonyms = zip(*(readable_names(c.name) for c in categories), strict=True) if categories else ((), ())
+    sample_data = folder / "sample_data.json"
+    return annotations_of_objects(
+        [frame.token for frame in frames],
+        [path_inside(image_root, f.filename, f"{sample_data}: sample_data {f.token}") for f in frames],
+        names,
+        [_labelled_object(folder / "object_ann.json", a, row, column) for a in annotations],
+        synonyms,
     )
 
 
-def _read_table(file: Path, table: type[list[Row]]) -> list[Row]:
-    missing = "no such table; is its folder one version of nuImages, such as v1.0-train?"
-    rows = read_json(file, table, missing, partial(_mistyped, file))
-    first: dict[str, int] = {}
-    for position, found in enumerate(rows):
-        if first.setdefault(found.token, position) != position:
-            entries = f"entries {first[found.token]} and {position}"
-            raise ValueError(f"{file}: token {found.token!r} is there twice, in {entries}")
+def _read_table(file: Path, schema: type[list[Row]]) -> list[Row]:
+    kind = JsonFormat(
+        name="a table of a version of nuImages, such as v1.0-train",
+        id_field="token",
+        nouns={None: file.stem},
+        expected={"is_key_frame": "true or false", "bbox": "xmin, ymin, xmax, ymax"},
+    )
+    rows = read_json(file, schema, kind)
+    kind.check_unique(file, None, (row.token for row in rows))
     return rows
 
 
-def _mistyped(file: Path, error: str, entries_of: EntriesOf) -> ValueError:
-    """msgspec says what it expected where, such as `$[7].bbox[2]`; we add whose it is and what is there."""
-    place = re.search(r"at `\$\[(\d+)\](?:\.(\w+))?", error)
-    if place is None:
-        return ValueError(f"{file}: no table of nuImages is like this: {error}")
-    position = int(place[1])
-    row = entry_at(entries_of(None), position)
-    if row is None:
-        return ValueError(f"{file}: entry {position} can't be used: {error}")
-    if not isinstance(row, Mapping):
-        return ValueError(f"{file}: entry {position} is no object: {shown(row)}")
-    missing = re.search(r"missing required field `(\w+)`", error)
-    field = missing[1] if missing else place[2]
-    if field == "token":
-        return ValueError(f"{file}: entry {position} has no token of text: {shown(row)}")
-    named = f"{file}: {file.stem} {shown(row.get('token'))} (entry {position})"
-    if field not in row:
-        return ValueError(f"{named} has no {field}")
-    return ValueError(f"{named} has the {field} {shown(row[field])}, not {_EXPECTED.get(field, 'a text')}")
-
-
-def _keyframes(folder: Path) -> list[_SampleData]:
-    """The one annotated image of each sample: that which the sample names, or else its camera images of the keyframe.
+def _read_keyframes(folder: Path) -> list[_SampleData]:
+    """The annotated image of each sample: the one that the sample names, otherwise all images among its keyframes.
 
     The lidar has a keyframe too, so `is_key_frame` alone is not enough.
     """
     file = folder / "sample_data.json"
     samples = _read_table(folder / "sample.json", list[_Sample])
-    named = {sample.token: sample.key_camera_token for sample in samples}
+    key_of = {sample.token: sample.key_camera_token for sample in samples}
     frames: list[_SampleData] = []
     for frame in _read_table(file, list[_SampleData]):
-        if frame.sample_token not in named:
-            raise ValueError(
-                f"{file}: sample_data {frame.token} names sample_token {frame.sample_token!r}, which is not there"
-            )
-        key = named[frame.sample_token]
-        if frame.token == key or (not key and frame.is_key_frame and _is_image(frame)):
+        _check_token(file, frame, "sample_token", frame.sample_token, key_of, "sample")
+        is_image = Path(frame.filename).suffix.lower() in IMAGE_SUFFIXES
+        key = key_of[frame.sample_token]
+        if frame.token == key or (not key and frame.is_key_frame and is_image):
             frames.append(frame)
-    sample_of = {frame.token: frame.sample_token for frame in frames}
+    own_frames = {(frame.sample_token, frame.token) for frame in frames}
     for sample in samples:
-        if sample.key_camera_token and sample_of.get(sample.key_camera_token) != sample.token:
-            raise ValueError(
-                f"{folder / 'sample.json'}: sample {sample.token} names key_camera_token {sample.key_camera_token!r}, "
-                "which is no sample_data of it"
-            )
+        key = sample.key_camera_token
+        if key and (sample.token, key) not in own_frames:
+            message = f"sample {sample.token} names key_camera_token {key!r}, which is no sample_data of it"
+            raise ValueError(f"{folder / 'sample.json'}: {message}")
     return frames
 
 
-def _is_image(frame: _SampleData) -> bool:
-    return Path(frame.filename).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _classes(file: Path, used: set[str]) -> list[_Category]:
-    """The categories that are classes, sorted by readable name. used: the tokens that an object is annotated with."""
-    categories = _read_table(file, list[_Category])
-    kept: dict[str, _Category] = {}
-    for category in categories:
+def _read_classes(file: Path, used: set[str]) -> list[_Category]:
+    """The categories that become classes, sorted by readable name. used: the tokens that objects are annotated with."""
+    classes: dict[str, _Category] = {}
+    for category in _read_table(file, list[_Category]):
         if is_background(category.name) and category.token not in used:
             continue
-        name, _ = readable(category.name)
+        name, _ = readable_names(category.name)
         if not name.strip():
             raise ValueError(f"{file}: category {category.token} has no name, but {category.name!r}")
-        if name in kept:
-            raise ValueError(f"{file}: categories {kept[name].name!r} and {category.name!r} are both called {name!r}")
-        kept[name] = category
-    return [kept[name] for name in sorted(kept)]
+        if name in classes:
+            both = f"{classes[name].name!r} and {category.name!r}"
+            raise ValueError(f"{file}: categories {both} are both called {name!r}")
+        classes[name] = category
+    return [classes[name] for name in sorted(classes)]
 
 
-def _owner(file: Path, annotation: _ObjectAnn, row: dict[str, int], column: dict[str, int]) -> tuple[int, int]:
-    """The row and column of labels. Raises ValueError for an unknown token, and for a box that is none."""
-    if annotation.sample_data_token not in row:
-        raise ValueError(
-            f"{file}: object_ann {annotation.token} names sample_data_token {annotation.sample_data_token!r}, "
-            "which is no keyframe image"
-        )
-    if annotation.category_token not in column:
-        raise ValueError(
-            f"{file}: object_ann {annotation.token} names category_token {annotation.category_token!r}, "
-            "which is not there"
-        )
-    left, top, right, bottom = annotation.bbox
-    # No picture is as large as the bound.
-    if right < left or bottom < top or not all(abs(v) < 1e9 for v in annotation.bbox):
-        raise ValueError(
-            f"{file}: object_ann {annotation.token} has the box {list(annotation.bbox)}, not xmin, ymin, xmax, ymax"
-        )
-    return row[annotation.sample_data_token], column[annotation.category_token]
+def _labelled_object(file: Path, annotation: _ObjectAnn, row: dict[str, int], column: dict[str, int]) -> LabelledObject:
+    image, category = annotation.sample_data_token, annotation.category_token
+    _check_token(file, annotation, "sample_data_token", image, row, "keyframe image")
+    _check_token(file, annotation, "category_token", category, column, "category")
+    check_corners(annotation.bbox, f"{file}: object_ann {annotation.token}")
+    return row[image], column[category], annotation.bbox
+
+
+def _check_token(file: Path, entry: _Row, field: str, token: str, known: Container[str], noun: str) -> None:
+    if token not in known:
+        raise ValueError(f"{file}: {file.stem} {entry.token} names {field} {token!r}, which is no {noun}")

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from forclip.data.formats.paths import inside
+from forclip.data.formats.common import path_inside
 
-FOLDER, FILE = Path("pictures"), Path("labels.csv")
+FOLDER = Path("pictures")
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ FOLDER, FILE = Path("pictures"), Path("labels.csv")
     ["a.jpg", "sub/deep/a.jpg", "./a.jpg", "a..b.jpg", "..jpg", "a b.jpg", "12:30.jpg", "a\\b.jpg", "\udcff.jpg"],
 )
 def test_names_inside_are_joined(name: str) -> None:
-    assert inside(FOLDER, name, FILE, "line 2") == FOLDER / name
+    assert path_inside(FOLDER, name, "labels.csv: line 2") == FOLDER / name
 
 
 OUTSIDE = {
@@ -35,11 +35,11 @@ def test_path_traversal_is_refused_by_file_and_entry(name: str) -> None:
     with pytest.raises(
         ValueError, match=r"^labels\.csv: line 2 has a file name outside the folder pictures: "
     ) as error:
-        inside(FOLDER, name, FILE, "line 2")
+        path_inside(FOLDER, name, "labels.csv: line 2")
     assert repr(name) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\0.jpg"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"^labels\.csv: line 2 has no file name, but "):
-        inside(FOLDER, name, FILE, "line 2")
+        path_inside(FOLDER, name, "labels.csv: line 2")

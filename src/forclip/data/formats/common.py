@@ -1,0 +1,61 @@
+"""Helpers that the readers of label files share."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from forclip.types import Annotations
+
+LARGEST_COORDINATE = 1e9  # pixels; no image is as large. NaN and infinity are not below it either.
+
+# The row of the image, the column of the class, and the box: xyxy in pixels, or None if it is unknown.
+LabelledObject = tuple[int, int, Sequence[float] | None]
+
+
+def path_inside(folder: Path, name: str, where: str) -> Path:
+    """Join a file name from a label file to the folder it is relative to.
+
+    Raises ValueError for a name that leads out of the folder, on this system or on Windows: one that is empty, is
+    absolute, climbs by `..` or starts with a drive letter. Sub-folders are fine; links in the folder are followed.
+    where: the file and the entry that hold the name; it starts the message.
+    """
+    if not name.strip() or "\0" in name:
+        raise ValueError(f"{where} has no file name, but {name!r}")
+    # Windows accepts both slashes, so its rules cover POSIX names too.
+    windows = PureWindowsPath(name)
+    if windows.root or ".." in windows.parts or re.match(r"[A-Za-z]:", name):
+        raise ValueError(f"{where} has a file name outside the folder {folder}: {name!r}")
+    return folder / name
+
+
+def check_corners(corners: Sequence[float], where: str) -> None:
+    """Raise ValueError unless corners are left, top, right, bottom in this order. where: starts the message."""
+    left, top, right, bottom = corners
+    if right < left or bottom < top or not all(abs(value) < LARGEST_COORDINATE for value in corners):
+        raise ValueError(f"{where} has the box {list(corners)}, not xmin, ymin, xmax, ymax")
+
+
+def annotations_of_objects(
+    image_ids: Sequence[str],
+    paths: Sequence[Path],
+    class_names: Sequence[str],
+    objects: Sequence[LabelledObject],
+    synonyms: tuple[tuple[str, ...], ...] = (),
+) -> Annotations:
+    """Build annotations in which the objects' classes are the labels of their images, and all others are absent."""
+    labels = np.zeros((len(image_ids), len(class_names)), bool)
+    rows, columns = np.array([(row, column) for row, column, _ in objects], np.int64).reshape(-1, 2).T
+    labels[rows, columns] = True
+    has_box = np.array([box is not None for *_, box in objects], bool)
+    return Annotations(
+        image_ids=tuple(image_ids),
+        paths=tuple(paths),
+        class_names=tuple(class_names),
+        labels=labels,
+        boxes=np.array([box for *_, box in objects if box is not None], np.float32).reshape(-1, 4),
+        box_images=rows[has_box],
+        box_classes=columns[has_box],
+        synonyms=synonyms,
+    )
