@@ -1,126 +1,135 @@
-// The classes of the labels, and what they say of a list.
+// Labels: the table of search quality per class, and what the labels say about the results for a class.
 
-const classes = { told: null, sort: "average_precision", down: false, waiting: 0 };
-const LABEL_MARKS = new Map([[true, ["✓", "right"]], [false, ["✗", "wrong"]], [null, ["?", "not checked"]]]);
+const table = { answer: null, sort: "average_precision", descending: false, timer: 0 };
+const LABEL_MARKS = new Map([[true, ["✓", "correct"]], [false, ["✗", "incorrect"]], [null, ["?", "not labelled"]]]);
+const MISTAKES = { "false-positives": "wrong", "false-negatives": "missed" };  // button ids, and the API's words
 
-// Of a card: what the labels say of the image, where the text names a class.
-function labelMark(r) {
+function isClassName(text) { return Boolean(table.answer?.classes.some((c) => c.name === text)); }
+
+// Results of a class
+
+// Return the badge of a card, in a list; no badge where the text names no class.
+function labelBadge(result) {
   if (!state.labels) return [];
-  const [sign, word] = LABEL_MARKS.get(r.relevant), made = make("span", "by-label");
-  made.classList.toggle("right", r.relevant === true);
-  made.classList.toggle("wrong", r.relevant === false);
-  made.append(make("span", "", `label ${sign}`), make("span", "hidden-name", ` ${word}`));
-  return [made];
+  const [sign, word] = LABEL_MARKS.get(result.relevant), badge = element("span", "label");
+  badge.classList.toggle("right", result.relevant === true);
+  badge.classList.toggle("wrong", result.relevant === false);
+  badge.append(element("span", "", `label ${sign}`), element("span", "hidden-name", ` ${word}`));
+  return [badge];
 }
-function labelFact(r) { return state.labels ? [["label", LABEL_MARKS.get(r.relevant).join(" ")]] : []; }
-function percentage(value) { return value === null ? "–" : value.toFixed(1); }
+
+function labelFact(result) { return state.labels ? [["label", LABEL_MARKS.get(result.relevant).join(" ")]] : []; }
+function formatPercent(value) { return value === null ? "–" : value.toFixed(1); }
 function outOfTen(value) { return String(Math.round(value / 10)); }
-function isClass(text) { return Boolean(classes.told && classes.told.classes.some((c) => c.name === text)); }
 
-function showLabels(found, only) {
-  state.labels = found;
-  $("by-labels").hidden = !found;
-  if (!found) return;
-  const worth = found.average_precision === null
-    ? "no image here shows it"
-    : `AP@50 ${percentage(found.average_precision)} %, ${outOfTen(found.precision_at_10)} of the first 10 right, ${found.images} ${found.images === 1 ? "shows" : "show"} it`;
-  $("labels-told").textContent = `${found.class_name}${found.group ? ` (${found.group})` : ""}: ${worth}`;
-  $("only-missed").textContent = `Only missed (${found.missed})`;
-  $("only-missed").disabled = !found.missed && only !== "missed";
-  for (const which of ["wrong", "missed"]) $(`only-${which}`).setAttribute("aria-pressed", String(which === only));
+function showLabelSummary(labels, only) {
+  state.labels = labels;
+  $("label-summary").hidden = !labels;
+  if (!labels) return;
+  const { class_name, group, images, average_precision, precision_at_10, missed } = labels;
+  const quality = average_precision === null
+    ? "no labelled image shows it"
+    : `AP@50 ${formatPercent(average_precision)} %, ${outOfTen(precision_at_10)} of the first 10 correct, ${plural(images, "image")} labelled with it`;
+  $("label-quality").textContent = `${class_name}${group ? ` (${group})` : ""}: ${quality}`;
+  $("false-negatives").textContent = `False negatives (${missed})`;
+  $("false-negatives").disabled = !missed && only !== "missed";
+  for (const [id, mistake] of Object.entries(MISTAKES)) $(id).setAttribute("aria-pressed", String(mistake === only));
 }
 
-// Again for the whole list.
-const askOnly = trying(async (which) => {
-  const { only, ...body } = state.asked.body;
-  const text = `for “${state.labels.class_name}”`;
-  if (only === which) await ask({ kind: "search", body }, text);
-  else await ask({ kind: "search", body: { ...body, only: which } }, `${which} ${text}`);
+// Show only one kind of mistake; a second press shows all results again.
+const toggleMistakes = showingErrors(async (mistake) => {
+  const { only, ...fields } = state.request.fields;
+  await search({ ...state.request, fields: only === mistake ? fields : { ...fields, only: mistake } });
 });
-for (const which of ["wrong", "missed"]) $(`only-${which}`).addEventListener("click", () => askOnly(which));
+for (const [id, mistake] of Object.entries(MISTAKES)) $(id).addEventListener("click", () => toggleMistakes(mistake));
 
-function showClasses() {
-  const { state: how, progress, images, means } = classes.told;
-  $("classes-told").textContent = how === "measuring"
-    ? `Measuring … ${Math.floor(progress * 100)} %`
-    : how === "failed"
-      ? "The classes could not be measured; the service’s log says why."
-      : `mAP@50 in percent, over the ${images.toLocaleString("en")} images here that have labels`;
-  $("means").replaceChildren(...["base", "novel", "all"].filter((g) => g === "all" || means[g] !== null).map((group) => {
-    const made = make("div"), count = measuredIn(group);
-    made.append(make("dt", "", `${group} (${count})`), make("dd", "", percentage(means[group])));
-    return made;
+// The table
+
+const refreshTable = showingErrors(async () => {
+  clearTimeout(table.timer);
+  table.answer = await call("api/classes");
+  $("classes-open").hidden = table.answer.state === "no labels";
+  if ($("classes-open").hidden) return;
+  showTable();
+  if ($("classes").open && table.answer.state === "measuring") table.timer = setTimeout(refreshTable, 700);
+});
+
+function showTable() {
+  const { means } = table.answer;
+  $("classes-status").textContent = describeMeasurement(table.answer);
+  $("means").replaceChildren(...["base", "novel", "all"].filter((group) => group === "all" || means[group] !== null).map((group) => {
+    const mean = element("div");
+    mean.append(element("dt", "", `${group} (${countMeasured(group)})`), element("dd", "", formatPercent(means[group])));
+    return mean;
   }));
   const focused = document.activeElement.closest("#class-rows tr")?.dataset.name;
-  $("class-rows").replaceChildren(...chosenClasses().map(classRow));
-  if (focused !== undefined) rowButtons().find((b) => b.textContent === focused)?.focus();
+  $("class-rows").replaceChildren(...filteredClasses().map(createRow));
+  if (focused !== undefined) rowButtons().find((button) => button.textContent === focused)?.focus();
   for (const head of document.querySelectorAll("#classes th[data-by]")) {
-    const sorted = head.dataset.by === classes.sort;
-    head.setAttribute("aria-sort", sorted ? (classes.down ? "descending" : "ascending") : "none");
+    const sorted = head.dataset.by === table.sort;
+    head.setAttribute("aria-sort", sorted ? (table.descending ? "descending" : "ascending") : "none");
   }
 }
 
-function measuredIn(group) {
-  return classes.told.classes.filter((c) => c.average_precision !== null && (group === "all" || c.group === group)).length;
+function describeMeasurement({ state: status, progress, images }) {
+  switch (status) {
+    case "measuring": return `Measuring … ${Math.floor(progress * 100)} %`;
+    case "failed": return "The measurement failed. See the service’s log.";
+    default: return `mAP@50 in percent (number of classes in brackets), measured on ${plural(images, "labelled image")}`;
+  }
 }
 
-// Those that the filter leaves, sorted; what has no value comes last either way.
-function chosenClasses() {
-  const wanted = $("class-filter").value.trim().toLowerCase(), by = classes.sort, sign = classes.down ? -1 : 1;
+function countMeasured(group) {
+  return table.answer.classes.filter((c) => c.average_precision !== null && (group === "all" || c.group === group)).length;
+}
+
+// Return the classes that pass the filter, sorted. Classes without a value come last in both directions.
+function filteredClasses() {
+  const wanted = $("class-filter").value.trim().toLowerCase(), by = table.sort, sign = table.descending ? -1 : 1;
   const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b);
-  return classes.told.classes
+  return table.answer.classes
     .filter((c) => c.name.toLowerCase().includes(wanted) || c.group === wanted)
     .sort((a, b) => (a[by] === null) - (b[by] === null) || (a[by] === null ? 0 : sign * compare(a[by], b[by])) || compare(a.name, b.name));
 }
 
-function classRow(c) {
-  const made = make("tr"), name = make("th"), worth = make("td", "number"), track = make("span", "track");
-  made.dataset.name = c.name;
-  name.scope = "row";
-  const button = make("button", "", c.name);
+function createRow({ name, group, images, average_precision, precision_at_10, left_out }) {
+  const row = element("tr"), head = element("th"), button = element("button", "", name), quality = element("td", "number");
+  row.dataset.name = name;
+  head.scope = "row";
   button.type = "button";
-  name.append(button);
-  if (c.average_precision !== null) {
-    const bar = make("span");
-    bar.style.width = `${c.average_precision}%`;
+  head.append(button);
+  if (average_precision !== null) {
+    const track = element("span", "track"), bar = element("span");
+    bar.style.width = `${average_precision}%`;
     track.append(bar);
-    worth.append(track);
+    quality.append(track);
   }
-  worth.append(make("span", "", percentage(c.average_precision)));
-  if (c.left_out) worth.title = c.left_out;
-  made.append(name, make("td", "", c.group ?? "–"), make("td", "number", c.images === null ? "–" : c.images.toLocaleString("en")));
-  made.append(worth, make("td", "number wide", c.precision_at_10 === null ? "–" : outOfTen(c.precision_at_10)));
-  return made;
+  quality.append(element("span", "", formatPercent(average_precision)));
+  if (left_out) quality.title = left_out;
+  row.append(head, element("td", "", group ?? "–"), element("td", "number", images === null ? "–" : images.toLocaleString("en")));
+  row.append(quality, element("td", "number wide", precision_at_10 === null ? "–" : outOfTen(precision_at_10)));
+  return row;
 }
 
 function rowButtons() { return [...document.querySelectorAll("#class-rows button")]; }
-
-const refreshClasses = trying(async () => {
-  clearTimeout(classes.waiting);
-  classes.told = await call("api/classes");
-  $("classes-open").hidden = classes.told.state === "no labels";
-  if ($("classes-open").hidden) return;
-  showClasses();
-  if ($("classes").open && classes.told.state === "measuring") classes.waiting = setTimeout(refreshClasses, 700);
-});
 
 function openClasses() {
   if ($("classes-open").hidden) return;
   $("classes").showModal();
   $("class-filter").select();
-  refreshClasses();
+  refreshTable();
 }
 
-const searchClass = trying(async (name) => {
+const searchClass = showingErrors(async (name) => {
   $("classes").close();
   $("text").value = name;
-  await askText(name);
+  await searchText(name);
   focusCard(0);
 });
 
 $("classes-open").addEventListener("click", openClasses);
 $("classes-close").addEventListener("click", () => $("classes").close());
-$("class-filter").addEventListener("input", showClasses);
+$("class-filter").addEventListener("input", showTable);
 $("class-filter").addEventListener("keydown", (event) => {
   const first = rowButtons()[0];
   if (!first || !["Enter", "ArrowDown"].includes(event.key)) return;
@@ -134,15 +143,14 @@ $("class-rows").addEventListener("click", (event) => {
 $("class-rows").addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;
-  const all = rowButtons(), next = all.indexOf(event.target) + step;
-  (next < 0 ? $("class-filter") : all[Math.min(next, all.length - 1)]).focus();
+  const buttons = rowButtons(), next = buttons.indexOf(event.target) + step;
+  (next < 0 ? $("class-filter") : buttons[Math.min(next, buttons.length - 1)]).focus();
   event.preventDefault();
 });
 for (const head of document.querySelectorAll("#classes th[data-by]")) {
   head.addEventListener("click", () => {
     const by = head.dataset.by;
-    Object.assign(classes, by === classes.sort ? { down: !classes.down } : { sort: by, down: by === "images" });
-    showClasses();
+    Object.assign(table, by === table.sort ? { descending: !table.descending } : { sort: by, descending: by === "images" });
+    showTable();
   });
 }
-refreshClasses();

@@ -1,113 +1,117 @@
-// What was judged right and wrong, and the list ranked anew by it. Kept until the page is left, or it is forgotten.
+// Verdicts: results that the user marks as right or wrong, and the results ranked by them.
+// They are kept per search until the page is closed or they are cleared.
 
-const SOON = 350;  // milliseconds: several images judged in a row are one question
-const SAYING = { y: true, "+": true, n: false, "-": false };
-const verdicts = new Map();  // by question, by key: {result, right}
-const unsaved = new Set();  // questions whose verdicts were not exported
-let ranking = null;
+const RANKING_DELAY = 350;  // milliseconds: verdicts in quick succession cause one request
+const VERDICT_KEYS = { y: true, "+": true, n: false, "-": false };
+const verdicts = new Map();      // by search, by image key: {result, right}
+const unexported = new Set();    // searches with verdicts that were not exported
+let rankingTimer = null;
 
-// What images are judged for, whatever the filter; null where they can't be.
-function question(asked) {
-  if (oneText(asked) && !asked.body.only) return JSON.stringify(["search", oneText(asked)]);
-  return asked?.kind === "similar" ? JSON.stringify(["similar", { ...asked.body, where: undefined }]) : null;
+// Return what identifies a search whatever its filter, or null where verdicts can't be given.
+function searchId(request) {
+  if (singleText(request) && !request.fields.only) return JSON.stringify(["search", singleText(request)]);
+  return request?.kind === "similar" ? JSON.stringify(["similar", { ...request.fields, where: undefined }]) : null;
 }
-function saidOf(asked) { return verdicts.get(question(asked)) ?? new Map(); }
 
-function picksOf(asked) {
-  const all = [...saidOf(asked)];
+function verdictsOf(request) { return verdicts.get(searchId(request)) ?? new Map(); }
+
+// Return the API fields right and wrong, or {} without verdicts.
+function verdictFields(request) {
+  const all = [...verdictsOf(request)];
   if (!all.length) return {};
-  const keys = (right) => all.filter(([, said]) => said.right === right).map(([key]) => key);
+  const keys = (right) => all.filter(([, verdict]) => verdict.right === right).map(([key]) => key);
   return { right: keys(true), wrong: keys(false) };
 }
 
-// Saying the same twice takes it back.
-function say(r, right) {
-  const asked = question(state.asked);
-  if (asked === null) return tell("Images are judged in the whole list of one text, or of one image of the store.");
-  const said = saidOf(state.asked);
-  if (said.get(r.key)?.right === right) said.delete(r.key); else said.set(r.key, { result: r, right });
-  verdicts.set(asked, said);
-  if (said.size) unsaved.add(asked); else unsaved.delete(asked);
+// The same verdict again removes it.
+function giveVerdict(result, right) {
+  const id = searchId(state.request);
+  if (id === null) return showStatus("Verdicts need the full results of one text or of one image from the collection.");
+  const given = verdictsOf(state.request);
+  if (given.get(result.key)?.right === right) given.delete(result.key); else given.set(result.key, { result, right });
+  verdicts.set(id, given);
+  if (given.size) unexported.add(id); else unexported.delete(id);
   showVerdicts();
-  rankNoMore();
-  ranking = setTimeout(rankAnew, SOON);
+  cancelRanking();
+  rankingTimer = setTimeout(rankAgain, RANKING_DELAY);
 }
 
-function rankNoMore() { clearTimeout(ranking); ranking = null; }
+function cancelRanking() { clearTimeout(rankingTimer); rankingTimer = null; }
 
-// What has the focus keeps it: the same image if it is still there, else the one that took its place.
-const rankAnew = trying(async () => {
-  if ($("detail").open) return;  // once it is closed: who looks closely goes on through the list as it was
-  rankNoMore();
-  const { asked, told } = state, count = Math.min(1000, Math.max(PAGE, state.results.length));
-  await inTurn(() => fetchPart(asked, 0, count), (answer) => {
-    const focused = document.activeElement.closest(".card"), place = shown().indexOf(focused);
-    const key = focused && state.results[focused.dataset.place].key;
-    showList(asked, told, answer, count);
-    const same = shown().findIndex((c) => state.results[c.dataset.place].key === key);
-    if (focused) focusCard(same >= 0 ? same : place);
+// The focus stays on the same image, or moves to the image that took its position.
+const rankAgain = showingErrors(async () => {
+  if ($("detail").open) return;  // the results change when the closer look closes, so that Next and Previous stay stable
+  cancelRanking();
+  const { request } = state, count = Math.min(1000, Math.max(PAGE_SIZE, state.results.length));
+  await showLatest(() => fetchResults(request, 0, count), (answer) => {
+    const focused = document.activeElement.closest(".card"), position = visibleCards().indexOf(focused);
+    const key = focused && resultOf(focused).key;
+    showResults(request, answer, count);
+    const same = visibleCards().findIndex((card) => resultOf(card).key === key);
+    if (focused) focusCard(same >= 0 ? same : position);
   });
 });
-$("detail").addEventListener("close", () => { if (ranking !== null) rankAnew(); });
 
 function showVerdicts() {
-  const { right = [], wrong = [] } = picksOf(state.asked), any = right.length + wrong.length > 0;
-  $("judged").hidden = !any;
-  const unsure = state.calibrated ? ", without probabilities" : "";
-  $("judged-told").textContent = any ? `${right.length} right, ${wrong.length} wrong – ranked by them${unsure}` : "";
-  const said = saidOf(state.asked);
-  $("judged-strip").replaceChildren(...[...right, ...wrong].map((key) => taker(said.get(key))));
-  cards().forEach((c) => markVerdict(c, state.results[c.dataset.place]));
-  showSaid();
+  const { right = [], wrong = [] } = verdictFields(state.request), any = right.length + wrong.length > 0;
+  $("verdicts").hidden = !any;
+  const uncalibrated = state.hasCalibration ? ", without probabilities" : "";
+  $("verdicts-status").textContent = any ? `${right.length} right, ${wrong.length} wrong. Ranked by your verdicts${uncalibrated}.` : "";
+  const given = verdictsOf(state.request);
+  $("verdicts-list").replaceChildren(...[...right, ...wrong].map((key) => removeButton(given.get(key))));
+  cards().forEach(updateVerdict);
+  showDetailVerdict();
 }
 
-// A judged image, to be pressed to take that back.
-function taker({ result, right }) {
-  const item = make("li"), button = make("button", right ? "right" : "wrong");
+// An image with a verdict, and a button around it that removes the verdict.
+function removeButton({ result, right }) {
+  const item = element("li"), button = element("button", right ? "right" : "wrong");
   button.type = "button";
-  button.title = `${result.name}: ${right ? "right" : "wrong"}. Press to take it back.`;
-  const image = Object.assign(make("img"), { src: `api/thumbnail/${result.key}`, alt: "" });
-  button.append(image, make("span", "", right ? "+" : "−"), make("span", "hidden-name", button.title));
-  button.addEventListener("click", () => { say(result, right); ($("judged-strip").querySelector("button") ?? $("text")).focus(); });
+  button.title = `Remove ${result.name} (${right ? "right" : "wrong"})`;
+  const image = Object.assign(element("img"), { src: `api/thumbnail/${result.key}`, alt: "" });
+  const sign = element("span", "", right ? "+" : "−");
+  sign.setAttribute("aria-hidden", "true");
+  button.append(image, sign, element("span", "hidden-name", button.title));
+  button.addEventListener("click", () => { giveVerdict(result, right); ($("verdicts-list").querySelector("button") ?? $("text")).focus(); });
   item.append(button);
   return item;
 }
 
-function sayings() {
+function verdictButtons() {
   return ["right", "wrong"].map((word) => {
-    const made = make("span", `say ${word}`, word === "right" ? "+" : "−");
-    made.title = word === "right" ? "right (y)" : "wrong (n)";
-    return made;
+    const button = element("span", `give ${word}`, word === "right" ? "+" : "−");
+    button.title = word === "right" ? "Right (y)" : "Wrong (n)";
+    return button;
   });
 }
 
-function markVerdict(card, r) {
-  const said = saidOf(state.asked).get(r.key);
-  card.querySelector(".said")?.remove();
-  card.classList.toggle("right", said?.right === true);
-  card.classList.toggle("wrong", said?.right === false);
-  if (said) card.append(make("span", "said", said.right ? "+ right" : "− wrong"));
+function updateVerdict(card) {
+  const verdict = verdictsOf(state.request).get(resultOf(card).key);
+  card.querySelector(".verdict")?.remove();
+  card.classList.toggle("right", verdict?.right === true);
+  card.classList.toggle("wrong", verdict?.right === false);
+  if (verdict) card.append(element("span", "verdict", verdict.right ? "+ right" : "− wrong"));
 }
 
-function showSaid() {
-  const r = state.results[state.open], said = r && saidOf(state.asked).get(r.key);
-  $("detail-right").setAttribute("aria-pressed", String(said?.right === true));
-  $("detail-wrong").setAttribute("aria-pressed", String(said?.right === false));
-  $("detail-verdict").hidden = question(state.asked) === null;
+function showDetailVerdict() {
+  const result = state.results[state.openIndex], verdict = result && verdictsOf(state.request).get(result.key);
+  $("detail-right").setAttribute("aria-pressed", String(verdict?.right === true));
+  $("detail-wrong").setAttribute("aria-pressed", String(verdict?.right === false));
+  $("detail-verdict").hidden = searchId(state.request) === null;
 }
 
-$("detail-right").addEventListener("click", () => say(state.results[state.open], true));
-$("detail-wrong").addEventListener("click", () => say(state.results[state.open], false));
+$("detail").addEventListener("close", () => { if (rankingTimer !== null) rankAgain(); });
+$("detail-right").addEventListener("click", () => giveVerdict(state.results[state.openIndex], true));
+$("detail-wrong").addEventListener("click", () => giveVerdict(state.results[state.openIndex], false));
 $("detail").addEventListener("keydown", (event) => {
-  if (!(event.key in SAYING) || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
-  if (question(state.asked) !== null) say(state.results[state.open], SAYING[event.key]);
+  if (!(event.key in VERDICT_KEYS) || hasModifier(event) || event.target.matches("input, select")) return;
+  if (searchId(state.request) !== null) giveVerdict(state.results[state.openIndex], VERDICT_KEYS[event.key]);
 });
-$("forget").addEventListener("click", () => {
-  verdicts.delete(question(state.asked));
-  unsaved.delete(question(state.asked));
+$("verdicts-clear").addEventListener("click", () => {
+  verdicts.delete(searchId(state.request));
+  unexported.delete(searchId(state.request));
   showVerdicts();
-  rankNoMore();
-  rankAnew().then(() => focusCard(0));
+  rankAgain().then(() => focusCard(0));
 });
-$("judged-export").addEventListener("click", () => openExport("verdicts"));
-window.addEventListener("beforeunload", (event) => { if (unsaved.size) event.preventDefault(); });
+$("verdicts-export").addEventListener("click", () => openExport("verdicts"));
+window.addEventListener("beforeunload", (event) => { if (unexported.size) event.preventDefault(); });

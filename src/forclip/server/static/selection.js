@@ -1,56 +1,139 @@
-// The selection.
+// Selections of images, and the export of a selection, the shown results or the verdicts.
 
-const named = (name) => `api/selections/${encodeURIComponent(name)}`;
+const FORMATS = { coco: "COCO JSON", csv: "CSV", fiftyone: "FiftyOne (zip)", files: "File list" };
+const MAX_EXPORT = 1000;  // results in one file
+const LABEL_HELP = {
+  selection: "Used to find the region in each image. Leave empty to export without regions.",
+  list: "The class in the exported file. Leave empty to use the search text.",
+  verdicts: "The class that training reads the verdicts for.",
+};
 
-// One after the other: what was picked first creates the selection.
-let picking = Promise.resolve();
-const pick = (r) => { picking = picking.then(() => pickNow(r)); return picking; };
-const pickNow = trying(async (r) => {
-  complain(null);
-  const held = state.picked.has(r.key), json = { keys: [r.key] };
-  const place = state.exists ? `${named(state.selection)}/${held ? "remove" : "add"}` : "api/selections";
-  const now = await call(place, { json: state.exists ? json : { name: state.selection, ...json } });
-  state.exists = true;
-  showSelection(now);
+// Selections
+
+function selectionPath(name) { return `api/selections/${encodeURIComponent(name)}`; }
+
+// Changes are sent one after the other, because the first one creates the selection.
+let selecting = Promise.resolve();
+function toggleSelected(result) { return selecting = selecting.then(() => sendSelected(result)); }
+
+const sendSelected = showingErrors(async ({ key }) => {
+  showError(null);
+  const change = state.selectedKeys.has(key) ? "remove" : "add";
+  const selection = state.selectionExists
+    ? await call(`${selectionPath(state.selection)}/${change}`, { json: { keys: [key] } })
+    : await call("api/selections", { json: { name: state.selection, keys: [key] } });
+  state.selectionExists = true;
+  showSelection(selection);
 });
 
-function showSelection(selection) {
-  state.picked = new Set(selection.keys);
-  cards().forEach((c) => mark(c, state.results[c.dataset.place]));
-  $("count").textContent = `${selection.keys.length} picked${selection.gone ? `, ${selection.gone} gone` : ""}`;
-  $("strip").replaceChildren(...selection.keys.slice(-24).reverse().map((key) => Object.assign(make("img"), { src: `api/thumbnail/${key}`, alt: "" })));
-  if ($("detail").open) showPickedState();
+function showSelection({ keys, gone }) {
+  state.selectedKeys = new Set(keys);
+  cards().forEach(updateCard);
+  $("count").textContent = `${keys.length} selected${gone ? `, ${gone} no longer in the collection` : ""}`;
+  $("strip").replaceChildren(...keys.slice(-24).reverse().map((key) => Object.assign(element("img"), { src: `api/thumbnail/${key}`, alt: "" })));
+  showDetailSelected();
 }
 
-async function showSelections() {
-  const names = (await call("api/selections")).map((s) => s.name);
-  state.exists = names.includes(state.selection);
-  if (!state.exists) names.push(state.selection);
-  $("selection").replaceChildren(...names.map((n) => Object.assign(make("option", "", n), { value: n })));
+async function loadSelections() {
+  const names = (await call("api/selections")).map((selection) => selection.name);
+  state.selectionExists = names.includes(state.selection);
+  if (!state.selectionExists) names.push(state.selection);
+  $("selection").replaceChildren(...names.map((name) => option(name)));
   $("selection").value = state.selection;
-  showSelection(state.exists ? await call(named(state.selection)) : { keys: [], gone: 0 });
+  showSelection(state.selectionExists ? await call(selectionPath(state.selection)) : { keys: [], gone: 0 });
 }
 
-async function choose(name) {
+async function chooseSelection(name) {
   state.selection = name;
   remember("selection", name);
-  await showSelections();
+  await loadSelections();
 }
 
-$("selection").addEventListener("change", trying(() => choose($("selection").value)));
+$("selection").addEventListener("change", showingErrors(() => chooseSelection($("selection").value)));
 $("new").addEventListener("click", () => { $("name").value = ""; $("naming").showModal(); });
 $("naming-cancel").addEventListener("click", () => $("naming").close());
-$("naming-form").addEventListener("submit", trying(async (event) => {
+$("naming-form").addEventListener("submit", showingErrors(async (event) => {
   event.preventDefault();
   $("naming").close();
-  complain(null);
+  showError(null);
   const name = $("name").value.trim();
   await call("api/selections", { json: { name, keys: [] } });
-  await choose(name);
+  await chooseSelection(name);
 }));
-$("drop").addEventListener("click", trying(async () => {
-  if (!state.picked.size || confirm(`Delete the selection “${state.selection}”? The images stay where they are.`)) {
-    if (state.exists) await call(named(state.selection), { method: "DELETE" });
-    await choose(DEFAULT);
+$("delete").addEventListener("click", showingErrors(async () => {
+  if (state.selectedKeys.size && !confirm(`Delete the selection “${state.selection}”? The images are kept.`)) return;
+  if (state.selectionExists) await call(selectionPath(state.selection), { method: "DELETE" });
+  await chooseSelection(DEFAULT_SELECTION);
+}));
+
+// Export
+
+function exportChoices() {
+  const { right = [], wrong = [] } = verdictFields(state.request), count = exportCount();
+  return [
+    state.selectedKeys.size && option("selection", `Selection “${state.selection}” (${plural(state.selectedKeys.size, "image")})`),
+    state.request?.kind === "search" && count && option("list", `Results shown now (${plural(count, "image")})`),
+    right.length + wrong.length && option("verdicts", `Verdicts (${right.length} right, ${wrong.length} wrong)`),
+  ].filter(Boolean);
+}
+
+function exportCount() { return Math.min(visibleCards().length, MAX_EXPORT); }
+
+function openExport(preferred) {
+  const choices = exportChoices();
+  if (!choices.length) return showStatus("Nothing to export. Search for a text or select images first.");
+  $("what").replaceChildren(...choices);
+  if (choices.some((choice) => choice.value === preferred)) $("what").value = preferred;
+  $("label").value = singleText(state.request);
+  $("format").value = remembered("format", "csv");
+  updateExportForm();
+  $("export-error").hidden = true;
+  if ($("detail").open) $("detail").close();
+  $("exporting").showModal();
+}
+
+function updateExportForm() {
+  const what = $("what").value;
+  $("format").disabled = what === "verdicts";
+  if (what === "verdicts") $("format").value = "csv";
+  $("label").required = what === "verdicts";
+  $("label-help").textContent = LABEL_HELP[what];
+}
+
+function fetchExport() {
+  const what = $("what").value, label = $("label").value.trim(), format = $("format").value;
+  switch (what) {
+    case "verdicts": return fetchResponse("api/export/verdicts", { json: { label, ...verdictFields(state.request) } });
+    case "selection": return fetchResponse(`${selectionPath(state.selection)}/export?${new URLSearchParams(label ? { format, text: label } : { format })}`);
+    case "list": {
+      const fields = { ...requestFields(state.request), k: exportCount(), format };
+      return fetchResponse("api/export", { json: label ? { ...fields, label } : fields });
+    }
   }
-}));
+}
+
+async function download(response) {
+  const link = element("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = /filename="([\w.]+)"/.exec(response.headers.get("Content-Disposition"))[1];
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+$("exporting-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  $("export-now").disabled = true;
+  $("export-error").hidden = true;
+  try {
+    await download(await fetchExport());
+    if ($("what").value === "verdicts") unexported.delete(searchId(state.request)); else remember("format", $("format").value);
+    $("exporting").close();
+  } catch (error) {
+    $("export-error").textContent = error.message;
+    $("export-error").hidden = false;
+  } finally { $("export-now").disabled = false; }
+});
+$("format").replaceChildren(...Object.entries(FORMATS).map(([value, text]) => option(value, text)));
+$("what").addEventListener("change", updateExportForm);
+$("exporting-cancel").addEventListener("click", () => $("exporting").close());
+$("export").addEventListener("click", () => openExport());

@@ -1,48 +1,69 @@
+// Shared by all scripts: the page's state, DOM helpers, local storage, messages and calls to the service.
+// Text from the service is untrusted: it is only set as text content, as a number, or as a key in a path.
 "use strict";
-// Whatever comes from the service may be hostile: it is only ever set as text, a number, or a key in a path.
-const PAGE = 60, DEFAULT = "picked";
-const $ = (id) => document.getElementById(id);
-const make = (tag, className, text) => {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-};
-const remembered = (name, otherwise) => {
-  try { return JSON.parse(localStorage.getItem("forclip." + name)) ?? otherwise; } catch { return otherwise; }
-};
-const remember = (name, value) => {
-  try { localStorage.setItem("forclip." + name, JSON.stringify(value)); } catch { /* private windows */ }
-};
+
+const PAGE_SIZE = 60, DEFAULT_SELECTION = "picked";
 
 const state = {
-  asked: null,        // what the list answers: {kind, body}, {kind: "upload", file, body} or {kind: "columns"}
-  results: [],        // as the service sent them
-  confidence: null, whole: false, turn: 0, open: -1,
-  picked: new Set(), selection: remembered("selection", DEFAULT),
+  request: null,       // what the results answer, see search.js
+  results: [],         // as the service sent them
+  confidence: null,    // of the results, as the service sent it
+  labels: null,        // what the labels say about the results, as the service sent it
+  complete: false,     // whether no more results can be loaded
+  turn: 0,             // counts requests: only the latest answer is shown
+  openIndex: -1,       // index of the result in the closer look
+  selection: remembered("selection", DEFAULT_SELECTION),
+  selectedKeys: new Set(),
 };
 
-// What the service answers. Throws with its sentence where it refuses.
-async function answerOf(path, options = {}) {
+function $(id) { return document.getElementById(id); }
+
+function element(tag, className, text) {
+  const created = document.createElement(tag);
+  if (className) created.className = className;
+  if (text !== undefined) created.textContent = text;
+  return created;
+}
+
+function option(value, text = value) { return Object.assign(element("option", "", text), { value }); }
+
+function plural(count, singular) { return `${count.toLocaleString("en")} ${singular}${count === 1 ? "" : "s"}`; }
+
+function hasModifier(event) { return event.ctrlKey || event.metaKey || event.altKey; }
+
+function remembered(name, fallback) {
+  try { return JSON.parse(localStorage.getItem("forclip." + name)) ?? fallback; } catch { return fallback; }
+}
+
+function remember(name, value) {
+  try { localStorage.setItem("forclip." + name, JSON.stringify(value)); } catch { /* private windows refuse */ }
+}
+
+// Return the service's response. Throws an Error with the service's message if it refuses or can't be reached.
+async function fetchResponse(path, options = {}) {
   if (options.json !== undefined) {
     options = { ...options, method: "POST", body: JSON.stringify(options.json), headers: { "Content-Type": "application/json" } };
   }
-  let answer;
-  try { answer = await fetch(path, options); } catch { throw new Error("The service does not answer."); }
-  if (!answer.ok) {
-    const content = await answer.json().catch(() => ({}));
-    throw Object.assign(new Error(content.detail || `The service answered ${answer.status}.`), { status: answer.status });
+  let response;
+  try { response = await fetch(path, options); } catch { throw new Error("The service does not respond."); }
+  if (!response.ok) {
+    const content = await response.json().catch(() => ({}));
+    throw new Error(content.detail || `The service failed with status ${response.status}.`);
   }
-  return answer;
-}
-async function call(path, options) {
-  const answer = await answerOf(path, options);
-  return answer.status === 204 ? null : answer.json().catch(() => ({}));
+  return response;
 }
 
-function tell(sentence) { $("status").textContent = sentence; }
-function complain(error) {
-  $("problem").textContent = error ? error.message : "";
-  $("problem").hidden = !error;
+async function call(path, options) {
+  const response = await fetchResponse(path, options);
+  return response.status === 204 ? null : response.json().catch(() => ({}));
 }
-const trying = (work) => (...given) => work(...given).catch(complain);
+
+function showStatus(message) { $("status").textContent = message; }
+
+function showError(error) {
+  $("error").textContent = error ? error.message : "";
+  $("error").hidden = !error;
+}
+
+// Wrap a function so that its errors are shown on the page.
+function showingErrors(work) { return (...values) => work(...values).catch(showError); }

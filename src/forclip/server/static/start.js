@@ -1,31 +1,25 @@
-// Everything else: the field, the theme, keys, and what happens first.
+// Start of the page: the search field, the theme, page-wide keys, the address, and the first requests. Runs last.
 
-$("form").addEventListener("submit", trying(async (event) => {
+$("form").addEventListener("submit", showingErrors(async (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
   if (!text) return;
-  await askText(text);
+  await searchText(text);
   if (document.activeElement === $("text")) focusCard(0);
 }));
-$("by-picture").addEventListener("click", () => $("file").click());
-const askFile = trying(async (file) => {
-  const where = $("where").value.trim();
-  await ask({ kind: "upload", file, body: where ? { where } : {} }, `like ${file.name || "your picture"}`);
-  focusCard(0);
-});
-$("file").addEventListener("change", () => { if ($("file").files[0]) askFile($("file").files[0]); $("file").value = ""; });
+
+// An image to search with: chosen, dropped or pasted.
+$("by-image").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => { if ($("file").files[0]) searchFile($("file").files[0]); $("file").value = ""; });
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  const file = event.dataTransfer.files[0];
-  if (file) askFile(file);
+  if (event.dataTransfer.files[0]) searchFile(event.dataTransfer.files[0]);
 });
-document.addEventListener("paste", (event) => {
-  const file = event.clipboardData.files[0];
-  if (file) askFile(file);
-});
+document.addEventListener("paste", (event) => { if (event.clipboardData.files[0]) searchFile(event.clipboardData.files[0]); });
+
 $("filter").addEventListener("click", () => {
-  const hidden = $("where-bar").hidden = !$("where-bar").hidden;
+  const hidden = $("filter-bar").hidden = !$("filter-bar").hidden;
   $("filter").setAttribute("aria-expanded", String(!hidden));
   if (!hidden) $("where").focus();
 });
@@ -35,7 +29,7 @@ $("help").addEventListener("click", () => $("keys").showModal());
 
 function showTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  $("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  $("theme").textContent = theme === "dark" ? "Light mode" : "Dark mode";
 }
 $("theme").addEventListener("click", () => {
   const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
@@ -44,43 +38,43 @@ $("theme").addEventListener("click", () => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  const typing = event.target.matches("input, select, textarea");
-  if (event.key === "Escape" && event.target === $("text") && shown().length) { focusCard(0); event.preventDefault(); }
-  if (typing) {
-    if (event.key === "/" && event.target === $("text") && !$("text").value) event.preventDefault();
-    if (event.key === "ArrowDown" && event.target === $("text") && shown().length && !$("text").value) focusCard(0);
+  if (hasModifier(event) || document.querySelector("dialog[open]")) return;
+  const inSearchField = event.target === $("text"), hasCards = visibleCards().length > 0;
+  if (event.target.matches("input, select, textarea")) {
+    if (event.key === "Escape" && inSearchField && hasCards) { focusCard(0); event.preventDefault(); }
+    if (event.key === "/" && inSearchField && !$("text").value) event.preventDefault();
+    if (event.key === "ArrowDown" && inSearchField && hasCards && !$("text").value) focusCard(0);
     return;
   }
   if (event.key === "/") { $("text").focus(); $("text").select(); }
   else if (event.key === "?") $("keys").showModal();
   else if (event.key === "l") openClasses();
   else if (event.key === "e") openExport();
-  else if (event.key.startsWith("Arrow") && shown().length && event.target === document.body) focusCard(0);
+  else if (event.key.startsWith("Arrow") && hasCards && event.target === document.body) focusCard(0);
   else return;
   event.preventDefault();
 });
 
-const fromAddress = trying(async () => {
-  const parts = new URLSearchParams(location.hash.slice(1));
-  const text = parts.get("q");
+const searchAddress = showingErrors(async () => {
+  const parameters = new URLSearchParams(location.hash.slice(1)), text = parameters.get("q");
   if (!text) return;
   $("text").value = text;
-  $("where").value = parts.get("where") || "";
-  await askText(text);
+  $("where").value = parameters.get("where") || "";
+  await searchText(text);
 });
-window.addEventListener("popstate", fromAddress);
+window.addEventListener("popstate", searchAddress);
+
+const loadInfo = showingErrors(async () => {
+  const info = await call("api/info");
+  state.hasCalibration = info.has_calibration;
+  $("size").textContent = `${plural(info.images, "image")} in this collection.`;
+  const columns = Object.entries(info.columns).map(([name, type]) => `${name} (${type})`);
+  $("columns-help").textContent = $("where").title = `Columns: ${["id, uri, width, height, size, added", ...columns].join(", ")}`;
+  await loadSelections();
+});
 
 showTheme(remembered("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 showHistory(remembered("history", []));
 $("text").focus();
-trying(async () => {
-  const info = await call("api/info");
-  state.calibrated = info.has_calibration;
-  $("size").textContent = `${info.images.toLocaleString("en")} images are searched.`;
-  const names = Object.entries(info.columns).map(([name, type]) => `${name} (${type})`);
-  $("where").title = `Columns: id, uri, width, height, size, added${names.length ? ", " + names.join(", ") : ""}`;
-  $("columns").textContent = $("where").title;
-  await showSelections();
-})();
-fromAddress();
+loadInfo();
+refreshTable().then(searchAddress);  // class names may have commas, so they must be known first

@@ -1,4 +1,4 @@
-"""The page where there are labels: what a person does with the classes, in a real browser."""
+"""The page of a service with labels, in a real browser: the table of classes, and what labels say about results."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 @pytest.fixture
 def labels(served: Searcher, made_store: Path, small_world: ToyWorld) -> StoreLabels:
-    """One class is named as no class should be, and another with a comma; the last twenty images were not checked."""
+    """One class has a hostile name and another a comma in its name. The last twenty images are not labelled."""
     found = load_store_labels(served.index, SourceConfig(small_world.gallery_file, made_store / "pictures")).images
     names = {"apple": "<b onclick=hacked()>apple", "anchor": "anchor, of a ship"}
     assert set(names) <= set(found.class_names)
@@ -42,7 +42,7 @@ def page(browser: Browser, served: Searcher, labels: StoreLabels) -> Iterator[Pa
 def open_classes(page: Page) -> None:
     page.locator("#text").blur()
     page.keyboard.press("l")
-    expect(page.locator("#classes-told")).to_contain_text("over the 59 images")
+    expect(page.locator("#classes-status")).to_contain_text("59")
 
 
 def values(page: Page, column: int) -> list[str]:
@@ -52,7 +52,7 @@ def values(page: Page, column: int) -> list[str]:
 def test_classes_by_keyboard_alone(page: Page, served: Searcher, labels: StoreLabels) -> None:
     open_classes(page)
     expect(page.locator("#class-filter")).to_be_focused()
-    expect(page.locator("#means")).to_contain_text("novel (1)")  # of a drum no image was checked that shows one
+    expect(page.locator("#means")).to_contain_text("novel (1)")  # no labelled image shows a drum
     measured = [float(v) for v in values(page, 3) if v != NOTHING]
     assert measured == sorted(measured)
     assert values(page, 3) == [f"{v:.1f}" for v in measured] + [NOTHING] * (
@@ -68,20 +68,22 @@ def test_classes_by_keyboard_alone(page: Page, served: Searcher, labels: StoreLa
     page.keyboard.press("Control+a")
     page.keyboard.type("snai")
     page.keyboard.press("Enter")
-    expect(page.locator("#status")).to_contain_text("for “snail”")
+    expect(page.locator("#status")).to_contain_text("“snail”")
     expect(page.locator(".card").first).to_be_focused()
     column = labels.images.class_names.index("snail")
     shows = [labels.shows(r.image_id, column) for r in served.search("snail", 60)]
-    signs = {True: "label ✓ right", False: "label ✗ wrong", None: "label ? not checked"}
-    assert page.locator(".card .by-label").all_text_contents() == [signs[s] for s in shows]
+    signs = {True: "✓", False: "✗", None: "?"}
+    badges = page.locator(".card .label").all_text_contents()
+    assert len(badges) == len(shows)
+    assert all(signs[show] in badge for show, badge in zip(shows, badges, strict=True))
     found = judge_by_labels(served.index, labels, column, served.encode_text("snail"))
     assert found.average_precision is not None
-    expect(page.locator("#labels-told")).to_contain_text(f"snail (novel): AP@50 {found.average_precision:.1f} %")
+    expect(page.locator("#label-quality")).to_contain_text(f"{found.average_precision:.1f}")
     page.keyboard.press("Enter")
-    expect(page.locator("#facts")).to_contain_text(signs[shows[0]].removeprefix("label "))
+    expect(page.locator("#facts")).to_contain_text(signs[shows[0]])
 
 
-def test_only_what_is_wrong_or_missed_and_back(page: Page, served: Searcher, labels: StoreLabels) -> None:
+def test_only_false_positives_or_false_negatives_and_back(page: Page, served: Searcher, labels: StoreLabels) -> None:
     def missed(column: int) -> int:
         text = served.encode_text(labels.images.class_names[column])
         return len(judge_by_labels(served.index, labels, column, text).missed)
@@ -90,16 +92,16 @@ def test_only_what_is_wrong_or_missed_and_back(page: Page, served: Searcher, lab
     name, count = labels.images.class_names[column], missed(column)
     assert count
     search(page, name)
-    button = page.get_by_role("button", name=f"Only missed ({count})")
+    button = page.get_by_role("button", name=f"False negatives ({count})")
     button.click()
-    expect(page.locator("#status")).to_have_text(f"{count} {'image' if count == 1 else 'images'} missed for “{name}”")
+    expect(page.locator(".card")).to_have_count(count)
     expect(button).to_have_attribute("aria-pressed", "true")
     assert all(int(rank) > 50 for rank in page.locator(".card .rank").all_text_contents())
-    page.get_by_role("button", name="Only wrong").click()
-    expect(page.locator("#status")).to_contain_text("wrong for")
-    assert set(page.locator(".by-label").all_text_contents()) == {"label ✗ wrong"}
+    page.get_by_role("button", name="False positives").click()
+    expect(page.get_by_role("button", name="False positives")).to_have_attribute("aria-pressed", "true")
+    assert all("✗" in badge for badge in page.locator(".label").all_text_contents())
     expect(button).to_have_attribute("aria-pressed", "false")
-    page.get_by_role("button", name="Only wrong").click()
+    page.get_by_role("button", name="False positives").click()
     expect(page.locator(".card")).to_have_count(60)
 
 
@@ -107,46 +109,55 @@ def test_a_click_sorts_and_a_click_searches(page: Page) -> None:
     page.get_by_role("button", name="Classes").click()
     page.get_by_role("button", name="Images").click()
     expect(page.locator("th[data-by=images]")).to_have_attribute("aria-sort", "descending")
-    expect(page.locator("#classes-told")).to_contain_text("over the 59 images")
+    expect(page.locator("#classes-status")).to_contain_text("59")
     counts = [int(v) for v in values(page, 2)]
     assert counts == sorted(counts, reverse=True)
     page.get_by_role("button", name="Images").click()
     assert [int(v) for v in values(page, 2)] == counts[::-1]
     page.locator("#class-filter").fill("of a ship")
     page.locator("#class-rows td").first.click()
-    expect(page.locator("#status")).to_contain_text("for “anchor, of a ship”")
-    expect(page.locator("#labels-told")).to_contain_text("anchor, of a ship (base)")
+    expect(page.locator("#status")).to_contain_text("“anchor, of a ship”")
+    expect(page.locator("#label-quality")).to_contain_text("anchor, of a ship")
 
 
-def test_a_hostile_class_name_is_only_text(page: Page) -> None:
+def test_a_hostile_class_name_is_shown_as_text(page: Page) -> None:
     page.evaluate("() => { window.hacked = () => { window.wasHacked = true; }; }")
     open_classes(page)
     page.keyboard.type("<b on")
     page.keyboard.press("Enter")
-    expect(page.locator("#labels-told")).to_contain_text("<b onclick=hacked()>apple")
+    expect(page.locator("#label-quality")).to_contain_text("<b onclick=hacked()>apple")
     assert page.locator("main b, dialog b").count() == 0
 
 
-def test_of_other_texts_the_labels_say_nothing(page: Page) -> None:
+@pytest.mark.parametrize("name", ["snail", "anchor, of a ship"])
+def test_the_closer_look_shows_a_heatmap_for_a_class_name(page: Page, name: str) -> None:
+    search(page, name)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Heatmap").click()
+    expect(page.get_by_role("img", name="Heatmap")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_contain_text(f"“{name}”")
+
+
+def test_texts_that_name_no_class_have_no_labels(page: Page) -> None:
     search(page, "snail")
-    expect(page.locator("#by-labels")).to_be_visible()
+    expect(page.locator("#label-summary")).to_be_visible()
     search(page, "a snail on a leaf")
-    expect(page.locator("#by-labels")).to_be_hidden()
-    expect(page.locator(".by-label")).to_have_count(0)
+    expect(page.locator("#label-summary")).to_be_hidden()
+    expect(page.locator(".label")).to_have_count(0)
 
 
-def test_judging_and_exporting_beside_labels(page: Page, tmp_path: Path) -> None:
+def test_verdicts_and_export_with_labels(page: Page, tmp_path: Path) -> None:
     page.on("dialog", lambda dialog: dialog.accept())  # verdicts that were not exported
     search(page, "anchor, of a ship")
-    expect(page.locator("#by-labels")).to_be_visible()
+    expect(page.locator("#label-summary")).to_be_visible()
     page.keyboard.press("n")
-    expect(page.locator(".card")).to_have_count(59)  # a class's name with a comma is one text
-    expect(page.locator("#by-labels")).to_be_hidden()  # the list lacks an image, so labels say nothing of it
-    page.get_by_role("button", name="Forget").click()
-    page.get_by_role("button", name="Only wrong").click()
-    expect(page.locator("#status")).to_contain_text("wrong for")
+    expect(page.locator(".card")).to_have_count(59)  # a class name with a comma is one text
+    expect(page.locator("#label-summary")).to_be_hidden()  # quality is only shown for results without verdicts
+    page.get_by_role("button", name="Clear all").click()
+    page.get_by_role("button", name="False positives").click()
+    expect(page.get_by_role("button", name="False positives")).to_have_attribute("aria-pressed", "true")
     page.locator("#card-0").press("y")
-    expect(page.locator("#status")).to_contain_text("whole list of one text")
+    expect(page.locator("#verdicts")).to_be_hidden()
     wrong = page.evaluate("state.results.map(r => r.name)")
     page.keyboard.press("e")
     page.locator("#format").select_option("files")
@@ -157,20 +168,20 @@ def test_judging_and_exporting_beside_labels(page: Page, tmp_path: Path) -> None
     page.locator("#text").fill("snail | anchor, of a ship")
     page.keyboard.press("Enter")
     expect(page.locator(".column")).to_have_count(2)
-    expect(page.locator("#by-labels")).to_be_hidden()
-    expect(page.locator(".by-label")).to_have_count(0)
+    expect(page.locator("#label-summary")).to_be_hidden()
+    expect(page.locator(".label")).to_have_count(0)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
-def test_it_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:
+def test_the_classes_are_accessible_and_fit(page: Page, theme: str, width: int) -> None:
     show_as(page, theme, width)
     open_classes(page)
     check_page(page)
     page.locator("#class-filter").fill("snail")
     page.keyboard.press("Enter")
-    expect(page.locator(".by-label").first).to_be_visible()
+    expect(page.locator(".label").first).to_be_visible()
     check_page(page)
-    page.get_by_role("button", name="Only wrong").click()
-    expect(page.locator("#status")).to_contain_text("wrong for")
+    page.get_by_role("button", name="False positives").click()
+    expect(page.get_by_role("button", name="False positives")).to_have_attribute("aria-pressed", "true")
     check_page(page)
