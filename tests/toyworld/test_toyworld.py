@@ -133,7 +133,7 @@ def test_clutter_draws_every_object_it_lists() -> None:
     """Against the same ground without them, a good part of each box is different."""
     names = pictographs.NAMES[:7]
     scene = scenes.clutter(np.random.default_rng(5), names, 224)
-    ground = np.asarray(scenes._busy_ground(np.random.default_rng(5), 224)).astype(int)
+    ground = np.asarray(scenes._busy_background(np.random.default_rng(5), 224)).astype(int)
     difference = np.abs(np.asarray(scene.image).astype(int) - ground).max(2) > 30
     assert tuple(o.name for o in scene.objects) == names
     for thing in scene.objects:

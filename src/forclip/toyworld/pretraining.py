@@ -1,10 +1,10 @@
-"""Pretrains the bundled mini CLIP from scratch on captioned postcards of the toy world.
+"""Pretrain the bundled mini CLIP from scratch on captioned postcards of the toy world.
 
     python -m forclip.toyworld.pretraining --out forclip-mini.safetensors
 
-Captions are of the kind that make real CLIP blind to small objects: they always name the salient object and seldom
-one of the others. The objective is CLIP's symmetric contrastive loss (arXiv 2103.00020). A batch shows each salient
-object once, so that no picture has a second right caption in it.
+A caption always names the salient object and seldom another one. Captions of this kind make real CLIP models miss small
+objects. The objective is CLIP's symmetric contrastive loss (arXiv 2103.00020). A batch shows each salient object once,
+so that every postcard has exactly one correct caption in its batch.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from forclip.toyworld import pictographs, scenes
 
 _RENDERED_SIDE = 192  # postcards are drawn at twice the tower's input and reduced, as a photo would be
 _SIDE = 96
-_LARGE_SHARE = 0.4  # of the postcards: those with the largest salient objects
+_LARGE_FRACTION = 0.4  # of the postcards: those with the largest salient objects
 _TEMPLATES = (
     "a photo of a {}",
     "a picture of a {}",
@@ -41,38 +41,44 @@ _TEMPLATES = (
 
 @dataclass(frozen=True)
 class MiniClipRecipe:
-    """How the bundled weights were made. steps are of one batch: every pictograph once as the salient object."""
+    """Settings of the pretraining; the defaults produced the bundled weights.
+
+    One step takes one batch, which shows every pictograph once as the salient object. second_object_probability: that a
+    caption also names another object. Training starts with large salient objects only, because small ones teach
+    nothing at first: easy_fraction of the steps uses large ones, ramp_fraction adds smaller ones step by step.
+    """
 
     postcards_per_name: int = 240
     steps: int = 2000
     warmup_steps: int = 200
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    share_naming_another: float = 0.15
-    # Small salient objects from the first step on teach nothing for a long time: large ones first, then any.
-    easy_share: float = 0.35  # of the steps, with large salient objects alone
-    ramp_share: float = 0.30  # of the steps, in which smaller ones join
+    second_object_probability: float = 0.15
+    easy_fraction: float = 0.35
+    ramp_fraction: float = 0.30
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Postcards:
-    """pixels: [names, per name, 3, side, side] uint8, for each name from the largest salient object to the smallest.
+    """All postcards in memory. Captions are drawn from their contents at each step.
 
-    Captions are drawn anew at each step from the contents.
+    pixels: [names, per name, 3, side, side] uint8; a name's postcards are sorted by the size of the salient object,
+    largest first. contents: the objects of each postcard, in the same order.
     """
 
     pixels: Tensor
     contents: list[list[tuple[scenes.PlacedObject, ...]]]
 
     def num_eligible(self, step: int, recipe: MiniClipRecipe) -> int:
-        """How many of each name's postcards, from the largest on, are in use at a step."""
-        ramp = (step / recipe.steps - recipe.easy_share) / recipe.ramp_share
-        share = _LARGE_SHARE + (1 - _LARGE_SHARE) * min(1.0, max(0.0, ramp))
-        return max(1, round(share * len(self.contents[0])))
+        """Number of postcards per name, largest first, that training uses at a step."""
+        ramp = (step / recipe.steps - recipe.easy_fraction) / recipe.ramp_fraction
+        fraction = _LARGE_FRACTION + (1 - _LARGE_FRACTION) * min(1.0, max(0.0, ramp))
+        return max(1, round(fraction * len(self.contents[0])))
 
 
 def draw_postcards(recipe: MiniClipRecipe, progress: Progress) -> Postcards:
+    """Draw the postcards of all names, in several processes."""
     names = pictographs.NAMES
     pixels = torch.empty(len(names), recipe.postcards_per_name, 3, _SIDE, _SIDE, dtype=torch.uint8)
     contents: list[list[tuple[scenes.PlacedObject, ...]]] = []
@@ -85,32 +91,37 @@ def draw_postcards(recipe: MiniClipRecipe, progress: Progress) -> Postcards:
 
 
 def _draw_salient(recipe: MiniClipRecipe, row: int) -> tuple[np.ndarray, list[tuple[scenes.PlacedObject, ...]]]:
-    """All postcards of one salient pictograph: uint8 [per name, side, side, 3] and what each shows."""
+    """Draw all postcards of one salient pictograph. Returns pixels [per name, side, side, 3] uint8, and the objects."""
     rng = np.random.default_rng([recipe.seed, 0, row])
     salient = pictographs.NAMES[row]
     rest = [n for n in pictographs.NAMES if n != salient]
     others = [rng.choice(rest, rng.integers(0, 5), replace=False).tolist() for _ in range(recipe.postcards_per_name)]
     drawn = [scenes.postcard(rng, (salient, *names), _RENDERED_SIDE) for names in others]
-    drawn.sort(key=lambda scene: _side_of(scene.objects[0]), reverse=True)
+    drawn.sort(key=lambda scene: _longer_side(scene.objects[0]), reverse=True)
     return np.stack([np.asarray(scene.image.reduce(2)) for scene in drawn]), [scene.objects for scene in drawn]
 
 
-def _side_of(thing: scenes.PlacedObject) -> float:
+def _longer_side(thing: scenes.PlacedObject) -> float:
     x0, y0, x1, y1 = thing.box
     return max(x1 - x0, y1 - y0)
 
 
-def caption(rng: np.random.Generator, objects: tuple[scenes.PlacedObject, ...], share_naming_another: float) -> str:
-    """Names the first object, often with its colour, and with the given probability one of the others."""
+def caption(
+    rng: np.random.Generator, objects: tuple[scenes.PlacedObject, ...], second_object_probability: float
+) -> str:
+    """Write a caption that names the first object, often with its colour, and sometimes one other object."""
     words = f"{objects[0].tint} {objects[0].name}" if rng.random() < 0.4 else objects[0].name
-    if len(objects) > 1 and rng.random() < share_naming_another:
+    if len(objects) > 1 and rng.random() < second_object_probability:
         other = objects[rng.integers(1, len(objects))]
         words += f" {rng.choice(['and', 'with', 'next to'])} a {rng.choice(['', 'small '])}{other.name}"
     return str(rng.choice(_TEMPLATES)).format(words)
 
 
 def augment(rng: np.random.Generator, pixels: Tensor) -> Tensor:
-    """Random mirror, shift and contrast. pixels: [B, 3, side, side] uint8 -> float32 in CLIP's normalisation."""
+    """Mirror, shift, and change contrast and colour at random, then apply CLIP's normalisation.
+
+    pixels: [B, 3, side, side] uint8. Returns float32 of the same shape.
+    """
     flipped = torch.from_numpy(rng.random(len(pixels)) < 0.5)[:, None, None, None]
     pixels = torch.where(flipped, pixels.flip(-1), pixels)
     shift_y, shift_x = rng.integers(-6, 7, 2)
@@ -123,14 +134,14 @@ def augment(rng: np.random.Generator, pixels: Tensor) -> Tensor:
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric cross-entropy. images, texts: [B, D] unit; the i-th text belongs to the i-th image."""
+    """CLIP's symmetric cross-entropy. images, texts: [B, D] unit vectors, text i belongs to image i; scale: scalar."""
     logits = scale * images @ texts.T
     targets = torch.arange(len(images))
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def pretrain(recipe: MiniClipRecipe) -> nn.Module:
-    """The pretrained mini CLIP in eval mode, float32."""
+    """Pretrain the mini CLIP. Returns it in eval mode, float32."""
     torch.manual_seed(recipe.seed)
     register_mini()
     model = open_clip.create_model(MINI_NAME).to(memory_format=torch.channels_last)
@@ -155,7 +166,7 @@ def pretrain(recipe: MiniClipRecipe) -> nn.Module:
             rows = rng.permutation(len(pictographs.NAMES))
             columns = rng.integers(0, postcards.num_eligible(step, recipe), len(rows))
             texts = [
-                caption(rng, postcards.contents[r][c], recipe.share_naming_another)
+                caption(rng, postcards.contents[r][c], recipe.second_object_probability)
                 for r, c in zip(rows, columns, strict=True)
             ]
             images = augment(rng, postcards.pixels[rows, columns]).contiguous(memory_format=torch.channels_last)
@@ -182,16 +193,21 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--out", type=Path, required=True)
-    arguments.add_argument("--steps", type=int, default=MiniClipRecipe.steps)
-    arguments.add_argument("--postcards-per-name", type=int, default=MiniClipRecipe.postcards_per_name)
-    given = arguments.parse_args()
-    model = pretrain(MiniClipRecipe(steps=given.steps, postcards_per_name=given.postcards_per_name))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file for the weights, in half precision")
+    parser.add_argument("--steps", type=int, default=MiniClipRecipe.steps, help="number of training steps")
+    parser.add_argument(
+        "--postcards-per-name",
+        type=int,
+        default=MiniClipRecipe.postcards_per_name,
+        help="postcards that show a pictograph as the salient object",
+    )
+    args = parser.parse_args()
+    model = pretrain(MiniClipRecipe(steps=args.steps, postcards_per_name=args.postcards_per_name))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in halves.items()}, given.out)
-    print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB")
+    save_file({k: v.contiguous() for k, v in halves.items()}, args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Scenes of the toy world: pictographs composed into pictures, in two domains.
+"""Compose pictographs into scenes of two domains.
 
-*Postcards* are what the mini CLIP is pretrained on: one salient object and a few smaller ones, mostly on a calm ground.
-*Clutter* is the target domain: four to eight small objects, turned, shadowed and partly hidden, on a busy ground.
+The mini CLIP is pretrained on *postcards*: one salient object and a few smaller ones, mostly on a calm background. The
+target domain is *clutter*: small objects with shadows, rotated and partly hidden, on a busy background.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,15 @@ TINTS: dict[str, tuple[int, int, int]] = {
     "brown": (156, 108, 72),
     "grey": (132, 140, 152),
 }
-CALM_GROUNDS = ((250, 246, 236), (236, 244, 248), (244, 238, 246), (238, 246, 238), (250, 240, 232), (242, 242, 242))
-BUSY_GROUNDS = (
+_CALM_BACKGROUNDS = (
+    (250, 246, 236),
+    (236, 244, 248),
+    (244, 238, 246),
+    (238, 246, 238),
+    (250, 240, 232),
+    (242, 242, 242),
+)
+_BUSY_BACKGROUNDS = (
     ((58, 70, 94), (72, 86, 112)),
     ((44, 84, 84), (56, 102, 98)),
     ((202, 186, 158), (216, 202, 178)),
@@ -35,7 +42,7 @@ BUSY_GROUNDS = (
     ((168, 188, 156), (184, 202, 172)),
     ((92, 88, 84), (110, 106, 100)),
 )
-_SUPERSAMPLE = 2  # pictographs are drawn at this multiple before they are turned, so that edges stay smooth
+_SUPERSAMPLE = 2  # scale at which pictographs are drawn and rotated, so that edges stay smooth
 
 
 @dataclass(frozen=True)
@@ -49,45 +56,52 @@ class PlacedObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it. In a postcard the first object is the salient one."""
+    """An image and its objects. In a postcard the first object is the salient one."""
 
     image: Image.Image
     objects: tuple[PlacedObject, ...]
 
 
 def postcard(rng: np.random.Generator, names: tuple[str, ...], side: int) -> Scene:
-    """The first name salient, larger than the others and near the centre, at any scale. side: pixels."""
-    ground = _busy_ground if rng.random() < 0.25 else _calm_ground
-    canvas = ground(rng, side)
+    """Draw a postcard. The first name is the salient object: larger than the others and near the centre.
+
+    side: pixels of the square scene.
+    """
+    draw_background = _busy_background if rng.random() < 0.25 else _calm_background
+    canvas = draw_background(rng, side)
     salient = np.exp(rng.uniform(np.log(0.20), np.log(0.70)))
     sizes = [salient, *rng.uniform(0.13, min(0.30, 0.85 * salient), len(names) - 1)]
     centres = [rng.uniform(0.36, 0.64, 2), *_spread(rng, np.asarray(sizes), fixed=1)]
-    objects = _place_all(rng, canvas, names, sizes, centres, turn=16, shadow=0)
+    objects = _place_all(rng, canvas, names, sizes, centres, max_degrees=16, shadow=0)
     return Scene(canvas, objects)
 
 
 def clutter(rng: np.random.Generator, names: tuple[str, ...], side: int) -> Scene:
-    """All names small, anywhere, some of them covered in part. side: pixels."""
-    canvas = _busy_ground(rng, side)
+    """Draw a cluttered scene: all names small, anywhere, and some of them partly hidden.
+
+    side: pixels of the square scene.
+    """
+    canvas = _busy_background(rng, side)
     sizes = rng.uniform(0.18, 0.32, len(names))
-    objects = _place_all(rng, canvas, names, list(sizes), _spread(rng, sizes, fixed=0), turn=28, shadow=110)
+    objects = _place_all(rng, canvas, names, list(sizes), _spread(rng, sizes, fixed=0), max_degrees=28, shadow=110)
     return Scene(canvas, objects)
 
 
 def _spread(rng: np.random.Generator, sizes: np.ndarray, fixed: int) -> list[np.ndarray]:
-    """Centres for sizes[fixed:] that keep apart: of several random places, the one with the most room.
+    """Draw centres for sizes[fixed:] that keep the objects apart.
 
-    sizes, result: fractions of the side. A fixed first object sits near the centre.
+    Of 24 random candidates, each object takes the first one with enough room, or else the one with the most room.
+    sizes and result are fractions of the side. fixed: 1 if the first object is placed near the centre, else 0.
     """
-    taken = [(np.array([0.5, 0.5]), sizes[0])] * fixed
+    placed = [(np.array([0.5, 0.5]), sizes[0])] * fixed
     centres = []
     for size in sizes[fixed:]:
-        tries = rng.uniform(size / 2, 1 - size / 2, (24, 2))
-        room = [min((np.abs(t - c).max() - (size + s) / 2 for c, s in taken), default=0.0) for t in tries]
-        # Enough room is enough: always taking the most would push everything into the corners.
+        candidates = rng.uniform(size / 2, 1 - size / 2, (24, 2))
+        room = [min((np.abs(c - p).max() - (size + s) / 2 for p, s in placed), default=0.0) for c in candidates]
+        # Always taking the most room would push every object into the corners.
         best = next((k for k, r in enumerate(room) if r > -0.02), int(np.argmax(room)))
-        taken.append((tries[best], size))
-        centres.append(tries[best])
+        placed.append((candidates[best], size))
+        centres.append(candidates[best])
     return centres
 
 
@@ -97,23 +111,27 @@ def _place_all(
     names: tuple[str, ...],
     sizes: list[float],
     centres: list[np.ndarray],
-    turn: float,
+    max_degrees: float,
     shadow: int,
 ) -> tuple[PlacedObject, ...]:
-    """Pastes from the last to the first, so that the first is never covered. turn: degrees; shadow: opacity 0..255."""
-    ground = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX))[0, 0].astype(int)
-    tints = [_visible_tint(rng, ground) for _ in names]
+    """Paste the objects from the last to the first, so that the first is never hidden.
+
+    max_degrees: largest random rotation; shadow: opacity of the shadows, 0..255.
+    """
+    background = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX))[0, 0].astype(int)
+    tints = [_visible_tint(rng, background) for _ in names]
     order = range(len(names) - 1, -1, -1)
     boxes = {}
     for k in order:
-        degrees = rng.uniform(-turn, turn)
+        degrees = rng.uniform(-max_degrees, max_degrees)
         boxes[k] = _paste(canvas, names[k], TINTS[tints[k]], sizes[k], centres[k], degrees, shadow)
     return tuple(PlacedObject(name, tints[k], boxes[k]) for k, name in enumerate(names))
 
 
-def _visible_tint(rng: np.random.Generator, ground: np.ndarray) -> str:
-    far = [t for t, colour in TINTS.items() if np.abs(ground - colour).sum() > 130]
-    return str(rng.choice(far))
+def _visible_tint(rng: np.random.Generator, background: np.ndarray) -> str:
+    """Draw a tint that differs clearly from the background's mean colour."""
+    visible = [t for t, colour in TINTS.items() if np.abs(background - colour).sum() > 130]
+    return str(rng.choice(visible))
 
 
 def _paste(
@@ -125,11 +143,11 @@ def _paste(
     degrees: float,
     shadow: int,
 ) -> tuple[float, float, float, float]:
-    """Draws one pictograph and returns the box of its visible pixels, xyxy in pixels of the canvas."""
+    """Draw one pictograph. Returns the box of its visible pixels, xyxy in pixels of the canvas."""
     side = canvas.width
     pixels = max(8, round(size * side))
-    drawn = pictographs.render(name, pixels * _SUPERSAMPLE, colour)
-    sprite = drawn.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(*colour, 0))
+    pictograph = pictographs.render(name, pixels * _SUPERSAMPLE, colour)
+    sprite = pictograph.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(*colour, 0))
     sprite = sprite.resize((sprite.width // _SUPERSAMPLE, sprite.height // _SUPERSAMPLE), Image.Resampling.BOX)
     left, top = (round(float(c) * side - s / 2) for c, s in zip(centre, sprite.size, strict=True))
     alpha = sprite.getchannel("A")
@@ -147,15 +165,15 @@ def _paste(
 def _cast_shadow(canvas: Image.Image, alpha: Image.Image, left: int, top: int, opacity: int) -> None:
     offset = max(1, canvas.width // 96)
     margin = 3 * offset
-    soft = Image.new("L", (alpha.width + 2 * margin, alpha.height + 2 * margin))
-    soft.paste(alpha.point(lambda a: a * opacity // 255), (margin, margin))
-    soft = soft.filter(ImageFilter.BoxBlur(offset))
-    canvas.paste((16, 18, 28), (left - margin + offset, top - margin + 2 * offset), soft)
+    shadow = Image.new("L", (alpha.width + 2 * margin, alpha.height + 2 * margin))
+    shadow.paste(alpha.point(lambda a: a * opacity // 255), (margin, margin))
+    shadow = shadow.filter(ImageFilter.BoxBlur(offset))
+    canvas.paste((16, 18, 28), (left - margin + offset, top - margin + 2 * offset), shadow)
 
 
-def _calm_ground(rng: np.random.Generator, side: int) -> Image.Image:
-    """A pale vertical gradient, sometimes with a horizon."""
-    colour = np.array(CALM_GROUNDS[rng.integers(len(CALM_GROUNDS))], float)
+def _calm_background(rng: np.random.Generator, side: int) -> Image.Image:
+    """Draw a pale vertical gradient, sometimes with a horizon."""
+    colour = np.array(_CALM_BACKGROUNDS[rng.integers(len(_CALM_BACKGROUNDS))], float)
     slope = np.linspace(0, rng.uniform(-26, 10), side)[:, None, None]
     rows = np.repeat(colour + slope, side, axis=1)
     if rng.random() < 0.4:
@@ -163,9 +181,9 @@ def _calm_ground(rng: np.random.Generator, side: int) -> Image.Image:
     return Image.fromarray(rows.clip(0, 255).astype(np.uint8))
 
 
-def _busy_ground(rng: np.random.Generator, side: int) -> Image.Image:
-    """A patterned ground with confetti: edges and spots that are no object."""
-    dark, light = BUSY_GROUNDS[rng.integers(len(BUSY_GROUNDS))]
+def _busy_background(rng: np.random.Generator, side: int) -> Image.Image:
+    """Draw a pattern with confetti: edges and spots that are not objects."""
+    dark, light = _BUSY_BACKGROUNDS[rng.integers(len(_BUSY_BACKGROUNDS))]
     canvas = Image.new("RGB", (side, side), dark)
     draw = ImageDraw.Draw(canvas)
     patterns: tuple[Callable[..., None], ...] = (_stripes, _checks, _dots)

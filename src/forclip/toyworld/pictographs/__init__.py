@@ -1,4 +1,4 @@
-"""Named pictographs drawn by code, in roles (tint, shade, ink, light) that a scene colours."""
+"""Named pictographs, drawn by code. Each pixel has a role (tint, shade, ink, light) that a scene gives a colour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES: tuple[str, ...] = tuple(sorted(_DRAWINGS))
 
 
 def _squared(roles: np.ndarray) -> np.ndarray:
-    """The drawing cropped to its bounding box and centred in a square."""
+    """Crop a drawing to its bounding box and centre it in a square."""
     rows, columns = np.nonzero(roles.any(axis=1))[0], np.nonzero(roles.any(axis=0))[0]
     crop = roles[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = crop.shape
@@ -43,7 +43,7 @@ def _nearest(roles: np.ndarray) -> np.ndarray:
 
 
 def _drawing(name: str) -> np.ndarray:
-    """The roles at drawing size, squared."""
+    """The roles of a pictograph at drawing size, in a square. Raises ValueError for an unknown name."""
     if name not in _DRAWINGS:
         raise ValueError(f"unknown pictograph {name!r}")
     canvas = Canvas()
@@ -53,22 +53,28 @@ def _drawing(name: str) -> np.ndarray:
 
 @cache
 def role_map(name: str) -> np.ndarray:
-    """The roles of a pictograph, uint8 [SIDE, SIDE], read-only; its longer side fills the square."""
-    # Sampling can miss a thin tip, so the small map is squared once more.
+    """The roles of a pictograph, [SIDE, SIDE] uint8, read-only. Its longer side fills the square.
+
+    Raises ValueError for an unknown name.
+    """
+    # Sampling can miss a thin tip, so crop and centre the small map again.
     roles = _nearest(_squared(_nearest(_drawing(name))))
     roles.setflags(write=False)
     return roles
 
 
 def render(name: str, size: int, colour: tuple[int, int, int]) -> Image.Image:
-    """The pictograph in a colour, as an antialiased RGBA image of size x size."""
+    """Draw a pictograph in an RGB colour. Returns an antialiased RGBA image of size x size pixels.
+
+    Raises ValueError for an unknown name.
+    """
     shade = tuple(round(channel * _SHADE_FACTOR) for channel in colour)
     palette = np.zeros((5, 4), np.uint8)
     palette[CLEAR] = (*colour, 0)
     for role, rgb in ((TINT, colour), (SHADE, shade), (INK, _INK_COLOUR), (LIGHT, _LIGHT_COLOUR)):
         palette[role] = (*rgb, 255)
     roles = role_map(name)
-    # A scene is full of small objects: a quarter of the pixels is plenty for them, at a quarter of the cost.
+    # A quarter of the pixels is enough for small objects, and costs a quarter.
     coarse = roles[::2, ::2] if size <= SIDE // 3 else roles
-    # Pillow premultiplies RGBA before it resamples, so no transparent pixel bleeds into an edge.
+    # Pillow premultiplies RGBA before it resamples, so transparent pixels do not bleed into edges.
     return Image.fromarray(palette[coarse]).resize((size, size), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""Objects that DejaVu Sans already draws well."""
+"""Objects drawn as glyphs of DejaVu Sans."""
 
 from __future__ import annotations
 
