@@ -1,11 +1,13 @@
-"""What a picture finds, and what a place in one finds, by the ways in which it could ask.
+"""Compare ways to search by an image and by a region of an image.
 
     forclip demo --out runs/demo --seeds 3
     python -m benchmarks.by_picture --demo runs/demo --out docs/results/by_picture.json
 
-Reads what the demo left: each seed's world and model. Pictures: how many of the first 100 of the gallery are the first
-that they find. Places: for objects drawn at random, mAP@50 of the other images that show their class, asked by the crop
-(a tenth of its longer side more on each side) and by the stored vector whose place shares most with the object's box.
+Uses the world and the model of each seed of the demo.
+
+Images: the fraction of the first 100 gallery images that rank first in a search by themselves. Regions: mAP@50 over
+objects drawn at random, where the other images of the object's class are relevant. A region's query is the object's
+crop, padded by a tenth of its longer side, or the stored vector whose region overlaps most with the object's box.
 """
 
 import json
@@ -17,7 +19,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.demo_runs import demo_arguments
+from benchmarks.demo_runs import demo_arguments, mean_and_std
 from benchmarks.feedback import Gallery, toy_gallery
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
@@ -30,120 +32,123 @@ from forclip.models.retrieval_model import load_model
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Floats
 
-_PICTURES, _OBJECTS, _MARGIN = 100, 250, 0.1
+_IMAGES, _OBJECTS, _MARGIN = 100, 250, 0.1
 
-Ask = Callable[[Floats, Floats], Floats]  # gallery [I, N, D] and a picture's vectors [Q, D] to scores [I]
+Score = Callable[[Floats, Floats], Floats]  # gallery [I, N, D] and the query image's vectors [Q, D] to scores [I]
 
 
-def by_mean(gallery: Floats, asked: Floats) -> Floats:
-    """The mean of the picture's vectors, as one query."""
-    mean = asked.mean(0)
+def by_mean(gallery: Floats, query: Floats) -> Floats:
+    """Score with the mean of the query's vectors."""
+    mean = query.mean(0)
     scores: Floats = (gallery @ (mean / np.linalg.norm(mean))).max(1)
     return scores
 
 
-def by_all(gallery: Floats, asked: Floats) -> Floats:
-    """As Index.search_picture."""
-    scores: Floats = (gallery @ asked.T).max(1).mean(1)
+def by_all(gallery: Floats, query: Floats) -> Floats:
+    """Score with all vectors of the query, as Index.search_picture does."""
+    scores: Floats = (gallery @ query.T).max(1).mean(1)
     return scores
 
 
-def by_one(gallery: Floats, asked: Floats) -> Floats:
-    """As where only one vector can ask."""
-    scores: Floats = (gallery @ most_distinct_vector(asked)).max(1)
+def by_one(gallery: Floats, query: Floats) -> Floats:
+    """Score with the most distinct vector of the query."""
+    scores: Floats = (gallery @ most_distinct_vector(query)).max(1)
     return scores
 
 
-WAYS: dict[str, Ask] = {
+METHODS: dict[str, Score] = {
     "mean of its vectors": by_mean,
     "all its vectors (MaxSim)": by_all,
-    "its most_distinct_vector one": by_one,
+    "its particular one": by_one,
 }
 
 
 def measure(demo: Path, seed: int) -> dict[str, Any]:
-    """Percent: pictures that find themselves first, and mAP@50 by the group of the object's class."""
+    """Percentages: images that find themselves first, and mAP@50 of regions by method and group of classes."""
     gallery = toy_gallery(demo, seed)
-    itself = {
-        way: 100
-        * float(np.mean([np.argmax(ask(gallery.vectors, v)) == k for k, v in enumerate(gallery.vectors[:_PICTURES])]))
-        for way, ask in WAYS.items()
-    }
-    return {"finds_itself": itself, "places": measure_places(demo, seed, gallery)}
+    finds_itself = {}
+    for method, score in METHODS.items():
+        first = [np.argmax(score(gallery.vectors, v)) == k for k, v in enumerate(gallery.vectors[:_IMAGES])]
+        finds_itself[method] = 100 * float(np.mean(first))
+    return {"finds_itself": finds_itself, "places": measure_regions(demo, seed, gallery)}
 
 
-def measure_places(demo: Path, seed: int, gallery: Gallery) -> dict[str, dict[str, float]]:
+def measure_regions(demo: Path, seed: int, gallery: Gallery) -> dict[str, dict[str, float]]:
+    """mAP@50 in percent, by method and group of classes."""
     world, config = ToyWorld(demo / f"world-{seed}", ()), ModelConfig(str(demo / f"model-{seed}"))
     images, model = load_coco(world.gallery_file, world.images), load_model(config)
     embeddings, _ = embed_images(model, images.paths)
     assert embeddings.boxes is not None
-    places = embeddings.boxes.reshape(len(images), -1, 4)
-    found: dict[str, dict[str, list[float]]] = {}
+    regions = embeddings.boxes.reshape(len(images), -1, 4)
+    precisions: dict[str, dict[str, list[float]]] = {}
     for image, column, box in _objects(world, images.paths, images.class_names, seed):
         others = np.arange(len(images)) != image
-        shown = gallery.labels[others, column]
-        if not shown.any():
+        relevant = gallery.labels[others, column]
+        if not relevant.any():
             continue
         crop = model.encode_image(_crop(images.paths[image], box)).cpu().numpy()
-        stored = gallery.vectors[image, int(np.argmax(overlaps(box, places[image])))]
-        scores = {f"crop, {way}": ask(gallery.vectors, crop) for way, ask in WAYS.items()}
+        stored = gallery.vectors[image, int(np.argmax(overlaps(box, regions[image])))]
+        scores = {f"crop, {method}": score(gallery.vectors, crop) for method, score in METHODS.items()}
         scores["stored vector of the place"] = (gallery.vectors @ stored).max(1)
         scores["its class's name"] = (gallery.vectors @ gallery.texts[column]).max(1)
         group = "novel" if gallery.novel[column] else "base"
-        for way, values in scores.items():
-            precision = 100 * average_precision_at(values[others], shown, 50)
-            found.setdefault(way, {}).setdefault(group, []).append(precision)
-    return {way: {group: float(np.mean(values)) for group, values in groups.items()} for way, groups in found.items()}
+        for method, values in scores.items():
+            precision = 100 * average_precision_at(values[others], relevant, 50)
+            precisions.setdefault(method, {}).setdefault(group, []).append(precision)
+    return {
+        method: {group: float(np.mean(values)) for group, values in groups.items()}
+        for method, groups in precisions.items()
+    }
 
 
 def _objects(
     world: ToyWorld, paths: Sequence[Path], names: Sequence[str], seed: int
 ) -> Iterator[tuple[int, int, Floats]]:
-    """Image, column of the class, and box as fractions, of objects drawn at random."""
+    """Draw objects at random. Yields the row of the image, the column of the class, and the box as fractions."""
     content = json.loads(world.gallery_file.read_text())
     row, column = {p.name: k for k, p in enumerate(paths)}, {name: k for k, name in enumerate(names)}
     class_of = {c["id"]: column[c["name"]] for c in content["categories"]}
-    pictures = {i["id"]: i for i in content["images"]}
+    entries = {i["id"]: i for i in content["images"]}
     drawn = np.random.default_rng(seed).permutation(len(content["annotations"]))[:_OBJECTS]
     for annotation in (content["annotations"][k] for k in drawn):
-        picture = pictures[annotation["image_id"]]
+        entry = entries[annotation["image_id"]]
         x, y, width, height = annotation["bbox"]
-        size = np.array([picture["width"], picture["height"]] * 2, np.float32)
+        size = np.array([entry["width"], entry["height"]] * 2, np.float32)
         box = np.array([x, y, x + width, y + height], np.float32) / size
-        yield row[Path(picture["file_name"]).name], class_of[annotation["category_id"]], box
+        yield row[Path(entry["file_name"]).name], class_of[annotation["category_id"]], box
 
 
 def _crop(path: Path, box: Floats) -> Image.Image:
-    picture = Image.open(path).convert("RGB")
-    left, top, right, bottom = box * (picture.size * 2)
-    more = _MARGIN * max(right - left, bottom - top)
-    upper = max(0, int(left - more)), max(0, int(top - more))
-    return picture.crop((*upper, min(picture.width, int(right + more)), min(picture.height, int(bottom + more))))
+    """The box with a margin, cut to the image. box: xyxy as fractions of the image."""
+    image = Image.open(path).convert("RGB")
+    left, top, right, bottom = box * (image.size * 2)
+    margin = _MARGIN * max(right - left, bottom - top)
+    upper = max(0, int(left - margin)), max(0, int(top - margin))
+    return image.crop((*upper, min(image.width, int(right + margin)), min(image.height, int(bottom + margin))))
 
 
 def summary(by_seed: list[dict[str, Any]]) -> dict[str, Any]:
     """Means and sample standard deviations over seeds."""
-    itself = {way: _spread([s["finds_itself"][way] for s in by_seed]) for way in by_seed[0]["finds_itself"]}
-    places = {
-        way: {group: _spread([s["places"][way][group] for s in by_seed]) for group in groups}
-        for way, groups in by_seed[0]["places"].items()
+    first = by_seed[0]
+    finds_itself = {method: _spread([s["finds_itself"][method] for s in by_seed]) for method in first["finds_itself"]}
+    regions = {
+        method: {group: _spread([s["places"][method][group] for s in by_seed]) for group in groups}
+        for method, groups in first["places"].items()
     }
-    return {"finds_itself": itself, "places": places}
+    return {"finds_itself": finds_itself, "places": regions}
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "mean": round(float(np.mean(values)), 2),
-        "std": round(float(np.std(values, ddof=min(1, len(values) - 1))), 2),
-    }
+    mean, std = mean_and_std(values)
+    return {"mean": round(mean, 2), "std": round(std, 2)}
 
 
 def main() -> None:
-    given = demo_arguments(__doc__)
-    seeds = given.seeds
-    found = {"seeds": seeds, "objects": _OBJECTS, **summary([measure(given.demo, seed) for seed in seeds])}
-    write_text_atomically(given.out, json.dumps(found, indent=1) + "\n")
-    Console().print_json(data=found)
+    runs = demo_arguments(__doc__)
+    by_seed = [measure(runs.demo, seed) for seed in runs.seeds]
+    content = {"seeds": runs.seeds, "objects": _OBJECTS, **summary(by_seed)}
+    write_text_atomically(runs.out, json.dumps(content, indent=1) + "\n")
+    Console().print_json(data=content)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What smaller stores cost in mAP on the toy world: int8, merged near duplicates, indexes of few bits with rescoring.
+"""Measure what smaller stores cost in mAP on the toy world: int8, merged vectors, compressed indexes with rescoring.
 
     forclip demo --out runs/demo --seeds 3
     python -m benchmarks.compactness --demo runs/demo --out docs/results/compactness.json
 
-Reads what the demo left: each seed's world and model. The gallery goes into a store of each kind, and every class is
-asked for there. bytes: of the stored vectors, and of the index beside them, for each image.
+Uses the world and the model of each seed of the demo. Writes the gallery to a store of each kind and searches for every
+class. Sizes are bytes per image, of the stored vectors and of the index.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.demo_runs import demo_arguments
+from benchmarks.demo_runs import demo_arguments, mean_and_std
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.data.formats.coco import load_coco
@@ -37,7 +37,7 @@ COMMAND = "forclip demo --out runs/demo --seeds 3 && python -m benchmarks.compac
 
 @dataclass(frozen=True)
 class Kind:
-    """precision of the stored vectors; merge: from which cosine on; index: FAISS' factory string, or none."""
+    """A kind of store. merge: least cosine at which vectors are merged; index: FAISS factory string, or none."""
 
     precision: Precision = "fp16"
     merge: float | None = None
@@ -45,6 +45,7 @@ class Kind:
 
 
 def kinds(dim: int) -> dict[str, Kind]:
+    """The kinds of store to compare, by name."""
     return {
         "fp16": Kind(),
         "int8": Kind("int8"),
@@ -57,72 +58,67 @@ def kinds(dim: int) -> dict[str, Kind]:
 
 
 def measure(demo: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Each kind's numbers on one seed's world."""
+    """Measure each kind of store on the world of one seed."""
     world = ToyWorld(demo / f"world-{seed}", novel_names(seed))
     model = load_model(ModelConfig(str(demo / f"model-{seed}")))
     gallery = load_coco(world.gallery_file, world.images)
     embeddings, skipped = embed_images(model, gallery.paths)
     assert not skipped
-    return {name: _one(kind, model, embeddings, gallery, world.novel) for name, kind in kinds(model.dim).items()}
+    return {
+        name: _measure_kind(kind, model, embeddings, gallery, world.novel) for name, kind in kinds(model.dim).items()
+    }
 
 
-def _one(
+def _measure_kind(
     kind: Kind, model: RetrievalModel, full: ImageEmbeddings, gallery: Annotations, novel: tuple[str, ...]
 ) -> dict[str, float]:
-    given = full if kind.merge is None else merge_near_duplicates(full, kind.merge)
-    code_range = float(np.abs(given.vectors).max()) * 1.25 if kind.precision == "int8" else 1.0
+    embeddings = full if kind.merge is None else merge_near_duplicates(full, kind.merge)
+    code_range = float(np.abs(embeddings.vectors).max()) * 1.25 if kind.precision == "int8" else 1.0
     texts = np.stack([model.encode_query(name).numpy() for name in gallery.class_names])
     with tempfile.TemporaryDirectory() as folder:
         header = StoreHeader("benchmark", model.dim, {}, kind.precision, code_range)
         index = Index.create(Path(folder) / "s", header)
-        index.add(given, [ImageFile(i) for i in given.image_ids])
+        index.add(embeddings, [ImageFile(i) for i in embeddings.image_ids])
         if kind.index != "none":
             index.optimize(kind.index, texts)
-        row_of = {i: row for row, i in enumerate(given.image_ids)}
-        shown = gallery.labels.any(0)
+        row_of = {i: row for row, i in enumerate(embeddings.image_ids)}
         aps = {"base": [], "novel": []}  # type: dict[str, list[float]]
-        for column in np.flatnonzero(shown):
-            found = [row_of[r.image_id] for r in index.search(texts[column], K)]
-            ranked = np.concatenate([gallery.labels[found, column], _rest(gallery.labels[:, column], found)])
+        for column in np.flatnonzero(gallery.labels.any(0)):
+            rows = [row_of[r.image_id] for r in index.search(texts[column], K)]
+            rest = np.delete(gallery.labels[:, column], rows)
+            ranked = np.concatenate([gallery.labels[rows, column], rest])
             group = "novel" if gallery.class_names[column] in novel else "base"
             aps[group].append(100 * ranked_average_precision(ranked, K))
-        of_index = sum(f.stat().st_size for f in Path(folder).rglob("ann-*.faiss"))
+        index_bytes = sum(f.stat().st_size for f in Path(folder).rglob("ann-*.faiss"))
     width = 2 if kind.precision == "fp16" else 1
-    images = len(given)
+    images = len(embeddings)
     return {
         **{group: float(np.mean(values)) for group, values in aps.items()},
-        "vectors_per_image": len(given.vectors) / images,
-        "vector_bytes_per_image": len(given.vectors) * model.dim * width / images,
-        "index_bytes_per_image": of_index / images,
+        "vectors_per_image": len(embeddings.vectors) / images,
+        "vector_bytes_per_image": len(embeddings.vectors) * model.dim * width / images,
+        "index_bytes_per_image": index_bytes / images,
     }
 
 
-def _rest(labels: np.ndarray, found: list[int]) -> np.ndarray:
-    rest = np.ones(len(labels), bool)
-    rest[found] = False
-    return labels[rest]
-
-
 def summarise(by_seed: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Means over seeds, and what each kind loses to fp16, paired by seed: mean and sample standard deviation."""
+    """Means over seeds, and the difference of each kind to fp16, paired by seed: mean and standard deviation."""
     summed: dict[str, dict[str, Any]] = {}
     for name in by_seed[0]:
-        rows = [found[name] for found in by_seed]
+        rows = [results[name] for results in by_seed]
         summed[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         for group in ("base", "novel"):
-            differences = [found[name][group] - found["fp16"][group] for found in by_seed]
-            spread = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
-            summed[name] |= {f"{group}_cost": float(np.mean(differences)), f"{group}_cost_std": spread}
+            mean, std = mean_and_std([results[name][group] - results["fp16"][group] for results in by_seed])
+            summed[name] |= {f"{group}_cost": mean, f"{group}_cost_std": std}
     return summed
 
 
 def main() -> None:
-    given = demo_arguments(__doc__)
-    seeds = given.seeds
-    by_seed = [measure(given.demo, seed) for seed in seeds]
+    runs = demo_arguments(__doc__)
+    seeds = runs.seeds
+    by_seed = [measure(runs.demo, seed) for seed in seeds]
     summed = summarise(by_seed)
     content = {"command": COMMAND, "metric": f"mAP@{K}, min({K},R)", "seeds": seeds, "mean": summed, "by_seed": by_seed}
-    write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
+    write_text_atomically(runs.out, json.dumps(content, indent=1) + "\n")
     table = Table("store", "base", "novel", "vectors", "bytes an image", "index bytes an image")
     for name, row in summed.items():
         changes = [f"{row[g]:.1f} ({row[f'{g}_cost']:+.2f})" for g in ("base", "novel")]

@@ -1,9 +1,9 @@
-"""How long the evaluation of a gallery of LVIS's size takes, and how much memory it needs beside the vectors.
+"""Measure the time and the memory of evaluating a gallery of LVIS's size.
 
     python benchmarks/evaluate_large.py [--images 20000] [--vectors 25] [--classes 1203] [--dtype float16] [--out FILE]
 
-Unit vectors, labels and verified labels, generated in blocks from a seed. Scoring (max_sim), evaluate_scores with
-federated labels, and the intervals over classes run in a process of their own; its peak memory is read after each step.
+Generates unit vectors, labels and verified labels from a seed. Scoring (max_sim), evaluate_scores with federated labels
+and the confidence intervals over classes run in a fresh process, which reads its peak memory after each step.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from forclip.types import Bools, ClassSplit
 
 _BLOCK_IMAGES = 500
 _MEBIBYTE = 1 << 20
-_NOVEL_SHARE = 0.28  # LVIS v1: 337 rare classes of 1,203
+_NOVEL_FRACTION = 0.28  # LVIS v1: 337 rare classes of 1,203
 
 Result = TypeVar("Result")
 
 
 def random_vectors(total: int, dim: int, dtype: str, rng: np.random.Generator, block: int) -> NDArray[np.floating]:
-    """[total, dim], unit length. Made in blocks, so that nothing but the result is ever as large."""
+    """Random unit vectors, [total, dim]. Drawn in blocks, so that only the result takes much memory."""
     vectors = np.empty((total, dim), dtype)
     for start in range(0, total, block):
         drawn = rng.standard_normal((min(block, total - start), dim), np.float32)
@@ -44,33 +44,34 @@ def random_vectors(total: int, dim: int, dtype: str, rng: np.random.Generator, b
 
 
 def random_labels(num_images: int, num_classes: int, rng: np.random.Generator) -> tuple[Bools, Bools]:
-    """labels, verified: [I, C]. Few classes are common, many rare; more images are verified for one than show it."""
-    share = 0.2 / np.arange(1, num_classes + 1)  # of the images that show the class, from 20 % downwards
+    """Random labels and verified labels, [I, C] each. A few classes are common, many are rare.
+
+    For each class, more images are verified than show it.
+    """
+    frequency = 0.2 / np.arange(1, num_classes + 1)  # fraction of images that show the class, from 20 % down
     labels = np.empty((num_images, num_classes), bool)
     verified = np.empty((num_images, num_classes), bool)
     for start in range(0, num_images, _BLOCK_IMAGES):
         drawn = rng.random((min(_BLOCK_IMAGES, num_images - start), num_classes), np.float32)
-        labels[start : start + _BLOCK_IMAGES] = drawn < share
-        verified[start : start + _BLOCK_IMAGES] = drawn < share + 0.03
+        labels[start : start + _BLOCK_IMAGES] = drawn < frequency
+        verified[start : start + _BLOCK_IMAGES] = drawn < frequency + 0.03
     return labels, verified
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and MiB of each step, in this process. Peaks are of the process's whole life so far."""
-    rng = np.random.default_rng(given.seed)
-    vectors = random_vectors(
-        given.images * given.vectors, given.dim, given.dtype, rng, block=_BLOCK_IMAGES * given.vectors
-    )
-    texts = random_vectors(given.classes, given.dim, "float32", rng, given.classes)
-    labels, verified = random_labels(given.images, given.classes, rng)
-    offsets = np.arange(given.images + 1, dtype=np.int64) * given.vectors
-    names = tuple(f"class {k}" for k in range(given.classes))
-    num_novel = max(1, int(_NOVEL_SHARE * given.classes))
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and MiB of each step in this process. A peak is the largest since the process started."""
+    rng = np.random.default_rng(args.seed)
+    vectors = random_vectors(args.images * args.vectors, args.dim, args.dtype, rng, block=_BLOCK_IMAGES * args.vectors)
+    texts = random_vectors(args.classes, args.dim, "float32", rng, args.classes)
+    labels, verified = random_labels(args.images, args.classes, rng)
+    offsets = np.arange(args.images + 1, dtype=np.int64) * args.vectors
+    names = tuple(f"class {k}" for k in range(args.classes))
+    num_novel = max(1, int(_NOVEL_FRACTION * args.classes))
     split = ClassSplit(names[:-num_novel], names[-num_novel:])
     before = _peak()
     scores, scoring = _timed(lambda: max_sim(vectors, offsets, texts))
     report, evaluating = _timed(lambda: evaluate_scores(scores, labels, names, split, verified=verified))
-    _, summarising = _timed(lambda: summarise_runs("random", [MethodRun("random", 0, report, given.vectors, None)]))
+    _, summarising = _timed(lambda: summarise_runs("random", [MethodRun("random", 0, report, args.vectors, None)]))
     return {
         "generated": {"vectors_mib": vectors.nbytes / _MEBIBYTE, "peak_mib": before},
         "max_sim": scoring,
@@ -92,25 +93,25 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
 
 
 def _peak() -> float:
-    """The largest resident memory of this process so far, MiB. Linux counts KiB, macOS bytes."""
+    """Largest resident memory of this process so far, in MiB. Linux reports KiB, macOS bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (_MEBIBYTE if sys.platform == "darwin" else 1024)
 
 
-def in_a_fresh_process(arguments: list[str]) -> dict[str, Any]:
-    """What `measure` finds where nothing else has used memory before."""
-    command = [sys.executable, __file__, *arguments, "--here"]
+def measure_in_fresh_process(words: list[str]) -> dict[str, Any]:
+    """Run `measure` in a new process, so that earlier work does not count as peak memory."""
+    command = [sys.executable, __file__, *words, "--here"]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result
 
 
 def main() -> None:
-    given = _arguments(sys.argv[1:])
-    if given.here:
-        print(json.dumps(measure(given)))
+    args = arguments(sys.argv[1:])
+    if args.here:
+        print(json.dumps(measure(args)))
         return
     load = os.getloadavg()[0]
-    found = in_a_fresh_process(sys.argv[1:])
+    result = measure_in_fresh_process(sys.argv[1:])
     machine = {
         "cores": os.cpu_count(),
         "load": load,
@@ -118,22 +119,22 @@ def main() -> None:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
-    sizes = {name: getattr(given, name) for name in ("images", "vectors", "dim", "classes", "dtype", "seed")}
-    content = {"command": " ".join(sys.argv), **machine, **sizes, **found}
+    sizes = {name: getattr(args, name) for name in ("images", "vectors", "dim", "classes", "dtype", "seed")}
+    content = {"command": " ".join(sys.argv), **machine, **sizes, **result}
     print(json.dumps(content, indent=1))
-    if given.out:
-        write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
+    if args.out:
+        write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")
 
 
-def _arguments(words: list[str]) -> argparse.Namespace:
+def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--vectors", type=int, default=25, help="of each image")
+    parser.add_argument("--vectors", type=int, default=25, help="vectors per image")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--classes", type=int, default=1203)
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a JSON file, such as docs/results/evaluate_large.json")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(words)
 

@@ -1,12 +1,11 @@
-"""What right and wrong picks are worth: a simulated user judges the first 10 images found, and the rest is ranked anew.
+"""Measure relevance feedback: a simulated user marks the first 10 results as right or wrong, and the rest is re-ranked.
 
     forclip demo --out runs/demo --seeds 3
     python -m benchmarks.feedback --demo runs/demo --out docs/results/feedback.json
 
-Reads what the demo left: each seed's world and model; with --model instead, photos (see benchmarks.pointing). For every
-class that the gallery shows, its text is searched, the first images are judged by the ground truth, and mAP@50 of all
-other gallery images is told before and after: by the text, and by the text and the picks. Beside it, what the picks do
-by Rocchio's rule, which the probe is to beat.
+Uses the world and the model of each seed of the demo, or photos with --model (see benchmarks.pointing). For every class
+of the gallery, searches its text, takes the ground truth of the first results as verdicts, and measures mAP@50 over all
+other gallery images: by the text alone, with the verdicts by forclip's method ("probe"), and by Rocchio's rule.
 """
 
 import argparse
@@ -23,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.demo_runs import demo_seeds
+from benchmarks.demo_runs import demo_seeds, mean_and_std
 from benchmarks.pointing import add_worlds, photo_worlds
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
@@ -35,8 +34,8 @@ from forclip.search.feedback import refine
 from forclip.toyworld.dataset import ToyWorld, novel_names
 from forclip.types import Bools, Floats
 
-JUDGED = 10
-_AT_ONCE = 64
+_NUM_VERDICTS = 10
+_BATCH_IMAGES = 64
 Refine = Callable[[Floats, Floats, Bools, float], Floats]
 
 
@@ -54,30 +53,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_worlds(parser)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    names, galleries = toy_galleries(given.demo) if given.demo else photo_galleries(given)
-    found: dict[str, Any] = {
+    args = parser.parse_args()
+    names, galleries = toy_galleries(args.demo) if args.demo else photo_galleries(args)
+    content: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.feedback", *sys.argv[1:]]),
         "worlds": names,
-        "judged": JUDGED,
+        "judged": _NUM_VERDICTS,
         "map_at_50_of_the_rest": summary([measure(g) for g in galleries]),
     }
-    write_text_atomically(given.out, json.dumps(found, indent=1) + "\n")
-    Console().print(table(found["map_at_50_of_the_rest"]))
+    write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")
+    Console().print(table(content["map_at_50_of_the_rest"]))
 
 
 def toy_galleries(demo: Path) -> tuple[list[str], list[Gallery]]:
-    """Of each seed. Raises ValueError for a missing model or world."""
+    """Names and galleries of a demo's seeds. Raises ValueError if a model or a world is missing."""
     seeds = demo_seeds(demo)
     return [f"toy world {seed}" for seed in seeds], [toy_gallery(demo, seed) for seed in seeds]
 
 
-def photo_galleries(given: argparse.Namespace) -> tuple[list[str], list[Gallery]]:
-    """Of each training file's head and class vectors; an image shows the classes that it has boxes of."""
+def photo_galleries(args: argparse.Namespace) -> tuple[list[str], list[Gallery]]:
+    """Names and galleries of photos. Each training file gives a head; the boxes of an image give its labels."""
     names, galleries = [], []
-    for world in photo_worlds(given):
-        with torch.inference_mode():  # not round the whole: each world is trained when it is asked for
-            parts = [world.head(part.float()).numpy() for part in world.tokens.split(_AT_ONCE)]
+    for world in photo_worlds(args):
+        with torch.inference_mode():  # only here: the iterator trains each world
+            parts = [world.head(part.float()).numpy() for part in world.tokens.split(_BATCH_IMAGES)]
         labels = np.zeros((len(world.tokens), len(world.texts)), bool)
         labels[[p.image for p in world.pairs], [p.column for p in world.pairs]] = True
         names.append(world.name)
@@ -86,7 +85,7 @@ def photo_galleries(given: argparse.Namespace) -> tuple[list[str], list[Gallery]
 
 
 def toy_gallery(demo: Path, seed: int) -> Gallery:
-    """Raises ValueError for a missing model or world."""
+    """The gallery of a seed's world under its model. Raises ValueError if either is missing."""
     model, world = load_model(ModelConfig(str(demo / f"model-{seed}"))), ToyWorld(demo / f"world-{seed}", ())
     images = load_coco(world.gallery_file, world.images)
     embeddings, _ = embed_images(model, images.paths, with_boxes=False)
@@ -97,7 +96,7 @@ def toy_gallery(demo: Path, seed: int) -> Gallery:
 
 
 def rocchio(query: Floats, picked: Floats, is_right: Bools, spread: float) -> Floats:
-    """The text, half the mean of the right ones, less a quarter of the mean of the wrong ones."""
+    """Rocchio's rule: add half the mean of the right vectors, subtract a quarter of the mean of the wrong ones."""
     moved = query.copy()
     for side, weight in ((is_right, 0.5), (~is_right, -0.25)):
         if side.any():
@@ -106,7 +105,7 @@ def rocchio(query: Floats, picked: Floats, is_right: Bools, spread: float) -> Fl
     return unit
 
 
-WAYS: dict[str, Refine] = {
+METHODS: dict[str, Refine] = {
     "text alone": lambda query, picked, is_right, spread: query,
     "Rocchio": rocchio,
     "probe": refine,
@@ -114,51 +113,52 @@ WAYS: dict[str, Refine] = {
 
 
 def measure(gallery: Gallery) -> dict[str, dict[str, float]]:
-    """By way and group of classes, in percent."""
-    found: dict[str, dict[str, list[float]]] = {way: {"base": [], "novel": []} for way in WAYS}
+    """mAP@50 in percent, by method and group of classes."""
+    precisions: dict[str, dict[str, list[float]]] = {method: {"base": [], "novel": []} for method in METHODS}
     for column, query in enumerate(gallery.texts):
-        shown = gallery.labels[:, column]
+        relevant = gallery.labels[:, column]
         cosines = gallery.vectors @ query
         scores, best = cosines.max(1), cosines.argmax(1)
         order = np.argsort(-scores, kind="stable")
-        first, rest = order[:JUDGED], np.sort(order[JUDGED:])
-        if not shown[rest].any():
+        first, rest = order[:_NUM_VERDICTS], np.sort(order[_NUM_VERDICTS:])
+        if not relevant[rest].any():
             continue
         picked = gallery.vectors[first, best[first]]
-        for way, ask in WAYS.items():
-            asked = ask(query, picked, shown[first], float(scores.std()))
-            again = (gallery.vectors[rest] @ asked).max(1)
+        for method, refine_query in METHODS.items():
+            refined = refine_query(query, picked, relevant[first], float(scores.std()))
+            new_scores = (gallery.vectors[rest] @ refined).max(1)
             group = "novel" if gallery.novel[column] else "base"
-            found[way][group].append(100 * average_precision_at(again, shown[rest], 50))
-    return {way: {group: float(np.mean(all_of)) for group, all_of in groups.items()} for way, groups in found.items()}
+            precisions[method][group].append(100 * average_precision_at(new_scores, relevant[rest], 50))
+    return {
+        method: {group: float(np.mean(values)) for group, values in groups.items()}
+        for method, groups in precisions.items()
+    }
 
 
 def summary(by_seed: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     """Means and sample standard deviations over seeds; gains over the text alone, paired by seed."""
-    told: dict[str, Any] = {}
-    for way in WAYS:
-        told[way] = {}
+    summed: dict[str, Any] = {}
+    for method in METHODS:
+        summed[method] = {}
         for group in ("base", "novel"):
-            values = np.array([found[way][group] for found in by_seed])
-            gains = values - [found["text alone"][group] for found in by_seed]
-            numbers = {
-                "mean": values.mean(),
-                "std": values.std(ddof=min(1, len(values) - 1)),
-                "gain": gains.mean(),
-                "gain_std": gains.std(ddof=min(1, len(gains) - 1)),
-            }
-            told[way][group] = {name: round(float(number), 2) for name, number in numbers.items()}
-            told[way][group]["by_seed"] = [round(float(value), 2) for value in values]
-    return told
+            values = [results[method][group] for results in by_seed]
+            gains = [results[method][group] - results["text alone"][group] for results in by_seed]
+            (mean, std), (gain, gain_std) = mean_and_std(values), mean_and_std(gains)
+            numbers = {"mean": mean, "std": std, "gain": gain, "gain_std": gain_std}
+            summed[method][group] = {name: round(number, 2) for name, number in numbers.items()}
+            summed[method][group]["by_seed"] = [round(value, 2) for value in values]
+    return summed
 
 
-def table(told: dict[str, Any]) -> Table:
-    """For the terminal."""
-    shown = Table("asked by", "base", "novel", "gain base", "gain novel", title=f"mAP@50 of the rest, {JUDGED} judged")
-    for way, groups in told.items():
+def table(summed: dict[str, Any]) -> Table:
+    """The summary for the terminal."""
+    shown = Table(
+        "method", "base", "novel", "gain base", "gain novel", title=f"mAP@50 of the rest, {_NUM_VERDICTS} verdicts"
+    )
+    for method, groups in summed.items():
         cells = [f"{groups[g]['mean']:.1f} ± {groups[g]['std']:.1f}" for g in ("base", "novel")]
         gains = [f"{groups[g]['gain']:+.1f} ± {groups[g]['gain_std']:.1f}" for g in ("base", "novel")]
-        shown.add_row(way, *cells, *gains)
+        shown.add_row(method, *cells, *gains)
     return shown
 
 

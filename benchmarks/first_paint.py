@@ -1,13 +1,13 @@
-"""What a person waits for on the page: its first paint, and a text's pictures.
+"""Measure how long a user waits for the page: until its first paint, and until the images of a search are visible.
 
     forclip demo --out runs/demo
     python -m benchmarks.first_paint --demo runs/demo --out FILE
 
-Indexes the gallery of the demo's first world, starts `forclip serve`, and opens the page in headless Chromium with
-empty caches, time and again. Each time a text is searched for that was not before; its pictures are there once all
-of those in the window are decoded. The service has no thumbnails at first, and makes them when they are asked for.
+Indexes the gallery of the demo's first world, starts `forclip serve`, and opens the page repeatedly in headless
+Chromium with empty caches. Every time it searches a new text and waits until all images in the window are decoded.
+The service starts without thumbnails and creates them on request.
 
-Needs `pip install playwright` and a chromium.
+Needs Playwright and an installed Chromium.
 """
 
 import json
@@ -35,18 +35,18 @@ _PAINT = """async () => {
   while (!paint()) await new Promise(requestAnimationFrame);
   return paint().startTime;
 }"""
-# From the moment at which the page asks until the frame in which all pictures in the window are decoded.
-_PICTURES = """async () => {
+# Time from the key press until the frame in which all images in the window are decoded.
+_IMAGES = """async () => {
   const shown = () => [...document.querySelectorAll('.card img')].filter(
     image => image.getBoundingClientRect().top < innerHeight);
   const decoded = images => images.length > 0 && images.every(image => image.complete && image.naturalWidth > 0);
   while (!decoded(shown())) await new Promise(requestAnimationFrame);
-  return performance.now() - window.asked;
+  return performance.now() - window.searched;
 }"""
 
 
 def index_gallery(runs: DemoRuns, store: Path) -> int:
-    """Returns how many images it has."""
+    """Index the gallery of the first world. Returns the number of images."""
     seed = runs.seeds[0]
     world = runs.demo / f"world-{seed}"
     job = IndexJob(str(world / "gallery.json"), images=world / "images")
@@ -55,18 +55,18 @@ def index_gallery(runs: DemoRuns, store: Path) -> int:
     return len(Index(store))
 
 
-def waits(browser: Browser, address: str, texts: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Milliseconds until the first paint with content, and from Enter until the pictures are there."""
+def measure_waits(browser: Browser, address: str, texts: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Milliseconds to the first contentful paint, and from Enter until the images are visible, for each text."""
     paints, pictures = [], []
     for text in texts:
-        context = browser.new_context(viewport=_WINDOW)  # with caches of its own
+        context = browser.new_context(viewport=_WINDOW)  # with empty caches
         page = context.new_page()
         page.goto(address)
         paints.append(page.evaluate(_PAINT))
         page.keyboard.type(text)
-        page.evaluate("addEventListener('keydown', () => { window.asked = performance.now(); }, {capture: true})")
+        page.evaluate("addEventListener('keydown', () => { window.searched = performance.now(); }, {capture: true})")
         page.keyboard.press("Enter")
-        pictures.append(page.evaluate(_PICTURES))
+        pictures.append(page.evaluate(_IMAGES))
         context.close()
     return paints, pictures
 
@@ -79,9 +79,11 @@ def main() -> None:
         program = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         with service(store) as (_, port):
-            paints, pictures = waits(browser, f"http://127.0.0.1:{port}/", load_vocabulary("lvis")[: _TIMES + 1])
+            paints, pictures = measure_waits(
+                browser, f"http://127.0.0.1:{port}/", load_vocabulary("lvis")[: _TIMES + 1]
+            )
         first = {"first_paint_ms": round(paints[0], 1), "pictures_ms": round(pictures[0], 1)}
-        found = {
+        content = {
             "command": "python -m benchmarks.first_paint --demo runs/demo --out docs/results/first_paint.json",
             **machine(),
             "images": images,
@@ -93,8 +95,8 @@ def main() -> None:
             "pictures": percentiles(pictures[1:]),
         }
         browser.close()
-    runs.out.write_text(json.dumps(found, indent=1) + "\n")
-    Console().print({name: found[name] for name in ("the_first_time", "first_paint", "pictures")})
+    runs.out.write_text(json.dumps(content, indent=1) + "\n")
+    Console().print({name: content[name] for name in ("the_first_time", "first_paint", "pictures")})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.evaluate_large import _arguments, in_a_fresh_process, random_labels, random_vectors
+from benchmarks.evaluate_large import arguments, measure_in_fresh_process, random_labels, random_vectors
 
 SMALL = ["--images", "60", "--vectors", "3", "--dim", "8", "--classes", "12"]
 
@@ -20,8 +20,8 @@ def test_every_positive_label_is_verified() -> None:
 
 
 def test_it_runs_in_a_fresh_process() -> None:
-    found = in_a_fresh_process(SMALL)
+    found = measure_in_fresh_process(SMALL)
     assert found["protocol"] == "verified images"
     assert found["max_sim"]["peak_mib"] <= found["evaluate_scores"]["peak_mib"]
     assert found["wall_seconds"] > 0
-    assert _arguments(SMALL).images == 60
+    assert arguments(SMALL).images == 60
