@@ -176,7 +176,6 @@ _HEADROOM = 1.25  # of int8's range over what the first images need
 _SAMPLE_QUERIES = 64
 _TOLD = 20
 _MOST_PROCESSES = 8
-_HEAD, _QUERY_TOKENS = "sum", 25
 
 
 @dataclass(frozen=True)
@@ -274,9 +273,9 @@ def _opened(to: Path) -> Index | None:
     return None if not to.exists() or (to.is_dir() and not any(to.iterdir())) else Index(to)
 
 
-def _made_with(options: StoreOptions, index: Index | None) -> tuple[ModelConfig, str, int]:
+def _made_with(options: StoreOptions, index: Index | None) -> tuple[ModelConfig, str | None, int | None]:
     """The model, its head and number of query tokens: as told, else as the store has them, else the defaults."""
-    there = (ModelConfig(), _HEAD, _QUERY_TOKENS) if index is None else stored_model(index.store.header)
+    there = (ModelConfig(), None, None) if index is None else stored_model(index.store.header)
     return options.model or there[0], options.head or there[1], options.num_query_tokens or there[2]
 
 
@@ -289,7 +288,10 @@ def _require_options(index: Index, options: StoreOptions) -> None:
 
 
 def _header(
-    model: RetrievalModel, made: tuple[ModelConfig, str, int], options: StoreOptions, first: ImageEmbeddings
+    model: RetrievalModel,
+    made: tuple[ModelConfig, str | None, int | None],
+    options: StoreOptions,
+    first: ImageEmbeddings,
 ) -> StoreHeader:
     precision = options.precision or "fp16"
     code_range = float(np.abs(first.vectors).max()) * _HEADROOM if precision == "int8" else 1.0

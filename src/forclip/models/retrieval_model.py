@@ -1,10 +1,10 @@
-"""A backbone and a head together: what embeds images and what a store remembers by its fingerprint."""
+"""A backbone and a head together: the model that embeds images and texts, loaded from and saved to a run's folder."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -29,8 +29,12 @@ _TEXT_SIDE = "class_vectors."
 
 @dataclass(frozen=True)
 class RetrievalModel:
-    """name: what the user called it; fingerprint: of weights, preprocessing and head, hexadecimal; calibration: what
-    its scores are worth, None where there were no labels to learn that from, as for every pretrained model."""
+    """Embeds images to several vectors each, and text queries to one vector, in one space of `dim` dimensions.
+
+    name: the open_clip name or the run's folder. fingerprint: hexadecimal, of weights, preprocessing and head; equal
+    fingerprints mean equal vectors. class_vectors: only a trained run has them. calibration: turns scores into
+    probabilities; None without labels to learn it from, as for every pretrained model.
+    """
 
     name: str
     backbone: Backbone
@@ -41,47 +45,62 @@ class RetrievalModel:
     calibration: Calibration | None = None
 
     def encode_query(self, text: str) -> Tensor:
-        """A text as this model asks for it: through its templates and, once trained, its class vectors. [D] unit."""
+        """Encode a text query through the prompt templates and, in a trained run, the class vectors. [dim], unit."""
         return self.encode_queries([text])[0]
 
     def encode_queries(self, texts: Sequence[str]) -> Tensor:
-        """As encode_query, for at least one text, all at once: [T, D] unit."""
+        """Encode one or more text queries at once: [T, dim], unit, float32 on the CPU."""
         vectors = encode_classes(self.backbone, texts, self.templates)
         return vectors if self.class_vectors is None else self.class_vectors(vectors)
 
     @torch.inference_mode()
-    def encode_image(self, picture: Image.Image) -> Tensor:
-        """All vectors of one picture, [N, D] unit, in single precision."""
-        pixels = self.backbone.preprocess(picture)[None].to(self.backbone.device)
-        vectors: Tensor = self.head(self.backbone.encode_tokens(pixels))[0].float()
-        return vectors
+    def encode_image(self, image: Image.Image) -> Tensor:
+        """Embed one image: all its vectors, [N, dim], unit, float32 on the backbone's device."""
+        pixels = self.backbone.preprocess(image)[None].to(self.backbone.device)
+        return self.head(self.backbone.encode_tokens(pixels))[0].float()
 
     @property
     def dim(self) -> int:
-        """Dimensions of the text space."""
         return self.backbone.new_pool().dim
 
 
 def configured_backbone(model: ModelConfig, device: str) -> Backbone:
-    """Raises ValueError as load_open_clip does."""
+    """Load the backbone of a configuration. Raises ValueError as load_open_clip does."""
     return load_open_clip(
         model.name, model.pretrained, model.image_size, model.resize_mode, device, model.train_last_stage
     )
 
 
-def load_model(
-    model: ModelConfig, device: str = "cpu", head: str = "sum", num_query_tokens: int = HeadConfig.num_query_tokens
-) -> RetrievalModel:
-    """A trained run, where model.name is its folder; else a pretrained model with a training-free head.
+def is_trained_run(name: str) -> bool:
+    """Whether a model's name is the folder of a finished run."""
+    return (Path(name) / _CONFIG_FILE).exists()
 
-    head: sum (the untrained summary head), global, dense, or cluster_K. Raises ValueError naming what is unknown.
+
+def load_model(
+    model: ModelConfig, device: str = "cpu", head: str | None = None, num_query_tokens: int | None = None
+) -> RetrievalModel:
+    """Load a trained run, or a pretrained model with a head that needs no training.
+
+    model: its name is the folder that `train` wrote, or a pretrained model as `load_open_clip` takes it. head: `sum`
+    (the default: the untrained summary head), `global` (plain CLIP, one vector per image), `dense` (one per position)
+    or `cluster_K` (K per image). num_query_tokens: vectors per image of the head `sum`; by default those of
+    `HeadConfig`. A trained run has its own head: for it both may be omitted.
+
+    The model is in eval mode on `device`, such as "cpu" or "cuda". Raises ValueError for an unknown model, head or
+    device, for a damaged run, and for a head or number of query tokens that a trained run does not have.
     """
-    folder = Path(model.name)
-    if (folder / _CONFIG_FILE).exists():
-        return from_pretrained(folder, device)
+    if is_trained_run(model.name):
+        run = from_pretrained(Path(model.name), device)
+        actual = {"head": "sum", "num_query_tokens": cast(SummaryHead, run.head).num_query_tokens}
+        for name, value in (("head", head), ("num_query_tokens", num_query_tokens)):
+            if value not in (None, actual[name]):
+                raise ValueError(f"{model.name}: is a trained run with {name} {actual[name]}, not {value}")
+        return run
+    head = "sum" if head is None else head
+    num_query_tokens = HeadConfig.num_query_tokens if num_query_tokens is None else num_query_tokens
     backbone = configured_backbone(model, device)
-    built = training_free_head(backbone, head, num_query_tokens)
-    return RetrievalModel(model.name, backbone, built, f"{backbone.fingerprint}-{head}-{num_query_tokens}")
+    fingerprint = f"{backbone.fingerprint}-{head}-{num_query_tokens}"
+    return RetrievalModel(model.name, backbone, training_free_head(backbone, head, num_query_tokens), fingerprint)
 
 
 def save_pretrained(
@@ -93,8 +112,11 @@ def save_pretrained(
     templates: tuple[str, ...],
     calibration: Calibration | None = None,
 ) -> None:
-    """Writes model.safetensors, calibration.json where there is one, and then config.json, whose presence means that
-    the model is complete."""
+    """Write a trained run that `from_pretrained` reads, without the backbone's own weights.
+
+    Writes model.safetensors, calibration.json if there is a calibration, and at last config.json: its presence means
+    that the run is complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for old in (_CONFIG_FILE, _CALIBRATION_FILE):
         (folder / old).unlink(missing_ok=True)
@@ -113,10 +135,10 @@ def save_pretrained(
 
 
 def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> RetrievalModel:
-    """A model that save_pretrained wrote. backbone: one that open_clip can't load, plugged in by the caller.
+    """Load a run that `save_pretrained` wrote.
 
-    Raises ValueError for a missing or damaged file, another format version, or a backbone with other weights. A run
-    without a calibration has None.
+    backbone: one that open_clip cannot load, given by the caller; `device` is then ignored. Raises ValueError for a
+    missing or damaged file, another format version, and a backbone with other weights or preprocessing than the run's.
     """
     content = _read_config(folder)
     if backbone is None:
@@ -125,12 +147,12 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
         raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
     try:
         state = load_file(folder / _WEIGHTS_FILE)
-        words = {k.removeprefix(_TEXT_SIDE): v for k, v in state.items() if k.startswith(_TEXT_SIDE)}
-        class_vectors = ClassVectors(words["texts"], words["shifts"], words["nearest"])
+        text_side = {k.removeprefix(_TEXT_SIDE): v for k, v in state.items() if k.startswith(_TEXT_SIDE)}
+        class_vectors = ClassVectors(text_side["texts"], text_side["shifts"], text_side["nearest"])
         head = read_head(backbone, {k: v for k, v in state.items() if not k.startswith(_TEXT_SIDE)})
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise ValueError(f"{folder / _WEIGHTS_FILE}: damaged or of another model: {str(error)[:200]}") from None
-    fingerprint = weights_fingerprint(state, backbone.fingerprint)
+    fingerprint = weights_fingerprint(state, backbone.fingerprint)  # of the keys in the file, as stores remember it
     file = folder / _CALIBRATION_FILE
     calibration = read_calibration(file) if file.exists() else None
     templates = tuple(content["templates"])
@@ -138,7 +160,10 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
 
 
 def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
-    """A summary head from its tensors, on the backbone's device. Raises RuntimeError or KeyError if they don't fit."""
+    """Rebuild a frozen summary head from its state dict, on the backbone's device.
+
+    Raises RuntimeError or KeyError if the tensors do not fit the backbone's pool.
+    """
     pool = backbone.new_pool()
     if "pool.output.weight" in state:
         pool.output = nn.Linear(pool.dim, pool.dim)
@@ -155,7 +180,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {_CONFIG_FILE}, so no finished run") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: not readable: {error}") from None
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        version = content.get("format_version") if isinstance(content, dict) else None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
-    return content
+    return cast(dict[str, Any], content)
