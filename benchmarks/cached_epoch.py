@@ -119,7 +119,7 @@ def read_cached(setting: Setting, rows: Tensor) -> Tensor:
 def encode_live(setting: Setting, rows: Tensor) -> Tensor:
     """[B, T, W] float32, by way of decoding, preprocessing and the frozen backbone."""
     paths = [setting.images.paths[row] for row in rows]
-    (batch,) = stream_pixels(paths, setting.backbone.preprocess, len(paths))
+    (batch,) = stream_pixels(paths, lambda row, image: setting.backbone.preprocess(image), len(paths))
     return setting.backbone.encode_tokens(batch.pixels)
 
 

@@ -31,7 +31,7 @@ from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
 from forclip.data.formats.coco import load_coco
-from forclip.data.images.stream import stream_prepared
+from forclip.data.images.stream import stream_pixels
 from forclip.data.sets import load_sets
 from forclip.data.splits import choose_classes, split_classes
 from forclip.embedding.embed import BATCH_SIZE
@@ -118,7 +118,7 @@ def embed_looks(backbone: Backbone, paths: Sequence[Path], boxes: Floats, paddin
         return backbone.preprocess(padded_crop(image, boxes[row].tolist(), padding))
 
     parts: list[Floats] = []
-    for batch in stream_prepared(paths, prepare, BATCH_SIZE):
+    for batch in stream_pixels(paths, prepare, BATCH_SIZE):
         if batch.unreadable:
             raise ValueError(batch.unreadable[0][1])
         found = head(backbone.encode_tokens(batch.pixels.to(backbone.device)).float())

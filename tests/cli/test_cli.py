@@ -201,7 +201,7 @@ def test_mistakes_in_the_data(tmp_path: Path, small_world: ToyWorld) -> None:
     broken.write_text(json.dumps(content))
     source = {"annotations": str(broken), "images": images}
     empty = attempt(data={"train": source, "gallery": None, "allow_unlabelled_base": False})
-    assert_one_sentence(empty, "is in no training image")
+    assert_one_sentence(empty, "no training image shows base class")
 
 
 @pytest.mark.parametrize(

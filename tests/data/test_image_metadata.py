@@ -21,16 +21,16 @@ def test_columns_have_their_types(tmp_path: Path) -> None:
         "speed": [4.0, None, 3.5],
         "time": [datetime.datetime(2026, 1, 3), None, datetime.datetime(2026, 1, 2, 3, 4, 5)],
     }
-    assert read_metadata(file).of(ids) == expected
+    assert read_metadata(file).values_for(ids) == expected
     pa.parquet.write_table(pa.csv.read_csv(file), tmp_path / "meta.parquet")
-    assert read_metadata(tmp_path / "meta.parquet").of(ids) == expected
+    assert read_metadata(tmp_path / "meta.parquet").values_for(ids) == expected
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ("name,camera\na.jpg,front\n", "no column 'image', only 'name', 'camera'"),
-        ("image,camera\na.jpg,front\n./a.jpg,back\n", r"'\./a\.jpg' is there twice"),
+        ("image,camera\na.jpg,front\n./a.jpg,back\n", r"'\./a\.jpg' is listed twice"),
         ("image,camera\na.jpg,front,extra\n", "metadata can't be read"),
     ],
 )

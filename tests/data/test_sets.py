@@ -110,7 +110,7 @@ def test_what_is_no_known_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.json: no such annotation file or folder"):
         format_of(SourceConfig(tmp_path / "gone.json"))
     (tmp_path / "labels.xls").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"labels\.xls: its format can't be told"):
+    with pytest.raises(ValueError, match=r"labels\.xls: unknown format"):
         format_of(SourceConfig(tmp_path / "labels.xls"))
 
 

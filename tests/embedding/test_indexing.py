@@ -79,7 +79,7 @@ def test_bad_pictures_are_listed_and_tried_again_on_request(photos: Path, tmp_pa
     bad.write_bytes(b"\xff\xd8 not a picture")
     said = index(str(photos), to)
     assert "8 added, 0 renewed, 0 were there, 1 could not be read" in said
-    assert f"{bad}: not a picture" in said
+    assert f"{bad}: not an image" in said
     (told,) = json.loads((to / "skipped.json").read_text()).values()
     assert told["uri"] == str(bad)
     again = index(str(photos), to)

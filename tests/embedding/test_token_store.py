@@ -187,6 +187,6 @@ def test_our_own_mistakes_are_not_blamed_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none of 3 pictures can be read; the first: .*0\.png: not a picture"):
+    with pytest.raises(ValueError, match=r"none of 3 pictures can be read; the first: .*0\.png: not an image"):
         write(tmp_path / "store", pictures(tmp_path / "pictures", 3, {0, 1, 2}))
     assert not (tmp_path / "store" / "tokens.json").exists()

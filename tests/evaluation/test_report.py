@@ -178,7 +178,7 @@ def test_a_picture_used_many_times_is_stored_once(page: ReportPage, tmp_path: Pa
 def test_a_picture_that_cannot_be_read_becomes_a_tile(page: ReportPage, tmp_path: Path) -> None:
     html = written(page, tmp_path)
     assert html.count("no picture</text>") == 4
-    assert "not a picture that Pillow knows" in html
+    assert "not an image that Pillow can read" in html
     assert "no such file" in html
 
 

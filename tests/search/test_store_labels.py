@@ -77,7 +77,7 @@ def test_groups_are_the_runs_or_those_of_a_split(searcher: Searcher, small_world
     assert read_split(tmp_path) == ClassSplit((names[1], "not annotated"), (names[0],))
     groups = load_store_labels(searcher.index, source, str(tmp_path)).groups
     assert groups == {names[0]: "novel", names[1]: "base"}
-    with pytest.raises(ValueError, match=r"has the class .*, the data has not"):
+    with pytest.raises(ValueError, match=r"needs a class .*, which the data lack"):
         load_store_labels(searcher.index, source, "coco-48-17")
     with pytest.raises(ValueError, match=r"coco-17: no run's folder .*coco-48-17"):
         load_store_labels(searcher.index, source, "coco-17")

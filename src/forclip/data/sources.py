@@ -1,4 +1,8 @@
-"""Images and labels of any format that is known, told apart by what lies there."""
+"""Load images and labels of any known format.
+
+To add a format: write a loader in forclip.data.formats, add its name to forclip.config.Format, and a case to
+`load_source`; add a case to `format_of` if the format can be recognised.
+"""
 
 import mmap
 from pathlib import Path
@@ -14,62 +18,68 @@ from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.types import Annotations
 
-_FEDERATED = b'"neg_category_ids"'  # LVIS says which classes were looked for in vain; COCO has no such word
+_LVIS_KEY = b'"neg_category_ids"'  # in every LVIS file and in no COCO file
 
 
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
-    """cache: a folder for compact copies of JSON files, or None. Raises ValueError as the format's loader does."""
-    place, images, kind = source.annotations, source.image_folder, format_of(source)
+    """Load a source. cache: a folder for compact copies of JSON files, or None.
+
+    Raises ValueError as the format's loader does, and for an option that the format doesn't have.
+    """
+    annotations, images, kind = source.annotations, source.image_folder, format_of(source)
     if source.subset is not None and kind not in ("yolo", "voc"):
-        raise ValueError(f"{place}: a subset is of YOLO and Pascal VOC data, this is {kind}: {source.subset!r}")
+        raise ValueError(f"{annotations}: only yolo and voc data have a subset, not {kind}: {source.subset!r}")
     if source.images is not None and kind in ("yolo", "voc", "folder"):
-        raise ValueError(f"{place}: {kind} data say themselves where pictures are, not `images: {source.images}`")
+        raise ValueError(f"{annotations}: {kind} data define where images are; remove `images: {source.images}`")
     match kind:
         case "coco":
-            return cached_annotations(place, images, "coco", load_coco, cache)
+            return cached_annotations(annotations, images, "coco", load_coco, cache)
         case "lvis":
-            return cached_annotations(place, images, "lvis", load_lvis, cache)
+            return cached_annotations(annotations, images, "lvis", load_lvis, cache)
         case "nuimages":
-            return load_nuimages(place, images)
+            return load_nuimages(annotations, images)
         case "yolo":
-            return load_yolo(place, source.subset or "train")
+            return load_yolo(annotations, source.subset or "train")
         case "voc":
-            return load_voc(place, source.subset)
+            return load_voc(annotations, source.subset)
         case "csv":
-            return load_csv(place, images)
+            return load_csv(annotations, images)
         case _:
-            return load_image_folder(place)
+            return load_image_folder(annotations)
 
 
 def format_of(source: SourceConfig) -> Format:
-    """Never auto. Raises ValueError for a place that is not there or has nothing known in it."""
-    place = source.annotations
+    """The configured format; `auto` is detected from the files.
+
+    Raises ValueError for a path that is missing or has no known format.
+    """
+    path = source.annotations
     if source.format != "auto":
         return source.format
-    if place.is_dir():
-        if (place / "object_ann.json").exists():
+    if path.is_dir():
+        if (path / "object_ann.json").exists():
             return "nuimages"
-        return "voc" if (place / "Annotations").is_dir() else "folder"
-    if not place.is_file():
-        raise ValueError(f"{place}: no such annotation file or folder")
-    match place.suffix.lower():
+        return "voc" if (path / "Annotations").is_dir() else "folder"
+    if not path.is_file():
+        raise ValueError(f"{path}: no such annotation file or folder")
+    match path.suffix.lower():
         case ".csv":
             return "csv"
         case ".yaml" | ".yml":
             return "yolo"
         case ".json":
-            return "lvis" if _holds(place, _FEDERATED) else "coco"
-    raise ValueError(f"{place}: its format can't be told from the name; say it under `format`")
+            return "lvis" if _contains(path, _LVIS_KEY) else "coco"
+    raise ValueError(f"{path}: unknown format; set `format`")
 
 
 def source_name(source: SourceConfig) -> str:
-    """What a report calls it: the file without its ending, or the folder."""
-    place = source.annotations
-    return place.name if place.is_dir() else place.stem
+    """A source's name in reports: the file without its suffix, or the folder."""
+    path = source.annotations
+    return path.name if path.is_dir() else path.stem
 
 
-def _holds(file: Path, word: bytes) -> bool:
+def _contains(file: Path, text: bytes) -> bool:
     if not file.stat().st_size:
         return False
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(word) >= 0
+        return content.find(text) >= 0

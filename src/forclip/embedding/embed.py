@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forclip.data.images.stream import stream_prepared
+from forclip.data.images.stream import stream_pixels
 from forclip.data.images.views import PLAIN, View
 from forclip.embedding.regions import boxes_in_images, region_boxes
 from forclip.models.backbone import Backbone
@@ -82,13 +82,13 @@ def encode_batches(
 ) -> Iterator[EncodedBatch]:
     """Batch by batch, for sets that don't fit into memory. A batch may be short of skipped pictures, down to none.
 
-    processes: as stream_prepared takes them.
+    processes: as stream_pixels takes them.
     """
 
     def prepare(row: int, image: Image.Image) -> Tensor:
         return torch.stack([backbone.preprocess(view(row, image)) for view in views])
 
-    for batch in stream_prepared(paths, prepare, BATCH_SIZE, processes=processes):
+    for batch in stream_pixels(paths, prepare, BATCH_SIZE, processes=processes):
         tokens = _encode_each_view(backbone, batch.pixels) if batch.rows else torch.empty(len(views), 0)
         skipped = [(row, SkippedImage(image_ids[row], paths[row], reason)) for row, reason in batch.unreadable]
         yield EncodedBatch(tokens, batch.rows, batch.sizes, skipped)

@@ -135,7 +135,7 @@ def embed_parts(
     advance: Advance = silent,
 ) -> Iterator[EmbeddedPart]:
     """todo and paths: by id. merge: as merge_near_duplicates takes it, None keeps all vectors; processes: as
-    stream_prepared takes them. Memory stays at one part and two batches of pixels."""
+    stream_pixels takes them. Memory stays at one part and two batches of pixels."""
     ids = list(todo)
     embedded: list[tuple[ImageEmbeddings, list[ImageFile]]] = []
     bad: dict[str, BadPicture] = {}
@@ -196,7 +196,7 @@ class StoreOptions:
 @dataclass(frozen=True)
 class IndexJob:
     """What to do with a source. images: folder of an annotation file's pictures; retry: try known bad pictures again;
-    delete_vanished: take out those that are not there any more; processes: as stream_prepared takes them."""
+    delete_vanished: take out those that are not there any more; processes: as stream_pixels takes them."""
 
     source: str
     images: Path | None = None
@@ -299,7 +299,7 @@ def _header(
 
 
 def _columns(job: IndexJob, image_ids: Sequence[str]) -> Metadata | None:
-    return None if job.metadata is None else job.metadata.of(image_ids)
+    return None if job.metadata is None else job.metadata.values_for(image_ids)
 
 
 def _finish(index: Index, model: RetrievalModel, job: IndexJob, plan: IndexPlan) -> None:
@@ -307,7 +307,7 @@ def _finish(index: Index, model: RetrievalModel, job: IndexJob, plan: IndexPlan)
     if job.metadata is not None:
         there = sorted((index.store.ids() & job.metadata.row_of.keys()) - plan.todo.keys())
         if there:
-            index.store.annotate(there, job.metadata.of(there))
+            index.store.annotate(there, job.metadata.values_for(there))
     if job.delete_vanished:
         index.delete_ids(plan.vanished)
     if index.needs_optimizing():

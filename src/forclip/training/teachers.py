@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forclip.data.images.stream import stream_prepared
+from forclip.data.images.stream import stream_pixels
 from forclip.data.images.views import NUM_CROPS, zoomed_crops
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.bootstrap import gain_with_bound
@@ -74,7 +74,7 @@ class ZoomTeacher:
             return torch.stack([self.backbone.preprocess(crop) for crop in zoomed_crops(image)])
 
         parts = []
-        for batch in stream_prepared([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // NUM_CROPS)):
+        for batch in stream_pixels([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // NUM_CROPS)):
             if batch.unreadable:
                 raise ValueError(f"a training picture can no longer be read: {batch.unreadable[0][1]}")
             tokens = self.backbone.encode_tokens(batch.pixels.flatten(0, 1).to(self.backbone.device))

@@ -108,8 +108,8 @@ def test_truncated_pictures_are_refused(tmp_path: Path, kind: str, kept: float) 
 def test_what_is_no_picture_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("dear diary")
     (tmp_path / "empty.png").touch()
-    assert "not a picture that Pillow knows" in refusal(tmp_path / "notes.jpg")
-    assert "not a picture that Pillow knows" in refusal(tmp_path / "empty.png")
+    assert "not an image that Pillow can read" in refusal(tmp_path / "notes.jpg")
+    assert "not an image that Pillow can read" in refusal(tmp_path / "empty.png")
     assert "no such file" in refusal(tmp_path / "missing.jpg")
     refusal(tmp_path)
 

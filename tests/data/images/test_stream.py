@@ -10,7 +10,7 @@ from torch import Tensor
 from forclip.data.images.stream import PixelBatch, stream_pixels
 
 
-def grey_level(image: Image.Image) -> Tensor:
+def grey_level(row: int, image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
 
 
@@ -67,25 +67,25 @@ def test_no_pictures_are_no_batches() -> None:
 
 
 class Watched(list[Path]):
-    """Paths that note how many of them have been asked for."""
+    """Paths that note how many of them were taken."""
 
-    asked = 0
+    taken = 0
 
     def __iter__(self) -> Iterator[Path]:
         for path in super().__iter__():
-            self.asked += 1
+            self.taken += 1
             yield path
 
 
 def test_a_long_list_is_decoded_two_batches_ahead_and_no_further(tmp_path: Path) -> None:
     paths = Watched(pictures(tmp_path, 30, set()))
-    asked = [paths.asked for _ in stream_pixels(paths, grey_level, 2)]
-    assert asked[:5] == [6, 8, 10, 12, 14]
-    assert asked[-1] == 30
+    taken = [paths.taken for _ in stream_pixels(paths, grey_level, 2)]
+    assert taken[:5] == [6, 8, 10, 12, 14]
+    assert taken[-1] == 30
 
 
-def test_our_own_mistakes_are_not_hidden(tmp_path: Path) -> None:
-    def wrong(image: Image.Image) -> Tensor:
+def test_an_error_in_prepare_is_raised(tmp_path: Path) -> None:
+    def wrong(row: int, image: Image.Image) -> Tensor:
         raise RuntimeError("a bug in preprocessing")
 
     with pytest.raises(RuntimeError, match="a bug in preprocessing"):

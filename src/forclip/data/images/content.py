@@ -1,4 +1,4 @@
-"""Which files hold the same bytes."""
+"""Find files with identical content."""
 
 import contextlib
 import hashlib
@@ -10,9 +10,9 @@ from forclip.progress import Advance, silent
 
 
 def find_identical_files(paths: Sequence[Path], advance: Advance = silent) -> list[list[int]]:
-    """Groups of rows whose files are equal byte for byte, each group and all groups in ascending order.
+    """Group the rows of files that are equal byte for byte; rows and groups are in ascending order.
 
-    Only files of equal size are read (BLAKE2b). A file that is not there, or can't be read, equals none.
+    Only files of equal size are read. A file that is missing or can't be read is in no group.
     """
     by_size: dict[int, list[int]] = defaultdict(list)
     for row, path in enumerate(paths):
@@ -29,7 +29,7 @@ def find_identical_files(paths: Sequence[Path], advance: Advance = silent) -> li
 
 
 def content_digest(path: Path) -> str | None:
-    """BLAKE2b of a file's bytes (16 bytes of it, hexadecimal), None where it can't be read."""
+    """16 bytes of a file's BLAKE2b digest, in hexadecimal, or None if the file can't be read."""
     try:
         with path.open("rb") as opened:
             return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

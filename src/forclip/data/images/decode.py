@@ -1,4 +1,4 @@
-"""Reading a picture that may be anything, without ever losing the job to it."""
+"""Decode untrusted image files; failures are reported, never fatal."""
 
 import warnings
 from pathlib import Path
@@ -7,51 +7,51 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# A larger picture is refused from its header, before decoding. Pillow itself refuses those of 179 million.
+# A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
 
 
 class UnreadableImage(ValueError):
-    """The file is no picture that can be read; the message names it and says why."""
+    """An image file can't be decoded; the message names the file and the reason."""
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB image in the frame of the stored pixels, which is the frame that COCO boxes are in: EXIF is not applied.
+    """Decode an image file to RGB, in the frame of the stored pixels, as COCO boxes are: EXIF orientation is ignored.
 
-    16-bit pictures are scaled to 8 bits, transparency is laid on white. Raises UnreadableImage.
+    16-bit images are scaled to 8 bits, transparency becomes white. Raises UnreadableImage.
     """
     return decode_image(path, str(path))
 
 
-def decode_image(file: Path | BinaryIO, told: str) -> Image.Image:
-    """As read_image, of bytes that came another way. told: how the message names them."""
+def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
+    """Decode an image like `read_image`, from a file or a stream. name: what the error message calls it."""
     try:
         with warnings.catch_warnings():
-            # Our own limit is checked below; Pillow's warning would only repeat it at another size.
+            # Our own limit is checked below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImage(f"{told}: {image.width} x {image.height} is over {MAX_PIXELS} pixels")
+                    raise UnreadableImage(f"{name}: {image.width} x {image.height} is over {MAX_PIXELS} pixels")
                 image.load()
                 return to_rgb(image)
     except UnreadableImage:
         raise
     except FileNotFoundError:
-        raise UnreadableImage(f"{told}: no such file") from None
+        raise UnreadableImage(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{told}: not a picture that Pillow knows") from None
-    # For damaged data Pillow's decoders raise anything: SyntaxError, struct.error, RuntimeError from AVIF among them.
+        raise UnreadableImage(f"{name}: not an image that Pillow can read") from None
+    # For damaged data Pillow's decoders raise SyntaxError, struct.error, RuntimeError (AVIF) and others.
     except Exception as error:
-        raise UnreadableImage(f"{told}: {error}") from None
+        raise UnreadableImage(f"{name}: {error}") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit scaled by 1/256, transparency on white, palettes and CMYK through Pillow."""
+    """Convert any mode to RGB: 16 bits are divided by 256, transparency becomes white, the rest is Pillow's."""
     if image.mode.startswith("I"):
-        shallow = (np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(shallow).convert("RGB")
+        eight_bits = (np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(eight_bits).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        opaque = image.convert("RGBA")
-        ground = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, opaque).convert("RGB")
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
     return image.convert("RGB")

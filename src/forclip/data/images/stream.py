@@ -1,4 +1,4 @@
-"""Pictures into batches of pixels, decoded beside the model's work; unreadable ones are set aside."""
+"""Decode images in the background, in batches of pixels; unreadable images are reported with each batch."""
 
 import multiprocessing
 import warnings
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +17,16 @@ from torch import Tensor
 
 from forclip.data.images.decode import UnreadableImage, read_image
 
+Prepare = Callable[[int, Image.Image], Tensor]  # a row and its image to a tensor, always of the same shape
+
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """pixels: [B, 3, H, W], or as prepared; rows: which of the given paths they are; sizes: width and height of each
-    as stored; unreadable: row and reason of those left out."""
+    """One batch of images.
+
+    pixels: [B, ...], as prepared. rows: [B], the positions in the list of paths. sizes: [B], width and height of the
+    stored images. unreadable: the row and the reason of each image that is left out.
+    """
 
     pixels: Tensor
     rows: list[int]
@@ -29,85 +35,69 @@ class PixelBatch:
 
 
 def stream_pixels(
-    paths: Sequence[Path], preprocess: Callable[[Image.Image], Tensor], batch_size: int, threads: int = 2
+    paths: Sequence[Path], prepare: Prepare, batch_size: int, threads: int = 2, processes: int = 0
 ) -> Iterator[PixelBatch]:
-    """Batches in the order of paths. A batch may be short of the pictures that could not be read, down to none."""
-    return stream_prepared(paths, lambda row, image: preprocess(image), batch_size, threads)
+    """Decode images in the order of paths. Unreadable images make a batch smaller, down to none.
 
-
-def stream_prepared(
-    paths: Sequence[Path],
-    prepare: Callable[[int, Image.Image], Tensor],
-    batch_size: int,
-    threads: int = 2,
-    processes: int = 0,
-) -> Iterator[PixelBatch]:
-    """As stream_pixels, for what depends on the row too. prepare: row and picture to a tensor, always of one shape.
-
-    processes: decode in so many of them instead of threads, where the system can fork. They pay where a GPU waits:
-    Python lets one thread at a time prepare a tensor.
+    processes: decode in this many processes instead of threads, if the system can fork. They help if a GPU waits for
+    images, because Python prepares one tensor at a time in threads.
     """
-    forks = processes > 0 and "fork" in multiprocessing.get_all_start_methods()
-    pool: Executor = _processes(processes, prepare) if forks else ThreadPoolExecutor(threads)
-    decode = _decode_in_process if forks else _decoder(prepare)
+    if processes > 0 and "fork" in multiprocessing.get_all_start_methods():
+        # Lance warns of any fork; these processes read images and never touch a store.
+        warnings.filterwarnings("ignore", "lance is not fork-safe")
+        context = multiprocessing.get_context("fork")
+        pool: Executor = ProcessPoolExecutor(processes, context, initializer=_start_process, initargs=(prepare,))
+        decode: _DecodeRow = _decode_in_process
+    else:
+        pool, decode = ThreadPoolExecutor(threads), partial(_decode, prepare)
     with pool:
-        for start, decoded in _ahead(pool, decode, paths, batch_size):
+        for start, decoded in _decode_ahead(pool, decode, paths, batch_size):
             read = [(start + k, d) for k, d in enumerate(decoded) if not isinstance(d, UnreadableImage)]
-            bad = [(start + k, str(d)) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
+            unreadable = [(start + k, str(d)) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
             pixels = torch.from_numpy(np.stack([d.pixels for _, d in read])) if read else torch.empty(0)
-            yield PixelBatch(pixels, [row for row, _ in read], [d.size for _, d in read], bad)
+            yield PixelBatch(pixels, [row for row, _ in read], [d.size for _, d in read], unreadable)
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """pixels: as prepared, an array, since tensors cross processes through shared memory that containers lack."""
+    """pixels: an array, because tensors cross processes through shared memory, which containers often lack."""
 
     pixels: np.ndarray
     size: tuple[int, int]
 
 
-_Decode = Callable[[int, Path], _Decoded | UnreadableImage]
+_DecodeRow = Callable[[int, Path], _Decoded | UnreadableImage]
 
 
-def _decoder(prepare: Callable[[int, Image.Image], Tensor]) -> _Decode:
-    def decode(row: int, path: Path) -> _Decoded | UnreadableImage:
-        try:
-            image = read_image(path)
-            return _Decoded(prepare(row, image).numpy(), image.size)
-        except UnreadableImage as error:
-            return error
-
-    return decode
+def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded | UnreadableImage:
+    try:
+        image = read_image(path)
+        return _Decoded(prepare(row, image).numpy(), image.size)
+    except UnreadableImage as error:
+        return error
 
 
-_of_this_process: list[_Decode] = []  # a decoder can't be sent, but a fork inherits it
+_process_prepare: list[Prepare] = []  # a function such as `prepare` can't be sent to a process, but a fork inherits it
 
 
-def _processes(count: int, prepare: Callable[[int, Image.Image], Tensor]) -> ProcessPoolExecutor:
-    # Lance warns of forks, whoever forks; these processes read pictures and never touch a store.
-    warnings.filterwarnings("ignore", "lance is not fork-safe")
-    context = multiprocessing.get_context("fork")
-    return ProcessPoolExecutor(count, context, initializer=_start_process, initargs=(prepare,))
-
-
-def _start_process(prepare: Callable[[int, Image.Image], Tensor]) -> None:
+def _start_process(prepare: Prepare) -> None:
     torch.set_num_threads(1)
-    _of_this_process[:] = [_decoder(prepare)]
+    _process_prepare[:] = [prepare]
 
 
 def _decode_in_process(row: int, path: Path) -> _Decoded | UnreadableImage:
-    return _of_this_process[0](row, path)
+    return _decode(_process_prepare[0], row, path)
 
 
-def _ahead(
-    pool: Executor, decode: _Decode, paths: Sequence[Path], batch_size: int
+def _decode_ahead(
+    pool: Executor, decode: _DecodeRow, paths: Sequence[Path], batch_size: int
 ) -> Iterator[tuple[int, list[_Decoded | UnreadableImage]]]:
-    """Decodes one batch ahead of the one being used, and no more: memory stays at two batches."""
-    waiting: deque[Future[_Decoded | UnreadableImage]] = deque()
-    coming = enumerate(paths)
-    waiting.extend(pool.submit(decode, row, p) for row, p in islice(coming, 2 * batch_size))
+    """Decode one batch ahead of the one in use, and no more, so that memory stays at two batches."""
+    pending: deque[Future[_Decoded | UnreadableImage]] = deque()
+    rows = enumerate(paths)
+    pending.extend(pool.submit(decode, row, path) for row, path in islice(rows, 2 * batch_size))
     for start in range(0, len(paths), batch_size):
         size = min(batch_size, len(paths) - start)
-        decoded = [waiting.popleft().result() for _ in range(size)]
-        waiting.extend(pool.submit(decode, row, p) for row, p in islice(coming, batch_size))
+        decoded = [pending.popleft().result() for _ in range(size)]
+        pending.extend(pool.submit(decode, row, path) for row, path in islice(rows, batch_size))
         yield start, decoded

@@ -1,4 +1,4 @@
-"""Views of a picture: itself, its mirror image, and random crops that are the same each time they are asked for."""
+"""Views of an image: itself, its mirror image, and random crops that are the same in every epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-_MOST_VIEWS, _VIEWS_IN_ALL = 4, 40_000
-_SMALLEST_AREA = 0.5  # of the picture's
-_WIDEST = 4 / 3  # of the picture's own aspect; the narrowest is its inverse
+_MAX_VIEWS, _MAX_TOTAL = 4, 40_000
+_SMALLEST_AREA = 0.5  # relative to the image
+_WIDEST = 4 / 3  # relative to the image's aspect; the narrowest is the inverse
 
 
 @dataclass(frozen=True)
 class View:
-    """A change of a picture that depends on nothing but the picture's row and the view.
+    """A deterministic change of an image, which depends only on the image's row and the view.
 
-    name: equal for two views exactly if they do the same, so that what was made from one can be told by it.
+    name: two views have the same name exactly if they do the same, so that it identifies cached results.
     """
 
     name: str
@@ -30,22 +30,25 @@ FLIP = View("flip", lambda row, image: ImageOps.mirror(image))
 
 
 def make_views(count: int, seed: int) -> tuple[View, ...]:
-    """The picture, its mirror image, then crops. Fewer views are the first of more. Raises ValueError below one."""
+    """The image, its mirror image, then random crops; the first views don't depend on count.
+
+    Raises ValueError for a count below 1.
+    """
     if count < 1:
         raise ValueError(f"views must be at least 1, not {count}")
     return (PLAIN, FLIP, *(crop_view(number, seed) for number in range(2, count)))[:count]
 
 
-def resolve_num_views(given: int | None, num_images: int) -> int:
-    """The number of views that a configuration asks for, by its rule where it gives none."""
-    return given or min(_MOST_VIEWS, max(1, _VIEWS_IN_ALL // max(1, num_images)))
+def resolve_num_views(configured: int | None, num_images: int) -> int:
+    """The configured number of views, or if None: four for up to 10,000 images and fewer beyond."""
+    return configured or min(_MAX_VIEWS, max(1, _MAX_TOTAL // max(1, num_images)))
 
 
 def crop_view(number: int, seed: int) -> View:
-    """A random resized crop (arXiv 1409.4842), mirrored every other time. number: tells crops of one seed apart.
+    """A random resized crop (arXiv 1409.4842), mirrored with probability 0.5. number: distinguishes crops of one seed.
 
-    Area in 0.5..1 and aspect in 3/4..4/3 are relative to the picture's own: backbones squash pictures to a square, so
-    this is what their tokens see, and a panorama is cropped as any other picture is.
+    The area is 0.5 to 1 of the image's, the aspect 3/4 to 4/3 of the image's own, not absolute: backbones squash images
+    to a square, and so a panorama is cropped like any other image.
     """
 
     def change(row: int, image: Image.Image) -> Image.Image:
@@ -57,7 +60,7 @@ def crop_view(number: int, seed: int) -> View:
 
 
 def _crop_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
-    """xyxy in pixels. The aspect is drawn from what fits into the picture, so that no draw has to be repeated."""
+    """xyxy in pixels. The aspect is drawn from those that fit into the image, so that no draw is repeated."""
     area = rng.uniform(_SMALLEST_AREA, 1)
     widest = np.log(min(_WIDEST, 1 / area))
     aspect = np.exp(rng.uniform(-widest, widest))
@@ -73,7 +76,7 @@ NUM_CROPS = len(_OFFSETS) ** 2
 
 
 def zoomed_crops(image: Image.Image) -> list[Image.Image]:
-    """Nine windows of half the width and height, each overlapping its neighbours by half, in rows."""
+    """Nine windows of half the width and height, row by row; neighbours overlap by half."""
     w, h = image.size
     corners = [(round(x * w), round(y * h)) for y in _OFFSETS for x in _OFFSETS]
     size = (max(1, w // ZOOM), max(1, h // ZOOM))
