@@ -34,7 +34,7 @@ from forclip.models.open_clip_backbone import load_open_clip
 from forclip.text.prompt_options import PromptOptions
 from forclip.toyworld.dataset import write_toyworld
 from forclip.training.finetune import build_objectives
-from forclip.training.initialisation import untuned_head
+from forclip.training.initialisation import seeded_head
 from forclip.training.supervision import Supervision, supervise
 from forclip.training.teachers import ClusterTeacher
 from forclip.training.trainer import TrainingSet, TrainingState, new_state, train_one_epoch
@@ -104,7 +104,7 @@ def open_cache(cache: Path, backbone: Backbone, images: Annotations) -> Tensor:
 
 def start_anew(setting: Setting) -> TrainingState:
     """A head and objectives as no step has touched them."""
-    head = untuned_head(setting.backbone, setting.cached.tokens[0], setting.config.head, seed=0)
+    head = seeded_head(setting.backbone.new_pool(), setting.cached.tokens[0], setting.config.head, seed=0)
     head.train()
     objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train)
     return new_state(head, objectives, setting.config.train)

@@ -1,4 +1,4 @@
-"""The text side: which texts move, how far, and that moving helps."""
+"""Class vectors: which texts move, how far, and that ranking improves."""
 
 import numpy as np
 import torch
@@ -11,41 +11,41 @@ from forclip.training.class_vectors import learn_class_vectors
 from forclip.training.losses import max_sim
 
 
-def assert_equal(found: Tensor, expected: Tensor) -> None:
-    """But for rounding."""
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+def assert_almost_equal(result: Tensor, expected: Tensor) -> None:
+    """Equal except for rounding."""
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
 
 def at(cosine: float) -> Tensor:
-    """A unit vector of three dimensions, at this cosine to the first axis and at none to the third."""
+    """Return a unit vector [1, 3] with this cosine to the first axis, orthogonal to the third."""
     return torch.tensor([[cosine, (1 - cosine**2) ** 0.5, 0.0]])
 
 
-def test_the_half_way_rule() -> None:
-    """The nearest other word is at 0.6, so that a text counts from 0.8 on, and half at 0.9."""
+def test_the_shift_fades_out_half_way_to_the_nearest_other_word() -> None:
+    """That word has cosine 0.6: texts shift from 0.8 on, by half at 0.9."""
     shift = torch.tensor([[0.0, 0.0, 0.5]])
     moved = ClassVectors(at(1.0), shift, torch.tensor([0.6]))
-    for cosine, share in ((1.0, 1.0), (0.9, 0.5), (0.85, 0.25), (0.8, 0.0), (0.6, 0.0), (0.0, 0.0), (-1.0, 0.0)):
-        expected = F.normalize(at(cosine) + share * shift, dim=-1)
-        assert_equal(moved(at(cosine)), expected)
+    for cosine, weight in ((1.0, 1.0), (0.9, 0.5), (0.85, 0.25), (0.8, 0.0), (0.6, 0.0), (0.0, 0.0), (-1.0, 0.0)):
+        expected = F.normalize(at(cosine) + weight * shift, dim=-1)
+        assert_almost_equal(moved(at(cosine)), expected)
 
 
-def test_each_text_has_the_shift_of_its_own_class() -> None:
+def test_each_text_gets_the_shift_of_its_class() -> None:
     shifts = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -2.0]])
     moved = ClassVectors(torch.eye(3)[:2], shifts, torch.zeros(2))
     expected = F.normalize(torch.tensor([[0.0, 1.0, -2.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), dim=-1)
-    assert_equal(moved(torch.eye(3)[[1, 0, 2]]), expected)
+    assert_almost_equal(moved(torch.eye(3)[[1, 0, 2]]), expected)
 
 
 def test_no_class_vectors_are_the_identity() -> None:
     texts = F.normalize(torch.randn(5, 6), dim=-1)
-    assert_equal(no_class_vectors(6)(texts), texts)
+    assert_almost_equal(no_class_vectors(6)(texts), texts)
 
 
 class Photos:
-    """Images of random vectors, of which one in four shows each of the first three classes; the fourth is in none.
+    """Images of random vectors: a quarter of them show each of the first three classes, none the fourth.
 
-    What shows a class lies not at its text but aside of it, and in each image another thing lies at the text itself.
+    The vector of a shown class lies at some distance from its text, and vectors of other things lie nearer to it.
     """
 
     def __init__(self) -> None:
@@ -58,9 +58,9 @@ class Photos:
         self.targets = torch.rand(200, 4, generator=generator) < 0.25
         self.targets[:, 3] = False
         self.verified = torch.ones_like(self.targets)
-        aside = F.normalize(0.7 * self.texts + 0.7 * unit(4), dim=-1)
-        seen = F.normalize(aside + 1.2 * unit(200, 4), dim=-1)
-        shown = torch.where(self.targets[..., None], seen, unit(200, 4))
+        centres = F.normalize(0.7 * self.texts + 0.7 * unit(4), dim=-1)
+        own = F.normalize(centres + 1.2 * unit(200, 4), dim=-1)
+        shown = torch.where(self.targets[..., None], own, unit(200, 4))
         others = F.normalize(0.7 * self.texts + 0.7 * unit(200, 4), dim=-1)
         noise = torch.rand(200, 4, 1, generator=generator) < 0.4
         self.vectors = torch.cat([shown, torch.where(noise, others, unit(200, 4))], 1)
@@ -74,7 +74,7 @@ class Photos:
         return float(np.mean([average_precision_at(scores[:, c], labels[:, c], 50) for c in range(3)]))
 
 
-def test_learning_improves_the_ranking_and_strength_says_how_much() -> None:
+def test_learning_improves_the_ranking_in_proportion_to_strength() -> None:
     photos = Photos()
     before = photos.precision(photos.texts)
     half, full = (photos.precision(photos.learn(strength)(photos.texts)) for strength in (0.5, 1.0))
@@ -84,9 +84,9 @@ def test_learning_improves_the_ranking_and_strength_says_how_much() -> None:
 def test_other_words_and_classes_without_positives_do_not_move() -> None:
     photos = Photos()
     learned = photos.learn()
-    assert_equal(learned(photos.words), photos.words)
+    assert_almost_equal(learned(photos.words), photos.words)
     moved = learned(photos.texts)
-    assert_equal(moved[3], photos.texts[3])
+    assert_almost_equal(moved[3], photos.texts[3])
     assert ((moved[:3] * photos.texts[:3]).sum(1) < 0.99).all()
     torch.testing.assert_close(moved.norm(dim=1), torch.ones(4))
 
@@ -95,32 +95,32 @@ def test_strength_scales_the_shift_and_few_positives_shrink_it() -> None:
     photos = Photos()
     full, third = photos.learn(1.0), photos.learn(0.3)
     torch.testing.assert_close(third.shifts, 0.3 * full.shifts)
-    # All but two positives of the first class turn unknown: two count half.
+    # All but two positives of the first class become unverified: two of them keep less than half.
     positives = photos.targets[:, 0].nonzero()[:, 0]
     photos.verified[positives[2:], 0] = False
     assert photos.learn().shifts[0].norm() < 0.75 * full.shifts[0].norm()
 
 
-def test_a_class_is_told_from_the_nearest_other_word() -> None:
-    """Its own name among the words, and the other classes, included."""
+def test_the_nearest_other_word_may_be_another_class_but_not_the_class_itself() -> None:
+    """The words include the names of all classes."""
     photos = Photos()
     expected = []
     for c in range(4):
         others = [w for k, w in enumerate(photos.texts) if k != c] + list(photos.words)
         expected.append(max(0.0, max(float(photos.texts[c] @ w) for w in others)))
-    assert_equal(photos.learn().nearest, torch.tensor(expected))
+    assert_almost_equal(photos.learn().nearest, torch.tensor(expected))
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_alone_decides() -> None:
     photos = Photos()
     torch.manual_seed(1)
     one = photos.learn(seed=4).shifts
-    torch.manual_seed(2)  # the global generator has no part in it
+    torch.manual_seed(2)  # the global generator is not used
     assert torch.equal(one, photos.learn(seed=4).shifts)
     assert not torch.equal(one, photos.learn(seed=5).shifts)
 
 
-def test_what_is_not_verified_makes_no_difference() -> None:
+def test_unverified_labels_make_no_difference() -> None:
     photos = Photos()
     photos.verified[::3] = False
     one = photos.learn().shifts

@@ -1,4 +1,4 @@
-"""Objectives: each is its loss, with what it remembers of words, labels, the untuned head and its own calls."""
+"""Each objective equals its loss on the words, labels and vectors that it is defined by."""
 
 from dataclasses import replace
 from typing import Literal
@@ -45,14 +45,14 @@ def batch_of(num_images: int, num_classes: int, dim: int) -> Batch:
 
 
 def scored(num_images: int = 60) -> tuple[Tensor, Tensor, Tensor]:
-    """CLIP-like scores in a narrow band, higher for positives; class 0 has one positive, class 1 none, class 2 half."""
+    """Return CLIP-like scores, targets and verified. Positives: one, none, half, a fifth."""
     generator = torch.Generator().manual_seed(0)
     targets = torch.zeros(num_images, 4, dtype=torch.bool)
     targets[7, 0] = True
     targets[::2, 2] = True
     targets[::5, 3] = True
     noise = 0.02 * torch.randn(num_images, 4, generator=generator)
-    # Classes lie at different heights, as texts do: one common bias could not fit them.
+    # Classes have different mean scores, as texts do: one common bias could not fit them.
     scores = torch.tensor([0.2, 0.25, 0.15, 0.3]) + 0.03 * targets + noise
     return scores, targets, torch.ones_like(targets)
 
@@ -67,12 +67,12 @@ def test_fitting_lowers_the_loss_below_any_constant_guess() -> None:
     before = binary_loss(base.logits(scores), targets, verified)
     base.fit(scores, targets, verified)
     after = binary_loss(base.logits(scores), targets, verified)
-    share = targets.float().mean(0).clamp(1e-6, 1 - 1e-6)
-    of_the_class_shares = binary_loss(torch.logit(share).expand_as(scores), targets, verified)
-    assert after < of_the_class_shares < before
+    rate = targets.float().mean(0).clamp(1e-6, 1 - 1e-6)
+    of_class_rates = binary_loss(torch.logit(rate).expand_as(scores), targets, verified)
+    assert after < of_class_rates < before
 
 
-def test_fit_is_sane_for_classes_with_few_positives() -> None:
+def test_fit_is_stable_for_classes_with_few_positives() -> None:
     scores, targets, verified = scored()
     base = base_labels()
     base.fit(scores, targets, verified)
@@ -80,28 +80,28 @@ def test_fit_is_sane_for_classes_with_few_positives() -> None:
     assert torch.isfinite(base.bias).all()
     assert torch.isfinite(base.log_scale)
     assert base.logits(scores).abs().max() < 20
-    # One positive of 60, and none: rare, yet not impossible. Half of them: about half.
+    # One positive of 60, or none: rare but possible. Half of 60: about half.
     assert 1e-4 < probability[:, 1].mean() < probability[:, 0].mean() < 0.08
     assert probability[:, 2].mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("effect", [-0.3, 0.0, 0.3])
 @pytest.mark.parametrize("num_images", [5, 40])
-def test_fit_is_sane_whatever_scores_say(effect: float, num_images: int) -> None:
-    """Scores that separate the classes, say nothing, or say the opposite: never worse than one guess for all."""
+def test_fit_is_stable_for_any_relation_of_scores_and_labels(effect: float, num_images: int) -> None:
+    """For informative, uninformative and inverted scores, never worse than one constant guess."""
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)
         targets = torch.rand(num_images, 4, generator=generator) < 0.3
         scores = effect * targets + 0.1 * torch.randn(num_images, 4, generator=generator)
         base, verified = base_labels(), torch.ones_like(targets)
         base.fit(scores, targets, verified)
-        share = targets.float().mean().clamp(0.01, 0.99)
-        one_guess = binary_loss(torch.logit(share).expand_as(scores), targets, verified)
-        assert binary_loss(base.logits(scores), targets, verified) < one_guess + 0.01
+        rate = targets.float().mean().clamp(0.01, 0.99)
+        constant = binary_loss(torch.logit(rate).expand_as(scores), targets, verified)
+        assert binary_loss(base.logits(scores), targets, verified) < constant + 0.01
         assert base.log_scale.exp() * scores.std() < 100
 
 
-def test_fit_reads_verified_pairs_only() -> None:
+def test_fit_uses_verified_pairs_only() -> None:
     scores, targets, verified = scored()
     verified[40:] = False
     wrong = torch.where(verified, targets, ~targets)
@@ -120,7 +120,7 @@ def test_logits_keep_the_order_within_a_class() -> None:
 
 
 def test_scale_is_learned_in_the_logarithm() -> None:
-    """Whatever an optimiser does to log_scale, a higher score stays a higher logit."""
+    """For any value of log_scale, a higher score is a higher logit."""
     base = base_labels()
     with torch.no_grad():
         base.log_scale.fill_(-3.0)
@@ -131,8 +131,8 @@ def test_scale_is_learned_in_the_logarithm() -> None:
 
 
 @pytest.mark.parametrize("effect", [-0.3, 0.0, 0.3])
-def test_fit_for_softmax_finds_a_sane_temperature(effect: float) -> None:
-    """Never worse than telling nothing apart, whatever scores say, and far better where they tell."""
+def test_fit_for_softmax_finds_a_stable_temperature(effect: float) -> None:
+    """Never much worse than equal scores, and far better if the scores are informative."""
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)
         targets = torch.rand(40, 4, generator=generator) < 0.3
@@ -145,7 +145,7 @@ def test_fit_for_softmax_finds_a_sane_temperature(effect: float) -> None:
         assert base.log_scale.exp() * scores.std() < 100
 
 
-def test_objectives_are_their_losses() -> None:
+def test_objectives_equal_their_losses() -> None:
     vectors, texts, batch = unit(3, 3, 2, 4), unit(4, 6, 4), batch_of(3, 6, 4)
     targets, verified, teacher = batch.targets, batch.verified, batch.teacher
     scores, before = (vectors @ texts.T).amax(1), (batch.untuned @ texts.T).amax(1)
@@ -161,11 +161,11 @@ def test_objectives_are_their_losses() -> None:
     assert torch.equal(NeighbourWords(texts, spread, 1)(vectors, batch), preservation_loss(scores, before, spread))
     assert torch.equal(QueryDiversity(1)(vectors, batch), query_diversity(vectors))
     random = RandomTexts(texts, 9, 0.1, 1, seed=0)
-    assert torch.equal(random(vectors, batch), score_distillation(vectors, teacher, random.drawn(0), 0.1))
+    assert torch.equal(random(vectors, batch), score_distillation(vectors, teacher, random.draw(0), 0.1))
 
 
-def test_negatives_count_where_an_image_has_a_verified_positive() -> None:
-    """Images: labelled, positive but not verified, verified negatives alone, labelled once more with one negative."""
+def test_negatives_count_in_images_with_a_verified_positive() -> None:
+    """Images: a verified positive; an unverified one; only verified negatives; verified positives and a negative."""
     texts, negatives, vectors = unit(5, 3, 6), unit(6, 4, 6), unit(7, 4, 2, 6)
     targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]]).bool()
     verified = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]]).bool()
@@ -186,7 +186,7 @@ def test_negatives_count_where_an_image_has_a_verified_positive() -> None:
     assert (gradient[[1, 2]] == 0).all()
 
 
-def test_negatives_that_are_base_classes_are_left_out() -> None:
+def test_negatives_equal_to_base_classes_are_left_out() -> None:
     texts, others = unit(8, 3, 6), unit(9, 4, 6)
     rounded = F.normalize(texts + 1e-4 * unit(10, 3, 6), dim=-1)
     mixed = torch.cat([others[:2], rounded, others[2:], texts[:1]])
@@ -195,7 +195,7 @@ def test_negatives_that_are_base_classes_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("loss", ["binary", "asymmetric"])
-def test_negatives_mean_nothing_to_losses_of_single_classes(loss: Literal["binary", "asymmetric"]) -> None:
+def test_negatives_do_not_change_losses_of_single_classes(loss: Literal["binary", "asymmetric"]) -> None:
     texts, vectors, batch = unit(11, 3, 6), unit(12, 4, 2, 6), batch_of(4, 3, 6)
     with_negatives = BaseLabels(texts, loss, 1.0, unit(13, 5, 6))
     assert torch.equal(with_negatives(vectors, batch), BaseLabels(texts, loss, 1.0)(vectors, batch))
@@ -210,16 +210,16 @@ def test_the_softmax_learns_its_temperature() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 100])
-def test_nearest_words_are_those_of_a_brute_force_loop(count: int) -> None:
+def test_nearest_words_agree_with_a_naive_loop(count: int) -> None:
     base = unit(17, 4, 8)
     vocabulary = torch.cat([unit(18, 20, 8), base[:2], unit(19, 20, 8), F.normalize(base + 1e-4, dim=-1)])
     expected = reference.nearest_words(base.tolist(), vocabulary.tolist(), count)
-    found = nearest_words(base, vocabulary, count)
-    assert found.tolist() == expected
-    assert len(found) == min(count, 40)
+    rows = nearest_words(base, vocabulary, count)
+    assert rows.tolist() == expected
+    assert len(rows) == min(count, 40)
 
 
-def test_nearest_words_by_hand() -> None:
+def test_nearest_words_worked_by_hand() -> None:
     """Base classes at 0 and 90 degrees: the word at 60 is 30 away from one, that at 40 is 40, that at 180 is 90."""
     angles = torch.deg2rad(torch.tensor([180.0, 60.0, 0.0, 40.0, 210.0]))
     words = torch.stack([angles.cos(), angles.sin()], 1)
@@ -228,7 +228,7 @@ def test_nearest_words_by_hand() -> None:
 
 
 def test_neighbour_words_hold_the_untuned_scores() -> None:
-    """0 for the untuned vectors in whatever order; elsewhere descent leads back to the untuned scores."""
+    """0 for the untuned vectors in any order; from elsewhere, gradient descent restores the untuned scores."""
     texts, batch = unit(20, 4, 8), batch_of(3, 2, 8)
     neighbours = NeighbourWords(texts, torch.full((4,), 0.1), 1.0)
     assert neighbours(batch.untuned[:, [2, 0, 1]], batch).item() == pytest.approx(0, abs=1e-10)
@@ -242,7 +242,7 @@ def test_neighbour_words_hold_the_untuned_scores() -> None:
     assert neighbours(vectors, batch).item() < 1e-3 * start
 
 
-def test_a_word_counts_by_the_spread_of_its_scores() -> None:
+def test_changes_are_measured_in_units_of_the_spread() -> None:
     batch, vectors, texts = batch_of(3, 2, 8), unit(22, 3, 3, 8), unit(23, 1, 8)
     narrow, wide = (NeighbourWords(texts, torch.tensor([s]), 1.0)(vectors, batch) for s in (0.1, 0.3))
     torch.testing.assert_close(narrow, 9 * wide)
@@ -252,32 +252,32 @@ def random_texts(seed: int = 0) -> RandomTexts:
     return RandomTexts(unit(24, 4, 8), 6, 0.1, 1.0, seed)
 
 
-def test_random_texts_repeat_themselves_with_their_seed_alone() -> None:
+def test_random_texts_depend_on_seed_and_call_only() -> None:
     vectors, batch = unit(25, 3, 3, 8), batch_of(3, 2, 8)
     one, same, other = random_texts(), random_texts(), random_texts(seed=1)
-    torch.rand(7)  # somebody else's draws are no concern
+    torch.rand(7)  # the global generator is not used
     values = [one(vectors, batch).item() for _ in range(5)]
     assert values == [same(vectors, batch).item() for _ in range(5)]
     assert len(set(values)) == 5, "a call had the texts of another"
-    drawn = torch.cat([source.drawn(call) for source in (one, other) for call in range(5)])
+    drawn = torch.cat([source.draw(call) for source in (one, other) for call in range(5)])
     assert len(drawn.unique(dim=0)) == len(drawn), "texts of one call or seed came again in another"
 
 
-def test_random_texts_go_on_from_a_restored_state() -> None:
+def test_random_texts_continue_from_a_restored_state() -> None:
     vectors, batch = unit(26, 3, 3, 8), batch_of(3, 2, 8)
     straight, stopped, resumed = random_texts(), random_texts(), random_texts()
     values = [straight(vectors, batch).item() for _ in range(6)]
     assert values[:3] == [stopped(vectors, batch).item() for _ in range(3)]
     saved = {name: tensor.clone() for name, tensor in stopped.state_dict().items()}
     for name, tensor in resumed.state_dict().items():
-        tensor.copy_(saved[name])  # as a checkpoint is loaded
+        tensor.copy_(saved[name])  # as loading a checkpoint does
     assert values[3:] == [resumed(vectors, batch).item() for _ in range(3)]
 
 
 def test_random_texts_are_mixtures_of_two_words() -> None:
-    """Unit, and within the angle between two different words: the angles to both add up to it."""
+    """They are unit vectors whose angles to two different words add up to the angle between these."""
     source = random_texts()
-    words, texts = source.texts.double(), torch.cat([source.drawn(call) for call in range(20)]).double()
+    words, texts = source.texts.double(), torch.cat([source.draw(call) for call in range(20)]).double()
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(120).double())
     to_word = (texts @ words.T).clamp(-1, 1).acos()
     between = (words @ words.T).clamp(-1, 1).acos()

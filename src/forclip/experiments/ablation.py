@@ -25,7 +25,7 @@ from forclip.experiments.evaluate import load_task
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
 from forclip.training.finetune import TrainingImages
-from forclip.training.runs import encode_training, load_backbone, made_folder
+from forclip.training.runs import create_folder, encode_training_images, load_backbone
 
 Changes = Mapping[str, Mapping[str, Any]]  # section (model, head or train) to settings, as a file of variants has them
 
@@ -227,7 +227,7 @@ def run_ablation(
     for name, changes in known.items():
         changed(ground.config(seeds[0]), name, changes)
     about = _about(ground, known, seeds, command)
-    log = open_log(made_folder(out) / _FILE, about)
+    log = open_log(create_folder(out) / _FILE, about)
     failed = []
     for seed in seeds:
         failed += _measure_seed(ground, chosen, seed, log, console, open_bench or open_seed)
@@ -384,7 +384,7 @@ class _SeedMeasurements:
     def _other_views(self, task: Task, config: RunConfig) -> Task:
         train, _ = load_sets(config.data)
         with tracking(self.console) as track:
-            encoded = encode_training(config, task.backbone, train, track, self.console)
+            encoded = encode_training_images(config, task.backbone, train, track, self.console)
         return replace(task, train_images=TrainingImages.encoded(encoded.tokens, task.train_images.paths))
 
 

@@ -24,7 +24,7 @@ from forclip.progress import Track, untracked
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import ClassTexts, Reduction, class_scores, encode_class_names
 from forclip.training.finetune import Finetuned, TrainingImages, finetune
-from forclip.training.initialisation import untuned_head
+from forclip.training.initialisation import seeded_head
 from forclip.training.supervision import Supervision, all_synonyms, supervise
 from forclip.types import Annotations, ClassSplit, ImageEmbeddings, Ints
 
@@ -96,7 +96,7 @@ def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -
     # More clusters than positions are no method of this model.
     possible = [f"cluster_{k}" for k in clusters if k <= task.backbone.new_pool().num_positions]
     heads = {name: training_free_head(task.backbone, name) for name in ("global", "dense", *possible)}
-    return {**heads, "sum_untrained": untuned_head(task.backbone, task.train_images.tokens[0], head, seed=0)}
+    return {**heads, "sum_untrained": seeded_head(task.backbone.new_pool(), task.train_images.tokens[0], head, seed=0)}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from forclip.experiments.report import ReportContents, tell
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
-from forclip.training.runs import made_folder, save_run
+from forclip.training.runs import create_folder, save_run
 
 
 def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
@@ -38,7 +38,7 @@ def run_demo(out: Path, seeds: tuple[int, ...], console: Console) -> Metrics:
 
     Writes metrics.json, report.html (with the first seed's pictures), and each seed's world and model below out.
     """
-    made_folder(out)
+    create_folder(out)
     with tracking(console) as track:
         stories = [_run_seed(out, seed, track, console) for seed in seeds]
     metrics = summarise_runs("toy world", [m.run for s in stories for m in s.measured.values()])

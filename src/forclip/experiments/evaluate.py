@@ -10,7 +10,7 @@ from rich.console import Console
 from forclip.config import RunConfig
 from forclip.data.sets import gallery_source, load_sets
 from forclip.data.sources import source_name
-from forclip.data.splits import choose_classes, read_split
+from forclip.data.splits import read_split
 from forclip.embedding.embed import EncodedImages
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
@@ -19,7 +19,13 @@ from forclip.experiments.report import ReportContents, tell
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import from_pretrained
 from forclip.progress import Track, tracking
-from forclip.training.runs import checked_wording, encode_set, encode_training, load_backbone, made_folder
+from forclip.training.runs import (
+    choose_classes_and_prompts,
+    create_folder,
+    encode_set,
+    encode_training_images,
+    load_backbone,
+)
 from forclip.types import Annotations, ClassSplit
 
 
@@ -37,12 +43,11 @@ def load_task(
         raise ValueError(
             f"{place}: pictures without any label: there is nothing to measure; forclip index searches them"
         )
-    split = choose_classes(config.data, train, gallery)
-    wording = checked_wording(config.data, train, split)
+    split, wording = choose_classes_and_prompts(config.data, train, gallery)
     encoded = [
         _not_encoded(train)
         if only_measured and config.head.seeding != "clusters"
-        else encode_training(config, backbone, train, track, console),
+        else encode_training_images(config, backbone, train, track, console),
         encode_set(backbone, gallery, "gallery images", track, console, config.data.cache),
     ]
     return new_task(
@@ -70,7 +75,7 @@ def evaluate_run(
     """
     if interpolate and model is None:
         raise ValueError("--interpolate needs --model: the way is the one of a trained run")
-    made_folder(out)
+    create_folder(out)
     backbone = load_backbone(config)
     # A missing or damaged run should be told before the pictures are encoded.
     trained = None if model is None else from_pretrained(model, config.device, backbone)

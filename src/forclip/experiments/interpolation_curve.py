@@ -19,7 +19,7 @@ from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import ClassVectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
-from forclip.training.finetune import SHARES
+from forclip.training.class_holdout import ALPHAS
 from forclip.training.weight_interpolation import interpolate, load_ends
 
 
@@ -69,11 +69,11 @@ def _chosen_share(file: Path) -> float | None:
 def measure_curve(
     task: Task, way: Way, class_vectors: ClassVectors | None, config: EvalConfig, seed: int, track: Track = untracked
 ) -> list[CurvePoint]:
-    """The heads at SHARES, and at the chosen share where that is another one, on the gallery, in order of share.
+    """The heads at ALPHAS, and at the chosen share where that is another one, on the gallery, in order of share.
 
     class_vectors: the text side of the run, which all of them are asked through.
     """
-    shares = sorted({*SHARES, *(() if way.chosen is None else (way.chosen,))})
+    shares = sorted({*ALPHAS, *(() if way.chosen is None else (way.chosen,))})
     advance = track("evaluating shares of the way", len(shares))
     points = []
     for share in shares:

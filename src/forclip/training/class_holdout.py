@@ -1,10 +1,11 @@
-"""Trial trainings: each misses some base classes, which then stand in for novel ones.
+"""Hold out base classes as stand-ins for novel ones: choose alpha and fit the calibration on them.
 
-They say how far to go, and what a score is worth for a class that was not trained with.
+Each trial trains a head without some of the base classes, which then measure how a head ranks unseen classes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration
+from forclip.config import TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.metrics import average_precision_at
@@ -23,53 +25,122 @@ from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Bools, Floats, Ints
 
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_DEFAULT_ALPHA = 0.5  # without classes to choose it on
 _K = 50
+_CALIBRATION_PAIRS = 1_000_000  # of an image and a class
+_CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
+
+Gain = tuple[float, float]  # mean AP in percent points, and that less one standard error over classes
+TrainHead = Callable[[Supervision, str, Path | None], SummaryHead]  # with a description and a checkpoint file
+
+
+@dataclass(frozen=True)
+class Trial:
+    """held_out: columns of the base classes that `tuned` was trained without."""
+
+    held_out: Ints
+    tuned: SummaryHead
+
+
+def choose_alpha(
+    train_head: TrainHead,
+    untuned: SummaryHead,
+    tokens: Tensor,
+    supervision: Supervision,
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+) -> tuple[float, dict[float, Gain], list[Trial]]:
+    """Choose how far to move from the untuned to the tuned head, on the held-out classes of trial trainings.
+
+    tokens: [I, T, W] of the training images; checkpoint: of the real training, trials have theirs next to it. Returns
+    alpha, the gain of each of ALPHAS over the untuned head, and the trials. Without trials, alpha is the configured
+    one or 0.5.
+    """
+    num_classes = len(supervision.texts)
+    folds = class_folds(num_classes, config.held_back_folds, config.seed)
+    if config.interpolation is not None or config.base_weight == 0 or not folds:
+        return (_DEFAULT_ALPHA if config.interpolation is None else config.interpolation), {}, []
+    precisions = {alpha: np.full(num_classes, np.nan, np.float32) for alpha in ALPHAS}
+    trials = []
+    for k, held_out in enumerate(folds):
+        kept = supervision.keep_classes(np.setdiff1d(np.arange(num_classes), held_out))
+        file = checkpoint and checkpoint.with_name(f"{checkpoint.stem}_held_back_{k}{checkpoint.suffix}")
+        tuned = train_head(kept, f"trial {k + 1} of {len(folds)}", file)
+        for alpha in ALPHAS:
+            head = interpolate(untuned, tuned, alpha).eval()
+            precisions[alpha][held_out] = labelled_precisions(head, tokens, supervision.keep_classes(held_out))
+        trials.append(Trial(held_out, tuned))
+    alpha, gains = best_alpha(precisions)
+    return alpha, gains, trials
 
 
 def class_folds(num_classes: int, num_folds: int, seed: int) -> list[Ints]:
-    """Classes held back in each trial, by number: every class in exactly one. Returns no fold for too few classes."""
+    """Divide class columns into folds at random. Returns no folds for fewer than two classes a fold, or one fold."""
     if num_folds < 2 or num_classes < 2 * num_folds:
         return []
     order = np.random.default_rng([seed, 7]).permutation(num_classes)
     return [np.sort(order[k::num_folds]) for k in range(num_folds)]
 
 
-def class_precisions(scores: NDArray[np.floating], labels: Bools, verified: Bools) -> Floats:
-    """AP@50 of each class over the images verified for it, in percent. [I, C] each; returns [C].
+def best_alpha(precisions: Mapping[float, Floats]) -> tuple[float, dict[float, Gain]]:
+    """Return the alpha with the largest gain less its standard error, and all gains.
 
-    NaN for a class that no image shows, or all.
+    precisions: AP of the held-out classes [C] by alpha. The first is the untuned head, which is kept if none gains.
     """
-    found = np.full(scores.shape[1], np.nan, np.float32)
-    for c in range(scores.shape[1]):
-        rows = verified[:, c]
-        if labels[rows, c].any() and not labels[rows, c].all():
-            found[c] = 100 * average_precision_at(scores[rows, c], labels[rows, c], _K)
-    return found
+    untuned = next(iter(precisions.values()))
+    gains = {alpha: gain_with_bound(values, untuned) for alpha, values in precisions.items()}
+    return max(gains, key=lambda alpha: gains[alpha][1]), gains
 
 
-def best_share(curves: Sequence[Floats], shares: Sequence[float]) -> float:
-    """The share with the largest sure gain over the first, which is the start; the first where none gains.
+def calibrate(
+    untuned: SummaryHead, trials: Sequence[Trial], alpha: float, tokens: Tensor, supervision: Supervision, seed: int
+) -> Calibration | None:
+    """Fit a calibration to scores of base classes on labelled training images, from heads trained without the class.
 
-    curves: for each share, the held-back classes' AP [C].
+    These are the trials' heads at the chosen alpha; for alpha 0 the untuned head, which is trained on no class. Texts
+    are scored without class vectors, as novel classes are. tokens: [I, T, W] of the training images. Returns None
+    without trials, or as `fit_calibration` does.
     """
-    sure = [gain_with_bound(curve, curves[0])[1] for curve in curves]
-    return shares[int(np.argmax(sure))]
-
-
-_MOST_PAIRS = 1_000_000  # of an image and a class, that a calibration is learned from
-_FEWEST_IMAGES, _MOST_IMAGES = 1000, 5000  # whatever the number of classes
+    num_classes = len(supervision.texts)
+    if alpha == 0:
+        trials = [Trial(np.arange(num_classes), untuned)]
+    if not trials or not num_classes:
+        return None
+    rows, (fewest, most) = supervision.labelled, _CALIBRATION_IMAGES
+    count = min(max(fewest, _CALIBRATION_PAIRS // num_classes), most)
+    if len(rows) > count:
+        rows = np.sort(np.random.default_rng([seed, 13]).choice(rows, count, replace=False))
+    scores: Floats = np.zeros((len(rows), num_classes), np.float32)
+    for trial in trials:
+        head, texts = interpolate(untuned, trial.tuned, alpha).eval(), supervision.texts[trial.held_out]
+        scores[:, trial.held_out] = score_images(head, tokens, torch.from_numpy(rows), texts).numpy()
+    return fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed)
 
 
 def labelled_precisions(head: Head, tokens: Tensor, supervision: Supervision) -> Floats:
-    """AP@50 of each base class over the labelled training photos, in percent. [C]."""
+    """Return AP@50 of each base class over the labelled training images, in percent. [C]."""
     rows = supervision.labelled
     scores = score_images(head, tokens, torch.from_numpy(rows), supervision.texts)
     return class_precisions(scores.numpy(), supervision.labels[rows], supervision.verified[rows])
 
 
+def class_precisions(scores: NDArray[np.floating], labels: Bools, verified: Bools) -> Floats:
+    """Return AP@50 of each class over its verified images, in percent. [I, C] each; returns [C].
+
+    NaN for a class that is in none or all of its images.
+    """
+    precisions = np.full(scores.shape[1], np.nan, np.float32)
+    for c in range(scores.shape[1]):
+        rows = verified[:, c]
+        if labels[rows, c].any() and not labels[rows, c].all():
+            precisions[c] = 100 * average_precision_at(scores[rows, c], labels[rows, c], _K)
+    return precisions
+
+
 @torch.no_grad()  # not inference_mode: training saves the result for its backward pass
 def score_images(head: Head, tokens: Tensor, rows: Tensor, texts: Tensor) -> Tensor:
-    """Max-sim of these rows of tokens [I, T, W] with texts [C, D]. Returns [rows, C] on the CPU."""
+    """Return max-sim scores [rows, C], on the CPU, of these rows of tokens [I, T, W] with texts [C, D]."""
     device = texts.device
     parts = [max_sim(head(tokens[part].to(device, torch.float32)), texts).cpu() for part in rows.split(BATCH_SIZE)]
     return torch.cat(parts)
@@ -77,47 +148,6 @@ def score_images(head: Head, tokens: Tensor, rows: Tensor, texts: Tensor) -> Ten
 
 @torch.no_grad()
 def head_vectors(head: SummaryHead, tokens: Tensor, rows: Tensor) -> Tensor:
-    """The head's unit vectors of these rows of tokens [I, T, W], [rows, N, D] on the CPU."""
+    """Return the head's unit vectors [rows, N, D], on the CPU, of these rows of tokens [I, T, W]."""
     device = head.offsets.device
     return torch.cat([head(tokens[part].to(device, torch.float32)).cpu() for part in rows.split(BATCH_SIZE)])
-
-
-@dataclass(frozen=True)
-class Trial:
-    """held: columns of the base classes that the training of `tuned` missed."""
-
-    held: Ints
-    tuned: SummaryHead
-
-
-def judged_by(known: Supervision, held: Ints) -> Supervision:
-    """What a trial is judged on: the classes that it missed."""
-    return replace(known, labels=known.labels[:, held], verified=known.verified[:, held], texts=known.texts[held])
-
-
-def calibrate(
-    untuned: SummaryHead, trials: Sequence[Trial], share: float, tokens: Tensor, known: Supervision, seed: int
-) -> Calibration | None:
-    """From scores of the labelled training photos for base classes that the head was not trained with: those of each
-    trial's head, as far from the untuned one as the real head is; where that is no way at all, the untuned head's own.
-
-    tokens: [I, T, W] of the training images. The texts are asked for plainly, without class vectors, as a novel class
-    is. Returns None where nothing was held back, or there is too little to learn from.
-    """
-    classes = len(known.texts)
-    if share == 0:
-        trials = [Trial(np.arange(classes), untuned)]
-    if not trials or not classes:
-        return None
-    rows = _sample(known.labelled, min(max(_FEWEST_IMAGES, _MOST_PAIRS // classes), _MOST_IMAGES), seed)
-    scores: Floats = np.zeros((len(rows), classes), np.float32)
-    for trial in trials:
-        head = interpolate(untuned, trial.tuned, share).eval()
-        scores[:, trial.held] = score_images(head, tokens, torch.from_numpy(rows), known.texts[trial.held]).numpy()
-    return fit_calibration(scores, known.labels[rows], known.verified[rows], seed)
-
-
-def _sample(rows: Ints, most: int, seed: int) -> Ints:
-    if len(rows) <= most:
-        return rows
-    return np.sort(np.random.default_rng([seed, 13]).choice(rows, most, replace=False))

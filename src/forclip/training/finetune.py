@@ -1,7 +1,7 @@
-"""FOR, put together: from a backbone and base labels to a finetuned head and the text side that goes with it.
+"""Finetune a summary head with FOR: from a backbone and base labels to a head and its class vectors.
 
-In order: align the untuned head with the target domain; choose a teacher; choose how far to go, on base classes held
-back; train; let the base classes' text vectors follow the labels. Every choice is made on base labels alone.
+The steps: align the untuned head with the target domain; choose a teacher; choose alpha on held-out base classes;
+train; learn class vectors. Every choice is made on base labels alone.
 """
 
 import hashlib
@@ -13,28 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
-from forclip.training.class_holdout import (
-    Trial,
-    best_share,
-    calibrate,
-    class_folds,
-    head_vectors,
-    judged_by,
-    labelled_precisions,
-    score_images,
-)
+from forclip.training.class_holdout import Gain, calibrate, choose_alpha, head_vectors, score_images
 from forclip.training.class_vectors import learn_class_vectors
-from forclip.training.initialisation import Start, choose_start
+from forclip.training.initialisation import InitialHead, choose_initial_head
 from forclip.training.losses import max_sim
 from forclip.training.objectives import (
     BaseLabels,
@@ -50,53 +40,54 @@ from forclip.training.supervision import Supervision
 from forclip.training.teachers import ClusterTeacher, Teacher, ZoomTeacher, choose_teacher
 from forclip.training.trainer import TrainingSet, new_state, total_steps, train
 from forclip.training.weight_interpolation import interpolate
-from forclip.types import Floats
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the untuned to the tuned head, that are tried
 _LEARNING_RATE_WIDTH = 128
-_MOST_IMAGES = 20_000  # that class vectors are learned from: they are held in memory
-_SHARE_WITHOUT_CHOICE = 0.5
+_CLASS_VECTOR_IMAGES = 20_000  # at most: their vectors are held in memory
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """tokens: [V, I, T, W] float16, V views of each image, the plain one first; paths: [I], or no zoom teacher."""
+    """tokens: [V, I, T, W] float16, V views of each image, the plain one first; paths: [I], for the zoom teacher."""
 
     tokens: Tensor
     paths: Sequence[Path] | None = None
 
     @classmethod
     def encoded(cls, tokens: Tensor, paths: Sequence[Path] | None) -> "TrainingImages":
-        """tokens: as EncodedImages has them, without the axis of views where there is one view."""
+        """tokens: as in EncodedImages, [I, T, W] if there is one view."""
         return cls(tokens if tokens.ndim == 4 else tokens[None], paths)
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided on base labels, and the evidence: gains are AP of base classes in percent points.
+    """What was chosen on base labels, and the evidence: gains in mean AP of base classes, in percent points.
 
-    alignment_gain: over none, or None where not asked; teacher_gains: by teacher over the untuned head, the mean and
-    that less a standard error; share: of the way to the tuned head; share_gains: the same two of classes held back.
+    alignment_gain: over no alignment, None if not measured; teacher_gains: of each teacher over the untuned head;
+    alpha: how far the head is from the untuned (0) to the tuned head (1); alpha_gains: of held-out classes, by alpha.
     """
 
     labelled_images: int
     aligned: bool
     alignment_gain: float | None
     teacher: str | None
-    teacher_gains: dict[str, tuple[float, float]]
-    share: float
-    share_gains: dict[float, tuple[float, float]]
+    teacher_gains: dict[str, Gain]
+    alpha: float
+    alpha_gains: dict[float, Gain]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump."""
-        return asdict(self) | {"share_gains": {str(share): gain for share, gain in self.share_gains.items()}}
+        """Return plain values; `share` is the file format's name of alpha."""
+        content = asdict(self)
+        del content["alpha"], content["alpha_gains"]
+        return content | {"share": self.alpha, "share_gains": {str(a): gain for a, gain in self.alpha_gains.items()}}
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """head: the one to use; class_vectors: its text side; untuned, tuned: the ends that head lies between; history:
-    each objective's value at every step of the training, empty where the choice was to stay at the untuned head;
-    calibration: what its scores are worth, None where no base class was held back to learn it from."""
+    """The result of finetuning.
+
+    head: the one to use, between untuned and tuned; class_vectors: its text side; history: each objective's value at
+    every step, empty for alpha 0; calibration: of the head's scores, None if there was too little to fit it to.
+    """
 
     head: SummaryHead
     class_vectors: ClassVectors
@@ -116,91 +107,129 @@ def finetune(
     checkpoint: Path | None = None,
     track: Track = untracked,
 ) -> Finetuned:
-    """Goes on from the checkpoint where there is one; trial trainings have theirs beside it.
+    """Finetune FOR, from the checkpoint if there is one. Trial trainings have checkpoints next to it.
 
-    Raises ValueError where nothing is labelled or weighed, or the checkpoint is of another configuration.
+    Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration.
     """
-    known = supervision.labelled_fraction(config.labelled_fraction, config.seed)
-    if not len(known.texts) and config.base_weight > 0:
+    supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
+    if not len(supervision.texts) and config.base_weight > 0:
         raise ValueError("no training image has a base label: there is nothing to learn from")
-    start = choose_start(backbone, images.tokens[0], known, head_config, config.seed)
-    width = start.head.pool.width
-    config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / width)
-    teacher, teacher_gains = _choose_teacher(backbone, start, images, known, config, track)
-    taught = _teach(teacher, images, track)
-    trainer = _Trainer(start, images.tokens, taught, config, track)
-    share, share_gains, trials = _choose_share(trainer, known, config, checkpoint)
-    calibration = calibrate(start.head, trials, share, images.tokens[0], known, config.seed)
-    # The way is worth walking only if some of it is kept.
-    tuned, history = trainer.run(known, "finetuning", checkpoint) if share > 0 else (start.head, [])
-    head = interpolate(start.head, tuned, share).eval()
-    choices = Choices(
-        len(known.labelled),
-        start.aligned,
-        start.gain,
-        None if teacher is None else teacher.name,
-        teacher_gains,
-        share,
-        share_gains,
+    tokens = images.tokens[0]
+    initial = choose_initial_head(backbone, tokens, supervision, head_config, config.seed)
+    config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / initial.head.pool.width)
+    teacher, teacher_gains = _configured_teacher(backbone, initial, images, supervision, config, track)
+    teacher_vectors = torch.zeros(len(tokens), 0, 1)
+    if teacher is not None:
+        teacher_vectors = teacher(range(len(tokens)), track(f"running teacher {teacher.name}", len(tokens)))
+
+    trainer = _HeadTrainer(initial.head, images.tokens, teacher_vectors, config, track)
+    alpha, alpha_gains, trials = choose_alpha(
+        lambda *trial: trainer.train(*trial)[0], initial.head, tokens, supervision, config, checkpoint
     )
-    words = _class_vectors(head, images.tokens[0], known, config)
-    return Finetuned(head, words, start.head, tuned, history, choices, calibration)
+    calibration = calibrate(initial.head, trials, alpha, tokens, supervision, config.seed)
+    # With alpha 0 nothing of a training would be kept.
+    tuned, history = trainer.train(supervision, "finetuning", checkpoint) if alpha > 0 else (initial.head, [])
+    head = interpolate(initial.head, tuned, alpha).eval()
+    choices = Choices(
+        labelled_images=len(supervision.labelled),
+        aligned=initial.aligned,
+        alignment_gain=initial.gain,
+        teacher=None if teacher is None else teacher.name,
+        teacher_gains=teacher_gains,
+        alpha=alpha,
+        alpha_gains=alpha_gains,
+    )
+    class_vectors = _class_vectors(head, tokens, supervision, config)
+    return Finetuned(head, class_vectors, initial.head, tuned, history, choices, calibration)
+
+
+def _configured_teacher(
+    backbone: Backbone,
+    initial: InitialHead,
+    images: TrainingImages,
+    supervision: Supervision,
+    config: TrainConfig,
+    track: Track,
+) -> tuple[Teacher | None, dict[str, Gain]]:
+    """Return the teacher that the config names, or choose one on base labels. Also the gains that it was chosen by."""
+    if config.teacher == "none" or not (config.pseudo_weight or config.set_weight or config.random_text_weight):
+        return None, {}
+    tokens, pool = images.tokens[0], initial.new_pool
+    teachers: list[Teacher] = [ClusterTeacher(pool(), tokens, config.teacher_clusters, backbone.device)]
+    if images.paths is not None:
+        teachers.append(ZoomTeacher(backbone, pool(), images.paths))
+    if config.teacher == "auto":
+        return choose_teacher(teachers, initial.head, tokens, supervision, track)
+    for teacher in teachers:
+        if teacher.name == config.teacher:
+            return teacher, {}
+    raise ValueError(f"teacher {config.teacher!r} needs the paths of the training images")
 
 
 @dataclass(frozen=True)
-class _Trainer:
-    """Trains heads from one start. taught: [I, K, D], K = 0 without a teacher."""
+class _HeadTrainer:
+    """Trains heads from one untuned head. teacher_vectors: [I, K, D], K = 0 without a teacher."""
 
-    start: Start
+    untuned: SummaryHead
     tokens: Tensor
-    taught: Tensor
+    teacher_vectors: Tensor
     config: TrainConfig
     track: Track
 
-    def run(self, known: Supervision, what: str, checkpoint: Path | None) -> tuple[SummaryHead, list[dict[str, float]]]:
-        head = interpolate(self.start.head, self.start.head, 0.0)
-        tokens, taught = self.tokens, self.taught
-        if not taught.shape[1] and len(known.labelled) < tokens.shape[1]:
-            # Without a teacher an unlabelled image has nothing to say.
-            rows = torch.from_numpy(known.labelled)
-            tokens, taught = tokens[:, rows], taught[rows]
-            known = replace(known, labels=known.labels[known.labelled], verified=known.verified[known.labelled])
-        untuned = (
-            head_vectors(head, tokens[0], torch.arange(tokens.shape[1])) if self.config.neighbour_weight > 0 else None
-        )
-        data = TrainingSet(
-            tokens,
-            torch.from_numpy(known.labels),
-            torch.from_numpy(known.verified),
-            taught,
-            taught[:, :0] if untuned is None else untuned,
-        )
-        state = new_state(head, build_objectives(head, data, known, self.config), self.config)
-        state.identity = _identity(known, self.config)
+    def train(
+        self, supervision: Supervision, description: str, checkpoint: Path | None
+    ) -> tuple[SummaryHead, list[dict[str, float]]]:
+        """Train one head. Returns it and each objective's value at every step."""
+        head = interpolate(self.untuned, self.untuned, 0.0)
+        tokens, teacher_vectors = self.tokens, self.teacher_vectors
+        labelled = supervision.labelled
+        if not teacher_vectors.shape[1] and len(labelled) < tokens.shape[1]:
+            # Without a teacher, unlabelled images add nothing to the loss.
+            rows = torch.from_numpy(labelled)
+            tokens, teacher_vectors = tokens[:, rows], teacher_vectors[rows]
+            supervision = replace(
+                supervision, labels=supervision.labels[labelled], verified=supervision.verified[labelled]
+            )
+        untuned_vectors = teacher_vectors[:, :0]
+        if self.config.neighbour_weight > 0:
+            untuned_vectors = head_vectors(head, tokens[0], torch.arange(tokens.shape[1]))
+        targets, verified = torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified)
+        data = TrainingSet(tokens, targets, verified, teacher_vectors, untuned_vectors)
+        state = new_state(head, build_objectives(head, data, supervision, self.config), self.config)
+        state.identity = _identity(supervision, self.config)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
-        advance = self.track(what, total_steps(len(data), self.config))
+        advance = self.track(description, total_steps(len(data), self.config))
         advance(state.step)
         train(state, data, self.config, checkpoint, lambda step, terms: advance(1))
         return state.result.requires_grad_(False), state.history
 
 
-def _identity(known: Supervision, config: TrainConfig) -> str:
-    """Of what a training learns and how: going on with other labels would mix two splits, and novel ones with base."""
+def _identity(supervision: Supervision, config: TrainConfig) -> str:
+    """Hash supervision and settings: continuing a run with another split would mix novel and base labels."""
     digest = hashlib.sha256(json.dumps(asdict(replace(config, checkpoint_every=1)), sort_keys=True).encode())
-    for part in (known.labels, known.verified, known.texts.cpu().numpy(), known.vocabulary.cpu().numpy()):
-        digest.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+    texts, vocabulary = supervision.texts.cpu().numpy(), supervision.vocabulary.cpu().numpy()
+    for array in (supervision.labels, supervision.verified, texts, vocabulary):
+        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
 def build_objectives(
     head: SummaryHead, data: TrainingSet, supervision: Supervision, config: TrainConfig
 ) -> Sequence[Objective]:
-    """The terms whose weight is above 0, those that follow a teacher only with one; base logits fitted to the head."""
-    objectives: list[nn.Module] = []
+    """Build the objectives with a weight above 0, without those that lack a teacher; fit the base labels to the head.
+
+    Raises ValueError if no objective is left.
+    """
+    objectives: list[Objective] = []
     words, texts = supervision.vocabulary.cpu(), supervision.texts.cpu()
     if config.base_weight > 0:
-        objectives.append(_base_labels(head, data, supervision, config))
+        base_labels = BaseLabels(texts, config.base_loss, config.base_weight, words)
+        rows = data.verified.any(1).nonzero()[:, 0]
+        if len(rows):
+            scores = score_images(head, data.tokens[0], rows, supervision.texts)
+            base_labels.fit(scores, data.targets[rows], data.verified[rows])
+        objectives.append(base_labels)
     if data.teacher.shape[1]:
         if config.pseudo_weight > 0:
             objectives.append(PseudoLabels(words, config.pseudo_temperature, config.pseudo_weight))
@@ -209,87 +238,25 @@ def build_objectives(
         if config.random_text_weight > 0:
             settings = (config.pseudo_temperature, config.random_text_weight, config.seed)
             objectives.append(RandomTexts(words, len(words), *settings))
-    near = words[nearest_words(texts, words, config.neighbour_words)] if len(texts) else words[:0]
-    if config.neighbour_weight > 0 and len(near):
-        spread = torch.cat([max_sim(part, near) for part in data.untuned.split(BATCH_SIZE)]).std(0).clamp(min=1e-4)
-        objectives.append(NeighbourWords(near, spread.nan_to_num(1.0), config.neighbour_weight))
+    if config.neighbour_weight > 0 and len(texts):
+        near = words[nearest_words(texts, words, config.neighbour_words)]
+        if len(near):
+            spread = torch.cat([max_sim(part, near) for part in data.untuned.split(BATCH_SIZE)]).std(0).clamp(min=1e-4)
+            objectives.append(NeighbourWords(near, spread.nan_to_num(1.0), config.neighbour_weight))
     if config.diversity_weight > 0:
         objectives.append(QueryDiversity(config.diversity_weight))
     if not objectives:
         raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
-    return [o.to(head.offsets.device) for o in objectives]  # type: ignore[misc]  # a Module's type doesn't show that it is an Objective
+    return [objective.to(head.offsets.device) for objective in objectives]
 
 
-def _base_labels(head: SummaryHead, data: TrainingSet, known: Supervision, config: TrainConfig) -> BaseLabels:
-    base = BaseLabels(known.texts, config.base_loss, config.base_weight, known.vocabulary).cpu()
-    rows = data.verified.any(1).nonzero()[:, 0]
-    if len(rows):
-        scores = score_images(head, data.tokens[0], rows, known.texts)
-        base.fit(scores, data.targets[rows], data.verified[rows])
-    return base
-
-
-def _choose_teacher(
-    backbone: Backbone, start: Start, images: TrainingImages, known: Supervision, config: TrainConfig, track: Track
-) -> tuple[Teacher | None, dict[str, tuple[float, float]]]:
-    """The one that the config names, or the base labels choose."""
-    follows = config.pseudo_weight > 0 or config.set_weight > 0 or config.random_text_weight > 0
-    if config.teacher == "none" or not follows:
-        return None, {}
-    candidates: list[Teacher] = [
-        ClusterTeacher(start.new_pool(), images.tokens[0], config.teacher_clusters, backbone.device)
-    ]
-    if images.paths is not None:
-        candidates.append(ZoomTeacher(backbone, start.new_pool(), images.paths))
-    if config.teacher == "auto":
-        return choose_teacher(candidates, start.head, images.tokens[0], known, track)
-    named = {teacher.name: teacher for teacher in candidates}
-    if config.teacher not in named:
-        raise ValueError(f"teacher {config.teacher!r} needs the training pictures themselves")
-    return named[config.teacher], {}
-
-
-def _teach(teacher: Teacher | None, images: TrainingImages, track: Track) -> Tensor:
-    """The teacher's vectors of every training image, once."""
-    count = images.tokens.shape[1]
-    if teacher is None:
-        return torch.zeros(count, 0, 1)
-    return teacher(range(count), track(f"asking teacher {teacher.name}", count))
-
-
-def _choose_share(
-    trainer: _Trainer, known: Supervision, config: TrainConfig, checkpoint: Path | None
-) -> tuple[float, dict[float, tuple[float, float]], list[Trial]]:
-    """How far to go, from trial trainings that each miss some base classes and are judged on those."""
-    folds = class_folds(len(known.texts), config.held_back_folds, config.seed)
-    if config.interpolation is not None or config.base_weight == 0 or not folds:
-        return (_SHARE_WITHOUT_CHOICE if config.interpolation is None else config.interpolation), {}, []
-    curves = np.full((len(SHARES), len(known.texts)), np.nan, np.float32)
-    trials = []
-    for number, held in enumerate(folds):
-        kept = known.keep_classes(np.setdiff1d(np.arange(len(known.texts)), held))
-        file = checkpoint and checkpoint.with_name(f"{checkpoint.stem}_held_back_{number}{checkpoint.suffix}")
-        tuned, _ = trainer.run(kept, f"trial {number + 1} of {len(folds)}", file)
-        curves[:, held] = _precisions_along(trainer, tuned, judged_by(known, held))
-        trials.append(Trial(held, tuned))
-    gains = {share: gain_with_bound(curve, curves[0]) for share, curve in zip(SHARES, curves, strict=True)}
-    return best_share(list(curves), SHARES), gains, trials
-
-
-def _precisions_along(trainer: _Trainer, tuned: SummaryHead, judged: Supervision) -> Floats:
-    """AP of the judged classes on the labelled photos, for each of SHARES. [shares, C]."""
-    untuned = trainer.start.head
-    heads = [interpolate(untuned, tuned, share).eval() for share in SHARES]
-    return np.stack([labelled_precisions(head, trainer.tokens[0], judged) for head in heads])
-
-
-def _class_vectors(head: SummaryHead, tokens: Tensor, known: Supervision, config: TrainConfig) -> ClassVectors:
+def _class_vectors(head: SummaryHead, tokens: Tensor, supervision: Supervision, config: TrainConfig) -> ClassVectors:
     if config.class_vectors == 0 or config.base_weight == 0:
         return no_class_vectors(head.pool.dim)
-    rows = known.labelled
-    if len(rows) > _MOST_IMAGES:
-        rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _MOST_IMAGES, replace=False))
+    rows = supervision.labelled
+    if len(rows) > _CLASS_VECTOR_IMAGES:
+        rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _CLASS_VECTOR_IMAGES, replace=False))
     vectors = head_vectors(head, tokens, torch.from_numpy(rows)).half()
-    targets, verified = torch.from_numpy(known.labels[rows]), torch.from_numpy(known.verified[rows])
-    texts, words = known.texts.cpu(), known.vocabulary.cpu()
+    targets, verified = torch.from_numpy(supervision.labels[rows]), torch.from_numpy(supervision.verified[rows])
+    texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
     return learn_class_vectors(vectors, targets, verified, texts, words, config.class_vectors, config.seed)

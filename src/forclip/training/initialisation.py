@@ -1,12 +1,12 @@
-"""The summary head before training: its queries seeded, its outputs aligned with the target domain where that helps."""
+"""The summary head before training: seed its queries, and align its outputs with the target domain if that helps."""
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forclip.config import HeadConfig
 from forclip.embedding.embed import BATCH_SIZE
@@ -18,78 +18,74 @@ from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_
 from forclip.training.class_holdout import labelled_precisions
 from forclip.training.supervision import Supervision
 
-_MOST_IMAGES = 2000  # that an alignment is fitted to: its covariance needs no more
-
-_CLUSTERED_IMAGES = 128  # that queries are seeded from
+_ALIGNMENT_IMAGES = 2000  # enough for a covariance
+_CLUSTERED_IMAGES = 128
 
 
 @dataclass(frozen=True)
-class Start:
-    """new_pool: a fresh copy of the pool that head starts with; gain: of alignment over none, mean AP of base classes
-    on the labelled training photos, or None where that was not asked."""
+class InitialHead:
+    """The head that training starts from.
+
+    new_pool: builds another copy of the head's pool. gain: of alignment over no alignment, in mean AP of base classes
+    on the labelled training images; None if it was not measured.
+    """
 
     head: SummaryHead
     new_pool: Callable[[], Pool]
     aligned: bool
-    gain: float | None
+    gain: float | None = None
 
 
 def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
-    """Before any training, on the pool's device. tokens: [I, T, W] of the training images, for clusters alone."""
-    return _seeded(pool, tokens, config, seed).to(next(pool.parameters()).device).eval()
-
-
-def _seeded(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
+    """Build an untrained summary head on the pool's device. tokens: [I, T, W], read to seed from clusters only."""
+    device = next(pool.parameters()).device
     match config.seeding:
         case "windows":
-            return window_seeded_head(pool, config.num_query_tokens)
+            head = window_seeded_head(pool, config.num_query_tokens)
         case "noise":
-            return noise_seeded_head(pool, config.num_query_tokens, config.noise_scale, seed)
+            head = noise_seeded_head(pool, config.num_query_tokens, config.noise_scale, seed)
         case "clusters":
-            device = next(pool.parameters()).device
-            sample = _spread(tokens, _CLUSTERED_IMAGES).to(device, torch.float32)
-            return cluster_seeded_head(pool, sample, config.num_query_tokens, seed)
+            sample = _sample_evenly(tokens, _CLUSTERED_IMAGES).to(device, torch.float32)
+            head = cluster_seeded_head(pool, sample, config.num_query_tokens, seed)
+    return head.to(device).eval()
 
 
-def untuned_head(backbone: Backbone, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
-    """The training-free summary head, without alignment, on the backbone's device. tokens: as seeded_head's."""
-    return seeded_head(backbone.new_pool(), tokens, config, seed)
+def choose_initial_head(
+    backbone: Backbone, tokens: Tensor, supervision: Supervision, config: HeadConfig, seed: int
+) -> InitialHead:
+    """Build the head with or without alignment: as configured, or whichever ranks the base labels better.
 
-
-def choose_start(backbone: Backbone, tokens: Tensor, supervision: Supervision, config: HeadConfig, seed: int) -> Start:
-    """tokens: [I, T, W] of the training images. Aligned or not, as the config says or the base labels decide."""
-    plain = Start(untuned_head(backbone, tokens, config, seed), backbone.new_pool, False, None)
+    tokens: [I, T, W] of the training images.
+    """
+    plain = InitialHead(seeded_head(backbone.new_pool(), tokens, config, seed), backbone.new_pool, aligned=False)
     if config.alignment == "off":
         return plain
-    output = fit_alignment(_outputs(plain.head, _spread(tokens, _MOST_IMAGES)), config.alignment_shrinkage)
-    aligned = _aligned(backbone, tokens, output, config, seed)
-    if config.alignment == "on":
-        return aligned
-    precisions = [labelled_precisions(start.head, tokens, supervision) for start in (aligned, plain)]
-    gain, _ = gain_with_bound(*precisions)
-    chosen = aligned if gain > 0 else plain
-    return Start(chosen.head, chosen.new_pool, chosen.aligned, gain)
+    alignment = fit_alignment(
+        _pool_outputs(plain.head, _sample_evenly(tokens, _ALIGNMENT_IMAGES)), config.alignment_shrinkage
+    )
 
-
-def _aligned(backbone: Backbone, tokens: Tensor, output: nn.Linear, config: HeadConfig, seed: int) -> Start:
-    def new_pool() -> Pool:
+    def new_aligned_pool() -> Pool:
         pool = backbone.new_pool()
-        pool.output = copy.deepcopy(output)
+        pool.output = copy.deepcopy(alignment)
         return pool.to(backbone.device)
 
-    return Start(seeded_head(new_pool(), tokens, config, seed), new_pool, True, None)
+    aligned = InitialHead(seeded_head(new_aligned_pool(), tokens, config, seed), new_aligned_pool, aligned=True)
+    if config.alignment == "on":
+        return aligned
+    precisions = [labelled_precisions(initial.head, tokens, supervision) for initial in (aligned, plain)]
+    gain, _ = gain_with_bound(*precisions)
+    return replace(aligned if gain > 0 else plain, gain=gain)
 
 
 @torch.no_grad()
-def _outputs(head: SummaryHead, tokens: Tensor) -> Tensor:
-    """What the pool gives before normalisation. [I, T, W] -> [I x N, D] on the CPU."""
+def _pool_outputs(head: SummaryHead, tokens: Tensor) -> Tensor:
+    """Return the outputs before normalisation. [I, T, W] -> [I * N, D] on the CPU."""
     device = head.offsets.device
     parts = [head.outputs(batch.to(device, torch.float32)).flatten(0, 1).cpu() for batch in tokens.split(BATCH_SIZE)]
     return torch.cat(parts)
 
 
-def _spread(tokens: Tensor, most: int) -> Tensor:
-    """At most so many images, evenly taken."""
-    if len(tokens) <= most:
+def _sample_evenly(tokens: Tensor, max_images: int) -> Tensor:
+    if len(tokens) <= max_images:
         return tokens
-    return tokens[torch.from_numpy(np.linspace(0, len(tokens) - 1, most).astype(np.int64))]
+    return tokens[torch.from_numpy(np.linspace(0, len(tokens) - 1, max_images).astype(np.int64))]

@@ -1,7 +1,12 @@
-"""FOR's objectives as parts with a name, that a training step adds up: L = sum of weight x objective."""
+"""FOR's objectives. The loss of a training step is the sum of weight x objective.
+
+On by default (TrainConfig): BaseLabels (base_weight 1), PseudoLabels (pseudo_weight 0.1) and TeacherSet (set_weight
+0.1). The last two need a teacher and are left out without one. Off by default, with weight 0: RandomTexts,
+NeighbourWords and QueryDiversity.
+"""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,10 +28,10 @@ from forclip.training.losses import (
 
 @dataclass(frozen=True)
 class Batch:
-    """What objectives may look at beside the student's vectors.
+    """What an objective sees besides the student's vectors.
 
-    targets: [B, C] base labels; verified: [B, C], pairs whose label is known (none in an unlabelled image);
-    teacher: [B, K, D] unit vectors of Cluster-CLIP; untuned: [B, N, D] unit vectors of the head before training.
+    targets: [B, C] base labels; verified: [B, C], pairs with a known label (none in an unlabelled image); teacher:
+    [B, K, D] unit vectors of the teacher; untuned: [B, N, D] unit vectors of the head before training.
     """
 
     targets: Tensor
@@ -35,26 +40,31 @@ class Batch:
     untuned: Tensor
 
 
-class Objective(Protocol):
-    """One named term of the loss, with a weight."""
+class Objective(nn.Module):
+    """A named, weighted term of the loss. `forward` takes the student's unit vectors [B, N, D] and a Batch."""
 
     name: str
-    weight: float
 
-    def __call__(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """vectors: the student's, unit [B, N, D]. Returns a scalar."""
+    def __init__(self, weight: float, **buffers: Tensor) -> None:
+        """buffers: constant tensors of the objective, each an attribute and a part of its state."""
+        super().__init__()
+        self.weight = weight
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor)
 
 
-class BaseLabels(nn.Module):
+class BaseLabels(Objective):
     """Multi-label classification of the base classes by max-sim scores.
 
-    binary, asymmetric: each class by itself; logits are scores with a learned scale and biases. There is a bias per
-    class, because AP ranks within a class: no score has to be comparable across classes.
-    softmax: classes and negatives compete for an image, by scores over a learned temperature and without biases, as
-    the text of a later search will have none.
+    binary, asymmetric: each class on its own. Logits are scores with a learned scale and a learned bias per class: AP
+    ranks within a class, so scores need not be comparable across classes.
+    softmax: classes and negatives compete within an image, with a learned temperature and no biases, since a later
+    text query has no bias either.
     """
 
     name = "base_labels"
+    texts: Tensor
+    negatives: Tensor
 
     def __init__(
         self,
@@ -65,16 +75,12 @@ class BaseLabels(nn.Module):
     ) -> None:
         """texts: [C, D], unit, of the base classes.
 
-        negatives: [V, D], unit, of other words; those that equal a base class are left out here. Only softmax reads
-        them: it takes them for absent from the images with a verified positive, those that someone has labelled.
+        negatives: [V, D], unit, of other words, for softmax alone; words equal to a base class are left out. They count
+        as absent from every image with a verified positive.
         """
-        super().__init__()
-        self.weight, self.loss = weight, loss
-        self.texts: Tensor
-        self.negatives: Tensor
-        self.register_buffer("texts", texts)
         words = texts[:0] if negatives is None or loss != "softmax" else negatives
-        self.register_buffer("negatives", words[_closeness(texts, words) <= SAME_WORD])
+        super().__init__(weight, texts=texts, negatives=words[_highest_cosine(texts, words) <= SAME_WORD])
+        self.loss = loss
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(len(texts)))
 
@@ -86,25 +92,22 @@ class BaseLabels(nn.Module):
             case "asymmetric":
                 return asymmetric_loss(self.logits(scores), batch.targets, batch.verified)
             case "softmax":
-                return softmax_loss(scores, *self._with_negatives(batch), torch.exp(-self.log_scale))
-
-    def _with_negatives(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns targets and verified, [B, C + V]."""
-        labelled = (batch.targets & batch.verified).any(1, keepdim=True)
-        absent = labelled.expand(-1, len(self.negatives))
-        return torch.cat([batch.targets, torch.zeros_like(absent)], 1), torch.cat([batch.verified, absent], 1)
+                labelled = (batch.targets & batch.verified).any(1, keepdim=True)
+                absent = labelled.expand(-1, len(self.negatives))
+                targets = torch.cat([batch.targets, torch.zeros_like(absent)], 1)
+                verified = torch.cat([batch.verified, absent], 1)
+                return softmax_loss(scores, targets, verified, torch.exp(-self.log_scale))
 
     def logits(self, scores: Tensor) -> Tensor:
         """[B, C] -> [B, C]."""
         return self.log_scale.exp() * scores + self.bias
 
     def fit(self, scores: Tensor, targets: Tensor, verified: Tensor) -> None:
-        """Fits scale and biases to the untrained head's scores, or the first steps would wreck the head.
+        """Fit scale and biases to the untrained head's scores; unfitted ones would make the first steps destructive.
 
-        scores: max-sim [I, C]; targets, verified: [I, C]. The biases are held to a common one where labels are few, and
-        the scale to two per spread of the scores where they say nothing of the labels, or say the opposite. For softmax
-        the scale alone matters, fitted to the base classes without the negatives; it is small where classes lie at
-        different heights.
+        scores: max-sim [I, C]; targets, verified: [I, C]. A ridge pulls the biases of classes with few labels to a
+        common one, and the scale to 2 / (standard deviation of the scores), which it keeps if scores carry no
+        information about the labels. For softmax only the scale is fitted, to the base classes without negatives.
         """
         spread = scores.std().clamp(min=1e-4)
         start = (2 / spread).log()
@@ -127,121 +130,107 @@ class BaseLabels(nn.Module):
         optimizer.step(closure)
 
 
-class PseudoLabels(nn.Module):
-    """Cluster-CLIP's scores over a vocabulary that excludes the novel names, as soft labels of the same image."""
+class PseudoLabels(Objective):
+    """Distillation of the teacher's scores over a vocabulary without novel names."""
 
     name = "pseudo_labels"
+    texts: Tensor
 
     def __init__(self, texts: Tensor, temperature: float, weight: float) -> None:
         """texts: [V, D], unit, of the vocabulary."""
-        super().__init__()
-        self.weight, self.temperature = weight, temperature
-        self.texts: Tensor
-        self.register_buffer("texts", texts)
+        super().__init__(weight, texts=texts)
+        self.temperature = temperature
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         return score_distillation(vectors, batch.teacher, self.texts, self.temperature)
 
 
-class TeacherSet(nn.Module):
-    """Each of Cluster-CLIP's vectors should have a student vector close by, whatever the words for it."""
+class TeacherSet(Objective):
+    """Distillation of the teacher's set of vectors: each should have a close student vector. Needs no words."""
 
     name = "teacher_set"
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         return set_distillation(vectors, batch.teacher)
 
 
-class NeighbourWords(nn.Module):
-    """Words next to the base classes keep the scores that the untuned head gave them.
+class NeighbourWords(Objective):
+    """Keeps the untuned head's scores of the words closest to the base classes.
 
-    An image is scored by one text vector's dot product with its own, so whatever raises "sweatshirt" raises its
-    neighbour "sweater" too. With the neighbours held, training has to find the direction that tells the two apart.
+    A change that raises "sweatshirt" also raises the similar "sweater". Holding the neighbours' scores makes training
+    find the direction that separates the two.
     """
 
     name = "neighbour_words"
+    texts: Tensor
+    spread: Tensor
 
     def __init__(self, texts: Tensor, spread: Tensor, weight: float) -> None:
-        """texts: [V, D], unit, of words from `nearest_words`, at least one.
+        """texts: [V, D], unit, at least one, from `nearest_words`.
 
-        spread: [V], above 0: how far the untuned head's scores of a word differ between images, as a deviation.
+        spread: [V], above 0: the standard deviation over images of the untuned head's scores of each word.
         """
         assert len(texts) == len(spread) > 0, (texts.shape, spread.shape)
         assert bool((spread > 0).all()), spread.min()
-        super().__init__()
-        self.weight = weight
-        self.texts: Tensor
-        self.spread: Tensor
-        self.register_buffer("texts", texts)
-        self.register_buffer("spread", spread)
+        super().__init__(weight, texts=texts, spread=spread)
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         return preservation_loss(max_sim(vectors, self.texts), max_sim(batch.untuned, self.texts), self.spread)
 
 
-class QueryDiversity(nn.Module):
-    """An image's vectors should differ: query tokens that collapse into one are one query token."""
+class QueryDiversity(Objective):
+    """Penalises similar vectors within an image, so that query tokens do not collapse into one."""
 
     name = "query_diversity"
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         return query_diversity(vectors)
 
 
-class RandomTexts(nn.Module):
-    """Cluster-CLIP's scores over texts that no vocabulary lists, as soft labels: random mixtures of two words.
+class RandomTexts(Objective):
+    """Distillation of the teacher's scores over random mixtures of two words of the vocabulary.
 
-    Mixtures stay where texts are; directions drawn from the whole space would score next to nothing in any image.
+    Mixtures stay in the region of text vectors; directions drawn from the whole space score near 0 in every image.
     """
 
     name = "random_texts"
+    texts: Tensor
+    calls: Tensor
 
     def __init__(self, texts: Tensor, count: int, temperature: float, weight: float, seed: int) -> None:
-        """texts: [V, D], unit, of the vocabulary; count: texts to draw at each call; seed: 0 or above."""
-        super().__init__()
-        self.weight, self.count, self.temperature, self.seed = weight, count, temperature, seed
-        self.texts: Tensor
-        self.calls: Tensor
-        self.register_buffer("texts", texts)
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))  # in the checkpoint: a resumed run goes on
+        """texts: [V, D], unit, of the vocabulary; count: mixtures drawn at each call; seed: at least 0."""
+        # The number of calls is part of the checkpoint, so that a resumed run draws the next mixtures.
+        super().__init__(weight, texts=texts, calls=torch.zeros((), dtype=torch.int64))
+        self.count, self.temperature, self.seed = count, temperature, seed
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        texts = self.drawn(int(self.calls))
+        texts = self.draw(int(self.calls))
         self.calls += 1
         return score_distillation(vectors, batch.teacher, texts, self.temperature)
 
-    def drawn(self, call: int) -> Tensor:
-        """The texts of a call, counted from 0. Returns unit vectors [count, D]."""
-        # Hashed: seed + call would bring one seed's texts again under the next. 32 bits are all that torch's generator
-        # reads on the CPU, where it draws so that every device gets the same texts.
+    def draw(self, call: int) -> Tensor:
+        """Draw the mixtures of a call, counted from 0. Returns unit vectors [count, D]."""
+        # Hashed, because seed + call would repeat one seed's texts under the next. 32 bits are all that torch's CPU
+        # generator reads; it draws on the CPU so that every device gets the same texts.
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, call)).generate_state(1)[0]))
         size = len(self.texts)
-        one = torch.randint(size, (self.count,), generator=generator)
-        other = (one + torch.randint(1, max(2, size), (self.count,), generator=generator)) % size
-        share = torch.rand(self.count, 1, generator=generator).to(self.texts)
-        return F.normalize(torch.lerp(self.texts[one], self.texts[other], share), dim=-1)
+        first = torch.randint(size, (self.count,), generator=generator)
+        second = (first + torch.randint(1, max(2, size), (self.count,), generator=generator)) % size
+        ratio = torch.rand(self.count, 1, generator=generator).to(self.texts)
+        return F.normalize(torch.lerp(self.texts[first], self.texts[second], ratio), dim=-1)
 
 
 def nearest_words(base: Tensor, vocabulary: Tensor, count: int) -> Tensor:
-    """The vocabulary's words closest to any base class, base classes themselves left out.
+    """Return the rows of up to `count` vocabulary words closest to any base class, closest first.
 
-    base: [C, D]; vocabulary: [V, D]; both unit. Returns rows of the vocabulary, closest first, [count] or as many as
-    there are.
+    base: [C, D]; vocabulary: [V, D]; both unit. The base classes themselves are left out.
     """
-    closeness = _closeness(base, vocabulary)
-    others = int((closeness <= SAME_WORD).sum())
-    ranked = closeness.masked_fill(closeness > SAME_WORD, -2).argsort(descending=True, stable=True)
-    return ranked[: min(count, others)]
+    cosines = _highest_cosine(base, vocabulary)
+    num_words = int((cosines <= SAME_WORD).sum())
+    ranked = cosines.masked_fill(cosines > SAME_WORD, -2).argsort(descending=True, stable=True)
+    return ranked[: min(count, num_words)]
 
 
-def _closeness(base: Tensor, words: Tensor) -> Tensor:
-    """Each word's highest cosine to a base class. base: [C, D]; words: [V, D]; both unit. Returns [V]."""
+def _highest_cosine(base: Tensor, words: Tensor) -> Tensor:
+    """Return each word's highest cosine to a base class, [V]. base: [C, D]; words: [V, D]; both unit."""
     return (words @ base.T).amax(1)

@@ -1,4 +1,4 @@
-"""From a run's configuration to its parts: the model, the images, the classes."""
+"""Train a run: from its configuration to a folder with the model."""
 
 import json
 from dataclasses import replace
@@ -27,126 +27,116 @@ from forclip.training.weight_interpolation import save_ends
 from forclip.types import Annotations, ClassSplit
 
 
-def encode_set(
-    backbone: Backbone,
-    images: Annotations,
-    what: str,
-    track: Track,
-    console: Console,
-    cache: Path | None = None,
-    views: int = 1,
-    seed: int = 0,
-) -> EncodedImages:
-    """Encodes, or reads what was encoded, and says which pictures could not be read.
-
-    cache: as in DataConfig; views: as make_views counts them, and if there are several, tokens have the axis in front;
-    seed: of the views' crops. Raises ValueError where no picture can be read, or the cache can't be used.
-    """
-    advance = track(f"encoding {what}", len(images))
-    seen = make_views(views, seed)
-    if cache is None:
-        encoded = encode_views(backbone, images.image_ids, images.paths, seen, advance)
-    else:
-        encoded = cached_tokens(
-            cache,
-            backbone,
-            images.image_ids,
-            images.paths,
-            seen,
-            advance,
-            lambda message: console.print(f"{what}: {message}", markup=False, highlight=False),
-        )
-    if views == 1:
-        encoded = replace(encoded, tokens=encoded.tokens[0])
-    _tell_skipped(encoded, len(images), what, console)
-    return encoded
-
-
-def _tell_skipped(encoded: EncodedImages, count: int, what: str, console: Console) -> None:
-    """Raises ValueError where all were skipped."""
-    if encoded.skipped:
-        console.print(f"[yellow]{len(encoded.skipped)} of {count} {what} could not be read and were skipped:[/]")
-        for skipped in encoded.skipped[:10]:
-            console.print(f"  {skipped.reason}", markup=False)
-    if not len(encoded.rows):
-        first = f"; the first: {encoded.skipped[0].reason}" if encoded.skipped else ""
-        raise ValueError(f"none of {count} {what} can be read{first}")
-
-
-def checked_wording(data: DataConfig, train: Annotations, split: ClassSplit) -> PromptOptions:
-    """Refuses what training would refuse, while nothing has been encoded yet."""
-    wording = read_prompt_options(data, train, split)
-    check_classes_and_prompts(train, split, wording, data.allow_unlabelled_base)
-    return wording
-
-
-def encode_training(
-    config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console
-) -> EncodedImages:
-    """As encode_set, in as many views as the configuration plans for so many images."""
-    views, cache = resolve_num_views(config.train.views, len(train)), config.data.cache
-    what = "training images" if views == 1 else f"training images in {views} views"
-    return encode_set(backbone, train, what, track, console, cache, views, config.train.seed)
-
-
-def made_folder(folder: Path) -> Path:
-    """The folder, made where needed. Raises ValueError where a file is in its place."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file, not a folder to write to")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> None:
-    """Finetunes and writes out: config.json and model.safetensors, the run's YAML, history.json and skipped.json.
+    """Finetune, and write the run to the folder `out`: what `save_run` writes, run.yaml and skipped.json.
 
-    Raises ValueError where out holds a run already, unless it is to be resumed.
+    Raises ValueError if `out` already holds a run and resume is False, and for data or labels that cannot be used.
     """
-    checkpoint = made_folder(out) / "checkpoint.safetensors"
+    checkpoint = create_folder(out) / "checkpoint.safetensors"
     if not resume and (checkpoint.exists() or (out / "config.json").exists()):
-        raise ValueError(f"{out}: holds a run already; --resume goes on with it, or choose another folder")
+        raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
     backbone = load_backbone(config)
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
         if config.data.verdicts is not None:
             verdicts = read_verdicts(config.data.verdicts, config.data.train.image_folder)
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
-        split = choose_classes(config.data, train, gallery)
-        wording = checked_wording(config.data, train, split)
-        encoded = encode_training(config, backbone, train, track, console)
+        split, prompts = choose_classes_and_prompts(config.data, train, gallery)
+        encoded = encode_training_images(config, backbone, train, track, console)
         readable = train.take(encoded.rows)
-        supervision = supervise(backbone, readable, split, wording, config.data.allow_unlabelled_base)
+        supervision = supervise(backbone, readable, split, prompts, config.data.allow_unlabelled_base)
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
         images = TrainingImages.encoded(encoded.tokens, readable.paths)
-        tuned = finetune(backbone, images, supervision, config.head, config.train, checkpoint, track)
+        finetuned = finetune(backbone, images, supervision, config.head, config.train, checkpoint, track)
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
-    save_run(out, tuned, backbone, config, split)
-    console.print(_told_sure(tuned.calibration))
+    save_run(out, finetuned, backbone, config, split)
+    console.print(_describe_calibration(finetuned.calibration))
     console.print(f"The model: [bold]{out}[/]")
 
 
-def _told_sure(calibration: Calibration | None) -> str:
-    if calibration is None:
-        return "It gives scores but no probabilities: too little was held back to learn them from."
-    error = calibration.held_out_errors["top 50"]
-    learned = f"Its probabilities were learned from {calibration.classes} base classes held back"
-    return f"{learned}." if error is None else f"{learned}; ECE {error:.3f} over the 50 best images of unseen ones."
-
-
-def save_run(out: Path, tuned: Finetuned, backbone: Backbone, config: RunConfig, split: ClassSplit) -> None:
-    """The model, the ends that it lies between, its training curves, what was chosen on which evidence, and the split
-    that it was trained with."""
-    made_folder(out)
-    write_split(out, split)
-    write_text_atomically(out / "history.json", json.dumps(tuned.history))
-    write_text_atomically(out / "choices.json", json.dumps(tuned.choices.to_json(), indent=1))
-    templates = read_templates(config.data)
-    save_ends(out / "ends.safetensors", tuned.untuned, tuned.tuned)
-    save_pretrained(out, tuned.head, tuned.class_vectors, backbone, config.model, templates, tuned.calibration)
+def create_folder(folder: Path) -> Path:
+    """Create a folder if it does not exist, and return it. Raises ValueError if it is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file, not a folder to write to")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def load_backbone(config: RunConfig) -> Backbone:
-    """The pretrained model that a configuration names, its text vectors kept where there is a cache."""
+    """Load the configured pretrained model; its text vectors are cached if the run has a cache."""
     backbone = configured_backbone(config.model, config.device)
     return backbone if config.data.cache is None else CachedTexts(backbone, config.data.cache / "texts")
+
+
+def choose_classes_and_prompts(
+    data: DataConfig, train: Annotations, gallery: Annotations
+) -> tuple[ClassSplit, PromptOptions]:
+    """Choose base and novel classes and their prompts. What training would refuse is refused here, before encoding."""
+    split = choose_classes(data, train, gallery)
+    prompts = read_prompt_options(data, train, split)
+    check_classes_and_prompts(train, split, prompts, data.allow_unlabelled_base)
+    return split, prompts
+
+
+def encode_training_images(
+    config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console
+) -> EncodedImages:
+    """Encode the training images as `encode_set` does, in the configured number of views."""
+    views = resolve_num_views(config.train.views, len(train))
+    description = "training images" if views == 1 else f"training images in {views} views"
+    return encode_set(backbone, train, description, track, console, config.data.cache, views, config.train.seed)
+
+
+def encode_set(
+    backbone: Backbone,
+    images: Annotations,
+    description: str,
+    track: Track,
+    console: Console,
+    cache: Path | None = None,
+    views: int = 1,
+    seed: int = 0,
+) -> EncodedImages:
+    """Encode images, or read them from the cache, and report images that cannot be read.
+
+    views, seed: as in `make_views`. With one view, tokens are [I, T, W], else [V, I, T, W]. Raises ValueError if no
+    image can be read or the cache cannot be used.
+    """
+    advance = track(f"encoding {description}", len(images))
+    sources = (images.image_ids, images.paths, make_views(views, seed))
+    if cache is None:
+        encoded = encode_views(backbone, *sources, advance)
+    else:
+
+        def report(message: str) -> None:
+            console.print(f"{description}: {message}", markup=False, highlight=False)
+
+        encoded = cached_tokens(cache, backbone, *sources, advance, report)
+    skipped, total = encoded.skipped, len(images)
+    if skipped:
+        console.print(f"[yellow]{len(skipped)} of {total} {description} could not be read and were skipped:[/]")
+        for image in skipped[:10]:
+            console.print(f"  {image.reason}", markup=False)
+    if not len(encoded.rows):
+        reason = f": {skipped[0].reason}" if skipped else ""
+        raise ValueError(f"none of {total} {description} can be read{reason}")
+    return replace(encoded, tokens=encoded.tokens[0]) if views == 1 else encoded
+
+
+def save_run(out: Path, finetuned: Finetuned, backbone: Backbone, config: RunConfig, split: ClassSplit) -> None:
+    """Write a run: the model, its split, history and choices, and ends.safetensors with the untuned and tuned head."""
+    write_split(create_folder(out), split)
+    write_text_atomically(out / "history.json", json.dumps(finetuned.history))
+    write_text_atomically(out / "choices.json", json.dumps(finetuned.choices.to_json(), indent=1))
+    save_ends(out / "ends.safetensors", finetuned.untuned, finetuned.tuned)
+    templates, model = read_templates(config.data), config.model
+    save_pretrained(out, finetuned.head, finetuned.class_vectors, backbone, model, templates, finetuned.calibration)
+
+
+def _describe_calibration(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
+    error = calibration.held_out_errors["top 50"]
+    fitted = f"Probabilities are calibrated on {calibration.classes} held-out base classes"
+    return f"{fitted}." if error is None else f"{fitted}; ECE over the 50 best images of unseen classes: {error:.3f}."

@@ -1,4 +1,4 @@
-"""What the owner of the data knows of the training images: base labels, and the words that may be used."""
+"""What training may learn from: labels of base classes, and words that name no novel class."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,33 +16,12 @@ from forclip.text.vocabulary import WordSet, normalise_word
 from forclip.types import Annotations, Bools, ClassSplit, Ints
 
 
-def labelled_rows(labels: Bools, fraction: float, seed: int) -> Ints:
-    """labels: [I, C]. Returns ceil(fraction x I) sorted rows, at least one.
-
-    A smaller fraction's rows are among a larger one's, with the same seed. Raises ValueError unless 0 < fraction <= 1.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"labelled_fraction must be above 0 and at most 1, not {fraction}")
-    return np.sort(_order(labels, seed)[: math.ceil(fraction * len(labels))])
-
-
-def _order(labels: Bools, seed: int) -> Ints:
-    """All rows: each next one shows the most classes not shown yet, ties in random order; then the rest at random."""
-    remaining = np.random.default_rng(seed).permutation(len(labels))
-    uncovered, chosen = labels.any(0), []
-    while uncovered.any():
-        best = int(labels[remaining][:, uncovered].sum(1).argmax())
-        chosen.append(remaining[best])
-        uncovered = uncovered & ~labels[remaining[best]]
-        remaining = np.delete(remaining, best)
-    return np.concatenate([np.array(chosen, np.int64), remaining])
-
-
 @dataclass(frozen=True)
 class Supervision:
-    """Nothing of a novel class is in it.
+    """Labels and text vectors, without any novel class.
 
-    labels, verified: [I, C] of base classes; texts: [C, D] unit, theirs; vocabulary: [V, D] unit, for pseudo-labels.
+    labels, verified: [I, C], of base classes. texts: [C, D] unit, of the base classes. vocabulary: [V, D] unit, of the
+    words for pseudo-labels.
     """
 
     labels: Bools
@@ -52,75 +31,92 @@ class Supervision:
 
     @property
     def labelled(self) -> Ints:
-        """Rows of the images that have a label at all."""
+        """Rows of the images with at least one verified label."""
         return np.flatnonzero(self.verified.any(1))
 
     def keep_classes(self, columns: Ints) -> "Supervision":
-        """Without the other classes, and without their words."""
-        dropped = np.setdiff1d(np.arange(len(self.texts)), columns)
-        rows = torch.from_numpy(columns)
+        """Remove all other classes, also their words from the vocabulary."""
+        removed = np.setdiff1d(np.arange(len(self.texts)), columns)
         vocabulary = self.vocabulary
-        if len(dropped):
-            cosines = vocabulary @ self.texts[torch.from_numpy(dropped)].T
+        if len(removed):
+            cosines = vocabulary @ self.texts[torch.from_numpy(removed)].T
             vocabulary = vocabulary[cosines.amax(1) <= SAME_WORD]
-        return Supervision(self.labels[:, columns], self.verified[:, columns], self.texts[rows], vocabulary)
+        texts = self.texts[torch.from_numpy(columns)]
+        return Supervision(self.labels[:, columns], self.verified[:, columns], texts, vocabulary)
 
-    def labelled_fraction(self, fraction: float, seed: int) -> "Supervision":
-        """Only a fraction of the images keep their labels; classes that none of them shows have no column any more."""
-        kept = labelled_rows(self.labels & self.verified, fraction, seed)
+    def keep_labelled_fraction(self, fraction: float, seed: int) -> "Supervision":
+        """Keep the labels of a fraction of the images, and only the classes that one of these images shows."""
+        rows = labelled_rows(self.labels & self.verified, fraction, seed)
         verified = np.zeros_like(self.verified)
-        verified[kept] = self.verified[kept]
+        verified[rows] = self.verified[rows]
         shown = np.flatnonzero((self.labels & verified).any(0))
         texts = self.texts[torch.from_numpy(shown)]
         return replace(self, labels=self.labels[:, shown], verified=verified[:, shown], texts=texts)
+
+
+def labelled_rows(labels: Bools, fraction: float, seed: int) -> Ints:
+    """Choose the images that keep their labels: ceil(fraction * I) sorted rows.
+
+    First come images that together show every class, each the one with the most classes not shown before, ties in
+    random order; then the others in random order. So with one seed, a smaller fraction is part of a larger one.
+    labels: [I, C]; fraction: above 0, at most 1.
+    """
+    remaining = np.random.default_rng(seed).permutation(len(labels))
+    uncovered, chosen = labels.any(0), []
+    while uncovered.any():
+        best = int(labels[remaining][:, uncovered].sum(1).argmax())
+        chosen.append(remaining[best])
+        uncovered = uncovered & ~labels[remaining[best]]
+        remaining = np.delete(remaining, best)
+    order = np.concatenate([np.array(chosen, np.int64), remaining])
+    return np.sort(order[: math.ceil(fraction * len(labels))])
 
 
 def supervise(
     backbone: Backbone,
     train: Annotations,
     split: ClassSplit,
-    wording: PromptOptions,
+    prompts: PromptOptions,
     allow_unlabelled_base: bool = False,
 ) -> Supervision:
-    """Base labels of the training images: nothing of a novel class gets past this function.
+    """Build the supervision of the training images. This is the only way from labels to training.
 
-    Base classes join the vocabulary, novel ones and their synonyms are taken out. Synonyms that a base class is trained
-    with are no words of their own; overrides of novel classes are not looked at. Raises ValueError for a base class
-    that no training image shows, unless allow_unlabelled_base: then nothing is learned of it; and for an override of
-    what is no class.
+    The vocabulary gains the base classes and loses novel classes, their synonyms, and the synonyms that base classes
+    are trained with. Prompts of novel classes are not used. Raises ValueError for a base class without a training
+    image, unless allow_unlabelled_base (it is then left out, but stays in the vocabulary), and for the prompts of an
+    unknown class.
     """
-    check_classes_and_prompts(train, split, wording, allow_unlabelled_base)
+    check_classes_and_prompts(train, split, prompts, allow_unlabelled_base)
     base = train.with_classes(split.base)
     shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
-    known = base.with_classes([name for name, there in zip(split.base, shown, strict=True) if there])
-    others = dict(zip(split.base, all_synonyms(train, split), strict=False)) if wording.synonyms == "mean" else {}
-    novel, of_base = _novel_words(train, split), {normalise_word(w) for words in others.values() for w in words}
-    listed = [w for w in wording.vocabulary if w not in novel and normalise_word(w) not in of_base]
-    words = tuple(dict.fromkeys([*split.base, *listed]))
-    told = wording.overrides
+    labelled = base.with_classes([name for name, is_shown in zip(split.base, shown, strict=True) if is_shown])
+    synonyms = dict(zip(split.base, all_synonyms(train, split), strict=False)) if prompts.synonyms == "mean" else {}
+    novel = _novel_words(train, split)
+    used_synonyms = {normalise_word(word) for words in synonyms.values() for word in words}
+    listed = [w for w in prompts.vocabulary if w not in novel and normalise_word(w) not in used_synonyms]
 
     def encode(names: tuple[str, ...]) -> Tensor:
-        own = {name: told[name] for name in names if name in told and name in split.base}
-        return encode_classes(backbone, names, wording.templates, tuple(others.get(name, ()) for name in names), own)
+        overrides = {n: prompts.overrides[n] for n in names if n in prompts.overrides and n in split.base}
+        other_names = tuple(synonyms.get(name, ()) for name in names)
+        return encode_classes(backbone, names, prompts.templates, other_names, overrides)
 
-    return Supervision(known.labels, known.verified_mask, encode(known.class_names), encode(words))
+    texts, vocabulary = encode(labelled.class_names), encode(tuple(dict.fromkeys([*split.base, *listed])))
+    return Supervision(labelled.labels, labelled.verified_mask, texts, vocabulary)
 
 
 def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...], ...]:
-    """The other names of base and then novel classes, to search by. Base classes have those that they are trained with.
+    """Return the synonyms of each base class and then of each novel class, without those shared with a novel class.
 
-    A base class loses the names that are a novel class's as well.
+    Novel classes keep all their synonyms: these are only used to search.
     """
-    others = _synonyms(train)
-    novel = _novel_words(train, split)
-    base = (tuple(w for w in others.get(name, ()) if w not in novel) for name in split.base)
-    return (*base, *(others.get(name, ()) for name in split.novel))
+    synonyms, novel = _synonyms(train), _novel_words(train, split)
+    base = (tuple(word for word in synonyms.get(name, ()) if word not in novel) for name in split.base)
+    return (*base, *(synonyms.get(name, ()) for name in split.novel))
 
 
 def _novel_words(train: Annotations, split: ClassSplit) -> WordSet:
-    """The novel classes' names and synonyms."""
-    others = _synonyms(train)
-    return WordSet(word for name in split.novel for word in (name, *others.get(name, ())))
+    synonyms = _synonyms(train)
+    return WordSet(word for name in split.novel for word in (name, *synonyms.get(name, ())))
 
 
 def _synonyms(train: Annotations) -> dict[str, tuple[str, ...]]:

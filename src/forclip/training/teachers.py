@@ -1,7 +1,7 @@
-"""Teachers: training-free methods that say more of a training image than the summary head's single pass does.
+"""Teachers: training-free methods that see more in a training image than a single pass of the summary head.
 
-Cluster-CLIP is the paper's. The zoom teacher is ours: the picture's nine overlapping half-size windows, each through
-the whole frozen model, so that small objects are looked at as large ones. It costs nine passes, in training alone.
+Cluster-CLIP is the paper's. The zoom teacher is ours: it encodes nine overlapping half-size windows of the image, so
+that small objects become large ones, at the cost of nine passes per training image.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,21 @@ from forclip.models.baselines import ClusterHead, Head
 from forclip.models.pools import Pool
 from forclip.models.summary_head import global_head
 from forclip.progress import Advance, Track, silent
-from forclip.training.class_holdout import class_precisions, score_images
+from forclip.training.class_holdout import Gain, class_precisions, score_images
 from forclip.training.losses import max_sim
 from forclip.training.supervision import Supervision
 
+_TRIAL_IMAGES = 96  # labelled images that teachers are compared on
+_FIRST_PART = 3  # a teacher that is clearly worse on the first third of them is dropped
+
 
 class Teacher(Protocol):
-    """What training images look like to a teacher."""
+    """Gives the vectors that the student should imitate."""
 
     name: str
 
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
-        """Unit vectors [rows, K, D] float32 on the CPU of these training images."""
+        """Return unit vectors [rows, K, D], float32 on the CPU, of these training images."""
         ...
 
 
@@ -43,7 +46,7 @@ class ClusterTeacher:
     name = "cluster"
 
     def __init__(self, pool: Pool, tokens: Tensor, num_clusters: int, device: torch.device) -> None:
-        """pool: the untuned one; tokens: [I, T, W]."""
+        """pool: an untuned one; tokens: [I, T, W]. There are at most as many clusters as positions."""
         self.head = ClusterHead(pool, min(num_clusters, pool.num_positions))
         self.tokens, self.device = tokens, device
 
@@ -57,18 +60,18 @@ class ClusterTeacher:
 
 
 class ZoomTeacher:
-    """CLIP's own embedding of each of nine overlapping windows of the picture."""
+    """CLIP's pooled embedding of each of nine overlapping windows of the image."""
 
     name = "zoom"
 
     def __init__(self, backbone: Backbone, pool: Pool, paths: Sequence[Path]) -> None:
-        """pool: the untuned one, on the backbone's device; paths: of the training images, in the tokens' order."""
+        """pool: an untuned one, on the backbone's device; paths: of the training images, in the order of the tokens."""
         self.backbone, self.paths = backbone, paths
         self.head = global_head(pool).to(backbone.device).eval()
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
-        """Raises ValueError for a picture that can no longer be read."""
+        """Raises ValueError for an image that can no longer be read."""
 
         def prepare(row: int, image: Image.Image) -> Tensor:
             return torch.stack([self.backbone.preprocess(crop) for crop in zoomed_crops(image)])
@@ -76,50 +79,45 @@ class ZoomTeacher:
         parts = []
         for batch in stream_pixels([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // NUM_CROPS)):
             if batch.unreadable:
-                raise ValueError(f"a training picture can no longer be read: {batch.unreadable[0][1]}")
+                raise ValueError(f"a training image can no longer be read: {batch.unreadable[0][1]}")
             tokens = self.backbone.encode_tokens(batch.pixels.flatten(0, 1).to(self.backbone.device))
             parts.append(self.head(tokens.float())[:, 0].unflatten(0, (-1, NUM_CROPS)).cpu())
             advance(len(batch.rows))
         return torch.cat(parts)
 
 
-_TRIAL_IMAGES = 96  # that a teacher is judged on
-_FIRST_PART = 3  # of the trial that a hopeless teacher is dropped after: a third
-
-
 def choose_teacher(
-    candidates: Sequence[Teacher], untuned: Head, tokens: Tensor, known: Supervision, track: Track
-) -> tuple[Teacher | None, dict[str, tuple[float, float]]]:
-    """The one that ranks a sample of the labelled photos best, if it surely beats the head that is to learn from it.
+    candidates: Sequence[Teacher], untuned: Head, tokens: Tensor, supervision: Supervision, track: Track
+) -> tuple[Teacher | None, dict[str, Gain]]:
+    """Choose the teacher that ranks a sample of the labelled images best, or None if none beats the untuned head.
 
-    tokens: [I, T, W] of the training images, plain. Returns with it each candidate's gain in mean AP of base classes,
-    in percent points, and that less a standard error. One that is surely worse on a third of the sample is asked no
-    more, since a teacher may cost as much as encoding the sample many times over.
+    A gain counts less one standard error over classes. tokens: [I, T, W] of the training images. Returns also the gain
+    of each candidate over the untuned head. A teacher that is worse by more than a standard error on the first third
+    of the sample is not run on the rest.
     """
-    if not len(known.labelled):
+    labelled = supervision.labelled
+    if not len(labelled):
         return None, {}
-    rows = known.labelled[np.linspace(0, len(known.labelled) - 1, min(_TRIAL_IMAGES, len(known.labelled))).astype(int)]
-    rows = np.concatenate([rows[::_FIRST_PART], np.delete(rows, np.s_[::_FIRST_PART])])  # spread, the first part too
+    rows = labelled[np.linspace(0, len(labelled) - 1, min(_TRIAL_IMAGES, len(labelled))).astype(int)]
+    # Every third image comes first, so that the first part is spread over the data as well.
+    rows = np.concatenate([rows[::_FIRST_PART], np.delete(rows, np.s_[::_FIRST_PART])])
     parts = [part for part in np.split(rows, [-(-len(rows) // _FIRST_PART)]) if len(part)]
-    own = score_images(untuned, tokens, torch.from_numpy(rows), known.texts)
-    gains: dict[str, tuple[float, float]] = {}
+    labels, verified = supervision.labels[rows], supervision.verified[rows]
+    untuned_scores = score_images(untuned, tokens, torch.from_numpy(rows), supervision.texts).numpy()
+    gains: dict[str, Gain] = {}
     for teacher in candidates:
         advance = track(f"trying teacher {teacher.name}", len(rows))
-        asked: list[Tensor] = []
+        outputs: list[Tensor] = []
         for part in parts:
-            asked.append(teacher(part.tolist(), advance))
-            taught = torch.cat(asked)
-            gains[teacher.name] = _gain(taught, own, rows[: len(taught)], known)
-            mean, sure = gains[teacher.name]
-            if mean + (mean - sure) < 0:
+            outputs.append(teacher(part.tolist(), advance))
+            vectors = torch.cat(outputs)
+            seen = slice(len(vectors))
+            scores = max_sim(vectors, supervision.texts.cpu()).numpy()
+            gain, bound = gains[teacher.name] = gain_with_bound(
+                class_precisions(scores, labels[seen], verified[seen]),
+                class_precisions(untuned_scores[seen], labels[seen], verified[seen]),
+            )
+            if gain + (gain - bound) < 0:
                 break
     best = max(candidates, key=lambda teacher: gains[teacher.name][1])
     return (best if gains[best.name][1] > 0 else None), gains
-
-
-def _gain(taught: Tensor, own: Tensor, rows: np.ndarray, known: Supervision) -> tuple[float, float]:
-    """taught: [R, K, D]; own: the untuned head's scores [R or more, C] of the same rows."""
-    labels, verified = known.labels[rows], known.verified[rows]
-    scores = max_sim(taught, known.texts.cpu())
-    reference = class_precisions(own[: len(rows)].numpy(), labels, verified)
-    return gain_with_bound(class_precisions(scores.numpy(), labels, verified), reference)

@@ -1,13 +1,12 @@
-"""Finetuning the summary head on cached tokens: one epoch, the whole run, and the state that survives a kill."""
+"""Train a summary head on cached tokens: one epoch, the whole run, and a state that survives interruption."""
 
 import copy
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +14,23 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from forclip.atomic_write import write_atomically
 from forclip.config import TrainConfig
 from forclip.models.pools import upgrade_key
 from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
 
 _MAX_GRADIENT_NORM = 1.0
-OnStep = Callable[[int, dict[str, float]], None]  # told the steps done and each objective's value
+OnStep = Callable[[int, dict[str, float]], None]  # called with the number of steps done and each objective's value
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """All that training sees of a dataset. Novel classes have no column in it.
+    """All data that training sees. Novel classes have no column.
 
     tokens: [V, I, T, W] float16 of the frozen backbone, V views of each image; targets, verified: [I, C] bool, base
-    labels and which of them are known; teacher: [I, K, D] unit, K = 0 without one; untuned: [I, N, D] unit, the head's
-    own vectors before training.
+    labels and which of them are known; teacher: [I, K, D] unit, K = 0 without a teacher; untuned: [I, N, D] unit,
+    vectors of the head before training.
     """
 
     tokens: Tensor
@@ -43,15 +43,17 @@ class TrainingSet:
         return len(self.targets)
 
     def batch(self, rows: Tensor, device: torch.device) -> Batch:
-        """What the objectives may look at, of these rows."""
+        """Return what the objectives see of these rows."""
         return Batch(*(x[rows].to(device) for x in (self.targets, self.verified, self.teacher, self.untuned)))
 
 
 @dataclass
 class TrainingState:
-    """What a kill must not lose. average: of the head's weights over steps, or None; history: one dict of objective
-    values for each step done; identity: of the labels and settings, in whatever words: a checkpoint of another is
-    refused."""
+    """Everything that a checkpoint keeps.
+
+    average: the head with weights averaged over steps, or None; history: each objective's value at every step done;
+    identity: a text that names labels and settings. A checkpoint with another identity is refused.
+    """
 
     head: SummaryHead
     objectives: Sequence[Objective]
@@ -62,45 +64,43 @@ class TrainingState:
 
     @property
     def result(self) -> SummaryHead:
-        """The head that training hands over."""
+        """The trained head."""
         return self.average or self.head
 
     @property
     def step(self) -> int:
+        """The number of steps done."""
         return len(self.history)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by name; loading copies into these."""
-        named = {f"head.{k}": v for k, v in self.head.state_dict().items()}
+        """Return every tensor of the state by name, not copied, so that loading can write into them."""
+        modules: dict[str, nn.Module] = {"head": self.head, **{o.name: o for o in self.objectives}}
         if self.average is not None:
-            named |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for objective in cast(Sequence[nn.Module], self.objectives):
-            named |= {f"{objective.name}.{k}": v for k, v in objective.state_dict().items()}
-        for number, parameter in enumerate(_parameters(self.optimizer)):
+            modules["average"] = self.average
+        tensors = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
+        for k, parameter in enumerate(_parameters(self.optimizer)):
             moments = self.optimizer.state[parameter]
-            # AdamW makes its moments at the first step; a new state is given them here, to be loaded into.
+            # AdamW creates its moments at the first step; a new state needs them before, to load into.
             for key in ("exp_avg", "exp_avg_sq"):
-                named[f"adamw.{number}.{key}"] = moments.setdefault(key, torch.zeros_like(parameter))
-            named[f"adamw.{number}.step"] = moments.setdefault("step", torch.tensor(0.0))
-        return named
+                tensors[f"adamw.{k}.{key}"] = moments.setdefault(key, torch.zeros_like(parameter))
+            tensors[f"adamw.{k}.step"] = moments.setdefault("step", torch.tensor(0.0))
+        return tensors
 
     def save(self, file: Path) -> None:
-        """Whole or not at all: written beside the file, then moved over it."""
+        """Write a checkpoint; an interruption leaves the previous one."""
         metadata = {"history": json.dumps(self.history), "identity": self.identity}
-        partial = file.with_suffix(".partial")
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.tensors().items()}, partial, metadata)
-        os.replace(partial, file)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.tensors().items()}
+        write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata))
 
     def load(self, file: Path) -> None:
-        """Raises ValueError where the file is of another run's shapes."""
+        """Read a checkpoint. Raises ValueError if it has another identity, other tensors or other shapes."""
         with safe_open(file, framework="pt") as stored:
-            expected = self.tensors()
-            same = stored.metadata().get("identity") == self.identity
-            stored_names = {upgrade_key(name): name for name in stored.keys()}  # noqa: SIM118  # not a dict
-            if not same or stored_names.keys() != expected.keys():
-                raise ValueError(f"{file}: a checkpoint of another configuration; start anew in another folder")
-            for name, tensor in expected.items():
-                saved = stored.get_tensor(stored_names[name])
+            tensors = self.tensors()
+            names = {upgrade_key(name): name for name in stored.keys()}  # noqa: SIM118  # not a dict
+            if stored.metadata().get("identity") != self.identity or names.keys() != tensors.keys():
+                raise ValueError(f"{file}: a checkpoint of another configuration; start again in another folder")
+            for name, tensor in tensors.items():
+                saved = stored.get_tensor(names[name])
                 if saved.shape != tensor.shape:
                     raise ValueError(f"{file}: {name} has shape {tuple(saved.shape)}, not {tuple(tensor.shape)}")
                 with torch.no_grad():
@@ -109,7 +109,7 @@ class TrainingState:
 
 
 def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainConfig) -> TrainingState:
-    """Freezes what config.trainable leaves out, and gives the rest to AdamW (arXiv 1711.05101)."""
+    """Freeze what config.trainable excludes, and give the rest to AdamW (arXiv 1711.05101)."""
     head.requires_grad_(config.trainable == "all")
     trained = [head.offsets, head.bias]
     if config.trainable == "query_key":
@@ -118,14 +118,14 @@ def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainC
         parameter.requires_grad_(True)
     stage = {id(p) for p in head.pool.stage_parameters()}
     groups: list[dict[str, Any]] = []
-    for share, own in ((1.0, False), (config.stage_learning_rate, True)):
-        part = [p for p in head.parameters() if p.requires_grad and (id(p) in stage) is own]
-        decayed = [p for p in part if p.ndim >= 2 and p is not head.bias]
-        kept = [p for p in part if p.ndim < 2 or p is head.bias]
-        if not own:
-            kept += [p for o in cast(Sequence[nn.Module], objectives) for p in o.parameters()]
-        groups.append({"params": decayed, "weight_decay": config.weight_decay, "share": share})
-        groups.append({"params": kept, "weight_decay": 0.0, "share": share})
+    for lr_scale, in_stage in ((1.0, False), (config.stage_learning_rate, True)):
+        parameters = [p for p in head.parameters() if p.requires_grad and (id(p) in stage) is in_stage]
+        decayed = [p for p in parameters if p.ndim >= 2 and p is not head.bias]
+        others = [p for p in parameters if p.ndim < 2 or p is head.bias]
+        if not in_stage:
+            others += [p for objective in objectives for p in objective.parameters()]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, "lr_scale": lr_scale})
+        groups.append({"params": others, "weight_decay": 0.0, "lr_scale": lr_scale})
     average = copy.deepcopy(head).requires_grad_(False).eval() if config.ema_decay > 0 else None
     groups = [group for group in groups if group["params"]]
     return TrainingState(head, objectives, torch.optim.AdamW(groups, lr=config.learning_rate), average)
@@ -134,14 +134,14 @@ def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainC
 def train(
     state: TrainingState, data: TrainingSet, config: TrainConfig, checkpoint: Path | None, on_step: OnStep
 ) -> None:
-    """Trains until config.epochs are done, from wherever the state is. Saves to checkpoint every so many steps.
+    """Train until config.epochs are done, and save to checkpoint every config.checkpoint_every steps and at the end.
 
-    Stopped anywhere and started again from the checkpoint, it does what it would have done, to the last bit on a CPU.
+    A run that continues from a checkpoint gives the same result as an uninterrupted one, bit-identical on a CPU.
     """
-    steps_an_epoch, total = _steps_an_epoch(len(data), config), total_steps(len(data), config)
+    total = total_steps(len(data), config)
     state.head.train()
     while state.step < total:
-        epoch, done = divmod(state.step, steps_an_epoch)
+        epoch, done = divmod(state.step, total // config.epochs)
         train_one_epoch(state, data, config, _batches(data, config, epoch, done), total, checkpoint, on_step)
     state.head.eval()
     if checkpoint is not None:
@@ -157,17 +157,17 @@ def train_one_epoch(
     checkpoint: Path | None,
     on_step: OnStep,
 ) -> None:
-    """One step for each batch: a view and a row for each image. total_steps: of the whole run, for the cosine."""
+    """Take one step for each batch: the view and the row of each image, [B] each. total_steps: of the whole run."""
     device = state.head.offsets.device
     parameters = _parameters(state.optimizer)
     for views, rows in batches:
         batch = data.batch(rows, device)
         for group in state.optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate(state.step, total_steps, config)
+            group["lr"] = group["lr_scale"] * learning_rate(state.step, total_steps, config)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             vectors = state.head(data.tokens[views, rows].to(device, torch.float32)).float()
-        # Out of autocast: a score in bfloat16 is too coarse for losses that magnify differences of a thousandth.
-        terms = {o.name: o(vectors, batch) for o in state.objectives}
+        # Losses run in float32: they magnify differences of a thousandth, which bfloat16 cannot represent.
+        terms = {objective.name: objective(vectors, batch) for objective in state.objectives}
         loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
         if not torch.isfinite(loss):
             raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
@@ -175,7 +175,7 @@ def train_one_epoch(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         state.optimizer.step()
-        _follow(state, config.ema_decay)
+        _update_average(state, config.ema_decay)
         state.history.append({name: term.item() for name, term in terms.items()})
         if checkpoint is not None and state.step % config.checkpoint_every == 0:
             state.save(checkpoint)
@@ -183,12 +183,8 @@ def train_one_epoch(
 
 
 def total_steps(num_images: int, config: TrainConfig) -> int:
-    """Of a whole run."""
-    return config.epochs * _steps_an_epoch(num_images, config)
-
-
-def _steps_an_epoch(num_images: int, config: TrainConfig) -> int:
-    return math.ceil(num_images / config.batch_size)
+    """Return the number of steps of a whole run."""
+    return config.epochs * math.ceil(num_images / config.batch_size)
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
@@ -201,28 +197,28 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
 
 
 def _batches(data: TrainingSet, config: TrainConfig, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Views and rows of each batch of an epoch after the first `skip`. They depend on seed and epoch alone.
+    """Return views and rows of each batch of an epoch after the first `skip`, drawn from the seed and the epoch.
 
-    Where fewer than half the images are labelled, half of each batch is drawn from those: with one labelled image in a
-    batch of 64, the base labels' gradient would be noise.
+    If fewer than half of the images are labelled, half of each batch is drawn from those: the gradient of the base
+    labels from one labelled image in 64 would be noise.
     """
     random = np.random.default_rng([config.seed, epoch])
-    parts = np.split(random.permutation(len(data)), range(config.batch_size, len(data), config.batch_size))
+    batches = np.split(random.permutation(len(data)), range(config.batch_size, len(data), config.batch_size))
     labelled = data.verified.any(1).nonzero()[:, 0].numpy()
     if 0 < len(labelled) < len(data) / 2:
-        parts = [np.concatenate([part[::2], random.choice(labelled, len(part) // 2)]) for part in parts]
-    views = [random.integers(len(data.tokens), size=len(part)) for part in parts]
-    return iter([(torch.from_numpy(v), torch.from_numpy(p)) for v, p in zip(views, parts, strict=True)][skip:])
+        batches = [np.concatenate([rows[::2], random.choice(labelled, len(rows) // 2)]) for rows in batches]
+    views = [random.integers(len(data.tokens), size=len(rows)) for rows in batches]
+    return iter([(torch.from_numpy(v), torch.from_numpy(r)) for v, r in zip(views, batches, strict=True)][skip:])
 
 
-def _follow(state: TrainingState, decay: float) -> None:
-    """The average moves towards the head; early on faster, or it would remember the start (as in timm's ModelEma)."""
+def _update_average(state: TrainingState, decay: float) -> None:
+    """Move the average towards the head, faster at first, so that it forgets the start (as timm's ModelEma)."""
     if state.average is None:
         return
-    share = 1 - min(decay, (1 + state.step) / (10 + state.step))
+    weight = 1 - min(decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        for kept, now in zip(state.average.parameters(), state.head.parameters(), strict=True):
-            kept.lerp_(now, share)
+        for average, current in zip(state.average.parameters(), state.head.parameters(), strict=True):
+            average.lerp_(current, weight)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

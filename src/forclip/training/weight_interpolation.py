@@ -1,4 +1,4 @@
-"""Between the untuned and the tuned head (WiSE-FT, arXiv 2109.01903)."""
+"""Interpolation between the weights of the untuned and the tuned head (WiSE-FT, arXiv 2109.01903)."""
 
 import copy
 from pathlib import Path
@@ -12,24 +12,24 @@ from forclip.models.retrieval_model import read_head
 from forclip.models.summary_head import SummaryHead
 
 
-def interpolate(untuned: SummaryHead, tuned: SummaryHead, share: float) -> SummaryHead:
-    """A new head, each weight `share` of the way: 0 is the untuned, 1 the tuned, beyond 1 overshoots."""
-    between = copy.deepcopy(untuned)
+def interpolate(untuned: SummaryHead, tuned: SummaryHead, alpha: float) -> SummaryHead:
+    """Return a new head with weights (1 - alpha) * untuned + alpha * tuned. alpha above 1 extrapolates."""
+    head = copy.deepcopy(untuned)
     with torch.no_grad():
-        for start, end in zip(between.parameters(), tuned.parameters(), strict=True):
-            start.lerp_(end, share)
-    return between
+        for weight, tuned_weight in zip(head.parameters(), tuned.parameters(), strict=True):
+            weight.lerp_(tuned_weight, alpha)
+    return head
 
 
 def save_ends(file: Path, untuned: SummaryHead, tuned: SummaryHead) -> None:
-    """Both heads in one safetensors file."""
-    ends = {"untuned": untuned, "tuned": tuned}
-    state = {f"{end}.{k}": v for end, head in ends.items() for k, v in head.state_dict().items()}
+    """Write both heads to one safetensors file."""
+    heads = {"untuned": untuned, "tuned": tuned}
+    state = {f"{end}.{k}": v for end, head in heads.items() for k, v in head.state_dict().items()}
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, file)
 
 
 def load_ends(file: Path, backbone: Backbone) -> tuple[SummaryHead, SummaryHead]:
-    """Untuned and tuned. Raises ValueError where the file is missing, damaged or of another model."""
+    """Read the untuned and the tuned head. Raises ValueError if the file is missing, damaged or of another model."""
     try:
         state = load_file(file)
         untuned, tuned = (

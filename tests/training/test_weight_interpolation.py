@@ -1,4 +1,4 @@
-"""Between two heads, and both of them on disk."""
+"""Interpolation between two heads, and the file that holds both."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.tiny import TinyEyes, tiny_pool
 
 
 def ends(aligned: bool = False) -> tuple[SummaryHead, SummaryHead]:
-    """Every weight of the second is another."""
+    """Return two heads that differ in every weight."""
     pool = tiny_pool((3, 3))
     if aligned:
         pool.output = nn.Linear(6, 6)
@@ -26,37 +26,37 @@ def ends(aligned: bool = False) -> tuple[SummaryHead, SummaryHead]:
     return untuned, tuned
 
 
-def same(one: SummaryHead, other: SummaryHead) -> bool:
+def are_equal(one: SummaryHead, other: SummaryHead) -> bool:
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_the_ends_are_themselves(aligned: bool) -> None:
+def test_alpha_zero_and_one_are_the_ends(aligned: bool) -> None:
     untuned, tuned = ends(aligned)
-    assert same(interpolate(untuned, tuned, 0.0), untuned)
-    assert same(interpolate(untuned, tuned, 1.0), tuned)
-    assert not same(untuned, tuned)
+    assert are_equal(interpolate(untuned, tuned, 0.0), untuned)
+    assert are_equal(interpolate(untuned, tuned, 1.0), tuned)
+    assert not are_equal(untuned, tuned)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.9, 1.5])
-def test_every_weight_goes_the_same_share_of_its_way(share: float) -> None:
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9, 1.5])
+def test_every_weight_is_interpolated(alpha: float) -> None:
     untuned, tuned = ends()
     before = [p.clone() for p in untuned.parameters()]
-    between = dict(interpolate(untuned, tuned, share).named_parameters())
+    between = dict(interpolate(untuned, tuned, alpha).named_parameters())
     other = dict(tuned.named_parameters())
     for name, start in untuned.named_parameters():
-        torch.testing.assert_close(between[name], (1 - share) * start + share * other[name], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(between[name], (1 - alpha) * start + alpha * other[name], rtol=1e-5, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(before, untuned.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_both_ends_survive_a_file(tmp_path: Path, aligned: bool) -> None:
+def test_both_heads_survive_a_file(tmp_path: Path, aligned: bool) -> None:
     untuned, tuned = ends(aligned)
     save_ends(tmp_path / "ends.safetensors", untuned, tuned)
     read = load_ends(tmp_path / "ends.safetensors", TinyEyes())
-    assert same(read[0], untuned)
-    assert same(read[1], tuned)
+    assert are_equal(read[0], untuned)
+    assert are_equal(read[1], tuned)
     tokens = torch.randn(2, 9, 8)
     torch.testing.assert_close(read[1](tokens), tuned(tokens), rtol=1e-4, atol=1e-6)
     assert (read[0].pool.output is not None) == aligned
@@ -67,12 +67,12 @@ class OtherEyes(TinyEyes):
         return tiny_pool((2, 2))
 
 
-def test_what_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:
+def test_missing_damaged_and_unsuitable_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "ends.safetensors"
-    with pytest.raises(ValueError, match=r"ends\.safetensors: missing, damaged or of another model"):
+    with pytest.raises(ValueError, match=r"ends\.safetensors"):
         load_ends(file, TinyEyes())
     save_ends(file, *ends())
-    with pytest.raises(ValueError, match=r"ends\.safetensors: missing, damaged or of another model"):
+    with pytest.raises(ValueError, match=r"ends\.safetensors"):
         load_ends(file, OtherEyes())
     whole = file.read_bytes()
     for damaged in (
@@ -82,5 +82,5 @@ def test_what_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:
         whole.replace(b"tuned.offsets", b"tuned.offzets"),
     ):
         file.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"ends\.safetensors: missing, damaged or of another model"):
+        with pytest.raises(ValueError, match=r"ends\.safetensors"):
             load_ends(file, TinyEyes())

@@ -1,4 +1,4 @@
-"""Training on a tiny head: what survives a kill, what trains, and what is refused."""
+"""Training a tiny head: resuming, which parameters train, and which checkpoints are refused."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from forclip.config import TrainConfig
@@ -47,17 +47,17 @@ def fresh_state(config: TrainConfig, num_query_tokens: int = 4) -> TrainingState
     return new_state(window_seeded_head(tiny_pool((3, 3)), num_query_tokens), objectives, config)
 
 
-def quiet(step: int, terms: dict[str, float]) -> None:
+def ignore_step(step: int, terms: dict[str, float]) -> None:
     pass
 
 
 def trained(config: TrainConfig) -> TrainingState:
     state = fresh_state(config)
-    train(state, training_set(), config, None, quiet)
+    train(state, training_set(), config, None, ignore_step)
     return state
 
 
-def assert_equal_to_the_bit(one: TrainingState, other: TrainingState) -> None:
+def assert_bit_identical(one: TrainingState, other: TrainingState) -> None:
     left, right = one.tensors(), other.tensors()
     assert left.keys() == right.keys()
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
@@ -65,7 +65,7 @@ def assert_equal_to_the_bit(one: TrainingState, other: TrainingState) -> None:
 
 
 def train_until_killed(checkpoint: str) -> None:
-    """What the subprocess of the next test runs: it dies between checkpoints, without any chance to tidy up."""
+    """Train in the next test's subprocess, which kills itself between two checkpoints."""
 
     def die(step: int, terms: dict[str, float]) -> None:
         if step == 23:
@@ -75,7 +75,7 @@ def train_until_killed(checkpoint: str) -> None:
     train(fresh_state(CONFIG), training_set(), CONFIG, Path(checkpoint), die)
 
 
-def test_killed_and_resumed_is_straight_through(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.safetensors"
     killed = run_in_child(train_until_killed, checkpoint)
     assert killed.returncode == -signal.SIGKILL
@@ -85,20 +85,20 @@ def test_killed_and_resumed_is_straight_through(tmp_path: Path) -> None:
         straight, resumed = trained(CONFIG), fresh_state(CONFIG)
         resumed.load(checkpoint)
         assert resumed.step == 20
-        train(resumed, training_set(), CONFIG, checkpoint, quiet)
+        train(resumed, training_set(), CONFIG, checkpoint, ignore_step)
     finally:
         torch.set_num_threads(threads)
     assert len(straight.history) == 40
-    assert_equal_to_the_bit(resumed, straight)
+    assert_bit_identical(resumed, straight)
     last = fresh_state(CONFIG)
     last.load(checkpoint)
-    assert_equal_to_the_bit(last, straight)
+    assert_bit_identical(last, straight)
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("stop", [1, 8, 13])
-def test_resuming_from_any_step(tmp_path: Path, stop: int, ema_decay: float) -> None:
-    """Within an epoch, at its end, and after one step; with a checkpoint at each, the average of weights in it."""
+def test_a_run_resumes_from_any_step(tmp_path: Path, stop: int, ema_decay: float) -> None:
+    """After one step, at the end of an epoch, and within one; with and without averaged weights."""
     config, checkpoint = replace(CONFIG, epochs=2, checkpoint_every=1, ema_decay=ema_decay), tmp_path / "state"
 
     def fail(step: int, terms: dict[str, float]) -> None:
@@ -107,25 +107,25 @@ def test_resuming_from_any_step(tmp_path: Path, stop: int, ema_decay: float) -> 
 
     with pytest.raises(KeyboardInterrupt):
         train(fresh_state(config), training_set(), config, checkpoint, fail)
-    resumed, told = fresh_state(config), []
+    resumed, steps = fresh_state(config), []
     resumed.load(checkpoint)
-    train(resumed, training_set(), config, checkpoint, lambda step, terms: told.append(step))
-    assert told == list(range(stop + 1, 17))
-    assert_equal_to_the_bit(resumed, trained(config))
+    train(resumed, training_set(), config, checkpoint, lambda step, terms: steps.append(step))
+    assert steps == list(range(stop + 1, 17))
+    assert_bit_identical(resumed, trained(config))
 
 
-def test_every_image_once_an_epoch() -> None:
+def test_every_image_is_seen_once_an_epoch() -> None:
     seen: list[Tensor] = []
 
-    class Watch(TeacherSet):
+    class Recorder(TeacherSet):
         def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
             seen.append(batch.teacher)
             return super().forward(vectors, batch)
 
     config = replace(CONFIG, epochs=2)
-    watched = new_state(fresh_state(config).head, [Watch(1.0)], config)
+    state = new_state(fresh_state(config).head, [Recorder(1.0)], config)
     data = training_set()
-    train(watched, data, config, None, quiet)
+    train(state, data, config, None, ignore_step)
     assert [len(s) for s in seen] == ([3] * 7 + [1]) * 2
     orders = [
         [int((data.teacher == t).all((1, 2)).nonzero()) for t in torch.cat(epoch)] for epoch in (seen[:8], seen[8:])
@@ -134,12 +134,12 @@ def test_every_image_once_an_epoch() -> None:
     assert orders[0] != orders[1]
 
 
-def test_looking_at_a_state_does_not_change_it() -> None:
+def test_reading_the_tensors_of_a_state_does_not_change_it() -> None:
     config = replace(CONFIG, epochs=1)
-    looked_at = fresh_state(config)
-    looked_at.tensors()
-    train(looked_at, training_set(), config, None, quiet)
-    assert_equal_to_the_bit(looked_at, trained(config))
+    state = fresh_state(config)
+    state.tensors()
+    train(state, training_set(), config, None, ignore_step)
+    assert_bit_identical(state, trained(config))
 
 
 def test_training_lowers_the_loss() -> None:
@@ -148,8 +148,8 @@ def test_training_lowers_the_loss() -> None:
     assert sum(totals[-8:]) < 0.8 * sum(totals[:8])
 
 
-def test_the_loss_weighs_objectives() -> None:
-    """The first step's gradient is that of weight x objective, summed."""
+def test_the_loss_is_the_weighted_sum_of_objectives() -> None:
+    """The first step's gradient is that of the sum of weight x objective."""
     config = replace(CONFIG, epochs=1, batch_size=22)
     state, data = fresh_state(config), training_set()
     vectors = state.head(data.tokens[0].float())
@@ -157,15 +157,15 @@ def test_the_loss_weighs_objectives() -> None:
     base, pseudo, teacher = (objective(vectors, batch) for objective in state.objectives)
     total = base + 0.5 * pseudo + 2 * teacher
     expected = torch.autograd.grad(total, list(state.head.parameters()))
-    train(state, data, config, None, quiet)
+    train(state, data, config, None, ignore_step)
     assert state.history[0] == pytest.approx(
         {"base_labels": base.item(), "pseudo_labels": pseudo.item(), "teacher_set": teacher.item()}, rel=1e-5
     )
     # AdamW's first moment after one step is (1 - 0.9) of the gradient, clipped to norm 1 over all parameters.
     moments = [state.optimizer.state[p]["exp_avg"].flatten() for p in state.head.parameters()]
-    found, wanted = torch.cat(moments), torch.cat([g.flatten() for g in expected])
-    assert F.cosine_similarity(found, wanted, 0).item() == pytest.approx(1, abs=1e-5)
-    assert found.norm() <= 0.1 + 1e-6
+    moment, gradient = torch.cat(moments), torch.cat([g.flatten() for g in expected])
+    assert F.cosine_similarity(moment, gradient, 0).item() == pytest.approx(1, abs=1e-5)
+    assert moment.norm() <= 0.1 + 1e-6
 
 
 QUERIES = {"offsets", "bias"}
@@ -176,20 +176,20 @@ ALL = QUERY_KEY | {
 
 
 @pytest.mark.parametrize(("trainable", "expected"), [("queries", QUERIES), ("query_key", QUERY_KEY), ("all", ALL)])
-def test_exactly_what_is_trainable_changes(
+def test_exactly_the_trainable_parameters_change(
     trainable: Literal["queries", "query_key", "all"], expected: set[str]
 ) -> None:
     config = replace(CONFIG, epochs=1, trainable=trainable)
     before = {name: value.clone() for name, value in fresh_state(config).head.state_dict().items()}
     after = trained(config).head.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    # A key's bias shifts all logits of a query alike, which a softmax ignores: rounding alone may or may not move it.
-    free = {"pool.k_proj.bias"} if trainable != "queries" else set()
-    assert changed - free == expected
+    # The keys' bias shifts all logits of a query equally, which a softmax ignores: rounding alone may move it.
+    undecided = {"pool.k_proj.bias"} if trainable != "queries" else set()
+    assert changed - undecided == expected
 
 
 @pytest.mark.parametrize("trainable", ["queries", "all"])
-def test_objectives_own_parameters_always_train(trainable: Literal["queries", "all"]) -> None:
+def test_parameters_of_objectives_always_train(trainable: Literal["queries", "all"]) -> None:
     config = replace(CONFIG, epochs=1, trainable=trainable)
     before, after = fresh_state(config).tensors(), trained(config).tensors()
     for name in ("base_labels.log_scale", "base_labels.bias"):
@@ -198,8 +198,8 @@ def test_objectives_own_parameters_always_train(trainable: Literal["queries", "a
         assert torch.equal(before[name], after[name])
 
 
-def test_weight_decay_is_for_matrices_alone() -> None:
-    """Neither the attention bias over positions nor any vector is pulled to zero."""
+def test_weight_decay_applies_to_matrices_only() -> None:
+    """Neither to the attention bias over positions nor to any vector."""
     state = fresh_state(replace(CONFIG, weight_decay=0.3))
     decayed, kept = state.optimizer.param_groups
     names = {parameter: name for name, parameter in state.head.named_parameters()}
@@ -223,15 +223,15 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     assert learning_rate(20, 20, config) == pytest.approx(0)
 
 
-def test_the_shortest_run_has_a_learning_rate() -> None:
+def test_a_run_of_one_step_has_the_full_learning_rate() -> None:
     assert learning_rate(0, 1, TrainConfig(learning_rate=2.0)) == 2.0
 
 
-def test_the_optimizer_is_given_the_rate_of_its_step() -> None:
+def test_the_optimizer_uses_the_learning_rate_of_each_step() -> None:
     config, rates = replace(CONFIG, epochs=1), []
     state = fresh_state(config)
-    note = lambda step, terms: rates.append({g["lr"] for g in state.optimizer.param_groups})  # noqa: E731  # one line
-    train(state, training_set(), config, None, note)
+    record = lambda step, terms: rates.append({g["lr"] for g in state.optimizer.param_groups})  # noqa: E731  # one line
+    train(state, training_set(), config, None, record)
     assert total_steps(22, config) == 8
     assert rates == [{learning_rate(step, 8, config)} for step in range(8)]
 
@@ -252,61 +252,61 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, change
         other = new_state(other.head, other.objectives[:1], CONFIG)
     else:
         other = fresh_state(replace(CONFIG, **change))
-    with pytest.raises(ValueError, match=r"state.safetensors: a checkpoint of another configuration"):
+    with pytest.raises(ValueError, match=r"state.safetensors: .*another configuration"):
         other.load(file)
 
 
 def test_saving_leaves_no_partial_file(tmp_path: Path) -> None:
-    train(fresh_state(CONFIG), training_set(), replace(CONFIG, epochs=1), tmp_path / "state.safetensors", quiet)
+    train(fresh_state(CONFIG), training_set(), replace(CONFIG, epochs=1), tmp_path / "state.safetensors", ignore_step)
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
 
 
-class NotANumberAtTheThirdStep(nn.Module):
-    name, weight, calls = "broken", 1.0, 0
+class NanAtTheThirdStep(Objective):
+    name, calls = "broken", 0
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         self.calls += 1
         return vectors.sum() * (float("nan") if self.calls == 3 else 1.0)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(tmp_path: Path) -> None:
     config = replace(CONFIG, checkpoint_every=1)
-    state, checkpoint = new_state(fresh_state(config).head, [NotANumberAtTheThirdStep()], config), tmp_path / "s"
-    with pytest.raises(ValueError, match="the loss is nan at step 2; a lower learning_rate may help"):
-        train(state, training_set(), config, checkpoint, quiet)
+    state, checkpoint = new_state(fresh_state(config).head, [NanAtTheThirdStep(1.0)], config), tmp_path / "s"
+    with pytest.raises(ValueError, match="nan at step 2"):
+        train(state, training_set(), config, checkpoint, ignore_step)
     assert all(torch.isfinite(p).all() for p in state.head.parameters())
 
 
-def test_the_seed_decides_the_result() -> None:
+def test_the_seed_alone_decides_the_result() -> None:
     config = replace(CONFIG, epochs=1)
     torch.manual_seed(5)
     one = trained(config)
-    torch.manual_seed(6)  # the global generator has no part in it
-    assert_equal_to_the_bit(one, trained(config))
+    torch.manual_seed(6)  # the global generator is not used
+    assert_bit_identical(one, trained(config))
     other = trained(replace(config, seed=1))
     assert not torch.equal(one.head.offsets, other.head.offsets)
     assert one.history != other.history
 
 
-def test_the_average_is_a_naive_loops() -> None:
+def test_averaged_weights_agree_with_a_naive_loop() -> None:
     config = replace(CONFIG, epochs=3, ema_decay=0.7)
     state = fresh_state(config)
     expected = [p.detach().clone() for p in state.head.parameters()]
 
     def follow(step: int, terms: dict[str, float]) -> None:
         decay = min(0.7, step / (step + 9))
-        for kept, now in zip(expected, state.head.parameters(), strict=True):
-            kept.copy_(decay * kept + (1 - decay) * now.detach())
+        for average, current in zip(expected, state.head.parameters(), strict=True):
+            average.copy_(decay * average + (1 - decay) * current.detach())
 
     train(state, training_set(), config, None, follow)
-    assert state.step == 24  # from the twenty-first on, the decay is the configured one
+    assert state.step == 24  # from step 21 on, the decay is the configured one
     assert state.result is state.average
-    for found, wanted in zip(state.result.parameters(), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    for average, by_hand in zip(state.result.parameters(), expected, strict=True):
+        torch.testing.assert_close(average, by_hand, rtol=1e-5, atol=1e-6)
     assert not torch.equal(state.result.offsets, state.head.offsets)
 
 
-def test_the_average_has_no_say_in_training() -> None:
+def test_averaging_does_not_change_training() -> None:
     config = replace(CONFIG, epochs=1)
     one, other = trained(config), trained(replace(config, ema_decay=0.9))
     assert one.history == other.history
@@ -314,8 +314,8 @@ def test_the_average_has_no_say_in_training() -> None:
     assert one.result is one.head
 
 
-class WatchLabels(TeacherSet):
-    """Notes which images of each batch are labelled."""
+class LabelRecorder(TeacherSet):
+    """Records which images of each batch are labelled."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
@@ -327,21 +327,27 @@ class WatchLabels(TeacherSet):
 
 
 @pytest.mark.parametrize(("labelled", "at_least"), [([4, 9, 17], 2), ([], 0)])
-def test_half_of_each_batch_is_labelled_where_labels_are_scarce(labelled: list[int], at_least: int) -> None:
-    config, data, watch = replace(CONFIG, epochs=4, batch_size=4), training_set(), WatchLabels()
+def test_half_of_each_batch_is_labelled_if_labels_are_scarce(labelled: list[int], at_least: int) -> None:
+    config, data, recorder = replace(CONFIG, epochs=4, batch_size=4), training_set(), LabelRecorder()
     verified = torch.zeros_like(data.verified)
     verified[labelled] = True
-    train(new_state(fresh_state(config).head, [watch], config), replace(data, verified=verified), config, None, quiet)
-    assert [len(batch) for batch in watch.seen] == [4, 4, 4, 4, 4, 2] * 4
-    for batch in watch.seen:
+    train(
+        new_state(fresh_state(config).head, [recorder], config),
+        replace(data, verified=verified),
+        config,
+        None,
+        ignore_step,
+    )
+    assert [len(batch) for batch in recorder.seen] == [4, 4, 4, 4, 4, 2] * 4
+    for batch in recorder.seen:
         assert sum(batch) >= at_least * len(batch) // 4
         assert all(batch[len(batch) // 2 :]) == bool(labelled)
-    unlabelled = sum(not known for batch in watch.seen for known in batch)
-    assert unlabelled > 0.3 * 4 * 22  # they take part as well
+    unlabelled = sum(not is_labelled for batch in recorder.seen for is_labelled in batch)
+    assert unlabelled > 0.3 * 4 * 22
 
 
-def test_views_are_drawn_and_drawn_again_the_same() -> None:
-    """Every token of view v of image i is v + i / 32, so that what the head was given says where it came from."""
+def test_views_are_drawn_at_random_but_reproducibly() -> None:
+    """Every token of view v of image i is v + i / 32, so the head's input shows its view and image."""
     config, data = replace(CONFIG, epochs=3), training_set()
     numbers = torch.arange(3)[:, None] + torch.arange(22) / 32
     data = replace(data, tokens=numbers[..., None, None].expand(3, 22, 9, 8).half())
@@ -349,7 +355,7 @@ def test_views_are_drawn_and_drawn_again_the_same() -> None:
     def seen(seed: int) -> list[Tensor]:
         state, given = fresh_state(config), []
         state.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0][:, 0, 0].clone()))
-        train(state, data, replace(config, seed=seed), None, quiet)
+        train(state, data, replace(config, seed=seed), None, ignore_step)
         return given
 
     one = seen(0)
