@@ -24,7 +24,7 @@ from benchmarks.demo_runs import DemoRuns, demo_arguments
 from benchmarks.search import machine
 from benchmarks.service_load import percentiles, service
 from forclip.config import ModelConfig
-from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
+from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
 from forclip.text.vocabulary import load_vocabulary
 
@@ -49,9 +49,8 @@ def index_gallery(runs: DemoRuns, store: Path) -> int:
     """Index the gallery of the first world. Returns the number of images."""
     seed = runs.seeds[0]
     world = runs.demo / f"world-{seed}"
-    job = IndexJob(str(world / "gallery.json"), images=world / "images")
-    options = StoreOptions(ModelConfig(name=str(runs.demo / f"model-{seed}")))
-    index_images(job, store, options, "cpu", Console(quiet=True))
+    config = ModelConfig(name=str(runs.demo / f"model-{seed}"))
+    index_images(str(world / "gallery.json"), store, model=config, images=world / "images")
     return len(Index(store))
 
 

@@ -19,10 +19,9 @@ from threading import Thread
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, sync_playwright
-from rich.console import Console
 
 from forclip.config import ModelConfig, SourceConfig
-from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
+from forclip.embedding.ingest import index_images
 from forclip.search.labels import load_store_labels
 from forclip.search.searcher import open_searcher
 from forclip.server.app import create_app
@@ -45,9 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         world = arguments.demo / "world-0"
-        job = IndexJob(str(world / "gallery.json"), images=world / "images")
         config = ModelConfig(name=str(arguments.demo / "model-0"))
-        index_images(job, store, StoreOptions(config), "cpu", Console())
+        index_images(str(world / "gallery.json"), store, model=config, images=world / "images")
         searcher = open_searcher(store)
         labels = load_store_labels(searcher.index, SourceConfig(world / "gallery.json", world / "images"))
         with sync_playwright() as playwright:

@@ -106,8 +106,15 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert indexed.exit_code == 0, indexed.output
     assert "12 added" in indexed.stdout
     assert "1 could not be read" in indexed.stdout
+    for flag, value in (("--head", "cluster_10"), ("--num-query-tokens", "50"), ("--image-size", "32")):
+        named = flag[2:].replace("-", "_")
+        assert_one_sentence(
+            run("index", pictures, "--to", tmp_path / "no", "--model", model, flag, value), named, value
+        )
+    recorded = json.loads(run("info", store, "--json").stdout)["model num_query_tokens"]
+    assert recorded == cast(SummaryHead, trained.head).num_query_tokens
     again = run("index", pictures, "--to", store, "--model", model)
-    assert "0 added, 0 renewed, 12 were there" in again.stdout
+    assert "0 added, 0 updated, 12 unchanged" in again.stdout
 
     found = run("search", store, "cat", "-k", "5", "--json")
     assert found.exit_code == 0, found.output
@@ -270,7 +277,7 @@ def test_a_store_is_found_from_anywhere(tmp_path: Path, small_world: ToyWorld, m
     picture = next(small_world.images.glob("gallery_*.jpg"))
     (tmp_path / "a" / "pictures" / "one.jpg").write_bytes(picture.read_bytes())
     assert run("index", "a/../a/pictures", "--to", "store", "--model", "model").exit_code == 0
-    assert "0 added, 0 renewed, 1 were there" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
+    assert "0 added, 0 updated, 1 unchanged" in run("index", "a/pictures", "--to", "store", "--model", "model").stdout
     monkeypatch.chdir(tmp_path / "a")
     found = json.loads(run("search", tmp_path / "store", "cat", "--json").stdout)
     assert [r["uri"] for r in found] == [str(tmp_path / "a" / "pictures" / "one.jpg")]

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
 from threading import Thread
 
@@ -15,11 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from rich.console import Console
 
 from forclip.calibration.model import Calibration
 from forclip.data.metadata import read_metadata
-from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
+from forclip.embedding.ingest import index_images
 from forclip.search.searcher import Searcher, open_searcher
 from forclip.server.app import create_app
 from forclip.toyworld.dataset import ToyWorld
@@ -45,8 +43,7 @@ def made_store(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) 
         for k, n in enumerate(names)
     ]
     (folder / "meta.csv").write_text("\n".join(["image,camera,remark", *rows]) + "\n")
-    job = IndexJob(str(pictures), metadata=read_metadata(folder / "meta.csv"))
-    index_images(job, folder / "store", StoreOptions(), "cpu", Console(file=StringIO()))
+    index_images(str(pictures), folder / "store", metadata=read_metadata(folder / "meta.csv"))
     return folder
 
 
@@ -75,7 +72,7 @@ def own_pictures(made_store: Path, model: Searcher, tmp_path: Path) -> tuple[Sea
     for file in sorted((made_store / "pictures").iterdir())[:3]:
         shutil.copy2(file, pictures / file.name)
     to = tmp_path / "own.store"
-    index_images(IndexJob(str(pictures)), to, StoreOptions(), "cpu", Console(file=StringIO()))
+    index_images(str(pictures), to)
     return Searcher(Index(to), model.model), pictures
 
 

@@ -1,6 +1,5 @@
 """A closer look through the API: the stored places, and a heatmap that lies where the answering vector came from."""
 
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from PIL import Image
-from rich.console import Console
 
 from forclip.data.images.decode import read_image
-from forclip.embedding.ingest import IndexJob, StoreOptions, index_images
+from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
 from forclip.search.combined import CombinedQuery, search_combined
 from forclip.search.searcher import Searcher
@@ -94,8 +92,7 @@ def test_a_merged_vector_is_shown_by_the_nearest_of_the_picture(
     model: Searcher, own_pictures: Own, tmp_path: Path
 ) -> None:
     _, pictures = own_pictures
-    options = StoreOptions(merge=0.9)
-    index_images(IndexJob(str(pictures)), tmp_path / "merged", options, "cpu", Console(file=StringIO()))
+    index_images(str(pictures), tmp_path / "merged", merge=0.9)
     merged = Searcher(Index(tmp_path / "merged"), model.model)
     client = client_of(merged)
     key = first_key(client, "snail")

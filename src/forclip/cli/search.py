@@ -90,11 +90,11 @@ def look(
 ) -> None:
     """Where in one image: how well each of its places answers a text, and the heatmap of the best."""
     with clear_errors():
-        from forclip.embedding.ingest import as_id
+        from forclip.embedding.ingest import path_to_id
         from forclip.search.look import draw_look, look_for, seen_json, seen_table
         from forclip.search.searcher import open_searcher
 
-        seen = look_for(open_searcher(store, device), as_id(image), text)
+        seen = look_for(open_searcher(store, device), path_to_id(image), text)
         if to is not None:
             draw_look(seen.picture, seen.look, seen.heatmap).save(to)
         if as_json:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,11 @@ from typer import Argument, Option
 
 from forclip.cli.app import app
 from forclip.cli.options import AsJson, Device, Pretrained, StoreFolder
+
+if TYPE_CHECKING:
+    from forclip.embedding.ingest import IndexSummary
+
+_MAX_REASONS = 20  # unreadable images whose reason is printed
 
 
 @app.command()
@@ -39,18 +44,50 @@ def index(
     """Embed images and store them: adds new images, updates changed ones and lists unreadable ones."""
     from forclip.config import ModelConfig
     from forclip.data.metadata import read_metadata
-    from forclip.embedding.ingest import IndexJob, StoreOptions, decoding_processes, index_images
+    from forclip.embedding.ingest import index_images
     from forclip.index.schema import checked_precision
+    from forclip.progress import tracking
 
-    table = None if metadata is None else read_metadata(metadata)
-    processes = decoding_processes(device) if workers is None else workers
-    job = IndexJob(source, images, table, retry, delete_vanished, processes)
     if model is None and (pretrained or image_size):
         raise ValueError("--pretrained and --image-size need --model")
-    config = None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=image_size)
-    bits = None if precision is None else checked_precision(precision)
-    options = StoreOptions(config, head, num_query_tokens, bits, merge)
-    index_images(job, to, options, device, Console())
+    console = Console()
+    with tracking(console) as track:
+        summary = index_images(
+            source,
+            to,
+            model=None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=image_size),
+            head=head,
+            num_query_tokens=num_query_tokens,
+            precision=None if precision is None else checked_precision(precision),
+            merge=merge,
+            images=images,
+            metadata=None if metadata is None else read_metadata(metadata),
+            retry=retry,
+            delete_vanished=delete_vanished,
+            processes=workers,
+            device=device,
+            track=track,
+        )
+    _print_summary(console, to, summary, delete_vanished)
+
+
+def _print_summary(console: Console, to: Path, summary: "IndexSummary", deleted: bool) -> None:
+    from forclip.embedding.ingest import SKIPPED_FILE
+
+    failed, vanished = list(summary.unreadable.values()), len(summary.vanished)
+    counts = f"{summary.added} added, {summary.updated} updated, {summary.unchanged} unchanged"
+    lines = [f"{counts}, {len(failed)} could not be read: {to}"]
+    lines += [f"  {image.reason}" for image in failed[:_MAX_REASONS]]
+    if len(failed) > _MAX_REASONS:
+        lines.append(f"  and {len(failed) - _MAX_REASONS} more: {to / SKIPPED_FILE}")
+    if summary.skipped:
+        lines.append(f"{summary.skipped} could not be read before and have not changed. --retry tries them again")
+    if vanished and deleted:
+        lines.append(f"{vanished} are no longer in the source: deleted from the store")
+    elif vanished:
+        lines.append(f"{vanished} are no longer in the source. --delete-vanished deletes them from the store")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import numpy as np
 from forclip.config import NamedSplit, SourceConfig
 from forclip.data.sources import load_source
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
-from forclip.embedding.ingest import as_id
+from forclip.embedding.ingest import path_to_id
 from forclip.evaluation.metrics import ranked_average_precision, ranked_precision
 from forclip.index.image_index import Index
 from forclip.text.vocabulary import normalise_word
@@ -92,7 +92,7 @@ def tell_matches(labels: StoreLabels, index: Index) -> str:
 
 
 def _id_in(there: Set[str], path: Path, image_id: str) -> str:
-    by_path = as_id(path)
+    by_path = path_to_id(path)
     return image_id if image_id in there and by_path not in there else by_path
 
 

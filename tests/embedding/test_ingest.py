@@ -1,32 +1,32 @@
-"""An indexing job: what is added, renewed, left alone, told and survived."""
+"""Indexing a source: new, changed, unreadable and vanished images, and jobs that were killed."""
 
 import json
 import os
 import shutil
 import signal
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from forclip.config import ModelConfig
 from forclip.data.metadata import read_metadata
-from forclip.embedding.ingest import IndexJob, StoreOptions, find_pictures, index_images
+from forclip.embedding.ingest import IndexSummary, find_images, index_images
 from forclip.index.image_index import Index
 from forclip.index.store import read_vectors
 from forclip.toyworld.dataset import ToyWorld
 from tests.child import run_in_child
 
 
-def index(job: IndexJob | str, to: Path, options: StoreOptions | None = None) -> str:
-    """Runs a job with the bundled model; returns what it said."""
-    said = Console(file=StringIO(), width=400)
-    given = IndexJob(job) if isinstance(job, str) else job
-    index_images(given, to, options or StoreOptions(num_query_tokens=4), "cpu", said)
-    assert isinstance(said.file, StringIO)
-    return said.file.getvalue()
+def index(source: Path | str, to: Path, **options: Any) -> IndexSummary:
+    """Index with four vectors per image by default."""
+    return index_images(str(source), to, **({"num_query_tokens": 4} | options))
+
+
+def counts(summary: IndexSummary) -> tuple[int, int, int, int]:
+    """Added, updated, unchanged, unreadable."""
+    return summary.added, summary.updated, summary.unchanged, len(summary.unreadable)
 
 
 @pytest.fixture
@@ -38,67 +38,68 @@ def photos(tmp_path: Path, small_world: ToyWorld) -> Path:
     return folder
 
 
-def test_again_adds_only_what_is_new_or_changed(photos: Path, tmp_path: Path) -> None:
+def test_indexing_again_adds_only_new_and_changed_images(photos: Path, tmp_path: Path) -> None:
     to = tmp_path / "s"
-    assert "8 added, 0 renewed, 0 were there, 0 could not be read" in index(str(photos), to)
+    assert counts(index(photos, to)) == (8, 0, 0, 0)
     version = Index(to).store.version
-    assert "0 added, 0 renewed, 8 were there" in index(str(photos), to)
+    assert counts(index(photos, to)) == (0, 0, 8, 0)
     assert Index(to).store.version == version
     first, second, third, *_ = sorted(photos.iterdir())
     before = Index(to).store.files()
-    os.utime(first, (1, 1))  # touched: the same content
+    os.utime(first, (1, 1))  # the same content
     shutil.copy(third, second)  # other content
     third.unlink()
     shutil.copy(first, photos / "new.jpg")
-    said = index(str(photos), to)
-    assert "1 added, 1 renewed, 7 were there" in said or "1 added, 1 renewed, 6 were there" in said
-    assert "1 are not there any more, still in the store" in said
+    summary = index(photos, to)
+    assert counts(summary) == (1, 1, 6, 0)
+    assert summary.vanished == (str(third),)
     after = Index(to).store.files()
     assert after.keys() == before.keys() | {str(photos / "new.jpg")}
     assert after[str(second)].content_hash == before[str(third)].content_hash
     assert after[str(first)] == before[str(first)]
     assert after[str(first)].width == Image.open(first).width
-    assert "1 are not there any more, deleted" in index(IndexJob(str(photos), delete_vanished=True), to)
+    assert index(photos, to, delete_vanished=True).vanished == (str(third),)
     assert str(third) not in Index(to).store.ids()
     assert Index(to).verify() == []
 
 
-def test_another_folder_is_no_reason_to_miss_the_first(photos: Path, tmp_path: Path) -> None:
+def test_images_of_another_folder_are_not_vanished(photos: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(next(photos.iterdir()), other / "x.jpg")
-    index(str(photos), tmp_path / "s")
-    said = index(IndexJob(str(other), delete_vanished=True), tmp_path / "s")
-    assert "1 added" in said
-    assert "any more" not in said
+    index(photos, tmp_path / "s")
+    summary = index(other, tmp_path / "s", delete_vanished=True)
+    assert (summary.added, summary.vanished) == (1, ())
     assert len(Index(tmp_path / "s")) == 9
 
 
-def test_bad_pictures_are_listed_and_tried_again_on_request(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_listed_and_tried_again_on_request(photos: Path, tmp_path: Path) -> None:
     to, bad = tmp_path / "s", photos / "bad.jpg"
     bad.write_bytes(b"\xff\xd8 not a picture")
-    said = index(str(photos), to)
-    assert "8 added, 0 renewed, 0 were there, 1 could not be read" in said
-    assert f"{bad}: not an image" in said
-    (told,) = json.loads((to / "skipped.json").read_text()).values()
-    assert told["uri"] == str(bad)
-    again = index(str(photos), to)
-    assert "0 added, 0 renewed, 8 were there, 0 could not be read" in again
-    assert "1 could not be read before and have not changed (--retry tries them again)" in again
-    assert "1 could not be read:" in index(IndexJob(str(photos), retry=True), to)
-    shutil.copy(next(photos.glob("gallery*")), bad)  # mended: it has changed, so it is tried
-    assert "1 added" in index(str(photos), to)
+    summary = index(photos, to)
+    assert counts(summary) == (8, 0, 0, 1)
+    assert str(bad) in summary.unreadable[str(bad)].reason
+    (listed,) = json.loads((to / "skipped.json").read_text()).values()
+    assert listed["uri"] == str(bad)
+    again = index(photos, to)
+    assert counts(again) == (0, 0, 8, 0)
+    assert again.skipped == 1
+    assert counts(index(photos, to, retry=True)) == (0, 0, 8, 1)
+    shutil.copy(next(photos.glob("gallery*")), bad)  # it has changed, so it is tried
+    assert counts(index(photos, to)) == (1, 0, 8, 0)
     assert json.loads((to / "skipped.json").read_text()) == {}
+    bad.write_bytes(b"\xff\xd8 not a picture")  # stored, and now unreadable
+    assert counts(index(photos, to)) == (0, 0, 8, 1)
     (to / "skipped.json").write_text("[")
-    with pytest.raises(ValueError, match=r"skipped\.json: damaged"):
-        index(str(photos), to)
+    with pytest.raises(ValueError, match=r"skipped\.json"):
+        index(photos, to)
 
 
-def test_nothing_readable_makes_no_store(tmp_path: Path) -> None:
+def test_without_a_readable_image_no_store_is_created(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "bad.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"none of 1 pictures can be read; the first: .*bad\.jpg"):
-        index(str(tmp_path / "photos"), tmp_path / "s")
+    with pytest.raises(ValueError, match=r"bad\.jpg"):
+        index(tmp_path / "photos", tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -106,27 +107,27 @@ def test_metadata_come_with_pictures_and_later(photos: Path, tmp_path: Path) -> 
     names = sorted(p.name for p in photos.iterdir())
     csv = photos.parent / "meta.csv"
     csv.write_text("image,speed\n" + "".join(f"photos/{n},{k}\n" for k, n in enumerate(names)))
-    index(str(photos), tmp_path / "s")
-    index(IndexJob(str(photos), metadata=read_metadata(csv)), tmp_path / "s")
-    index(IndexJob(str(photos), metadata=read_metadata(csv)), tmp_path / "fresh")
+    index(photos, tmp_path / "s")
+    index(photos, tmp_path / "s", metadata=read_metadata(csv))
+    index(photos, tmp_path / "fresh", metadata=read_metadata(csv))
     for to in ("s", "fresh"):
         found = Index(tmp_path / to).store.keys("speed >= 6")
         assert len(found) == 2
 
 
 def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -> None:
-    paths = find_pictures(str(small_world.gallery_file), small_world.images)
+    paths = find_images(str(small_world.gallery_file), small_world.images)
     assert len(paths) == 60
     assert all(p.exists() for p in paths)
-    with pytest.raises(ValueError, match="no such folder or file"):
-        find_pictures(str(tmp_path / "nothing"), None)
+    with pytest.raises(ValueError, match="nothing"):
+        find_images(str(tmp_path / "nothing"), None)
 
 
 def test_smaller_stores_find_the_same_objects(photos: Path, tmp_path: Path) -> None:
     """int8 and merged vectors are near the full ones; scores move by little."""
-    index(str(photos), tmp_path / "full")
-    index(str(photos), tmp_path / "int8", StoreOptions(num_query_tokens=4, precision="int8"))
-    index(str(photos), tmp_path / "merged", StoreOptions(num_query_tokens=4, merge=0.9))
+    index(photos, tmp_path / "full")
+    index(photos, tmp_path / "int8", precision="int8")
+    index(photos, tmp_path / "merged", merge=0.9)
     full = Index(tmp_path / "full")
     query = full.view().parts[0].segment.decode(slice(0, 1))[0].astype("float32")
     scores = {r.image_id: r.score for r in full.search(query)}
@@ -138,14 +139,13 @@ def test_smaller_stores_find_the_same_objects(photos: Path, tmp_path: Path) -> N
     assert Index(tmp_path / "merged").info()["vectors"] < full.info()["vectors"]
 
 
-def test_a_store_goes_on_as_it_was_made(photos: Path, tmp_path: Path) -> None:
-    """Its model, its number of vectors and its merging are its own; to ask for others is an error."""
-    made = StoreOptions(num_query_tokens=5, precision="int8", merge=0.9)
+def test_a_store_keeps_its_options(photos: Path, tmp_path: Path) -> None:
+    """The model, the number of vectors, the precision and merging are the store's; other choices are refused."""
     (tmp_path / "later").mkdir()
     first, *_ = sorted(photos.iterdir())
     shutil.copy(first, tmp_path / "later")
-    index(str(photos), tmp_path / "s", made)
-    index(str(tmp_path / "later"), tmp_path / "s", StoreOptions())
+    index(photos, tmp_path / "s", num_query_tokens=5, precision="int8", merge=0.9)
+    index(tmp_path / "later", tmp_path / "s", num_query_tokens=None)
     header = Index(tmp_path / "s").store.header
     assert (header.precision, header.merge, header.model["num_query_tokens"]) == ("int8", 0.9, 5)
     codes: dict[str, list[list[int]]] = {}
@@ -153,22 +153,23 @@ def test_a_store_goes_on_as_it_was_made(photos: Path, tmp_path: Path) -> None:
         spans = zip(part.offsets[:-1], part.offsets[1:], strict=True)
         codes |= dict(zip(part.images["id"].to_pylist(), [part.codes[s:e].tolist() for s, e in spans], strict=True))
     assert len(codes[str(tmp_path / "later" / first.name)]) == len(codes[str(first)])
-    for options, told in (
-        (StoreOptions(precision="fp16"), "made with precision int8, not fp16"),
-        (StoreOptions(merge=0.5), r"made with merge 0\.9, not 0\.5"),
-        (StoreOptions(num_query_tokens=9), "another model"),
-        (StoreOptions(ModelConfig(), "global"), "another model"),
+    for options, named in (
+        ({"precision": "fp16"}, "int8, not fp16"),
+        ({"merge": 0.5}, r"0\.9, not 0\.5"),
+        ({"num_query_tokens": 9}, "another model"),
+        ({"model": ModelConfig(), "head": "global"}, "another model"),
     ):
-        with pytest.raises(ValueError, match=told):
-            index(str(photos), tmp_path / "s", options)
+        with pytest.raises(ValueError, match=named):
+            index(photos, tmp_path / "s", **({"num_query_tokens": None} | options))
+    with pytest.raises(ValueError, match=r"num_query_tokens 9 .*cluster_3"):
+        index(photos, tmp_path / "other", head="cluster_3", num_query_tokens=9)
 
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_processes_decode_as_threads_do(photos: Path, tmp_path: Path, processes: int) -> None:
     (photos / "bad.jpg").write_text("no picture")
-    said = index(IndexJob(str(photos), processes=processes), tmp_path / "s")
-    assert "8 added, 0 renewed, 0 were there, 1 could not be read" in said
-    index(IndexJob(str(photos)), tmp_path / "plain")
+    assert counts(index(photos, tmp_path / "s", processes=processes)) == (8, 0, 0, 1)
+    index(photos, tmp_path / "plain")
     mine, plain = Index(tmp_path / "s"), Index(tmp_path / "plain")
     query = plain.view().parts[0].segment.decode(slice(0, 1))[0].astype("float32")
     assert mine.search(query) == plain.search(query)
@@ -176,10 +177,10 @@ def test_processes_decode_as_threads_do(photos: Path, tmp_path: Path, processes:
 
 
 def index_until_killed(photos: str, to: str) -> None:
-    """What the child of the next test runs: it dies when one part is stored and the next is on its way."""
+    """Run by the next test in a child process, which dies after the first part is stored."""
     import forclip.embedding.ingest as module
 
-    module._IMAGES_A_PART = 64  # one batch
+    module._IMAGES_PER_PART = 64  # one batch
     put = Index.put
 
     def put_and_die(self: Index, *given: object) -> None:
@@ -190,7 +191,7 @@ def index_until_killed(photos: str, to: str) -> None:
     index(photos, Path(to))
 
 
-def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, small_world: ToyWorld) -> None:
+def test_a_killed_job_continues_where_it_was(tmp_path: Path, small_world: ToyWorld) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     pictures = sorted(small_world.images.glob("*.jpg"))[:130]
@@ -199,6 +200,6 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, small_world: ToyWorld
     killed = run_in_child(index_until_killed, photos, tmp_path / "s")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(Index(tmp_path / "s")) == 64
-    assert "66 added, 0 renewed, 64 were there" in index(str(photos), tmp_path / "s")
+    assert counts(index(photos, tmp_path / "s")) == (66, 0, 64, 0)
     assert len(Index(tmp_path / "s")) == 130
     assert Index(tmp_path / "s").verify() == []
