@@ -11,7 +11,7 @@ from forclip.data.verdicts import describe_verdicts, merge_verdicts, read_verdic
 from forclip.search.export import export
 from forclip.search.request import SearchRequest
 from forclip.search.searcher import Searcher
-from forclip.search.selection import select_found
+from forclip.search.selection import select_search
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations
 
@@ -105,7 +105,7 @@ def test_mistakes(content: str, told: str, tmp_path: Path) -> None:
 def test_an_export_that_was_judged_joins_the_training_set(
     searcher: Searcher, small_world: ToyWorld, tmp_path: Path
 ) -> None:
-    export(select_found(searcher, SearchRequest("cat", k=3), label="my cat"), "csv", tmp_path / "picks.csv")
+    export(select_search(searcher, SearchRequest(text="cat", k=3), label="my cat"), "csv", tmp_path / "picks.csv")
     lines = (tmp_path / "picks.csv").read_text().splitlines()
     lines[1:3] = [lines[1].replace(",my cat,,", ",my cat,1,"), lines[2].replace(",my cat,,", ",my cat,0,")]
     (tmp_path / "picks.csv").write_text("\n".join(lines))

@@ -13,8 +13,7 @@ from forclip.experiments.comparison import measure
 from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task
 from forclip.progress import untracked
-from forclip.search.class_evaluation import evaluate_classes
-from forclip.search.labels import StoreLabels, load_store_labels
+from forclip.search.labels import StoreLabels, evaluate_classes, load_store_labels
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Floats

@@ -130,5 +130,5 @@ def test_a_small_gallery_does_without_the_calibration(tmp_path: Path) -> None:
 
 
 def test_something_must_be_wanted() -> None:
-    with pytest.raises(ValueError, match="nothing is wanted"):
+    with pytest.raises(ValueError, match="no text is wanted"):
         split_texts(0, 0, 2)

@@ -18,7 +18,7 @@ from forclip.data.formats.csv_labels import load_csv
 from forclip.search.export import FORMATS, export, write_csv, write_fiftyone
 from forclip.search.request import SearchRequest, parse_cutoff
 from forclip.search.searcher import Searcher
-from forclip.search.selection import Item, Selection, select_found, select_ids, select_ids_for
+from forclip.search.selection import Item, Selection, select_ids, select_ids_for, select_search
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def root(searcher: Searcher) -> Path:
 
 
 def test_coco_read_by_pycocotools_and_by_forclip(searcher: Searcher, root: Path, tmp_path: Path) -> None:
-    export(select_found(searcher, SearchRequest("cat", k=9), root=root), "coco", tmp_path / "cat.json")
+    export(select_search(searcher, SearchRequest(text="cat", k=9), root=root), "coco", tmp_path / "cat.json")
     results = searcher.search("cat", 9)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(tmp_path / "cat.json"))
@@ -49,15 +49,15 @@ def test_coco_read_by_pycocotools_and_by_forclip(searcher: Searcher, root: Path,
 
 
 def test_names_are_absolute_without_a_root(searcher: Searcher, tmp_path: Path) -> None:
-    export(select_found(searcher, SearchRequest("cat", k=2)), "coco", tmp_path / "cat.json")
+    export(select_search(searcher, SearchRequest(text="cat", k=2)), "coco", tmp_path / "cat.json")
     images = json.loads((tmp_path / "cat.json").read_text())["images"]
     assert [i["file_name"] for i in images] == [r.uri for r in searcher.search("cat", 2)]
     with pytest.raises(ValueError, match="is not inside the root"):
-        select_found(searcher, SearchRequest("cat", k=2), root=tmp_path)
+        select_search(searcher, SearchRequest(text="cat", k=2), root=tmp_path)
 
 
 def test_csv_stands_open_until_it_is_filled(searcher: Searcher, root: Path, tmp_path: Path) -> None:
-    export(select_found(searcher, SearchRequest("cat", k=4), root=root), "csv", tmp_path / "cat.csv")
+    export(select_search(searcher, SearchRequest(text="cat", k=4), root=root), "csv", tmp_path / "cat.csv")
     with pytest.raises(ValueError, match="'' under present"):
         load_csv(tmp_path / "cat.csv", root)
     lines = (tmp_path / "cat.csv").read_text().splitlines()
@@ -89,7 +89,7 @@ def test_names_of_pictures_fit_any_system(tmp_path: Path) -> None:
 
 
 def test_a_fiftyone_folder(searcher: Searcher, tmp_path: Path) -> None:
-    export(select_found(searcher, SearchRequest("cat", k=3)), "fiftyone", tmp_path / "out")
+    export(select_search(searcher, SearchRequest(text="cat", k=3)), "fiftyone", tmp_path / "out")
     content = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert content["classes"] == ["cat"]
     files = sorted((tmp_path / "out" / "data").iterdir())
@@ -106,7 +106,7 @@ def test_a_fiftyone_folder(searcher: Searcher, tmp_path: Path) -> None:
 
 
 def test_a_list_of_files(searcher: Searcher, root: Path, tmp_path: Path) -> None:
-    export(select_found(searcher, SearchRequest("cat", k=5), root=root), "files", tmp_path / "cat.txt")
+    export(select_search(searcher, SearchRequest(text="cat", k=5), root=root), "files", tmp_path / "cat.txt")
     names = (tmp_path / "cat.txt").read_text().splitlines()
     assert names == [Path(r.uri).name for r in searcher.search("cat", 5)]
     odd = Selection((Item("a", tmp_path / "two\nlines.jpg", 1, 1),))
@@ -135,7 +135,7 @@ def test_images_by_id(searcher: Searcher, tmp_path: Path) -> None:
 def test_probabilities_and_the_cut(searcher: Searcher, tmp_path: Path) -> None:
     calibration = Calibration(-1.0, 0.5, 1.5, 0.0, 0.9, 0.2, 0.05, 10, 60, {})
     sure = Searcher(searcher.index, replace(searcher.model, calibration=calibration))
-    found = select_found(sure, SearchRequest("cat", k=40, cutoff=parse_cutoff("auto")))
+    found = select_search(sure, SearchRequest(text="cat", k=40, cutoff=parse_cutoff("auto")))
     assert 0 < len(found.items) < 41
     export(found, "coco", tmp_path / "cat.json")
     annotations = json.loads((tmp_path / "cat.json").read_text())["annotations"]
@@ -147,7 +147,7 @@ def test_probabilities_and_the_cut(searcher: Searcher, tmp_path: Path) -> None:
 def test_nothing_is_overwritten(format: str, searcher: Searcher, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ValueError, match="exists already"):
-        export(select_found(searcher, SearchRequest("cat")), format, tmp_path / "there")
+        export(select_search(searcher, SearchRequest(text="cat")), format, tmp_path / "there")
 
 
 def _unknown(selection: Selection, to: Path) -> None:
@@ -177,4 +177,4 @@ def _no_size(selection: Selection, to: Path) -> None:
 )
 def test_mistakes(attempt: Callable[[Selection, Path], None], told: str, searcher: Searcher, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=told):
-        attempt(select_found(searcher, SearchRequest("cat", k=1)), tmp_path / "to")
+        attempt(select_search(searcher, SearchRequest(text="cat", k=1)), tmp_path / "to")

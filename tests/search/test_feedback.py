@@ -8,7 +8,8 @@ import pytest
 
 from forclip.index.image_index import Index
 from forclip.search.feedback import refine, refined_query
-from forclip.search.request import Cutoff, SearchRequest, answer
+from forclip.search.request import Cutoff, SearchRequest
+from forclip.search.run import run_search
 from forclip.search.searcher import Searcher
 from forclip.types import Floats
 from tests.index.made import DIM, HEADER, files, names, some, unit
@@ -80,9 +81,9 @@ def test_picks_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="'a' is picked as right and as wrong"):
         refined_query(index, unit(np.random.default_rng(0), DIM), ["a"], ["b", "a"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="for one text"):
-        SearchRequest("cat", any_of=("dog",), right=("a",))
+        SearchRequest(text="cat", any_of=("dog",), right=("a",))
     with pytest.raises(ValueError, match="not of one with picks"):
-        SearchRequest("cat", right=("a",), cutoff=Cutoff("precision", 0.5))
+        SearchRequest(text="cat", right=("a",), cutoff=Cutoff("precision", 0.5))
 
 
 def test_an_unknown_pick(tmp_path: Path) -> None:
@@ -92,10 +93,10 @@ def test_an_unknown_pick(tmp_path: Path) -> None:
 
 def test_a_search_with_picks(searcher: Searcher) -> None:
     first = searcher.search("cat", 10)
-    request = SearchRequest("cat", right=(first[9].image_id,), wrong=(first[0].image_id,), k=60)
-    found = answer(searcher, request).results
+    request = SearchRequest(text="cat", right=(first[9].image_id,), wrong=(first[0].image_id,), k=60)
+    found = run_search(searcher, request).results
     query = searcher.encode_text("cat")
     expected = searcher.index.search(refined_query(searcher.index, query, request.right, request.wrong), 60)
     assert [r.image_id for r in found] == [r.image_id for r in expected if r.image_id != first[0].image_id]
     assert [r.rank for r in found] == list(range(1, 60))
-    assert answer(searcher, replace(request, k=3)).results == found[:3]
+    assert run_search(searcher, replace(request, k=3)).results == found[:3]

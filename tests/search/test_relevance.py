@@ -11,7 +11,7 @@ from forclip.evaluation.metrics import average_precision_at, precision_at
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
-from forclip.search.labels import StoreLabels, judge_by_labels, load_store_labels, missed_images, wrong_images
+from forclip.search.labels import StoreLabels, evaluate_list, load_store_labels, missed_images, wrong_images
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations, ImageEmbeddings
@@ -32,7 +32,7 @@ def test_a_list_is_judged_by_what_was_checked(searcher: Searcher, labels: StoreL
     assert images.verified is not None
     for column, name in enumerate(images.class_names):
         query = searcher.encode_text(name)
-        found = judge_by_labels(searcher.index, labels, column, query, where)
+        found = evaluate_list(searcher.index, labels, column, query, where)
         whole = searcher.search_vector(query, 60, where=where)
         checked = [r for r in whole if images.verified[row[r.image_id], column]]
         shows = np.array([images.labels[row[r.image_id], column] for r in checked], bool)

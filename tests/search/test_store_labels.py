@@ -9,7 +9,7 @@ import pytest
 
 from forclip.config import SourceConfig
 from forclip.data.splits import read_split, write_split
-from forclip.search.labels import StoreLabels, load_store_labels, tell_matches
+from forclip.search.labels import StoreLabels, describe_matches, load_store_labels
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations, ClassSplit
@@ -29,7 +29,7 @@ def test_the_gallerys_labels_match_by_path(searcher: Searcher, small_world: ToyW
     assert set(labels.images.image_ids) == searcher.index.store.ids()
     assert labels.groups == {}
     count = len(labels.images.class_names)
-    assert tell_matches(labels, searcher.index) == (
+    assert describe_matches(labels, searcher.index) == (
         f"Labels for 60 of the store's 60 images; 60 are annotated. {count} classes: no split says which are base."
     )
 
@@ -39,7 +39,9 @@ def test_a_part_is_enough_and_nothing_is_refused(searcher: Searcher, small_world
     listed = tmp_path / "some.csv"
     listed.write_text("image,label\n" + "\n".join(f"{name},snail" for name in [*names, "unknown.jpg"]) + "\n")
     labels = load_store_labels(searcher.index, SourceConfig(listed, small_world.images))
-    assert "Labels for 4 of the store's 60 images; 5 are annotated. 1 classes" in tell_matches(labels, searcher.index)
+    assert "Labels for 4 of the store's 60 images; 5 are annotated. 1 classes" in describe_matches(
+        labels, searcher.index
+    )
     with pytest.raises(ValueError, match=r"some\.csv: none of its 5 images is in the store .*; the first is .*gallery"):
         load_store_labels(searcher.index, SourceConfig(listed, tmp_path))
     with pytest.raises(ValueError, match="without any label"):
@@ -62,7 +64,7 @@ def test_a_text_names_a_class_by_its_name_or_a_synonym_of_no_other() -> None:
 def test_only_what_was_checked_has_a_verdict() -> None:
     verified = np.array([[True, True], [True, False]])
     labels = StoreLabels(replace(some(("cat", "dog")), verified=verified), {})
-    assert [(ids, shows.tolist()) for ids, shows in map(labels.verdicts, (0, 1))] == [
+    assert [(ids, shows.tolist()) for ids, shows in map(labels.checked, (0, 1))] == [
         (["a", "b"], [True, False]),
         (["a"], [True]),
     ]

@@ -1,4 +1,4 @@
-"""What many want at once, made together: each gets its own value or its own error, and none waits for nothing."""
+"""Batches of concurrent requests: each gets its own value or its own error, and none waits for ever."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,10 +8,7 @@ from threading import Barrier, Event
 import numpy as np
 import pytest
 
-from forclip.search.searcher import Searcher
 from forclip.server.batches import Batches
-from forclip.server.judged_lists import Asked
-from forclip.server.ranker import Ranker
 from forclip.types import Floats
 
 Texts = Batches[str, Floats]
@@ -43,20 +40,20 @@ def ask_while_it_runs(batches: Texts, encoder: Encoder, texts: Sequence[str]) ->
     everybody_waits = Barrier(len(texts) + 1)
 
     def ask(text: str) -> Floats | Exception:
-        waited_for = batches._asked(text)
+        future = batches._submit(text)
         everybody_waits.wait(20)
         try:
-            return waited_for.result()
+            return future.result()
         except ValueError as error:
             return error
 
     with ThreadPoolExecutor(len(texts) + 1) as pool:
-        first = pool.submit(batches.get, "the first")
+        first = pool.submit(batches.get_many, ["the first"])
         assert encoder.begun.wait(20)
         others = [pool.submit(ask, text) for text in texts]
         everybody_waits.wait(20)
         encoder.let_go.set()
-        assert first.result().tolist() == vector_of("the first")
+        assert first.result()[0].tolist() == vector_of("the first")
         return [other.result() for other in others]
 
 
@@ -89,7 +86,7 @@ def test_what_waits_for_the_thread_does_not_grow(monkeypatch: pytest.MonkeyPatch
     assert len(runs) == 1
     while batches._running:
         pass
-    assert batches.get("later").tolist() == vector_of("later")
+    assert batches.get_many(["later"])[0].tolist() == vector_of("later")
     assert len(runs) == 2
 
 
@@ -97,7 +94,7 @@ def test_values_that_are_too_few_are_an_error_for_all() -> None:
     batches: Batches[str, int] = Batches(lambda keys: [], "none")
     for _ in range(2):
         with pytest.raises(ValueError, match="shorter"):
-            batches.get("a text")
+            batches.get_many(["a text"])
 
 
 def test_a_batch_has_a_largest_size() -> None:
@@ -121,10 +118,10 @@ def test_who_waits_without_a_thread_may_stop_waiting() -> None:
     batches = Texts(encoder, "texts")
 
     async def ask() -> list[float]:
-        first = asyncio.create_task(batches.awaited("the first"))
+        first = asyncio.create_task(batches.get("the first"))
         await asyncio.to_thread(encoder.begun.wait, 20)
-        impatient, patient = (asyncio.create_task(batches.awaited("a text")) for _ in range(2))
-        bad = asyncio.create_task(batches.awaited("bad"))
+        impatient, patient = (asyncio.create_task(batches.get("a text")) for _ in range(2))
+        bad = asyncio.create_task(batches.get("bad"))
         await asyncio.sleep(0)
         impatient.cancel()
         encoder.let_go.set()
@@ -137,26 +134,3 @@ def test_who_waits_without_a_thread_may_stop_waiting() -> None:
 
     assert asyncio.run(ask()) == vector_of("a text")
     assert [sorted(batch) for batch in encoder.batches[:2]] == [["the first"], ["a text", "bad"]]
-
-
-def test_the_model_is_held_while_texts_are_encoded(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranker, held = Ranker(searcher), []
-    encode = searcher.encode_texts
-
-    def noted(texts: Sequence[str]) -> Floats:
-        held.append(ranker._model.locked())
-        return encode(texts)
-
-    monkeypatch.setattr(searcher, "encode_texts", noted)
-    ranker.text_vector("snail")
-    ranker.learn_lists([("anchor", Asked(None, False, 1))])
-    assert held == [True, True]
-    assert not ranker._model.locked()
-
-
-def test_texts_together_have_the_vectors_that_each_has_alone(searcher: Searcher) -> None:
-    texts = ["snail", "a small red umbrella beside a snail", " drum "]
-    together = searcher.encode_texts(texts)
-    np.testing.assert_allclose(together, [searcher.encode_text(text) for text in texts], atol=1e-5)
-    with pytest.raises(ValueError, match="empty"):
-        searcher.encode_texts(["snail", " "])

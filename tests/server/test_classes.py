@@ -12,8 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forclip.config import SourceConfig
-from forclip.search.class_evaluation import evaluate_classes
-from forclip.search.labels import StoreLabels, judge_by_labels, load_store_labels
+from forclip.search.labels import StoreLabels, evaluate_classes, evaluate_list, load_store_labels
 from forclip.search.searcher import Searcher
 from forclip.server import class_table
 from forclip.server.app import create_app
@@ -116,7 +115,7 @@ def test_a_class_is_judged_image_by_image(client: TestClient, served: Searcher, 
         answer = asked(client, text=text, k=60)
         ids = [r.image_id for r in served.search(name, 60)]
         assert [r["relevant"] for r in answer["results"]] == [labels.shows(i, column) for i in ids]
-        expected = judge_by_labels(served.index, labels, column, served.encode_text(name))
+        expected = evaluate_list(served.index, labels, column, served.encode_text(name))
         assert answer["labels"] == {
             "class_name": name,
             "group": labels.groups[name],

@@ -40,7 +40,7 @@ def test_it_serves_until_it_is_stopped(made_store: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--host", "0.0.0.0"], "give a --token"),
+        (["--host", "0.0.0.0"], "--token"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 8 characters"),
     ],
 )

@@ -17,7 +17,7 @@ from forclip.data.formats.coco import load_coco
 from forclip.data.verdicts import read_verdicts
 from forclip.search.searcher import Searcher
 from forclip.server import limits
-from forclip.server.gallery import Described
+from forclip.server.gallery import StoredImage
 from tests.server.conftest import HOSTILE_VALUE, client_of
 
 FORMATS = ["coco", "csv", "fiftyone", "files"]
@@ -184,8 +184,8 @@ def test_what_can_not_be_handed_on_is_refused(
 def test_an_image_of_unknown_size_has_no_place_in_pixels(
     served: Searcher, monkeypatch: pytest.MonkeyPatch, format: str, status: int
 ) -> None:
-    file = vars(Described)["file"].fget
-    monkeypatch.setattr(Described, "file", property(lambda image: replace(file(image), width=0)))
+    file = vars(StoredImage)["file"].fget
+    monkeypatch.setattr(StoredImage, "file", property(lambda image: replace(file(image), width=0)))
     answer = client_of(served).post("/api/export", json={"text": "snail", "k": 1, "format": format})
     assert answer.status_code == status
     if status == 409:

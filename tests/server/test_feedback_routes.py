@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from forclip.calibration.model import Calibration
 from forclip.index.in_memory import most_distinct_vector
 from forclip.search.feedback import refined_query
-from forclip.search.request import SearchRequest, answer
+from forclip.search.request import SearchRequest
+from forclip.search.run import run_search
 from forclip.search.searcher import Searcher
 from forclip.server.gallery import Gallery
 from tests.server.conftest import PICTURES, client_of
@@ -29,8 +30,8 @@ def test_picks_rank_the_list_anew_as_the_library_does(
 ) -> None:
     ids = [r.image_id for r in served.search("snail", 60)]
     picks = {"right": [found[5]["key"], found[8]["key"]], "wrong": [found[0]["key"], found[2]["key"]]}
-    request = SearchRequest("snail", k=60, right=(ids[5], ids[8]), wrong=(ids[0], ids[2]))
-    expected = answer(served, request).results
+    request = SearchRequest(text="snail", k=60, right=(ids[5], ids[8]), wrong=(ids[0], ids[2]))
+    expected = run_search(served, request).results
     got = asked(client, text="snail", k=60, **picks)
     assert names(got) == [Path(r.uri).name for r in expected]
     assert [r["rank"] for r in got["results"]] == list(range(1, PICTURES - 1))

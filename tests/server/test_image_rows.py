@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from forclip.index.store import Store, create_store
-from forclip.server.image_rows import ImageRows
+from forclip.server.gallery import ImageRows
 from tests.index.made import HEADER, files, names, some
 
 
@@ -21,10 +21,10 @@ def store(tmp_path: Path) -> Store:
 @pytest.mark.parametrize("most_bytes", [1 << 20, 1])
 def test_rows_are_the_table_s(store: Store, most_bytes: int) -> None:
     rows = ImageRows(store, most_bytes)
-    assert rows.of([]) == {}
+    assert rows.read([]) == {}
     expected = {row["number"]: row for row in store.table().to_table(["number", "id", "uri", "speed"]).to_pylist()}
     keys = store.keys().tolist()[::-2]
-    found = rows.of([*keys, 7])
+    found = rows.read([*keys, 7])
     assert list(found) == keys
     for key in keys:
         assert {name: found[key][name] for name in ("id", "uri", "speed")} == {
@@ -37,10 +37,10 @@ def test_rows_are_the_table_s(store: Store, most_bytes: int) -> None:
 def test_every_change_is_seen(store: Store, most_bytes: int) -> None:
     rows = ImageRows(store, most_bytes)
     keys = store.keys().tolist()
-    assert rows.of(keys[:1])[keys[0]]["speed"] == 0
+    assert rows.read(keys[:1])[keys[0]]["speed"] == 0
     store.annotate(["part 0 00000"], {"speed": [99]})
-    assert rows.of(keys[:1])[keys[0]]["speed"] == 99
+    assert rows.read(keys[:1])[keys[0]]["speed"] == 99
     store.delete_ids(["part 0 00000"])
-    assert list(rows.of(keys)) == keys[1:]
+    assert list(rows.read(keys)) == keys[1:]
     store.delete("number > 0")
-    assert rows.of(keys) == {}
+    assert rows.read(keys) == {}

@@ -9,9 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from forclip.index.store import ImageFile
 from forclip.search.searcher import Searcher
+from forclip.server import pictures as pictures_module
 from forclip.server.gallery import Gallery
-from forclip.server.thumbnails import SIDE, Thumbnails
+from forclip.server.pictures import THUMBNAIL_SIDE, Thumbnails
 from tests.server.conftest import client_of
 
 Own = tuple[Searcher, Path]
@@ -51,34 +53,39 @@ def test_a_thumbnail_is_small_and_known_by_its_tag(own_pictures: Own) -> None:
     answer = client.get(path)
     with Image.open(BytesIO(answer.content)) as made:
         assert made.format == "JPEG"
-        assert max(made.size) <= SIDE
+        assert max(made.size) <= THUMBNAIL_SIDE
     again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
 def test_a_format_that_browsers_do_not_show_is_sent_as_jpeg(own_pictures: Own) -> None:
-    from forclip.server.pictures import shown_picture
+    from forclip.server.pictures import browser_picture
 
     _, file = one_of(own_pictures)
     tiff = BytesIO()
     Image.open(file).save(tiff, "TIFF")
-    content, media_type = shown_picture(tiff.getvalue())
+    content, media_type = browser_picture(tiff.getvalue())
     assert media_type == "image/jpeg"
     with Image.open(BytesIO(content)) as made:
         assert made.format == "JPEG"
 
 
-def test_thumbnails_kept_stay_within_their_bound(own_pictures: Own) -> None:
-    searcher, pictures = own_pictures
+def test_the_least_recently_used_thumbnail_is_dropped(own_pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher, folder = own_pictures
     gallery = Gallery(searcher.index)
-    images = [gallery.one(key_of(searcher, file)) for file in sorted(pictures.iterdir())]
-    sizes = [len(Thumbnails().of(image)) for image in images]
-    kept = Thumbnails(bound=sum(sizes) - 1)
-    for image in images:
-        kept.of(image)
-    assert kept.held == sum(sizes[1:])
-    kept.of(images[2])
-    assert kept.held == sum(sizes[1:])
+    images = [gallery.one(key_of(searcher, file)) for file in sorted(folder.iterdir())]
+    total = sum(len(Thumbnails().get(image.key, image.file)) for image in images)
+    thumbnails, read = Thumbnails(max_bytes=total - 1), pictures_module.picture_bytes
+    files: list[str] = []
+
+    def record(file: ImageFile) -> bytes:
+        files.append(file.uri)
+        return read(file)
+
+    monkeypatch.setattr(pictures_module, "picture_bytes", record)
+    for image in (*images, images[1], images[2], images[0]):
+        thumbnails.get(image.key, image.file)
+    assert files == [image.file.uri for image in (*images, images[0])]
 
 
 def test_a_link_put_in_the_place_of_a_picture_is_refused(own_pictures: Own, tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ from fastapi.testclient import TestClient
 
 from forclip.search.searcher import Searcher
 from forclip.server import limits
-from forclip.server.app import create_app
-from forclip.server.page import content_policy, read_page
-from forclip.server.run import link
-from forclip.server.security import COOKIE, Access
+from forclip.server.app import create_app, page_link
+from forclip.server.security import COOKIE, Access, content_policy
+from forclip.server.service_routes import read_page
 from tests.server.conftest import PICTURES
 
 TOKEN = "a token of some length"
@@ -27,7 +26,7 @@ def locked(served: Searcher) -> TestClient:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "store.example"])
 def test_without_a_token_only_this_machine_may_ask(host: str) -> None:
-    with pytest.raises(ValueError, match="give a --token"):
+    with pytest.raises(ValueError, match="--token"):
         Access(host)
     Access(host, TOKEN)
 
@@ -76,9 +75,9 @@ def test_the_token_or_the_login_link_lets_in(locked: TestClient) -> None:
 
 
 def test_the_login_link_is_what_is_printed() -> None:
-    assert link(Access(), 8000) == "http://127.0.0.1:8000/"
-    assert link(Access("0.0.0.0", "a&b=c/d?e"), 80) == "http://127.0.0.1:80/login?token=a%26b%3Dc%2Fd%3Fe"
-    assert link(Access("::1"), 1) == "http://[::1]:1/"
+    assert page_link(Access(), 8000) == "http://127.0.0.1:8000/"
+    assert page_link(Access("0.0.0.0", "a&b=c/d?e"), 80) == "http://127.0.0.1:80/login?token=a%26b%3Dc%2Fd%3Fe"
+    assert page_link(Access("::1"), 1) == "http://[::1]:1/"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "localhost.evil"])
@@ -134,7 +133,7 @@ BAD_SEARCHES: list[dict[str, Any]] = [
     {**GOOD, "right": ["1"], "cutoff": "auto"},
     {**GOOD, "right": ["/etc"]},
     {**GOOD, "right": ["1"], "only": "wrong"},
-    {**GOOD, "wrong": ["1"] * (limits.PICKS + 1)},
+    {**GOOD, "wrong": ["1"] * (limits.VERDICTS + 1)},
     {"text": "a", "any_of": ["b"], "right": ["1"]},
     {**GOOD, "k": 0},
     {**GOOD, "k": limits.K + 1},

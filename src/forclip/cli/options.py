@@ -49,12 +49,12 @@ def open_labels(
     Raises ValueError if an option of the annotations is given without them.
     """
     from forclip.config import SourceConfig
-    from forclip.search.labels import load_store_labels, tell_matches
+    from forclip.search.labels import describe_matches, load_store_labels
 
     if annotations is None:
         if images or subset or split:
             raise ValueError("--images, --subset and --split need --annotations")
         return None
     labels = load_store_labels(index, SourceConfig(annotations, images, subset=subset), split)
-    typer.echo(tell_matches(labels, index), err=True)
+    typer.echo(describe_matches(labels, index), err=True)
     return labels

@@ -1,9 +1,4 @@
-"""A selection as a folder that FiftyOne imports: FiftyOneImageDetectionDataset, `data/` and `labels.json`.
-
-Its documentation (docs.voxel51.com, "Importing data") says what is in labels.json: `classes`, and under `labels` for
-each file of `data/`, by its name without the ending, detections with `label`, `bounding_box` (x, y, width, height as
-fractions), `confidence` and `attributes`.
-"""
+"""Write selections as COCO JSON, CSV, FiftyOne folders and file lists."""
 
 import csv
 import json
@@ -17,7 +12,10 @@ from forclip.search.selection import Item, Selection
 
 
 def write_coco(selection: Selection, to: Path) -> None:
-    """Ids count from 1 in the selection's order. `score` is the cosine, `probability` stands where there is one."""
+    """Write a COCO instances file (cocodataset.org/#format-data): boxes are suggestions, each with its score.
+
+    Ids count from 1 in the selection's order. `score` is the cosine; `probability` is present where it is known.
+    """
     category = [{"id": 1, "name": selection.label, "supercategory": ""}] if selection.label else []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -27,7 +25,7 @@ def write_coco(selection: Selection, to: Path) -> None:
         if category and item.box is not None:
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, **_instance(item)})
     root = "" if selection.root is None else str(selection.root)
-    info = {"description": "forclip: boxes are suggestions, nobody has checked them", "image_folder": root}
+    info = {"description": "forclip: boxes are suggestions, not checked by a person", "image_folder": root}
     content = {"info": info, "images": images, "annotations": annotations, "categories": category}
     to.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -35,32 +33,33 @@ def write_coco(selection: Selection, to: Path) -> None:
 def _instance(item: Item) -> dict[str, Any]:
     box = item.pixel_box
     assert box is not None
-    sure = {} if item.probability is None else {"probability": item.probability}
-    return {"bbox": list(box), "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": item.score, **sure}
+    probability = {} if item.probability is None else {"probability": item.probability}
+    return {"bbox": list(box), "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": item.score, **probability}
 
 
 COLUMNS = ("image", "label", "present", "rank", "score", "probability", "x", "y", "width", "height", "id")
-# Spreadsheets take a cell that starts like this for a formula, and run it.
+# A spreadsheet runs a cell that starts like this as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(selection: Selection, to: Path) -> None:
-    """x, y, width, height: the suggested box in pixels. The user's own columns follow. UTF-8.
+    """Write a UTF-8 CSV file to review: fill `present` with 1 or 0 where it is empty.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it, a relative file name `./`.
+    x, y, width, height are the suggested box in pixels. The user's own columns follow. Text that a spreadsheet would
+    run as a formula gets a leading apostrophe, a relative file name a leading `./`.
     """
     own = list(dict.fromkeys(name for item in selection.items for name in item.own))
     with to.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        # One that is called as a column of ours would take its place wherever the file is read.
+        # A user column with the name of one of ours would replace it wherever the file is read.
         writer.writerow([*COLUMNS, *(_harmless(f"own.{name}" if name in COLUMNS else name) for name in own)])
         for rank, item in enumerate(selection.items, start=1):
-            others = [_harmless(item.own.get(name)) for name in own]
-            writer.writerow([*_cells(selection, item, rank), *others])
+            own_cells = [_harmless(item.own.get(name)) for name in own]
+            writer.writerow([*_cells(selection, item, rank), *own_cells])
 
 
 def _cells(selection: Selection, item: Item, rank: int) -> list[Any]:
-    """Under COLUMNS."""
+    """The cells under COLUMNS."""
     name = selection.name_of(item)
     image = f"./{name}" if name.startswith(_FORMULA) else name
     present = "" if item.present is None else int(item.present)
@@ -73,11 +72,11 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-_UNFIT = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # for a name, on one system or another
+_UNSAFE = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # in file names, on some system
 
 
 def copy_picture(item: Item, to: Path) -> None:
-    """Raises ValueError for one that is not there any more."""
+    """Copy an item's picture file. Raises ValueError where that fails, naming the file."""
     try:
         shutil.copyfile(item.path, to)
     except OSError as error:
@@ -85,20 +84,25 @@ def copy_picture(item: Item, to: Path) -> None:
 
 
 def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> None:
-    """Copies the pictures, and raises what copy does; labels.json is written last."""
+    """Write a folder that FiftyOne imports (FiftyOneImageDetectionDataset): `data/` and `labels.json`, written last.
+
+    The layout follows docs.voxel51.com, "Importing data": `classes`, and under `labels` for each file of `data/`, by
+    its name without the ending, detections with `label`, `bounding_box` (x, y, width, height as fractions),
+    `confidence` and `attributes`. copy: copies one picture; its errors are passed on.
+    """
     data = to / "data"
     data.mkdir(parents=True)
     labels = {}
     for rank, item in enumerate(selection.items, start=1):
-        name = _UNFIT.sub("_", f"{rank:06d}_{item.path.stem}")  # two folders may hold the same name
-        copy(item, data / _UNFIT.sub("_", f"{name}{item.path.suffix}"))
+        name = _UNSAFE.sub("_", f"{rank:06d}_{item.path.stem}")  # two folders may hold the same name
+        copy(item, data / _UNSAFE.sub("_", f"{name}{item.path.suffix}"))
         labels[name] = _detections(selection.label, item)
     content = {"classes": [selection.label] if selection.label else [], "labels": labels}
     (to / "labels.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _detections(label: str, item: Item) -> list[dict[str, Any]] | None:
-    """None for an image without a label. label: the place of its name in `classes`."""
+    """Detections of one image, None without a label. `label` is the position in `classes`."""
     if not label or item.box is None:
         return None
     x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
@@ -109,11 +113,11 @@ def _detections(label: str, item: Item) -> list[dict[str, Any]] | None:
 
 
 def write_files(selection: Selection, to: Path) -> None:
-    """Raises ValueError for a name with a line end in it, which such a list can't hold."""
+    """Write a list of file names, one per line. Raises ValueError for a name that contains a line break."""
     names = [selection.name_of(item) for item in selection.items]
     for name in names:
         if "\n" in name or "\r" in name:
-            raise ValueError(f"{name!r}: a list of files can't hold a name with a line end")
+            raise ValueError(f"{name!r}: a file list cannot hold a name with a line break")
     to.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
@@ -126,13 +130,17 @@ FORMATS: dict[str, Callable[[Selection, Path], None]] = {
 
 
 def export(selection: Selection, format: str, to: Path) -> None:
-    """Raises ValueError for an unknown format, a target that exists (someone may have worked on it), an empty
-    selection, and as the format's writer does."""
+    """Write a selection in a format of FORMATS.
+
+    Raises:
+        ValueError: for an unknown format, a target that exists already (it may hold someone's work), an empty
+            selection, and as the format's writer does.
+    """
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {format!r}; known formats: {', '.join(FORMATS)}")
     if to.exists():
         raise ValueError(f"{to}: exists already; choose another name")
     if not selection.items:
-        raise ValueError(f"nothing to export: no image was found for {selection.label!r}")
+        raise ValueError(f"nothing to export: no image matches {selection.label!r}")
     to.parent.mkdir(parents=True, exist_ok=True)
     FORMATS[format](selection, to)

@@ -1,8 +1,8 @@
-"""Relevance feedback: from a text's vector and right and wrong picks to a query that ranks the rest better, at once.
+"""Relevance feedback: refine a query vector with verdicts on images.
 
-A logistic probe on the stored vectors: a right image's vector that answered the text should score high, a wrong one's
-low. There are a few picks and hundreds of dimensions, so the probe's prior is centred on the text, and what it learns
-is a combination of the picked vectors. NumPy only.
+A logistic probe is fitted to stored vectors: the vector of a right image that matched the query should score high, that
+of a wrong image low. There are few verdicts and hundreds of dimensions, so the probe's prior is centred on the query,
+and what it learns is a combination of the images' vectors. NumPy only.
 """
 
 from collections.abc import Sequence
@@ -10,59 +10,70 @@ from collections.abc import Sequence
 import numpy as np
 
 from forclip.index.image_index import Index
-from forclip.types import Doubles, Floats
+from forclip.types import Bools, Doubles, Floats
 
-STIFFNESS = 100.0  # of the prior: the probe's weights stay within about 1 / sqrt of it; chosen on base classes
-_BIAS = 0.1  # squared size of the bias' own feature: what all picks share moves it rather than the weights
+STIFFNESS = 100.0  # precision of the prior, so that weights move by about 1 / sqrt of it; chosen on base classes
+_BIAS = 0.1  # squared size of the bias feature: what all examples share moves the bias rather than the weights
 _STEPS = 60
-_SAMPLE = 2000  # images by which the spread of the text's scores is known
+_SAMPLE = 2000  # images that estimate the spread of the query's scores
 
 
 def refined_query(
     index: Index, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None = None
 ) -> Floats:
-    """query: unit [dim]; right, wrong: image ids; where: as Index.search. Returns unit [dim], to be searched with.
+    """Return a query vector that ranks images like the right ones higher and those like the wrong ones lower.
 
-    Raises ValueError for an id that the store has not, one that is both right and wrong, or no pick at all.
+    Args:
+        query: unit [dim].
+        right, wrong: image ids with verdicts, at least one in all.
+        where: the filter of the search, as in Index.search.
+
+    Returns:
+        A unit vector [dim].
+
+    Raises:
+        ValueError: for an id that the store does not have, naming it, or no verdict at all.
     """
     if not right and not wrong:
-        raise ValueError("no picks: at least one image must be right or wrong")
-    both = sorted(set(right) & set(wrong))
-    if both:
-        raise ValueError(f"image {both[0]!r} is picked as right and as wrong")
+        raise ValueError("no verdicts: at least one image must be right or wrong")
     vectors = index.best_vectors([*right, *wrong], query)
     for image_id in (*right, *wrong):
         if image_id not in vectors:
             raise ValueError(f"{index.store.folder}: has no image {image_id!r}")
-    picked = np.stack([vectors[i] for i in (*right, *wrong)])
-    is_right = np.arange(len(picked)) < len(right)
+    examples = np.stack([vectors[i] for i in (*right, *wrong)])
+    is_right = np.arange(len(examples)) < len(right)
     spread = float(index.scores(query, _SAMPLE, where=where).std())
-    return refine(query, picked, is_right, spread)
+    return refine(query, examples, is_right, spread)
 
 
-def refine(query: Floats, picked: Floats, is_right: np.ndarray, spread: float, stiffness: float = STIFFNESS) -> Floats:
-    """The probe. query: unit [dim]; picked: unit [n, dim]; is_right: [n] bool; spread: standard deviation of the
-    query's scores over the gallery, above 0: scores count in it. Returns unit [dim].
+def refine(query: Floats, examples: Floats, is_right: Bools, spread: float, stiffness: float = STIFFNESS) -> Floats:
+    """Fit the probe to example vectors and return its weights as a unit vector [dim].
 
     Minimises sum of log losses + stiffness / 2 * |weights - query|^2, with a bias whose prior is weak. The weights are
-    query + picked.T @ moves, so that only `moves` [n] is sought; each step minimises a quadratic bound of the loss
-    (a logistic curve bends by at most 1/4), so that no step makes it worse.
+    query + examples.T @ moves, so only `moves` [n] is optimised. Each step minimises a quadratic bound of the loss (the
+    second derivative of a logistic loss is at most 1/4), so no step increases it.
+
+    Args:
+        query: unit [dim].
+        examples: unit [n, dim].
+        is_right: [n].
+        spread: standard deviation of the query's scores over the gallery, above 0: the unit of scores.
     """
     scale = 1 / max(spread, 1e-6)
-    vectors, asked = picked.astype(np.float64), query.astype(np.float64)
-    start = scale * (vectors @ asked)
+    vectors, prior = examples.astype(np.float64), query.astype(np.float64)
+    start = scale * (vectors @ prior)
     start -= start.mean()
-    alike = vectors @ vectors.T + _BIAS
+    kernel = vectors @ vectors.T + _BIAS
     moves: Doubles = np.zeros(len(vectors))
-    bound = np.linalg.inv(stiffness * np.eye(len(vectors)) + scale**2 / 4 * alike)
+    inverse_bound = np.linalg.inv(stiffness * np.eye(len(vectors)) + scale**2 / 4 * kernel)
     for _ in range(_STEPS):
-        wrongness = _logistic(start + scale * (alike @ moves)) - is_right
-        moves -= bound @ (stiffness * moves + scale * wrongness)
-    weights = asked + vectors.T @ moves
-    found: Floats = (weights / np.linalg.norm(weights)).astype(np.float32)
-    return found
+        errors = _sigmoid(start + scale * (kernel @ moves)) - is_right
+        moves -= inverse_bound @ (stiffness * moves + scale * errors)
+    weights = prior + vectors.T @ moves
+    unit: Floats = (weights / np.linalg.norm(weights)).astype(np.float32)
+    return unit
 
 
-def _logistic(logits: Doubles) -> Doubles:
-    found: Doubles = np.exp(-np.logaddexp(0, -logits))
-    return found
+def _sigmoid(logits: Doubles) -> Doubles:
+    values: Doubles = np.exp(-np.logaddexp(0, -logits))
+    return values

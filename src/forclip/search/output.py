@@ -1,4 +1,4 @@
-"""What a search found, for a terminal and as JSON."""
+"""A search answer as JSON and as a table for the terminal."""
 
 from typing import Any
 
@@ -6,119 +6,122 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forclip.calibration.model import WANTED_PRECISION, Confidence
+from forclip.calibration.model import WANTED_PRECISION
 from forclip.search.combined import CombinedResult
 from forclip.search.labels import DEPTH
-from forclip.search.request import Answer, ByLabels
+from forclip.search.run import LabelledList, SearchAnswer
 from forclip.types import SearchResult
 
 _VERDICTS = {True: "right", False: "wrong", None: "?"}
 
 
-def answer_json(answer: Answer) -> list[dict[str, Any]] | dict[str, Any]:
-    """The results, each with its fields, best first. With a cut-off an object: these under `results`, each with its
-    `probability`, beside what is believed of the whole list, all null where nothing can be said. With labels likewise:
-    each result with `relevant`, beside `labels`."""
-    results = [_result_json(answer, r) for r in answer.results]
-    judged, labels = answer.confidence, answer.by_labels
-    for k, row in enumerate(results):
-        row |= {} if answer.request.cutoff is None else {"probability": answer.probabilities[k] if judged else None}
-        row |= {} if labels is None else {"relevant": labels.verdicts[k]}
-    by_labels = {} if labels is None else {"labels": _labels_json(labels)}
-    if answer.request.cutoff is None:
-        return {"results": results, **by_labels} if by_labels else results
-    return {
-        "results": results,
-        **by_labels,
-        "images": answer.gallery,
-        "expected_images": judged and judged.expected_images,
-        "recommended_cutoff": judged and judged.cutoff,
-        "wanted_precision": _wanted_precision(answer),
-        "nothing_here": judged and judged.nothing_here,
-        "why_unsure": answer.why_unsure or None,
-    }
+def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
+    """Return the results as plain values, best first.
+
+    With a cut-off or labels an object: the results under `results`, next to what is known about the whole list.
+    """
+    cutoff, confidence, labels = answer.request.cutoff, answer.confidence, answer.labels
+    results = []
+    for k, result in enumerate(answer.results):
+        row = dict(vars(result))
+        if isinstance(result, CombinedResult):
+            row["decided_by"] = answer.request.wanted[result.decided_by]
+        if cutoff is not None:
+            row["probability"] = answer.probability(result)
+        if labels is not None:
+            row["relevant"] = labels.verdicts[k]
+        results.append(row)
+    if cutoff is None and labels is None:
+        return results
+    content: dict[str, Any] = {"results": results}
+    if labels is not None:
+        content["labels"] = {
+            "class_name": labels.class_name,
+            "group": labels.group,
+            "images": labels.relevance.relevant,
+            "precision_at_10": labels.relevance.precision_at_10,
+            "average_precision": labels.relevance.average_precision,
+            "missed": list(labels.relevance.missed),
+        }
+    if cutoff is not None:
+        content |= {
+            "images": answer.num_searched,
+            "expected_images": confidence and confidence.expected_images,
+            "recommended_cutoff": confidence and confidence.cutoff,
+            "wanted_precision": _wanted_precision(answer),
+            "nothing_here": confidence and confidence.nothing_here,
+            "no_confidence_reason": answer.no_confidence_reason or None,
+        }
+    return content
 
 
-def print_answer(answer: Answer, console: Console) -> None:
-    """The table, and a line that says how sure it is where that was asked."""
+def print_answer(answer: SearchAnswer, console: Console) -> None:
+    """Print the table, then what is known about confidence and labels."""
     console.print(answer_table(answer))
     if answer.request.cutoff is not None:
-        console.print(how_sure(answer), markup=False, highlight=False)
-    if answer.by_labels is not None:
-        console.print(by_labels(answer.by_labels), markup=False, highlight=False)
+        console.print(describe_confidence(answer), markup=False, highlight=False)
+    if answer.labels is not None:
+        console.print(_describe_labels(answer.labels), markup=False, highlight=False)
 
 
-def answer_table(answer: Answer) -> Table:
-    """Rank, score, probability, image and region; for a combined query also the normalised score and deciding text."""
-    combined = answer.request.is_combined
-    sure = answer.probabilities
-    head = ["rank", *(["normalised_score"] if combined else []), "score", *(["probability"] if sure else [])]
-    labels = answer.by_labels
-    more = [*(["decided by"] if combined else []), *(["label"] if labels else [])]
-    table = Table(*head, *more, "image", "place (x0 y0 x1 y1)")
-    for k, r in enumerate(answer.results):
-        cells: list[str | Text] = [str(r.rank), f"{r.score:.3f}"]
-        if sure:
-            cells.append(f"{sure[k]:.0%}")
-        if isinstance(r, CombinedResult):
-            cells.insert(1, f"{r.normalised_score:.2f}")
-            cells.append(Text(answer.request.wanted[r.decided_by]))
+def answer_table(answer: SearchAnswer) -> Table:
+    """Return a table with a row per result; a combined query has the normalised score and the deciding text, too."""
+    combined, labels = answer.request.is_combined, answer.labels
+    columns = ["rank", *(["normalised score"] if combined else []), "score"]
+    columns += [*(["probability"] if answer.confidence else []), *(["decided by"] if combined else [])]
+    table = Table(*columns, *(["label"] if labels else []), "image", "region (x0 y0 x1 y1)")
+    for k, result in enumerate(answer.results):
+        cells: list[str | Text] = [str(result.rank)]
+        if isinstance(result, CombinedResult):
+            cells.append(f"{result.normalised_score:.2f}")
+        cells.append(f"{result.score:.3f}")
+        probability = answer.probability(result)
+        if probability is not None:
+            cells.append(f"{probability:.0%}")
+        if isinstance(result, CombinedResult):
+            cells.append(Text(answer.request.wanted[result.decided_by]))
         if labels is not None:
             cells.append(_VERDICTS[labels.verdicts[k]])
-        place = "" if r.box is None else " ".join(f"{edge:.2f}" for edge in r.box)
-        table.add_row(*cells, Text(r.uri, overflow="fold"), place)
+        table.add_row(*cells, Text(result.uri, overflow="fold"), _region(result))
     return table
 
 
-def how_sure(answer: Answer) -> str:
-    """A sentence or two: how many images are expected, and down to where to trust the list."""
-    judged = answer.confidence
-    if judged is None:
-        return f"Nothing is said of how sure this is: {answer.why_unsure}."
-    count = judged.expected_images
+def describe_confidence(answer: SearchAnswer) -> str:
+    """Say in one or two sentences how many images are expected, and down to where to trust the list."""
+    confidence = answer.confidence
+    if confidence is None:
+        return f"No confidence: {answer.no_confidence_reason}."
+    count = confidence.expected_images
     about = "less than one" if count < 1 else f"about {count:.0f}"
-    expected = f"Expected to show it: {about} of {answer.gallery} images."
-    return f"{'Probably none here.' if judged.nothing_here else expected} {_recommended(answer, judged)}"
+    expected = f"Expected matches: {about} of {answer.num_searched} images."
+    return f"{'Probably no image matches.' if confidence.nothing_here else expected} {_describe_cutoff(answer)}"
 
 
-def by_labels(said: ByLabels) -> str:
-    """One sentence: how good the list is, and what it misses."""
-    found, group = said.relevance, "" if said.group is None else f", a {said.group} class"
-    if found.average_precision is None or found.precision_at_10 is None:
-        return f"By the labels no image here shows {said.class_name!r}{group}."
-    shown = f"By the labels {found.relevant} images show {said.class_name!r}{group}"
-    worth = f"AP@50 {found.average_precision:.1f} %, {found.precision_at_10:.0f} % of the first 10 right"
-    return f"{shown}: {worth}; {len(found.missed)} are not among the first {DEPTH}."
+def _describe_cutoff(answer: SearchAnswer) -> str:
+    confidence, wanted = answer.confidence, f"{_wanted_precision(answer):.0%} expected precision"
+    assert confidence is not None
+    if not confidence.cutoff:
+        return f"No result reaches {wanted}. Omit --cutoff to see all."
+    if confidence.cutoff == len(confidence.probabilities) < answer.num_searched:
+        return f"Recommended cut-off: after these {confidence.cutoff} or later ({wanted}); a larger -k shows more."
+    return f"Recommended cut-off: after rank {confidence.cutoff} ({wanted})."
 
 
-def _labels_json(said: ByLabels) -> dict[str, Any]:
-    found = said.relevance
-    return {
-        "class_name": said.class_name,
-        "group": said.group,
-        "images": found.relevant,
-        "precision_at_10": found.precision_at_10,
-        "average_precision": found.average_precision,
-        "missed": list(found.missed),
-    }
+def _describe_labels(labels: LabelledList) -> str:
+    relevance, group = labels.relevance, "" if labels.group is None else f" (a {labels.group} class)"
+    if relevance.average_precision is None or relevance.precision_at_10 is None:
+        return f"Labels: no searched image shows {labels.class_name!r}{group}."
+    return (
+        f"Labels: {relevance.relevant} images show {labels.class_name!r}{group}. "
+        f"AP@50 {relevance.average_precision:.1f} %, precision@10 {relevance.precision_at_10:.0f} %. "
+        f"{len(relevance.missed)} of them are not among the first {DEPTH}."
+    )
 
 
-def _recommended(answer: Answer, judged: Confidence) -> str:
-    wanted = f"{_wanted_precision(answer):.0%} expected precision"
-    if not judged.cutoff:
-        return f"Recommended cut-off: before the first, none reaches {wanted}."
-    if judged.cutoff == len(judged.probabilities) < answer.gallery:
-        return f"Recommended cut-off: after these {judged.cutoff} or further down ({wanted}); -k shows more."
-    return f"Recommended cut-off: after rank {judged.cutoff} ({wanted})."
-
-
-def _wanted_precision(answer: Answer) -> float:
+def _wanted_precision(answer: SearchAnswer) -> float:
     cutoff = answer.request.cutoff
     return cutoff.value if cutoff is not None and cutoff.kind == "precision" else WANTED_PRECISION
 
 
-def _result_json(answer: Answer, result: SearchResult) -> dict[str, Any]:
-    plain = dict(vars(result))
-    if isinstance(result, CombinedResult):
-        plain["decided_by"] = answer.request.wanted[result.decided_by]
-    return plain
+def _region(result: SearchResult) -> str:
+    return "" if result.box is None else " ".join(f"{edge:.2f}" for edge in result.box)

@@ -1,4 +1,4 @@
-"""`--report`: what a search found as one HTML file with the pictures inside, to keep or to send to someone."""
+"""`--report`: a search answer as one HTML file with the pictures inside."""
 
 from importlib import resources
 from pathlib import Path
@@ -10,62 +10,50 @@ from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.charts import Curve, line_chart
 from forclip.evaluation.result_grid import EmbeddedThumbnails
 from forclip.search.combined import CombinedResult
-from forclip.search.output import how_sure
-from forclip.search.request import Answer
+from forclip.search.output import describe_confidence
+from forclip.search.run import SearchAnswer
 from forclip.types import SearchResult
 
-_TEMPLATE = "report.html"
 
+def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
+    """Write one file without scripts or requests to elsewhere. Unreadable pictures become grey tiles.
 
-def write_search_report(path: Path, answer: Answer, store: str) -> None:
-    """One file without outside requests or scripts; pictures that can't be read become grey tiles. store: its name.
-
-    Raises OSError where the file can't be written.
+    store: the store's name. Raises OSError where the file cannot be written.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files("forclip.search").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    source = resources.files("forclip.search").joinpath("report.html").read_text(encoding="utf-8")
     thumbnails = EmbeddedThumbnails([Path(r.uri) for r in answer.results])
+    request = answer.request
+    facts = [f"{len(answer.results)} images", f"from {store}"]
+    facts += [] if request.where is None else [f"where {request.where}"]
+    facts += [f"refined by {len(request.right)} right and {len(request.wrong)} wrong"] if request.is_refined else []
     html = environment.from_string(source).render(
-        label=answer.request.label,
-        facts=[f"{len(answer.results)} images", f"from {store}", *_conditions(answer)],
-        sure=how_sure(answer) if answer.request.cutoff is not None else "",
-        curve=_curve(answer),
+        label=request.label,
+        facts=facts,
+        confidence=describe_confidence(answer) if request.cutoff is not None else "",
+        curve=_expected_precision(answer),
         thumbnails=thumbnails,
-        tiles=[
-            (r.rank, _tile(thumbnails, r), _worth(answer, r), _decided_by(answer, r), r.uri) for r in answer.results
-        ],
+        tiles=[(r.rank, _thumbnail(thumbnails, r), *_captions(answer, r), r.uri) for r in answer.results],
     )
     write_text_atomically(path, html)
 
 
-def _conditions(answer: Answer) -> list[str]:
-    request = answer.request
-    said = [] if request.where is None else [f"where {request.where}"]
-    if request.is_refined:
-        said.append(f"after {len(request.right)} right and {len(request.wrong)} wrong picks")
-    return said
-
-
-def _curve(answer: Answer) -> Markup | None:
-    """The share of the images down to each rank that are expected to be right."""
-    judged = answer.confidence
-    if judged is None or len(judged.expected_precision) < 2:
+def _expected_precision(answer: SearchAnswer) -> Markup | None:
+    """A chart of the expected precision down to each rank, in percent."""
+    if answer.confidence is None or len(answer.confidence.expected_precision) < 2:
         return None
-    percent = 100 * judged.expected_precision
+    percent = tuple((100 * answer.confidence.expected_precision).tolist())
     ranks = tuple(float(rank) for rank in range(1, len(percent) + 1))
-    return line_chart(Curve("expected precision, %", ranks, tuple(percent.tolist()), "rank"))
+    return line_chart(Curve("expected precision, %", ranks, percent, "rank"))
 
 
-def _tile(thumbnails: EmbeddedThumbnails, result: SearchResult) -> Markup:
+def _thumbnail(thumbnails: EmbeddedThumbnails, result: SearchResult) -> Markup:
     return thumbnails.picture(Path(result.uri), Path(result.uri).name, f"rank {result.rank}", result.box)
 
 
-def _worth(answer: Answer, result: SearchResult) -> str:
-    sure = answer.probabilities
+def _captions(answer: SearchAnswer, result: SearchResult) -> tuple[str, str]:
+    """The score of a result, and the text that decided it, if several could."""
     if isinstance(result, CombinedResult):
-        return f"normalised_score {result.normalised_score:.2f}"
-    return f"{sure[result.rank - 1]:.0%} ({result.score:.3f})" if sure else f"{result.score:.3f}"
-
-
-def _decided_by(answer: Answer, result: SearchResult) -> str:
-    return answer.request.wanted[result.decided_by] if isinstance(result, CombinedResult) else ""
+        return f"normalised score {result.normalised_score:.2f}", answer.request.wanted[result.decided_by]
+    probability = answer.probability(result)
+    return f"{result.score:.3f}" if probability is None else f"{probability:.0%} ({result.score:.3f})", ""

@@ -1,129 +1,160 @@
-"""One search as a user asks for it, and its answer: texts or a picture, filters, a cut-off, how sure."""
+"""A search request and its rules, stated once for the command line, the service and Python."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from forclip.calibration.model import WANTED_PRECISION, Confidence
-from forclip.data.images.decode import read_image
-from forclip.index.in_memory import most_distinct_vector
-from forclip.index.ranking import exclude_images
-from forclip.search.combined import CombinedQuery, in_words, search_combined
-from forclip.search.feedback import refined_query
-from forclip.search.labels import ClassGroup, Relevance, StoreLabels, judge_by_labels
-from forclip.search.searcher import Searcher
-from forclip.text.vocabulary import did_you_mean
-from forclip.types import Floats, SearchResult
+from forclip.calibration.model import WANTED_PRECISION
+from forclip.types import Floats
+
+
+class SearchError(ValueError):
+    """A request that cannot be answered. The message is for the user."""
 
 
 @dataclass(frozen=True)
 class Cutoff:
-    """Where a list ends: at a cosine, or where its expected precision falls below the wanted one, 0..1."""
+    """Where a list ends: at a lowest cosine, or where its expected precision (0..1) falls below the value."""
 
     kind: Literal["score", "precision"]
     value: float
 
 
 @dataclass(frozen=True)
-class SearchRequest:
-    """What to look for: a text or a picture like it, and more texts.
+class ListOptions:
+    """How a ranked list is made.
 
-    text and any_of are alternatives of each other; all_of must be shown too; none_of leaves images out
-    (forclip.search.combined). k: at most so many images; where, exact: as Index.search takes them; min_score: of one
-    text, the lowest cosine; cutoff: where to end the list, and to say how sure it is, or None. right, wrong: ids of
-    images that were judged, by which one text or picture is asked for anew (forclip.search.feedback); the wrong ones
-    are left out.
+    depth: how many of the best images are needed at least. precision: the expected precision down to which the list is
+    to be trusted, 0..1, or None where no confidence is needed.
+    """
+
+    where: str | None = None
+    exact: bool = False
+    depth: int = 50
+    precision: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchRequest:
+    """What to search for, and which part of the ranked list to return.
+
+    Args:
+        text, any_of: alternatives; an image needs to match one of them.
+        like: a picture instead of `text`: a file, or a query vector [dim] or picture vectors [N, dim] of unit length.
+        all_of: texts that an image must match, too.
+        none_of: texts whose images are left out (see forclip.search.combined).
+        k, offset: return at most k images, after the first `offset` ones.
+        where: an SQL expression over the store's columns.
+        exact: compare every vector instead of using the approximate index.
+        min_score: lowest cosine of a result; for one text or picture.
+        cutoff: where to end the list; for one text, or by score also for a picture. Implies `confidence`.
+        confidence: also estimate how likely each result is right; for one text.
+        right, wrong: image ids with the user's verdicts, which refine the query (see forclip.search.feedback); the
+            wrong ones are left out of the list.
+        exclude: image ids to leave out; for a picture.
+        only: of the list of one text that names a labelled class, only false positives (`wrong`) or the images of
+            the class beyond rank 50 (`missed`).
+
+    Raises:
+        SearchError: for options that do not go together, naming the offending value where there is one.
     """
 
     text: str | None = None
-    like: Path | None = None
+    like: Path | Floats | None = None
     any_of: tuple[str, ...] = ()
     all_of: tuple[str, ...] = ()
     none_of: tuple[str, ...] = ()
     k: int = 50
+    offset: int = 0
     where: str | None = None
     exact: bool = False
     min_score: float = -1.0
     cutoff: Cutoff | None = None
+    confidence: bool = False
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    only: Literal["wrong", "missed"] | None = None
 
     def __post_init__(self) -> None:
         if self.text is not None and self.like is not None:
-            raise ValueError(f"give a text or --like, not both: {self.text!r} and {self.like}")
+            raise SearchError(f"give a text or a picture, not both: {self.text!r} and {self._like_label}")
         if not self.wanted:
-            raise ValueError("nothing is wanted: give a text, --like, --any or --all")
+            raise SearchError("nothing to search for: give a text, a picture, or texts for any_of or all_of")
         if self.is_combined and (self.cutoff is not None or self.min_score > -1):
-            raise ValueError("a cut-off or a lowest score is of one text: without --any, --all and --not")
+            raise SearchError("a cut-off or a lowest score applies to one text, not to any_of, all_of or none_of")
         if self.is_combined and self.is_refined:
-            raise ValueError("picks are right or wrong for one text: without --any, --all and --not")
-        if self.why_unsure and self.cutoff is not None and self.cutoff.kind == "precision":
-            raise ValueError(self.why_unsure)
+            raise SearchError("verdicts (right, wrong) apply to one text, not to any_of, all_of or none_of")
+        both = sorted(set(self.right) & set(self.wrong))
+        if both:
+            raise SearchError(f"image {both[0]!r} is marked as right and as wrong")
+        if self.cutoff is not None and self.cutoff.kind == "precision" and self.no_confidence_reason:
+            raise SearchError(f"the cut-off must be a cosine: {self.no_confidence_reason}")
+        if self.only is not None and (not self.is_one_text or self.cutoff is not None):
+            raise SearchError(f"only={self.only!r} applies to the whole list of one text, without cut-off or verdicts")
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """In a reader's words, alternatives first."""
-        first = self.text if self.like is None else f"like {self.like.name}"
+        """The wanted texts and pictures for display, alternatives first."""
+        first = self.text if self.like is None else self._like_label
         return (*(() if first is None else (first,)), *self.any_of, *self.all_of)
 
     @property
     def is_combined(self) -> bool:
-        """Whether it takes more than one vector."""
+        """Whether the request needs more than one query vector."""
         return bool(len(self.wanted) > 1 or self.none_of)
 
     @property
     def is_refined(self) -> bool:
-        """Whether there are picks."""
+        """Whether verdicts refine the query."""
         return bool(self.right or self.wrong)
 
     @property
-    def why_unsure(self) -> str:
-        """Why no calibration fits it, or nothing."""
+    def is_one_text(self) -> bool:
+        """Whether one text alone decides the ranking. Only then confidence and labels apply."""
+        return self.like is None and not self.is_combined and not self.is_refined
+
+    @property
+    def no_confidence_reason(self) -> str:
+        """Why no calibration applies to this request; empty where one may."""
         if self.like is not None:
-            return f"how sure a list is can be said of a text, not of a picture like {self.like}"
-        return "how sure a list is can be said of a text, not of one with picks" if self.is_refined else ""
+            return "confidence is estimated for a text, not for a picture"
+        if self.is_refined:
+            return "confidence is estimated for a text without verdicts"
+        return "confidence is estimated for one text" if self.is_combined else ""
 
     @property
     def label(self) -> str:
-        """What is looked for, in one line."""
-        first = self.wanted[: len(self.wanted) - len(self.all_of)]
-        return in_words(first, self.all_of, self.none_of)
-
-
-@dataclass(frozen=True)
-class ByLabels:
-    """What labels say of the list. verdicts: one for each result, None where nobody has checked it."""
-
-    class_name: str
-    group: ClassGroup | None
-    relevance: Relevance
-    verdicts: tuple[bool | None, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """results: best first; those of a combined query are CombinedResult. asked: a confidence was asked for; confidence:
-    of the best k, before the cut, None where it can't be said; why_unsure: the reason then; kept: its probabilities;
-    gallery: images that were searched, where asked; by_labels: None where no labels are at hand."""
-
-    request: SearchRequest
-    results: list[SearchResult]
-    confidence: Confidence | None = None
-    why_unsure: str = ""
-    gallery: int = 0
-    by_labels: ByLabels | None = None
+        """The request in one line, such as "cat or dog not car"."""
+        alternatives = " or ".join(self.wanted[: len(self.wanted) - len(self.all_of)])
+        wanted = " and ".join(part for part in (alternatives, *self.all_of) if part)
+        return wanted + "".join(f" not {text}" for text in self.none_of)
 
     @property
-    def probabilities(self) -> list[float]:
-        """One for each result, or none at all."""
-        return [] if self.confidence is None else self.confidence.probabilities[: len(self.results)].tolist()
+    def options(self) -> ListOptions:
+        """How to make the list; deep enough that `k` images remain after those that are left out."""
+        depth = self.offset + self.k + len(self.wrong) + len(self.exclude)
+        precision = None
+        if self.cutoff is not None and self.cutoff.kind == "precision":
+            precision = self.cutoff.value
+        elif self.confidence or self.cutoff is not None:
+            precision = WANTED_PRECISION
+        return ListOptions(self.where, self.exact, depth, precision)
+
+    @property
+    def _like_label(self) -> str:
+        return f"like {self.like.name}" if isinstance(self.like, Path) else "like a picture"
 
 
 def parse_cutoff(text: str) -> Cutoff:
-    """`auto` is an expected precision of one half; `80%` another one; `0.31` a cosine. Raises ValueError for others."""
+    """Parse a cut-off: `auto` (expected precision 50 %), `80%` (expected precision) or `0.31` (cosine).
+
+    Raises:
+        ValueError: for any other text, naming it.
+    """
     if text == "auto":
         return Cutoff("precision", WANTED_PRECISION)
     match = re.fullmatch(r"(-?\d*\.?\d+)(%?)", text.strip())
@@ -135,95 +166,3 @@ def parse_cutoff(text: str) -> Cutoff:
     raise ValueError(
         f"the cut-off must be auto, a cosine such as 0.31, or an expected precision such as 80%, not {text!r}"
     )
-
-
-def answer(searcher: Searcher, request: SearchRequest) -> Answer:
-    """Raises ValueError as Searcher and search_combined do, for a picture that can't be read, and for a cut-off by
-    precision with a model that has no calibration."""
-    if request.is_combined:
-        found = search_combined(
-            searcher.index,
-            combined_vectors(searcher, request),
-            request.k,
-            request.where,
-            request.exact,
-            searcher.model.calibration,
-        )
-        return Answer(request, list(found))
-    cutoff = request.cutoff
-    if cutoff is not None and cutoff.kind == "precision" and searcher.model.calibration is None:
-        raise ValueError(
-            f"{searcher.model.name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3"
-        )
-    if request.like is not None and not request.is_refined:
-        return _like_a_picture(searcher, request, request.like)
-    query = _wanted_vectors(searcher, request)[0]
-    if request.is_refined:
-        query = refined_query(searcher.index, query, request.right, request.wrong, request.where)
-    more = request.k + len(request.wrong)
-    found_first = searcher.search_vector(query, more, request.min_score, request.where, request.exact)
-    results = exclude_images(found_first, set(request.wrong))[: request.k]
-    return Answer(request, results) if cutoff is None else _cut(searcher, request, query, results, cutoff)
-
-
-def _like_a_picture(searcher: Searcher, request: SearchRequest, picture: Path) -> Answer:
-    """Several vectors ask at once, so that nothing is said of how sure the list is."""
-    found = searcher.search_image(read_image(picture), request.k, request.min_score, request.where, request.exact)
-    cutoff = request.cutoff
-    kept = found if cutoff is None else [r for r in found if r.score >= cutoff.value]
-    return Answer(request, kept, why_unsure=request.why_unsure, gallery=searcher.index.count(request.where))
-
-
-def _cut(
-    searcher: Searcher, request: SearchRequest, query: Floats, results: list[SearchResult], cutoff: Cutoff
-) -> Answer:
-    """Judged, and cut where that says or at the score."""
-    wanted = cutoff.value if cutoff.kind == "precision" else WANTED_PRECISION
-    gallery = searcher.index.count(request.where)
-    scores = np.array([r.score for r in results])
-    confidence = searcher.judge(query, scores, request.where, wanted) if not request.why_unsure else None
-    reason = _why_unsure(searcher, request, gallery) if confidence is None else ""
-    if cutoff.kind == "score":
-        results = [r for r in results if r.score >= cutoff.value]
-    elif confidence is not None:
-        results = results[: confidence.cutoff]
-    return Answer(request, results, confidence, reason, gallery)
-
-
-def _why_unsure(searcher: Searcher, request: SearchRequest, gallery: int) -> str:
-    if request.why_unsure:
-        return request.why_unsure
-    if searcher.model.calibration is None:
-        return "this model has no calibration"
-    return f"{gallery} images are too few, or score too much alike, to say how sure this is"
-
-
-def combined_vectors(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
-    """Raises ValueError for an empty text or a picture that can't be read."""
-    wanted = _wanted_vectors(searcher, request)
-    first = len(wanted) - len(request.all_of)
-    none = np.zeros((0, searcher.model.dim), np.float32)
-    excluded = [searcher.encode_text(text) for text in request.none_of]
-    return CombinedQuery(wanted[:first], wanted[first:], np.stack(excluded) if excluded else none)
-
-
-def _wanted_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
-    """[wanted, dim]."""
-    like = [] if request.like is None else [most_distinct_vector(searcher.encode_image(read_image(request.like)))]
-    texts = (*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of)
-    return np.stack([*like, *(searcher.encode_text(text) for text in texts)])
-
-
-def with_labels(searcher: Searcher, found: Answer, labels: StoreLabels) -> Answer:
-    """The answer with what the labels say of it. Raises ValueError for a search that is not for one text alone, and for
-    a text that names no class."""
-    request = found.request
-    if request.text is None or request.is_combined or request.is_refined:
-        raise ValueError(f"labels are compared with one text's list, not with {request.label!r} or with picks")
-    names, column = labels.images.class_names, labels.class_of(request.text)
-    if column is None:
-        raise ValueError(f"{request.text!r} names no class of the labels{did_you_mean(request.text, names)}")
-    query = searcher.encode_text(request.text)
-    relevance = judge_by_labels(searcher.index, labels, column, query, request.where, request.exact)
-    verdicts = tuple(labels.shows(r.image_id, column) for r in found.results)
-    return replace(found, by_labels=ByLabels(names[column], labels.groups.get(names[column]), relevance, verdicts))

@@ -1,26 +1,45 @@
-"""Text or picture to ranked images, each with the place that answered."""
+"""Search a store by text, picture or vector."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
-from forclip.calibration.model import WANTED_PRECISION, Confidence, estimate_confidence
+from forclip.calibration.model import Confidence, estimate_confidence
 from forclip.embedding.heatmap import Heatmap, compute_heatmap
 from forclip.embedding.store_model import stored_model
 from forclip.index.image_index import Index
+from forclip.index.ranking import Ranking
 from forclip.index.store import require_model
 from forclip.index.view import View
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.models.torch_threads import choose_thread_count, torch_threads
+from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
+from forclip.search.feedback import refined_query
+from forclip.search.labels import Relevance, StoreLabels, evaluate_list, missed_images, wrong_images
+from forclip.search.request import ListOptions
 from forclip.types import Doubles, Floats, SearchResult
 
-_JUDGED_BY = 2000  # images, drawn from those that are searched
+_SAMPLE = 2000  # images that estimate how a text's scores are distributed
+
+
+@dataclass(frozen=True)
+class RankedText:
+    """The ranked list of one text. confidence: None where it was not requested or cannot be estimated."""
+
+    results: Ranking
+    confidence: Confidence | None
 
 
 class Searcher:
-    """An index and the model that wrote it."""
+    """An index and the model that wrote it.
+
+    `search`, `search_image` and `search_vector` are short forms. `forclip.search.run.run_search` answers a full
+    SearchRequest, through `rank_texts`, `rank`, `rank_combined`, `refine` and `evaluate_list`.
+    """
 
     def __init__(self, index: Index, model: RetrievalModel) -> None:
         self.index, self.model = index, model
@@ -29,65 +48,103 @@ class Searcher:
     def search(
         self, text: str, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
-        """The best k images for a text, best first, ties by id. Raises ValueError for an empty text, and as
-        Index.search does."""
+        """Return the best k images for a text, best first, ties by id.
+
+        Args:
+            min_score: leave out images below this cosine.
+            where: an SQL expression over the store's columns.
+            exact: compare every vector instead of using the approximate index.
+
+        Raises:
+            ValueError: for an empty text, k below 1, or a filter that is not valid SQL.
+        """
         return self.search_vector(self.encode_text(text), k, min_score, where, exact)
 
     def search_image(
         self, image: Image.Image, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
-        """The best k images for all that a picture, or a crop of one, shows: Index.search_picture."""
-        found = self.index.search_picture(self.encode_image(image), k, where, exact)
-        return [r for r in found if r.score >= min_score]
+        """Return the best k images for everything that a picture, or a crop of one, shows (Index.search_picture)."""
+        results = self.rank(self.encode_image(image), ListOptions(where, exact, k))
+        return [r for r in results if r.score >= min_score]
 
     def search_vector(
         self, query: Floats, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
-        """query: unit [dim] of the model's text space."""
-        return [r for r in self.index.search(query, k, where, exact) if r.score >= min_score]
+        """Return the best k images for a unit vector [dim] of the model's text space."""
+        return [r for r in self.rank(query, ListOptions(where, exact, k)) if r.score >= min_score]
 
-    def judge(
-        self,
-        query: Floats,
-        scores: Doubles,
-        where: str | None = None,
-        wanted_precision: float = WANTED_PRECISION,
-    ) -> Confidence | None:
-        """How sure a text's ranked list is. query: the text's vector; scores: [k], of the best images, best first, of
-        those for which `where` holds. None where the model has no calibration or the images are too few to say
-        anything."""
-        return self.judgings(query[None], where, wanted_precision)[0](scores)
+    def rank(self, query: Floats, options: ListOptions) -> Sequence[SearchResult]:
+        """Rank images for one vector [dim], or for all vectors of a picture [N, dim], of unit length."""
+        if query.ndim > 1:
+            return self.index.search_picture(query, options.depth, options.where, options.exact)
+        return self.index.rankings(query[None], options.depth, options.where, options.exact)[0]
 
-    def judgings(
+    def rank_combined(self, query: CombinedQuery, options: ListOptions) -> Sequence[CombinedResult]:
+        """Rank images for several texts."""
+        calibration = self.model.calibration
+        return search_combined(self.index, query, options.depth, options.where, options.exact, calibration)
+
+    def rank_texts(self, texts: Sequence[str], options: ListOptions, view: View | None = None) -> list[RankedText]:
+        """Rank images for each text, all in one pass; with `options.precision` also estimate the confidence.
+
+        view: the version of the store to search; None: the newest.
+        """
+        view, vectors = self.index.view() if view is None else view, self.encode_texts(texts)
+        rankings = self.index.rankings(vectors, options.depth, options.where, options.exact, view)
+        if options.precision is None:
+            return [RankedText(ranking, None) for ranking in rankings]
+        estimates = self.confidence_estimators(vectors, options.where, options.precision, view)
+        return [RankedText(r, estimate(r.scores)) for r, estimate in zip(rankings, estimates, strict=True)]
+
+    def refine(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
+        """Return the query vector [dim] refined by verdicts on images (forclip.search.feedback)."""
+        return refined_query(self.index, query, right, wrong, where)
+
+    def evaluate_list(self, labels: StoreLabels, column: int, vector: Floats, options: ListOptions) -> Relevance:
+        """Compare a text's list with the labels of the class in a column. vector: the text's, unit [dim]."""
+        return evaluate_list(self.index, labels, column, vector, options.where, options.exact)
+
+    def mistakes(
         self,
-        queries: Floats,
-        where: str | None = None,
-        wanted_precision: float = WANTED_PRECISION,
-        view: View | None = None,
+        labels: StoreLabels,
+        relevance: Relevance,
+        vector: Floats,
+        options: ListOptions,
+        kind: Literal["wrong", "missed"],
+    ) -> list[SearchResult]:
+        """Return the images of a labelled list that are wrong, or that show the class but rank below 50."""
+        if kind == "missed":
+            return missed_images(self.index, relevance, vector, options.where)
+        return wrong_images(self.index, labels, relevance.column, vector, options.depth, options.where)
+
+    def confidence_estimators(
+        self, queries: Floats, where: str | None, precision: float, view: View | None = None
     ) -> list[Callable[[Doubles], Confidence | None]]:
-        """As `judge`, of the texts' vectors [Q, dim] together: what to ask for each one's lists, of whatever length.
-        view: the version that they are of, None: the newest."""
+        """Return for each text vector of [Q, dim] a function from its list's scores [k], best first, to its confidence.
+
+        The function returns None where the model has no calibration, or too few images are searched. view: the version
+        of the store that is searched; None: the newest.
+        """
         calibration = self.model.calibration
         if calibration is None:
             return [lambda scores: None] * len(queries)
-        samples = self.index.scores_many(queries, _JUDGED_BY, where=where, view=view)
+        samples = self.index.scores_many(queries, _SAMPLE, where=where, view=view)
         images = self.index.count(where, view)
 
-        def judged(sample: Floats, scores: Doubles) -> Confidence | None:
-            # Another process may take images out between the search and the count.
-            return estimate_confidence(
-                calibration, scores, sample, max(images, len(scores), len(sample)), wanted_precision
-            )
+        def estimate(sample: Floats, scores: Doubles) -> Confidence | None:
+            # Another process may delete images between the search and the count.
+            gallery_size = max(images, len(scores), len(sample))
+            return estimate_confidence(calibration, scores, sample, gallery_size, precision)
 
-        return [partial(judged, sample) for sample in samples]
+        return [partial(estimate, sample) for sample in samples]
 
     def encode_text(self, text: str) -> Floats:
-        """Unit [dim]. Raises ValueError for an empty text."""
+        """Return a text's unit vector [dim]. Raises ValueError for an empty text."""
         vector: Floats = self.encode_texts([text])[0]
         return vector
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """Unit [texts, dim], of at least one text, all at once. Raises ValueError where one is empty."""
+        """Return unit vectors [texts, dim] of at least one text. Raises ValueError for an empty text."""
         if not all(text.strip() for text in texts):
             raise ValueError("the text query is empty")
         with torch_threads(self._text_threads):
@@ -95,23 +152,26 @@ class Searcher:
         return vectors
 
     def warm_up(self) -> None:
-        """Loads the tokenizer, which the first text would wait for, and finds out in how many threads of torch's texts
-        are encoded fastest."""
+        """Load the tokenizer and measure in how many threads texts are encoded fastest, so that no search waits."""
         self.encode_text("a first text")
         self._text_threads = choose_thread_count(lambda: self.encode_text("a text"))
 
     def heatmap(self, picture: Image.Image, vector: Floats) -> Heatmap:
-        """Where in a picture one of its stored vectors, unit [dim], comes from."""
+        """Return where in a picture one of its stored unit vectors [dim] comes from."""
         return compute_heatmap(self.model, picture, vector)
 
     def encode_image(self, image: Image.Image) -> Floats:
-        """All vectors of a picture, unit [N, dim]."""
+        """Return all unit vectors of a picture, [N, dim]."""
         vectors: Floats = self.model.encode_image(image).cpu().numpy()
         return vectors
 
 
 def open_searcher(folder: Path, device: str = "cpu") -> Searcher:
-    """Opens a store and loads the model named in it. Raises ValueError where that model has changed since."""
+    """Open a store and load the model that wrote it.
+
+    Raises:
+        ValueError: where there is no store, or its model is missing or has changed since.
+    """
     index = Index(folder)
     config, head, count = stored_model(index.store.header)
     model = load_model(config, device, head, count)

@@ -1,4 +1,4 @@
-"""What is handed on: images, what they are said to show, and a score and a suggested place where a text found them."""
+"""Selections: images to export, with a label, scores and suggested boxes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from forclip.index.image_index import Index
-from forclip.index.store import ImageFile
-from forclip.search.request import SearchRequest, answer
+from forclip.search.request import SearchRequest
+from forclip.search.run import run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 
@@ -17,8 +17,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Item:
-    """One image. width, height: pixels of the stored image; box: xyxy as fractions of them; score: a cosine; present:
-    whether someone said that it shows what the label says; own: the user's columns, by name."""
+    """One image of a selection.
+
+    width, height: in pixels of the stored image; box: xyxy as fractions of them; score: a cosine; present: the user's
+    verdict on whether the image shows the label; own: the user's columns by name.
+    """
 
     image_id: str
     path: Path
@@ -32,11 +35,11 @@ class Item:
 
     @property
     def pixel_box(self) -> Box | None:
-        """x, y, width, height in pixels, within the image. Raises ValueError where the image's size is not known."""
+        """The box as x, y, width, height in pixels, clipped to the image. Raises ValueError for an unknown size."""
         if self.box is None:
             return None
         if not (self.width > 0 and self.height > 0):
-            raise ValueError(f"{self.image_id}: the store does not know its size in pixels: index it anew")
+            raise ValueError(f"{self.image_id}: the store does not know its size in pixels: index it again")
         x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in self.box)
         x, y = round(x0 * self.width, 2), round(y0 * self.height, 2)
         return x, y, round(x1 * self.width - x, 2), round(y1 * self.height - y, 2)
@@ -44,8 +47,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Selection:
-    """label: what the images are said to show, empty where nobody said it. root: the folder that file names are
-    relative to, None: they are absolute. Raises ValueError for an image outside the root."""
+    """Images to export.
+
+    label: what the images show, empty where unknown. root: the folder that file names are relative to; None: names are
+    absolute. Raises ValueError for an image outside the root.
+    """
 
     items: tuple[Item, ...]
     label: str = ""
@@ -56,7 +62,7 @@ class Selection:
             self.name_of(item)
 
     def name_of(self, item: Item) -> str:
-        """The image's file name, with / between its parts."""
+        """The image's file name in the export, with / as separator."""
         path = Path(os.path.abspath(item.path))
         if self.root is None:
             return path.as_posix()
@@ -66,49 +72,43 @@ class Selection:
         return path.relative_to(root).as_posix()
 
 
-def items_of_results(index: Index, results: Sequence[SearchResult], probabilities: Sequence[float]) -> tuple[Item, ...]:
-    """In their order. probabilities: one for each, or none at all. Raises ValueError for an image that was deleted."""
-    files = _files(index, [r.image_id for r in results])
-    sure: Sequence[float | None] = probabilities or [None] * len(results)
-    return tuple(
-        Item(r.image_id, Path(f.uri), f.width, f.height, r.score, p, r.box)
-        for r, f, p in zip(results, files, sure, strict=True)
-    )
-
-
-def items_of_ids(index: Index, image_ids: Sequence[str]) -> tuple[Item, ...]:
-    """In their order, each once. Raises ValueError for an id that the store has not."""
-    once = list(dict.fromkeys(image_ids))
-    files = _files(index, once)
-    return tuple(Item(i, Path(f.uri), f.width, f.height) for i, f in zip(once, files, strict=True))
-
-
-def _files(index: Index, image_ids: Sequence[str]) -> list[ImageFile]:
-    known = index.store.files(image_ids)
-    for image_id in image_ids:
-        if image_id not in known:
-            raise ValueError(f"{index.store.folder}: has no image {image_id!r}")
-    return [known[image_id] for image_id in image_ids]
-
-
-def select_found(
+def select_search(
     searcher: Searcher, request: SearchRequest, label: str | None = None, root: Path | None = None
 ) -> Selection:
-    """What a search finds. label: instead of the words searched for."""
-    found = answer(searcher, request)
-    items = items_of_results(searcher.index, found.results, found.probabilities)
+    """Select the results of a search. label: None for the request in one line."""
+    answer = run_search(searcher, request)
+    items = _items(searcher.index, answer.results, [answer.probability(r) for r in answer.results])
     return Selection(items, request.label if label is None else label, root)
 
 
 def select_ids(index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None) -> Selection:
-    """Images by id, without scores and places."""
-    return Selection(items_of_ids(index, image_ids), label, root)
+    """Select images by id, each once, without scores and boxes. Raises ValueError for an id that is not stored."""
+    files = index.files_of(image_ids)
+    for image_id in image_ids:
+        if image_id not in files:
+            raise ValueError(f"{index.store.folder}: has no image {image_id!r}")
+    items = (Item(i, Path(files[i].uri), files[i].width, files[i].height) for i in dict.fromkeys(image_ids))
+    return Selection(tuple(items), label, root)
 
 
 def select_ids_for(
     searcher: Searcher, image_ids: Sequence[str], text: str, label: str | None = None, root: Path | None = None
 ) -> Selection:
-    """Images by id, with the score and place that a text gives each, best first."""
-    items_of_ids(searcher.index, image_ids)  # an id that is not there is told
+    """Select images by id, best first, with the score and box that a text gives each. Raises as select_ids does."""
+    select_ids(searcher.index, image_ids)
     results = searcher.index.search_among(image_ids, searcher.encode_text(text))
-    return Selection(items_of_results(searcher.index, results, []), text if label is None else label, root)
+    return Selection(_items(searcher.index, results, [None] * len(results)), text if label is None else label, root)
+
+
+def _items(index: Index, results: Sequence[SearchResult], probabilities: Sequence[float | None]) -> tuple[Item, ...]:
+    """Items in the order of the results. Raises ValueError for an image that was deleted meanwhile."""
+    files = index.files_of([r.image_id for r in results])
+    items = []
+    for result, probability in zip(results, probabilities, strict=True):
+        file = files.get(result.image_id)
+        if file is None:
+            raise ValueError(f"{index.store.folder}: has no image {result.image_id!r}")
+        items.append(
+            Item(result.image_id, Path(file.uri), file.width, file.height, result.score, probability, result.box)
+        )
+    return tuple(items)

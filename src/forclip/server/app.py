@@ -1,49 +1,58 @@
-"""The service as an application: a searcher and who may ask it, put together."""
+"""The service as an application, and running it until it is stopped."""
 
+import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from forclip.search.labels import StoreLabels
-from forclip.server.class_table import ClassTable, class_routes, measuring
-from forclip.server.errors import REFUSALS, add_refusals
+from forclip.search.request import SearchRequest
+from forclip.search.run import run_search
+from forclip.search.searcher import Searcher
+from forclip.server.cached_searcher import CachedSearcher
+from forclip.server.class_table import ClassTable, class_routes
+from forclip.server.errors import ERRORS, add_error_handlers
+from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
-from forclip.server.image_routes import image_routes, look_routes
-from forclip.server.judged_lists import Asked
-from forclip.server.list_labels import LabelledLists
-from forclip.server.metrics import Measured, Metrics
-from forclip.server.page import content_policy, read_page
-from forclip.server.ranker import Ranker
-from forclip.server.search_routes import search_routes
-from forclip.server.security import Access, Guard
-from forclip.server.selection_routes import export_routes, selection_routes
+from forclip.server.image_routes import image_routes
+from forclip.server.search_routes import SearchService, search_routes
+from forclip.server.security import Access, Guard, content_policy
+from forclip.server.selection_routes import selection_routes
 from forclip.server.selections import Selections
-from forclip.server.service_routes import service_routes
-from forclip.server.thumbnails import Thumbnails
-
-if TYPE_CHECKING:
-    from forclip.search.searcher import Searcher  # handed in: the service itself knows no model
+from forclip.server.service_routes import add_metrics, read_page, service_routes
 
 
 def create_app(
-    searcher: "Searcher",
+    searcher: Searcher,
     access: Access = Access(),  # noqa: B008 (frozen)
     labels: StoreLabels | None = None,
 ) -> FastAPI:
-    """Serves a store to whom `access` admits. labels: of its images, if there are any."""
+    """Create an application that serves a store to the clients that `access` admits. labels: of its images."""
     page = read_page()
-    gallery, ranker = Gallery(searcher.index), Ranker(searcher)
-    table = None if labels is None else ClassTable(ranker, labels)
+    cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
+    service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.store.folder)
+    table = None if labels is None else ClassTable(cached, labels)
+
+    def warm_up() -> None:
+        """Do everything that the first search would wait for."""
+        cached.warm_up()
+        answer = run_search(cached, SearchRequest(text="a first text", confidence=True))
+        gallery.page([result.key for result in answer.results])
 
     @asynccontextmanager
-    async def running(app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(warm_up, ranker, gallery)
-        async with measuring(table):
-            yield
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(warm_up)
+        if table is not None:
+            table.current()
+        yield
+        if table is not None:
+            table.stop()
 
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
     app = FastAPI(
@@ -51,27 +60,51 @@ def create_app(
         version=version("forclip"),
         docs_url=None,
         redoc_url=None,
-        responses=REFUSALS,
-        lifespan=running,
+        responses=ERRORS,
+        lifespan=lifespan,
     )
-    labelled, selections = LabelledLists(ranker, labels), Selections(searcher.index.store.folder)
-    metrics = Metrics(lambda: len(searcher.index))
-    app.include_router(search_routes(ranker, gallery, labelled))
-    app.include_router(look_routes(ranker, gallery))
-    app.include_router(class_routes(table))
-    app.include_router(image_routes(gallery, Thumbnails()))
-    app.include_router(selection_routes(gallery, selections))
-    app.include_router(export_routes(ranker, gallery, labelled, selections))
-    app.include_router(service_routes(gallery, metrics, access, page, ranker.calibration is not None))
-    add_refusals(app)
-    # The last one added is the first to see a request.
     app.add_middleware(Guard, access=access, content_policy=content_policy(page))
-    app.add_middleware(Measured, metrics=metrics)
+    registry = add_metrics(app, gallery)  # added last, so it sees every request first
+    app.include_router(search_routes(service))
+    app.include_router(image_routes(service))
+    app.include_router(class_routes(table))
+    app.include_router(selection_routes(gallery, selections))
+    app.include_router(export_routes(service, selections))
+    app.include_router(service_routes(gallery, registry, access, page, searcher.model.calibration is not None))
+    add_error_handlers(app)
     return app
 
 
-def warm_up(ranker: Ranker, gallery: Gallery) -> None:
-    """All that the first search would wait for: a first search."""
-    ranker.searcher.warm_up()
-    best = ranker.judged("a first text", Asked(None, False, 1)).best
-    gallery.described_page([result.key for result in best])
+def listen(access: Access, port: int) -> socket.socket:
+    """Bind a socket. Raises OSError where the port is taken or the address is not this machine's."""
+    family, kind, protocol, _, address = socket.getaddrinfo(access.host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"{access.host}:{port}: {error.strerror}") from None
+    return listener
+
+
+def page_link(access: Access, port: int) -> str:
+    """The address of the page; with a token, the link that logs in."""
+    name = "127.0.0.1" if access.host in ("0.0.0.0", "::") else access.host
+    address = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+    return address if access.token is None else f"{address}login?token={quote(access.token, safe='')}"
+
+
+def serve(searcher: Searcher, access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
+    """Serve until interrupted."""
+    gc.collect()
+    # No access log: it would hold the token of the login link.
+    config = uvicorn.Config(create_app(searcher, access, labels), access_log=False, log_level="warning")
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Everything loaded by now stays. Otherwise each full collection scans all of it while requests wait.
+        gc.freeze()

@@ -1,4 +1,4 @@
-"""What many requests want at once, made together: what comes while a batch is made is the next one."""
+"""Batch concurrent requests: what arrives while one batch runs forms the next one."""
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
@@ -13,81 +13,82 @@ from forclip.index.threads import cores, one_core
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-_MOST = 64  # in a batch
+_MAX_BATCH = 64
+_MAX_SEARCH_THREADS = 4  # half of a search is Python code, which runs in one thread at a time
 
 
 class Batches(Generic[Key, Value]):
-    """make: values for some keys, in their order, in a thread of its own. A key that comes alone waits for no other."""
+    """Computes values for keys in a thread of its own. A key that arrives alone is computed at once.
 
-    def __init__(self, make: Callable[[Sequence[Key]], Sequence[Value]], name: str, most: int = _MOST) -> None:
-        self._make, self._most = make, most
+    compute: returns the values of some keys, in their order.
+    """
+
+    def __init__(self, compute: Callable[[Sequence[Key]], Sequence[Value]], name: str, most: int = _MAX_BATCH) -> None:
+        self._compute, self._most = compute, most
         self._waiting: dict[Key, Future[Value]] = {}
         self._running = False
-        self._changing = Lock()
+        self._lock = Lock()
         self._thread = ThreadPoolExecutor(1, name)
 
-    def get(self, key: Key) -> Value:
-        """Raises what `make` raises for this key alone."""
-        return self._asked(key).result()
+    def get_many(self, keys: Sequence[Key]) -> list[Value]:
+        """Wait for the values of some keys. Raises what `compute` raises for one of them alone."""
+        return [future.result() for future in [self._submit(key) for key in keys]]
 
-    async def awaited(self, key: Key) -> Value:
-        """As `get`, without a thread that waits."""
-        # Others may wait for the same: who stops waiting must not stop them.
-        return await asyncio.shield(asyncio.wrap_future(self._asked(key)))
+    async def get(self, key: Key) -> Value:
+        """Await the value of a key without blocking a thread. Raises what `compute` raises for it alone."""
+        # Others may wait for the same future: one that is cancelled must not cancel it for them.
+        return await asyncio.shield(asyncio.wrap_future(self._submit(key)))
 
-    def _asked(self, key: Key) -> Future[Value]:
-        with self._changing:
-            waited_for = self._waiting.get(key)
-            if waited_for is None:
-                waited_for = self._waiting[key] = Future()
-                # Once, not for each key: under a load that never ends, what waits in the thread's queue would grow.
+    def _submit(self, key: Key) -> Future[Value]:
+        with self._lock:
+            future = self._waiting.get(key)
+            if future is None:
+                future = self._waiting[key] = Future()
+                # Submit one run, not one for each key: under constant load the executor's queue would grow.
                 if not self._running:
                     self._running = True
                     self._thread.submit(self._run)
-        return waited_for
+        return future
 
     def _run(self) -> None:
-        """Batch after batch until nothing waits."""
-        while taken := self._taken():
-            self._answer(taken)
+        """Run batch after batch until no key waits."""
+        while batch := self._next_batch():
+            self._resolve(batch)
 
-    def _taken(self) -> dict[Key, Future[Value]]:
-        with self._changing:
-            taken = {key: self._waiting.pop(key) for key in list(self._waiting)[: self._most]}
-            self._running = bool(taken)
-        return taken
+    def _next_batch(self) -> dict[Key, Future[Value]]:
+        with self._lock:
+            batch = {key: self._waiting.pop(key) for key in list(self._waiting)[: self._most]}
+            self._running = bool(batch)
+        return batch
 
-    def _answer(self, taken: dict[Key, Future[Value]]) -> None:
+    def _resolve(self, batch: dict[Key, Future[Value]]) -> None:
         try:
-            answered = list(zip(taken.values(), self._make(list(taken)), strict=True))
+            resolved = list(zip(batch.values(), self._compute(list(batch)), strict=True))
         except Exception as error:
-            if len(taken) == 1:
-                for waited_for in taken.values():
-                    waited_for.set_exception(error)
-            else:  # so that one that can't be made fails by itself
-                for key, waited_for in taken.items():
-                    self._answer({key: waited_for})
+            if len(batch) == 1:
+                next(iter(batch.values())).set_exception(error)
+                return
+            for key, future in batch.items():  # each alone, so that a bad key fails by itself
+                self._resolve({key: future})
             return
-        for waited_for, value in answered:
-            waited_for.set_result(value)
-
-
-Result = TypeVar("Result")
-
-_MOST = 4  # half of a search is Python's own, of which one runs at a time
+        for future, value in resolved:
+            future.set_result(value)
 
 
 class SearchThreads:
-    """threads: at once; whoever comes first is first. Other requests have threads of their own."""
+    """Runs searches in few threads, in order of arrival: many threads would compete for Python's lock.
+
+    threads: how many at once; None: up to four, by the number of cores. Other requests use FastAPI's own threads.
+    """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._places = CapacityLimiter(threads or min(cores(), _MOST))
+        self._limiter = CapacityLimiter(threads or min(cores(), _MAX_SEARCH_THREADS))
 
-    async def run(self, search: Callable[[], Result]) -> Result:
-        """What it returns, or raises."""
+    async def run(self, search: Callable[[], Value]) -> Value:
+        """Return or raise what `search` returns or raises."""
 
-        def on_one_core() -> Result:
+        def on_one_core() -> Value:
             with one_core():
                 return search()
 
-        return await to_thread.run_sync(on_one_core, limiter=self._places)
+        return await to_thread.run_sync(on_one_core, limiter=self._limiter)

@@ -1,4 +1,4 @@
-"""What a request is told when it is refused: a status and one sentence, never a path."""
+"""Errors of the service: a status and one sentence, never a path of the server."""
 
 import re
 from pathlib import Path
@@ -11,36 +11,36 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from forclip.server.schemas import Problem
 
-# What any request may be told, for the OpenAPI document.
-REFUSALS: dict[int | str, dict[str, Any]] = {
+# Errors that any request may get, for the OpenAPI document.
+ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
-        400: "Something that the request names is wrong, such as its filter or its picture.",
+        400: "Something in the request is wrong, such as its filter or its picture.",
         401: "The token is missing or wrong.",
-        403: "Another page asks, or a link leads out of what was indexed.",
+        403: "The request comes from another page, or a link leads out of what was indexed.",
         413: "The body is too large.",
-        421: "The service is called by a name that it does not have.",
-        422: "The request has another form than this document says.",
+        421: "The request uses a host name that is not the service's.",
+        422: "The request does not have the form that this document describes.",
         500: "Something went wrong inside the service.",
     }.items()
 }
 
 
 class Refused(HTTPException):
-    """A request that can't be answered. sentence: what is wrong with it, for the one who asked."""
+    """A request that cannot be answered. sentence: why, for the client."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status, sentence)
 
 
-def told(error: ValueError, folder: Path) -> str:
-    """What a ValueError of the index says, without the place where the store lies."""
+def public_message(error: ValueError, folder: Path) -> str:
+    """The message of a ValueError, without the path of the store's folder."""
     sentence = " ".join(str(error).split())
     return sentence.replace(f"{folder}: ", "").replace(str(folder), "the store")
 
 
-def add_refusals(app: FastAPI) -> None:
-    """Every error in one form: {"detail": sentence}."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error in one form: {"detail": sentence}."""
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -59,10 +59,10 @@ def add_refusals(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
-    """That a path takes: each has a route of its own, and Starlette tells those of the first only."""
+    """The methods that a path accepts. Each has its own route, and Starlette names only the first route's."""
     paths = app.openapi()["paths"]
-    fitting = [p for p in paths if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(p)), path)]
-    return sorted({method.upper() for p in fitting for method in paths[p]})
+    matching = [p for p in paths if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(p)), path)]
+    return sorted({method.upper() for p in matching for method in paths[p]})
 
 
 def _answer(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -70,8 +70,8 @@ def _answer(status: int, sentence: str, headers: dict[str, str] | None = None) -
 
 
 def _first_problem(problems: list[dict[str, Any]]) -> str:
-    """Where it is and what, without the value that was sent."""
-    place = ".".join(str(part) for part in problems[0]["loc"] if part not in ("body", "query", "path"))
+    """The place and kind of the first problem, without the value that was sent."""
+    field = ".".join(str(part) for part in problems[0]["loc"] if part not in ("body", "query", "path"))
     message = str(problems[0]["msg"])
     sentence = message.removeprefix("Value error, ")
-    return f"{place}: {sentence}" if place else sentence
+    return f"{field}: {sentence}" if field else sentence

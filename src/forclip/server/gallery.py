@@ -1,30 +1,34 @@
-"""The store's images by key: what they are called, where they lie, and what is known of them.
+"""The store's images by key and by id: file, size and the user's columns.
 
-A key is a number that no other image ever had or will have. An image that was indexed anew has another one.
+A key is a number that no other image ever has. An image that is indexed again gets a new key.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from threading import Lock
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow as pa
 
 from forclip.index.image_index import Index
-from forclip.index.store import ImageFile
+from forclip.index.store import ImageFile, Store, read_keys
+from forclip.index.view import in_sorted
+from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
-from forclip.server.image_rows import ImageRows
-from forclip.server.recent import Recent
-from forclip.types import Floats
+from forclip.types import Floats, Ints
 
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
-_HIGHEST = 2**63 - 1
-_PAGES = 64
+_MAX_KEY = 2**63 - 1
+_KEPT_PAGES = 64
+_KEPT_BYTES = 256 << 20  # of rows in memory
+_UNREAD_COLUMNS = ("added", "vectors", "boxes")  # large, or of no use to a client
 
 
 @dataclass(frozen=True)
-class Described:
-    """An image of the store. row: what is known of it, by column; own: the user's columns."""
+class StoredImage:
+    """An image of the store. row: its columns without vectors; own: the user's columns."""
 
     key: int
     row: Mapping[str, Any]
@@ -36,92 +40,134 @@ class Described:
 
     @property
     def name(self) -> str:
-        """The file's, without its folder."""
+        """The file's name without its folder."""
         uri: str = self.row["uri"]
         return uri.replace("\\", "/").rsplit("/", 1)[-1]
 
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return int(self.row["width"])
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return int(self.row["height"])
-
 
 class Gallery:
-    """An index, read by key and by id."""
+    """Reads an index's images by key and by id. Images that were deleted are left out of every result."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
         self._rows = ImageRows(index.store)
-        self._pages: Recent[dict[int, Described]] = Recent(_PAGES)
+        self._pages: StoreCache[tuple[int, ...], dict[int, StoredImage]] = StoreCache(_KEPT_PAGES)
 
-    def describe(self, keys: Sequence[int]) -> dict[int, Described]:
-        """By key; those that are gone are left out."""
-        own = self.index.store.user_columns
-        rows = self._rows.of(keys)
-        return {n: Described(n, row, {name: row.get(name) for name in own}) for n, row in rows.items()}
+    def by_key(self, keys: Sequence[int]) -> dict[int, StoredImage]:
+        """Return images by key."""
+        own = self.index.store.own_columns
+        rows = self._rows.read(keys)
+        return {key: StoredImage(key, row, {name: row.get(name) for name in own}) for key, row in rows.items()}
 
-    def one(self, key: str) -> Described:
-        """Raises Refused, 404, for what is no key or not there."""
+    def page(self, keys: Sequence[int]) -> dict[int, StoredImage]:
+        """As by_key, for the images of one page of results. Recent pages are cached."""
+        return self._pages.get(tuple(keys), lambda: self.by_key(keys), self.index.store.table())
+
+    def one(self, key: str) -> StoredImage:
+        """Return the image with this key. Raises Refused (404) where there is none."""
         parsed = _parse_key(key)
-        found = self.describe([parsed]) if parsed is not None else {}
-        if not found or parsed is None:
-            raise gone()
-        return found[parsed]
+        image = None if parsed is None else self.by_key([parsed]).get(parsed)
+        if image is None:
+            raise no_image()
+        return image
+
+    def by_id(self, image_ids: Sequence[str]) -> dict[str, StoredImage]:
+        """Return images by id."""
+        keys = self.keys_of_ids(image_ids)
+        images = self.by_key(list(keys.values()))
+        return {image_id: images[key] for image_id, key in keys.items() if key in images}
 
     def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
-        """By id; those that are gone are left out."""
-        found: dict[str, int] = {}
+        """Return keys by id."""
+        keys: dict[str, int] = {}
         for part in self.index.view().parts:
-            places = part.positions(image_ids)
-            ids = part.segment.ids.take(pa.array(places)).to_pylist()
-            found |= dict(zip(ids, part.segment.keys[places].tolist(), strict=True))
-        return found
-
-    def described_ids(self, image_ids: Sequence[str]) -> dict[str, Described]:
-        """By id; those that are gone are left out."""
-        keys = self.keys_of_ids(image_ids)
-        described = self.describe(list(keys.values()))
-        return {i: described[n] for i, n in keys.items() if n in described}
-
-    def described_page(self, keys: Sequence[int]) -> dict[int, Described]:
-        """As describe, of a page of results: the last ones are kept for as long as the store stays as it is."""
-        return self._pages.get(tuple(keys), lambda: self.describe(keys), of=self.index.store.table())
+            positions = part.places(image_ids)
+            ids = part.segment.ids.take(pa.array(positions)).to_pylist()
+            keys |= dict(zip(ids, part.segment.keys[positions].tolist(), strict=True))
+        return keys
 
     def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
-        """In this order, each once. Raises Refused, 404, for one that is not there."""
+        """Return ids in the order of the keys, each once. Raises Refused (404) for an unknown key."""
         parsed = list(dict.fromkeys(_parse_key(key) for key in keys))
-        known = [n for n in parsed if n is not None]
-        rows = self._rows.of(known)
+        known = [key for key in parsed if key is not None]
+        rows = self._rows.read(known)
         if len(rows) < len(parsed):
             raise Refused(404, "there is no image with one of these keys")
-        return [rows[n]["id"] for n in known]
+        return [rows[key]["id"] for key in known]
 
     def vectors(self, key: int) -> tuple[Floats, Floats]:
-        """An image's stored vectors, unit [N, dim], and the place of each, [N, 4]. Raises Refused, 404, where it is
-        gone."""
+        """Return an image's stored vectors, unit [N, dim], and their regions, [N, 4]. Raises Refused (404)."""
         stored = self.index.vectors_of(key)
         if stored is None:
-            raise gone()
+            raise no_image()
         vectors, boxes = stored
         unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         return unit, boxes
 
     def column_types(self) -> dict[str, str]:
-        """Of the user's columns."""
+        """Return the types of the user's columns."""
         schema = self.index.store.table().schema
-        return {name: str(schema.field(name).type) for name in self.index.store.user_columns}
+        return {name: str(schema.field(name).type) for name in self.index.store.own_columns}
 
 
-def gone() -> Refused:
-    """What is told of an image that is not there, or not any more."""
+@dataclass(frozen=True)
+class _Version:
+    """One version's rows. keys: ascending; positions: the row of each; rows: None where they exceed the memory."""
+
+    table: lance.LanceDataset
+    keys: Ints
+    positions: Ints
+    rows: pa.Table | None
+
+
+class ImageRows:
+    """Rows of the newest version without vectors: in memory up to a number of bytes, else read from the table."""
+
+    def __init__(self, store: Store, max_bytes: int = _KEPT_BYTES) -> None:
+        self.store, self.max_bytes = store, max_bytes
+        self._lock = Lock()
+        self._version: _Version | None = None
+
+    def read(self, keys: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return rows by key; deleted images are left out."""
+        version = self._newest()
+        wanted = np.array(keys, np.int64)
+        present = wanted[in_sorted(wanted, version.keys)]
+        positions = version.positions[np.searchsorted(version.keys, present)]
+        if version.rows is None:
+            rows = version.table.take(positions.tolist(), columns=_columns(version.table))
+        else:
+            rows = version.rows.take(pa.array(positions))
+        return {row.pop("number"): row for row in rows.to_pylist()}
+
+    def _newest(self) -> _Version:
+        with self._lock:  # other threads wait while one reads a new version
+            table = self.store.table()
+            if self._version is None or self._version.table.version != table.version:
+                keys = read_keys(table)
+                positions = np.argsort(keys)
+                self._version = _Version(table, keys[positions], positions, self._load(table))
+            return self._version
+
+    def _load(self, table: lance.LanceDataset) -> pa.Table | None:
+        batches, size = [], 0
+        for batch in table.to_batches(columns=_columns(table)):
+            size += batch.nbytes
+            if size > self.max_bytes:
+                return None
+            batches.append(batch)
+        return pa.Table.from_batches(batches).combine_chunks() if batches else None
+
+
+def no_image() -> Refused:
+    """The error for a key without an image."""
     return Refused(404, "there is no image with this key")
 
 
-def _parse_key(text: str) -> int | None:
-    key = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
-    return key if key is not None and key <= _HIGHEST else None
+def _columns(table: lance.LanceDataset) -> list[str]:
+    return [name for name in table.schema.names if name not in _UNREAD_COLUMNS]
+
+
+def _parse_key(key: str) -> int | None:
+    number = int(key) if key.isascii() and key.isdigit() and len(key) < 20 else None
+    return number if number is not None and number <= _MAX_KEY else None

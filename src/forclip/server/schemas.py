@@ -1,70 +1,26 @@
-"""What goes in and out of the service, as its OpenAPI document shows it."""
+"""The service's requests and answers, as its OpenAPI document shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from forclip.search.combined import in_words
+from forclip.calibration.model import WANTED_PRECISION
 from forclip.search.labels import ClassGroup
+from forclip.search.request import Cutoff, SearchRequest
 from forclip.server import limits
-
-
-class ClassOut(BaseModel):
-    """One class of the labels."""
-
-    name: str
-    group: ClassGroup | None = Field(description="null where the split that the model was trained with doesn't say.")
-    images: int | None = Field(default=None, description="Of the store, that show it; null until that is counted.")
-    average_precision: float | None = Field(
-        default=None,
-        description="AP@50 of searching its name over min(50, images), in percent; of checked images.",
-    )
-    precision_at_10: float | None = Field(default=None, description="In percent, likewise.")
-    left_out: str | None = Field(default=None, description="Why there are no numbers.")
-
-
-class MeansOut(BaseModel):
-    """mAP@50 in percent; null where no class of the group was measured."""
-
-    base: float | None = None
-    novel: float | None = None
-    all: float | None = None
-
-
-class ClassesOut(BaseModel):
-    """What searching the names of classes is worth in this store."""
-
-    state: Literal["no labels", "measuring", "measured", "failed"]
-    progress: float = Field(description="Of measuring, 0..1.")
-    images: int | None = Field(description="Of the store, that have labels; null until they are counted.")
-    means: MeansOut
-    classes: list[ClassOut] = Field(description="In the order of the labels; numbers are the last that were measured.")
-
-
-class ListLabels(BaseModel):
-    """What labels say of a list whose text names a class."""
-
-    class_name: str
-    group: ClassGroup | None
-    images: int = Field(description="That show it, of those searched.")
-    precision_at_10: float | None = Field(description="In percent, of checked images; null where none shows it.")
-    average_precision: float | None = Field(description="AP@50 in percent, likewise.")
-    missed: int = Field(description="Images that show it and are not among the first 50.")
-
-
-NO_LABELS = ClassesOut(state="no labels", progress=0, images=None, means=MeansOut(), classes=[])
-
+from forclip.types import Floats
 
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
 ]
 SearchTexts = Annotated[list[SearchText], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
-Picks = Annotated[list[Key], Field(max_length=limits.PICKS)]
+Verdicts = Annotated[list[Key], Field(max_length=limits.VERDICTS)]
 Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
-# Letters, digits, blanks and marks, but nothing that is invisible or breaks a line.
+# Letters, digits, blanks and punctuation, but nothing invisible and no line break.
 Name = Annotated[
     str,
     StringConstraints(
@@ -73,10 +29,12 @@ Name = Annotated[
         pattern=r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$",
     ),
 ]
-# coco: a JSON file, boxes are the found places; csv: a row an image; fiftyone: a zip with the pictures; files: paths.
+# coco: JSON with the matching regions as boxes; csv: one row per image; fiftyone: a zip with pictures; files: paths.
 Format = Literal["coco", "csv", "fiftyone", "files"]
 Where = Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+IdsOfKeys = Callable[[Sequence[str]], Sequence[str]]
+_NO_VECTOR: Floats = np.empty(0, np.float32)
 
 
 class _Strict(BaseModel):
@@ -84,7 +42,7 @@ class _Strict(BaseModel):
 
 
 class Box(_Strict):
-    """A place in an image: fractions of its width and height, from the upper left corner."""
+    """A region of an image: fractions of its width and height, from the upper left corner."""
 
     x0: Fraction
     y0: Fraction
@@ -92,193 +50,197 @@ class Box(_Strict):
     y1: Fraction
 
     @model_validator(mode="after")
-    def _has_an_inside(self) -> "Box":
+    def _has_area(self) -> "Box":
         if self.x0 >= self.x1 or self.y0 >= self.y1:
             raise ValueError("x0 must be less than x1, and y0 less than y1")
         return self
 
 
-def box_of(edges: Sequence[float] | None) -> Box | None:
-    """xyxy, cut to the image; None where nothing is left of it."""
-    inside = box_fields(edges)
-    return None if inside is None else Box(**inside)
-
-
 def box_fields(edges: Sequence[float] | None) -> dict[str, float] | None:
-    """As box_of, for many that are checked together."""
+    """The fields of a Box for xyxy edges, clipped to the image; None where nothing of it is left."""
     if edges is None:
         return None
     x0, y0, x1, y1 = (min(1.0, max(0.0, float(edge))) for edge in edges)
     return {"x0": x0, "y0": y0, "x1": x1, "y1": y1} if x0 < x1 and y0 < y1 else None
 
 
-class ListRequest(_Strict):
-    """Which part of a ranked list is wanted."""
+class ListBody(_Strict):
+    """Which part of a ranked list to return."""
 
-    k: int = Field(50, ge=1, le=limits.K, description="How many images.")
-    offset: int = Field(0, ge=0, le=limits.OFFSET, description="How many of the best to leave out: for paging.")
+    k: int = Field(50, ge=1, le=limits.K, description="How many images to return at most.")
+    offset: int = Field(0, ge=0, le=limits.OFFSET, description="How many of the best images to skip, for paging.")
     where: Where | None = Field(
         None, description="SQL over the store's columns, such as: camera = 'front' and width > 1000"
     )
     min_score: float = Field(-1.0, ge=-1, le=1, description="Leave out images below this cosine.")
-    exact: bool = Field(False, description="Compare every vector, however large the store.")
+    exact: bool = Field(False, description="Compare every vector instead of using the approximate index.")
+
+    def list_options(self) -> dict[str, Any]:
+        """The fields of a SearchRequest that this body sets."""
+        return self.model_dump(include={"k", "offset", "where", "min_score", "exact"})
 
 
-class JudgedRequest(ListRequest):
-    """A list that may be ranked anew by what was judged in it."""
+class RefinableBody(ListBody):
+    """A list that verdicts can refine."""
 
-    right: Picks = Field([], description="Images judged to be right: ask for more like what answered in them.")
-    wrong: Picks = Field([], description="Images judged to be wrong: they and their like are not wanted.")
-
-    @model_validator(mode="after")
-    def _no_image_is_both(self) -> "JudgedRequest":
-        if set(self.right) & set(self.wrong):
-            raise ValueError("an image is judged to be right and to be wrong")
-        return self
-
-    @property
-    def is_refined(self) -> bool:
-        """Whether anything was judged."""
-        return bool(self.right or self.wrong)
+    right: Verdicts = Field([], description="Images with the verdict right: rank images like them higher.")
+    wrong: Verdicts = Field([], description="Images with the verdict wrong: rank images like them lower, omit these.")
 
 
-class _Wanted(_Strict):
-    """Texts, of which one decides what an image is worth."""
+class _TextsBody(_Strict):
+    """Wanted texts."""
 
-    text: SearchText | None = Field(None, description="What to look for; with any_of, one of the alternatives.")
+    text: SearchText | None = Field(None, description="What to search for; with any_of, one of the alternatives.")
     any_of: SearchTexts = Field([], description="Alternatives: one of them is enough.")
-    all_of: SearchTexts = Field([], description="All of these must be shown.")
+    all_of: SearchTexts = Field([], description="Texts that an image must match, too.")
 
     @property
-    def alternatives(self) -> list[str]:
-        """text and any_of."""
-        return [*([] if self.text is None else [self.text]), *self.any_of]
-
-    @property
-    def texts(self) -> list[str]:
-        """All that are wanted."""
-        return [*self.alternatives, *self.all_of]
+    def has_texts(self) -> bool:
+        return self.text is not None or bool(self.any_of or self.all_of)
 
 
-class SearchRequest(_Wanted, JudgedRequest):
-    """One text to search for, or several."""
+class SearchBody(_TextsBody, RefinableBody):
+    """Search for one text or several."""
 
-    none_of: SearchTexts = Field([], description="Images that show one of these are left out.")
+    none_of: SearchTexts = Field([], description="Images that match one of these are left out.")
     cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
     only: Literal["wrong", "missed"] | None = Field(
         None,
-        description="Where the text names a class of the labels: images that don't show it, or those beyond rank 50.",
+        description="Where the text names a labelled class: false positives, or images of the class beyond rank 50.",
     )
 
     @model_validator(mode="after")
-    def _can_be_answered(self) -> "SearchRequest":
-        if not self.texts:
-            raise ValueError("nothing is wanted: give a text, any_of or all_of")
-        if len(self.texts) + len(self.none_of) > limits.TEXTS:
+    def _is_valid(self) -> "SearchBody":
+        if len(self.to_request().wanted) + len(self.none_of) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
-        if self.is_combined and (self.cutoff is not None or self.min_score > -1):
-            raise ValueError("a cut-off or a lowest score is of one text, not of several")
-        if self.only is not None and (self.is_combined or self.is_refined or self.cutoff is not None):
-            raise ValueError("wrong and missed images are of one text's whole list, without a cut-off or images judged")
-        if self.is_combined and self.is_refined:
-            raise ValueError("images are right or wrong for one text, not for several")
-        if self.is_refined and self.cutoff is not None:
-            raise ValueError("how sure a list is can be said of a text, not of one with images judged")
         return self
 
-    @property
-    def is_combined(self) -> bool:
-        """Whether it takes more than one vector."""
-        return len(self.texts) > 1 or bool(self.none_of)
+    def to_request(self, ids_of_keys: IdsOfKeys = lambda keys: keys) -> SearchRequest:
+        """The request, which checks its own rules. ids_of_keys: converts keys to image ids."""
+        return SearchRequest(
+            text=self.text,
+            any_of=tuple(self.any_of),
+            all_of=tuple(self.all_of),
+            none_of=tuple(self.none_of),
+            cutoff=None if self.cutoff is None else Cutoff("precision", WANTED_PRECISION),
+            confidence=True,
+            right=tuple(ids_of_keys(self.right)),
+            wrong=tuple(ids_of_keys(self.wrong)),
+            only=self.only,
+            **self.list_options(),
+        )
 
 
-class ExportRequest(SearchRequest):
-    """A search whose list is to be handed on."""
+class ExportBody(SearchBody):
+    """A search whose list is to be exported."""
 
     format: Format = "csv"
-    label: SearchText | None = Field(None, description="What the images are said to show; the texts without it.")
-
-    @property
-    def in_words(self) -> str:
-        """The label, or what is looked for."""
-        return self.label or in_words(self.alternatives, self.all_of, self.none_of)
+    label: SearchText | None = Field(None, description="The label of the images; the texts by default.")
 
 
-class VerdictsRequest(_Strict):
-    """Images judged to show what the label says, or not to."""
+class VerdictsBody(_Strict):
+    """Verdicts on whether images show what the label says."""
 
     label: SearchText
     right: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
     wrong: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
 
     @model_validator(mode="after")
-    def _are_verdicts(self) -> "VerdictsRequest":
+    def _is_valid(self) -> "VerdictsBody":
         if not self.right and not self.wrong:
-            raise ValueError("nothing was judged")
+            raise ValueError("there is no verdict")
         if set(self.right) & set(self.wrong):
-            raise ValueError("an image is judged to be right and to be wrong")
+            raise ValueError("an image is marked as right and as wrong")
         return self
 
 
-class SimilarRequest(JudgedRequest):
-    """An image of the store, or a place in it, to find more of."""
+class SimilarBody(RefinableBody):
+    """Search for more images like one of the store, or like a region of it."""
 
     key: Key
-    box: Box | None = Field(None, description="Look for what is in this place; without it for the whole image.")
+    box: Box | None = Field(None, description="Search for what this region shows; by default the whole image.")
+
+    @model_validator(mode="after")
+    def _is_valid(self) -> "SimilarBody":
+        self.to_request()
+        return self
+
+    def to_request(self, like: Floats = _NO_VECTOR, ids_of_keys: IdsOfKeys = lambda keys: keys) -> SearchRequest:
+        """The request, without the image itself. like: the vectors to search with; not needed to check the rules."""
+        return SearchRequest(
+            like=like,
+            right=tuple(ids_of_keys(self.right)),
+            wrong=tuple(ids_of_keys(self.wrong)),
+            exclude=tuple(ids_of_keys([self.key])),
+            **self.list_options(),
+        )
 
 
-class UploadRequest(ListRequest):
-    """A picture to find more like."""
+class UploadBody(ListBody):
+    """Search for more images like an uploaded picture."""
 
     picture: UploadFile = Field(description="A picture of at most 20 MB.")
 
 
-class LookRequest(_Wanted):
-    """An image of the store to look at closely, for a text or several as in a search, or for none."""
+class LookBody(_TextsBody):
+    """A closer look at an image of the store, for texts as in a search, or for none."""
 
     key: Key
-    where: Where | None = Field(
-        None, description="The search's filter: of several texts it helps to tell which decided."
-    )
+    where: Where | None = Field(None, description="The search's filter; of several texts it affects which decides.")
 
     @model_validator(mode="after")
-    def _not_too_many(self) -> "LookRequest":
-        if len(self.texts) > limits.TEXTS:
+    def _is_valid(self) -> "LookBody":
+        if self.has_texts and len(self.to_request().wanted) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one look")
         return self
 
+    def to_request(self) -> SearchRequest:
+        """The search that this look belongs to; for a body with texts."""
+        return SearchRequest(text=self.text, any_of=tuple(self.any_of), all_of=tuple(self.all_of), where=self.where)
+
 
 class Result(BaseModel):
-    """One image found."""
+    """One image of a ranked list."""
 
     key: str = Field(description="Names the image in all other calls. Opaque.")
     rank: int = Field(description="From 1, in the whole list.")
     score: float = Field(description="Cosine of the text that decided and the image's best vector.")
-    probability: float | None = Field(description="That the image shows it; null where the model has no calibration.")
-    box: Box | None = Field(description="The place that answered.")
+    probability: float | None = Field(description="That the image matches; null where the model has no calibration.")
+    box: Box | None = Field(description="The region that matched.")
     name: str = Field(description="The file's name, without its folder.")
     width: int
     height: int
     metadata: dict[str, Any] = Field(description="The store's own columns.")
     relevant: bool | None = Field(
-        default=None, description="Whether labels say that it shows the class that the text names; null: not checked."
+        default=None, description="Whether labels say that the image shows the class of the text; null: not checked."
     )
 
 
 class ConfidenceOut(BaseModel):
-    """What is believed of a text's list."""
+    """How far down a text's list to trust."""
 
     cutoff: int = Field(description="How many of the best to keep: half of these are expected to be right.")
-    expected_images: float = Field(description="Expected to show it, in the store or of those that the filter leaves.")
-    nothing_here: bool = Field(description="Probably no image shows it.")
+    expected_images: float = Field(description="Expected matches in the store, or among what the filter leaves.")
+    nothing_here: bool = Field(description="Probably no image matches.")
 
 
-class SearchAnswer(BaseModel):
+class ListLabels(BaseModel):
+    """What labels say about a list whose text names a class."""
+
+    class_name: str
+    group: ClassGroup | None
+    images: int = Field(description="How many of the searched images show the class.")
+    precision_at_10: float | None = Field(description="In percent, of checked images; null where no image shows it.")
+    average_precision: float | None = Field(description="AP@50 in percent, of checked images.")
+    missed: int = Field(description="Images that show the class and are not among the first 50.")
+
+
+class SearchOut(BaseModel):
     """A part of a ranked list."""
 
     results: list[Result]
     confidence: ConfidenceOut | None = Field(
-        description="null where the model has no calibration, for pictures, several texts, and judged images."
+        description="null where the model has no calibration, for pictures, several texts, and verdicts."
     )
     images: int = Field(description="In the store.")
     milliseconds: float
@@ -290,12 +252,12 @@ class SearchAnswer(BaseModel):
 class RegionOut(BaseModel):
     """Where one of an image's vectors comes from."""
 
-    box: Box | None = Field(description="null for a place without an inside, such as one in a letterbox's padding.")
+    box: Box | None = Field(description="null for a region without area, such as one in a letterbox's padding.")
     score: float | None = Field(description="Cosine with the text that decided; null without a text.")
 
 
 class Frame(BaseModel):
-    """Where something lies in an image: as a Box, but it may reach beyond the image."""
+    """Where something lies in an image, as a Box that may reach beyond the image."""
 
     x0: float
     y0: float
@@ -311,18 +273,50 @@ class HeatmapOut(BaseModel):
     values: list[float] = Field(description="0..1, row by row from the upper left; the strongest is 1.")
     frame: Frame = Field(description="Where the grid's edges lie in the image.")
     agreement: float = Field(
-        description="Cosine of the stored vector with the one that the map is of, made anew from the picture. Below 1 "
-        "where vectors were merged or are stored in few bits."
+        description="Cosine of the stored vector and the one that the map shows, computed again from the picture. "
+        "Below 1 where vectors were merged or are stored in few bits."
     )
 
 
-class LookAnswer(BaseModel):
-    """Every place of an image, in no order, and of the one that answers a text the heatmap."""
+class LookOut(BaseModel):
+    """Every region of an image, unordered, and the heatmap of the one that matches a text."""
 
     regions: list[RegionOut]
-    text: str | None = Field(description="The text that decided; null where none was given, as are the next two.")
-    winner: int | None = Field(description="The place that answers it, counted from 0.")
+    text: str | None = Field(description="The text that decided; null without texts, as are the next two.")
+    winner: int | None = Field(description="The position of the region that matches it, from 0.")
     heatmap: HeatmapOut | None
+
+
+class ClassOut(BaseModel):
+    """One class of the labels."""
+
+    name: str
+    group: ClassGroup | None = Field(description="null where the split that the model was trained with is unknown.")
+    images: int | None = Field(default=None, description="Images of the store that show it; null until counted.")
+    average_precision: float | None = Field(
+        default=None,
+        description="AP@50 of a search for its name over min(50, images), in percent, of checked images.",
+    )
+    precision_at_10: float | None = Field(default=None, description="In percent, of checked images.")
+    left_out: str | None = Field(default=None, description="Why there are no numbers.")
+
+
+class MeansOut(BaseModel):
+    """mAP@50 in percent; null where no class of the group was measured."""
+
+    base: float | None = None
+    novel: float | None = None
+    all: float | None = None
+
+
+class ClassesOut(BaseModel):
+    """Search quality per class in this store."""
+
+    state: Literal["no labels", "measuring", "measured", "failed"]
+    progress: float = Field(description="Of measuring, 0..1.")
+    images: int | None = Field(description="Images of the store that have labels; null until counted.")
+    means: MeansOut
+    classes: list[ClassOut] = Field(description="In the order of the labels, with the numbers measured last.")
 
 
 class Info(BaseModel):
@@ -337,7 +331,7 @@ class Info(BaseModel):
 
 
 class Health(BaseModel):
-    """The service answers."""
+    """The service is running."""
 
     status: Literal["ok"] = "ok"
 
@@ -365,7 +359,7 @@ class NewSelection(_Strict):
 
 
 class KeyList(_Strict):
-    """Images to put into a selection or to take out of it."""
+    """Images to add to a selection or to remove from it."""
 
     keys: Keys
 

@@ -1,131 +1,196 @@
-"""Search by text, by an image of the store, and by an uploaded picture."""
+"""Search by text, by an image of the store or a region of it, and by an uploaded picture."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Form, Response
 
-from forclip.calibration.model import Confidence
+from forclip.embedding.regions import overlaps
 from forclip.index.threads import one_core
+from forclip.search.labels import StoreLabels
+from forclip.search.request import SearchError, SearchRequest
+from forclip.search.run import SearchAnswer, run_search, run_searches
 from forclip.server import limits
 from forclip.server.batches import Batches, SearchThreads
-from forclip.server.errors import Refused
-from forclip.server.found import Found, find, find_judged, how_asked, is_quick
-from forclip.server.gallery import Described, Gallery
-from forclip.server.likeness import like_image
-from forclip.server.list_labels import LabelledLists
-from forclip.server.pictures import decoded
-from forclip.server.ranker import Ranker
-from forclip.server.schemas import (
-    ConfidenceOut,
-    ListRequest,
-    Problem,
-    SearchAnswer,
-    SearchRequest,
-    SimilarRequest,
-    UploadRequest,
-    box_fields,
-)
-from forclip.types import SearchResult
+from forclip.server.cached_searcher import KEPT_DEPTH, CachedSearcher
+from forclip.server.errors import Refused, public_message
+from forclip.server.gallery import Gallery, StoredImage
+from forclip.server.pictures import decode, picture_bytes
+from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody, box_fields
+from forclip.types import Floats, SearchResult
 
-_TOGETHER = 32
+_MAX_BATCH = 32
+_SAME_REGION = 0.3  # intersection over union
+
+
+class SearchService:
+    """Runs requests on one store, with labels if there are any."""
+
+    def __init__(self, searcher: CachedSearcher, gallery: Gallery, labels: StoreLabels | None) -> None:
+        self.searcher, self.gallery, self.labels = searcher, gallery, labels
+
+    def answer(self, request: SearchRequest) -> SearchAnswer:
+        """Answer a request. Raises Refused (400) for what is wrong with it."""
+        with self.public_errors(request):
+            answer = run_search(self.searcher, request, self.labels)
+        if request.cutoff is not None and answer.confidence is None:
+            raise Refused(400, f"there is no recommended cut-off: {answer.no_confidence_reason}")
+        return answer
+
+    @contextmanager
+    def public_errors(self, request: SearchRequest) -> Iterator[None]:
+        """Turn an error in a request or its filter into one for the client. Other errors are ours."""
+        try:
+            yield
+        except ValueError as error:
+            if request.where is None and not isinstance(error, SearchError):
+                raise
+            raise Refused(400, public_message(error, self.searcher.index.store.folder)) from None
+
+    def is_quick(self, request: SearchRequest) -> bool:
+        """Whether the request takes some milliseconds: a list that is kept or comes from the approximate index."""
+        if not request.is_one_text or request.exact or request.where is not None or request.cutoff is not None:
+            return False
+        labelled = self.labels is not None and self.labels.class_of(request.wanted[0]) is not None
+        return not labelled and request.only is None and request.options.depth <= KEPT_DEPTH
+
+    def render(self, answer: SearchAnswer, started: float) -> Response:
+        """The answer as JSON. started: time.perf_counter() at the request."""
+        images = self.gallery.page([r.key for r in answer.results])
+        verdicts = answer.labels.verdicts if answer.labels is not None else [None] * len(answer.results)
+        # Images that were deleted since the list was made are left out.
+        results = [
+            _result(result, images[result.key], answer.probability(result), verdict)
+            for result, verdict in zip(answer.results, verdicts, strict=True)
+            if result.key in images
+        ]
+        # Validated as a whole, which is several times faster than one model after the other.
+        out = SearchOut.model_validate(
+            {
+                "results": results,
+                "confidence": None if answer.confidence is None else vars(answer.confidence),
+                "images": len(self.searcher.index),
+                "milliseconds": (time.perf_counter() - started) * 1000,
+                "labels": _list_labels(answer),
+            }
+        )
+        # Sent as it is: FastAPI would validate it a second time, which takes longer than many a search.
+        return Response(out.model_dump_json(), media_type="application/json")
+
+    def query_vectors(self, image: StoredImage, box: Box | None) -> Floats:
+        """The vectors to search for images like this one with: all of its vectors, [N, dim].
+
+        For a region the stored vector [dim] that looks there; where none does, all vectors of the crop, [N, dim]. The
+        stored vector comes first because a model that was trained on whole pictures finds less with small crops.
+
+        Raises:
+            Refused: 404 for an image that was deleted, 409 or 415 where its picture changed or cannot be read.
+        """
+        vectors, regions = self.gallery.vectors(image.key)
+        if box is None:
+            return vectors
+        shared = overlaps(np.array([box.x0, box.y0, box.x1, box.y1], np.float32), regions)
+        nearest = int(np.argmax(shared))
+        if shared[nearest] >= _SAME_REGION:
+            region_vector: Floats = vectors[nearest]
+            return region_vector
+        picture = decode(picture_bytes(image.file), 415, "the picture")
+        width, height = picture.size
+        left, top = int(box.x0 * width), int(box.y0 * height)
+        right, bottom = max(left + 1, round(box.x1 * width)), max(top + 1, round(box.y1 * height))
+        return self.searcher.encode_image(picture.crop((left, top, right, bottom)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Quick:
+    """A quick request in a batch. Compared by identity, so that each gets an answer of its own."""
+
     request: SearchRequest
     started: float
 
 
-def search_routes(ranker: Ranker, gallery: Gallery, labelled: LabelledLists) -> APIRouter:
-    """Under /api."""
+def search_routes(service: SearchService) -> APIRouter:
+    """Routes below /api. No search runs on the event loop."""
     routes, threads = APIRouter(prefix="/api", tags=["search"]), SearchThreads()
+    gallery = service.gallery
 
-    def searched(request: SearchRequest, started: float) -> Response:
-        found = find(ranker, gallery, labelled, request)
-        return _sent(labelled.told(_answer(gallery, request, found, started), found.best, found.by_labels))
-
-    def searched_together(quick: Sequence[_Quick]) -> list[Response]:
+    def run_quick(batch: Sequence[_Quick]) -> list[Response]:
         with one_core():
-            ranker.learn_lists((q.request.texts[0], how_asked(q.request)) for q in quick)
-            return [searched(q.request, q.started) for q in quick]
+            answers = run_searches(service.searcher, [quick.request for quick in batch], service.labels)
+            return [service.render(a, quick.started) for a, quick in zip(answers, batch, strict=True)]
 
-    batches: Batches[_Quick, Response] = Batches(searched_together, "searches", _TOGETHER)
+    batches: Batches[_Quick, Response] = Batches(run_quick, "searches", _MAX_BATCH)
 
-    @routes.post("/search", response_model=SearchAnswer, responses={404: {"model": Problem}})
-    async def search(request: SearchRequest) -> Response:
-        """The images that best match a text or several, the place in each, and how far down the list to trust."""
+    async def run(make_request: Callable[[], SearchRequest]) -> Response:
         started = time.perf_counter()
-        if is_quick(request, labelled):
-            return await batches.awaited(_Quick(request, started))
-        await ranker.learn_texts([*request.texts, *request.none_of])
-        return await threads.run(lambda: searched(request, started))
+        return await threads.run(lambda: service.render(service.answer(make_request()), started))
 
-    refusals: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}
+    @routes.post("/search", response_model=SearchOut, responses={404: {"model": Problem}})
+    async def search(body: SearchBody) -> Response:
+        """The images that best match a text or several, the region in each, and how far down the list to trust."""
+        request = body.to_request()
+        if service.is_quick(request):
+            return await batches.get(_Quick(request, time.perf_counter()))
+        return await run(lambda: body.to_request(gallery.ids_of_keys))
 
-    @routes.post("/similar", response_model=SearchAnswer, responses=refusals)
-    async def similar(request: SimilarRequest) -> Response:
-        """More images like one of the store, or like a place in it. The image itself is left out."""
-        started = time.perf_counter()
+    errors: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}
 
-        def searched() -> Response:
-            query = like_image(ranker, gallery, gallery.one(request.key), request.box)
-            (itself,) = gallery.ids_of_keys([request.key])
-            return _sent(_answer(gallery, request, find_judged(ranker, gallery, request, query, itself), started))
+    @routes.post("/similar", response_model=SearchOut, responses=errors)
+    async def similar(body: SimilarBody) -> Response:
+        """More images like one of the store, or like a region of it. The image itself is left out."""
 
-        return searched()
+        def request() -> SearchRequest:
+            vectors = service.query_vectors(gallery.one(body.key), body.box)
+            return body.to_request(vectors, gallery.ids_of_keys)
 
-    @routes.post("/similar/upload", response_model=SearchAnswer)
-    def similar_to_upload(request: Annotated[UploadRequest, Form(media_type="multipart/form-data")]) -> Response:
+        return await run(request)
+
+    @routes.post("/similar/upload", response_model=SearchOut)
+    async def similar_to_upload(body: Annotated[UploadBody, Form(media_type="multipart/form-data")]) -> Response:
         """Images like an uploaded picture, which is not kept."""
-        started = time.perf_counter()
-        content = request.picture.file.read(limits.UPLOAD_BYTES + 1)
-        if len(content) > limits.UPLOAD_BYTES:
-            raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
-        query = ranker.picture_vectors(decoded(content, 400, "the uploaded file"))
-        return _sent(_answer(gallery, request, Found(ranker.ranked(query, how_asked(request))), started))
+
+        def request() -> SearchRequest:
+            content = body.picture.file.read(limits.UPLOAD_BYTES + 1)
+            if len(content) > limits.UPLOAD_BYTES:
+                raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
+            vectors = service.searcher.encode_image(decode(content, 400, "the uploaded file"))
+            return SearchRequest(like=vectors, **body.list_options())
+
+        return await run(request)
 
     return routes
 
 
-def _sent(answer: SearchAnswer) -> Response:
-    """As it is: FastAPI would look through it a second time, which takes longer than many a search."""
-    return Response(answer.model_dump_json(), media_type="application/json")
-
-
-def _answer(gallery: Gallery, request: ListRequest, found: Found, started: float) -> SearchAnswer:
-    page = found.page(request)
-    described = gallery.described_page([r.key for r in page])
-    # One that was deleted since the list was made is left out.
-    there = [(r, described[r.key]) for r in page if r.key in described]
-    # Checked as a whole: that takes a fraction of the time that all its parts would, one by one.
-    return SearchAnswer.model_validate(
-        {
-            "results": [_result(r, image, found.probability(r)) for r, image in there],
-            "confidence": None if found.confidence is None else _told(found.confidence),
-            "images": len(gallery.index),
-            "milliseconds": (time.perf_counter() - started) * 1000,
-        }
-    )
-
-
-def _result(found: SearchResult, image: Described, probability: float | None) -> dict[str, Any]:
+def _result(
+    result: SearchResult, image: StoredImage, probability: float | None, relevant: bool | None
+) -> dict[str, Any]:
     return {
         "key": str(image.key),
-        "rank": found.rank,
-        "score": found.score,
+        "rank": result.rank,
+        "score": result.score,
         "probability": probability,
-        "box": box_fields(found.box),
+        "box": box_fields(result.box),
         "name": image.name,
-        "width": image.width,
-        "height": image.height,
+        "width": image.row["width"],
+        "height": image.row["height"],
         "metadata": image.own,
+        "relevant": relevant,
     }
 
 
-def _told(confidence: Confidence) -> ConfidenceOut:
-    return ConfidenceOut(
-        cutoff=confidence.cutoff, expected_images=confidence.expected_images, nothing_here=confidence.nothing_here
-    )
+def _list_labels(answer: SearchAnswer) -> dict[str, Any] | None:
+    labels = answer.labels
+    if labels is None:
+        return None
+    return {
+        "class_name": labels.class_name,
+        "group": labels.group,
+        "images": labels.relevance.relevant,
+        "precision_at_10": labels.relevance.precision_at_10,
+        "average_precision": labels.relevance.average_precision,
+        "missed": len(labels.relevance.missed),
+    }

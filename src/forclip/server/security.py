@@ -1,8 +1,10 @@
-"""Who may ask, and from where: checked before anything else sees a request."""
+"""Access control: host, origin, token and body size, checked before anything else sees a request."""
 
+import base64
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -23,7 +25,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True)
 class Access:
-    """host: what the service is bound to; token: who has it may ask, None: whoever reaches the service may."""
+    """host: the address that the service is bound to; token: clients must send it; None: any client may connect."""
 
     host: str = "127.0.0.1"
     token: str | None = None
@@ -32,37 +34,37 @@ class Access:
         if self.token is not None and len(self.token) < 8:
             raise ValueError("the token must have at least 8 characters")
         if self.token is not None and not self.token.isascii():
-            raise ValueError("the token must be of ASCII characters only")
+            raise ValueError("the token must consist of ASCII characters")
         if self.token is None and not is_loopback(self.host):
-            raise ValueError(f"{self.host} can be reached from other machines: give a --token, or bind to 127.0.0.1")
+            raise ValueError(f"{self.host} can be reached from other machines: set a --token, or bind to 127.0.0.1")
 
     @property
     def hosts(self) -> Sequence[str] | None:
-        """Names that a request may call the service by; None: any. A page elsewhere whose name is made to lead to this
-        machine (DNS rebinding) calls it by its own name."""
+        """Host names that requests may use; None: any. This stops DNS rebinding, which uses a foreign host name."""
         return _LOOPBACK_NAMES if is_loopback(self.host) else None
 
     @property
     def cookie(self) -> str:
-        """What the cookie holds: not the token itself."""
+        """The value of the login cookie, derived from the token."""
         return hashlib.blake2b(b"forclip cookie", key=(self.token or "").encode()[:64], digest_size=32).hexdigest()
 
     def is_token(self, given: str) -> bool:
-        """In a time that tells nothing about the token."""
+        """Compare with the token in constant time."""
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
     def admits(self, headers: Headers) -> bool:
-        """Whether a request carries the token or the cookie, where one is needed."""
+        """Whether a request carries the token or the cookie, if one is needed."""
         if self.token is None:
             return True
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(token.strip()):
             return True
-        held = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        return hmac.compare_digest(held.encode(), self.cookie.encode())
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        return hmac.compare_digest(cookie.encode(), self.cookie.encode())
 
 
 def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -70,7 +72,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: host, origin, token and size of a request; security headers of every answer."""
+    """ASGI middleware that checks every request and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, access: Access, content_policy: str) -> None:
         self.app, self.access = app, access
@@ -102,23 +104,25 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, guarded)
         else:
-            await self.app(scope, _bounded(receive, _most_bytes(scope["path"])), guarded)
+            await self.app(scope, _bounded(receive, _max_bytes(scope["path"])), guarded)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.access.hosts is not None and _without_port(host) not in self.access.hosts:
-            return _refused(421, "the service is not known by this name")
+            return _refused(421, "this host name is not the service's")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return _refused(403, "requests from other pages are refused")
         if scope["path"] not in _OPEN and not self.access.admits(headers):
-            refused = _refused(401, "this needs the token: Authorization: Bearer, or the link that the service printed")
+            refused = _refused(
+                401, "send the token as Authorization: Bearer, or open the link that the service printed"
+            )
             refused.headers["WWW-Authenticate"] = "Bearer"
             return refused
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > _most_bytes(scope["path"]):
-            return _refused(413, f"at most {_most_bytes(scope['path'])} bytes are taken")
+        if not length.isdigit() or int(length) > _max_bytes(scope["path"]):
+            return _refused(413, f"the body may have at most {_max_bytes(scope['path'])} bytes")
         return None
 
 
@@ -127,20 +131,20 @@ def _without_port(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
-def _most_bytes(path: str) -> int:
+def _max_bytes(path: str) -> int:
     return limits.UPLOAD_BYTES + limits.MULTIPART_BYTES if path == UPLOAD_PATH else limits.BODY_BYTES
 
 
-def _bounded(receive: Receive, most: int) -> Receive:
-    """For bodies that come without saying how long they are."""
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """Bound bodies that are sent without a length."""
     received = 0
 
     async def bounded() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > most:
-            raise HTTPException(413, f"at most {most} bytes are taken")
+        if received > limit:
+            raise HTTPException(413, f"the body may have at most {limit} bytes")
         return message
 
     return bounded
@@ -148,3 +152,25 @@ def _bounded(receive: Receive, most: int) -> Receive:
 
 def _refused(status: int, sentence: str) -> JSONResponse:
     return JSONResponse({"detail": sentence}, status)
+
+
+def content_policy(page: str) -> str:
+    """The Content-Security-Policy of the page: only its own inline style and script, known by hash, may run."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hashes('script', page)}",
+            f"style-src {_hashes('style', page)}",
+            "img-src 'self' blob: data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
+def _hashes(element: str, page: str) -> str:
+    inline = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
+    return " ".join(f"'sha256-{digest}'" for digest in digests)

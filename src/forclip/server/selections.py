@@ -1,18 +1,17 @@
-"""Named lists of images, kept beside the store: what someone picked, to be handed on.
+"""Selections: named lists of images that a user picked, kept in the store's folder.
 
-Images are kept by id, so that one that is indexed anew stays picked. The file is JSON and written whole.
+Images are kept by id, so that an image that is indexed again stays selected.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from threading import Lock
 
 from filelock import FileLock
 
+from forclip.atomic_write import write_text_atomically
 from forclip.server import limits
 from forclip.server.errors import Refused
 
@@ -23,14 +22,14 @@ Lists = dict[str, list[str]]
 
 
 class Selections:
-    """Of one store. Safe to use from several threads and processes."""
+    """The selections of one store. Safe to use from several threads and processes."""
 
     def __init__(self, store: Path) -> None:
         self.file = store / _FILE
-        self._lock, self._between_processes = Lock(), FileLock(store / _LOCK, timeout=30)
+        self._lock, self._file_lock = Lock(), FileLock(store / _LOCK, timeout=30)
 
     def all(self) -> Lists:
-        """Ids by the selection's name, in the order in which they were added. Raises ValueError for a damaged file."""
+        """Return image ids by selection name, in the order added. Raises ValueError for a damaged file."""
         try:
             content = json.loads(self.file.read_text(encoding="utf-8"))
             if content["format_version"] != _FORMAT_VERSION:
@@ -42,29 +41,29 @@ class Selections:
             raise ValueError(f"{self.file}: not readable as selections: {error}") from None
 
     def one(self, name: str) -> list[str]:
-        """Raises Refused, 404."""
+        """Return the ids of one selection. Raises Refused (404)."""
         return _known(self.all(), name)
 
     def create(self, name: str, image_ids: Sequence[str]) -> None:
-        """Raises Refused: 409 for a name that is taken, or where there are too many."""
+        """Create a selection. Raises Refused (409) for a name that is taken, and where there are too many."""
         with self._changing() as lists:
             if name in lists:
-                raise Refused(409, "there is a selection of this name already")
+                raise Refused(409, "a selection of this name exists already")
             if len(lists) >= limits.SELECTIONS:
-                raise Refused(409, f"there are {limits.SELECTIONS} selections already, which is the most")
+                raise Refused(409, f"there may be at most {limits.SELECTIONS} selections")
             lists[name] = list(dict.fromkeys(image_ids))
 
     def add(self, name: str, image_ids: Sequence[str]) -> list[str]:
-        """What it holds then. Raises Refused: 404, or 409 where it becomes too long."""
-        return self._change(name, lambda held: list(dict.fromkeys([*held, *image_ids])))
+        """Add images and return all ids. Raises Refused: 404, or 409 where it becomes too long."""
+        return self._change(name, lambda ids: list(dict.fromkeys([*ids, *image_ids])))
 
     def remove(self, name: str, image_ids: Sequence[str]) -> list[str]:
-        """What it holds then; ids that are not in it don't matter. Raises Refused, 404."""
-        gone = set(image_ids)
-        return self._change(name, lambda held: [i for i in held if i not in gone])
+        """Remove images and return the remaining ids; unknown ids are ignored. Raises Refused (404)."""
+        removed = set(image_ids)
+        return self._change(name, lambda ids: [i for i in ids if i not in removed])
 
     def delete(self, name: str) -> None:
-        """Raises Refused, 404. The pictures stay where they are."""
+        """Delete a selection, not its pictures. Raises Refused (404)."""
         with self._changing() as lists:
             _known(lists, name)
             del lists[name]
@@ -78,27 +77,15 @@ class Selections:
 
     @contextmanager
     def _changing(self) -> Iterator[Lists]:
-        """Written if nothing is raised."""
-        with self._lock, self._between_processes:
+        """Yield all selections and write them back if nothing is raised."""
+        with self._lock, self._file_lock:
             lists = self.all()
             yield lists
-            _write_whole(self.file, {"format_version": _FORMAT_VERSION, "selections": lists})
+            content = {"format_version": _FORMAT_VERSION, "selections": lists}
+            write_text_atomically(self.file, json.dumps(content, indent=1), sync=True)
 
 
 def _known(lists: Lists, name: str) -> list[str]:
     if name not in lists:
         raise Refused(404, "there is no selection of this name")
     return lists[name]
-
-
-def _write_whole(file: Path, content: dict[str, object]) -> None:
-    """All of it or nothing, whenever the machine stops."""
-    with NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False) as made:
-        try:
-            json.dump(content, made, indent=1)
-            made.flush()
-            os.fsync(made.fileno())
-            os.replace(made.name, file)
-        except BaseException:
-            Path(made.name).unlink(missing_ok=True)
-            raise

@@ -1,19 +1,56 @@
-"""The page, logging in, and how the service is."""
+"""The page, logging in, and the state of the service: info, health, metrics."""
 
+import re
 from importlib.metadata import version
+from importlib.resources import files
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, FastAPI, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator.metrics import Info as Measurement
 
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
-from forclip.server.metrics import Metrics
 from forclip.server.schemas import Health, Info
 from forclip.server.security import COOKIE, Access
 
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_METHODS = ("GET", "HEAD", "POST", "DELETE")
 
-def service_routes(gallery: Gallery, metrics: Metrics, access: Access, page: str, has_calibration: bool) -> APIRouter:
-    """At the root, but for /api/info."""
+
+def read_page() -> str:
+    """Return the page as one HTML file: each line `<!-- FILE -->` is replaced by that style or script file."""
+    static = files("forclip.server") / "static"
+
+    def read(name: str) -> str:
+        return (static / name).read_text(encoding="utf-8")
+
+    part = re.compile(r"^<!-- (\S+\.(?:css|js)) -->$", re.MULTILINE)
+    return part.sub(lambda match: read(match[1]).rstrip("\n"), read("page.html"))
+
+
+def add_metrics(app: FastAPI, gallery: Gallery) -> CollectorRegistry:
+    """Count and time requests by route, never by path: what users search for is not recorded."""
+    registry, labels = CollectorRegistry(), ("method", "route")
+    requests = Counter("forclip_requests", "Answered requests", [*labels, "status"], registry=registry)
+    seconds = Histogram("forclip_request_seconds", "Time until the answer", labels, registry=registry, buckets=_BUCKETS)
+    images = Gauge("forclip_images", "Images in the store", registry=registry)
+    images.set_function(lambda: len(gallery.index))
+
+    def record(measurement: Measurement) -> None:
+        method = measurement.method if measurement.method in _METHODS else "other"
+        requests.labels(method, measurement.modified_handler, measurement.modified_status).inc()
+        seconds.labels(method, measurement.modified_handler).observe(measurement.modified_duration)
+
+    Instrumentator(should_group_status_codes=False).add(record).instrument(app)
+    return registry
+
+
+def service_routes(
+    gallery: Gallery, registry: CollectorRegistry, access: Access, page: str, has_calibration: bool
+) -> APIRouter:
+    """Routes at the root, and /api/info."""
     routes = APIRouter(tags=["service"])
 
     @routes.get("/", response_class=HTMLResponse)
@@ -23,7 +60,7 @@ def service_routes(gallery: Gallery, metrics: Metrics, access: Access, page: str
 
     @routes.get("/login", status_code=303, response_class=RedirectResponse)
     def login(token: str = Query("", max_length=1000)) -> Response:
-        """Where the printed link leads: keeps who has the token logged in, by a cookie that scripts can't read."""
+        """The target of the printed link: keeps the user logged in with a cookie that scripts cannot read."""
         if access.token is not None and not access.is_token(token):
             raise Refused(401, "this is not the token")
         answer = RedirectResponse("/", 303)
@@ -46,12 +83,12 @@ def service_routes(gallery: Gallery, metrics: Metrics, access: Access, page: str
 
     @routes.get("/health")
     def health() -> Health:
-        """Answers where the service runs. Needs no token."""
+        """Answers while the service runs. Needs no token."""
         return Health()
 
     @routes.get("/metrics", response_class=Response)
     def read_metrics() -> Response:
-        """For Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        """Metrics for Prometheus."""
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

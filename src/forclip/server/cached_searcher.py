@@ -1,0 +1,110 @@
+"""A searcher for many threads: texts are encoded in batches, and lists are kept while the store does not change."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Lock
+
+import numpy as np
+from PIL import Image
+
+from forclip.embedding.heatmap import Heatmap
+from forclip.index.view import View
+from forclip.search.combined import CombinedQuery, CombinedResult
+from forclip.search.labels import Relevance, StoreLabels
+from forclip.search.request import ListOptions
+from forclip.search.searcher import RankedText, Searcher
+from forclip.server.batches import Batches
+from forclip.server.cache import StoreCache
+from forclip.types import Floats, SearchResult
+
+KEPT_DEPTH = 1200  # longer lists are not kept
+_PAGE = 60  # images on a page; list depths are rounded up to pages, so that all pages share one list
+_CONFIDENCE_DEPTH = 240  # images at least from which a list's confidence is estimated
+_KEPT_TEXTS, _KEPT_LISTS, _KEPT_OTHERS = 10_000, 1_000, 64
+
+
+class CachedSearcher(Searcher):
+    """Searcher that caches and batches. Returns what a Searcher returns; lists may be deeper than requested."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        super().__init__(searcher.index, searcher.model)
+        self._searcher = searcher
+        self._model_lock = Lock()
+        self._encoder: Batches[str, Floats] = Batches(self._encode, "texts")
+        self._texts: StoreCache[str, Floats] = StoreCache(_KEPT_TEXTS)
+        self._text_lists: StoreCache[tuple[str, ListOptions], RankedText] = StoreCache(
+            _KEPT_LISTS * KEPT_DEPTH, lambda ranked: 1 + len(ranked.results)
+        )
+        self._lists: StoreCache[tuple[bytes, int, ListOptions], Sequence[SearchResult]] = StoreCache(_KEPT_OTHERS)
+        self._combined: StoreCache[tuple[bytes, ...], Sequence[CombinedResult]] = StoreCache(_KEPT_OTHERS)
+        self._refined: StoreCache[tuple[object, ...], Floats] = StoreCache(_KEPT_OTHERS)
+        self._relevance: StoreCache[tuple[object, ...], Relevance] = StoreCache(_KEPT_OTHERS)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """As Searcher.encode_texts; texts of concurrent requests are encoded together, each once."""
+        return np.stack(self._texts.get_many(texts, self._encoder.get_many))
+
+    def _encode(self, texts: Sequence[str]) -> list[Floats]:
+        with self._model_lock:
+            return list(self._searcher.encode_texts(texts))
+
+    def encode_image(self, image: Image.Image) -> Floats:
+        with self._model_lock:
+            return self._searcher.encode_image(image)
+
+    def heatmap(self, picture: Image.Image, vector: Floats) -> Heatmap:
+        with self._model_lock:
+            return self._searcher.heatmap(picture, vector)
+
+    def warm_up(self) -> None:
+        self._searcher.warm_up()
+
+    def rank_texts(self, texts: Sequence[str], options: ListOptions, view: View | None = None) -> list[RankedText]:
+        """As Searcher.rank_texts, for lists that reach below the recommended cut-off, or to KEPT_DEPTH."""
+        options, view = _in_pages(options), self.index.view() if view is None else view
+        if options.precision is not None and self.model.calibration is not None:
+            options = replace(options, depth=max(options.depth, _CONFIDENCE_DEPTH))
+        rank, deepest = super().rank_texts, replace(options, depth=KEPT_DEPTH)
+
+        def compute(keys: list[tuple[str, ListOptions]]) -> list[RankedText]:
+            missing = [text for text, _ in keys]
+            lists = rank(missing, options, view)
+            longer = [n for n, ranked in enumerate(lists) if _may_continue(ranked)]
+            if longer:
+                for n, ranked in zip(longer, rank([missing[n] for n in longer], deepest, view), strict=True):
+                    lists[n] = ranked
+            return lists
+
+        return self._text_lists.get_many([(text, options) for text in texts], compute, view)
+
+    def rank(self, query: Floats, options: ListOptions) -> Sequence[SearchResult]:
+        options = _in_pages(options)
+        if options.depth > KEPT_DEPTH:
+            return super().rank(query, options)
+        key, rank = (query.tobytes(), query.ndim, options), super().rank
+        return self._lists.get(key, lambda: rank(query, options), self.index.view())
+
+    def rank_combined(self, query: CombinedQuery, options: ListOptions) -> Sequence[CombinedResult]:
+        options = _in_pages(options)
+        if options.depth > KEPT_DEPTH:
+            return super().rank_combined(query, options)
+        key = (query.any_of.tobytes(), query.all_of.tobytes(), query.none_of.tobytes(), repr(options).encode())
+        search = super().rank_combined
+        return self._combined.get(key, lambda: search(query, options), self.index.view())
+
+    def refine(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
+        key, refine = (query.tobytes(), tuple(right), tuple(wrong), where), super().refine
+        return self._refined.get(key, lambda: refine(query, right, wrong, where), self.index.view())
+
+    def evaluate_list(self, labels: StoreLabels, column: int, vector: Floats, options: ListOptions) -> Relevance:
+        key, evaluate = (vector.tobytes(), column, options.where, options.exact), super().evaluate_list
+        return self._relevance.get(key, lambda: evaluate(labels, column, vector, options), self.index.view())
+
+
+def _in_pages(options: ListOptions) -> ListOptions:
+    return replace(options, depth=-(-options.depth // _PAGE) * _PAGE)
+
+
+def _may_continue(ranked: RankedText) -> bool:
+    """Whether the recommended cut-off may lie beyond the list."""
+    return ranked.confidence is not None and ranked.confidence.cutoff == len(ranked.results) < KEPT_DEPTH

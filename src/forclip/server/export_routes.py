@@ -1,0 +1,152 @@
+"""Export a search, verdicts or a selection as a download. These files contain the pictures' paths."""
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from threading import BoundedSemaphore
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response, StreamingResponse
+
+from forclip.search.export import FORMATS, write_fiftyone
+from forclip.search.selection import Item, Selection
+from forclip.server import limits
+from forclip.server.errors import Refused
+from forclip.server.gallery import StoredImage
+from forclip.server.pictures import picture_bytes
+from forclip.server.schemas import ExportBody, Format, Problem, SearchText, VerdictsBody
+from forclip.server.search_routes import SearchService
+from forclip.server.selection_routes import SelectionName
+from forclip.server.selections import Selections
+from forclip.types import SearchResult
+
+_FILE_TYPES: dict[Format, tuple[str, str]] = {
+    "coco": ("json", "application/json"),
+    "csv": ("csv", "text/csv; charset=utf-8"),
+    "fiftyone": ("zip", "application/zip"),
+    "files": ("txt", "text/plain; charset=utf-8"),
+}
+_CHUNK = 1 << 20
+_zipping = BoundedSemaphore(2)  # each may take twice EXPORTED_BYTES of disk while it runs
+
+Images = Mapping[str, StoredImage]  # by image id
+FormatQuery = Annotated[
+    Format, Query(description="coco: JSON; csv: one row per image; fiftyone: a zip; files: one path per line.")
+]
+LabelQuery = Annotated[
+    SearchText | None, Query(description="What the images show; adds the region that matches it in each.")
+]
+
+
+def export_routes(service: SearchService, selections: Selections) -> APIRouter:
+    """Routes below /api."""
+    routes = APIRouter(prefix="/api", tags=["export"], responses={s: {"model": Problem} for s in (404, 409)})
+    gallery = service.gallery
+
+    @routes.post("/export", response_class=Response)
+    def export_search(body: ExportBody) -> Response:
+        """Export the list that POST /api/search returns for the same request."""
+        answer = service.answer(body.to_request(gallery.ids_of_keys))
+        images = gallery.by_id([r.image_id for r in answer.results])
+        items = [_item(images[r.image_id], r, answer.probability(r)) for r in answer.results if r.image_id in images]
+        label = body.label or answer.request.label
+        return _download(Selection(tuple(items), label), body.format, images, "list")
+
+    @routes.post("/export/verdicts", response_class=Response)
+    def export_verdicts(body: VerdictsBody) -> Response:
+        """Export verdicts as the CSV that a run's `data: {verdicts: FILE}` reads."""
+        verdicts = dict.fromkeys(gallery.ids_of_keys(body.right), True)
+        verdicts |= dict.fromkeys(gallery.ids_of_keys(body.wrong), False)
+        images = gallery.by_id(list(verdicts))
+        items = [_item(images[i], present=present) for i, present in verdicts.items() if i in images]
+        return _download(Selection(tuple(items), body.label), "csv", images, "verdicts")
+
+    @routes.get("/selections/{name}/export", response_class=Response)
+    def export_selection(name: SelectionName, format: FormatQuery = "csv", text: LabelQuery = None) -> Response:
+        """Export a selection in its own order, or with a text the best matches first."""
+        ids = selections.one(name)
+        images = gallery.by_id(ids)
+        present = [i for i in ids if i in images]
+        if text is None:
+            return _download(Selection(tuple(_item(images[i]) for i in present)), format, images, "selection")
+        results = gallery.index.search_among(present, service.searcher.encode_text(text))
+        items = tuple(_item(images[r.image_id], r) for r in results)
+        return _download(Selection(items, text), format, images, "selection")
+
+    return routes
+
+
+def _item(
+    image: StoredImage,
+    result: SearchResult | None = None,
+    probability: float | None = None,
+    present: bool | None = None,
+) -> Item:
+    score, box = (None, None) if result is None else (result.score, result.box)
+    file = image.file
+    path = Path(file.uri)
+    return Item(image.row["id"], path, file.width, file.height, score, probability, box, present, image.own)
+
+
+def _download(selection: Selection, format: Format, images: Images, name: str) -> Response:
+    """A selection as a file to download. images: by id; name: of the file, without its ending.
+
+    Raises:
+        Refused: 404 without an image, 409 for an image that the format cannot hold or whose picture changed, 413 for
+            too many bytes of pictures. Messages name files without their folder.
+    """
+    if not selection.items:
+        raise Refused(404, "there is no image to export")
+    for item in selection.items:
+        if format in ("coco", "csv") and item.box is not None and not (item.width > 0 and item.height > 0):
+            raise Refused(409, f"{item.path.name}: the store does not know its size in pixels: index it again")
+        if format == "files" and ("\n" in str(item.path) or "\r" in str(item.path)):
+            raise Refused(409, f"{item.path.name!r}: a file list cannot hold a path with a line break")
+    ending, media_type = _FILE_TYPES[format]
+    # As an attachment, so that no browser displays it.
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
+    if format == "fiftyone":
+        with _zipping:
+            zipped = _zip(selection, images)
+        headers["Content-Length"] = str(zipped.seek(0, os.SEEK_END))
+        return StreamingResponse(_chunks(zipped), media_type=media_type, headers=headers)
+    with TemporaryDirectory() as folder:
+        to = Path(folder) / name
+        FORMATS[format](selection, to)
+        return Response(to.read_bytes(), media_type=media_type, headers=headers)
+
+
+def _zip(selection: Selection, images: Images) -> IO[bytes]:
+    """An open file without a name, which is deleted when it is closed."""
+    copied = 0
+
+    def copy(item: Item, to: Path) -> None:
+        nonlocal copied
+        image = images[item.image_id]
+        try:
+            content = picture_bytes(image.file)
+        except Refused as error:
+            raise Refused(409, f"{image.name}: {error.detail}") from None
+        copied += len(content)
+        if copied > limits.EXPORTED_BYTES:
+            raise Refused(413, f"the pictures have more than {limits.EXPORTED_BYTES} bytes: export fewer, or as COCO")
+        to.write_bytes(content)
+
+    output = TemporaryFile()  # noqa: SIM115 (closed by _chunks)
+    with TemporaryDirectory() as folder, zipfile.ZipFile(output, "w") as zipped:
+        write_fiftyone(selection, Path(folder), copy)
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file():
+                zipped.write(file, file.relative_to(folder))
+                file.unlink()
+    return output
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(_CHUNK):
+            yield chunk
