@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from forclip.config import SourceConfig
-from forclip.search.labels import StoreLabels, judge_by_labels, load_store_labels
+from forclip.search.labels import StoreLabels, evaluate_list, load_store_labels
 from forclip.search.searcher import Searcher
 from forclip.server.app import create_app
 from forclip.toyworld.dataset import ToyWorld
@@ -76,7 +76,7 @@ def test_classes_by_keyboard_alone(page: Page, served: Searcher, labels: StoreLa
     badges = page.locator(".card .label").all_text_contents()
     assert len(badges) == len(shows)
     assert all(signs[show] in badge for show, badge in zip(shows, badges, strict=True))
-    found = judge_by_labels(served.index, labels, column, served.encode_text("snail"))
+    found = evaluate_list(served.index, labels, column, served.encode_text("snail"))
     assert found.average_precision is not None
     expect(page.locator("#label-quality")).to_contain_text(f"{found.average_precision:.1f}")
     page.keyboard.press("Enter")
@@ -86,7 +86,7 @@ def test_classes_by_keyboard_alone(page: Page, served: Searcher, labels: StoreLa
 def test_only_false_positives_or_false_negatives_and_back(page: Page, served: Searcher, labels: StoreLabels) -> None:
     def missed(column: int) -> int:
         text = served.encode_text(labels.images.class_names[column])
-        return len(judge_by_labels(served.index, labels, column, text).missed)
+        return len(evaluate_list(served.index, labels, column, text).missed)
 
     column = max(range(len(labels.images.class_names)), key=missed)
     name, count = labels.images.class_names[column], missed(column)

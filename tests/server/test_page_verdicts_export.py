@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from forclip.data.verdicts import read_verdicts
-from forclip.search.request import SearchRequest, answer
+from forclip.search.request import SearchRequest
+from forclip.search.run import run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 from tests.server.conftest import CHROMIUM
@@ -43,7 +44,8 @@ def export(page: Page, to: Path) -> Path:
 
 def ranked_by_verdicts(searcher: Searcher, right: list[str], wrong: list[str]) -> list[SearchResult]:
     """Search in Python with the same verdicts."""
-    return answer(searcher, SearchRequest("snail", k=60, right=tuple(right), wrong=tuple(wrong))).results
+    request = SearchRequest(text="snail", k=60, right=tuple(right), wrong=tuple(wrong))
+    return list(run_search(searcher, request).results)
 
 
 def expect_list(page: Page, results: list[SearchResult]) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from forclip.calibration.model import Confidence
 from forclip.data.images.decode import read_image
-from forclip.index.image_scores import most_distinct_vector
-from forclip.index.ranking import without
+from forclip.index.in_memory import most_distinct_vector
+from forclip.index.ranking import exclude_images
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels
 from forclip.search.request import SearchError, SearchRequest
@@ -144,7 +144,7 @@ def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
             query = searcher.refine(start, request.right, request.wrong, request.where)
         results = searcher.rank(query, request.options)
         left_out = {*request.wrong, *request.exclude}
-        results = without(results, left_out) if left_out else results
+        results = exclude_images(results, left_out) if left_out else results
     needs_reason = request.options.precision is not None
     num_searched = searcher.index.count(request.where) if needs_reason else 0
     reason = request.no_confidence_reason if needs_reason else ""

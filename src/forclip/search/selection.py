@@ -83,7 +83,7 @@ def select_search(
 
 def select_ids(index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None) -> Selection:
     """Select images by id, each once, without scores and boxes. Raises ValueError for an id that is not stored."""
-    files = index.files_of(image_ids)
+    files = index.store.files(image_ids)
     for image_id in image_ids:
         if image_id not in files:
             raise ValueError(f"{index.store.folder}: has no image {image_id!r}")
@@ -102,7 +102,7 @@ def select_ids_for(
 
 def _items(index: Index, results: Sequence[SearchResult], probabilities: Sequence[float | None]) -> tuple[Item, ...]:
     """Items in the order of the results. Raises ValueError for an image that was deleted meanwhile."""
-    files = index.files_of([r.image_id for r in results])
+    files = index.store.files([r.image_id for r in results])
     items = []
     for result, probability in zip(results, probabilities, strict=True):
         file = files.get(result.image_id)

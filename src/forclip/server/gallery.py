@@ -55,7 +55,7 @@ class Gallery:
 
     def by_key(self, keys: Sequence[int]) -> dict[int, StoredImage]:
         """Return images by key."""
-        own = self.index.store.own_columns
+        own = self.index.store.user_columns
         rows = self._rows.read(keys)
         return {key: StoredImage(key, row, {name: row.get(name) for name in own}) for key, row in rows.items()}
 
@@ -81,7 +81,7 @@ class Gallery:
         """Return keys by id."""
         keys: dict[str, int] = {}
         for part in self.index.view().parts:
-            positions = part.places(image_ids)
+            positions = part.positions(image_ids)
             ids = part.segment.ids.take(pa.array(positions)).to_pylist()
             keys |= dict(zip(ids, part.segment.keys[positions].tolist(), strict=True))
         return keys
@@ -107,7 +107,7 @@ class Gallery:
     def column_types(self) -> dict[str, str]:
         """Return the types of the user's columns."""
         schema = self.index.store.table().schema
-        return {name: str(schema.field(name).type) for name in self.index.store.own_columns}
+        return {name: str(schema.field(name).type) for name in self.index.store.user_columns}
 
 
 @dataclass(frozen=True)
