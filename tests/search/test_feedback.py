@@ -8,7 +8,7 @@ import pytest
 
 from forclip.index.image_index import Index
 from forclip.search.feedback import refine, refined_query
-from forclip.search.request import Cutoff, SearchRequest
+from forclip.search.request import SearchRequest
 from forclip.search.run import run_search
 from forclip.search.searcher import Searcher
 from forclip.types import Floats
@@ -74,16 +74,9 @@ def test_the_vector_that_answered_is_the_one_that_counts(tmp_path: Path) -> None
     assert min(gained[i] for i in ids[:2]) > max(gained[i] for i in ids[2:])
 
 
-def test_picks_that_cannot_be() -> None:
-    index = None
-    with pytest.raises(ValueError, match="no picks"):
-        refined_query(index, unit(np.random.default_rng(0), DIM), [], [])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'a' is picked as right and as wrong"):
-        refined_query(index, unit(np.random.default_rng(0), DIM), ["a"], ["b", "a"])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="for one text"):
-        SearchRequest(text="cat", any_of=("dog",), right=("a",))
-    with pytest.raises(ValueError, match="not of one with picks"):
-        SearchRequest(text="cat", right=("a",), cutoff=Cutoff("precision", 0.5))
+def test_no_verdict_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="verdict"):
+        refined_query(None, unit(np.random.default_rng(0), DIM), [], [])  # type: ignore[arg-type]
 
 
 def test_an_unknown_pick(tmp_path: Path) -> None:

@@ -100,7 +100,12 @@ def test_requests_together_get_the_answers_that_each_gets_alone(calibrated: Sear
     ]
     together = run_searches(calibrated, requests)
     for request, answer in zip(requests, together, strict=True):
-        assert answer_json(answer) == answer_json(run_search(calibrated, request))
+        alone = run_search(calibrated, request)
+        assert [r.image_id for r in answer.results] == [r.image_id for r in alone.results]
+        # Texts encoded together differ by rounding.
+        assert [r.score for r in answer.results] == pytest.approx([r.score for r in alone.results], abs=1e-6)
+        probabilities = [answer.probability(r) for r in answer.results]
+        assert probabilities == pytest.approx([alone.probability(r) for r in alone.results], abs=1e-5)
 
 
 def test_a_picture_finds_itself(searcher: Searcher) -> None:

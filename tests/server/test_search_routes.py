@@ -312,5 +312,6 @@ def test_no_route_blocks_the_event_loop(served: Searcher, monkeypatch: pytest.Mo
                 answer = await client.request(method, path.replace("KEY", str(first.key)), json=filled, files=files)
                 assert answer.status_code < 400, (path, answer.text)
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:  # this thread may run a loop of its own, for the browser tests
+        thread.submit(asyncio.run, run()).result()
     assert blocked == []
