@@ -1,9 +1,9 @@
-"""How much faster an epoch of finetuning is from the cache of tokens than through the frozen backbone.
+"""Measure the speed-up of an epoch of finetuning by the token cache, against encoding through the frozen backbone.
 
     OMP_NUM_THREADS=1 python benchmarks/cached_epoch.py --out cached_epoch.json
 
-Both ways take the same steps on the same batches in turn, in one process on one core; only where the tokens come from
-differs. The teacher's vectors are made once beforehand and are in memory both ways.
+Both variants run the same steps on the same batches, in turn, in one process on one core. Only the source of the tokens
+differs. The teacher's vectors are computed beforehand and are in memory in both variants.
 """
 
 import argparse
@@ -45,7 +45,7 @@ Losses = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What both ways share. cached: with tokens that are mapped from the cache."""
+    """Shared by both variants. cached: training set whose tokens are mapped from the cache."""
 
     backbone: Backbone
     config: RunConfig
@@ -56,9 +56,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over the rounds, in seconds an epoch. loss_difference: the largest, relative, over steps and terms.
+    """Medians over the rounds, in seconds per epoch.
 
-    writing_seconds: encoding every image once, into the cache; opening_seconds: checksums and all.
+    loss_difference: largest relative difference over steps and terms; reading_seconds: part of an epoch that gets the
+    tokens; writing_seconds: encode every image into the cache; opening_seconds: open the cache and verify checksums.
     """
 
     model: str
@@ -79,7 +80,7 @@ class Result:
 
 
 def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Setting, float, float]:
-    """Also the seconds that writing the cache and opening it again took."""
+    """Generate the images and fill the cache. Also returns the seconds to write the cache and to open it again."""
     world = write_toyworld(folder / "world", num_images, 1, seed=0)
     config = toyworld_config(world, 0)
     images, _ = load_sets(config.data)
@@ -98,12 +99,12 @@ def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Sett
 
 
 def open_cache(cache: Path, backbone: Backbone, images: Annotations) -> Tensor:
-    """[1, images, T, W]."""
+    """The tokens of all images, [1, images, T, W], from the cache or computed and cached."""
     return cached_tokens(cache, backbone, images.image_ids, images.paths, make_views(1, 0)).tokens
 
 
-def start_anew(setting: Setting) -> TrainingState:
-    """A head and objectives as no step has touched them."""
+def initial_state(setting: Setting) -> TrainingState:
+    """The untuned head and its objectives, before the first step."""
     head = seeded_head(setting.backbone.new_pool(), setting.cached.tokens[0], setting.config.head, seed=0)
     head.train()
     objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train)
@@ -111,28 +112,28 @@ def start_anew(setting: Setting) -> TrainingState:
 
 
 def read_cached(setting: Setting, rows: Tensor) -> Tensor:
-    """[B, T, W] float16."""
+    """Tokens of some images from the cache, [B, T, W] float16."""
     return setting.cached.tokens[0, rows]
 
 
 @torch.inference_mode()
 def encode_live(setting: Setting, rows: Tensor) -> Tensor:
-    """[B, T, W] float32, by way of decoding, preprocessing and the frozen backbone."""
+    """Tokens of some images, [B, T, W] float32: decode, preprocess and encode with the frozen backbone."""
     paths = [setting.images.paths[row] for row in rows]
     (batch,) = stream_pixels(paths, lambda row, image: setting.backbone.preprocess(image), len(paths))
     return setting.backbone.encode_tokens(batch.pixels)
 
 
-def run_epoch(setting: Setting, tokens_of: Callable[[Setting, Tensor], Tensor]) -> tuple[float, float, Losses]:
-    """Seconds of one epoch, seconds of it until tokens were there, and each step's losses."""
-    state, data = start_anew(setting), setting.cached
+def run_epoch(setting: Setting, read_tokens: Callable[[Setting, Tensor], Tensor]) -> tuple[float, float, Losses]:
+    """Train one epoch. Returns its seconds, the part spent on reading tokens, and the losses of each step."""
+    state, data = initial_state(setting), setting.cached
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(data)))
     batches = order.split(setting.config.train.batch_size)
     reading = 0.0
     start = time.perf_counter()
     for rows in batches:
         before = time.perf_counter()
-        tokens = tokens_of(setting, rows)
+        tokens = read_tokens(setting, rows)
         reading += time.perf_counter() - before
         batch = replace(
             data, **{f.name: tokens[None] if f.name == "tokens" else getattr(data, f.name)[rows] for f in fields(data)}
@@ -150,9 +151,9 @@ def run_epoch(setting: Setting, tokens_of: Callable[[Setting, Tensor], Tensor]) 
 
 
 def measure(folder: Path, backbone: Backbone, num_images: int, rounds: int) -> Result:
-    """Alternates the two ways, so that what else the machine does falls on both."""
+    """Alternate the two variants, so that other work of the machine affects both."""
     setting, writing, opening = new_setting(folder, backbone, num_images)
-    run_epoch(setting, read_cached)  # the first of all allocates
+    run_epoch(setting, read_cached)  # warm-up: the first epoch allocates memory
     live, cached = [], []
     for _ in range(rounds):
         live.append(run_epoch(setting, encode_live))
@@ -179,13 +180,13 @@ def measure(folder: Path, backbone: Backbone, num_images: int, rounds: int) -> R
 
 
 def largest_difference(one: Losses, other: Losses) -> float:
-    """Relative to the other's value, over all steps and objectives."""
+    """Largest relative difference over all steps and objectives."""
     return max(abs(a[name] - b[name]) / abs(b[name]) for a, b in zip(one, other, strict=True) for name in b)
 
 
 def show(result: Result, console: Console) -> None:
     table = Table(title=f"{result.model}: an epoch of {result.images} images on one core, median of {result.rounds}")
-    for column in ("tokens from", "seconds", "of it for tokens", "for the head's steps", "images a second"):
+    for column in ("tokens from", "seconds", "reading tokens", "training the head", "images/s"):
         table.add_column(column, justify="left" if column == "tokens from" else "right")
     for name, seconds, reading in (
         ("decoding and backbone", result.uncached_seconds, result.uncached_reading_seconds),
@@ -204,21 +205,21 @@ def show(result: Result, console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="forclip-mini", help="as load_open_clip takes it")
-    parser.add_argument("--pretrained", help="likewise; `random` measures the time as well as any")
+    parser.add_argument("--model", default="forclip-mini", help="model name for load_open_clip")
+    parser.add_argument("--pretrained", help="open_clip tag or weights file; `random` gives the same times")
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="a JSON file for the result")
-    given = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # decoding threads share the one core
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # decoding threads share this core
     with tempfile.TemporaryDirectory() as folder:
-        backbone = load_open_clip(given.model, given.pretrained)
-        result = measure(Path(folder), backbone, given.images, given.rounds)
+        backbone = load_open_clip(args.model, args.pretrained)
+        result = measure(Path(folder), backbone, args.images, args.rounds)
     show(result, Console())
-    if given.out:
-        given.out.write_text(json.dumps(asdict(result), indent=1) + "\n")
+    if args.out:
+        args.out.write_text(json.dumps(asdict(result), indent=1) + "\n")
 
 
 if __name__ == "__main__":

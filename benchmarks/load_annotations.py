@@ -1,13 +1,12 @@
-"""How long annotation files of COCO's and LVIS' size take to load, and how much memory, from JSON and from the cache.
+"""Measure the time and the memory of loading annotation files of COCO's and LVIS' size, from JSON and from the cache.
 
     python benchmarks/load_annotations.py [--rounds 2] [--scale 1.0] [--folder DIR] [--out FILE]
 
-The files are generated, with the counts and about the bytes of the real ones: instances_train2017.json and
-lvis_v1_train.json, polygons included, values at random from a fixed seed. Each load has a fresh process to itself, that
-says its wall-clock and CPU seconds, without the start of Python and the imports, and its peak resident memory, with
-them. CPU seconds hardly see the other programs of a machine that is shared. The files have been written just before, so
-they may come from the system's memory instead of the disk. With --json, Python's own reading of the same file, without
-any check or conversion, is measured too; for LVIS it takes 8 GB.
+Generates files with the counts and about the sizes of instances_train2017.json and lvis_v1_train.json, polygons
+included, with random values from a fixed seed. Each load runs in a fresh process. Wall-clock and CPU seconds exclude
+the start of Python and the imports; the peak of resident memory includes them. CPU seconds depend little on other
+programs of the machine. The files were just written, so the system may read them from memory. --json also measures
+json.loads of the same file, without checks or conversion; for LVIS it takes 8 GB.
 """
 
 import argparse
@@ -38,12 +37,13 @@ from forclip.types import Annotations
 
 _LOAD: dict[str, Callable[[Path, Path], Annotations]] = {"coco": load_coco, "lvis": load_lvis}
 _LIBRARIES = ("msgspec", "numpy", "safetensors")
-_POLYGONS = 2000  # different ones, drawn from again and again
+_POLYGONS = 2000  # number of distinct polygons
 
 
 @dataclass(frozen=True)
 class Shape:
-    """polygon_points: the mean, such that the file has about the real one's bytes; negatives: the mean of an image."""
+    """Counts of a generated file. polygon_points: mean per polygon, chosen to match the size of the real file;
+    negatives: mean number of negative classes per image."""
 
     images: int
     boxes: int
@@ -59,13 +59,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Limit:
+    """The most that a load may take."""
+
     seconds: float
     gigabytes: float
 
 
 @dataclass(frozen=True)
 class Load:
-    """seconds, cpu_seconds: one per round; peak_gigabytes: the most of all rounds, of resident memory."""
+    """Measurements of one way to load a file. seconds, cpu_seconds: one per round; peak_gigabytes: of resident memory,
+    largest of all rounds."""
 
     file: str
     source: str
@@ -85,7 +88,7 @@ LIMITS = {
 
 
 def write_annotations(file: Path, kind: str, shape: Shape) -> None:
-    """Entries as they stand in the real files, written one by one."""
+    """Write a file with entries like those of the real files."""
     rng = random.Random(0)
     with file.open("w") as out:
         out.write('{"info": {}, "licenses": [], "categories": ')
@@ -137,7 +140,7 @@ def _annotation(k: int, kind: str, shape: Shape, rng: random.Random, polygons: S
 
 
 def load_once(kind: str, source: str, file: Path) -> tuple[float, float, float]:
-    """Wall-clock and CPU seconds of one load in this process, and the process's peak resident memory in gigabytes."""
+    """Load once in this process. Returns wall-clock and CPU seconds, and the process's peak memory in gigabytes."""
     start, cpu_start = time.perf_counter(), time.process_time()
     if source == "json":
         json.loads(file.read_bytes())
@@ -145,29 +148,28 @@ def load_once(kind: str, source: str, file: Path) -> tuple[float, float, float]:
         cache = file.with_suffix(".cache") if source == "cache" else None
         cached_annotations(file, file.parent / "images", kind, _LOAD[kind], cache)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux reports KiB
     return seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def measure(kind: str, source: str, file: Path, rounds: int) -> Load:
-    """Rounds of fresh processes; before those from the cache, one more that writes it."""
+    """Load in a fresh process per round. With the cache as source, one more process writes it first."""
     command = [sys.executable, __file__, "--load", kind, source, str(file)]
     runs = rounds + (source == "cache")
-    found = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(runs)]
-    seconds, cpu_seconds, gigabytes = zip(*found[-rounds:], strict=True)
+    loads = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(runs)]
+    seconds, cpu_seconds, gigabytes = zip(*loads[-rounds:], strict=True)
     return Load(kind, source, seconds, cpu_seconds, max(gigabytes), LIMITS.get((kind, source)))
 
 
-def measure_all(folder: Path, given: argparse.Namespace, console: Console) -> tuple[list[Load], dict[str, float]]:
-    """All loads, and the megabytes of each generated file."""
+def measure_all(folder: Path, args: argparse.Namespace, console: Console) -> tuple[list[Load], dict[str, float]]:
+    """Measure all loads. Also returns the megabytes of each generated file."""
     loads, megabytes = [], {}
     for kind, shape in SHAPES.items():
         file = folder / f"{kind}.json"
-        write_annotations(file, kind, shape.scaled(given.scale))
+        write_annotations(file, kind, shape.scaled(args.scale))
         megabytes[kind] = file.stat().st_size / 1e6
-        for source in ("annotation file", "cache", *(("json",) if given.json else ())):
-            loads.append(measure(kind, source, file, given.rounds))
+        for source in ("annotation file", "cache", *(("json",) if args.json else ())):
+            loads.append(measure(kind, source, file, args.rounds))
             console.print(f"{kind}, {source}: {min(loads[-1].seconds):.2f} s, {loads[-1].peak_gigabytes:.2f} GB")
         file.unlink()
     return loads, megabytes
@@ -188,7 +190,7 @@ def print_table(console: Console, loads: Sequence[Load], megabytes: dict[str, fl
 
 
 def machine() -> dict[str, object]:
-    """What the numbers depend on besides the code. load: runnable programs over the last minute."""
+    """Describe the machine and the library versions. load: runnable programs over the last minute."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return {
@@ -201,28 +203,28 @@ def machine() -> dict[str, object]:
 
 
 def main() -> None:
-    given = _arguments()
-    if given.load:
-        kind, source, file = given.load
+    args = _arguments()
+    if args.load:
+        kind, source, file = args.load
         print(json.dumps(load_once(kind, source, Path(file))))
         return
     console, before = Console(), machine()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        loads, megabytes = measure_all(Path(folder), given, console)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        loads, megabytes = measure_all(Path(folder), args, console)
     print_table(console, loads, megabytes)
-    if given.out:
-        shapes = {kind: asdict(shape.scaled(given.scale)) for kind, shape in SHAPES.items()}
+    if args.out:
+        shapes = {kind: asdict(shape.scaled(args.scale)) for kind, shape in SHAPES.items()}
         content = {"command": " ".join(["python", *sys.argv]), **before, "files": shapes, "megabytes": megabytes}
-        write_text_atomically(given.out, json.dumps(content | {"loads": [asdict(x) for x in loads]}, indent=1) + "\n")
+        write_text_atomically(args.out, json.dumps(content | {"loads": [asdict(x) for x in loads]}, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2, help="fresh processes for each load")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of images and boxes")
-    parser.add_argument("--folder", type=Path, help="where the files are written, 1.6 GB; else the system's own place")
-    parser.add_argument("--json", action="store_true", help="Python's own reading as well")
-    parser.add_argument("--out", type=Path, help="a JSON file of the numbers, docs/results/load_annotations.json")
+    parser.add_argument("--rounds", type=int, default=2, help="processes per load")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the numbers of images and boxes")
+    parser.add_argument("--folder", type=Path, help="folder for the files (1.6 GB); default: temporary files")
+    parser.add_argument("--json", action="store_true", help="also measure json.loads")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--load", nargs=3, metavar=("KIND", "SOURCE", "FILE"), help=argparse.SUPPRESS)
     return parser.parse_args()
 

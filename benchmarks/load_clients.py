@@ -1,7 +1,7 @@
-"""Clients of the service in a process of their own, each asking again as soon as it is answered.
+"""Concurrent clients of the service, in one process. Each sends its next request as soon as it has an answer.
 
-HTTP/1.1 by hand over asyncio's streams, on connections that stay open: a general client would take as much of the
-machine as the service does.
+Speaks HTTP/1.1 directly over asyncio's streams, on persistent connections, because a general HTTP client would need as
+much CPU time as the service.
 """
 
 import asyncio
@@ -22,9 +22,11 @@ _NUMBER = re.compile(rb"[0-9.]+")
 
 @dataclass(frozen=True)
 class Load:
-    """bodies: of requests, in the order in which they are sent, whichever client is free taking the next one; pause:
-    seconds that a client waits before it asks again, on average: at random up to twice as many, else those that were
-    answered together would ask together for ever."""
+    """Requests to send. bodies: request bodies in order; a client that is free takes the next one.
+
+    pause: mean seconds between an answer and the next request of a client. The actual pause is random, up to twice as
+    long, so that clients that were answered together do not stay synchronous.
+    """
 
     port: int
     clients: int
@@ -34,8 +36,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """milliseconds: of each answered request, until its last byte; inside: as the answers themselves say; errors: what
-    went wrong, a sentence each; seconds: from the first request to the last answer."""
+    """milliseconds: of each answered request, until its last byte; inside: the times that the answers state;
+    errors: messages; seconds: from the first request to the last answer."""
 
     milliseconds: list[float]
     inside: list[float]
@@ -43,29 +45,30 @@ class Outcome:
     seconds: float
 
 
-async def put_under(load: Load) -> Outcome:
-    waiting = iter(load.bodies)
+async def send_requests(load: Load) -> Outcome:
+    """Send all requests and wait for the answers."""
+    bodies = iter(load.bodies)
     outcome = Outcome([], [], [], 0.0)
     started = time.perf_counter()
-    await asyncio.gather(*(_client(load, n, waiting, outcome) for n in range(load.clients)))
+    await asyncio.gather(*(_client(load, n, bodies, outcome) for n in range(load.clients)))
     return Outcome(outcome.milliseconds, outcome.inside, outcome.errors, time.perf_counter() - started)
 
 
-async def _client(load: Load, number: int, waiting: Iterator[dict[str, Any]], outcome: Outcome) -> None:
-    pauses = random.Random(number)
+async def _client(load: Load, seed: int, bodies: Iterator[dict[str, Any]], outcome: Outcome) -> None:
+    pauses = random.Random(seed)
     async with _connected(load.port) as (reader, writer):
-        for body in waiting:
+        for body in bodies:
             started = time.perf_counter()
             try:
-                status, answer = await _ask(reader, writer, body)
+                status, answer = await _post(reader, writer, body)
             except (OSError, EOFError, ValueError) as error:
                 outcome.errors.append(f"{type(error).__name__}: {error}")
                 return
-            taken = 1000 * (time.perf_counter() - started)
+            milliseconds = 1000 * (time.perf_counter() - started)
             if status != 200:
                 outcome.errors.append(f"{status}: {answer[:200].decode(errors='replace')}")
             else:
-                outcome.milliseconds.append(taken)
+                outcome.milliseconds.append(milliseconds)
                 outcome.inside.append(_milliseconds(answer))
             if load.pause:
                 await asyncio.sleep(pauses.uniform(0, 2 * load.pause))
@@ -80,7 +83,7 @@ async def _connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
         writer.close()
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any]) -> tuple[int, bytes]:
+async def _post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any]) -> tuple[int, bytes]:
     content = json.dumps(body).encode()
     head = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
     writer.write("\r\n".join([*head, f"Content-Length: {len(content)}", "", ""]).encode() + content)
@@ -90,14 +93,14 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body:
 
 
 def _milliseconds(answer: bytes) -> float:
-    """The last field of that name, without reading the rest: the clients shall leave the machine to the service."""
+    """The last field `milliseconds`, without parsing the whole answer, to save CPU time."""
     (number,) = _NUMBER.findall(answer.rpartition(b'"milliseconds":')[2])[:1]
     return float(number)
 
 
 def main(words: Sequence[str]) -> None:
     load, out = words
-    outcome = asyncio.run(put_under(Load(**json.loads(Path(load).read_text()))))
+    outcome = asyncio.run(send_requests(Load(**json.loads(Path(load).read_text()))))
     Path(out).write_text(json.dumps(asdict(outcome)))
 
 

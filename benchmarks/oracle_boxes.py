@@ -1,13 +1,13 @@
-"""What an oracle that sees the boxes would find: a frozen model looks at each annotated object by itself.
+"""Measure an upper bound: search with a frozen model that embeds every annotated object by itself.
 
     python -m benchmarks.oracle_boxes [--seeds 3] [--paddings 0,0.1,0.25,0.5,1] [--out FILE]
     python -m benchmarks.oracle_boxes --model FOLDER --gallery FILE [FILE] --gallery-images DIR --novel FILE \
         [--classes FILE] [--min-relevant 3] [--paddings 0.25] [--out FILE]
 
-An image's vectors are the model's own pooled embedding of the whole picture and of a crop round every ground-truth box,
-each at the model's input size; its score is the best of them. No text is changed and nothing is trained, so this bounds
-what looking at single objects can give with this model. Without --model it is measured on toy worlds with the mini
-CLIP, else with the model and on the photos of `examples/plug_in_backbone.py`.
+An image's vectors are the model's pooled embeddings of the whole image and of a crop around every ground-truth box,
+each at the model's input size. Its score is the best of them. Nothing is trained and no text vector changes, so the
+result bounds what embedding single objects can give with this model. Without --model, measures the mini CLIP on toy
+worlds; with it, the model and the photos of `examples/plug_in_backbone.py`.
 """
 
 import argparse
@@ -48,12 +48,12 @@ from forclip.text.prompts import encode_classes
 from forclip.toyworld.dataset import write_toyworld
 from forclip.types import Annotations, ClassSplit, Floats, Ints
 
-_WHOLE = (0.0, 0.0, np.inf, np.inf)  # a box that holds any picture
+_WHOLE = (0.0, 0.0, np.inf, np.inf)  # a box that contains any image
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """One set to search. templates: prompts with `{}` for a class name; min_relevant: as evaluate_scores takes it."""
+    """Images to search. templates: prompts with `{}` for a class name; min_relevant: as in evaluate_scores."""
 
     name: str
     backbone: Backbone
@@ -65,7 +65,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Result:
-    """Percentages. padding: of a box's own width and height, added on each side; None: no box, the whole picture."""
+    """mAP in percent. padding: fraction of a box's width and height, added on each side; None: whole images only."""
 
     gallery: str
     padding: float | None
@@ -75,10 +75,11 @@ class Result:
     vectors_per_image: float
 
 
-def looks(images: Annotations) -> tuple[Ints, Floats]:
-    """Where to look: the whole picture first, then its boxes, image by image.
+def regions(images: Annotations) -> tuple[Ints, Floats]:
+    """The regions to embed: for each image the whole image, then its boxes.
 
-    Returns the image of each look, [V] in ascending order, and the box, [V, 4] xyxy in pixels, `_WHOLE` for all of it.
+    Returns the row of the image of each region, [V] ascending, and its box, [V, 4] xyxy in pixels; `_WHOLE` for the
+    whole image.
     """
     owners = np.concatenate([np.arange(len(images)), images.box_images])
     boxes = np.concatenate([np.tile(np.array(_WHOLE, np.float32), (len(images), 1)), images.boxes])
@@ -87,9 +88,9 @@ def looks(images: Annotations) -> tuple[Ints, Floats]:
 
 
 def padded_crop(image: Image.Image, box: Sequence[float], padding: float) -> Image.Image:
-    """The box, xyxy in pixels, with `padding` of its width and height added on each side, as far as the picture goes.
+    """Crop a padded box, cut to the image. The crop has at least one pixel, even if the box is empty or outside.
 
-    Never smaller than one pixel, for boxes without area and those that lie outside.
+    box: xyxy in pixels; padding: fraction of its width and height, added on each side.
     """
     x, y, right, bottom = box
     (left, end_x), (top, end_y) = (
@@ -99,18 +100,18 @@ def padded_crop(image: Image.Image, box: Sequence[float], padding: float) -> Ima
 
 
 def _grown(low: float, high: float, padding: float, size: int) -> tuple[int, int]:
-    """An interval made wider on both sides, cut to 0..size, in whole pixels."""
+    """Pad an interval on both sides, and cut it to 0..size in whole pixels."""
     low, high = max(low, 0.0), min(high, float(size))
-    more = padding * max(high - low, 0.0)
-    start = min(max(round(low - more), 0), size - 1)
-    return start, max(min(round(high + more), size), start + 1)
+    margin = padding * max(high - low, 0.0)
+    start = min(max(round(low - margin), 0), size - 1)
+    return start, max(min(round(high + margin), size), start + 1)
 
 
 @torch.inference_mode()
-def embed_looks(backbone: Backbone, paths: Sequence[Path], boxes: Floats, padding: float) -> Floats:
-    """The pooled embedding of each look, [V, D] unit. paths: of the picture of each; a picture is read for every look.
+def embed_regions(backbone: Backbone, paths: Sequence[Path], boxes: Floats, padding: float) -> Floats:
+    """The pooled embedding of each region, [V, D] unit vectors. paths: image file of each region.
 
-    Raises ValueError for one that can't be read.
+    Raises ValueError if an image cannot be read.
     """
     head = global_head(backbone.new_pool()).to(backbone.device).eval()
 
@@ -121,19 +122,19 @@ def embed_looks(backbone: Backbone, paths: Sequence[Path], boxes: Floats, paddin
     for batch in stream_pixels(paths, prepare, BATCH_SIZE):
         if batch.unreadable:
             raise ValueError(batch.unreadable[0][1])
-        found = head(backbone.encode_tokens(batch.pixels.to(backbone.device)).float())
-        parts.append(found[:, 0].cpu().numpy())
+        vectors = head(backbone.encode_tokens(batch.pixels.to(backbone.device)).float())
+        parts.append(vectors[:, 0].cpu().numpy())
     return np.concatenate(parts)
 
 
 def measure(gallery: Gallery, padding: float | None) -> Result:
-    """Max-sim of whole pictures, and of boxes where a padding is given, against the texts of all classes."""
-    owners, boxes = looks(gallery.images)
+    """Evaluate max-sim search for all classes over whole images, and over boxes if a padding is args."""
+    owners, boxes = regions(gallery.images)
     if padding is None:
         kept = np.isinf(boxes[:, 2])
         owners, boxes = owners[kept], boxes[kept]
     paths = [gallery.images.paths[row] for row in owners]
-    vectors = embed_looks(gallery.backbone, paths, boxes, padding or 0.0)
+    vectors = embed_regions(gallery.backbone, paths, boxes, padding or 0.0)
     labelled = gallery.images.with_classes((*gallery.split.base, *gallery.split.novel), add_missing=True)
     texts = encode_classes(gallery.backbone, labelled.class_names, gallery.templates).numpy()
     offsets = np.searchsorted(owners, np.arange(len(labelled) + 1))
@@ -150,7 +151,7 @@ def measure(gallery: Gallery, padding: float | None) -> Result:
 
 
 def toy_galleries(folder: Path, seeds: int, images: int) -> Iterator[Gallery]:
-    """The galleries that `forclip demo` and `forclip ablate` search: a world and a split for each seed."""
+    """The galleries of `forclip demo` and `forclip ablate`: a world and a split for each seed."""
     backbone = load_open_clip(MINI_NAME, None)
     for seed in range(seeds):
         data = toyworld_config(write_toyworld(folder / f"world-{seed}", 1, images, seed), seed).data
@@ -159,29 +160,29 @@ def toy_galleries(folder: Path, seeds: int, images: int) -> Iterator[Gallery]:
         yield Gallery(f"toy world {seed}", backbone, gallery, split, read_templates(data), 1)
 
 
-def photo_galleries(given: argparse.Namespace) -> Iterator[Gallery]:
-    """The classes that `examples/plug_in_backbone.py` uses, in its wording."""
-    backbone = PhotoClipBackbone(given.model)
-    known = set(backbone.known_texts())
-    wanted = set(read_names(given.classes)) if given.classes else known
-    for file in given.gallery:
-        gallery = load_coco(file, given.gallery_images)
-        names = [name for name in gallery.class_names if name in known & wanted]
-        split = split_classes(names, [name for name in read_names(given.novel) if name in names])
-        yield Gallery(file.stem, backbone, gallery, split, ["{}"], given.min_relevant)
+def photo_galleries(args: argparse.Namespace) -> Iterator[Gallery]:
+    """Galleries of photos, with the classes and prompts of `examples/plug_in_backbone.py`."""
+    backbone = PhotoClipBackbone(args.model)
+    embeddable = set(backbone.known_texts())
+    requested = set(read_names(args.classes)) if args.classes else embeddable
+    for file in args.gallery:
+        gallery = load_coco(file, args.gallery_images)
+        names = [name for name in gallery.class_names if name in embeddable & requested]
+        split = split_classes(names, [name for name in read_names(args.novel) if name in names])
+        yield Gallery(file.stem, backbone, gallery, split, ["{}"], args.min_relevant)
 
 
 def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """For each padding the means over galleries, and sample standard deviations where there are several."""
+    """Means over galleries for each padding, and sample standard deviations if there are several galleries."""
     rows = []
     for padding in dict.fromkeys(r.padding for r in results):
-        same = [r for r in results if r.padding == padding]
-        row: dict[str, Any] = {"padding": padding, "galleries": len(same)}
+        group_results = [r for r in results if r.padding == padding]
+        row: dict[str, Any] = {"padding": padding, "galleries": len(group_results)}
         for group in GROUPS:
-            values = [v for r in same if (v := getattr(r, group)) is not None]
+            values = [v for r in group_results if (v := getattr(r, group)) is not None]
             row[group] = float(np.mean(values)) if values else None
             row[f"{group}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        row["vectors_per_image"] = float(np.mean([r.vectors_per_image for r in same]))
+        row["vectors_per_image"] = float(np.mean([r.vectors_per_image for r in group_results]))
         rows.append(row)
     return rows
 
@@ -189,37 +190,37 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
 def print_table(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     table = Table("vectors of", *GROUPS, "per image", "galleries", title=f"{metric_name(50, 'min(k,R)')}, percent")
     for row in rows:
-        what = "the whole picture" if row["padding"] is None else f"it and boxes padded by {row['padding']:g}"
+        source = "whole image" if row["padding"] is None else f"whole image and boxes padded by {row['padding']:g}"
         values = ["-" if row[g] is None else f"{row[g]:.1f} ± {row[f'{g}_std']:.1f}" for g in GROUPS]
-        table.add_row(what, *values, f"{row['vectors_per_image']:.1f}", str(row["galleries"]))
+        table.add_row(source, *values, f"{row['vectors_per_image']:.1f}", str(row["galleries"]))
     console.print(table)
 
 
-def run(galleries: Iterator[Gallery], paddings: Sequence[float], tell: Callable[[str], None]) -> list[Result]:
-    """Every padding on every gallery, each told as soon as it is measured."""
-    found = []
+def run(galleries: Iterator[Gallery], paddings: Sequence[float], report: Callable[[str], None]) -> list[Result]:
+    """Measure every padding on every gallery, and report each as soon as it is measured."""
+    results = []
     for gallery in galleries:
         for padding in (None, *paddings):
-            found.append(measure(gallery, padding))
-            told = (f"{g} {v:.1f}" for g in GROUPS if (v := getattr(found[-1], g)) is not None)
-            tell(f"{gallery.name}, padding {padding}: {', '.join(told)}")
-    return found
+            results.append(measure(gallery, padding))
+            numbers = (f"{g} {v:.1f}" for g in GROUPS if (v := getattr(results[-1], g)) is not None)
+            report(f"{gallery.name}, padding {padding}: {', '.join(numbers)}")
+    return results
 
 
 def main() -> None:
-    given = _arguments()
+    args = _arguments()
     console = Console()
-    paddings = [float(padding) for padding in given.paddings.split(",")]
+    paddings = [float(padding) for padding in args.paddings.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        toys = partial(toy_galleries, Path(folder), given.seeds, given.gallery_size)
-        galleries = photo_galleries(given) if given.model else toys()
+        toys = partial(toy_galleries, Path(folder), args.seeds, args.gallery_size)
+        galleries = photo_galleries(args) if args.model else toys()
         results = run(galleries, paddings, partial(console.print, markup=False, highlight=False))
     rows = summarise(results)
     print_table(console, rows)
-    if given.out:
+    if args.out:
         about = {"command": _command(), "commit": source_commit(), "metric": metric_name(50, "min(k,R)")}
         content = {**about, "summary": rows, "runs": [vars(result) for result in results]}
-        write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
+        write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")
 
 
 def _command() -> str:
@@ -228,16 +229,16 @@ def _command() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="toy worlds")
-    parser.add_argument("--gallery-size", type=int, default=800, help="pictures of each toy world")
-    parser.add_argument("--paddings", default="0,0.1,0.25,0.5,1", help="shares of a box's sides, added on each side")
-    parser.add_argument("--model", type=Path, help="folder of photoclip.py, to measure on photos")
-    parser.add_argument("--gallery", type=Path, nargs="+", help="COCO-format files, each a gallery of its own")
+    parser.add_argument("--seeds", type=int, default=3, help="number of toy worlds")
+    parser.add_argument("--gallery-size", type=int, default=800, help="images per toy world")
+    parser.add_argument("--paddings", default="0,0.1,0.25,0.5,1", help="fractions of a box's sides, added on each side")
+    parser.add_argument("--model", type=Path, help="folder of photoclip.py; measures on photos")
+    parser.add_argument("--gallery", type=Path, nargs="+", help="COCO files; each is one gallery")
     parser.add_argument("--gallery-images", type=Path)
-    parser.add_argument("--novel", type=Path, help="names, one a line")
-    parser.add_argument("--classes", type=Path, help="names, one a line: no other class is used")
-    parser.add_argument("--min-relevant", type=int, default=1, help="leave out classes with fewer gallery images")
-    parser.add_argument("--out", type=Path, help="a JSON file of the numbers")
+    parser.add_argument("--novel", type=Path, help="file of novel class names, one per line")
+    parser.add_argument("--classes", type=Path, help="file of class names, one per line; other classes are ignored")
+    parser.add_argument("--min-relevant", type=int, default=1, help="skip classes with fewer gallery images")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     return parser.parse_args()
 
 

@@ -1,15 +1,18 @@
-"""How fast an image set is searched, next to what else could be chosen, at the same recall and on the same vectors.
+"""Compare the search speed of forclip and other engines on the same vectors, at the same recall.
 
     python -m benchmarks.search [--images 20000] [--engines faiss-ivf-sq8,duckdb] --out search.json
     python -m benchmarks.search --vectors FILE.npy --queries FILE.npy --per-image N
     python -m benchmarks.search growth|exact|cold|append --out FILE.json
 
-compare (default): every engine's cheapest setting that finds 99 % of the best 50 images, found by a sweep; p50 and p95
-of one query, build seconds, disk and memory. An engine is built, swept and measured in a fresh process each; one that
-is not built within --build-minutes gets a fifth of the images, and its row says so. The others measure forclip alone.
-growth: from 5,000 to 80,000 images. exact: its exact mode against the memory's bandwidth. cold: a new process on a
-store of 200,000 images with 10 vectors each. append: 10,000 images added to 80,000, against a rebuild.
-The engines come with `pip install -e .[bench]`; those that are not installed are left out, and the result says so.
+compare (default): measures p50 and p95 of one query, build time, disk and memory of every engine, with its fastest
+setting that finds 99 % of the best 50 images. A sweep finds that setting. Building, sweep and measurement run in fresh
+processes. An engine that needs longer than --build-minutes is built with a fifth of the images; its row says so.
+
+The other modes measure forclip alone. growth: from 5,000 to 80,000 images. exact: the exact mode against the memory
+bandwidth. cold: a new process on a store of 200,000 images with 10 vectors each. append: adding 10,000 images to
+80,000, against a rebuild.
+
+`pip install -e .[bench]` installs the engines. The results list those that are not installed as left out.
 """
 
 import argparse
@@ -46,17 +49,18 @@ from benchmarks.search_measure import ROOT, Job, JobError, choose, disk_bytes, r
 _LIBRARIES = ("faiss-cpu", "lancedb", "pymilvus", "milvus-lite", "qdrant-edge-py", "duckdb", "numpy", "pyarrow")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS")
 _TABLE_WIDTH = 100
-_TYPICAL_QUERIES = 64  # beside those that are measured, for an engine that chooses settings by such
-_PART = 5  # one image in so many, for an engine that is too slow to be built with all
+_TYPICAL_QUERIES = 64  # more queries, by which an engine may choose its settings
+_PART = 5  # an engine that builds too slowly gets one image in five
 _GROWTH = (5_000, 10_000, 20_000, 40_000, 80_000)
 _SIZES = {"compare": (20_000, 25), "growth": (80_000, 25), "exact": (20_000, 25)} | {
     "cold": (200_000, 10),
     "append": (90_000, 25),
 }
-_APPENDED = 9  # of so many images one part is added to the others
+_APPENDED = 9  # one image in nine is added to the others
 
 
 def compare(job: Job, engines: list[str], build_seconds: float, console: Console) -> dict[str, Any]:
+    """Measure all engines, one after the other. Returns a row for each, and the ratios."""
     rows = []
     for name in engines:
         rows.append(_row(Job(**{**vars(job), "engine": name, "folder": job.folder / name}), build_seconds))
@@ -65,7 +69,7 @@ def compare(job: Job, engines: list[str], build_seconds: float, console: Console
 
 
 def _row(job: Job, build_seconds: float) -> dict[str, Any]:
-    """What is known of one engine, or why nothing is."""
+    """The measurements of one engine, or the reason why there are none."""
     try:
         load_engine(job.engine)
     except ImportError as error:
@@ -75,13 +79,13 @@ def _row(job: Job, build_seconds: float) -> dict[str, Any]:
     except (JobError, subprocess.TimeoutExpired) as error:
         return {"engine": job.engine, "left_out": f"failed: {error}"[:500]}
     finally:
-        shutil.rmtree(job.folder, ignore_errors=True)  # the next one's disk
+        shutil.rmtree(job.folder, ignore_errors=True)  # free the disk for the next engine
 
 
 def measure(job: Job, build_seconds: float) -> dict[str, Any]:
-    """Builds with all images, or with a part if that takes too long, sweeps, and measures the best setting anew.
+    """Build with all images, or with a part of them if that takes too long; sweep; measure the best setting again.
 
-    A setting that reached the target in the sweep and misses it then gives way to the next one.
+    If that setting misses the target recall this time, the next best setting is measured.
     """
     job.folder.mkdir()
     try:
@@ -94,14 +98,14 @@ def measure(job: Job, build_seconds: float) -> dict[str, Any]:
     disk = disk_bytes(job.folder)
     tried = run_job("sweep", job)["tried"]
     for chosen in choose(tried, job.target):
-        found = run_job("final", Job(**{**vars(job), "setting": chosen["setting"]}))
-        if found["recall"] >= job.target:
+        result = run_job("final", Job(**{**vars(job), "setting": chosen["setting"]}))
+        if result["recall"] >= job.target:
             break
     return {
         "images": job.vectors.images,
         "setting": chosen["setting"],
-        "reached": found["recall"] >= job.target,
-        **found,
+        "reached": result["recall"] >= job.target,
+        **result,
         **built,
         "disk_bytes": disk,
         "tried": tried,
@@ -109,7 +113,7 @@ def measure(job: Job, build_seconds: float) -> dict[str, Any]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """forclip's p50 against raw FAISS, and the best other engine's against forclip's; all at the recall asked for."""
+    """forclip's p50 divided by raw FAISS', and the best other engine's divided by forclip's, at the target recall."""
     reached = {row["engine"]: row["p50_ms"] for row in rows if row.get("reached")}
     raw = [ms for name, ms in reached.items() if name.startswith("faiss")]
     others = [ms for name, ms in reached.items() if not name.startswith(("faiss", "forclip"))]
@@ -154,49 +158,49 @@ def _cells(row: dict[str, Any], job: Job) -> list[str]:
     ]
 
 
-def prepare(given: argparse.Namespace, folder: Path) -> tuple[Job, dict[str, Any]]:
-    """The vectors, text queries and the truth, as files; and what is to be said of them."""
+def prepare(args: argparse.Namespace, folder: Path) -> tuple[Job, dict[str, Any]]:
+    """Write vectors, text queries and exact scores to files. Also returns a description of the data."""
     queries, scores = folder / "queries.npy", folder / "scores.npy"
-    if given.vectors:
-        count = np.load(given.vectors, mmap_mode="r").shape[0] // given.per_image
-        vectors = Vectors(given.vectors.resolve(), min(count, given.images) if given.images else count, given.per_image)
-        asked = np.load(given.queries)[: given.num_queries].astype(np.float32)
-        asked /= np.linalg.norm(asked, axis=1, keepdims=True)
-        said: dict[str, Any] = {"file": given.vectors.name}
+    if args.vectors:
+        count = np.load(args.vectors, mmap_mode="r").shape[0] // args.per_image
+        vectors = Vectors(args.vectors.resolve(), min(count, args.images) if args.images else count, args.per_image)
+        query_vectors = np.load(args.queries)[: args.num_queries].astype(np.float32)
+        query_vectors /= np.linalg.norm(query_vectors, axis=1, keepdims=True)
+        description: dict[str, Any] = {"file": args.vectors.name}
     else:
-        images, per_image = _SIZES[given.mode]
-        images, per_image = given.images or images, given.per_image or per_image
-        smallest = min(_sizes(images)) if given.mode == "growth" else images
-        concepts = given.concepts or concepts_for(images)
-        world = make_world(concepts, given.dim, given.seed)
+        images, per_image = _SIZES[args.mode]
+        images, per_image = args.images or images, args.per_image or per_image
+        smallest = min(_sizes(images)) if args.mode == "growth" else images
+        concepts = args.concepts or concepts_for(images)
+        world = make_world(concepts, args.dim, args.seed)
         vectors = write_vectors(folder / "vectors.npy", world, images, per_image)
-        drawn = make_queries(world, given.num_queries + _TYPICAL_QUERIES, smallest)
-        asked = drawn[: given.num_queries]
-        np.save(folder / TYPICAL, drawn[given.num_queries :])
-        said = {"generated_from_seed": given.seed, "concepts": concepts}
-    np.save(queries, asked)
-    if given.mode in ("compare", "exact"):  # the others know the truth of each size, or need none
-        truth = exact_scores(vectors, asked)
+        drawn = make_queries(world, args.num_queries + _TYPICAL_QUERIES, smallest)
+        query_vectors = drawn[: args.num_queries]
+        np.save(folder / TYPICAL, drawn[args.num_queries :])
+        description = {"generated_from_seed": args.seed, "concepts": concepts}
+    np.save(queries, query_vectors)
+    if args.mode in ("compare", "exact"):  # growth writes the scores of each size; the others need none
+        truth = exact_scores(vectors, query_vectors)
         np.save(scores, truth)
-        said["cosines"] = describe(truth)
-    job = Job("forclip", vectors, queries, scores, folder / "built", given.k, given.recall, given.seconds)
+        description["cosines"] = describe(truth)
+    job = Job("forclip", vectors, queries, scores, folder / "built", args.k, args.recall, args.seconds)
     job.folder.mkdir()
-    said |= {
+    description |= {
         "images": vectors.images,
         "vectors_per_image": vectors.per_image,
         "dim": vectors.dim,
-        "queries": len(asked),
+        "queries": len(query_vectors),
     }
-    return job, said
+    return job, description
 
 
 def _sizes(images: int) -> list[int]:
-    """The sizes of growth: as asked for, in the same proportions."""
+    """The numbers of images of the mode growth, scaled so that the last one is `images`."""
     return [max(1, size * images // _GROWTH[-1]) for size in _GROWTH]
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code. load: runnable programs over the last minute, at the start."""
+    """Describe the machine, the library versions and the commit. load: runnable programs over the last minute."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -228,12 +232,12 @@ def _git(*words: str) -> str:
 
 
 def main() -> None:
-    given = arguments(sys.argv[1:])
+    args = arguments(sys.argv[1:])
     console = Console(width=max(_TABLE_WIDTH, Console().width))
     content: dict[str, Any] = {"command": " ".join(["python -m benchmarks.search", *sys.argv[1:]]), **machine()}
-    with tempfile.TemporaryDirectory(dir=given.workspace) as folder:
-        job, content["data"] = prepare(given, Path(folder))
-        match given.mode:
+    with tempfile.TemporaryDirectory(dir=args.workspace) as folder:
+        job, content["data"] = prepare(args, Path(folder))
+        match args.mode:
             case "growth":
                 content |= search_modes.growth(job, _sizes(job.vectors.images), console.print)
             case "exact":
@@ -243,21 +247,21 @@ def main() -> None:
             case "append":
                 content |= search_modes.append(job, job.vectors.images // _APPENDED, console.print)
             case _:
-                content |= compare(job, given.engines.split(","), 60 * given.build_minutes, console)
+                content |= compare(job, args.engines.split(","), 60 * args.build_minutes, console)
                 show(console, job, content["rows"])
-    if given.out:
-        given.out.write_text(json.dumps(content, indent=1) + "\n")
+    if args.out:
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", nargs="?", choices=_SIZES, default="compare")
-    parser.add_argument("--engines", default=",".join(ENGINES), help="of compare; separated by commas")
-    parser.add_argument("--images", type=int, help="instead of the mode's own number; growth ends with it")
-    parser.add_argument("--per-image", type=int, help="vectors of an image")
-    parser.add_argument("--dim", type=int, default=512, help="of generated vectors")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="engines of compare, separated by commas")
+    parser.add_argument("--images", type=int, help="number of images (growth: of the last step)")
+    parser.add_argument("--per-image", type=int, help="vectors per image")
+    parser.add_argument("--dim", type=int, default=512, help="dimension of generated vectors")
     parser.add_argument(
-        "--concepts", type=int, help="of generated vectors; 3,000 from 20,000 images on, fewer for fewer"
+        "--concepts", type=int, help="concepts of generated vectors; default: 3,000 from 20,000 images on, else fewer"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vectors", type=Path, help=".npy of unit vectors [images * per_image, dim], image by image")
@@ -265,17 +269,17 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--num-queries", type=int, default=200)
     parser.add_argument("-k", type=int, default=50)
     parser.add_argument("--recall", type=float, default=0.99)
-    parser.add_argument("--seconds", type=float, default=10, help="for the queries of one setting; 20 are asked anyway")
-    parser.add_argument("--build-minutes", type=float, default=60, help="beyond these an engine gets fewer images")
-    parser.add_argument("--workspace", type=Path, help="a folder on a disk with room; temporary files by default")
-    parser.add_argument("--out", type=Path, help="a JSON file of the numbers")
-    given = parser.parse_args(words)
-    if given.vectors and not (given.queries and given.per_image):
+    parser.add_argument("--seconds", type=float, default=10, help="time per setting; at least 20 queries run")
+    parser.add_argument("--build-minutes", type=float, default=60, help="limit; slower engines get fewer images")
+    parser.add_argument("--workspace", type=Path, help="folder for all files; default: temporary files")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    args = parser.parse_args(words)
+    if args.vectors and not (args.queries and args.per_image):
         parser.error("--vectors needs --queries and --per-image")
-    unknown = set(given.engines.split(",")) - set(ENGINES)
+    unknown = set(args.engines.split(",")) - set(ENGINES)
     if unknown:
-        parser.error(f"no engine is named {', '.join(sorted(unknown))}; there are {', '.join(ENGINES)}")
-    return given
+        parser.error(f"unknown engine {', '.join(sorted(unknown))}; available: {', '.join(ENGINES)}")
+    return args
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Building, sweeping and asking one engine, each in a process of its own: `run_job` starts it, `main` is in it."""
+"""Build, sweep and measure one engine, each in a new process: `run_job` starts the process, `main` runs in it."""
 
 import json
 import subprocess
@@ -19,15 +19,15 @@ from forclip.types import Floats
 ROOT = Path(__file__).parents[1]
 _MEBIBYTE = 1 << 20
 _WARM_UP = 5
-_FEWEST = 20  # queries for a setting, however slow it is
-_FEWEST_SLOW = 5  # queries while sweeping beyond ten times the time that a setting may take
+_FEWEST = 20  # least number of queries per setting
+_FEWEST_SLOW = 5  # the same for a setting that takes more than ten times its time
 
 
 @dataclass(frozen=True)
 class Job:
-    """One engine on some vectors. queries, scores: .npy files of text queries and of what is true of all the images.
+    """One engine and its data. queries, scores: .npy files of the text queries and of the exact scores of all images.
 
-    seconds: what a setting may take. setting: for asking.
+    target: recall to reach; seconds: time per setting; setting: search parameters of the engine.
     """
 
     engine: str
@@ -51,29 +51,30 @@ class Job:
         return Job(**{**content, **{name: Path(content[name]) for name in ("queries", "scores", "folder")}})
 
     def on_part(self, images: int) -> "Job":
-        """Of the first images only."""
+        """The same job with the first images only."""
         return replace(self, vectors=replace(self.vectors, images=images))
 
 
 class JobError(Exception):
-    """What a job's process said last."""
+    """A job's process failed. The message ends with its last line of output."""
 
 
 def run_job(task: str, job: Job, timeout: float | None = None) -> dict[str, Any]:
-    """What a task found in a fresh process. Raises JobError, or TimeoutExpired."""
+    """Run a task in a new process and return its result. Raises JobError or subprocess.TimeoutExpired."""
     with tempfile.TemporaryDirectory() as folder:
-        out, said = Path(folder) / "found.json", Path(folder) / "said.txt"
+        out, log = Path(folder) / "result.json", Path(folder) / "log.txt"
         command = [sys.executable, "-m", "benchmarks.search_measure", task, job.to_json(), str(out)]
-        with said.open("w") as stream:
+        with log.open("w") as stream:
             run = subprocess.run(command, stdout=stream, stderr=stream, check=False, timeout=timeout, cwd=ROOT)
         if run.returncode or not out.exists():
-            lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
-            raise JobError(f"{task} ended with {run.returncode}: {lines[-1][:300] if lines else 'without a word'}")
-        found: dict[str, Any] = json.loads(out.read_text())
-        return found
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise JobError(f"{task} ended with {run.returncode}: {lines[-1][:300] if lines else 'no output'}")
+        result: dict[str, Any] = json.loads(out.read_text())
+        return result
 
 
 def build(job: Job) -> dict[str, Any]:
+    """Build the engine's files, and measure time and memory."""
     engine = load_engine(job.engine)
     start = time.perf_counter()
     engine.build(job.vectors, job.folder)
@@ -82,15 +83,19 @@ def build(job: Job) -> dict[str, Any]:
 
 
 def sweep(job: Job) -> dict[str, Any]:
-    """Climbs each ladder until recall is reached, it is slower than another that reached it, or climbing is no use."""
+    """Try the settings of each ladder in order.
+
+    A ladder ends when a setting reaches the target recall, when it is slower than another one that reached it, or when
+    recall stops rising.
+    """
     engine = load_engine(job.engine)
     engine.open(job.vectors, job.folder)
     tried: list[dict[str, Any]] = []
     for ladder in engine.ladders(job.vectors, job.k):
         climbed: list[float] = []
         for setting in ladder:
-            latencies, found = ask(engine, replace(job, setting=setting))
-            tried.append({"setting": setting, **summary(latencies), **accuracy(job, found)})
+            latencies, images = run_queries(engine, replace(job, setting=setting))
+            tried.append({"setting": setting, **summary(latencies), **accuracy(job, images)})
             climbed.append(tried[-1]["recall"])
             best = min((t["p50_ms"] for t in tried if t["recall"] >= job.target), default=np.inf)
             if tried[-1]["p50_ms"] >= best or climbed[-1] >= job.target or is_level(climbed):
@@ -99,48 +104,51 @@ def sweep(job: Job) -> dict[str, Any]:
 
 
 def is_level(recalls: list[float]) -> bool:
-    """Whether the last two steps of a ladder have gained next to nothing."""
+    """Whether the last two steps of a ladder gained almost nothing."""
     return len(recalls) > 2 and recalls[-1] - recalls[-3] < 1e-3
 
 
 def final(job: Job) -> dict[str, Any]:
-    """Opens and asks with one setting, and what memory that took. Recall is worked out after memory is read."""
+    """Open the engine and run the queries with one setting. Memory is read before recall is computed."""
     engine = load_engine(job.engine)
     imported = memory()
     start = time.perf_counter()
     engine.open(job.vectors, job.folder)
     opened = time.perf_counter() - start
-    latencies, found = ask(engine, job)
+    latencies, images = run_queries(engine, job)
     used = memory()
     return {
         **summary(latencies),
-        **accuracy(job, found),
+        **accuracy(job, images),
         "open_seconds": opened,
         "first_query_ms": 1e3 * latencies[0],
         "memory": {**used, "imported_mib": imported["peak_mib"]},
     }
 
 
-def ask(engine: Engine, job: Job) -> tuple[list[float], list[Sequence[int]]]:
-    """Seconds of each query, the warm-up's first, and the images found, query by query as far as the time goes."""
+def run_queries(engine: Engine, job: Job) -> tuple[list[float], list[Sequence[int]]]:
+    """Run queries until the time is used up.
+
+    Returns the seconds of each query, those of the warm-up first, and the images of each query after the warm-up.
+    """
     queries = np.load(job.queries)
     start = time.perf_counter()
-    latencies, found = [], []
-    for number, query in enumerate([*queries[:_WARM_UP], *queries]):
+    latencies, results = [], []
+    for k, query in enumerate([*queries[:_WARM_UP], *queries]):
         before = time.perf_counter()
         images = engine.query(query, job.k, job.setting)
         now = time.perf_counter()
         latencies.append(now - before)
-        if number >= _WARM_UP:
-            found.append(images)
+        if k >= _WARM_UP:
+            results.append(images)
         spent = now - start
-        if len(found) >= (_FEWEST_SLOW if spent > 10 * job.seconds else _FEWEST) and spent > job.seconds:
+        if len(results) >= (_FEWEST_SLOW if spent > 10 * job.seconds else _FEWEST) and spent > job.seconds:
             break
-    return latencies, found
+    return latencies, results
 
 
 def summary(latencies: list[float]) -> dict[str, Any]:
-    """Without the warm-up."""
+    """Number, median and 95th percentile of the latencies, without the warm-up."""
     counted = 1e3 * np.array(latencies[_WARM_UP:])
     return {
         "queries": len(counted),
@@ -149,20 +157,21 @@ def summary(latencies: list[float]) -> dict[str, Any]:
     }
 
 
-def accuracy(job: Job, found: list[Sequence[int]]) -> dict[str, float]:
-    scores: Floats = np.load(job.scores, mmap_mode="r")[: len(found), : job.vectors.images]
-    of_queries = [recall(_distinct(images), true, job.k) for images, true in zip(found, scores, strict=True)]
-    return {"recall": float(np.mean(of_queries)), "least_recall": float(np.min(of_queries))}
+def accuracy(job: Job, results: list[Sequence[int]]) -> dict[str, float]:
+    """Mean and least recall over queries. results: images of each query."""
+    scores: Floats = np.load(job.scores, mmap_mode="r")[: len(results), : job.vectors.images]
+    recalls = [recall(_distinct(images), exact, job.k) for images, exact in zip(results, scores, strict=True)]
+    return {"recall": float(np.mean(recalls)), "least_recall": float(np.min(recalls))}
 
 
 def choose(tried: list[dict[str, Any]], target: float) -> list[dict[str, Any]]:
-    """Fastest first of those that reached the target; if there are none, the one with the best recall."""
+    """The settings that reached the target, fastest first; if there are none, the one with the best recall."""
     reached = [t for t in tried if t["recall"] >= target]
     return sorted(reached, key=lambda t: t["p50_ms"]) or [max(tried, key=lambda t: (t["recall"], -t["p50_ms"]))]
 
 
 def memory() -> dict[str, float | None]:
-    """MiB of this process: the most that was ever resident, files mapped into it included, and what is now its own."""
+    """Memory of this process in MiB: largest and current resident memory with mapped files, and anonymous memory."""
     status, rollup = Path("/proc/self/status"), Path("/proc/self/smaps_rollup")
     return {
         "peak_mib": _kibibytes(status, "VmHWM:"),
@@ -172,7 +181,7 @@ def memory() -> dict[str, float | None]:
 
 
 def disk_bytes(path: Path) -> int:
-    """What the files of a folder occupy. Sparse files count as what is written of them."""
+    """Bytes that a file or the files of a folder occupy on disk. Holes of sparse files do not count."""
     files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
     return sum(f.stat().st_blocks * 512 for f in files)
 

@@ -1,4 +1,4 @@
-"""What is measured of forclip alone: growth, the exact mode, a cold start, and adding images."""
+"""Modes of the search benchmark that measure forclip alone: growth, exact, cold start, and adding images."""
 
 import os
 import subprocess
@@ -30,11 +30,11 @@ hits = index.search(np.load(sys.argv[2])[0], int(sys.argv[3]))
 print(len(hits), imported - start, opened - imported, time.perf_counter() - opened)
 """
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def growth(job: Job, sizes: list[int], tell: Tell) -> dict[str, Any]:
-    """Time and memory of a query for more and more of the same images. exponent: of p50 as a power of the images."""
+def growth(job: Job, sizes: list[int], report: Report) -> dict[str, Any]:
+    """Time and memory of a query for growing parts of the same images. exponent: of p50 as a power of the images."""
     rows = []
     for images in sizes:
         part = job.on_part(images)
@@ -43,7 +43,7 @@ def growth(job: Job, sizes: list[int], tell: Tell) -> dict[str, Any]:
         np.save(part.scores, exact_scores(part.vectors, np.load(job.queries)))
         rows.append({"images": images, **run_job("build", part), "disk_bytes": _sizes(part.folder / "store")})
         rows[-1] |= run_job("final", part)
-        tell(f"{images} images: p50 {rows[-1]['p50_ms']:.2f} ms, recall {rows[-1]['recall']:.4f}")
+        report(f"{images} images: p50 {rows[-1]['p50_ms']:.2f} ms, recall {rows[-1]['recall']:.4f}")
     return {"sizes": rows, "exponent": _exponent(rows)}
 
 
@@ -54,24 +54,24 @@ def _exponent(rows: list[dict[str, Any]]) -> float | None:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-def exact(job: Job, tell: Tell) -> dict[str, Any]:
-    """The exact mode against the largest number in the same bytes, read by a thread on each core."""
+def exact(job: Job, report: Report) -> dict[str, Any]:
+    """The exact mode, compared to finding the largest number in the same bytes with one thread per core."""
     job = replace(job, engine="forclip-exact")
-    found = {**run_job("build", job), **run_job("final", job)}
+    result = {**run_job("build", job), **run_job("final", job)}
     mapped = job.vectors.load()
     threads = os.cpu_count() or 1
     scans = {"mapped_ms": 1e3 * scan_seconds(mapped, threads), "memory_ms": 1e3 * scan_seconds(mapped.copy(), threads)}
     fastest = min(scans.values())
-    tell(f"exact: p50 {found['p50_ms']:.1f} ms, a scan {fastest:.1f} ms")
+    report(f"exact: p50 {result['p50_ms']:.1f} ms, a scan {fastest:.1f} ms")
     return {
-        **found,
+        **result,
         "scan": {**scans, "threads": threads, "bytes": mapped.nbytes, "gb_per_second": mapped.nbytes / fastest / 1e6},
-        "ratio": found["p50_ms"] / fastest,
+        "ratio": result["p50_ms"] / fastest,
     }
 
 
 def scan_seconds(array: NDArray[np.float16], threads: int) -> float:
-    """Median over rounds, after one that is not counted. Bytes that make up no whole word are left out."""
+    """Seconds to read an array once: the median over rounds, after a warm-up. Ignores bytes beyond the last word."""
     raw = array.reshape(-1).view(np.uint8)
     words = raw[: raw.nbytes // 8 * 8].view(np.uint64)
     parts = np.array_split(words, threads)
@@ -84,17 +84,17 @@ def scan_seconds(array: NDArray[np.float16], threads: int) -> float:
     return float(np.median(seconds[1:]))
 
 
-def cold(job: Job, tell: Tell) -> dict[str, Any]:
-    """A process that imports, opens, searches once and ends, with the store's files in the page cache and without."""
-    found = run_job("build", job)
+def cold(job: Job, report: Report) -> dict[str, Any]:
+    """A process that imports forclip, opens a store and searches once, without and with the files in the page cache."""
+    built = run_job("build", job)
     store = job.folder / "store"
     starts: dict[str, Any] = {}
     for name in ("files_not_cached", "files_cached"):
         if name == "files_not_cached":
-            _forget(store)
+            _drop_from_page_cache(store)
         starts[name] = _start(store, job)
-        tell(f"{name}: {starts[name]['wall_seconds']:.2f} s")
-    return {**found, "disk_bytes": _sizes(store), **starts}
+        report(f"{name}: {starts[name]['wall_seconds']:.2f} s")
+    return {**built, "disk_bytes": _sizes(store), **starts}
 
 
 def _start(store: Path, job: Job) -> dict[str, float]:
@@ -110,8 +110,8 @@ def _start(store: Path, job: Job) -> dict[str, float]:
     }
 
 
-def _forget(folder: Path) -> None:
-    """Asks the system to drop what it caches of the files. They must have reached the disk for that."""
+def _drop_from_page_cache(folder: Path) -> None:
+    """Make the system drop a folder's files from its page cache. Unwritten pages must be on disk first."""
     for file in (f for f in folder.rglob("*") if f.is_file()):
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -121,16 +121,16 @@ def _forget(folder: Path) -> None:
             os.close(descriptor)
 
 
-def append(job: Job, added: int, tell: Tell) -> dict[str, Any]:
-    """Adds the last images to a store of all before them, against building a store of all.
+def append(job: Job, added: int, report: Report) -> dict[str, Any]:
+    """Add the last images to a store of all others, and compare with building a store of all images.
 
-    stored_seconds: until they are on disk; appending_seconds: until a search has found one of them as well. Both, as a
-    rebuild, include reading the vectors.
+    stored_seconds: until they are on disk; appending_seconds: until a search finds one of them. These times and that of
+    the rebuild include reading the vectors.
     """
     from benchmarks.search_engines.engine_forclip import Forclip, as_images
 
     first = job.vectors.images - added
-    found: dict[str, Any] = {"store": run_job("build", job.on_part(first))}
+    result: dict[str, Any] = {"store": run_job("build", job.on_part(first))}
     engine = Forclip(exact=False)
     engine.open(job.vectors, job.folder)
     query = np.load(job.queries)[0]
@@ -139,28 +139,28 @@ def append(job: Job, added: int, tell: Tell) -> dict[str, Any]:
     block = job.vectors.of_images(first, job.vectors.images)
     engine.index.add(*as_images(first, block))
     stored = time.perf_counter() - start
-    wanted = block[-1, 0] / np.linalg.norm(block[-1, 0])
-    (nearest,) = engine.query(wanted, 1, {})
+    added_vector = block[-1, 0] / np.linalg.norm(block[-1, 0])
+    (nearest,) = engine.query(added_vector, 1, {})
     searched = time.perf_counter() - start
-    assert nearest == job.vectors.images - 1, f"image {nearest} instead of the one that was just added"
-    again = time.perf_counter()
+    assert nearest == job.vectors.images - 1, f"found image {nearest} instead of the one just added"
+    after_append = time.perf_counter()
     engine.query(query, job.k, {})
-    found |= {
+    result |= {
         "stored_seconds": stored,
         "appending_seconds": searched,
-        "next_query_seconds": time.perf_counter() - again,
+        "next_query_seconds": time.perf_counter() - after_append,
     }
     start = time.perf_counter()
     engine.index.optimize()
-    found["optimize_seconds"] = time.perf_counter() - start
+    result["optimize_seconds"] = time.perf_counter() - start
     whole = replace(job, folder=job.folder / "rebuilt")
     whole.folder.mkdir()
-    found["rebuild"] = run_job("build", whole)
-    found["ratio"] = found["rebuild"]["build_seconds"] / searched
-    tell(f"adding {added} images: {searched:.2f} s, a rebuild takes {found['ratio']:.1f} times that")
-    return found
+    result["rebuild"] = run_job("build", whole)
+    result["ratio"] = result["rebuild"]["build_seconds"] / searched
+    report(f"adding {added} images: {searched:.2f} s, a rebuild takes {result['ratio']:.1f} times that")
+    return result
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Of each entry of a folder."""
+    """Bytes on disk of each entry of a folder."""
     return {entry.name: disk_bytes(entry) for entry in sorted(folder.iterdir())}

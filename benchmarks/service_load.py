@@ -1,24 +1,25 @@
-"""The service under load: how long many clients wait who ask at once, and whether its memory stays as it is.
+"""Measure the service under load: how long concurrent clients wait, and whether its memory stays constant.
 
     python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] [--services 1] [--out FILE]
 
-Makes a store (benchmarks.load_store), starts `forclip serve` on it, and asks for lists as the page does, from clients
-in one other process. Every client asks again as soon as it is answered, so that there are always as many requests
-under way as clients:
+Generates a store, starts `forclip serve` on it, and sends searches as the page does, from clients in one other process.
+Every client sends its next request as soon as it has an answer, so there are always as many requests as clients:
 
-- distinct: texts that were never asked for before;
-- known: the same texts again, whose vectors the service still has while their lists are gone: all of the work but for
-  the encoding of text;
-- repeated: few texts, some asked for much more often than others (Zipf's law);
-- paging: page after page of the lists of distinct texts;
-- paced: distinct texts, each client waiting up to two seconds before it asks again, at random;
-- mixed: 20,000 requests, half of them repeated, the others distinct or pages, and the resident memory meanwhile.
+- distinct: every text is new;
+- known: the same texts again. The service still has their vectors but not their results, so only the encoding of text
+  is saved;
+- repeated: few texts, some of them much more frequent than others (Zipf's law);
+- paging: all pages of the results of distinct texts;
+- paced: distinct texts; each client pauses at random, up to two seconds, before its next request;
+- mixed: 20,000 requests, half of them repeated, the others distinct or pages. The resident memory is recorded.
 
-With several services, each searches the same store for its share of the clients, as behind a proxy; memory is the sum.
+Several services search the same store, each for a part of the clients, as behind a proxy; their memory is summed.
 
-All processes share the machine. processor_ms_a_request is what the service used of all cores, which another load on
-the machine changes less than the time that passes. The encoding of text alone is measured in this process, before the
-service starts.
+The generated images lie around the text vectors of everyday names; the searched texts are those names with an
+adjective. The run has an invented calibration, so that the service computes confidences as for a finetuned run.
+
+All processes share the machine. processor_ms_a_request is the service's CPU time on all cores; other programs change it
+less than wall-clock time. The encoding of text alone is measured in this process, before the service starts.
 """
 
 import argparse
@@ -41,25 +42,87 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.load_clients import Load
-from benchmarks.load_store import many_texts, write_run, write_store
 from benchmarks.search import machine
+from benchmarks.search_data import World, make_world, write_vectors
+from benchmarks.search_engines.engine_forclip import as_images
 from benchmarks.search_measure import ROOT
-from forclip.models.retrieval_model import from_pretrained
+from forclip.calibration.model import Calibration
+from forclip.config import ModelConfig
+from forclip.embedding.ingest import sample_queries
+from forclip.embedding.store_model import store_header
+from forclip.index.image_index import Index
+from forclip.models.class_vectors import no_class_vectors
+from forclip.models.mini_clip import MINI_NAME
+from forclip.models.retrieval_model import (
+    RetrievalModel,
+    configured_backbone,
+    from_pretrained,
+    load_model,
+    save_pretrained,
+)
+from forclip.models.summary_head import window_seeded_head
+from forclip.text.vocabulary import load_vocabulary
 
 PAGE = 60  # images, as on the page
 _PAGES = 4
 _ZIPF_TEXTS = 500
-_WARM_UP = 200  # requests that are not counted, of other texts
+_WARM_UP = 200  # requests that are not counted, with other texts
 _MIXED_SHARES = {"repeated": 0.5, "distinct": 0.3, "paging": 0.2}
 _RESIDENT = ("VmRSS", "RssAnon")
+_QUERY_TOKENS = 25
+_BLOCK_IMAGES = 5000
+_CALIBRATION = Calibration(-3.0, 0.5, 1.2, 0.0, 0.95, 0.1, 0.02, 50, 1000, {})
+_ADJECTIVES = (
+    *("red", "green", "blue", "yellow", "black", "white", "small", "large", "old", "new"),
+    *("broken", "wooden", "wet", "dry", "round", "long", "short", "dark", "bright", "dirty"),
+    *("clean", "empty", "full", "open", "closed", "heavy", "soft", "hard", "thin", "thick"),
+)
 
 Bodies = list[dict[str, Any]]
 Sizes = list[dict[str, float]]
 Services = Sequence[tuple[int, int]]  # process and port of each
 
 
+def many_texts() -> list[str]:
+    """Distinct texts: all names with the first adjective, then with the second, and so on."""
+    return [f"{adjective} {name}" for adjective in _ADJECTIVES for name in load_vocabulary("lvis")]
+
+
+def write_run(folder: Path) -> None:
+    """Write a run of the mini model with an untrained summary head."""
+    model = ModelConfig(MINI_NAME)
+    backbone = configured_backbone(model, "cpu")
+    head = window_seeded_head(backbone.new_pool(), _QUERY_TOKENS)
+    texts = no_class_vectors(head.pool.dim)
+    save_pretrained(folder, head, texts, backbone, model, ("a photo of a {}",), _CALIBRATION)
+
+
+def write_store(folder: Path, run: Path, images: int, per_image: int, seed: int) -> dict[str, Any]:
+    """Write a store to a new folder, with a search index as from `forclip index`. Returns a description of it."""
+    config = ModelConfig(str(run))
+    model = load_model(config)
+    vectors = write_vectors(folder.with_suffix(".npy"), world_of(model, seed), images, per_image)
+    index = Index.create(folder, store_header(model, config, "sum", _QUERY_TOKENS))
+    for start in range(0, images, _BLOCK_IMAGES):
+        index.add(*as_images(start, vectors.of_images(start, start + _BLOCK_IMAGES)))
+    index.optimize(queries=sample_queries(model))
+    vectors.file.unlink()
+    return {"images": images, "vectors_per_image": per_image, "dim": model.dim, "seed": seed, **index.info()}
+
+
+def world_of(model: RetrievalModel, seed: int) -> World:
+    """A world whose concepts are the text vectors of everyday names, less the mean of all of them."""
+    names: Sequence[str] = load_vocabulary("lvis")
+    texts = np.stack([model.encode_query(name).cpu().numpy() for name in names])
+    own = texts - texts.mean(axis=0)
+    base = make_world(len(names), model.dim, seed)
+    centres = own / np.linalg.norm(own, axis=1, keepdims=True)
+    common = texts.mean(axis=0) / np.linalg.norm(texts.mean(axis=0))
+    return World(centres.astype(np.float32), base.popularity, base.image_mean, common.astype(np.float32), seed)
+
+
 class Texts:
-    """A supply of texts that were not asked for before."""
+    """A supply of texts; each is handed out once."""
 
     def __init__(self) -> None:
         self._unused: Iterator[str] = iter(many_texts())
@@ -69,51 +132,53 @@ class Texts:
 
 
 def first_pages(texts: Sequence[str]) -> Bodies:
+    """Requests for the first page of each text."""
     return [{"text": text, "k": PAGE} for text in texts]
 
 
 def pages(texts: Sequence[str]) -> Bodies:
-    """Page after page of each."""
+    """Requests for all pages of each text, in order."""
     return [{"text": text, "k": PAGE, "offset": PAGE * page} for text in texts for page in range(_PAGES)]
 
 
 def zipf(texts: Sequence[str], count: int, seed: int) -> Bodies:
-    """So many first pages, the n-th text in proportion to 1 / n."""
-    shares = 1 / np.arange(1, len(texts) + 1)
-    drawn = np.random.default_rng(seed).choice(len(texts), count, p=shares / shares.sum())
+    """`count` requests for first pages. The frequency of the n-th text is proportional to 1 / n."""
+    weights = 1 / np.arange(1, len(texts) + 1)
+    drawn = np.random.default_rng(seed).choice(len(texts), count, p=weights / weights.sum())
     return first_pages([texts[n] for n in drawn])
 
 
-def mixed(texts: Texts, often: Sequence[str], count: int, seed: int) -> Bodies:
-    """In an order drawn at random."""
+def mixed(texts: Texts, repeated: Sequence[str], count: int, seed: int) -> Bodies:
+    """Requests of several kinds in random order. repeated: texts for repeated requests."""
     counts = {kind: int(count * share) for kind, share in _MIXED_SHARES.items()}
     bodies = [
-        *zipf(often, counts["repeated"], seed),
+        *zipf(repeated, counts["repeated"], seed),
         *first_pages(texts.take(counts["distinct"])),
         *pages(texts.take(counts["paging"] // _PAGES)),
     ]
     return [bodies[n] for n in np.random.default_rng(seed).permutation(len(bodies))]
 
 
-def encoding(run: Path, texts: Sequence[str]) -> dict[str, float]:
-    """Milliseconds of the text tower alone, one text after the other."""
+def measure_encoding(run: Path, texts: Sequence[str]) -> dict[str, float]:
+    """Milliseconds to encode one text, without a service."""
     model = from_pretrained(run)
     model.encode_query("a first one")
-    taken = []
+    milliseconds = []
     for text in texts:
         started = time.perf_counter()
         model.encode_query(text)
-        taken.append(1000 * (time.perf_counter() - started))
-    return percentiles(taken)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    return percentiles(milliseconds)
 
 
-def percentiles(taken: Sequence[float]) -> dict[str, float]:
-    return {f"p{at}_ms": round(float(np.percentile(taken, at)), 2) for at in (50, 95, 99)}
+def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile."""
+    return {f"p{at}_ms": round(float(np.percentile(milliseconds, at)), 2) for at in (50, 95, 99)}
 
 
 @contextmanager
 def service(store: Path) -> Iterator[tuple[int, int]]:
-    """As its users start it: its process and its port."""
+    """Run `forclip serve` on a store. Yields its process id and its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -128,20 +193,23 @@ def service(store: Path) -> Iterator[tuple[int, int]]:
 
 def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
     while running.poll() is None:
-        with socket.socket() as tried:
-            # It listens before it can answer; the first request then waits.
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as client:
+            # The service listens before it can answer; the first request waits.
+            if client.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"the service ended with {running.returncode}")
+    raise RuntimeError(f"the service exited with code {running.returncode}")
 
 
-def put_under(load: Load, folder: Path, process: int, every: float = 5.0) -> tuple[dict[str, Any], Sizes]:
-    """What the clients' process found, with the service's own seconds; and its memory meanwhile, every so often."""
-    asked, out = folder / "load.json", folder / "outcome.json"
-    asked.write_text(json.dumps(asdict(load)))
+def put_under_load(load: Load, folder: Path, process: int, every: float = 5.0) -> tuple[dict[str, Any], Sizes]:
+    """Put one service under load. Returns the clients' outcome with the CPU seconds of the service, and its memory.
+
+    process: id of the service; every: seconds between two readings of its memory.
+    """
+    load_file, out = folder / "load.json", folder / "outcome.json"
+    load_file.write_text(json.dumps(asdict(load)))
     memory, before = [resident(process)], processor_seconds(process)
-    command = [sys.executable, "-m", "benchmarks.load_clients", str(asked), str(out)]
+    command = [sys.executable, "-m", "benchmarks.load_clients", str(load_file), str(out)]
     with subprocess.Popen(command, cwd=ROOT) as clients:
         while clients.poll() is None:
             try:
@@ -149,125 +217,128 @@ def put_under(load: Load, folder: Path, process: int, every: float = 5.0) -> tup
             except subprocess.TimeoutExpired:
                 memory.append(resident(process))
     if clients.returncode:
-        raise RuntimeError(f"the clients' process ended with {clients.returncode}")
-    found: dict[str, Any] = json.loads(out.read_text())
-    found["processor_seconds"] = processor_seconds(process) - before
-    return found, [*memory, resident(process)]
+        raise RuntimeError(f"the clients exited with code {clients.returncode}")
+    outcome: dict[str, Any] = json.loads(out.read_text())
+    outcome["processor_seconds"] = processor_seconds(process) - before
+    return outcome, [*memory, resident(process)]
 
 
-def put_all_under(load: Load, folder: Path, services: Services) -> tuple[dict[str, Any], Sizes]:
-    """Each service under its share of a load, at the same time; memory by the number of the look at it, summed."""
+def put_all_under_load(load: Load, folder: Path, services: Services) -> tuple[dict[str, Any], Sizes]:
+    """Put all services under load at the same time, each with a part of it. Memory readings are summed in order."""
     count = len(services)
 
-    def share(place: int) -> tuple[dict[str, Any], Sizes]:
-        process, port = services[place]
-        mine = replace(load, port=port, clients=max(1, load.clients // count), bodies=load.bodies[place::count])
-        own = folder / str(place)
-        own.mkdir(exist_ok=True)
-        return put_under(mine, own, process)
+    def run_part(k: int) -> tuple[dict[str, Any], Sizes]:
+        process, port = services[k]
+        part = replace(load, port=port, clients=max(1, load.clients // count), bodies=load.bodies[k::count])
+        part_folder = folder / str(k)
+        part_folder.mkdir(exist_ok=True)
+        return put_under_load(part, part_folder, process)
 
     with ThreadPoolExecutor(count) as pool:
-        found, sizes = zip(*pool.map(share, range(count)), strict=True)
+        outcomes, sizes = zip(*pool.map(run_part, range(count)), strict=True)
     together: dict[str, Any] = {
-        name: [value for one in found for value in one[name]] for name in ("milliseconds", "inside", "errors")
+        name: [value for one in outcomes for value in one[name]] for name in ("milliseconds", "inside", "errors")
     }
-    together["seconds"] = max(one["seconds"] for one in found)
-    together["processor_seconds"] = sum(one["processor_seconds"] for one in found)
-    looks = zip(*([*own, *[own[-1]] * (max(map(len, sizes)) - len(own))] for own in sizes), strict=True)
-    memory = [{name: round(sum(one[name] for one in look), 1) for name in _RESIDENT} for look in looks]
+    together["seconds"] = max(one["seconds"] for one in outcomes)
+    together["processor_seconds"] = sum(one["processor_seconds"] for one in outcomes)
+    longest = max(map(len, sizes))
+    readings = zip(*([*part, *[part[-1]] * (longest - len(part))] for part in sizes), strict=True)
+    memory = [{name: round(sum(size[name] for size in reading), 1) for name in _RESIDENT} for reading in readings]
     return together, memory
 
 
 def processor_seconds(process: int) -> float:
-    """Of all cores, since it was started."""
+    """CPU seconds of a process on all cores since its start."""
     after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(process: int) -> dict[str, float]:
-    """MiB: all that is resident, mapped files included, and what is the process's own."""
+    """Memory of a process in MiB: resident memory with mapped files, and anonymous memory."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    known = dict(line.split(":", 1) for line in lines)
-    return {name: round(int(known[name].split()[0]) / 1024, 1) for name in _RESIDENT}
+    fields = dict(line.split(":", 1) for line in lines)
+    return {name: round(int(fields[name].split()[0]) / 1024, 1) for name in _RESIDENT}
 
 
-def summary(found: dict[str, Any]) -> dict[str, Any]:
-    taken = found["milliseconds"]
+def summary(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of requests and errors, latencies, throughput and CPU time."""
+    latencies = outcome["milliseconds"]
     return {
-        "requests": len(taken),
-        "errors": len(found["errors"]),
-        **({"first_errors": found["errors"][:3]} if found["errors"] else {}),
-        **(percentiles(taken) if taken else {}),
-        "inside_p50_ms": round(float(np.median(found["inside"])), 2) if taken else None,
-        "requests_a_second": round(len(taken) / found["seconds"], 1),
-        "processor_ms_a_request": round(1000 * found["processor_seconds"] / max(1, len(taken)), 2),
+        "requests": len(latencies),
+        "errors": len(outcome["errors"]),
+        **({"first_errors": outcome["errors"][:3]} if outcome["errors"] else {}),
+        **(percentiles(latencies) if latencies else {}),
+        "inside_p50_ms": round(float(np.median(outcome["inside"])), 2) if latencies else None,
+        "requests_a_second": round(len(latencies) / outcome["seconds"], 1),
+        "processor_ms_a_request": round(1000 * outcome["processor_seconds"] / max(1, len(latencies)), 2),
     }
 
 
-def plan(given: argparse.Namespace) -> dict[str, tuple[Bodies, float]]:
-    """By name: what is asked, and the clients' pause."""
-    texts, count = Texts(), given.requests
-    often = texts.take(min(_ZIPF_TEXTS, count))
+def plan(args: argparse.Namespace) -> dict[str, tuple[Bodies, float]]:
+    """The request bodies of each kind of load, and the mean pause of the clients in seconds."""
+    texts, count = Texts(), args.requests
+    repeated = texts.take(min(_ZIPF_TEXTS, count))
     distinct = first_pages(texts.take(count))
     return {
         "first": (first_pages(texts.take(1)), 0.0),
         "warm_up": (first_pages(texts.take(_WARM_UP)), 0.0),
         "distinct": (distinct, 0.0),
         "known": (distinct, 0.0),
-        "repeated": (zipf(often, count, given.seed), 0.0),
+        "repeated": (zipf(repeated, count, args.seed), 0.0),
         "paging": (pages(texts.take(count // _PAGES)), 0.0),
-        "paced": (first_pages(texts.take(min(count, 20 * given.clients))), 1.0),
-        "mixed": (mixed(texts, often, given.mixed, given.seed), 0.0),
+        "paced": (first_pages(texts.take(min(count, 20 * args.clients))), 1.0),
+        "mixed": (mixed(texts, repeated, args.mixed, args.seed), 0.0),
     }
 
 
-def measure(store: Path, given: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def measure(store: Path, args: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
+    """Start the services, and measure each kind of load."""
+    results: dict[str, Any] = {}
     with ExitStack() as stack:
-        services = [stack.enter_context(service(store)) for _ in range(given.services)]
-        for name, (bodies, pause) in plan(given).items():
-            if given.only and name not in ("first", "warm_up", *given.only.split(",")):
+        services = [stack.enter_context(service(store)) for _ in range(args.services)]
+        for name, (bodies, pause) in plan(args).items():
+            if args.only and name not in ("first", "warm_up", *args.only.split(",")):
                 continue
-            load = Load(0, 1 if name == "first" else given.clients, bodies, pause)
-            outcome, memory = put_all_under(load, folder, services[:1] if name == "first" else services)
-            found[name] = {**summary(outcome), "memory_mib": memory if name == "mixed" else [memory[0], memory[-1]]}
-            console.print(f"{name}: {json.dumps({k: v for k, v in found[name].items() if k != 'memory_mib'})}")
+            load = Load(0, 1 if name == "first" else args.clients, bodies, pause)
+            outcome, memory = put_all_under_load(load, folder, services[:1] if name == "first" else services)
+            results[name] = {**summary(outcome), "memory_mib": memory if name == "mixed" else [memory[0], memory[-1]]}
+            console.print(f"{name}: {json.dumps({k: v for k, v in results[name].items() if k != 'memory_mib'})}")
             console.print(f"  memory {memory[0]} to {memory[-1]}")
-    return found
+    return results
 
 
 def main() -> None:
-    given = arguments(sys.argv[1:])
+    args = arguments(sys.argv[1:])
     console = Console(width=140, highlight=False)
     content: dict[str, Any] = {"command": " ".join(["python -m benchmarks.service_load", *sys.argv[1:]]), **machine()}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.workspace or Path(temporary)
+        folder = args.workspace or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run, store, said = folder / "run", folder / "images.store", folder / "store.json"
-        if not said.exists():
+        run, store, description = folder / "run", folder / "images.store", folder / "store.json"
+        if not description.exists():
             write_run(run)
-            said.write_text(json.dumps(write_store(store, run, given.images, given.per_image, given.seed)))
-        content["store"] = json.loads(said.read_text())
-        content["clients"], content["services"] = given.clients, given.services
-        content["text_encoding_alone"] = encoding(run, many_texts()[-200:])
+            description.write_text(json.dumps(write_store(store, run, args.images, args.per_image, args.seed)))
+        content["store"] = json.loads(description.read_text())
+        content["clients"], content["services"] = args.clients, args.services
+        content["text_encoding_alone"] = measure_encoding(run, many_texts()[-200:])
         console.print(f"text encoding alone: {content['text_encoding_alone']}")
-        content["modes"] = measure(store, given, folder, console)
-    if given.out:
-        given.out.write_text(json.dumps(content, indent=1) + "\n")
+        content["modes"] = measure(store, args, folder, console)
+    if args.out:
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--per-image", type=int, default=10, help="vectors of an image, of the mini model's dimensions")
+    parser.add_argument("--per-image", type=int, default=10, help="vectors per image")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--services", type=int, default=1, help="on the same store, each with its share of the clients")
-    parser.add_argument("--requests", type=int, default=4_000, help="of each kind but the mixed ones")
-    parser.add_argument("--mixed", type=int, default=20_000, help="requests, memory being looked at")
-    parser.add_argument("--only", help="kinds, separated by commas, instead of all")
+    parser.add_argument("--services", type=int, default=1, help="services on the same store, which share the clients")
+    parser.add_argument("--requests", type=int, default=4_000, help="requests of each kind except mixed")
+    parser.add_argument("--mixed", type=int, default=20_000, help="requests of the kind mixed")
+    parser.add_argument("--only", help="comma-separated kinds of load; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workspace", type=Path, help="keeps the store there, and takes the one that is there")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--workspace", type=Path, help="folder that keeps the store and reuses an existing one")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     return parser.parse_args(words)
 
 

@@ -1,10 +1,10 @@
-"""How fast a trained model embeds images, next to open_clip's own path and to Cluster-CLIP, as ratios within one run.
+"""Compare the speed of embedding images with open_clip's encode_image and with Cluster-CLIP, as ratios in one run.
 
     python benchmarks/throughput.py [--models RN50,ViT-B-32] [--threads 1,2] [--rounds 15] [--out FILE]
 
-The two sides take turns, so that whatever else the machine does meets both; a ratio is the median over the turns.
-CPU time is given beside wall-clock time: with one thread it hardly sees the other programs of a machine that is shared.
-With more threads than free cores set OMP_WAIT_POLICY=passive; else waiting at OpenMP's barriers is what gets measured.
+The two sides take turns, so that other work of the machine affects both; a ratio is the median over the turns. With one
+thread, CPU time depends little on other programs, so it is given as well as wall-clock time. With more threads than
+free cores, set OMP_WAIT_POLICY=passive; otherwise the benchmark measures waiting at OpenMP's barriers.
 """
 
 import argparse
@@ -50,7 +50,8 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Comparison:
-    """ours, theirs: [rounds, 2], wall-clock and CPU seconds of one call; images: of one call; target: least ratio."""
+    """One measured pair. ours, theirs: [rounds, 2], wall-clock and CPU seconds per call; images: number per call;
+    target: least acceptable ratio."""
 
     what: str
     threads: int
@@ -60,20 +61,20 @@ class Comparison:
     target: float
 
     def ratios(self) -> Floats:
-        """How many times theirs our images/second are: [3, 2], lower quartile, median and upper quartile."""
+        """Our images per second divided by theirs, [3, 2]: lower quartile, median and upper quartile."""
         quartiles: Floats = np.quantile(self.theirs / self.ours, (0.25, 0.5, 0.75), axis=0)
         return quartiles
 
 
 def take_turns(ours: Work, theirs: Work, rounds: int, device: torch.device) -> tuple[Floats, Floats]:
-    """Ours, theirs, ours, theirs and so on, after a warm-up. Each [rounds, 2]: wall-clock and CPU seconds."""
+    """Run both in turn after a warm-up. Returns wall-clock and CPU seconds of each, [rounds, 2]."""
     turns = [(_seconds(ours, device), _seconds(theirs, device)) for _ in range(_WARM_UPS + rounds)]
     ours_seconds, theirs_seconds = np.array(turns[_WARM_UPS:]).transpose(1, 0, 2)
     return ours_seconds, theirs_seconds
 
 
 def _seconds(work: Work, device: torch.device) -> tuple[float, float]:
-    """Wall-clock and CPU seconds. A GPU is idle before, and done with its work after."""
+    """Wall-clock and CPU seconds of one call, until a GPU has finished its work."""
     _wait_for(device)
     wall, cpu = time.perf_counter(), time.process_time()
     work()
@@ -87,24 +88,24 @@ def _wait_for(device: torch.device) -> None:
 
 
 @torch.inference_mode()
-def against_open_clip(
-    name: str, threads: Sequence[int], given: argparse.Namespace, device: torch.device
+def compare_with_open_clip(
+    name: str, threads: Sequence[int], args: argparse.Namespace, device: torch.device
 ) -> Iterator[Comparison]:
-    """The tower and a head of 25 query tokens, against the same tower's encode_image with its one vector."""
-    dtype = _DTYPES[given.dtype]
-    backbone = load_open_clip(name, None if name == MINI_NAME else RANDOM, device=given.device)
+    """Compare the tower with a head of 25 query tokens to the same tower's encode_image."""
+    dtype = _DTYPES[args.dtype]
+    backbone = load_open_clip(name, None if name == MINI_NAME else RANDOM, device=args.device)
     backbone.model.to(dtype)
     head = window_seeded_head(backbone.new_pool(), NUM_QUERY_TOKENS).to(device, dtype).eval().requires_grad_(False)
-    pixels = _noise(backbone, given.batch).to(device, dtype)
+    pixels = _noise(backbone, args.batch).to(device, dtype)
     for count in threads:
         torch.set_num_threads(count)
         ours, theirs = take_turns(
             lambda: head(backbone.encode_tokens(pixels)),
             lambda: backbone.model.encode_image(pixels, normalize=True),
-            given.rounds,
+            args.rounds,
             device,
         )
-        yield Comparison(f"{name} / encode_image", count, given.batch, ours, theirs, _LEAST_RATIO)
+        yield Comparison(f"{name} / encode_image", count, args.batch, ours, theirs, _LEAST_RATIO)
 
 
 def _noise(backbone: OpenClipBackbone, count: int) -> Tensor:
@@ -113,14 +114,14 @@ def _noise(backbone: OpenClipBackbone, count: int) -> Tensor:
     return torch.randn(count, 3, rows, columns, generator=torch.Generator().manual_seed(0))
 
 
-def against_clusters(
-    folder: Path, threads: Sequence[int], given: argparse.Namespace, device: torch.device
+def compare_with_clusters(
+    folder: Path, threads: Sequence[int], args: argparse.Namespace, device: torch.device
 ) -> Iterator[Comparison]:
-    """The mini CLIP on toy-world pictures with 25 query tokens, against Cluster-CLIP: from pixels, then from files."""
+    """Compare 25 query tokens to Cluster-CLIP, with the mini CLIP on toy-world images: from pixels, then from files."""
     mini = ModelConfig(name=MINI_NAME)
-    ours = load_model(mini, given.device, "sum", NUM_QUERY_TOKENS)
-    theirs = load_model(mini, given.device, f"cluster_{NUM_CLUSTERS}")
-    paths = sorted(write_toyworld(folder, 1, given.images, seed=0).images.glob("gallery_*"))
+    ours = load_model(mini, args.device, "sum", NUM_QUERY_TOKENS)
+    theirs = load_model(mini, args.device, f"cluster_{NUM_CLUSTERS}")
+    paths = sorted(write_toyworld(folder, 1, args.images, seed=0).images.glob("gallery_*"))
     pixels = torch.stack([ours.backbone.preprocess(read_image(path)) for path in paths]).to(device)
     sources: dict[str, Callable[[RetrievalModel], object]] = {
         "pixels": lambda model: _embed_pixels(model, pixels),
@@ -129,9 +130,9 @@ def against_clusters(
     for source, embed in sources.items():
         for count in threads:
             torch.set_num_threads(count)
-            found = take_turns(lambda e=embed: e(ours), lambda e=embed: e(theirs), given.rounds, device)  # type: ignore[misc]
+            seconds = take_turns(lambda e=embed: e(ours), lambda e=embed: e(theirs), args.rounds, device)  # type: ignore[misc]
             what = f"{MINI_NAME} / Cluster-CLIP, from {source}"
-            yield Comparison(what, count, len(paths), *found, _LEAST_SPEEDUP)
+            yield Comparison(what, count, len(paths), *seconds, _LEAST_SPEEDUP)
 
 
 @torch.inference_mode()
@@ -160,7 +161,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code. load: runnable programs over the last minute, ours among them."""
+    """Describe the machine, the library versions and the commit. load: runnable programs over the last minute."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -211,43 +212,45 @@ def _cells(comparison: Comparison) -> list[str]:
     ]
 
 
-def measure(given: argparse.Namespace, tell: Callable[[Comparison], None]) -> list[Comparison]:
-    """All comparisons, each told as soon as it is made."""
-    device = torch.device(given.device)
-    threads = [int(count) for count in given.threads.split(",")]
-    found: list[Comparison] = []
+def measure(args: argparse.Namespace, report: Callable[[Comparison], None]) -> list[Comparison]:
+    """Run all comparisons, and report each as soon as it is measured."""
+    device = torch.device(args.device)
+    threads = [int(count) for count in args.threads.split(",")]
+    comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory() as folder:
-        parts = [against_open_clip(name, threads, given, device) for name in given.models.split(",") if name]
-        if given.images:
-            parts.append(against_clusters(Path(folder), threads, given, device))
+        parts = [compare_with_open_clip(name, threads, args, device) for name in args.models.split(",") if name]
+        if args.images:
+            parts.append(compare_with_clusters(Path(folder), threads, args, device))
         for part in parts:
             for comparison in part:
-                tell(comparison)
-                found.append(comparison)
-    return found
+                report(comparison)
+                comparisons.append(comparison)
+    return comparisons
 
 
 def main() -> None:
-    given = _arguments()
+    args = _arguments()
     console = Console()
     before = machine()
-    found = measure(given, lambda c: console.print(f"{c.what}, {c.threads} thread(s): {c.ratios()[1, 0]:.3f}"))
-    print_table(console, found)
-    if given.out:
-        content = {"command": " ".join(sys.argv), **before, "comparisons": [as_json(c) for c in found]}
-        write_text_atomically(given.out, json.dumps(content, indent=1) + "\n")
+    comparisons = measure(args, lambda c: console.print(f"{c.what}, {c.threads} thread(s): {c.ratios()[1, 0]:.3f}"))
+    print_table(console, comparisons)
+    if args.out:
+        content = {"command": " ".join(sys.argv), **before, "comparisons": [as_json(c) for c in comparisons]}
+        write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=f"{MINI_NAME},RN50,ViT-B-32", help="against encode_image; empty for none")
-    parser.add_argument("--batch", type=int, default=16, help="images a call, against encode_image")
-    parser.add_argument("--images", type=int, default=64, help="toy-world pictures against Cluster-CLIP; 0 for none")
-    parser.add_argument("--threads", default="1,2", help="PyTorch's; two more threads decode pictures from files")
+    parser.add_argument(
+        "--models", default=f"{MINI_NAME},RN50,ViT-B-32", help="compared with encode_image; may be empty"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="images per call, for encode_image")
+    parser.add_argument("--images", type=int, default=64, help="toy-world images for Cluster-CLIP; 0 skips it")
+    parser.add_argument("--threads", default="1,2", help="PyTorch threads; two more threads decode image files")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=_DTYPES, default="fp32", help="against encode_image")
-    parser.add_argument("--out", type=Path, help="a JSON file of the numbers, such as docs/results/throughput.json")
+    parser.add_argument("--dtype", choices=_DTYPES, default="fp32", help="precision, for encode_image")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     return parser.parse_args()
 
 

@@ -1,14 +1,14 @@
-"""Bring a model of your own: adapt it to forclip's backbone protocol, finetune FOR on it and compare all methods.
+"""Use your own model: adapt it to forclip's backbone protocol, finetune it with FOR and compare all methods.
 
     python examples/plug_in_backbone.py --model FOLDER --train FILE --train-images DIR \
         --gallery FILE --gallery-images DIR --novel FILE [--classes FILE] [--seeds 3] [--min-relevant 3] --out DIR \
         [--teacher none --interpolation 0 --views 1]
 
-The last three give what is otherwise found out, by trial trainings that take most of the time.
+The last three options fix choices that are otherwise made by trial trainings, which take most of the time.
 
-Writes metrics.json, and with every seed done seeds.json: its numbers and what was chosen, on which evidence.
-FOLDER holds a module `photoclip.py` with a CLIP-shaped model: a trunk, an attention pool and a table of text vectors.
-The adapter below is all that forclip needs to know of it.
+Writes metrics.json, and after every seed seeds.json, with the seed's numbers, its choices and their evidence.
+FOLDER contains a module `photoclip.py` with a CLIP-like model: a trunk, an attention pool and a table of text vectors.
+forclip needs nothing but the adapter below.
 """
 
 import argparse
@@ -40,11 +40,11 @@ from forclip.models.pools import MeanTokenPool, Pool
 from forclip.progress import Track, tracking
 from forclip.text.prompt_options import PromptOptions
 
-Told = dict[str, Any]  # one seed in seeds.json
+SeedSummary = dict[str, Any]  # the entry of one seed in seeds.json
 
 
 class PhotoClipBackbone:
-    """PhotoClip behind forclip's backbone protocol."""
+    """PhotoClip as a forclip backbone."""
 
     name = "photoclip"
     device = torch.device("cpu")
@@ -62,10 +62,10 @@ class PhotoClipBackbone:
         return pixels
 
     def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
-        return 0.0, 0.0, 1.0, 1.0  # the whole picture, squashed
+        return 0.0, 0.0, 1.0, 1.0  # the whole image, squashed
 
     def encode_tokens(self, pixels: Tensor) -> Tensor:
-        # One image at a time: the same numbers, on a CPU several times as fast as a batch, and less memory.
+        # One image at a time is several times faster on a CPU than a batch, and needs less memory.
         feature_map = torch.cat([self.model.trunk(image[None]) for image in pixels])
         return feature_map.flatten(2).transpose(1, 2)
 
@@ -77,7 +77,7 @@ class PhotoClipBackbone:
         return vectors
 
     def known_texts(self) -> list[str]:
-        """The names that the text table has a vector for: this model's whole vocabulary."""
+        """The texts that the model has a vector for."""
         return list(self.model.text)
 
     def new_pool(self) -> Pool:
@@ -96,7 +96,7 @@ def _copy_linear(linear: nn.Linear) -> nn.Linear:
 def _import_from(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None or not file.exists():
-        sys.exit(f"{file}: no such module")
+        sys.exit(f"{file}: no such file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -110,57 +110,57 @@ def main() -> None:
         sys.exit(2)
 
 
-def run(given: argparse.Namespace) -> None:
-    """Both sets through the adapter, every method on them, the table, metrics.json and seeds.json."""
-    backbone = PhotoClipBackbone(given.model)
-    known = backbone.known_texts()
-    wanted = set(read_names(given.classes)) if given.classes else set(known)
-    sets = [load_coco(given.train, given.train_images), load_coco(given.gallery, given.gallery_images)]
-    # A class is used if both files have it and the model has a text vector for it.
-    names = [n for n in sets[0].class_names if n in sets[1].class_names and n in known and n in wanted]
-    split = split_classes(names, [n for n in read_names(given.novel) if n in names])
+def run(args: argparse.Namespace) -> None:
+    """Encode both sets, measure all methods, print the table, and write metrics.json and seeds.json."""
+    backbone = PhotoClipBackbone(args.model)
+    embeddable = backbone.known_texts()
+    requested = set(read_names(args.classes)) if args.classes else set(embeddable)
+    sets = [load_coco(args.train, args.train_images), load_coco(args.gallery, args.gallery_images)]
+    # Use the classes that are in both files and that the model has a text vector for.
+    names = [n for n in sets[0].class_names if n in sets[1].class_names and n in embeddable and n in requested]
+    split = split_classes(names, [n for n in read_names(args.novel) if n in names])
     with tracking(Console(stderr=True)) as track:
-        recipe = TrainConfig(teacher=given.teacher, interpolation=given.interpolation, views=given.views)
+        recipe = TrainConfig(teacher=args.teacher, interpolation=args.interpolation, views=args.views)
         views = make_views(resolve_num_views(recipe.views, len(sets[0])), recipe.seed)
         progress = [track("encoding", len(s)) for s in sets]
-        seen = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
-        searched = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])
-        train, gallery = (sets[0], seen), (sets[1], searched)
-        wording = PromptOptions(["{}"], known)
-        task = new_task(given.train.stem, backbone, train, gallery, split, wording, allow_unlabelled_base=True)
-        config = EvalConfig(min_relevant=given.min_relevant)
+        train_views = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
+        gallery_images = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])
+        train, gallery = (sets[0], train_views), (sets[1], gallery_images)
+        prompts = PromptOptions(["{}"], embeddable)
+        task = new_task(args.train.stem, backbone, train, gallery, split, prompts, allow_unlabelled_base=True)
+        config = EvalConfig(min_relevant=args.min_relevant)
         runs = [measured.run for measured in measure_training_free(task, HeadConfig(), config, 0, track).values()]
-        seeds: list[Told] = []
-        given.out.mkdir(parents=True, exist_ok=True)
-        for seed in range(given.seeds):
-            run, told = finetune_seed(task, replace(recipe, seed=seed), config, track)
-            runs.append(run)
-            seeds.append(told)
-            write_text_atomically(given.out / "seeds.json", json.dumps(seeds, indent=1) + "\n")
+        seeds: list[SeedSummary] = []
+        args.out.mkdir(parents=True, exist_ok=True)
+        for seed in range(args.seeds):
+            method_run, seed_summary = finetune_seed(task, replace(recipe, seed=seed), config, track)
+            runs.append(method_run)
+            seeds.append(seed_summary)
+            write_text_atomically(args.out / "seeds.json", json.dumps(seeds, indent=1) + "\n")
     metrics = summarise_runs(task.name, runs)
-    write_metrics(given.out / "metrics.json", metrics)
+    write_metrics(args.out / "metrics.json", metrics)
     print_metrics(Console(), metrics)
 
 
-def finetune_seed(task: Task, recipe: TrainConfig, config: EvalConfig, track: Track) -> tuple[MethodRun, Told]:
-    """FOR, and what is told of it: its mAP@50 in percent, that of the head before training, and the choices."""
+def finetune_seed(task: Task, recipe: TrainConfig, config: EvalConfig, track: Track) -> tuple[MethodRun, SeedSummary]:
+    """Finetune and measure one seed. The summary has mAP@50 in percent after and before training, and the choices."""
     tuned = finetune_on(task, HeadConfig(), recipe, track=track)
-    found = measure(task, "for", tuned.head, recipe.seed, config, tuned.class_vectors).run
+    finetuned = measure(task, "for", tuned.head, recipe.seed, config, tuned.class_vectors).run
     start = measure(task, "start", tuned.untuned, recipe.seed, config).run
-    trained, untrained = (dict(run.report.means["min(k,R)"]) for run in (found, start))
-    return found, {"seed": recipe.seed, "for": trained, "start": untrained, "choices": tuned.choices.to_json()}
+    trained, untrained = (dict(run.report.means["min(k,R)"]) for run in (finetuned, start))
+    return finetuned, {"seed": recipe.seed, "for": trained, "start": untrained, "choices": tuned.choices.to_json()}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "train", "train-images", "gallery", "gallery-images", "novel", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--classes", type=Path, help="names, one a line: no other class is used")
+    parser.add_argument("--classes", type=Path, help="file of class names, one per line; other classes are ignored")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--min-relevant", type=int, default=1, help="leave out classes with fewer gallery images")
+    parser.add_argument("--min-relevant", type=int, default=1, help="skip classes with fewer gallery images")
     parser.add_argument("--teacher", choices=["auto", "cluster", "zoom", "none"], default="auto")
-    parser.add_argument("--interpolation", type=float, help="share of the way to the tuned head, or it is chosen")
-    parser.add_argument("--views", type=int, help="of each training photo, or as many as their number asks for")
+    parser.add_argument("--interpolation", type=float, help="weight of the tuned head, 0 to 1; default: chosen")
+    parser.add_argument("--views", type=int, help="views per training image; default: by number of images")
     return parser.parse_args()
 
 

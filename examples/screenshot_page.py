@@ -1,9 +1,9 @@
-"""Pictures of the page for the docs, its table of classes among them, on the toy world's gallery of a `forclip demo`.
+"""Take the screenshots of the page for the docs, on the gallery of a `forclip demo`.
 
     forclip demo --out runs/demo
     python examples/screenshot_page.py runs/demo --out docs/images
 
-Needs `pip install playwright` and a chromium.
+Needs Playwright and an installed Chromium.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from forclip.search.searcher import open_searcher
 from forclip.server.app import create_app
 
 PORT = 8765
-VIEWS = {  # size, scheme, what is searched for, and the keys pressed then
+VIEWS = {  # window size, colour scheme, search text, and the keys to press afterwards
     "page_light": ((1280, 860), "light", "{}", ["Space", "y", "ArrowRight", "y", "ArrowRight", "n"]),
     "page_dark": ((1280, 860), "dark", "{}", ["ArrowRight", "Enter", "h"]),
     "page_phone": ((390, 844), "light", "{}", []),
@@ -37,7 +37,7 @@ VIEWS = {  # size, scheme, what is searched for, and the keys pressed then
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("demo", type=Path, help="The folder that `forclip demo` wrote.")
+    parser.add_argument("demo", type=Path, help="output folder of `forclip demo`")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--text", default="snail")
     arguments = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
             with serving(create_app(searcher)):
                 for name in VIEWS:
-                    take_picture(browser, name, arguments.text, arguments.out / f"{name}.png")
+                    take_screenshot(browser, name, arguments.text, arguments.out / f"{name}.png")
             with serving(create_app(searcher, labels=labels)):
                 take_classes(browser, arguments.out / "page_classes.png")
             browser.close()
@@ -61,6 +61,7 @@ def main() -> None:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[None]:
+    """Serve an application in a thread."""
     server = uvicorn.Server(uvicorn.Config(app, port=PORT, log_level="error"))
     thread = Thread(target=server.run)
     thread.start()
@@ -74,7 +75,7 @@ def serving(app: FastAPI) -> Iterator[None]:
 
 
 def take_classes(browser: Browser, file: Path) -> None:
-    """The table of classes, once they are measured."""
+    """Take a screenshot of the table of classes, after all classes are evaluated."""
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     page.goto(f"http://127.0.0.1:{PORT}/")
     page.get_by_role("button", name="Classes").click()
@@ -83,7 +84,8 @@ def take_classes(browser: Browser, file: Path) -> None:
     page.close()
 
 
-def take_picture(browser: Browser, name: str, text: str, file: Path) -> None:
+def take_screenshot(browser: Browser, name: str, text: str, file: Path) -> None:
+    """Search, press the keys of a view, and take a screenshot."""
     (width, height), scheme, words, keys = VIEWS[name]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")

@@ -1,4 +1,4 @@
-"""DuckDB: every vector compared in SQL, grouped by image. Exact."""
+"""DuckDB: exact search in SQL over all vectors, grouped by image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +15,15 @@ _FILE = "images.duckdb"
 
 
 class DuckDb:
-    """A table of a row for each vector; DuckDB has no half-precision arrays, so float32."""
+    """A table with one row per vector, in float32, because DuckDB has no half-precision arrays."""
 
     def build(self, vectors: Vectors, folder: Path) -> None:
         with duckdb.connect(folder / _FILE) as connection:
             connection.execute(f"CREATE TABLE vectors (image INTEGER, vector FLOAT[{vectors.dim}])")
             for start, block in blocks(vectors, 2000):
-                numbers = np.arange(start, start + len(block), dtype=np.int32)
+                images = np.arange(start, start + len(block), dtype=np.int32)
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), vectors.dim)
-                rows = pa.table({"image": np.repeat(numbers, vectors.per_image), "vector": flat})
+                rows = pa.table({"image": np.repeat(images, vectors.per_image), "vector": flat})
                 connection.register("rows", rows)
                 connection.execute("INSERT INTO vectors SELECT * FROM rows")
                 connection.unregister("rows")

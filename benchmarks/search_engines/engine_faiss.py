@@ -1,4 +1,4 @@
-"""Raw FAISS: nearest vectors, not images. As many are asked for as it takes; grouping them costs it nothing here."""
+"""Raw FAISS: nearest vectors instead of images. The time to group vectors by image does not count."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ _TRAINED_ON = 100_000
 
 
 class FaissIvf:
-    """An inverted file of 8-bit vectors."""
+    """An inverted file with 8-bit vectors."""
 
     def build(self, vectors: Vectors, folder: Path) -> None:
         index = faiss.index_factory(vectors.dim, f"IVF{list_count(vectors)},SQ8", faiss.METRIC_INNER_PRODUCT)
@@ -35,13 +35,13 @@ class FaissIvf:
 
     def query(self, vector: Floats, k: int, setting: Setting) -> Sequence[int]:
         self._index.nprobe = setting["nprobe"]
-        self._index.parallel_mode = int(setting["both_cores"])  # 1 searches the lists of one query in threads
+        self._index.parallel_mode = int(setting["both_cores"])  # 1: threads share the lists of one query
         _, rows = self._index.search(vector[None], setting["fetch"])
         return _owners(rows, self._per_image)
 
 
 class FaissRefine:
-    """4-bit codes of two dimensions each, all scanned; the nearest are compared again as float16, mapped from disk."""
+    """A full scan of 4-bit codes, one per two dimensions; re-ranks the nearest by memory-mapped float16 vectors."""
 
     def build(self, vectors: Vectors, folder: Path) -> None:
         codes = faiss.index_factory(vectors.dim, f"PQ{vectors.dim // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
@@ -70,6 +70,6 @@ def _fill(index: Any, vectors: Vectors, folder: Path) -> None:
 
 
 def _owners(rows: Any, per_image: int) -> Sequence[int]:
-    """Of the rows found, [1, fetch]; where there were fewer, the rest is -1."""
+    """Images of the rows in a result [1, fetch]. A row is -1 if FAISS found fewer vectors."""
     owners: Sequence[int] = rows[0][rows[0] >= 0] // per_image
     return owners

@@ -1,4 +1,4 @@
-"""forclip's own index, by its Python interface."""
+"""forclip's index."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _STORE = "store"
 
 
 class Forclip:
-    """As it is by default, or exact."""
+    """Approximate search with default settings, or exact search."""
 
     def __init__(self, exact: bool) -> None:
         self.exact = exact
@@ -38,7 +38,10 @@ class Forclip:
 
 
 def as_images(start: int, block: Floats) -> tuple[ImageEmbeddings, list[ImageFile]]:
-    """A block [images, per_image, dim], the first of which has the number start. Ids sort as numbers do."""
+    """Image embeddings and files of a block [images, per_image, dim] that begins with image `start`.
+
+    Ids are zero-padded, so they sort like the positions.
+    """
     count, per_image, dim = block.shape
     ids = tuple(f"{start + n:09d}" for n in range(count))
     offsets = np.arange(count + 1, dtype=np.int64) * per_image

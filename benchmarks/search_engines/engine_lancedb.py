@@ -1,4 +1,4 @@
-"""LanceDB: an image's vectors in one multivector column, or a row for each vector, grouped by image afterwards."""
+"""LanceDB: one multivector per image, or one row per vector, grouped by image afterwards."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,7 +18,7 @@ _TABLE = "images"
 
 
 class LanceDb:
-    """layout: `multivector` or `rows`; index: `exact`, `pq` or `rq`. Cosines, the only metric of multivectors."""
+    """layout: `multivector` or `rows`; index: `exact`, `pq` or `rq`. Uses cosines, the only metric for multivectors."""
 
     def __init__(self, layout: str, index: str) -> None:
         assert layout in ("multivector", "rows")
@@ -43,12 +43,12 @@ class LanceDb:
 
     def _batch(self, start: int, block: Floats) -> pa.Table:
         count, per_image, dim = block.shape
-        numbers = np.arange(start, start + count)
+        images = np.arange(start, start + count)
         flat = pa.FixedSizeListArray.from_arrays(pa.array(block.astype(np.float16).reshape(-1)), dim)
         if self.layout == "rows":
-            return pa.table({"image": np.repeat(numbers, per_image), "vectors": flat})
+            return pa.table({"image": np.repeat(images, per_image), "vectors": flat})
         offsets = pa.array(np.arange(count + 1, dtype=np.int32) * per_image)
-        return pa.table({"image": numbers, "vectors": pa.ListArray.from_arrays(offsets, flat)})
+        return pa.table({"image": images, "vectors": pa.ListArray.from_arrays(offsets, flat)})
 
     def open(self, vectors: Vectors, folder: Path) -> None:
         self._table = lancedb.connect(folder).open_table(_TABLE)
@@ -73,5 +73,5 @@ class LanceDb:
 
 
 def _lists(vectors: Vectors) -> int:
-    """Its default, the square root, as long as that leaves it the 256 vectors a list that it trains on."""
+    """LanceDB's default number of lists, the square root, but with at least 256 vectors per list for training."""
     return max(1, min(int(len(vectors) ** 0.5), len(vectors) // 256))

@@ -1,4 +1,4 @@
-"""Milvus Lite through pymilvus: a row for each vector, grouped by image in the engine (group_by_field)."""
+"""Milvus Lite through pymilvus: one row per vector, grouped by image in the engine (group_by_field)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.search_engines.protocol import Ladder, Setting, blocks, doubling
 from forclip.types import Floats
 
 _COLLECTION, _FILE = "images", "vectors.db"
-_FETCHED_A_GROUP = 10  # vectors that Milvus Lite looks at for each group it is asked for; there is no other way to it
+_FETCHED_A_GROUP = 10  # vectors that Milvus Lite fetches per requested group; not configurable
 
 
 class MilvusLite:
@@ -27,7 +27,7 @@ class MilvusLite:
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.dim)
         settings = {"IVF_SQ8": {"nlist": list_count(vectors)}, "HNSW": {"M": 16, "efConstruction": 128}}
         index = client.prepare_index_params()
-        # Twice `params`: pymilvus 3.0 unpacks the outer one, and Milvus Lite 3.2 reads nothing else than the inner one.
+        # `params` twice: pymilvus 3.0 unpacks the outer one, Milvus Lite 3.2 reads only the inner one.
         index.add_index(
             "vector", index_type=self.index, metric_type="IP", params={"params": settings.get(self.index, {})}
         )
@@ -68,7 +68,7 @@ class MilvusLite:
 def _rows(start: int, block: Floats) -> list[dict[str, object]]:
     per_image = block.shape[1]
     return [
-        {"row": (start + image) * per_image + place, "image": start + image, "vector": vector}
+        {"row": (start + image) * per_image + position, "image": start + image, "vector": vector}
         for image, vectors in enumerate(block)
-        for place, vector in enumerate(vectors)
+        for position, vector in enumerate(vectors)
     ]

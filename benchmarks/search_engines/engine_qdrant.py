@@ -1,6 +1,6 @@
-"""Qdrant Edge: an image's vectors as one multivector with max-sim, or a point for each vector, grouped afterwards.
+"""Qdrant Edge: one multivector per image with max-sim, or one point per vector, grouped afterwards.
 
-HNSW over float16 vectors, with 8-bit copies that a query may use or ignore. Small shards are scanned: its default.
+Uses HNSW over float16 vectors, with 8-bit copies that a query may use or ignore. By default, Qdrant scans small shards.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class QdrantEdge:
         shard.close()
 
     def _points(self, start: int, block: Floats) -> list[qe.Point]:
-        """Numpy's arrays are taken as they are, whatever the stubs say."""
+        """Points of a block. Qdrant accepts NumPy arrays, although its stubs do not say so."""
         if self.layout == "rows":
             first = start * block.shape[1]
             return [qe.Point(first + n, v) for n, v in enumerate(block.reshape(-1, block.shape[2]))]
@@ -59,12 +59,12 @@ class QdrantEdge:
 
     def query(self, vector: Floats, k: int, setting: Setting) -> Sequence[int]:
         if setting.get("exact"):
-            exactly = qe.QuantizationSearchParams(ignore=True)
-            parameters = qe.SearchParams(exact=True, quantization=exactly)
+            ignored = qe.QuantizationSearchParams(ignore=True)
+            parameters = qe.SearchParams(exact=True, quantization=ignored)
         else:
-            kept = qe.QuantizationSearchParams(ignore=not setting["quantized"], rescore=True, oversampling=2.0)
-            parameters = qe.SearchParams(hnsw_ef=int(setting["ef"]), quantization=kept)
-        asked = qe.Query.Nearest(vector.tolist())
-        request = qe.QueryRequest(int(setting["limit"]), query=asked, params=parameters, with_payload=False)
-        found = np.array([point.id for point in self._shard.query(request)], np.int64)
-        return first_distinct((found // self._per_image).tolist(), k)
+            codes = qe.QuantizationSearchParams(ignore=not setting["quantized"], rescore=True, oversampling=2.0)
+            parameters = qe.SearchParams(hnsw_ef=int(setting["ef"]), quantization=codes)
+        nearest = qe.Query.Nearest(vector.tolist())
+        request = qe.QueryRequest(int(setting["limit"]), query=nearest, params=parameters, with_payload=False)
+        points = np.array([point.id for point in self._shard.query(request)], np.int64)
+        return first_distinct((points // self._per_image).tolist(), k)

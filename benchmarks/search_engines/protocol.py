@@ -1,4 +1,4 @@
-"""What the benchmark asks of an engine, and the engines by name."""
+"""The interface of an engine in the search benchmark, and the engines by name."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.search_data import Vectors
 from forclip.types import Floats
 
 Setting = dict[str, int | float | str | bool]
-Ladder = list[Setting]  # from the cheapest to the dearest; recall rises with it
+Ladder = list[Setting]  # from the fastest to the slowest; recall rises
 
 ENGINES = (
     *("forclip", "forclip-exact", "faiss-ivf-sq8", "faiss-pq4-refine"),
@@ -22,23 +22,29 @@ ENGINES = (
 
 
 class Engine(Protocol):
-    """build, then in any process open and query. Images are numbers, in the order of the file of vectors."""
+    """A search engine: build once, then open and query in any process.
+
+    An image is identified by its position in the file of vectors.
+    """
 
     def build(self, vectors: Vectors, folder: Path) -> None:
-        """All that is on disk when an image has become searchable, below an empty folder."""
+        """Write everything that a search needs to an empty folder."""
 
     def open(self, vectors: Vectors, folder: Path) -> None:
-        """What was built."""
+        """Open what `build` wrote."""
 
     def ladders(self, vectors: Vectors, k: int) -> list[Ladder]:
-        """The settings to try."""
+        """The search settings to try."""
 
     def query(self, vector: Floats, k: int, setting: Setting) -> Sequence[int]:
-        """Images for a unit vector [dim], best first. Raw vectors' owners may repeat; the first k distinct count."""
+        """The images nearest to a unit vector [dim], best first. Images may repeat; the first k distinct ones count."""
 
 
 def load_engine(name: str) -> Engine:
-    """Imports what that engine needs and nothing else. Raises ImportError where it is not installed."""
+    """Import an engine and its library.
+
+    Raises ImportError if the library is not installed, and ValueError for an unknown name.
+    """
     match name.split("-"):
         case ["forclip", *exact]:
             from benchmarks.search_engines.engine_forclip import Forclip
@@ -68,38 +74,41 @@ def load_engine(name: str) -> Engine:
             from benchmarks.search_engines.engine_duckdb import DuckDb
 
             return DuckDb()
-    raise ValueError(f"no engine is named {name!r}; there are {', '.join(ENGINES)}")
+    raise ValueError(f"unknown engine {name!r}; available: {', '.join(ENGINES)}")
 
 
 def first_distinct(images: Iterable[int], k: int) -> list[int]:
-    """The first k images, each once."""
+    """The first k distinct images."""
     return list(dict.fromkeys(images))[:k]
 
 
 def doubling(start: int, most: int) -> list[int]:
-    """start, twice that and so on, and at last most."""
+    """start, doubled until it exceeds `most`, and `most` as the last value."""
     return [start << n for n in range(32) if start << n < most] + [most]
 
 
 def fetches(vectors: Vectors, k: int) -> list[int]:
-    """How many vectors to ask for so that they belong to k images: rarely enough at first, certainly at last."""
+    """Numbers of vectors to fetch for k distinct images. The first rarely suffices, the last always does."""
     certain = min(len(vectors), (k - 1) * vectors.per_image + 1)
     return [n for n in doubling(4 * k, certain) if n <= certain]
 
 
 def list_count(vectors: Vectors) -> int:
-    """Of an inverted file: 1,024, fewer where these would hold too few vectors to be trained."""
+    """Number of lists of an inverted file: 1,024, or fewer if there are too few vectors to train them."""
     return int(min(1024, max(1, len(vectors) // 39)))
 
 
 def blocks(vectors: Vectors, images: int) -> Iterable[tuple[int, Floats]]:
-    """The first image's number and [images, per_image, dim] float32, block by block."""
+    """Read the vectors block by block.
+
+    Yields the first image of a block and its vectors, [images, per_image, dim] float32.
+    """
     for start in range(0, vectors.images, images):
         yield start, vectors.of_images(start, start + images)
 
 
 def sample(vectors: Vectors, count: int) -> Floats:
-    """Some vectors to train on, [count, dim] float32, from a seed."""
+    """Draw vectors to train on, [count, dim] float32, from a fixed seed."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(vectors), min(count, len(vectors)), replace=False))
     return vectors.load()[rows].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The compactness benchmark's sums."""
+"""The means of the compactness benchmark."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""That the benchmark's files are what the loaders take for the real ones, on a thousandth of their size."""
+"""The annotation benchmark, at a thousandth of its size."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from forclip.data.sources import format_of, load_source
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_files_are_of_the_kind_and_count_that_they_are_said_to_be(tmp_path: Path, kind: str) -> None:
+def test_generated_files_have_the_stated_format_and_counts(tmp_path: Path, kind: str) -> None:
     file, shape = tmp_path / "file.json", SHAPES[kind].scaled(0.001)
     write_annotations(file, kind, shape)
     source = SourceConfig(file, tmp_path)
     assert format_of(source) == kind
-    found = load_source(source)
-    assert (len(found), len(found.class_names)) == (shape.images, shape.classes)
-    assert 0 < len(found.boxes) == shape.boxes
-    assert (found.verified is not None) == (kind == "lvis")
+    annotations = load_source(source)
+    assert (len(annotations), len(annotations.class_names)) == (shape.images, shape.classes)
+    assert 0 < len(annotations.boxes) == shape.boxes
+    assert (annotations.verified is not None) == (kind == "lvis")
 
 
-def test_each_load_has_its_limit_and_a_process_to_itself(tmp_path: Path) -> None:
+def test_each_load_has_a_limit_and_its_own_process(tmp_path: Path) -> None:
     file = tmp_path / "coco.json"
     write_annotations(file, "coco", SHAPES["coco"].scaled(0.001))
     read, copied = (measure("coco", source, file, 2) for source in ("annotation file", "cache"))

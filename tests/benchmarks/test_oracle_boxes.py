@@ -1,4 +1,4 @@
-"""Where the oracle looks, and that looking there finds what the whole picture hides."""
+"""The oracle benchmark: its regions, crops and means."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.oracle_boxes import Gallery, Result, looks, measure, padded_crop, summarise
+from benchmarks.oracle_boxes import Gallery, Result, measure, padded_crop, regions, summarise
 from forclip.models.backbone import Backbone
 from forclip.types import Annotations, ClassSplit
 from tests.tiny import TinyBackbone
@@ -16,7 +16,7 @@ BOXES = ((10.0, 20.0, 30.0, 60.0), (0.0, 0.0, 5.0, 5.0), (50.0, 50.0, 60.0, 60.0
 
 @pytest.fixture
 def images(tmp_path: Path) -> Annotations:
-    """Three pictures of noise; the last shows nothing. Boxes come unsorted, as COCO's do."""
+    """Three images of noise; the last has no label. Boxes are unsorted, as in COCO files."""
     paths = tuple(tmp_path / f"{k}.png" for k in range(3))
     rng = np.random.default_rng(0)
     for path in paths:
@@ -26,8 +26,8 @@ def images(tmp_path: Path) -> Annotations:
     return Annotations(("a", "b", "c"), paths, ("cup", "dog"), labels, np.array(BOXES, np.float32), owners, classes)
 
 
-def test_an_image_is_looked_at_whole_and_then_box_by_box(images: Annotations) -> None:
-    owners, boxes = looks(images)
+def test_regions_are_the_whole_image_and_then_its_boxes(images: Annotations) -> None:
+    owners, boxes = regions(images)
     assert owners.tolist() == [0, 0, 0, 1, 1, 2]
     assert np.isinf(boxes[:, 2]).tolist() == [True, False, False, True, False, True]
     assert boxes[[1, 2, 4]].tolist() == [list(BOXES[k]) for k in (1, 2, 0)]
@@ -38,25 +38,25 @@ def test_an_image_is_looked_at_whole_and_then_box_by_box(images: Annotations) ->
     [
         ((10.0, 20.0, 30.0, 60.0), 0.0, (20, 40)),
         ((10.0, 20.0, 30.0, 60.0), 0.25, (30, 60)),  # 5 and 10 pixels more on each side
-        ((10.0, 20.0, 30.0, 60.0), 1.0, (50, 80)),  # as far as the picture goes
+        ((10.0, 20.0, 30.0, 60.0), 1.0, (50, 80)),  # cut to the image
         ((0.0, 0.0, np.inf, np.inf), 0.5, (100, 80)),
         ((30.0, 30.0, 30.0, 30.0), 0.5, (1, 1)),
         ((150.0, 90.0, 170.0, 95.0), 0.5, (1, 1)),
     ],
 )
-def test_a_crop_is_the_padded_box_inside_the_picture(
+def test_a_crop_is_the_padded_box_inside_the_image(
     box: tuple[float, float, float, float], padding: float, size: tuple[int, int]
 ) -> None:
     assert padded_crop(Image.new("RGB", (100, 80)), box, padding).size == size
 
 
-def test_a_crop_shows_what_the_box_is_round() -> None:
+def test_a_crop_shows_the_pixels_of_the_padded_box() -> None:
     pixels = np.arange(80 * 100, dtype=np.uint16).reshape(80, 100)
     cropped = np.asarray(padded_crop(Image.fromarray(pixels), (10.0, 20.0, 30.0, 60.0), 0.25))
     assert np.array_equal(cropped, pixels[10:70, 5:35])
 
 
-def test_boxes_add_vectors_and_the_whole_picture_is_plain_clip(images: Annotations) -> None:
+def test_boxes_add_vectors_to_that_of_the_whole_image(images: Annotations) -> None:
     backbone: Backbone = TinyBackbone()
     gallery = Gallery("noise", backbone, images, ClassSplit(("cup",), ("dog",)), ["{}"], 1)
     whole, boxes = measure(gallery, None), measure(gallery, 0.1)
@@ -66,7 +66,7 @@ def test_boxes_add_vectors_and_the_whole_picture_is_plain_clip(images: Annotatio
     assert boxes.novel is not None
 
 
-def test_means_are_over_galleries_and_a_group_without_classes_has_none() -> None:
+def test_means_are_over_galleries_and_a_group_without_classes_has_no_mean() -> None:
     rows = summarise([Result("x", 0.1, 10.0, None, 10.0, 2.0), Result("y", 0.1, 14.0, None, 14.0, 4.0)])
     assert rows == [
         {

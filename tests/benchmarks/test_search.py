@@ -1,4 +1,4 @@
-"""That the benchmark of search finds what a naive loop finds, at tiny size, with the engines that are installed."""
+"""The search benchmark at a tiny size, with the installed engines, against a naive loop."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ SMALL = ["--images", "100", "--per-image", "4", "--dim", "16", "--num-queries", 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """100 images with 4 vectors each, whose truth a loop has found."""
+    """100 images with 4 vectors each, with exact scores from a naive loop."""
     folder = tmp_path_factory.mktemp("search")
     world = make_world(12, 16, seed=3)
     vectors = write_vectors(folder / "vectors.npy", world, 100, 4)
@@ -42,7 +42,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def naive_scores(vectors: Vectors, queries: Floats) -> Floats:
-    """[queries, images], one cosine after another."""
+    """Max-sim scores, [queries, images], by a loop over single cosines."""
     rows = vectors.load().astype(np.float64)
     scores = np.full((len(queries), vectors.images), -np.inf)
     for q, query in enumerate(queries):
@@ -65,7 +65,7 @@ def test_every_installed_engine_reaches_the_recall(name: str, job: Job, tmp_path
         assert row["recall"] == row["least_recall"] == 1
 
 
-def test_exact_scores_are_the_naive_loop_s(job: Job) -> None:
+def test_exact_scores_equal_a_naive_loop(job: Job) -> None:
     scores = exact_scores(job.vectors, np.load(job.queries))
     np.testing.assert_allclose(scores, np.load(job.scores), atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_recall_counts_distinct_images_and_ties() -> None:
     assert recall(np.array([4, 3, 2, 1, 0]), scores, 50) == 1
 
 
-def test_a_gallery_starts_with_the_smaller_one_s_images(tmp_path: Path) -> None:
+def test_a_gallery_starts_with_the_images_of_a_smaller_one(tmp_path: Path) -> None:
     world = make_world(40, 16, seed=0)
     small = write_vectors(tmp_path / "small.npy", world, 300, 3).load()
     large = write_vectors(tmp_path / "large.npy", world, 1100, 3).load()
@@ -86,8 +86,8 @@ def test_a_gallery_starts_with_the_smaller_one_s_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(large.astype(np.float32), axis=1), 1, atol=1e-2)
 
 
-def test_a_query_s_nearest_images_hold_what_it_asks_for(tmp_path: Path) -> None:
-    """As many as are looked for are clearly nearer than the rest, which is what noise would not do."""
+def test_the_nearest_images_of_a_query_stand_out(tmp_path: Path) -> None:
+    """The best 50 images are clearly nearer than the average, unlike noise."""
     world = make_world(concepts_for(1000), 128, seed=0)
     vectors = write_vectors(tmp_path / "vectors.npy", world, 1000, 10)
     spread = describe(exact_scores(vectors, make_queries(world, 30, 1000)))
@@ -101,25 +101,25 @@ def test_the_fastest_setting_that_reaches_the_recall_is_chosen() -> None:
     assert choose(tried[:1] + tried[3:], 0.99) == [{"recall": 0.98, "p50_ms": 2.0}]
 
 
-def test_a_ladder_is_left_where_it_is_level() -> None:
+def test_a_ladder_ends_when_recall_stops_rising() -> None:
     assert not is_level([0.5, 0.5])
     assert not is_level([0.5, 0.5, 0.6])
     assert is_level([0.5, 0.6, 0.6, 0.6])
 
 
-def test_ladders_end_with_certainty(job: Job) -> None:
+def test_ladders_end_with_a_value_that_always_suffices(job: Job) -> None:
     assert doubling(4, 30) == [4, 8, 16, 30]
     assert fetches(job.vectors, K)[-1] == (K - 1) * 4 + 1
     assert first_distinct([3, 3, 1, 3, 2], 2) == [3, 1]
 
 
-def test_what_goes_wrong_in_an_engine_s_process_is_told(job: Job, tmp_path: Path) -> None:
+def test_an_error_in_an_engines_process_is_reported(job: Job, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     with pytest.raises(JobError, match=r"index\.faiss"):
         run_job("final", replace(job, engine="faiss-ivf-sq8", folder=tmp_path))
 
 
-def test_ratios_compare_only_what_reached_the_recall() -> None:
+def test_ratios_compare_only_engines_that_reached_the_recall() -> None:
     rows: list[dict[str, Any]] = [
         {"engine": "forclip", "reached": True, "p50_ms": 2.0},
         {"engine": "faiss-ivf-sq8", "reached": True, "p50_ms": 1.0},
@@ -130,26 +130,26 @@ def test_ratios_compare_only_what_reached_the_recall() -> None:
     assert ratios(rows) == {"forclip_over_raw_faiss": 2.0, "best_other_over_forclip": 30.0}
 
 
-def test_one_s_own_vectors_are_taken_as_they_are(job: Job, tmp_path: Path) -> None:
+def test_given_vectors_are_not_changed(job: Job, tmp_path: Path) -> None:
     words = ["--vectors", str(job.vectors.file), "--queries", str(job.queries), "--per-image", "4", "-k", "10"]
-    own, said = prepare(arguments(words), tmp_path)
+    own, description = prepare(arguments(words), tmp_path)
     assert own.vectors == job.vectors
-    assert said["queries"] == 12
+    assert description["queries"] == 12
     np.testing.assert_allclose(np.load(own.scores), np.load(job.scores), atol=1e-6)
     assert own == Job.from_json(own.to_json())
 
 
-def test_a_run_can_be_written_as_json(tmp_path: Path) -> None:
+def test_a_comparison_can_be_written_as_json(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     from rich.console import Console
 
     job, _ = prepare(arguments([*SMALL, "-k", "5"]), tmp_path)
-    found = json.loads(json.dumps(compare(job, ["faiss-pq4-refine"], 200, Console(quiet=True))))
-    assert found["rows"][0]["reached"]
+    result = json.loads(json.dumps(compare(job, ["faiss-pq4-refine"], 200, Console(quiet=True))))
+    assert result["rows"][0]["reached"]
     assert not (job.folder / "faiss-pq4-refine").exists()
 
 
-def test_a_scan_reads_every_byte_and_disk_is_counted(tmp_path: Path) -> None:
+def test_scan_seconds_and_disk_bytes(tmp_path: Path) -> None:
     assert scan_seconds(np.ones((100, 8), np.float16), 2) > 0
     (tmp_path / "file").write_bytes(b"x" * 10_000)
     assert disk_bytes(tmp_path) >= 10_000

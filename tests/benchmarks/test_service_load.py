@@ -1,4 +1,4 @@
-"""That the load on the service is what the benchmark says it is, and that its clients count every answer and error."""
+"""The load benchmark of the service: its requests, and what its clients count."""
 
 import asyncio
 import json
@@ -10,46 +10,58 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.load_clients import Load, Outcome, put_under
-from benchmarks.load_store import many_texts, world_of, write_run
-from benchmarks.service_load import PAGE, Texts, arguments, mixed, pages, plan, put_all_under, summary, zipf
+from benchmarks.load_clients import Load, Outcome, send_requests
+from benchmarks.service_load import (
+    PAGE,
+    Texts,
+    arguments,
+    many_texts,
+    mixed,
+    pages,
+    plan,
+    put_all_under_load,
+    summary,
+    world_of,
+    write_run,
+    zipf,
+)
 from forclip.models.retrieval_model import from_pretrained
 from forclip.text.vocabulary import load_vocabulary
 
 
-def test_texts_are_distinct_and_there_are_enough() -> None:
+def test_texts_are_distinct() -> None:
     texts = many_texts()
     assert len(set(texts)) == len(texts) > 25_000
     supply = Texts()
     assert not set(supply.take(100)) & set(supply.take(100))
 
 
-def test_some_texts_are_repeated_more_often_than_others() -> None:
+def test_repeated_texts_follow_zipfs_law() -> None:
     counts = Counter(body["text"] for body in zipf([f"text {n}" for n in range(50)], 5000, seed=0))
-    shares = 1 / np.arange(1, 51)
-    expected = 5000 * shares / shares.sum()
+    weights = 1 / np.arange(1, 51)
+    expected = 5000 * weights / weights.sum()
     assert abs(counts["text 0"] - expected[0]) < 5 * np.sqrt(expected[0])
     assert abs(counts["text 9"] - expected[9]) < 5 * np.sqrt(expected[9])
 
 
-def test_pages_follow_each_other() -> None:
+def test_pages_are_consecutive() -> None:
     offsets = [(body["text"], body["offset"]) for body in pages(["a", "b"])]
     assert offsets == [(text, PAGE * page) for text in "ab" for page in range(4)]
 
 
-def test_the_plan_asks_for_what_it_says() -> None:
-    asked = plan(arguments(["--requests", "400", "--mixed", "1000", "--clients", "4"]))
-    texts = {name: [body["text"] for body in bodies] for name, (bodies, _) in asked.items()}
+def test_kinds_of_load_repeat_texts_as_described() -> None:
+    loads = plan(arguments(["--requests", "400", "--mixed", "1000", "--clients", "4"]))
+    texts = {name: [body["text"] for body in bodies] for name, (bodies, _) in loads.items()}
     assert texts["known"] == texts["distinct"]
     assert len(set(texts["distinct"])) == 400
     for name in ("repeated", "paging", "warm_up", "paced"):
         assert not set(texts[name]) & set(texts["distinct"])
     assert len(mixed(Texts(), ["a", "b"], 1000, seed=0)) == len(texts["mixed"]) == 1000
-    assert asked["paced"][1] == 1.0
+    assert loads["paced"][1] == 1.0
 
 
 async def _answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """200 and some milliseconds; 500 for the text `bad`; an end of the connection for `gone`."""
+    """Answer 200, or 500 for the text `bad`; close the connection for the text `gone`."""
     while head := await _head(reader):
         length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("Content-Length"))
         text = json.loads(await reader.readexactly(length))["text"]
@@ -73,47 +85,47 @@ async def _outcome(texts: list[str], clients: int) -> Outcome:
     server = await asyncio.start_server(_answering, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        return await put_under(Load(port, clients, [{"text": text} for text in texts]))
+        return await send_requests(Load(port, clients, [{"text": text} for text in texts]))
 
 
 def test_clients_count_answers_and_errors() -> None:
     texts = ["good"] * 20 + ["bad"] * 3 + ["good"] * 4 + ["gone"]
-    with ThreadPoolExecutor(1) as pool:  # a loop of other tests may run in this thread
+    with ThreadPoolExecutor(1) as pool:  # another test may run an event loop in this thread
         outcome = pool.submit(asyncio.run, _outcome(texts, clients=5)).result()
     assert outcome.inside == [2.5] * 24
     assert len(outcome.milliseconds) == 24
     assert len(outcome.errors) == 4
     assert sum(error.startswith("500: ") for error in outcome.errors) == 3
-    found = summary({**vars(outcome), "processor_seconds": 0.24})
-    assert found["requests"] == 24
-    assert found["errors"] == 4
-    assert found["processor_ms_a_request"] == 10
-    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+    summed = summary({**vars(outcome), "processor_seconds": 0.24})
+    assert summed["requests"] == 24
+    assert summed["errors"] == 4
+    assert summed["processor_ms_a_request"] == 10
+    assert 0 < summed["p50_ms"] <= summed["p95_ms"] <= summed["p99_ms"]
 
 
-def test_services_share_the_clients_and_their_times_and_memory_are_added(
+def test_services_share_the_load_and_their_results_are_combined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one(load: Load, folder: Path, process: int) -> tuple[dict[str, Any], list[dict[str, float]]]:
         assert (load.port, load.clients, folder.is_dir()) == (process + 10, 2, True)
         times = [float(body["n"]) for body in load.bodies]
-        found = {"milliseconds": times, "inside": times, "errors": [], "seconds": process, "processor_seconds": 1.5}
-        return found, [{"VmRSS": 10.0 * process, "RssAnon": 1.0}] * process
+        outcome = {"milliseconds": times, "inside": times, "errors": [], "seconds": process, "processor_seconds": 1.5}
+        return outcome, [{"VmRSS": 10.0 * process, "RssAnon": 1.0}] * process
 
-    monkeypatch.setattr("benchmarks.service_load.put_under", one)
+    monkeypatch.setattr("benchmarks.service_load.put_under_load", one)
     load = Load(0, 5, [{"n": n} for n in range(7)])
-    found, memory = put_all_under(load, tmp_path, [(1, 11), (3, 13)])
-    assert sorted(found["milliseconds"]) == list(range(7))
-    assert (found["seconds"], found["processor_seconds"]) == (3, 3.0)
+    outcome, memory = put_all_under_load(load, tmp_path, [(1, 11), (3, 13)])
+    assert sorted(outcome["milliseconds"]) == list(range(7))
+    assert (outcome["seconds"], outcome["processor_seconds"]) == (3, 3.0)
     assert memory == [{"VmRSS": 40.0, "RssAnon": 2.0}] * 3
 
 
-def test_images_lie_round_what_the_texts_ask_for(tmp_path: Path) -> None:
+def test_images_lie_around_the_text_vectors(tmp_path: Path) -> None:
     write_run(tmp_path)
     model = from_pretrained(tmp_path)
-    assert model.calibration is not None, "so that lists are judged"
+    assert model.calibration is not None, "the service computes confidences"
     world = world_of(model, seed=0)
     np.testing.assert_allclose(np.linalg.norm(world.centres, axis=1), 1, atol=1e-5)
-    asked = model.encode_query("umbrella").numpy()
-    asked -= world.text_mean * (asked @ world.text_mean)
-    assert int(np.argmax(world.centres @ asked)) == load_vocabulary("lvis").index("umbrella")
+    text = model.encode_query("umbrella").numpy()
+    text -= world.text_mean * (text @ world.text_mean)
+    assert int(np.argmax(world.centres @ text)) == load_vocabulary("lvis").index("umbrella")

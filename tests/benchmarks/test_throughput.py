@@ -1,4 +1,4 @@
-"""What the benchmark's ratio means, and that both sides take turns."""
+"""The throughput benchmark: turns and ratios."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
 
 
 def test_a_ratio_above_one_says_that_ours_is_faster_turn_by_turn() -> None:
-    # Every turn is twice as fast, however much the machine slows down meanwhile; by CPU time it is half as fast.
+    # In every turn, ours is twice as fast by wall-clock time and half as fast by CPU time.
     ours = np.array([[1.0, 4.0], [10.0, 40.0], [3.0, 8.0]])
     theirs = np.array([[2.0, 2.0], [20.0, 20.0], [6.0, 4.0]])
     row = as_json(Comparison("x", 1, 6, ours, theirs, 0.95))
