@@ -136,6 +136,8 @@ def test_the_closer_look_shows_a_heatmap_for_a_class_name(page: Page, name: str)
     page.get_by_role("button", name="Heatmap").click()
     expect(page.get_by_role("img", name="Heatmap")).to_be_visible()
     expect(page.get_by_role("dialog")).to_contain_text(f"“{name}”")
+    page.reload()
+    expect(page.locator("#label-summary")).to_be_visible()  # the address is read as the name of a class, too
 
 
 def test_texts_that_name_no_class_have_no_labels(page: Page) -> None:

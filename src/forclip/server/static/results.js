@@ -44,7 +44,8 @@ function createCard(result, index) {
 }
 
 function formatConfidence(result) { return result.probability === null ? result.score.toFixed(3) : `${percent(result.probability)} %`; }
-function percent(probability) { return probability > 0 && probability < 0.01 ? "< 1" : String(Math.round(probability * 100)); }
+// Rounded down, so that a minimum of 50 % keeps every result that shows 50 %.
+function percent(probability) { return probability > 0 && probability < 0.01 ? "< 1" : String(Math.floor(probability * 100 + 1e-9)); }
 
 // Put an image and the outline of its best region into a container of the image's shape.
 function showImage(result, source, container) {

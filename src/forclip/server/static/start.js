@@ -29,7 +29,8 @@ $("help").addEventListener("click", () => $("keys").showModal());
 
 function showTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  $("theme").textContent = theme === "dark" ? "Light mode" : "Dark mode";
+  $("theme").title = `Switch to ${theme === "dark" ? "light" : "dark"} mode`;
+  $("theme").setAttribute("aria-label", $("theme").title);
 }
 $("theme").addEventListener("click", () => {
   const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
