@@ -116,7 +116,7 @@ def test_80_columns_are_enough(broken: DataConfig) -> None:
     stream = StringIO()
     print_check(check_data(broken, untracked), Console(file=stream, width=80))
     heading = " ".join(stream.getvalue().splitlines()[:2])
-    assert {"images", "labels", "boxes", "missing", "readable", "content"} <= set(heading.split())
+    assert {"images", "labels", "boxes", "missing", "corrupt", "content"} <= set(heading.split())
     assert "\N{HORIZONTAL ELLIPSIS}" not in stream.getvalue()
 
 

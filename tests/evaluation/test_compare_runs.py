@@ -167,7 +167,7 @@ def test_the_terminal_and_the_page_say_the_same(runs: list[Path]) -> None:
     novel = next(d for d in comparison.between if (d.of.method, d.group) == ("for", "novel"))
     for text in (stream.getvalue(), markdown(comparison)):
         assert f"{novel.mean:+.1f}" in text
-        assert "The same in second and first: CLIP (global)." in text
+        assert "Equal in second and first: CLIP (global)." in text
         assert "FOR (finetuned): second - first" in text
 
 
@@ -175,7 +175,7 @@ def test_for_that_is_its_own_baseline_is_told_so(tmp_path: Path) -> None:
     """Where training did not pay, FOR keeps the untrained head."""
     place = write_run(tmp_path / "run", metrics_of({"sum_untrained": 1.0, "for": 1.0}))
     text = markdown(compare_runs([place]))
-    assert "The same in run: FOR (finetuned) and SUM-CLIP, untrained, on base, novel, all." in text
+    assert "Equal in run: FOR (finetuned) and SUM-CLIP, untrained, on base, novel, all." in text
 
 
 def test_names_cannot_break_the_tables(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def print_check(check: DataCheck, console: Console) -> None:
 
 def _sets_table(check: DataCheck) -> Table:
     table = Table("set", box=None)
-    for column in ("images", "no label", "labels", "boxes", "missing", "not readable", "odd boxes", "same content"):
+    for column in ("images", "no label", "labels", "boxes", "missing", "corrupt", "odd boxes", "same content"):
         table.add_column(column, justify="right")
     for name, one in (("training", check.train), ("gallery", check.gallery)):
         counts = (one.images, one.without_label, one.labels, one.boxes)

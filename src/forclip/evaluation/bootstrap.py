@@ -1,6 +1,6 @@
-"""How far a mean over classes would move with other classes: percentile bootstrap intervals. NumPy only.
+"""Percentile bootstrap intervals of a mean over classes (Efron, 1979). NumPy only.
 
-The classes of a group are drawn again with replacement, as many as there are, and their mean taken anew (Efron, 1979).
+The classes of a group are drawn again with replacement, as many as there are; the interval is that of the new means.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ DESCRIPTION: dict[str, Any] = {
 
 
 def mean_interval(values: Doubles, resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
-    """Where the mean lies in 95 % of the resamples; None for fewer than two classes, which say nothing of others.
+    """The interval that holds the mean in 95 % of the resamples; None for fewer than two classes.
 
-    values: [S, C], a row for each training seed and a column for each class, NaN where a seed has no such class; a
-    resample draws the same classes for every seed. The mean is over seeds, of each seed's mean over its classes.
+    values: [S, C], a row per training seed and a column per class, NaN if a seed lacks the class. A resample draws the
+    same classes for every seed. The mean is over seeds, of each seed's mean over its classes.
     """
     assert values.ndim == 2
     if values.shape[1] < 2:
@@ -40,18 +40,18 @@ def mean_interval(values: Doubles, resamples: int = RESAMPLES, seed: int = SEED)
 
 
 def resampled_means(values: Doubles, resamples: int = RESAMPLES, seed: int = SEED) -> Doubles:
-    """values: [S, C]. Returns [resamples, S]: each row's mean over the classes drawn, NaN where it has none of them."""
+    """[S, C] values to [resamples, S]: each seed's mean over the drawn classes, NaN if the seed has none of them."""
     present = np.isfinite(values)
     filled = np.where(present, values, 0.0)
     blocks = []
-    for counts in _drawn_counts(values.shape[1], resamples, seed):
-        with np.errstate(invalid="ignore"):  # a seed without any of the classes drawn
+    for counts in _draw_counts(values.shape[1], resamples, seed):
+        with np.errstate(invalid="ignore"):  # a seed without any of the drawn classes
             blocks.append((counts @ filled.T) / (counts @ present.T.astype(np.float64)))
     return np.concatenate(blocks)
 
 
-def _drawn_counts(num_classes: int, resamples: int, seed: int) -> Iterator[Doubles]:
-    """How often each class was drawn, [block, num_classes], block by block."""
+def _draw_counts(num_classes: int, resamples: int, seed: int) -> Iterator[Doubles]:
+    """How often each class is drawn, [block, num_classes], block by block."""
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK_DRAWS // num_classes)
     for start in range(0, resamples, size):
@@ -63,9 +63,9 @@ def _drawn_counts(num_classes: int, resamples: int, seed: int) -> Iterator[Doubl
 
 
 def gain_with_bound(precisions: Floats, reference: Floats) -> tuple[float, float]:
-    """Mean gain over classes, and that less one standard error: what chance is unlikely to have given.
+    """The mean gain over classes, and the same less one standard error, which chance is unlikely to give.
 
-    precisions, reference: [C], the same classes. Without two classes to compare, both are 0.
+    precisions, reference: [C], the same classes. Both results are 0 for fewer than two comparable classes.
     """
     gains = precisions - reference
     gains = gains[~np.isnan(gains)]

@@ -1,40 +1,34 @@
-"""What a calibration is worth on a gallery with labels: for base classes, and for novel ones, which it never saw.
+"""Evaluate a calibration on a labelled gallery, for base classes and for novel ones, which it has never seen.
 
-Each class is asked once as it is, and once of the gallery without the images that show it: then none is there.
+Each class is searched twice: in the whole gallery, and in the gallery without the images that show the class, where the
+right answer is that nothing is there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from forclip.calibration.model import WANTED_PRECISION, Calibration, Scores, estimate_confidence, estimate_probabilities
 from forclip.evaluation.metrics import ranking
-from forclip.evaluation.reliability import (
-    NUM_BINS,
-    PAIRS,
-    Pairs,
-    PairsResult,
-    Reliability,
-    evaluate_probabilities,
-)
+from forclip.evaluation.protocol import CLASS_GROUPS, ClassGroup
+from forclip.evaluation.reliability import NUM_BINS, PAIRS, Pairs, PairsResult, Reliability, evaluate_probabilities
 from forclip.types import Bools, ClassSplit, Doubles
-
-Side = Literal["base", "novel"]
-SIDES: tuple[Side, ...] = ("base", "novel")
 
 
 @dataclass(frozen=True)
 class GroupConfidence:
-    """Of one side's classes that some image shows. Fractions.
+    """The evaluation of one group's classes that some image shows. Fractions.
 
-    pairs: reliability and Brier score by kind of pairs. kept_classes: the share of classes with a cut-off above 0;
-    kept_precision, kept_recall: over the images above the cut-offs, None where there are none, and of all right ones.
-    count_factor: by what factor the expected number of images is off, the median over classes, 1 at best, and
-    count_factor_of_rate that of guessing the calibration's rate for every class; None for a federated gallery, in which
-    nobody knows the number. false_alarms: classes called absent that are there; caught:
-    classes called absent once the images that show them are taken out.
+    pairs: reliability and Brier score by kind of pairs. kept_classes: the share of classes with a cut-off above 0.
+    kept_precision: the share of right images above the cut-offs, None if none is above; kept_recall: the share of all
+    right images that is above them.
+    count_factor: the factor by which the expected number of images is wrong, the median over classes, 1 at best;
+    count_factor_of_rate: the same for guessing the calibration's rate for every class. Both are None for a federated
+    gallery, in which the number is unknown.
+    false_alarms: the share of classes reported absent although images show them; caught: the share of classes reported
+    absent once the images that show them are removed.
     """
 
     classes: int
@@ -48,7 +42,12 @@ class GroupConfidence:
     caught: float
 
 
-ConfidenceReport = dict[Side, GroupConfidence]
+_FIELDS = (
+    *("classes", "kept_classes", "kept_precision", "kept_recall", "count_factor", "count_factor_of_rate"),
+    *("false_alarms", "caught"),
+)
+
+ConfidenceReport = dict[ClassGroup, GroupConfidence]
 
 
 def evaluate_confidence(
@@ -60,140 +59,124 @@ def evaluate_confidence(
     verified: Bools | None = None,
     distractors: bool = True,
 ) -> ConfidenceReport:
-    """Arguments as evaluate_scores takes them. A text is judged by its scores over all images searched; only verified
-    pairs count. Without a side: no class of it is shown by an image, or the gallery is too small to say anything."""
+    """Evaluate a calibration. The arguments are those of `evaluate_scores`.
+
+    The calibration sees the scores of all images searched; only verified pairs count. A group is missing if no image
+    shows a class of it, or if the gallery is too small for a calibration.
+    """
     known = np.ones_like(labels) if verified is None else verified
     relevant = labels & known
-    columns = [class_names.index(name) for name in (*split.base, *split.novel)]
     if not distractors:
+        columns = [class_names.index(name) for name in (*split.base, *split.novel)]
         shown = relevant[:, columns].any(1)
         scores, relevant, known = scores[shown], relevant[shown], known[shown]
-    found: ConfidenceReport = {}
-    for side, names in zip(SIDES, (split.base, split.novel), strict=True):
-        gathered = _Gathered()
+    report: ConfidenceReport = {}
+    for group, names in zip(CLASS_GROUPS, (split.base, split.novel), strict=True):
+        classes = _Classes()
         for column in (class_names.index(name) for name in names):
-            gathered.add(calibration, scores[:, column], relevant[:, column], known[:, column])
-        if gathered.scores:
-            found[side] = gathered.result(federated=not known.all())
-    return found
+            classes.add(calibration, scores[:, column], relevant[:, column], known[:, column])
+        if classes.scores:
+            report[group] = classes.summarise(federated=not known.all())
+    return report
 
 
 @dataclass
-class _Gathered:
-    """Of each class of a side."""
+class _Classes:
+    """The evaluated classes of a group, one entry each."""
 
     scores: list[Scores] = field(default_factory=list)
-    sure: list[Doubles] = field(default_factory=list)
+    probabilities: list[Doubles] = field(default_factory=list)
     relevant: list[Bools] = field(default_factory=list)
     known: list[Bools] = field(default_factory=list)
-    kept: list[tuple[int, int, int]] = field(default_factory=list)  # verified images above the cut-off, right ones, all
+    kept: list[tuple[int, int, int]] = field(default_factory=list)  # verified and right above the cut-off, all right
     factors: list[float] = field(default_factory=list)
     rate_factors: list[float] = field(default_factory=list)
-    alarms: list[bool] = field(default_factory=list)
+    false_alarms: list[bool] = field(default_factory=list)
     caught: list[bool] = field(default_factory=list)
 
     def add(self, calibration: Calibration, scores: Scores, relevant: Bools, known: Bools) -> None:
-        """[I] each. A class that no image shows is passed over."""
+        """Evaluate a class, unless no image shows it. All arrays are [I]."""
         order = ranking(scores)
-        judged = estimate_confidence(calibration, scores[order], scores, len(scores)) if relevant.any() else None
-        if judged is None:
+        confidence = estimate_confidence(calibration, scores[order], scores, len(scores)) if relevant.any() else None
+        if confidence is None:
             return
-        above = order[: judged.cutoff]
-        right = int(relevant.sum())
+        above = order[: confidence.cutoff]
+        num_right = int(relevant.sum())
         self.scores.append(scores)
-        self.sure.append(estimate_probabilities(calibration, scores.astype(np.float64), scores.astype(np.float64)))
+        wide = scores.astype(np.float64)
+        self.probabilities.append(estimate_probabilities(calibration, wide, wide))
         self.relevant.append(relevant)
         self.known.append(known)
-        self.kept.append((int(known[above].sum()), int(relevant[above].sum()), right))
-        self.factors.append(_factor(judged.expected_images, right))
-        self.rate_factors.append(_factor(calibration.rate * len(scores), right))
-        self.alarms.append(judged.nothing_here)
+        self.kept.append((int(known[above].sum()), int(relevant[above].sum()), num_right))
+        self.factors.append(_factor(confidence.expected_images, num_right))
+        self.rate_factors.append(_factor(calibration.rate * len(scores), num_right))
+        self.false_alarms.append(confidence.nothing_here)
         rest = order[~relevant[order]]
         without = estimate_confidence(calibration, scores[rest], scores[rest], len(rest))
         self.caught.append(without is not None and without.nothing_here)
 
-    def result(self, federated: bool) -> GroupConfidence:
-        above, right, there = np.array(self.kept).sum(0)
+    def summarise(self, federated: bool) -> GroupConfidence:
+        above, right_above, right = np.array(self.kept).sum(0)
+        pairs = evaluate_probabilities(
+            np.stack(self.probabilities, 1),
+            np.stack(self.scores, 1),
+            np.stack(self.relevant, 1),
+            np.stack(self.known, 1),
+        )
         return GroupConfidence(
             classes=len(self.scores),
-            pairs=evaluate_probabilities(
-                np.stack(self.sure, 1),
-                np.stack(self.scores, 1),
-                np.stack(self.relevant, 1),
-                np.stack(self.known, 1),
-            ),
+            pairs=pairs,
             kept_classes=float(np.mean([kept > 0 for kept, _, _ in self.kept])),
-            kept_precision=float(right / above) if above else None,
-            kept_recall=float(right / there),
+            kept_precision=float(right_above / above) if above else None,
+            kept_recall=float(right_above / right),
             count_factor=None if federated else float(np.median(self.factors)),
             count_factor_of_rate=None if federated else float(np.median(self.rate_factors)),
-            false_alarms=float(np.mean(self.alarms)),
+            false_alarms=float(np.mean(self.false_alarms)),
             caught=float(np.mean(self.caught)),
         )
 
 
-def _factor(expected: float, there: int) -> float:
-    """How far apart, as a factor of at least 1; no image or less than one counts as one."""
-    return float(np.exp(abs(np.log(max(expected, 1.0) / there))))
+def _factor(expected: float, actual: int) -> float:
+    """The ratio of two counts, at least 1; an expected count below one counts as one."""
+    return float(np.exp(abs(np.log(max(expected, 1.0) / actual))))
 
 
 def summarise_confidence(reports: Sequence[ConfidenceReport]) -> dict[str, Any] | None:
-    """For metrics.json: means over seeds, sample standard deviations of the errors beside them, reliability summed up.
+    """Summarise the reports of several seeds for metrics.json; None if no report has a group.
 
-    None where no run has a calibration; a seed without a side does not enter its mean.
+    Values are means over the seeds that have the group, with the sample standard deviation of the errors; reliability
+    is summed.
     """
-    found: dict[str, Any] = {}
-    for side in SIDES:
-        groups = [report[side] for report in reports if side in report]
-        if groups:
-            found[side] = _summarise_side(groups)
-    return {"bins": NUM_BINS, "wanted_precision": WANTED_PRECISION, **found} if found else None
+    by_group = {group: [report[group] for report in reports if group in report] for group in CLASS_GROUPS}
+    summaries: dict[str, Any] = {group: _summarise_group(results) for group, results in by_group.items() if results}
+    return {"bins": NUM_BINS, "wanted_precision": WANTED_PRECISION, **summaries} if summaries else None
 
 
-_FIELDS = (
-    "kept_classes",
-    "kept_precision",
-    "kept_recall",
-    "count_factor",
-    "count_factor_of_rate",
-    "false_alarms",
-    "caught",
-)
-
-
-def _summarise_side(groups: Sequence[GroupConfidence]) -> dict[str, Any]:
-    means = {name: _mean([getattr(group, name) for group in groups]) for name in ("classes", *_FIELDS)}
+def _summarise_group(groups: Sequence[GroupConfidence]) -> dict[str, Any]:
+    means = {name: _mean([getattr(group, name) for group in groups]) for name in _FIELDS}
     return {**means, "pairs": {kind: _summarise_pairs([group.pairs[kind] for group in groups]) for kind in PAIRS}}
 
 
 def _summarise_pairs(results: Sequence[PairsResult]) -> dict[str, Any]:
     errors = [result.reliability.error for result in results]
-    there = [error for error in errors if error is not None]
-    summed = results[0].reliability
+    present = [error for error in errors if error is not None]
+    total = results[0].reliability
     for result in results[1:]:
-        summed = summed + result.reliability
+        total = total + result.reliability
     return {
         "ece": _mean(errors),
-        "ece_std": float(np.std(there, ddof=1)) if len(there) > 1 else 0.0,
+        "ece_std": float(np.std(present, ddof=1)) if len(present) > 1 else 0.0,
         "brier": _mean([result.brier for result in results]),
         "brier_of_rate": _mean([result.brier_of_rate for result in results]),
-        "reliability": summed.to_json(),
+        "reliability": total.to_json(),
     }
 
 
 def read_reliability(content: dict[str, Any]) -> Reliability:
-    """What summarise_confidence wrote of it."""
+    """Read the reliability that `summarise_confidence` has written."""
     return Reliability(tuple(content["counts"]), tuple(content["predicted"]), tuple(content["observed"]))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return float(np.mean(there)) if there else None
-
-
-_KINDS: dict[Pairs, str] = {
-    "top 50": "each class's 50 best images",
-    "above 0.05": "images with a probability above 0.05",
-    "all": "all images, nearly all of them easy",
-}
-_DRAWN: Pairs = "top 50"
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None

@@ -1,4 +1,4 @@
-"""The methods in a reader's words, and how FOR compares with the training-free ones."""
+"""Names and notes of the methods for readers, FOR's gain over the training-free ones, and how numbers are printed."""
 
 import re
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ _NOTES = {
     "global": "CLIP's own embedding of the whole image: one vector.",
     "dense": "One vector per position, from the value path of CLIP's last attention, without mixing positions.",
     "cluster": "Dense-CLIP's vectors grouped into k regions by Ward clustering; one mean vector per region.",
-    "sum_untrained": "Query tokens attend to the positions through CLIP's own head, as they start, before finetuning.",
-    FOR: "SUM-CLIP finetuned with labels of the base classes and Cluster-CLIP's pseudo-labels, never a novel label.",
+    "sum_untrained": "Query tokens attend to the positions through CLIP's own head, before finetuning.",
+    FOR: "SUM-CLIP finetuned with labels of the base classes and a teacher's pseudo-labels, never a novel label.",
 }
 
 
@@ -38,13 +38,13 @@ class Gain:
 
 
 def display_name(method: str) -> str:
-    """`cluster_10` -> `Cluster-CLIP, k = 10`; a method we do not know keeps its name."""
+    """A method's name for readers: `cluster_10` becomes `Cluster-CLIP, k = 10`; an unknown method keeps its name."""
     clusters = re.fullmatch(r"cluster_(\d+)", method)
     return f"Cluster-CLIP, k = {clusters[1]}" if clusters else _NAMES.get(method, method)
 
 
 def method_note(method: str) -> str:
-    """What the method is, in one line; empty for one we do not know."""
+    """One line about a method; empty for an unknown method."""
     return _NOTES.get("cluster" if method.startswith("cluster_") else method, "")
 
 
@@ -53,24 +53,30 @@ def is_training_free(method: str) -> bool:
 
 
 def gains_over_baseline(metrics: Metrics) -> dict[Group, Gain]:
-    """For each group in which both FOR and a training-free method have a value."""
-    found: dict[Group, Gain] = {}
+    """FOR's gain in each group in which FOR and a training-free method have a value."""
+    gains: dict[Group, Gain] = {}
     methods = metrics["methods"]
     for group in GROUPS:
         best = best_training_free(metrics, group)
         value = methods.get(FOR, {}).get(group)
         if best is not None and value is not None:
-            found[group] = Gain(group, value, methods[best][group], best)
-    return found
+            gains[group] = Gain(group, value, methods[best][group], best)
+    return gains
 
 
 def best_training_free(metrics: Metrics, group: Group) -> str | None:
+    """The training-free method with the highest value in a group; None if none has a value."""
     values = {m: v[group] for m, v in metrics["methods"].items() if is_training_free(m) and v[group] is not None}
     return max(values, key=lambda m: values[m]) if values else None
 
 
+def best_overall(metrics: Metrics) -> str | None:
+    """FOR if it was measured, otherwise the training-free method that is best on all classes."""
+    return FOR if FOR in metrics["methods"] else best_training_free(metrics, "all")
+
+
 def best_values(metrics: Metrics) -> dict[str, str]:
-    """The best value of each column as it is printed, so that equals are all marked: highest mAP, fewest ms."""
+    """The best value of each column as printed, so that all equal values are marked: highest mAP, fewest ms."""
     best: dict[str, str] = {}
     rows = list(metrics["methods"].values())
     for column in (*GROUPS, "ms_per_image"):
@@ -81,25 +87,18 @@ def best_values(metrics: Metrics) -> dict[str, str]:
 
 
 def format_value(value: float | None) -> str:
-    """One decimal, more for what would print as nothing, a dash where there is no value."""
+    """One decimal, more for a value that would print as 0.0, a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.2g}"
 
 
 def format_interval(interval: Sequence[float] | None, decimals: int = 1) -> str:
-    """An interval in few characters, its ends joined by a dash; empty for none."""
-    if interval is None:
-        return ""
-    return f"{interval[0]:.{decimals}f}\N{EN DASH}{interval[1]:.{decimals}f}"
-
-
-def best_overall(metrics: Metrics) -> str | None:
-    """FOR where it was measured, else the training-free method that is best on all classes."""
-    return FOR if FOR in metrics["methods"] else best_training_free(metrics, "all")
+    """The ends of an interval joined by a dash; empty for None."""
+    return "" if interval is None else "\N{EN DASH}".join(f"{end:.{decimals}f}" for end in interval)
 
 
 def metric_label(metrics: Metrics) -> str:
-    """`map_at_50/min(50,R)` -> `mAP@50`."""
-    found = re.match(r"map_at_(\d+)", str(metrics["metric"]))
-    return f"mAP@{found[1]}" if found else str(metrics["metric"])
+    """The metric's short name: `map_at_50/min(50,R)` becomes `mAP@50`."""
+    rank = re.match(r"map_at_(\d+)", str(metrics["metric"]))
+    return f"mAP@{rank[1]}" if rank else str(metrics["metric"])

@@ -1,6 +1,6 @@
-"""How good a ranking is. NumPy only; fractions in [0, 1], not percentages.
+"""Metrics of rankings: average precision, precision, recall. NumPy only; fractions in [0, 1], not percentages.
 
-Rows are images in the order of their ids: that is the order in which ties are broken.
+Rows are images in the order of their ids, which is the order that breaks ties.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,19 +10,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from forclip.types import Bools, Floats, Ints
+from forclip.types import Bools, Doubles, Floats, Ints
 
 Denominator = Literal["min(k,R)", "R", "hits"]
 DENOMINATORS: tuple[Denominator, ...] = ("min(k,R)", "R", "hits")
-_BLOCK_PRODUCTS = 1 << 20  # similarities, or numbers of vectors, held at once by max_sim: 4 MiB stay in a cache
-_BLOCK_SCORES = 1 << 20  # scores sorted at once by column_rankings: 4 MiB, and 8 MiB of ranks
+RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # of the recall and precision curves
+_BLOCK_PRODUCTS = 1 << 20  # similarities, or numbers of vectors, that max_sim holds at once: 4 MiB fit in a cache
+_BLOCK_SCORES = 1 << 20  # scores that column_rankings sorts at once: 4 MiB, and 8 MiB of ranks
 
 
 def max_sim(vectors: NDArray[np.floating], offsets: Ints, texts: NDArray[np.floating]) -> Floats:
-    """Each image's score for each text: the largest dot product over the image's vectors.
+    """Score each image for each text: the largest dot product over the image's vectors.
 
     vectors: [total, D]; offsets: [I + 1], image i owns vectors[offsets[i]:offsets[i + 1]]; texts: [C, D].
-    Returns [I, C] float32. Raises ValueError for an image with no vector.
+    Returns [I, C] float32. Raises ValueError for an image without a vector.
     """
     empty = np.flatnonzero(np.diff(offsets) <= 0)
     if len(empty):
@@ -30,18 +31,29 @@ def max_sim(vectors: NDArray[np.floating], offsets: Ints, texts: NDArray[np.floa
     num_images = len(offsets) - 1
     columns = np.ascontiguousarray(texts.T, np.float32)
     scores = np.empty((num_images, len(texts)), np.float32)
+    block_vectors = _BLOCK_PRODUCTS // max(1, *texts.shape)
     start = 0
     while start < num_images:
-        stop = _block_end(offsets, start, _BLOCK_PRODUCTS // max(1, *texts.shape))
+        # As many images as fit in a block, at least one.
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + block_vectors, side="right")) - 1)
         first, last = offsets[start], offsets[stop]
         products = vectors[first:last].astype(np.float32, copy=False) @ columns
-        scores[start:stop] = _largest(products, offsets[start : stop + 1] - first)
+        scores[start:stop] = _max_per_image(products, offsets[start : stop + 1] - first)
         start = stop
     return scores
 
 
+def _max_per_image(products: Floats, offsets: Ints) -> Floats:
+    """products: [total, C]. Returns [images, C], the largest of each image's rows."""
+    counts = np.diff(offsets)
+    if (counts == counts[0]).all():  # several times as fast as reduceat
+        largest: Floats = products.reshape(len(counts), counts[0], -1).max(axis=1)
+        return largest
+    return np.maximum.reduceat(products, offsets[:-1], axis=0)
+
+
 def ranking(scores: NDArray[np.floating]) -> Ints:
-    """scores: [I]. Returns the rows [I], best first, equal scores in row order. Raises ValueError for a NaN."""
+    """Rank [I] scores: the rows, best first, equal scores in row order. Raises ValueError for a NaN."""
     wrong = np.flatnonzero(np.isnan(scores))
     if len(wrong):
         raise ValueError(f"the score of row {wrong[0]} is NaN")
@@ -49,9 +61,9 @@ def ranking(scores: NDArray[np.floating]) -> Ints:
 
 
 def column_rankings(scores: NDArray[np.floating], columns: Sequence[int]) -> Iterator[tuple[int, Ints]]:
-    """Each of the columns with its ranking, as `ranking` gives it. scores: [I, C], no NaN among them.
+    """Yield each column with its ranking, as `ranking` returns it. scores: [I, C] without NaN.
 
-    Sorted in blocks of columns: a block is copied to lie in order, as reading one column of many skips through memory.
+    Sorts blocks of columns, each copied to be contiguous: reading one column of many skips through memory.
     """
     size = max(1, _BLOCK_SCORES // max(1, len(scores)))
     for start in range(0, len(columns), size):
@@ -63,15 +75,15 @@ def column_rankings(scores: NDArray[np.floating], columns: Sequence[int]) -> Ite
 def average_precision_at(
     scores: NDArray[np.floating], relevant: Bools, k: int, denominator: Denominator = "min(k,R)"
 ) -> float:
-    """AP@k = sum over r <= k of P(r) rel(r), divided by min(k, R), by R, or by the hits found within k.
+    """AP@k: the sum over r <= k of P(r) rel(r), divided by min(k, R), by R, or by the hits within k.
 
-    scores, relevant: [I]; R: how many are relevant. Raises ValueError where R is 0, k below 1 or a score NaN.
+    scores, relevant: [I]; R: the number of relevant images. Raises ValueError if R is 0, k below 1 or a score NaN.
     """
     return ranked_average_precision(relevant[ranking(scores)], k, denominator)
 
 
 def ranked_average_precision(ranked: Bools, k: int, denominator: Denominator = "min(k,R)") -> float:
-    """The same, of ranked [I]: whether the image at each rank is relevant, the whole list, best first."""
+    """AP@k of a ranking. ranked: [I], whether the image at each rank is relevant, for all images, best first."""
     total = _num_relevant(ranked, k)
     top = ranked[:k]
     precision = np.cumsum(top) / np.arange(1, len(top) + 1)
@@ -86,33 +98,24 @@ def ranked_average_precision(ranked: Bools, k: int, denominator: Denominator = "
 
 
 def precision_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
-    """Share of the first k places that hold a relevant image; places beyond the last image count as misses."""
+    """The share of relevant images among the first k ranks; ranks beyond the last image count as misses."""
     return ranked_precision(relevant[ranking(scores)], k)
 
 
 def ranked_precision(ranked: Bools, k: int) -> float:
-    """The same, of ranked [I], best first."""
+    """Precision at k of a ranking, as for `ranked_average_precision`."""
     _num_relevant(ranked, k)
     return int(ranked[:k].sum()) / k
 
 
 def recall_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
-    """Share of the relevant images found within the first k places."""
+    """The share of the relevant images that are within the first k ranks."""
     return ranked_recall(relevant[ranking(scores)], k)
 
 
 def ranked_recall(ranked: Bools, k: int) -> float:
-    """The same, of ranked [I], best first."""
+    """Recall at k of a ranking, as for `ranked_average_precision`."""
     return int(ranked[:k].sum()) / _num_relevant(ranked, k)
-
-
-def _largest(products: Floats, offsets: Ints) -> Floats:
-    """products: [total, C]. Returns [images, C], the largest of each image's rows."""
-    counts = np.diff(offsets)
-    if (counts == counts[0]).all():  # several times as fast as reduceat
-        largest: Floats = products.reshape(len(counts), counts[0], -1).max(axis=1)
-        return largest
-    return np.maximum.reduceat(products, offsets[:-1], axis=0)
 
 
 def _num_relevant(ranked: Bools, k: int) -> int:
@@ -120,76 +123,74 @@ def _num_relevant(ranked: Bools, k: int) -> int:
         raise ValueError(f"k must be at least 1, not {k}")
     total = int(ranked.sum())
     if total == 0:
-        raise ValueError("no image is relevant, so that neither precision nor recall says anything")
+        raise ValueError("no image is relevant, so precision and recall are undefined")
     return total
 
-
-def _block_end(offsets: Ints, start: int, max_vectors: int) -> int:
-    """The image after the last one that still fits in a block of max_vectors; at least one image."""
-    end = int(np.searchsorted(offsets, offsets[start] + max_vectors, side="right")) - 1
-    return max(start + 1, end)
-
-
-LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 Line = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class RankCurves:
-    """ks: the ranks, none beyond the gallery; recall, precision: percent at each, by group, None for an empty group."""
+    """Recall and precision at several ranks, in percent, averaged over the classes of each group.
+
+    ks: the ranks, up to the number of images. recall, precision: by group; None for a group without a class.
+    """
 
     ks: tuple[int, ...]
     recall: Mapping[str, Line | None]
     precision: Mapping[str, Line | None]
 
     def to_json(self) -> dict[str, Any]:
-        return {"k": list(self.ks), "recall": _plain(self.recall), "precision": _plain(self.precision)}
+        """Plain values for json.dump."""
+        recall, precision = (
+            {group: None if line is None else list(line) for group, line in lines.items()}
+            for lines in (self.recall, self.precision)
+        )
+        return {"k": list(self.ks), "recall": recall, "precision": precision}
 
 
 def rank_curves(ranked: Mapping[str, Bools], members: Mapping[str, Sequence[str]], num_images: int) -> RankCurves:
-    """ranked: by class, whether the image at each rank is relevant, the whole list, best first; members: by group.
+    """Compute the curves of a method.
 
-    Places beyond a class's last image count as misses, as in precision_at.
+    ranked: by class, [I], whether the image at each rank is relevant, best first. members: class names by group. Ranks
+    beyond a class's last image count as misses, as in precision_at.
     """
-    ks = tuple(k for k in LADDER if k <= num_images)
-    found = {name: _hits_within(of_class, ks) for name, of_class in ranked.items()}
-    recall = {name: hits / ranked[name].sum() for name, hits in found.items()}
-    precision = {name: hits / np.array(ks) for name, hits in found.items()}
+    ks = tuple(k for k in RANKS if k <= num_images)
+    hits = {name: _hits_within(of_class, ks) for name, of_class in ranked.items()}
+
+    def mean_lines(divisors: Mapping[str, Any]) -> dict[str, Line | None]:
+        return {
+            group: _mean_line([hits[name] / divisors[name] for name in names], 100) for group, names in members.items()
+        }
+
     return RankCurves(
         ks,
-        {group: _mean_line(recall, names) for group, names in members.items()},
-        {group: _mean_line(precision, names) for group, names in members.items()},
+        mean_lines({name: of_class.sum() for name, of_class in ranked.items()}),
+        mean_lines(dict.fromkeys(ranked, np.array(ks))),
     )
 
 
 def mean_curves(curves: Sequence[RankCurves]) -> RankCurves:
-    """Over seeds, up to the last rank that all of them have; a seed without a group does not enter its mean."""
+    """Average over seeds, up to the last rank that all have; a seed without a group doesn't enter the group's mean."""
     ks = min((c.ks for c in curves), key=len)
-    return RankCurves(
-        ks,
-        {group: _mean_of([c.recall[group] for c in curves], len(ks)) for group in curves[0].recall},
-        {group: _mean_of([c.precision[group] for c in curves], len(ks)) for group in curves[0].precision},
-    )
+
+    def mean_lines(lines: Sequence[Mapping[str, Line | None]]) -> dict[str, Line | None]:
+        by_group = {group: [by_group[group] for by_group in lines] for group in lines[0]}
+        return {
+            group: _mean_line([line[: len(ks)] for line in of_group if line is not None])
+            for group, of_group in by_group.items()
+        }
+
+    return RankCurves(ks, mean_lines([c.recall for c in curves]), mean_lines([c.precision for c in curves]))
 
 
-def _hits_within(ranked: Bools, ks: Sequence[int]) -> NDArray[np.float64]:
+def _hits_within(ranked: Bools, ks: Sequence[int]) -> Doubles:
     """ranked: [I]. Returns [len(ks)], how many of the first k are relevant."""
-    found = np.concatenate([[0], np.cumsum(ranked[: max(ks, default=0)])])
-    hits: NDArray[np.float64] = found[np.minimum(ks, len(found) - 1).astype(np.int64)].astype(np.float64)
-    return hits
+    hits = np.concatenate([[0], np.cumsum(ranked[: max(ks, default=0)])])
+    within: Doubles = hits[np.minimum(ks, len(hits) - 1).astype(np.int64)].astype(np.float64)
+    return within
 
 
-def _mean_line(lines: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> Line | None:
-    if not names:
-        return None
-    return tuple(100 * float(value) for value in np.mean([lines[name] for name in names], axis=0))
-
-
-def _mean_of(lines: Sequence[Line | None], length: int) -> Line | None:
-    there = [line[:length] for line in lines if line is not None]
-    return tuple(float(value) for value in np.mean(there, axis=0)) if there else None
-
-
-def _plain(lines: Mapping[str, Line | None]) -> dict[str, list[float] | None]:
-    return {str(group): None if line is None else list(line) for group, line in lines.items()}
+def _mean_line(lines: Sequence[Doubles | Line], factor: int = 1) -> Line | None:
+    return tuple(factor * float(value) for value in np.mean(np.array(lines), axis=0)) if lines else None

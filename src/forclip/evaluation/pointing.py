@@ -1,4 +1,4 @@
-"""The pointing game (arXiv 1608.00507): whether a method's place in an image hits the object. NumPy only.
+"""The pointing game (arXiv 1608.00507): whether a method's region in an image hits the object. NumPy only.
 
 Boxes are xyxy and points xy, as fractions of an image's width and height.
 """
@@ -11,12 +11,12 @@ import numpy as np
 from forclip.embedding.regions import overlaps
 from forclip.types import Annotations, Bools, Floats, Ints
 
-CORRECT = 0.5  # CorLoc's overlap, as Pascal VOC's
+CORRECT = 0.5  # the overlap that counts as correct localisation (CorLoc), as in Pascal VOC
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A class and an image that holds it. image, column: of the labels; boxes: [B, 4], all that are known of it."""
+    """An image and a class that it shows. image, column: of the labels; boxes: [B, 4], all known boxes of the class."""
 
     image: int
     column: int
@@ -25,8 +25,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Hits:
-    """What was hit, as fractions. peak: share of the strongest positions that lie in a box of the class; centre: the
-    place's own centre does; correct: the place overlaps one of them by CORRECT or more; overlap: with the best one."""
+    """How well a region hits, as fractions.
+
+    peak: the share of the strongest positions that lie in a box of the class. centre: whether the region's centre does.
+    correct: whether the region overlaps a box by CORRECT or more. overlap: the overlap (IoU) with the best box.
+    """
 
     peak: float
     centre: float
@@ -35,33 +38,37 @@ class Hits:
 
 
 def pairs_with_boxes(images: Annotations, sizes: Ints) -> list[Pair]:
-    """Every class of every image that has a box of it, by image and class. sizes: [images, 2], width and height."""
+    """List every class of every image that has a box of it, by image and class. sizes: [images, 2] width and height."""
     fractions = images.boxes / np.tile(sizes, 2)[images.box_images]
-    key = images.box_images * len(images.class_names) + images.box_classes
-    found = []
-    for one in np.unique(key):
-        image, column = divmod(int(one), len(images.class_names))
-        found.append(Pair(image, column, fractions[key == one].astype(np.float32)))
-    return found
+    pair_of_box = images.box_images * len(images.class_names) + images.box_classes
+    pairs = []
+    for pair in np.unique(pair_of_box):
+        image, column = divmod(int(pair), len(images.class_names))
+        pairs.append(Pair(image, column, fractions[pair_of_box == pair].astype(np.float32)))
+    return pairs
 
 
-def evaluate_region(heat: Floats, grid: tuple[int, int], place: Floats, boxes: Floats) -> Hits:
-    """heat: [P], how much each position of the grid counts, row-major; place: [4]; boxes: [B, 4] of the class."""
-    centre: Floats = place.reshape(2, 2).mean(0)
-    overlap = float(overlaps(place, boxes).max())
+def evaluate_region(heat: Floats, grid: tuple[int, int], region: Floats, boxes: Floats) -> Hits:
+    """Evaluate one region.
+
+    heat: [P], the strength of each position of the grid (rows, columns), row-major; region: [4], a box; boxes: [B, 4]
+    of the class.
+    """
+    centre: Floats = region.reshape(2, 2).mean(0)
+    overlap = float(overlaps(region, boxes).max())
     peak = float(inside(peaks(heat, grid), boxes).mean())
     return Hits(peak, float(inside(centre[None], boxes)[0]), float(overlap >= CORRECT), overlap)
 
 
 def peaks(heat: Floats, grid: tuple[int, int]) -> Floats:
-    """Centres of the strongest positions, [M, 2]: several where they are equally strong."""
+    """[M, 2], the centres of the strongest positions: several if they are equally strong."""
     rows, columns = grid
     row, column = np.divmod(np.flatnonzero(heat == heat.max()), columns)
     return np.stack([(column + 0.5) / columns, (row + 0.5) / rows], 1).astype(np.float32)
 
 
 def inside(points: Floats, boxes: Floats) -> Bools:
-    """Which points [M, 2] lie in one of these boxes [B, 4], edges included."""
+    """[M], whether each of the points [M, 2] lies in one of the boxes [B, 4], edges included."""
     x, y = points[:, :1], points[:, 1:]
     within: Bools = (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
     hit: Bools = np.logical_or.reduce(within, 1)
@@ -69,17 +76,19 @@ def inside(points: Floats, boxes: Floats) -> Bools:
 
 
 def covered(boxes: Floats) -> float:
-    """The share of the image that lies in one of these boxes [B, 4]: how often a point drawn at random hits."""
+    """The share of the image that lies in one of the boxes [B, 4]: how often a random point hits."""
     edges = np.clip(boxes, 0, 1)
     xs, ys = np.unique(edges[:, ::2]), np.unique(edges[:, 1::2])
-    middles = np.stack(np.meshgrid((xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2), -1).reshape(-1, 2)
+    centres = np.stack(np.meshgrid((xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2), -1).reshape(-1, 2)
     areas = np.outer(np.diff(ys), np.diff(xs)).ravel()
-    return float(areas[inside(middles.astype(np.float32), edges)].sum())
+    return float(areas[inside(centres.astype(np.float32), edges)].sum())
 
 
 def class_mean(values: Sequence[float], columns: Sequence[int]) -> float:
-    """The mean over classes of the mean over a class's pairs. values, columns: of each pair. Raises ValueError for
-    none."""
+    """The mean over classes of the mean over a class's pairs. values, columns: one per pair.
+
+    Raises ValueError for no pair.
+    """
     if not len(values):
         raise ValueError("there is no pair of an image and a class to take a mean over")
     _, owner = np.unique(columns, return_inverse=True)

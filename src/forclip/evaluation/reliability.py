@@ -1,12 +1,12 @@
-"""Whether probabilities mean what they say: reliability, expected calibration error, Brier score. NumPy only.
+"""Compare probabilities with outcomes: reliability, expected calibration error, Brier score. NumPy only.
 
-A pair is an image and a class that it was asked for. Most pairs are easy negatives with a probability near 0, so an
-error over all of them is small whatever the probabilities are worth. What a reader of a ranked list meets is its top:
-`top 50` is the pairs of each class's 50 best images, `above 0.05` those whose probability is above that.
+A pair is an image and a class that it is searched for. Most pairs are easy negatives with a probability near 0, so an
+error over all pairs is always small. A user sees the top of a ranked list instead: `top 50` has the pairs of each
+class's 50 best images, `above 0.05` those with a higher probability than that.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,10 +23,10 @@ _TOP_RANKS, _LIKELY = 50, 0.05
 
 @dataclass(frozen=True)
 class Reliability:
-    """Pairs in bins of equal width by their probability: [NUM_BINS] each.
+    """Pairs in NUM_BINS bins of equal width by probability.
 
-    counts: pairs in a bin; predicted: the sum of their probabilities; observed: how many are right. Sums, so that
-    those of several seeds add up.
+    counts: the pairs in each bin; predicted: the sum of their probabilities; observed: how many are right. These are
+    sums, so that the reliabilities of several seeds add up.
     """
 
     counts: tuple[int, ...]
@@ -35,12 +35,16 @@ class Reliability:
 
     @property
     def pairs(self) -> int:
+        """The number of pairs in all bins."""
         return sum(self.counts)
 
     @property
     def error(self) -> float | None:
-        """ECE, the expected calibration error (arXiv 1706.04599): how far the share of right pairs is from their mean
-        probability, a mean over bins weighted by pairs. A fraction; None without a pair."""
+        """The expected calibration error (arXiv 1706.04599), as a fraction; None without a pair.
+
+        This is the distance between the share of right pairs and their mean probability, averaged over bins weighted by
+        pairs.
+        """
         if not self.pairs:
             return None
         return float(np.abs(np.subtract(self.predicted, self.observed)).sum()) / self.pairs
@@ -53,11 +57,12 @@ class Reliability:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {"counts": list(self.counts), "predicted": list(self.predicted), "observed": list(self.observed)}
+        """Plain values for json.dump."""
+        return {name: list(values) for name, values in asdict(self).items()}
 
 
 def reliability(probabilities: Doubles, relevant: Bools) -> Reliability:
-    """[pairs] each. A bin holds its lower edge; the last holds 1 as well."""
+    """Sort [pairs] probabilities into bins. A bin includes its lower edge; the last also includes 1."""
     bins = np.minimum((probabilities * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     counts = np.bincount(bins, minlength=NUM_BINS)
     predicted = np.bincount(bins, probabilities, NUM_BINS)
@@ -66,14 +71,17 @@ def reliability(probabilities: Doubles, relevant: Bools) -> Reliability:
 
 
 def brier(probabilities: Doubles, relevant: Bools) -> float:
-    """The mean squared distance of probabilities from 0 or 1 (Brier 1950). [pairs] each; NaN without a pair."""
+    """The mean squared distance of [pairs] probabilities from 0 or 1 (Brier 1950); NaN without a pair."""
     return float(np.mean((probabilities - relevant) ** 2)) if len(relevant) else float("nan")
 
 
 @dataclass(frozen=True)
 class PairsResult:
-    """One kind of pairs. brier_of_rate: the Brier score of saying the pairs' own share of right ones every time, which
-    is the best that one number can do; both None without a pair."""
+    """The result for one kind of pairs.
+
+    brier_of_rate: the Brier score of always predicting the share of right pairs, the best that a constant can do. Both
+    scores are None without a pair.
+    """
 
     reliability: Reliability
     brier: float | None
@@ -83,17 +91,19 @@ class PairsResult:
 def evaluate_probabilities(
     probabilities: Doubles, scores: NDArray[np.floating], relevant: Bools, verified: Bools | None = None
 ) -> dict[Pairs, PairsResult]:
-    """[I, C] each, rows in the order that breaks ties; the columns are classes. Unverified pairs don't count, and take
-    no place among a class's best."""
+    """Evaluate the probabilities of each kind of pairs.
+
+    All arguments are [I, C], with rows in the order that breaks ties. Unverified pairs don't count and take no rank.
+    """
     known = np.ones_like(relevant) if verified is None else verified
     top = np.zeros_like(relevant)
     for column, order in column_rankings(scores, range(scores.shape[1])):
         top[order[known[order, column]][:_TOP_RANKS], column] = True
-    chosen: Mapping[Pairs, Bools] = {"top 50": top, "above 0.05": known & (probabilities > _LIKELY), "all": known}
-    return {pairs: _result(probabilities[where], relevant[where]) for pairs, where in chosen.items()}
+    masks: Mapping[Pairs, Bools] = {"top 50": top, "above 0.05": known & (probabilities > _LIKELY), "all": known}
+    return {pairs: _evaluate_pairs(probabilities[mask], relevant[mask]) for pairs, mask in masks.items()}
 
 
-def _result(probabilities: Doubles, relevant: Bools) -> PairsResult:
+def _evaluate_pairs(probabilities: Doubles, relevant: Bools) -> PairsResult:
     if not len(relevant):
         return PairsResult(reliability(probabilities, relevant), None, None)
     rate = np.full(len(relevant), relevant.mean())

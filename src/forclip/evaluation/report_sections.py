@@ -1,4 +1,4 @@
-"""Sections of the report: the sortable table of classes, and the quality of the probabilities."""
+"""Sections of the report: the sortable table of classes, and the quality of FOR's probabilities."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import Any
 from markupsafe import Markup
 
 from forclip.evaluation.charts import reliability_chart
-from forclip.evaluation.confidence import SIDES, read_reliability
+from forclip.evaluation.confidence import read_reliability
 from forclip.evaluation.methods import FOR, best_training_free, display_name, format_value
 from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.protocol import CLASS_GROUPS
 from forclip.evaluation.reliability import PAIRS, Pairs
 
-Key = Callable[["ClassRow"], Any]
+_DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """group: base, novel, or both where seeds differ in it.
-
-    values: average precision by method, percent, None where it was not measured; gain: FOR's, percentage points."""
+    """One class. group: base, novel, or both if seeds differ. values: average precision by method, in percent, None if
+    not measured; gain: FOR's over the baseline, in percentage points."""
 
     name: str
     group: str
@@ -30,7 +30,11 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """columns: their headings; cells: the text of each row; places: [rows][columns], where a row stands when sorted."""
+    """The table of classes, which the page sorts without scripts.
+
+    columns: the headings; cells: the text of each row; places: [rows][columns], a row's position when the table is
+    sorted by the column; sorted_by: the column it starts with. baseline: the method that gains are over, or None.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[ClassRow, ...]
@@ -41,85 +45,67 @@ class ClassTable:
 
 
 def class_table(metrics: Metrics) -> ClassTable | None:
-    """None where the file has no values by class. baseline: what FOR's gain is over, None where there is none."""
+    """Build the table, sorted by gain if there is one, otherwise by name. None if the file has no values by class."""
     if not metrics.get("classes"):
         return None
     methods = list(metrics["methods"])
-    best = best_training_free(metrics, "all")
-    baseline = best if FOR in methods else None
-    rows = tuple(_row(name, entry, methods, baseline) for name, entry in metrics["classes"].items())
-    keys: list[Key] = [lambda r: r.name, lambda r: (r.group, r.name), lambda r: -r.num_relevant]
-    keys += [_by_value(k) for k in range(len(methods))]
+    baseline = best_training_free(metrics, "all") if FOR in methods else None
+    rows = tuple(_class_row(name, entry, methods, baseline) for name, entry in metrics["classes"].items())
     columns = ["class", "group", "R", *map(display_name, methods)]
+    cells = [(r.name, r.group, f"{r.num_relevant:g}", *map(format_value, r.values)) for r in rows]
+    sort_keys: list[Sequence[Any]] = [
+        [r.name for r in rows],
+        [(r.group, r.name) for r in rows],
+        [-r.num_relevant for r in rows],
+        *(_falling([r.values[k] for r in rows]) for k in range(len(methods))),
+    ]
     if baseline is not None:
-        keys.append(lambda r: _falling(r.gain))
         columns.append("gain")
-    # By gain where there is one, else by name.
-    return ClassTable(
-        tuple(columns),
-        rows,
-        tuple(_cells(row, baseline is not None) for row in rows),
-        _places(rows, keys),
-        len(columns) - 1 if baseline is not None else 0,
-        None if baseline is None else display_name(baseline),
-    )
+        cells = [(*c, _DASH if r.gain is None else f"{r.gain:+.1f}") for c, r in zip(cells, rows, strict=True)]
+        sort_keys.append(_falling([r.gain for r in rows]))
+    places = zip(*map(_places, sort_keys), strict=True)
+    sorted_by = 0 if baseline is None else len(columns) - 1
+    baseline_name = None if baseline is None else display_name(baseline)
+    return ClassTable(tuple(columns), rows, tuple(cells), tuple(places), sorted_by, baseline_name)
 
 
 def class_gains(table: ClassTable) -> list[tuple[str, str, float]]:
-    """name, group and gain of the classes that have one."""
+    """The name, group and gain of the classes that have a gain."""
     return [(row.name, row.group, row.gain) for row in table.rows if row.gain is not None]
 
 
-def _row(name: str, entry: dict[str, Any], methods: Sequence[str], baseline: str | None) -> ClassRow:
-    found = {method: entry["methods"].get(method, {}).get("average_precision") for method in methods}
-    ours, theirs = found.get(FOR), None if baseline is None else found[baseline]
+def _class_row(name: str, entry: dict[str, Any], methods: Sequence[str], baseline: str | None) -> ClassRow:
+    values = {method: entry["methods"].get(method, {}).get("average_precision") for method in methods}
+    ours, theirs = values.get(FOR), None if baseline is None else values[baseline]
     relevant = max((of_method["num_relevant"] for of_method in entry["methods"].values()), default=0)
     gain = None if ours is None or theirs is None else ours - theirs
     group = "both" if "by_group" in entry else entry["group"]
-    return ClassRow(name, group, relevant, tuple(found.values()), gain)
+    return ClassRow(name, group, relevant, tuple(values.values()), gain)
 
 
-def _cells(row: ClassRow, with_gain: bool) -> tuple[str, ...]:
-    gain = "\N{EN DASH}" if row.gain is None else f"{row.gain:+.1f}"
-    return (
-        row.name,
-        row.group,
-        f"{row.num_relevant:g}",
-        *map(format_value, row.values),
-        *([gain] if with_gain else []),
-    )
+def _falling(values: Sequence[float | None]) -> list[float]:
+    """Sort keys that put high values first and missing ones last."""
+    return [float("inf") if value is None else -value for value in values]
 
 
-def _by_value(method: int) -> Key:
-    return lambda row: _falling(row.values[method])
+def _places(keys: Sequence[Any]) -> list[int]:
+    """The position of each row when sorted by its key; equal rows keep their order."""
+    places = [0] * len(keys)
+    for place, row in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
+        places[row] = place
+    return places
 
 
-def _falling(value: float | None) -> float:
-    """High values first, missing ones last."""
-    return float("inf") if value is None else -value
-
-
-def _places(rows: Sequence[ClassRow], keys: Sequence[Key]) -> tuple[tuple[int, ...], ...]:
-    """Equals stay in the order of rows."""
-    places = [[0] * len(keys) for _ in rows]
-    for column, key in enumerate(keys):
-        values = [key(row) for row in rows]
-        for place, row in enumerate(sorted(range(len(rows)), key=values.__getitem__)):
-            places[row][column] = place
-    return tuple(map(tuple, places))
-
-
-_KINDS: dict[Pairs, str] = {
+_PAIRS_NAMES: dict[Pairs, str] = {
     "top 50": "each class's 50 best images",
     "above 0.05": "images with a probability above 0.05",
     "all": "all images, nearly all of them easy",
 }
-_DRAWN: Pairs = "top 50"
 
 
 @dataclass(frozen=True)
 class ConfidenceSection:
-    """sides: those with a class; rows: a measure and its value for each side; charts: title and diagram."""
+    """sides: the groups that have a class. rows: a measure and its value for each side. charts: titles and diagrams."""
 
     sides: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
@@ -127,65 +113,71 @@ class ConfidenceSection:
 
 
 def confidence_section(metrics: Metrics) -> ConfidenceSection | None:
-    """Of FOR, which alone has probabilities; None where it has none."""
-    found = metrics["methods"].get(FOR, {}).get("confidence")
-    if found is None:
+    """The quality of FOR's probabilities (no other method has any); None if the file has nothing about it."""
+    confidence = metrics["methods"].get(FOR, {}).get("confidence")
+    if confidence is None:
         return None
-    sides = tuple(side for side in SIDES if side in found)
-    rows = tuple((label, tuple(cell(found[side]) for side in sides)) for label, cell in _measures(found))
+    sides = tuple(group for group in CLASS_GROUPS if group in confidence)
+    measures = _measures(confidence["wanted_precision"])
+    rows = tuple((label, tuple(cell(confidence[side]) for side in sides)) for label, cell in measures)
     charts = tuple(
-        (f"{side} classes", reliability_chart(side, read_reliability(found[side]["pairs"][_DRAWN]["reliability"])))
+        (
+            f"{side} classes",
+            reliability_chart(side, read_reliability(confidence[side]["pairs"]["top 50"]["reliability"])),
+        )
         for side in sides
     )
     return ConfidenceSection(sides, rows, charts)
 
 
 def confidence_line(metrics: Metrics) -> str | None:
-    """The errors in one line, for a terminal."""
-    found = metrics["methods"].get(FOR, {}).get("confidence")
-    if found is None:
+    """The calibration errors in one line, for a terminal."""
+    confidence = metrics["methods"].get(FOR, {}).get("confidence")
+    if confidence is None:
         return None
-    parts = [
-        f"{' / '.join(_error(found[side]['pairs'][kind]) for side in SIDES if side in found)} over {_KINDS[kind]}"
+    sides = [group for group in CLASS_GROUPS if group in confidence]
+    errors = [
+        f"{' / '.join(_error(confidence[side]['pairs'][kind]) for side in sides)} over {_PAIRS_NAMES[kind]}"
         for kind in PAIRS[:2]
     ]
-    sides = " / ".join(side for side in SIDES if side in found)
-    return f"FOR's probabilities are off (ECE, {sides}) by {', '.join(parts)}"
+    return f"Calibration error of FOR's probabilities (ECE, {' / '.join(sides)}): {', '.join(errors)}"
 
 
-def _measures(found: dict[str, Any]) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
-    """What each row says, and how it is read off a side."""
-    wanted, said = _percent(found["wanted_precision"]), "(in brackets: of their share of right ones, said every time)"
+def _measures(wanted_precision: float) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
+    """The label of each row, and the function that formats a side's value."""
+    wanted = _percent(wanted_precision)
     return [
-        *((f"ECE, {_KINDS[kind]}", lambda side, kind=kind: _error(side["pairs"][kind])) for kind in PAIRS),
+        *((f"ECE, {_PAIRS_NAMES[kind]}", lambda side, kind=kind: _error(side["pairs"][kind])) for kind in PAIRS),
         *(
-            (f"Brier score, {_KINDS[kind]} {said}", lambda side, kind=kind: _brier(side["pairs"][kind]))
+            (
+                f"Brier score, {_PAIRS_NAMES[kind]} (in brackets: of always predicting the share of right ones)",
+                lambda side, kind=kind: _with_reference(
+                    side["pairs"][kind]["brier"], side["pairs"][kind]["brier_of_rate"], 3
+                ),
+            )
             for kind in PAIRS[:2]
         ),
         (f"classes with a list of at least {wanted} expected precision", lambda side: _percent(side["kept_classes"])),
-        ("of the images in these lists, right", lambda side: _percent(side["kept_precision"])),
-        ("of all right images, in these lists", lambda side: _percent(side["kept_recall"])),
-        ("factor by which the expected number of images is off, median (of guessing the base rate)", _factors),
-        ("classes called absent that are there", lambda side: _percent(side["false_alarms"])),
-        ("classes called absent once their images are taken out", lambda side: _percent(side["caught"])),
+        ("right images, of those in these lists", lambda side: _percent(side["kept_precision"])),
+        ("images in these lists, of all right ones", lambda side: _percent(side["kept_recall"])),
+        (
+            "factor by which the expected number of images is wrong, median (of guessing the base rate)",
+            lambda side: _with_reference(side["count_factor"], side["count_factor_of_rate"], 2),
+        ),
+        ("classes reported absent although images show them", lambda side: _percent(side["false_alarms"])),
+        ("classes reported absent once their images are removed", lambda side: _percent(side["caught"])),
     ]
 
 
 def _error(pairs: dict[str, Any]) -> str:
     if pairs["ece"] is None:
-        return "\N{EN DASH}"
+        return _DASH
     return f"{pairs['ece']:.3f}" + (f" ± {pairs['ece_std']:.3f}" if pairs["ece_std"] else "")
 
 
-def _brier(pairs: dict[str, Any]) -> str:
-    return "\N{EN DASH}" if pairs["brier"] is None else f"{pairs['brier']:.3f} ({pairs['brier_of_rate']:.3f})"
+def _with_reference(value: float | None, reference: float, decimals: int) -> str:
+    return _DASH if value is None else f"{value:.{decimals}f} ({reference:.{decimals}f})"
 
 
 def _percent(share: float | None) -> str:
-    return "\N{EN DASH}" if share is None else f"{100 * share:.0f} %"
-
-
-def _factors(side: dict[str, Any]) -> str:
-    if side["count_factor"] is None:
-        return "\N{EN DASH}"
-    return f"{side['count_factor']:.2f} ({side['count_factor_of_rate']:.2f})"
+    return _DASH if share is None else f"{100 * share:.0f} %"

@@ -1,4 +1,4 @@
-"""The table of metrics for a terminal."""
+"""Print metrics.json as a table in a terminal."""
 
 from typing import Any
 
@@ -21,15 +21,14 @@ from forclip.evaluation.report_sections import confidence_line
 
 
 def print_metrics(console: Console, metrics: Metrics) -> None:
-    """metrics: as in metrics.json. One row per method, the best of each column bold, what FOR gains, and how
-    far its probabilities are off.
+    """Print a row per method with the best of each column bold, then FOR's gain and the error of its probabilities.
 
-    Behind base and novel values stands their interval over classes, where the file has them.
+    Base and novel values are followed by their interval over classes, if the file has it.
     """
-    label, seeds = metric_label(metrics), len(metrics["seeds"])
+    seeds = len(metrics["seeds"])
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     table = Table(
-        title=Text(f"{metrics['dataset']}: {label} in percent{over}"),
+        title=Text(f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -43,32 +42,33 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     console.print(table)
     for note in _notes(metrics):
         console.print(Text(note, style="dim"), soft_wrap=True)
-    for line in _gain_line(metrics):
-        console.print(line, soft_wrap=True)
-    sure = confidence_line(metrics)
-    if sure is not None:
-        console.print(Text(sure), soft_wrap=True)
+    for line in (_gain_line(metrics), confidence_line(metrics)):
+        if line is not None:
+            console.print(Text(line), soft_wrap=True)
 
 
 def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:
     cells = []
     for group in GROUPS:
-        cell = Text(format_value(values[group]), style=_style(values[group], best.get(group)))
-        if values.get(f"{group}_std"):
-            cell.append(f" ± {format_value(values[f'{group}_std'])}", style="dim not bold")
-        interval = format_interval(values.get("intervals", {}).get(group), decimals=0)
+        cell = _value_cell(values, group, best)
+        std, interval = values.get(f"{group}_std"), format_interval(values.get("intervals", {}).get(group), decimals=0)
+        if std:
+            cell.append(f" ± {format_value(std)}", style="dim not bold")
         if interval and group != "all":
-            # With a spread beside the value there is no room left on the line.
-            between = "\n" if values.get(f"{group}_std") else " "
-            cell.append(f"{between}({interval})", style="dim not bold")
+            # Next to a standard deviation there is no room left on the line.
+            cell.append(("\n" if std else " ") + f"({interval})", style="dim not bold")
         cells.append(cell)
-    cells.append(Text(f"{values['vectors_per_image']:g}"))
-    time = values["ms_per_image"]
-    return [*cells, Text(format_value(time), style=_style(time, best.get("ms_per_image")))]
+    return [*cells, Text(f"{values['vectors_per_image']:g}"), _value_cell(values, "ms_per_image", best)]
+
+
+def _value_cell(values: dict[str, Any], column: str, best: dict[str, str]) -> Text:
+    value = values[column]
+    is_best = value is not None and format_value(value) == best.get(column)
+    return Text(format_value(value), style="bold" if is_best else "")
 
 
 def _notes(metrics: Metrics) -> list[str]:
-    """What the numbers are over; nothing where the file does not say."""
+    """What the numbers are measured over, as far as the file says."""
     notes = []
     if "interval" in metrics:
         notes.append(f"in brackets: {100 * metrics['interval']['level']:.0f} % bootstrap interval over classes")
@@ -80,14 +80,11 @@ def _notes(metrics: Metrics) -> list[str]:
     return notes
 
 
-def _style(value: float | None, best: str | None) -> str:
-    return "bold" if value is not None and format_value(value) == best else ""
-
-
-def _gain_line(metrics: Metrics) -> list[Text]:
-    """At most one line; none without FOR or without a training-free method."""
-    found = gains_over_baseline(metrics).values()
-    parts = [f"{gain.group} {gain.difference:+.1f}" for gain in found]
-    rivals = dict.fromkeys(display_name(gain.best_method) for gain in found)
-    line = f"FOR over the best training-free method ({'; '.join(rivals)}): {', '.join(parts)}"
-    return [Text(line)] if parts else []
+def _gain_line(metrics: Metrics) -> str | None:
+    """None without FOR or without a training-free method."""
+    gains = gains_over_baseline(metrics).values()
+    if not gains:
+        return None
+    baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains))
+    differences = ", ".join(f"{gain.group} {gain.difference:+.1f}" for gain in gains)
+    return f"FOR over the best training-free method ({baselines}): {differences}"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forclip.evaluation.metrics import LADDER, mean_curves, rank_curves, ranked_precision, ranked_recall
+from forclip.evaluation.metrics import RANKS, mean_curves, rank_curves, ranked_precision, ranked_recall
 
 relevances = st.lists(st.booleans(), min_size=1, max_size=60).filter(any).map(lambda r: np.array(r, bool))
 GROUPS = {"base": ["a"], "novel": [], "all": ["a", "b"]}
@@ -23,8 +23,8 @@ def test_worked_by_hand() -> None:
 
 def test_the_ladder_ends_at_the_gallery() -> None:
     ranked = {"a": np.ones(1000, bool)}
-    assert rank_curves(ranked, {"all": ["a"]}, 1000).ks == LADDER
-    assert rank_curves(ranked, {"all": ["a"]}, 999).ks == LADDER[:-1]
+    assert rank_curves(ranked, {"all": ["a"]}, 1000).ks == RANKS
+    assert rank_curves(ranked, {"all": ["a"]}, 999).ks == RANKS[:-1]
     assert rank_curves({}, {"all": []}, 0).ks == ()
 
 
