@@ -216,8 +216,8 @@ def _run_json(run: Run) -> dict[str, Any]:
 
 _DIFFERENCE_COLUMNS = ("difference", "classes", "points", "95 % interval", "excludes 0", "better / worse")
 _CAUTION = (
-    "Intervals are over classes, for one comparison each: of twenty that compare equals, one excludes 0 by chance. They "
-    "don't cover other training seeds or other images."
+    "Intervals are over classes, for one comparison each: of twenty that compare equals, one excludes 0 by chance. "
+    "They don't cover other training seeds or other images."
 )
 
 
