@@ -1,4 +1,4 @@
-"""The ablation's bookkeeping with a measure that trains nothing, and once the whole path on a tiny toy world."""
+"""The ablation with a fake measurement, and once for real on a tiny toy world."""
 
 import json
 from collections.abc import Sequence
@@ -14,26 +14,27 @@ from forclip.cli import app
 from forclip.config import DataConfig, RunConfig, SourceConfig, TrainConfig
 from forclip.experiments import ablation
 from forclip.experiments.ablation import (
-    ABLATIONS,
     AblationDataset,
-    Changes,
-    changed,
-    choose_variants,
     config_dataset,
-    describe_changes,
-    known_variants,
     run_ablation,
 )
 from forclip.experiments.ablation_report import Entry, bar_figure, markdown, summarise_entries
+from forclip.experiments.ablation_variants import (
+    ABLATIONS,
+    Changes,
+    apply_changes,
+    describe_changes,
+    select_variants,
+)
 
-KNOWN: dict[str, Changes] = {
+VARIANTS: dict[str, Changes] = {
     "for": {},
     "bare": {"train": {"class_vectors": 0.0}},
     "few": {"head": {"num_query_tokens": 5}},
 }
 
 
-def ground(epochs: int = 10) -> AblationDataset:
+def small_dataset(epochs: int = 10) -> AblationDataset:
     source = SourceConfig(Path("a.json"), Path("a"))
 
     def config(seed: int) -> RunConfig:
@@ -42,21 +43,21 @@ def ground(epochs: int = 10) -> AblationDataset:
     return AblationDataset("small", config, lambda seed: {"world": seed}, lambda seed, track: None)
 
 
-class FakeBench:
-    """base: 50 + seed; novel: the number of query tokens. Notes what was asked for."""
+class FakeRunner:
+    """Results: base is 50 + seed, novel the number of query tokens. Records what was measured."""
 
-    def __init__(self, asked: list[tuple[str, int]], seed: int, refused: Sequence[str]) -> None:
-        self.asked, self.seed, self.refused = asked, seed, refused
+    def __init__(self, measured: list[tuple[str, int]], seed: int, refused: Sequence[str]) -> None:
+        self.measured, self.seed, self.refused = measured, seed, refused
 
-    def baselines(self) -> list[Entry]:
-        self.asked.append(("baselines", self.seed))
+    def measure_baselines(self) -> list[Entry]:
+        self.measured.append(("baselines", self.seed))
         return [self._entry("global", 20.0, 10.0), self._entry("dense", 30.0, 15.0)]
 
-    def variant(self, name: str, config: RunConfig) -> Entry:
+    def measure_variant(self, name: str, config: RunConfig) -> Entry:
         assert config.train.seed == self.seed
         if name in self.refused:
             raise ValueError("there is nothing to train on")
-        self.asked.append((name, self.seed))
+        self.measured.append((name, self.seed))
         return self._entry(name, 50.0 + self.seed, config.head.num_query_tokens)
 
     def _entry(self, name: str, base: float, novel: float) -> Entry:
@@ -64,19 +65,21 @@ class FakeBench:
 
 
 def ablate(out: Path, seeds: Sequence[int] = (0, 1), epochs: int = 10, **options: Any) -> list[tuple[str, int]]:
-    """Returns what was measured."""
-    asked: list[tuple[str, int]] = []
-    only, refused = options.get("only", list(KNOWN)), options.get("refused", ())
+    """Run an ablation and return what was measured."""
+    measured: list[tuple[str, int]] = []
+    only, refused = options.get("only", list(VARIANTS)), options.get("refused", ())
 
-    def bench(ground: AblationDataset, seed: int, console: Console) -> FakeBench:
-        return FakeBench(asked, seed, refused)
+    def open_seed(dataset: AblationDataset, seed: int, console: Console) -> FakeRunner:
+        return FakeRunner(measured, seed, refused)
 
-    known = options.get("known", KNOWN)
-    run_ablation(ground(epochs), known, only, seeds, out, "forclip ablate", Console(quiet=True), bench)
-    return asked
+    variants = options.get("variants", VARIANTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation, "open_seed", open_seed)
+        run_ablation(small_dataset(epochs), variants, only, seeds, out, "forclip ablate", Console(quiet=True))
+    return measured
 
 
-def test_what_is_measured_is_skipped(tmp_path: Path) -> None:
+def test_what_was_measured_before_is_skipped(tmp_path: Path) -> None:
     first = ablate(tmp_path, seeds=[0], only=["for"])
     assert first == [("baselines", 0), ("for", 0)]
     assert ablate(tmp_path, seeds=[0, 1]) == [
@@ -88,33 +91,33 @@ def test_what_is_measured_is_skipped(tmp_path: Path) -> None:
         ("few", 1),
     ]
     assert ablate(tmp_path, seeds=[0, 1]) == []
-    other = {**KNOWN, "few": {"head": {"num_query_tokens": 6}}}
-    assert ablate(tmp_path, seeds=[1], known=other) == [("few", 1)]
+    other = {**VARIANTS, "few": {"head": {"num_query_tokens": 6}}}
+    assert ablate(tmp_path, seeds=[1], variants=other) == [("few", 1)]
     assert ablate(tmp_path, seeds=[1], epochs=9, only=["bare"]) == [("bare", 1)]  # baselines don't depend on epochs
 
 
-def test_each_result_is_on_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(bench: FakeBench, name: str, config: RunConfig) -> Entry:
+def test_each_result_is_saved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(runner: FakeRunner, name: str, config: RunConfig) -> Entry:
         if name == "few":
             raise KeyboardInterrupt
-        return bench._entry(name, 1.0, 1.0)
+        return runner._entry(name, 1.0, 1.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FakeBench, "variant", killed)
+        patch.setattr(FakeRunner, "measure_variant", killed)
         with pytest.raises(KeyboardInterrupt):
             ablate(tmp_path, seeds=[0])
     assert ablate(tmp_path, seeds=[0]) == [("few", 0)]
 
 
-def test_one_that_cannot_be_trained_does_not_stop_the_others(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"1 could not be measured: bare \(seed 0\): there is nothing"):
+def test_a_variant_that_cannot_be_trained_does_not_stop_the_others(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"bare \(seed 0\): there is nothing"):
         ablate(tmp_path, seeds=[0], refused=["bare"])
     summary = json.loads((tmp_path / "ablation.json").read_text())["summary"]
     assert list(summary) == ["global", "dense", "for", "few"]
     assert ablate(tmp_path, seeds=[0]) == [("bare", 0)]
 
 
-def test_what_the_files_hold(tmp_path: Path) -> None:
+def test_the_files_hold_settings_results_and_summary(tmp_path: Path) -> None:
     ablate(tmp_path)
     content = json.loads((tmp_path / "ablation.json").read_text())
     assert content["settings"]["train"]["epochs"] == 10
@@ -132,10 +135,10 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
     ablate(tmp_path, seeds=[0], epochs=9, only=["for"])
     content = json.loads((tmp_path / "ablation.json").read_text())
     assert list(content["summary"]) == ["global", "dense", "for"]
-    assert len(content["runs"]) == 5  # yet nothing is thrown away
+    assert len(content["runs"]) == 5  # nothing is removed from the log
 
 
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "ablation.json").write_text('{"runs": [3]}')
     with pytest.raises(ValueError, match="not readable as the results"):
         ablate(tmp_path)
@@ -146,8 +149,8 @@ def entry(name: str, seed: int, base: float, novel: float | None, kind: str = "v
     return {"name": name, "kind": kind, "seed": seed, "base": base, "novel": novel, "all": base}
 
 
-def test_the_table() -> None:
-    """Golden, worked by hand: seed 2 has no `for`, so it enters no difference."""
+def test_the_table_worked_by_hand() -> None:
+    """Seed 2 has no `for`, so it is in no difference."""
     entries = [
         entry("for", 0, 50.0, 30.0),
         entry("for", 1, 54.0, 32.0),
@@ -182,13 +185,13 @@ def test_the_chart_has_a_bar_for_each_value() -> None:
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_every_variant_is_a_configuration_of_its_own(name: str) -> None:
-    config = ground(TrainConfig().epochs).config(0)
-    others = [changed(config, other, ABLATIONS[other]) for other in ABLATIONS if other != name]
-    assert changed(config, name, ABLATIONS[name]) not in others
+def test_every_variant_has_another_configuration(name: str) -> None:
+    config = small_dataset(TrainConfig().epochs).config(0)
+    others = [apply_changes(config, other, ABLATIONS[other]) for other in ABLATIONS if other != name]
+    assert apply_changes(config, name, ABLATIONS[name]) not in others
 
 
-def test_changes_in_words() -> None:
+def test_changes_are_described() -> None:
     assert describe_changes(ABLATIONS["random_texts"]) == "random_text_weight 0.01, pseudo_weight 0"
     assert describe_changes(ABLATIONS["noise_queries"]) == "seeding noise"
 
@@ -196,11 +199,11 @@ def test_changes_in_words() -> None:
 def test_variants_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "variants.yaml"
     file.write_text(yaml.safe_dump({"softer": {"train": {"set_weight": 0.05}}, "tiny": {"head": {}}}))
-    known, names = known_variants(file, [])
+    variants, names = select_variants(file, [])
     assert names == ["for", "softer", "tiny"]
-    assert known["softer"] == {"train": {"set_weight": 0.05}}
-    assert known_variants(file, ["ema", "softer"])[1] == ["ema", "softer"]
-    assert known_variants(None, [])[1] == list(ABLATIONS)
+    assert variants["softer"] == {"train": {"set_weight": 0.05}}
+    assert select_variants(file, ["ema", "softer"])[1] == ["ema", "softer"]
+    assert select_variants(None, [])[1] == list(ABLATIONS)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,7 @@ def test_variants_from_a_file(tmp_path: Path) -> None:
         ("a: {", "not readable"),
     ],
 )
-def test_mistakes_in_variants(tmp_path: Path, content: str, named: str) -> None:
+def test_invalid_variants_are_named(tmp_path: Path, content: str, named: str) -> None:
     file = tmp_path / "variants.yaml"
     file.write_text(content)
     result = CliRunner().invoke(app, ["ablate", "--out", str(tmp_path / "never"), "--variants", str(file)])
@@ -227,24 +230,24 @@ def test_mistakes_in_variants(tmp_path: Path, content: str, named: str) -> None:
     assert not (tmp_path / "never").exists()
 
 
-def test_a_config_keeps_its_own_settings() -> None:
-    """Each seed has the same data; a variant changes its own setting and leaves the rest as the config has it."""
+def test_a_variant_of_a_config_changes_its_own_setting_only() -> None:
+    """Each seed has the same data."""
     config = RunConfig(DataConfig(SourceConfig(Path("photos.json"), Path("a"))), train=TrainConfig(epochs=3, seed=9))
-    own = config_dataset(config)
-    assert own.name == "photos"
-    assert own.data(0) == own.data(1)
+    dataset = config_dataset(config)
+    assert dataset.name == "photos"
+    assert dataset.data(0) == dataset.data(1)
     for name, epochs, vectors in (("for", 3, TrainConfig().class_vectors), ("no_class_vectors", 3, 0.0)):
-        train = changed(own.config(4), name, ABLATIONS[name]).train
+        train = apply_changes(dataset.config(4), name, ABLATIONS[name]).train
         assert (train.seed, train.epochs, train.class_vectors) == (4, epochs, vectors)
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="'fro' is unknown: for, bare, few"):
-        choose_variants(KNOWN, ["for", "fro"])
+    with pytest.raises(ValueError, match="'fro' is unknown: for, "):
+        select_variants(None, ["for", "fro"])
 
 
-def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views and another cut are encoded for the variants that need them; the second time nothing is encoded at all."""
+def test_a_real_ablation_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants with other views or another tower are encoded for them; a second run encodes nothing."""
     quick = {"epochs": 1, "held_back_folds": 0, "teacher": "none"}
     file = tmp_path / "variants.yaml"
     staged = {"train": quick, "model": {"train_last_stage": True}}
@@ -258,14 +261,14 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names = ["global", "dense", "cluster_5", "cluster_10", "cluster_25", "sum_untrained", *variants]
     assert list(content["summary"]) == names
     assert content["runs"][-1]["choices"]["share"] == 0.5
-    monkeypatch.setattr(ablation, "load_task", None)  # would fail if it were asked for
+    monkeypatch.setattr(ablation, "load_task", None)  # a call would fail
     assert CliRunner().invoke(app, given).exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("seeds", "title"), [((1, 1), "small, 1 seed"), ((3, 3), "small, 3 seeds"), ((3, 1), "small, 1 to 3 seeds")]
 )
-def test_the_chart_says_over_how_many_seeds(seeds: tuple[int, int], title: str) -> None:
+def test_the_chart_names_the_number_of_seeds(seeds: tuple[int, int], title: str) -> None:
     entries = [entry(n, s, 50.0, 30.0) for n, count in zip(("for", "bare"), seeds, strict=True) for s in range(count)]
     rows = summarise_entries(entries, {"for": "", "bare": ""})
     assert bar_figure(rows, "small").axes[0].get_title(loc="left") == title

@@ -1,4 +1,4 @@
-"""What `measure` hands to the evaluation: the gallery's verified labels, and whether distractors stay."""
+"""`measure` evaluates on verified labels, with or without distractors."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 
 from forclip.config import EvalConfig
 from forclip.embedding.embed import EncodedImages
-from forclip.experiments.comparison import Measured, Task, measure
+from forclip.experiments.comparison import MethodResult, Task, measure
 from forclip.models.baselines import training_free_head
 from forclip.types import Annotations, Bools, ClassSplit
 from tests.tiny import TinyBackbone
@@ -21,7 +21,7 @@ VERIFIED = LABELS | np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1], [0, 0,
 
 
 def new_task(verified: Bools | None) -> Task:
-    """Six random pictures; nothing to train on."""
+    """Return a task of six random images, without training images."""
     backbone = TinyBackbone()
     pixels = torch.randn(6, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     ids = tuple("123456")
@@ -42,26 +42,28 @@ def new_task(verified: Bools | None) -> Task:
     return Task(**parts)
 
 
-def measured(task: Task, config: EvalConfig) -> Measured:
+def measure_global(task: Task, config: EvalConfig) -> MethodResult:
     return measure(task, "global", training_free_head(task.backbone, "global"), 0, config)
 
 
 def test_a_class_is_ranked_over_the_images_verified_for_it() -> None:
-    report = measured(new_task(VERIFIED), EvalConfig()).run.report
+    report = measure_global(new_task(VERIFIED), EvalConfig()).run.report
     assert report.protocol == "verified images"
     assert [c.num_images for c in report.classes] == VERIFIED.sum(0).tolist()
-    everything = measured(new_task(None), EvalConfig()).run.report
+    everything = measure_global(new_task(None), EvalConfig()).run.report
     assert everything.protocol == "all images"
     assert report.other_protocols["all images"] == pytest.approx(everything.means["min(k,R)"])
 
 
-def test_distractors_are_embedded_but_only_ranked_where_asked() -> None:
+def test_distractors_are_embedded_and_ranked_if_configured() -> None:
     task = new_task(None)
     for distractors, images in ((True, 6), (False, 4)):
-        found = measured(task, EvalConfig(distractors=distractors))
-        report = found.run.report
+        result = measure_global(task, EvalConfig(distractors=distractors))
+        report = result.run.report
         assert (report.images, report.distractors, report.distractors_kept) == (images, 2, distractors)
-        assert len(found.embeddings) == 6
-    gone = replace(task, gallery=task.gallery.take(np.array([0, 1, 2, 4])))
-    gone = replace(gone, gallery_images=replace(task.gallery_images, tokens=task.gallery_images.tokens[[0, 1, 2, 4]]))
-    assert measured(gone, EvalConfig()).run.report.means == report.means
+        assert len(result.embeddings) == 6
+    removed = replace(task, gallery=task.gallery.take(np.array([0, 1, 2, 4])))
+    removed = replace(
+        removed, gallery_images=replace(task.gallery_images, tokens=task.gallery_images.tokens[[0, 1, 2, 4]])
+    )
+    assert measure_global(removed, EvalConfig()).run.report.means == report.means

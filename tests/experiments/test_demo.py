@@ -1,4 +1,4 @@
-"""The whole path on a small toy world, and a guard: finetuning must help classes that were never labelled."""
+"""The demo on a small toy world. Finetuning must help classes that were never labelled."""
 
 import json
 from pathlib import Path
@@ -30,15 +30,15 @@ def test_novel_classes_gain(finished: Path) -> None:
         assert methods["for"][group] > best + {"base": 10, "novel": 5}[group], (group, methods)
 
 
-def test_the_ladder_is_real_clips(finished: Path) -> None:
-    """Objects are small here, so looking at parts of the image must beat one vector for all of it."""
+def test_cluster_clip_beats_plain_clip(finished: Path) -> None:
+    """Objects are small here, so several vectors per image must beat one."""
     methods = json.loads((finished / "metrics.json").read_text())["methods"]
     best_cluster = max(v["all"] for m, v in methods.items() if m.startswith("cluster_"))
     assert best_cluster > methods["global"]["all"] + 1
 
 
-def test_probabilities_of_novel_classes_mean_what_they_say(finished: Path) -> None:
-    """They are learned from base classes alone. Each novel class's 50 best images are the hardest to be right about."""
+def test_probabilities_of_novel_classes_are_calibrated(finished: Path) -> None:
+    """The calibration is fitted to base classes alone. The 50 best images of each class are the hardest."""
     methods = json.loads((finished / "metrics.json").read_text())["methods"]
     assert [name for name, values in methods.items() if "confidence" in values] == ["for"]
     novel = methods["for"]["confidence"]["novel"]
@@ -51,7 +51,7 @@ def test_probabilities_of_novel_classes_mean_what_they_say(finished: Path) -> No
     assert calibration.images == NUM_TRAIN
 
 
-def test_what_a_person_gets(finished: Path) -> None:
+def test_the_report_is_one_file_without_outside_requests(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert "FOR (finetuned)" in page
     assert "How sure" in page

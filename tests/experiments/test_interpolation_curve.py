@@ -1,4 +1,4 @@
-"""The way from the untuned to the tuned head, as a user asks for it."""
+"""The curve between a run's untuned and tuned head."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from forclip.experiments.interpolation_curve import CurvePoint, curve_figure, read_way, write_curve
+from forclip.experiments.interpolation_curve import CurvePoint, curve_figure, read_ends, write_curve
 from forclip.models.summary_head import SummaryHead, window_seeded_head
 from forclip.toyworld.dataset import ToyWorld
 from forclip.training.weight_interpolation import save_ends
@@ -25,27 +25,27 @@ def points(chosen: float) -> list[CurvePoint]:
     return [CurvePoint(s, 40 + 10 * s, 30 - 4 * (s - 0.5) ** 2, 35.0, s == chosen) for s in (0.0, 0.5, 1.0)]
 
 
-def test_the_ends_and_what_was_chosen(tmp_path: Path) -> None:
+def test_both_heads_and_the_chosen_alpha_are_read(tmp_path: Path) -> None:
     save_ends(tmp_path / "ends.safetensors", head(), head(1.0))
-    assert read_way(tmp_path, TinyEyes()).chosen is None
+    assert read_ends(tmp_path, TinyEyes()).chosen is None
     (tmp_path / "choices.json").write_text('{"share": 0.25}')
-    way = read_way(tmp_path, TinyEyes())
-    assert way.chosen == 0.25
-    torch.testing.assert_close(way.tuned.offsets, way.untuned.offsets + 1)
+    ends = read_ends(tmp_path, TinyEyes())
+    assert ends.chosen == 0.25
+    torch.testing.assert_close(ends.tuned.offsets, ends.untuned.offsets + 1)
 
 
-def test_no_way_to_measure(tmp_path: Path) -> None:
+def test_missing_equal_and_damaged_heads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no ends\.safetensors"):
-        read_way(tmp_path, TinyEyes())
+        read_ends(tmp_path, TinyEyes())
     save_ends(tmp_path / "ends.safetensors", head(), head())
-    with pytest.raises(ValueError, match="chose to stay at the untuned head"):
-        read_way(tmp_path, TinyEyes())
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        read_ends(tmp_path, TinyEyes())
     (tmp_path / "ends.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="damaged"):
-        read_way(tmp_path, TinyEyes())
+        read_ends(tmp_path, TinyEyes())
 
 
-def test_the_picture_and_the_numbers(tmp_path: Path) -> None:
+def test_the_chart_and_the_json_file(tmp_path: Path) -> None:
     axes = curve_figure(points(0.5)).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0", "0.5", "1"]
     marked = [line for line in axes.lines if line.get_label() == "chosen"]
@@ -58,14 +58,14 @@ def test_the_picture_and_the_numbers(tmp_path: Path) -> None:
     assert (tmp_path / "interpolation.png").exists()
 
 
-def test_without_novel_classes_there_is_no_picture(tmp_path: Path) -> None:
+def test_without_novel_classes_there_is_no_chart(tmp_path: Path) -> None:
     write_curve(tmp_path, points(0.5))
     write_curve(tmp_path, [CurvePoint(0.0, 40.0, None, 40.0, True)])
-    assert not (tmp_path / "interpolation.png").exists()  # nor the one of before
+    assert not (tmp_path / "interpolation.png").exists()  # an older one is removed
 
 
 def test_from_the_command_line(tmp_path: Path, small_world: ToyWorld) -> None:
-    """The curve's chosen point is the run itself, and its start is the untrained head: measured in two ways each."""
+    """The curve's chosen point equals the run's result, and alpha 0 that of the untrained head."""
     train = {"epochs": 1, "teacher": "none", "interpolation": 0.4, "class_vectors": 0.0}
     config = write_config(tmp_path, small_world, train=train, head={"alignment": "off"})
     model, out = tmp_path / "model", tmp_path / "eval"

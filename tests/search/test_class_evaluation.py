@@ -31,7 +31,7 @@ def evaluated(searcher: Searcher, small_world: ToyWorld) -> RetrievalReport:
     """By the functions behind `forclip eval`, with the store's model."""
     config = toyworld_config(small_world, seed=0)
     backbone = searcher.model.backbone
-    task = load_task(config, backbone, untracked, Console(file=StringIO()), only_measured=True)
+    task = load_task(config, backbone, untracked, Console(file=StringIO()), will_train=False)
     return measure(task, "sum", searcher.model.head, 0, EvalConfig()).run.report
 
 

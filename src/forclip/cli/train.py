@@ -101,12 +101,13 @@ def ablate(
 ) -> None:
     """Measure what each part of FOR contributes: change one setting at a time and compare, over several seeds."""
     from forclip.config import load_config
-    from forclip.experiments.ablation import config_dataset, known_variants, run_ablation, toyworld_dataset
+    from forclip.experiments.ablation import config_dataset, run_ablation, toyworld_dataset
+    from forclip.experiments.ablation_variants import select_variants
     from forclip.experiments.demo import NUM_GALLERY, NUM_TRAIN
 
     if config is not None and (train_images or gallery_images):
         raise ValueError(f"--train-images and --gallery-images apply to the toy world only, not to {config}")
-    known, names = known_variants(variants, [name.strip() for name in only.split(",") if name.strip()])
+    known, names = select_variants(variants, [name.strip() for name in only.split(",") if name.strip()])
     if config is None:
         dataset = toyworld_dataset(out, train_images or NUM_TRAIN, gallery_images or NUM_GALLERY)
     else:

@@ -1,10 +1,10 @@
-"""All methods on one dataset: the training-free ladder, the untrained summary head, and FOR for each seed."""
+"""Measure methods on one dataset: the training-free baselines, the untrained summary head, and FOR."""
 
 import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,10 @@ from forclip.types import Annotations, ClassSplit, ImageEmbeddings, Ints
 
 @dataclass(frozen=True)
 class Task:
-    """What is compared on. texts: [T, D] unit; text_owners: [T], the class column of the gallery that each asks for."""
+    """A dataset, ready to train and measure on.
+
+    texts: [T, D] unit, by which classes are searched; text_owners: [T], the gallery's class column of each text.
+    """
 
     name: str
     backbone: Backbone
@@ -50,58 +53,52 @@ def new_task(
     train: tuple[Annotations, EncodedImages],
     gallery: tuple[Annotations, EncodedImages],
     split: ClassSplit,
-    wording: PromptOptions,
+    prompts: PromptOptions,
     allow_unlabelled_base: bool = False,
 ) -> Task:
-    """Takes only the images that could be read. wording and the rest: as `supervise` takes them.
+    """Build a task from the images that could be read. Raises ValueError as `supervise` does.
 
-    Synonyms and overrides of novel classes are used here, where they are searched for.
+    train, gallery: annotations of all images, and the encoded images. Synonyms and prompts of novel classes are used
+    in `texts` only.
     """
     names = (*split.base, *split.novel)
-    labelled = train[0].take(train[1].rows)
-    texts, owners = _search_texts(backbone, train[0], split, wording)
+    (train_annotations, train_encoded), (gallery_annotations, gallery_encoded) = train, gallery
+    labelled = train_annotations.take(train_encoded.rows)
+    synonyms = () if prompts.synonyms == "none" else all_synonyms(train_annotations, split)
+    reduction: Reduction = "max" if prompts.synonyms == "max" else "mean"
+    overrides = {name: texts for name, texts in prompts.overrides.items() if name in names}
+    class_texts = ClassTexts(names, synonyms, tuple(prompts.templates), reduction, overrides)
+    texts, text_owners = encode_class_names(backbone, class_texts)
     return Task(
-        name,
-        backbone,
-        TrainingImages.encoded(train[1].tokens, labelled.paths),
-        supervise(backbone, labelled, split, wording, allow_unlabelled_base),
-        gallery[0].with_classes(names, add_missing=True).take(gallery[1].rows),
-        gallery[1],
-        split,
-        texts,
-        owners,
+        name=name,
+        backbone=backbone,
+        train_images=TrainingImages.encoded(train_encoded.tokens, labelled.paths),
+        supervision=supervise(backbone, labelled, split, prompts, allow_unlabelled_base),
+        gallery=gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows),
+        gallery_images=gallery_encoded,
+        split=split,
+        texts=texts,
+        text_owners=text_owners,
     )
 
 
-def _search_texts(
-    backbone: Backbone, train: Annotations, split: ClassSplit, wording: PromptOptions
-) -> tuple[Tensor, Ints]:
-    """As encode_class_names returns them."""
-    names = (*split.base, *split.novel)
-    told = {name: prompts for name, prompts in wording.overrides.items() if name in names}
-    synonyms = () if wording.synonyms == "none" else all_synonyms(train, split)
-    reduction: Reduction = "max" if wording.synonyms == "max" else "mean"
-    return encode_class_names(backbone, ClassTexts(names, synonyms, tuple(wording.templates), reduction, told))
-
-
 def gallery_digest(gallery: Annotations) -> str:
-    """Equal for two galleries if they have the same images, classes and labels. Hexadecimal, 16 digits."""
+    """Return 16 hexadecimal digits, equal for galleries with the same images, classes and labels."""
     digest = hashlib.sha256(json.dumps([gallery.image_ids, gallery.class_names]).encode())
     digest.update(np.packbits(gallery.labels).tobytes() + np.packbits(gallery.verified_mask).tobytes())
     return digest.hexdigest()[:16]
 
 
 def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -> dict[str, Head]:
-    """The baselines by method name, and the summary head as it starts."""
-    # More clusters than positions are no method of this model.
+    """Build the baselines and the untrained summary head, by method name. Skips more clusters than positions."""
     possible = [f"cluster_{k}" for k in clusters if k <= task.backbone.new_pool().num_positions]
     heads = {name: training_free_head(task.backbone, name) for name in ("global", "dense", *possible)}
     return {**heads, "sum_untrained": seeded_head(task.backbone.new_pool(), task.train_images.tokens[0], head, seed=0)}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A method, its gallery embeddings and what they are worth. texts: [T, D] unit, as this method asks for classes."""
+class MethodResult:
+    """A method's evaluation, with its head and gallery embeddings. texts: [T, D] unit, as this method searches by."""
 
     run: MethodRun
     head: Head
@@ -117,63 +114,45 @@ def measure(
     config: EvalConfig,
     class_vectors: ClassVectors | None = None,
     calibration: Calibration | None = None,
-) -> Measured:
-    """Embeds the gallery with a head and evaluates it. Time per image counts decoding, backbone and head.
+) -> MethodResult:
+    """Embed the gallery with a head and evaluate it. Time per image includes decoding, backbone and head.
 
-    class_vectors: the text side of a finetuned head; calibration: what its scores are worth, to be evaluated as well.
+    class_vectors: the text side of a finetuned head. calibration: if given, its probabilities are evaluated too.
     """
-    gallery = task.gallery_images
     start = time.perf_counter()
-    found = embed_tokens(head, gallery.tokens, task.gallery.image_ids, task.backbone.device)
-    seconds = gallery.seconds + time.perf_counter() - start
-    texts = task.texts if class_vectors is None else class_vectors(task.texts)
-    by_text = max_sim(found.vectors, found.offsets, texts.cpu().numpy())
-    scores = class_scores(by_text, task.text_owners, len(task.gallery.class_names))
+    embeddings = embed_tokens(head, task.gallery_images.tokens, task.gallery.image_ids, task.backbone.device)
+    seconds = task.gallery_images.seconds + time.perf_counter() - start
+    texts = (task.texts if class_vectors is None else class_vectors(task.texts)).cpu()
     labels, names, verified = task.gallery.labels, task.gallery.class_names, task.gallery.verified
+    text_scores = max_sim(embeddings.vectors, embeddings.offsets, texts.numpy())
+    scores = class_scores(text_scores, task.text_owners, len(names))
+    kept = config.distractors
     report = evaluate_scores(
-        scores,
-        labels,
-        names,
-        task.split,
-        config.min_relevant,
-        verified=verified,
-        distractors=config.distractors,
+        scores, labels, names, task.split, config.min_relevant, verified=verified, distractors=kept
     )
-    sure = (
-        None
-        if calibration is None
-        else evaluate_confidence(calibration, scores, labels, names, task.split, verified, config.distractors)
-    )
-    run = MethodRun(method, seed, report, len(found.vectors) / len(found), 1000 * seconds / len(found), sure)
-    return Measured(run, head, found, texts.cpu())
+    confidence = None
+    if calibration is not None:
+        confidence = evaluate_confidence(calibration, scores, labels, names, task.split, verified, kept)
+    count = len(embeddings)
+    run = MethodRun(method, seed, report, len(embeddings.vectors) / count, 1000 * seconds / count, confidence)
+    return MethodResult(run, head, embeddings, texts)
 
 
 def measure_training_free(
     task: Task, head: HeadConfig, config: EvalConfig, seed: int, track: Track = untracked
-) -> dict[str, Measured]:
-    """The ladder's methods by name. They don't depend on the seed, which only labels the runs."""
+) -> dict[str, MethodResult]:
+    """Measure the training-free methods, by name. The seed only labels the results."""
     heads = training_free_heads(task, head, config.clusters)
     advance = track("evaluating baselines", len(heads))
-    measured = {}
+    results = {}
     for method, built in heads.items():
-        measured[method] = measure(task, method, built, seed, config)
+        results[method] = measure(task, method, built, seed, config)
         advance(1)
-    return measured
+    return results
 
 
 def finetune_on(
     task: Task, head: HeadConfig, config: TrainConfig, checkpoint: Path | None = None, track: Track = untracked
 ) -> Finetuned:
-    """FOR on the task's base labels."""
+    """Finetune FOR on the task's base labels."""
     return finetune(task.backbone, task.train_images, task.supervision, head, config, checkpoint, track)
-
-
-def compare(
-    task: Task, head: HeadConfig, train: TrainConfig, config: EvalConfig, seeds: Sequence[int], track: Track = untracked
-) -> list[MethodRun]:
-    """Every method's runs: the training-free ones once, FOR for each seed."""
-    runs = [m.run for m in measure_training_free(task, head, config, seeds[0], track).values()]
-    for seed in seeds:
-        tuned = finetune_on(task, head, replace(train, seed=seed), None, track)
-        runs.append(measure(task, "for", tuned.head, seed, config, tuned.class_vectors, tuned.calibration).run)
-    return runs

@@ -1,4 +1,4 @@
-"""The whole path on the embedded default: toy world, baselines, FOR, report."""
+"""Run everything on the toy world: draw it, finetune FOR, measure all methods, write a report."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metri
 from forclip.evaluation.terminal import print_metrics
 from forclip.experiments.comparison import finetune_on, measure, measure_training_free
 from forclip.experiments.evaluate import load_task
-from forclip.experiments.report import ReportContents, tell
+from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
@@ -17,7 +17,7 @@ from forclip.training.runs import create_folder, save_run
 
 
 def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
-    """The complete configuration of one seed."""
+    """Return the complete configuration of one seed."""
     return RunConfig(
         data=DataConfig(
             train=SourceConfig(world.train_file, world.images),
@@ -34,28 +34,30 @@ NUM_TRAIN, NUM_GALLERY = 1200, 800
 
 
 def run_demo(out: Path, seeds: tuple[int, ...], console: Console) -> Metrics:
-    """Each seed is another world, another split into base and novel classes and another training run.
+    """Train and measure once for each seed, which decides the world, the split into classes, and the training.
 
-    Writes metrics.json, report.html (with the first seed's pictures), and each seed's world and model below out.
+    Writes metrics.json, report.html (with images of the first seed), and the world and the model of each seed.
     """
     create_folder(out)
     with tracking(console) as track:
-        stories = [_run_seed(out, seed, track, console) for seed in seeds]
-    metrics = summarise_runs("toy world", [m.run for s in stories for m in s.measured.values()])
+        comparisons = [_run_seed(out, seed, track, console) for seed in seeds]
+    metrics = summarise_runs("toy world", [result.run for c in comparisons for result in c.results.values()])
     write_metrics(out / "metrics.json", metrics)
-    tell(out / "report.html", "FOR on the toy world", metrics, stories[0])
+    write_comparison_report(out / "report.html", "FOR on the toy world", metrics, comparisons[0])
     print_metrics(console, metrics)
     return metrics
 
 
-def _run_seed(out: Path, seed: int, track: Track, console: Console) -> ReportContents:
-    drawn = track("drawing the toy world", NUM_TRAIN + NUM_GALLERY)
-    world = write_toyworld(out / f"world-{seed}", NUM_TRAIN, NUM_GALLERY, seed, drawn)
+def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Comparison:
+    advance = track("drawing the toy world", NUM_TRAIN + NUM_GALLERY)
+    world = write_toyworld(out / f"world-{seed}", NUM_TRAIN, NUM_GALLERY, seed, advance)
     config = toyworld_config(world, seed)
     backbone = load_open_clip(config.model.name, config.model.pretrained)
     task = load_task(config, backbone, track, console)
-    measured = measure_training_free(task, config.head, config.eval, seed, track)
-    tuned = finetune_on(task, config.head, config.train, None, track)
-    measured["for"] = measure(task, "for", tuned.head, seed, config.eval, tuned.class_vectors, tuned.calibration)
-    save_run(out / f"model-{seed}", tuned, backbone, config, task.split)
-    return ReportContents(task, config, measured, tuned.history)
+    results = measure_training_free(task, config.head, config.eval, seed, track)
+    finetuned = finetune_on(task, config.head, config.train, None, track)
+    results["for"] = measure(
+        task, "for", finetuned.head, seed, config.eval, finetuned.class_vectors, finetuned.calibration
+    )
+    save_run(out / f"model-{seed}", finetuned, backbone, config, task.split)
+    return Comparison(task, config, results, finetuned.history)

@@ -1,4 +1,4 @@
-"""What every share of the way from the untuned to the tuned head is worth: base against novel classes."""
+"""Measure heads between the untuned and the tuned head of a run: base against novel classes for each alpha."""
 
 import json
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from forclip.training.weight_interpolation import interpolate, load_ends
 
 
 @dataclass(frozen=True)
-class Way:
-    """The ends that a run's head lies between, and where: chosen is its share of the way, None if not recorded."""
+class Ends:
+    """The untuned and the tuned head of a run. chosen: the run's own alpha, None if it was not recorded."""
 
     untuned: SummaryHead
     tuned: SummaryHead
@@ -34,68 +34,71 @@ class Way:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """base, novel, all: mAP@50 in percent, None where a group has no class; chosen: it is the run's own share."""
+    """base, novel, all: mAP@50 in percent, None for a group without a class. chosen: it is the run's own alpha."""
 
-    share: float
+    alpha: float
     base: float | None
     novel: float | None
     all: float | None
     chosen: bool
 
 
-def read_way(run: Path, backbone: Backbone) -> Way:
-    """Raises ValueError where the run has no ends, they don't fit the backbone, or both are the same head."""
+def read_ends(run: Path, backbone: Backbone) -> Ends:
+    """Read both heads. Raises ValueError if the run has none, they don't fit the backbone, or they are equal."""
     file = run / "ends.safetensors"
     if not file.exists():
-        raise ValueError(f"{run}: no {file.name}, so there is no way between two heads to measure; train it anew")
+        raise ValueError(f"{run}: has no {file.name}; train it again to interpolate")
     untuned, tuned = load_ends(file, backbone)
     pairs = zip(untuned.parameters(), tuned.parameters(), strict=True)
     if all(torch.equal(start, end) for start, end in pairs):
         raise ValueError(
             f"{run}: chose to stay at the untuned head, so its two ends are the same: nothing lies between"
         )
-    return Way(untuned, tuned, _chosen_share(run / "choices.json"))
+    return Ends(untuned, tuned, _chosen_alpha(run / "choices.json"))
 
 
-def _chosen_share(file: Path) -> float | None:
+def _chosen_alpha(file: Path) -> float | None:
     if not file.exists():
         return None
     try:
         return float(json.loads(file.read_text())["share"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not readable as a run's choices: {error!r}") from None
+        raise ValueError(f"{file}: not readable as the choices of a run: {error!r}") from None
 
 
 def measure_curve(
-    task: Task, way: Way, class_vectors: ClassVectors | None, config: EvalConfig, seed: int, track: Track = untracked
+    task: Task, ends: Ends, class_vectors: ClassVectors | None, config: EvalConfig, seed: int, track: Track = untracked
 ) -> list[CurvePoint]:
-    """The heads at ALPHAS, and at the chosen share where that is another one, on the gallery, in order of share.
+    """Measure the heads at ALPHAS and at the run's own alpha, in rising order.
 
-    class_vectors: the text side of the run, which all of them are asked through.
+    class_vectors: the run's text side, used for every head.
     """
-    shares = sorted({*ALPHAS, *(() if way.chosen is None else (way.chosen,))})
-    advance = track("evaluating shares of the way", len(shares))
+    alphas = sorted({*ALPHAS, *(() if ends.chosen is None else (ends.chosen,))})
+    advance = track("evaluating interpolated heads", len(alphas))
     points = []
-    for share in shares:
-        head = interpolate(way.untuned, way.tuned, share).eval()
+    for alpha in alphas:
+        head = interpolate(ends.untuned, ends.tuned, alpha).eval()
         means = measure(task, "for", head, seed, config, class_vectors).run.report.means["min(k,R)"]
-        points.append(CurvePoint(share, means["base"], means["novel"], means["all"], share == way.chosen))
+        points.append(CurvePoint(alpha, means["base"], means["novel"], means["all"], alpha == ends.chosen))
         advance(1)
     return points
 
 
 def write_curve(out: Path, points: Sequence[CurvePoint]) -> None:
-    """interpolation.json and interpolation.png; without base or without novel classes there is no picture to draw."""
-    content = {"shares": [asdict(point) for point in points]}
+    """Write interpolation.json and interpolation.png. There is no chart without base or without novel classes.
+
+    `share` is the file format's name of alpha.
+    """
+    content = {"shares": [{("share" if k == "alpha" else k): v for k, v in asdict(p).items()} for p in points]}
     write_text_atomically(out / "interpolation.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    picture = out / "interpolation.png"
-    picture.unlink(missing_ok=True)
+    chart = out / "interpolation.png"
+    chart.unlink(missing_ok=True)
     if all(point.base is not None and point.novel is not None for point in points):
-        curve_figure(points).savefig(picture)
+        curve_figure(points).savefig(chart)
 
 
 def curve_figure(points: Sequence[CurvePoint]) -> Figure:
-    """Base against novel, each point labelled with its share, the chosen one marked. All points have both values."""
+    """Plot base against novel mAP, each point labelled with its alpha. Every point must have both values."""
     figure = Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     base, novel = [float(p.base or 0) for p in points], [float(p.novel or 0) for p in points]
@@ -104,8 +107,8 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
         if point.chosen:
             axes.plot(x, y, "o", color="#cc3311", markersize=14, fillstyle="none", markeredgewidth=2, label="chosen")
         weight = "bold" if point.chosen else "normal"
-        label = axes.annotate(f"{point.share:g}", (x, y), (9, 7), textcoords="offset points", fontweight=weight)
-        label.set_path_effects([withStroke(linewidth=3, foreground="white")])  # readable where the line crosses it
+        label = axes.annotate(f"{point.alpha:g}", (x, y), (9, 7), textcoords="offset points", fontweight=weight)
+        label.set_path_effects([withStroke(linewidth=3, foreground="white")])  # readable on the line
     axes.margins(0.15)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -119,20 +122,20 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
 
 
 def curve_table(points: Sequence[CurvePoint]) -> Table:
-    """For a terminal, the chosen share bold."""
+    """Return a terminal table, with the run's own alpha in bold."""
     table = Table(
         title="from the untuned (0) to the tuned head (1): mAP@50 in percent",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in ("share", "base", "novel", "all"):
+    for column in ("alpha", "base", "novel", "all"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     for p in points:
         style = "bold" if p.chosen else ""
         cells = [
-            f"{p.share:g}",
+            f"{p.alpha:g}",
             format_value(p.base),
             format_value(p.novel),
             format_value(p.all),

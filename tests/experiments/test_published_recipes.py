@@ -1,4 +1,4 @@
-"""The paper's recipes: each dataset and family once on generated pictures, and what is checked before any work."""
+"""The published recipes: each dataset and kind of tower on generated images, and what is refused before any work."""
 
 from pathlib import Path
 
@@ -32,25 +32,25 @@ def smoke(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["coco-vit-b-16", "lvis-siglip2", "nuimages-vit-b-16"])
-def test_a_recipe_runs_from_start_to_end(name: str) -> None:
+def test_a_recipe_runs(name: str) -> None:
     smoke(name)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_papers_largest_tower_runs_too() -> None:
+def test_the_largest_tower_runs() -> None:
     smoke("coco-rn50x64")
 
 
-def test_there_is_one_for_each_dataset_and_tower() -> None:
+def test_every_dataset_has_a_recipe_for_every_tower() -> None:
     assert len(dict(paper_recipes())) == 12
     with pytest.raises(ValueError, match="recipe 'coco' is unknown: coco-rn50x64, "):
         find_recipe("coco")
 
 
 @pytest.mark.parametrize("name", TOWERS)
-def test_the_disk_and_memory_that_are_told_are_those_that_are_taken(name: str) -> None:
-    """On the meta device: all shapes, no numbers."""
+def test_disk_and_memory_estimates_agree_with_the_tower(name: str) -> None:
+    """On the meta device, which has shapes but no values."""
     tower = TOWERS[name]
     with torch.device("meta"):
         model = open_clip.create_model(tower.name, load_weights=False, pretrained_text=False, device="meta")
@@ -62,8 +62,8 @@ def test_the_disk_and_memory_that_are_told_are_those_that_are_taken(name: str) -
 
 
 @pytest.mark.parametrize("name", TOWERS)
-def test_what_a_recipe_is_made_of(name: str) -> None:
-    """Pretrained weights that open_clip has, each dataset's own split, the labelled share that was asked for."""
+def test_the_configuration_of_a_recipe(name: str) -> None:
+    """Pretrained weights known to open_clip, the dataset's split, the requested labelled fraction."""
     splits = {
         "coco": NovelRule(split="coco-48-17"),
         "lvis": NovelRule(frequency="r"),
@@ -86,23 +86,23 @@ def test_what_a_recipe_is_made_of(name: str) -> None:
         (["kitti-vit-b-16", "--smoke"], "'kitti-vit-b-16' is unknown"),
     ],
 )
-def test_what_is_missing_is_named(given: list[str], named: str) -> None:
+def test_missing_arguments_and_files_are_named(given: list[str], named: str) -> None:
     result = CliRunner().invoke(app, ["recipe", *given])
     assert result.exit_code == 2
     assert named in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_all_are_listed_with_what_they_need() -> None:
+def test_recipes_are_listed_with_what_they_need() -> None:
     result = CliRunner().invoke(app, ["recipe"])
     assert result.exit_code == 0
     for part in (*dict(paper_recipes()), "198", "lvis_v1_train.json"):
         assert part in result.stdout
-    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # 80 columns are enough
+    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # nothing is cut at 80 columns
 
 
 @pytest.mark.parametrize("dataset", SMOKE_WRITERS)
-def test_every_picture_lies_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
+def test_every_smoke_image_is_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
     SMOKE_WRITERS[dataset](tmp_path)
     recipe = find_recipe(f"{dataset}-vit-b-16")
     train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
