@@ -17,8 +17,8 @@ from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views
 from forclip.embedding.token_cache import cached_tokens
 from forclip.models.backbone import Backbone
-from forclip.models.cached_texts import CachedTexts
 from forclip.models.retrieval_model import configured_backbone, save_pretrained
+from forclip.models.text_cache import cache_texts
 from forclip.progress import Track, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
 from forclip.training.finetune import Finetuned, TrainingImages, finetune
@@ -66,7 +66,7 @@ def create_folder(folder: Path) -> Path:
 def load_backbone(config: RunConfig) -> Backbone:
     """Load the configured pretrained model; its text vectors are cached if the run has a cache."""
     backbone = configured_backbone(config.model, config.device)
-    return backbone if config.data.cache is None else CachedTexts(backbone, config.data.cache / "texts")
+    return backbone if config.data.cache is None else cache_texts(backbone, config.data.cache / "texts")
 
 
 def choose_classes_and_prompts(
