@@ -1,4 +1,4 @@
-"""Attention with absorbed projections against the plain one, values and gradients, and the choice between them."""
+"""Attention with absorbed projections equals plain attention, in values and gradients."""
 
 import pytest
 import torch
@@ -27,14 +27,14 @@ def test_absorbed_attention_is_the_plain_one(value_bias: bool, with_bias: bool) 
     absorbed = attend_absorbed(queries, inputs, k_proj, v_proj, HEADS, mask)
     torch.testing.assert_close(absorbed, plain, rtol=1e-12, atol=1e-12)
 
-    asked = [queries, inputs, k_proj.weight, v_proj.weight, *([bias] if with_bias else [])]
+    inputs_of_gradient = [queries, inputs, k_proj.weight, v_proj.weight, *([bias] if with_bias else [])]
     direction = torch.randn_like(plain)
-    expected, found = (torch.autograd.grad((out * direction).sum(), asked) for out in (plain, absorbed))
+    expected, found = (torch.autograd.grad((out * direction).sum(), inputs_of_gradient) for out in (plain, absorbed))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
-def test_it_is_chosen_where_it_is_much_less_work() -> None:
+def test_absorbing_is_chosen_when_it_needs_much_less_work() -> None:
     assert absorbing_is_faster(25, 145, 128, 2)  # the mini CLIP
     assert absorbing_is_faster(1, 50, 768, 12)  # CLIP's own query, ViT-B-32
     assert not absorbing_is_faster(25, 50, 768, 12)

@@ -1,4 +1,4 @@
-"""Queries seeded from clusters look at one kind of content each, wherever it is."""
+"""Query tokens seeded from clusters attend to one kind of content each, wherever it is."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def images_of_kinds(count: int) -> tuple[Tensor, Tensor]:
     return prototypes[kinds] + noise, F.one_hot(kinds, KINDS).transpose(1, 2).float()
 
 
-def test_each_query_looks_at_its_kind_in_images_it_was_not_seeded_from() -> None:
+def test_each_query_attends_to_its_kind_in_new_images() -> None:
     pool = tiny_pool(GRID)
     tokens, kinds = images_of_kinds(60)
     head = cluster_seeded_head(pool, tokens[:40], KINDS, seed=0)
@@ -28,10 +28,10 @@ def test_each_query_looks_at_its_kind_in_images_it_was_not_seeded_from() -> None
     assert sorted(shares.argmax(1).tolist()) == [0, 1, 2]
     assert (shares.amax(1) > 0.7).all()
     plain = torch.einsum("inp,ikp->ink", global_head(pool).attention(tokens[40:]), kinds[40:]).mean(0)
-    assert plain.max() < 0.55  # the pretrained query itself looks at no kind alone
+    assert plain.max() < 0.55  # the pretrained query attends to no kind alone
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_offsets() -> None:
     tokens, _ = images_of_kinds(10)
     once, again, other = (cluster_offsets(tiny_pool(GRID), tokens, KINDS, seed) for seed in (0, 0, 1))
     assert torch.equal(once, again)
@@ -40,5 +40,5 @@ def test_the_seed_decides() -> None:
 
 
 def test_more_clusters_than_positions_are_refused() -> None:
-    with pytest.raises(ValueError, match="13 clusters asked for, but there are 12 positions"):
+    with pytest.raises(ValueError, match="13 clusters"):
         cluster_offsets(tiny_pool(GRID), images_of_kinds(1)[0], 13, seed=0)

@@ -1,4 +1,4 @@
-"""torch's threads: as many as were asked for, for as long as that was asked; and one where more don't pay."""
+"""The number of PyTorch's threads inside a block, and the choice of a number."""
 
 import time
 
@@ -8,7 +8,7 @@ import torch
 from forclip.models.torch_threads import choose_thread_count, torch_threads
 
 
-def test_the_number_holds_for_the_block_alone() -> None:
+def test_the_number_is_set_inside_the_block_only() -> None:
     before = torch.get_num_threads()
     with torch_threads(1):
         assert torch.get_num_threads() == 1

@@ -1,4 +1,4 @@
-"""Ward's tree against scikit-learn's own agglomeration."""
+"""Ward clustering against scikit-learn's AgglomerativeClustering, and Cluster-CLIP's vectors."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def by_sklearn(vectors: Floats, grid: tuple[int, int], num_clusters: int) -> Int
 
 
 def same_cluster(labels: Ints) -> np.ndarray:
-    """A partition, whatever its clusters are called. [P] -> [P, P]."""
+    """A partition without regard to its labels. [P] -> [P, P]."""
     return np.equal.outer(labels, labels)
 
 
@@ -42,8 +42,8 @@ def test_partitions_are_sklearns(grid: tuple[int, int], seed: int) -> None:
         np.testing.assert_array_equal(same_cluster(labels), same_cluster(by_sklearn(vectors, grid, num_clusters)))
 
 
-def test_a_grid_of_sklearns_other_code_path() -> None:
-    """From 100 clusters on, sklearn stops its tree early."""
+def test_partitions_are_sklearns_from_100_clusters_on() -> None:
+    """sklearn then stops its tree early."""
     grid = (12, 11)
     vectors = unit_map(9, grid)
     (labels,) = ward_labels(vectors, grid, [110])
@@ -51,7 +51,7 @@ def test_a_grid_of_sklearns_other_code_path() -> None:
 
 
 def test_clusters_are_connected_on_the_grid() -> None:
-    """Both ends of a row look alike, but something else lies between them."""
+    """The ends of a row are equal, but separated by another value."""
     near, far = [1.0, 0.0], [0.0, 1.0]
     vectors = np.array([near, near, far, near, near], np.float32)
     (labels,) = ward_labels(vectors, (1, 5), [3])
@@ -82,19 +82,19 @@ def in_order(vectors: Tensor) -> Tensor:
     return vectors[vectors[:, 0].argsort()]
 
 
-def test_cluster_places_share_out_the_positions() -> None:
+def test_cluster_position_weights_are_a_partition() -> None:
     head = ClusterHead(average_pool((3, 4)), 5)
     tokens = torch.randn(2, 12, 6, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        places = head.position_weights(tokens)
-        means = F.normalize(places @ head.dense(tokens), dim=-1)
+        weights = head.position_weights(tokens)
+        means = F.normalize(weights @ head.dense(tokens), dim=-1)
         torch.testing.assert_close(means, head(tokens))
-    assert places.shape == (2, 5, 12)
-    assert torch.equal(places.sum(1), torch.ones(2, 12))
-    assert set(places.unique().tolist()) == {0.0, 1.0}
+    assert weights.shape == (2, 5, 12)
+    assert torch.equal(weights.sum(1), torch.ones(2, 12))
+    assert set(weights.unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("num_clusters", [0, 13])
 def test_an_impossible_number_of_clusters_is_refused(num_clusters: int) -> None:
-    with pytest.raises(ValueError, match=f"{num_clusters} clusters asked for, but the model has 12 positions"):
+    with pytest.raises(ValueError, match=f"{num_clusters} clusters"):
         ClusterHead(average_pool((3, 4)), num_clusters)

@@ -1,4 +1,4 @@
-"""Multi-head attention with an additive bias over positions, on projected inputs or on the inputs themselves."""
+"""Multi-head attention with an additive bias, on projected inputs or with the projections absorbed."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention (arXiv 1706.03762).
+    """Compute scaled dot-product attention (arXiv 1706.03762).
 
     queries: [B, N, W]; keys, values: [B, L, W]; bias: [N, L], added to the logits of every head. Returns [B, N, W].
     """
@@ -17,30 +17,30 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, bias: 
 def attend_absorbed(
     queries: Tensor, inputs: Tensor, k_proj: nn.Linear, v_proj: nn.Linear, num_heads: int, bias: Tensor | None = None
 ) -> Tensor:
-    """What `attend` gives for keys k_proj(inputs) and values v_proj(inputs), without projecting any input.
+    """Compute `attend` for keys k_proj(inputs) and values v_proj(inputs) without projecting the inputs.
 
-    Keys' weights go into the queries, values' weights come after mixing, as DeepSeek-V2 does at inference (arXiv
-    2405.04434, section 2.1.2). Keys' bias adds the same to all logits of a query, which a softmax does not see.
-    queries: [B, N, W]; inputs: [B, L, W']; bias: [N, L]. Returns [B, N, W].
+    The keys' weights are multiplied into the queries, and the values' weights are applied after mixing, as DeepSeek-V2
+    does at inference (arXiv 2405.04434, section 2.1.2). The keys' bias adds a constant to all logits of a query, which
+    does not change a softmax. queries: [B, N, W]; inputs: [B, L, W']; bias: [N, L]. Returns [B, N, W].
     """
     batch, count, width = queries.shape
     split = queries.unflatten(-1, (num_heads, -1))
     key_weight, value_weight = (p.weight.unflatten(0, (num_heads, -1)) for p in (k_proj, v_proj))  # [H, W / H, W']
-    asked = torch.einsum("bnhd,hdw->bhnw", split, key_weight).flatten(1, 2)
+    absorbed = torch.einsum("bnhd,hdw->bhnw", split, key_weight).flatten(1, 2)
     # One head with H * N queries: all of them look at the same inputs.
     mask = None if bias is None else bias.repeat(num_heads, 1)
     same = inputs[:, None]
-    mixed = F.scaled_dot_product_attention(asked[:, None], same, same, mask, scale=split.shape[-1] ** -0.5)[:, 0]
+    mixed = F.scaled_dot_product_attention(absorbed[:, None], same, same, mask, scale=split.shape[-1] ** -0.5)[:, 0]
     out = torch.einsum("bhnw,hdw->bnhd", mixed.unflatten(1, (num_heads, count)), value_weight)
     out = out.reshape(batch, count, width)
     return out if v_proj.bias is None else out + v_proj.bias
 
 
 def absorbing_is_faster(num_queries: int, num_inputs: int, width: int, num_heads: int) -> bool:
-    """Whether `attend_absorbed` is the faster one: at under half the multiplications of projecting every input.
+    """Whether `attend_absorbed` needs less than half the multiplications of projecting every input.
 
-    Half, since its products are narrower: measured on a CPU, 25 queries, from ViT-B-32 (0.86 of the multiplications,
-    0.5 times as fast) over RN50x64 (0.51, equal) and ViT-L-14 (0.46, 1.6) to the mini CLIP (0.37, 2.1).
+    Half, because its products are narrower. Measured on a CPU with 25 queries, as share of multiplications and speed
+    relative to `attend`: ViT-B-32 0.86, 0.5; RN50x64 0.51, 1.0; ViT-L-14 0.46, 1.6; the mini CLIP 0.37, 2.1.
     """
     projecting = num_inputs * width
     absorbing = num_queries * width + (num_heads - 1) * num_queries * num_inputs
@@ -48,7 +48,7 @@ def absorbing_is_faster(num_queries: int, num_inputs: int, width: int, num_heads
 
 
 def attention_weights(queries: Tensor, keys: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
-    """The weights that `attend` uses, averaged over heads. Returns [B, N, L]; rows sum to 1."""
+    """Return the weights that `attend` uses, averaged over heads: [B, N, L]. Rows sum to 1."""
     q, k = _split_heads(queries, num_heads), _split_heads(keys, num_heads)
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if bias is not None:

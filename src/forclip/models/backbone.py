@@ -1,4 +1,4 @@
-"""What a backbone is: the pretrained towers, seen as forclip needs them. Any object of this shape can be plugged in."""
+"""The backbone protocol: the pretrained towers as forclip uses them. Any object of this shape can be plugged in."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from forclip.models.pools import Pool
 
 
 class Backbone(Protocol):
-    """Images to tokens, tokens to a pretrained pool, texts to vectors of the same space.
+    """The frozen image and text towers of a CLIP model, and a copy of its pooling head.
 
-    B images, T tokens of width W, D dimensions of the text space. A backbone is in eval mode and frozen; whether
-    gradients are tracked around it is the caller's choice.
+    Shapes: B images, T tokens of width W, D dimensions of the text space. A backbone is in eval mode and none of its
+    parameters requires a gradient. Whether autograd records its calls is up to the caller.
     """
 
     name: str
@@ -27,35 +27,38 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where pixels and tokens live."""
+        """The device of the towers, of `encode_tokens`' input and of all outputs but `preprocess`'."""
         ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """The whole image, never a crop, as the towers want it. Returns float32 [3, H, W] on the CPU."""
+        """Convert a whole image, never a crop, to the towers' input: float32 [3, H, W], normalised, on the CPU."""
         ...
 
     def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Where the edges of what `preprocess` returns lie in a picture of this size: xyxy as fractions of its width
-        and height. (0, 0, 1, 1) for one that is squashed; beyond 0..1 where it is padded."""
+        """Return where the edges of the preprocessed input lie in an image of this size, in pixels.
+
+        xyxy as fractions of the image's width and height: (0, 0, 1, 1) if the image is squashed; coordinates beyond
+        0..1 where it is padded.
+        """
         ...
 
     def encode_tokens(self, pixels: Tensor) -> Tensor:
-        """What the pool reads. pixels: [B, 3, H, W], as from `preprocess`, on `device`. Returns [B, T, W]."""
+        """Encode preprocessed images to the tokens that the pool reads. [B, 3, H, W] on `device` -> [B, T, W]."""
         ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Returns float32 [T, D] of unit length on `device`, a row per text."""
+        """Encode texts, one row each: float32 [T, D] of unit length, on `device`."""
         ...
 
     def new_pool(self) -> Pool:
-        """A fresh, trainable copy of the pretrained head on `device`: training it never touches the backbone."""
+        """Return a new trainable copy of the pretrained pooling head, on `device`. Training it leaves the backbone."""
         ...
 
 
 def weights_fingerprint(state: Mapping[str, Tensor], preprocessing: str) -> str:
-    """SHA-256 over every tensor's name, dtype, shape and bytes, in the order of names, and over `preprocessing`.
+    """Hash weights and preprocessing: SHA-256, hexadecimal, of each tensor's name, dtype, shape and bytes.
 
-    Reads one tensor at a time, at over a gigabyte per second.
+    Tensors are taken in the order of their names and moved to the CPU one at a time.
     """
     digest = hashlib.sha256()
     for name in sorted(state):

@@ -1,4 +1,7 @@
-"""The training-free ladder on the summary head's interface: Dense-CLIP, Cluster-CLIP. Plain CLIP is `global_head`."""
+"""The training-free baselines, with the summary head's interface: Dense-CLIP and Cluster-CLIP.
+
+Plain CLIP is `forclip.models.summary_head.global_head`.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -19,42 +22,19 @@ from forclip.models.summary_head import global_head, window_seeded_head
 from forclip.types import Floats, Ints
 
 
-@cache
-def _connectivity(grid: tuple[int, int]) -> csr_matrix:
-    return csr_matrix(grid_to_graph(*grid))
-
-
-def ward_labels(vectors: Floats, grid: tuple[int, int], num_clusters: Sequence[int]) -> list[Ints]:
-    """The cluster of each position for several numbers of clusters, from one tree.
-
-    vectors: [P, D], positions of the grid in row-major order. Returns, for each k, labels [P] in 0..k-1. The
-    partitions are those of sklearn.cluster.AgglomerativeClustering(k, linkage="ward", connectivity=grid_to_graph).
-    """
-    children = ward_tree(vectors, connectivity=_connectivity(grid), n_clusters=min(num_clusters))[0]
-    return [_cut(children, len(vectors), k) for k in num_clusters]
-
-
-def _cut(children: Ints, num_leaves: int, num_clusters: int) -> Ints:
-    """Undoes the last merges: what the first num_leaves - num_clusters merges have joined is a cluster."""
-    root = np.arange(num_leaves + len(children))
-    num_merges = num_leaves - num_clusters
-    # From the last merge kept to the first, so that every node already knows its root.
-    for step in range(num_merges - 1, -1, -1):
-        root[children[step]] = root[num_leaves + step]
-    return np.unique(root[:num_leaves], return_inverse=True)[1]
-
-
 class Head(Protocol):
-    """What turns tokens into image embeddings. SummaryHead and the baselines are heads."""
+    """What turns backbone tokens into an image's vectors: the summary head and the baselines."""
 
     @property
-    def grid(self) -> tuple[int, int]: ...
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the positions."""
+        ...
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """[B, T, W] -> unit vectors [B, N, D]."""
+        """Embed images. [B, T, W] -> unit vectors [B, N, D]."""
 
     def position_weights(self, tokens: Tensor) -> Tensor:
-        """How much each position has to do with each vector, not negative. [B, T, W] -> [B, N, P]."""
+        """Return how much each position contributes to each vector, not negative. [B, T, W] -> [B, N, P]."""
 
 
 class DenseHead(nn.Module):
@@ -72,18 +52,17 @@ class DenseHead(nn.Module):
         return F.normalize(self.pool.dense(self.pool.stage(tokens)), dim=-1)
 
     def position_weights(self, tokens: Tensor) -> Tensor:
-        one_each = torch.eye(self.pool.num_positions, device=tokens.device)
-        return one_each.expand(len(tokens), -1, -1)
+        return torch.eye(self.pool.num_positions, device=tokens.device).expand(len(tokens), -1, -1)
 
 
 class ClusterHead(nn.Module):
-    """Cluster-CLIP: the means of k Ward clusters of Dense-CLIP vectors (arXiv 2309.14999). Runs on the CPU."""
+    """Cluster-CLIP: the means of k Ward clusters of Dense-CLIP vectors (arXiv 2309.14999). Clusters on the CPU."""
 
     def __init__(self, pool: Pool, num_clusters: int) -> None:
         """Raises ValueError unless 1 <= num_clusters <= positions."""
         super().__init__()
         if not 1 <= num_clusters <= pool.num_positions:
-            raise ValueError(f"{num_clusters} clusters asked for, but the model has {pool.num_positions} positions")
+            raise ValueError(f"{num_clusters} clusters are not possible: the model has {pool.num_positions} positions")
         self.dense, self.num_clusters = DenseHead(pool), num_clusters
 
     @property
@@ -91,10 +70,10 @@ class ClusterHead(nn.Module):
         return self.dense.grid
 
     def membership(self, dense: Tensor) -> Tensor:
-        """dense: unit vectors [B, P, D]. Returns one-hot [B, k, P]."""
-        found = [ward_labels(d, self.grid, [self.num_clusters])[0] for d in dense.float().cpu().numpy()]
-        labels = torch.tensor([f.tolist() for f in found], device=dense.device)
-        return F.one_hot(labels, self.num_clusters).transpose(1, 2).to(dense.dtype)
+        """Cluster each image's positions. Unit vectors [B, P, D] -> one-hot [B, k, P]."""
+        labels = np.stack([ward_labels(d, self.grid, [self.num_clusters])[0] for d in dense.float().cpu().numpy()])
+        one_hot = F.one_hot(torch.from_numpy(labels).to(dense.device), self.num_clusters)
+        return one_hot.transpose(1, 2).to(dense.dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
         dense = self.dense(tokens)
@@ -104,10 +83,36 @@ class ClusterHead(nn.Module):
         return self.membership(self.dense(tokens))
 
 
-def training_free_head(backbone: Backbone, name: str, num_query_tokens: int = HeadConfig.num_query_tokens) -> Head:
-    """On the backbone's device, in eval mode. name: global, dense, cluster_K or sum (the summary head, as windows).
+def ward_labels(vectors: Floats, grid: tuple[int, int], num_clusters: Sequence[int]) -> list[Ints]:
+    """Cluster positions for several numbers of clusters, all from one tree.
 
-    Raises ValueError for any other name, and for more clusters than the model has positions.
+    vectors: [P, D], row-major over grid (rows, columns). Returns for each k the labels [P] in 0..k-1. The partitions
+    equal sklearn.cluster.AgglomerativeClustering(k, linkage="ward", connectivity=grid_to_graph(*grid)).
+    """
+    children = ward_tree(vectors, connectivity=_connectivity(grid), n_clusters=min(num_clusters))[0]
+    return [_cut(children, len(vectors), k) for k in num_clusters]
+
+
+@cache
+def _connectivity(grid: tuple[int, int]) -> csr_matrix:
+    return csr_matrix(grid_to_graph(*grid))
+
+
+def _cut(children: Ints, num_leaves: int, num_clusters: int) -> Ints:
+    """Apply only the first num_leaves - num_clusters merges; each connected part is a cluster."""
+    root = np.arange(num_leaves + len(children))
+    num_merges = num_leaves - num_clusters
+    # From the last merge kept to the first, so that every node already knows its root.
+    for step in range(num_merges - 1, -1, -1):
+        root[children[step]] = root[num_leaves + step]
+    return np.unique(root[:num_leaves], return_inverse=True)[1]
+
+
+def training_free_head(backbone: Backbone, name: str, num_query_tokens: int = HeadConfig.num_query_tokens) -> Head:
+    """Build a frozen head in eval mode on the backbone's device.
+
+    name: `global`, `dense`, `cluster_K`, or `sum`, the untrained summary head with windows. Raises ValueError for any
+    other name, and for more clusters than the model has positions.
     """
     pool = backbone.new_pool().eval().requires_grad_(False)
     kind, _, count = name.partition("_")

@@ -1,17 +1,17 @@
-"""Class text embeddings: a shift of each base class's text vector, and of no other text."""
+"""Class text embeddings: a learned shift of each base class's text vector, and of no other text."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SAME_WORD = 0.999  # a cosine between two texts; rounding alone takes it below 1, synonyms stay below this
+SAME_WORD = 0.999  # cosine of a text with itself: rounding takes it below 1, synonyms stay below this
 
 
 class ClassVectors(nn.Module):
-    """Moves the text vectors of classes that were labelled, and leaves all others where they are.
+    """Shifts the text vectors of labelled classes and leaves all others unchanged.
 
-    A text counts as a class's if it is nearer to it than half-way to the nearest other word; between there and the
-    class's own text the shift sets in linearly. So a novel class, however close its name, is asked as it always was.
+    The shift applies fully to the class's own text. It falls linearly with the cosine, to 0 half-way to the nearest
+    other word, so that a novel class keeps its vector however similar its name is.
     """
 
     texts: Tensor
@@ -27,12 +27,12 @@ class ClassVectors(nn.Module):
 
     def forward(self, texts: Tensor) -> Tensor:
         """[T, D] unit -> [T, D] unit, on the device of the texts."""
-        known, shifts = self.texts.to(texts.device), self.shifts.to(texts.device)
+        classes, shifts = self.texts.to(texts.device), self.shifts.to(texts.device)
         half_way = (1 + self.nearest.to(texts.device)) / 2
-        share = ((texts @ known.T - half_way) / (1 - half_way).clamp(min=1e-6)).clamp(0, 1)
-        return F.normalize(texts + share @ shifts, dim=-1)
+        strength = ((texts @ classes.T - half_way) / (1 - half_way).clamp(min=1e-6)).clamp(0, 1)
+        return F.normalize(texts + strength @ shifts, dim=-1)
 
 
 def no_class_vectors(dim: int) -> ClassVectors:
-    """Leaves every text as it is."""
+    """Return class vectors without a class, which leave every text unchanged. dim: D."""
     return ClassVectors(torch.zeros(0, dim), torch.zeros(0, dim), torch.zeros(0))

@@ -1,4 +1,4 @@
-"""In how many threads torch works: a small piece of work is done sooner in one."""
+"""Control the number of PyTorch's threads: small operations are faster in one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import torch
 
 _ROUNDS = 5
-_WORTH = 0.7  # of one thread's time: more threads must be clearly faster, for they are slower on a busy machine
+_REQUIRED_RATIO = 0.7  # of one thread's time: on a busy machine more threads get slower, so the gain must be clear
 
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """For the thread that calls it, one thread at a time. None: as many as torch has."""
+    """Set the number of threads inside a block, for the calling thread. None keeps the current number."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:
@@ -22,16 +22,16 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def choose_thread_count(work: Callable[[], object]) -> int:
-    """1, or all that torch has where `work` is much faster with them: its best time of some rounds decides."""
+    """Return the current number of threads if `work` is clearly faster with it, else 1. Compares the best of 5 runs."""
     most = torch.get_num_threads()
-    return most if most > 1 and _seconds(work, most) < _WORTH * _seconds(work, 1) else 1
+    return most if most > 1 and _seconds(work, most) < _REQUIRED_RATIO * _seconds(work, 1) else 1
 
 
 def _seconds(work: Callable[[], object], threads: int) -> float:
-    taken = []
+    durations = []
     with torch_threads(threads):
         for _ in range(_ROUNDS):
             started = time.perf_counter()
             work()
-            taken.append(time.perf_counter() - started)
-    return min(taken)
+            durations.append(time.perf_counter() - started)
+    return min(durations)
