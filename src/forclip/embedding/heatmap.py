@@ -1,4 +1,4 @@
-"""Where in a picture a vector comes from, position by position."""
+"""The heatmap of a vector: how much each position of an image contributes to it."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from forclip.types import Floats
 
 @dataclass(frozen=True)
 class Heatmap:
-    """values: [rows, columns], 0..1, the strongest position's 1; frame: where the map's edges lie in the picture, as
-    Backbone.frame tells it; agreement: the cosine between the vector asked for and the one that the map is of."""
+    """values: [rows, columns], 0..1, the strongest position's is 1. frame: where the map's edges lie in the image, as
+    `Backbone.frame` returns it. agreement: cosine between the requested vector and the one that the map belongs to."""
 
     values: Floats
     frame: tuple[float, float, float, float]
@@ -20,15 +20,15 @@ class Heatmap:
 
 
 @torch.inference_mode()
-def compute_heatmap(model: RetrievalModel, picture: Image.Image, vector: Floats) -> Heatmap:
-    """The map of that one of the picture's vectors, made anew, which is nearest to a stored one, unit [dim].
+def compute_heatmap(model: RetrievalModel, image: Image.Image, vector: Floats) -> Heatmap:
+    """Embed the image again and return the heatmap of its vector that is nearest to a stored one, [dim] unit.
 
-    A stored vector is not always one of these: it may be the mean of several that were merged, and is rounded.
+    A stored vector is rounded, and may be the mean of several merged vectors, so it need not equal any of them.
     """
     backbone, head = model.backbone, model.head
-    tokens = backbone.encode_tokens(backbone.preprocess(picture)[None].to(backbone.device)).float()
+    tokens = backbone.encode_tokens(backbone.preprocess(image)[None].to(backbone.device)).float()
     cosines = head(tokens)[0] @ torch.from_numpy(vector).to(tokens)
     nearest = int(cosines.argmax())
-    values = head.position_weights(tokens)[0, nearest].reshape(head.grid)
-    shown: Floats = (values / values.max()).cpu().numpy()
-    return Heatmap(shown, backbone.frame(*picture.size), float(cosines[nearest]))
+    weights = head.position_weights(tokens)[0, nearest].reshape(head.grid)
+    values: Floats = (weights / weights.max()).cpu().numpy()
+    return Heatmap(values, backbone.frame(*image.size), float(cosines[nearest]))

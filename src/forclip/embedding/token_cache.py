@@ -1,27 +1,81 @@
-"""Tokens from a cache where they are there and still true; else encoded, and written to it."""
+"""Backbone tokens on disk: written once, memory-mapped, with checksums, and replaced when images change.
+
+Each set of images has a folder with `tokens.npy`, float16 [views, room, T, W], and `tokens.json`, which describes the
+tokens and is written last, so that its presence means completeness. `room` counts all images; those that can be read
+fill each view from the front, and the rest of the file is a hole that takes no space on disk.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from forclip.atomic_write import write_text_atomically
 from forclip.data.images.views import View
-from forclip.embedding.embed import EncodedImages, encode_batches
-from forclip.embedding.token_file import (
-    FORMAT_VERSION,
-    TokenSource,
-    is_complete,
-    open_tokens,
-    read_header,
-    write_tokens,
-)
+from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches
 from forclip.models.backbone import Backbone
 from forclip.progress import Advance, silent
+from forclip.types import SkippedImage
 
+FORMAT_VERSION = 1
+TOKENS_FILE, HEADER_FILE = "tokens.npy", "tokens.json"
+_BLOCK_BYTES = 1 << 24  # per checksum: small enough to locate damage
+_MAX_RANGES = 5  # of damaged rows, in an error message
+Halves = NDArray[np.float16]
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """What tokens were computed from. Equal sources have equal tokens.
+
+    backbone: its name, for messages. files: path, size in bytes and time of the last change in nanoseconds of each
+    image; both numbers are -1 for a missing file.
+    """
+
+    backbone: str
+    fingerprint: str
+    views: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    files: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class TokenHeader:
+    """The content of tokens.json.
+
+    room: rows of a view in the file; skipped: row, path and reason of each unreadable image; seconds: spent encoding;
+    checksums: per view, CRC-32 of each block of `rows_a_block` rows.
+    """
+
+    source: TokenSource
+    room: int
+    skipped: tuple[tuple[int, str, str], ...]
+    seconds: float
+    rows_a_block: int
+    checksums: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Images that have tokens."""
+        return self.room - len(self.skipped)
+
+
+_HEADER = TypeAdapter(TokenHeader)
 
 
 def cached_tokens(
@@ -33,72 +87,70 @@ def cached_tokens(
     advance: Advance = silent,
     say: Say = lambda message: None,
 ) -> EncodedImages:
-    """As encode_views, with tokens mapped from a folder below cache that is this set's, these views' and backbone's.
+    """Load the tokens of these images, views and backbone from a folder in `cache`; encode and write them if missing.
 
-    Pictures that changed since are encoded again, all of them. say: told what became of it. Raises ValueError for
-    a damaged cache, a folder that can't be written to, a full disk, or where no picture can be read.
+    The tokens are those of `encode_views`, mapped from a file. If any image changed, all are encoded again. say:
+    receives a message about reuse, re-encoding or waiting for another run. Raises ValueError for a damaged cache, a
+    folder that cannot be written to, a full disk, and if no image can be read.
     """
-    # Before encoding: a picture that changes meanwhile is then out of date in the cache, and not the other way round.
+    # Before encoding: an image that changes meanwhile then makes the cache outdated, not silently wrong.
     source = token_source(backbone, image_ids, paths, views)
     folder = cache / cache_key(source)
-    with _alone(folder, say):
-        stale = _stale(folder, source)
-        if stale is None:
-            encoded = open_tokens(folder, backbone)
-            advance(len(image_ids))
-            say(f"tokens of {len(image_ids)} images are reused from {folder}")
-            return encoded
-        if stale:
-            say(f"{folder}: {stale} since, so all are encoded again")
+    with _locked(folder, say):
+        if (folder / HEADER_FILE).exists():
+            difference = _difference(read_header(folder).source, source)
+            if difference is None:
+                encoded = open_tokens(folder, backbone)
+                advance(len(image_ids))
+                say(f"tokens of {len(image_ids)} images are reused from {folder}")
+                return encoded
+            say(f"{folder}: {difference}, so all images are encoded again")
         write_tokens(folder, source, encode_batches(backbone, image_ids, paths, views, advance))
-        # Checksums were made from what was written a moment ago.
+        # The checksums were computed a moment ago from the written rows.
         return open_tokens(folder, backbone, check=False)
 
 
 def token_source(
     backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Path], views: Sequence[View]
 ) -> TokenSource:
-    """What tokens are of, as the files are now."""
+    """Describe a set of images, with the current state of its files."""
     names = tuple(view.name for view in views)
-    files = tuple(_file_now(path) for path in paths)
+    files = tuple(_file_state(path) for path in paths)
     return TokenSource(backbone.name, backbone.fingerprint, names, tuple(image_ids), files)
 
 
 def cache_key(source: TokenSource) -> str:
-    """16 hexadecimal digits, of everything but the files' sizes and times: a changed set replaces what it was."""
+    """Return 16 hexadecimal digits, independent of file sizes and times, so that a changed set replaces the old one."""
     paths = [path for path, _, _ in source.files]
-    told = json.dumps([FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, paths])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    text = json.dumps([FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, paths])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _stale(folder: Path, source: TokenSource) -> str | None:
-    """None where the tokens there are those of the source, else how they are not; empty where there are none."""
-    if not is_complete(folder):
-        return ""
-    found = read_header(folder).source
-    if (found.fingerprint, found.views, found.image_ids) != (source.fingerprint, source.views, source.image_ids):
-        return "another set was written there"  # keys are short
-    changed = [new for old, new in zip(found.files, source.files, strict=True) if old != new]
-    return f"{len(changed)} picture(s) changed, the first {changed[0][0]}," if changed else None
+def _difference(old: TokenSource, new: TokenSource) -> str | None:
+    """Say how two sources with the same key differ; None if they are equal."""
+    if (old.fingerprint, old.views, old.image_ids) != (new.fingerprint, new.views, new.image_ids):
+        return "holds another set of images"  # two sets whose short keys collide
+    changed = [now for before, now in zip(old.files, new.files, strict=True) if before != now]
+    return f"{len(changed)} image(s) changed, the first {changed[0][0]}" if changed else None
 
 
-def _file_now(path: Path) -> tuple[str, int, int]:
+def _file_state(path: Path) -> tuple[str, int, int]:
     absolute = os.path.abspath(path)
     try:
-        found = os.stat(absolute)
+        status = os.stat(absolute)
     except OSError:
         return absolute, -1, -1
-    return absolute, found.st_size, found.st_mtime_ns
+    return absolute, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
-    """One process at a time: of two runs on the same set, the second finds what the first has made."""
+def _locked(folder: Path, say: Say) -> Iterator[None]:
+    """Allow one process at a time: the second of two runs on the same set then finds the first one's tokens."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise ValueError(f"{folder}: cannot write the cache of tokens there: {error}") from None
+        raise _write_error(folder, error) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,3 +158,188 @@ def _alone(folder: Path, say: Say) -> Iterator[None]:
             say(f"waiting for another run that writes to {folder}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def open_tokens(folder: Path, backbone: Backbone, check: bool = True) -> EncodedImages:
+    """Map the tokens [views, images, T, W] of a folder. They are read when used, and must not be written to.
+
+    check: verify all checksums first. Raises ValueError for tokens of another backbone, and damaged ones.
+    """
+    header = read_header(folder)
+    source = header.source
+    if source.fingerprint != backbone.fingerprint:
+        theirs = f"{source.backbone!r} ({source.fingerprint[:12]})"
+        raise ValueError(
+            f"{folder}: holds tokens of the backbone {theirs}, not of {backbone.name!r} ({backbone.fingerprint[:12]})"
+        )
+    if check:
+        verify(folder)
+    with warnings.catch_warnings():
+        # PyTorch has no read-only tensors and warns each time.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        tokens = torch.from_numpy(_mapped(folder, header)[:, : header.num_rows])
+    skipped = tuple(SkippedImage(source.image_ids[row], Path(path), reason) for row, path, reason in header.skipped)
+    rows = np.delete(np.arange(header.room, dtype=np.int64), [row for row, _, _ in header.skipped])
+    return EncodedImages(tokens, rows, skipped, header.seconds)
+
+
+def verify(folder: Path) -> None:
+    """Compare all checksums with the file. Raises ValueError that names the damaged rows."""
+    header = read_header(folder)
+    mapped, views, damaged = _mapped(folder, header), header.source.views, []
+    row_bytes = mapped.itemsize * mapped.shape[2] * mapped.shape[3]
+    # Not through the mapping, whose pages would count as this process's memory.
+    with (folder / TOKENS_FILE).open("rb") as file:
+        for view, checksums in enumerate(header.checksums):
+            file.seek(mapped.offset + view * header.room * row_bytes)
+            for block, checksum in enumerate(checksums):
+                start = block * header.rows_a_block
+                stop = min(start + header.rows_a_block, header.num_rows)
+                if zlib.crc32(file.read((stop - start) * row_bytes)) != checksum:
+                    prefix = f"view {views[view]!r}, " if len(views) > 1 else ""
+                    damaged.append(f"{prefix}rows {start}-{stop - 1}")
+    if damaged:
+        more = f" and {len(damaged) - _MAX_RANGES} more" if len(damaged) > _MAX_RANGES else ""
+        raise _damage(folder / TOKENS_FILE, f"{'; '.join(damaged[:_MAX_RANGES])}{more} are damaged")
+
+
+def read_header(folder: Path) -> TokenHeader:
+    """Read tokens.json. Raises ValueError if it is missing, damaged or of another format."""
+    file = folder / HEADER_FILE
+    try:
+        content = json.loads(file.read_text())
+        version, checksum = content.pop("format_version"), content.pop("checksum", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
+        # A wrong digit here could pair every later image with another one's labels.
+        if checksum != header_checksum(content):
+            raise _damage(file, "is damaged (its checksum is wrong)")
+        return _HEADER.validate_python(content)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{folder}: no complete cache of tokens there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise _damage(file, f"is damaged ({error!r})") from None
+    except ValidationError as error:
+        raise _damage(file, f"is damaged ({error.errors()[0]['msg']})") from None
+
+
+def header_checksum(content: dict[str, Any]) -> int:
+    """CRC-32 of the header's content as JSON."""
+    return zlib.crc32(json.dumps(content).encode())
+
+
+def _mapped(folder: Path, header: TokenHeader) -> "np.memmap[Any, np.dtype[np.float16]]":
+    """Map tokens.npy read-only: Linux refuses to map a file larger than memory for copy-on-write."""
+    file = folder / TOKENS_FILE
+    try:
+        mapped = np.lib.format.open_memmap(file, mode="r")
+    except (OSError, ValueError) as error:  # ValueError: a file that is cut short or no .npy file
+        raise _damage(file, f"is missing, cut short or damaged ({error})") from None
+    size = file.stat().st_size
+    layout = (mapped.dtype, mapped.ndim, *mapped.shape[:2])
+    if size != mapped.offset + mapped.nbytes or layout != (np.float16, 4, len(header.source.views), header.room):
+        raise _damage(file, f"{size} bytes, {mapped.dtype} {mapped.shape}, do not fit {HEADER_FILE}")
+    return mapped
+
+
+def _damage(file: Path, problem: str) -> ValueError:
+    return ValueError(f"{file}: {problem}; delete {file.parent} and run again")
+
+
+def _write_error(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"{folder}: cannot write the cache of tokens: {error}")
+
+
+def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBatch]) -> None:
+    """Write batches as they are encoded, and replace the tokens in the folder.
+
+    Raises ValueError naming the folder if it cannot be written to or the disk is full, and if no image can be read.
+    """
+    start = time.perf_counter()
+    partial = folder / "tokens.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (HEADER_FILE, TOKENS_FILE, partial.name):
+            (folder / old).unlink(missing_ok=True)
+        with partial.open("wb") as file:
+            rows, skipped = _write_batches(file, len(source.image_ids), batches, shutil.disk_usage(folder).free)
+        header = TokenHeader(
+            source=source,
+            room=len(source.image_ids),
+            skipped=tuple((row, str(image.path), image.reason) for row, image in skipped),
+            seconds=time.perf_counter() - start,
+            rows_a_block=rows.rows_a_block,
+            checksums=tuple(map(tuple, rows.checksums)),
+        )
+        os.replace(partial, folder / TOKENS_FILE)
+        content = {**vars(header), "source": vars(source)}
+        head = {"format_version": FORMAT_VERSION, "checksum": header_checksum(content)}
+        write_text_atomically(folder / HEADER_FILE, json.dumps(head | content), sync=True)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()  # gives a full disk its space back
+        raise _write_error(folder, error) from None
+
+
+def _write_batches(
+    file: BinaryIO, room: int, batches: Iterable[EncodedBatch], free: int
+) -> tuple["_RowWriter", list[tuple[int, SkippedImage]]]:
+    writer: _RowWriter | None = None
+    skipped: list[tuple[int, SkippedImage]] = []
+    for batch in batches:
+        skipped += batch.skipped
+        if batch.rows:
+            tokens = batch.tokens.numpy()
+            writer = writer or _RowWriter(file, room, tokens, free)
+            writer.add(tokens)
+    if writer is None:
+        reason = f"; the first: {skipped[0][1].reason}" if skipped else ""
+        raise ValueError(f"none of {room} images can be read{reason}")
+    writer.finish()
+    return writer, skipped
+
+
+class _RowWriter:
+    """Writes tokens.npy and its checksums. Not through a mapping: on a full disk that would kill the process."""
+
+    def __init__(self, file: BinaryIO, room: int, first: Halves, free: int) -> None:
+        """room: rows per view; first: tokens [views, B, T, W], for the shape; free: bytes available on the disk.
+
+        Raises OSError at once if they are too few.
+        """
+        views, _, *row_shape = first.shape
+        self._row_bytes = first.itemsize * int(np.prod(row_shape))
+        self._file, self._room, self._count = file, room, 0
+        needed = views * room * self._row_bytes
+        if needed > free:
+            raise OSError(f"{needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free")
+        layout = {"descr": "<f2", "fortran_order": False, "shape": (views, room, *row_shape)}
+        np.lib.format.write_array_header_1_0(file, layout)
+        self._offset = file.tell()
+        self._end = self._offset + needed
+        self.rows_a_block = max(1, _BLOCK_BYTES // self._row_bytes)
+        self.checksums: list[list[int]] = [[] for _ in range(views)]
+
+    def add(self, tokens: Halves) -> None:
+        """tokens: [views, B, T, W]."""
+        for view, rows in enumerate(np.ascontiguousarray(tokens)):
+            self._file.seek(self._offset + (view * self._room + self._count) * self._row_bytes)
+            self._file.write(rows.data)
+            self._update(self.checksums[view], rows)
+        self._count += tokens.shape[1]
+
+    def _update(self, checksums: list[int], rows: Halves) -> None:
+        position = self._count
+        while len(rows):
+            in_block = position % self.rows_a_block
+            if not in_block:
+                checksums.append(0)
+            part = rows[: self.rows_a_block - in_block]
+            checksums[-1] = zlib.crc32(part.data, checksums[-1])
+            position, rows = position + len(part), rows[len(part) :]
+
+    def finish(self) -> None:
+        """Flush to the disk: after a power cut the header must not exist without the tokens."""
+        self._file.truncate(self._end)
+        self._file.flush()
+        os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""From maps to boxes, against boxes worked by hand and a flood fill of the map drawn finely."""
+"""Boxes of position weights, against boxes by hand and a flood fill in small steps."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ def box_of(*rows: list[float], threshold: float = 0.5) -> list[float]:
 
 
 def test_a_box_ends_where_the_weights_cross_the_threshold() -> None:
-    """From 8 at the third of five centres to 0 at its neighbours, half of it lies half-way; to 6, it is not reached."""
+    """From 8 at the third of five centres to 0 at its neighbours, the level 4 is half-way; towards 6 it is further."""
     assert box_of([0, 0, 8, 0, 0]) == [0.4, 0.0, 0.6, 1.0]
     assert box_of([0, 0, 8, 2, 0]) == [0.4, 0.0, round((2.5 + 4 / 6) / 5, 6), 1.0]
     assert box_of([0, 0, 8, 6, 0]) == [0.4, 0.0, round((3.5 + 1 / 3) / 5, 6), 1.0]
     assert box_of([0, 0, 8, 0, 0], threshold=0.25) == [0.35, 0.0, 0.65, 1.0]
 
 
-def test_of_two_blobs_the_strongest_ones_box() -> None:
+def test_the_stronger_of_two_blobs_gives_the_box() -> None:
     assert box_of(
         [8, 7, 0, 0, 0],
         [8, 0, 0, 0, 0],
@@ -59,13 +59,13 @@ def test_a_winding_region_is_followed() -> None:
 _STEPS = 40
 
 
-def naive_box(place: Floats, grid: tuple[int, int], threshold: float) -> list[float]:
-    """Flood the strong positions from the strongest; walk from each of their centres in small steps while the weight,
-    in a straight line between centres, is high enough."""
+def naive_box(weights: Floats, grid: tuple[int, int], threshold: float) -> list[float]:
+    """Flood the strong positions from the strongest one, then walk from each of their centres in small steps as long
+    as the interpolated weight is high enough."""
     rows, columns = grid
-    level = threshold * place.max()
-    strong = (place >= level).reshape(grid)
-    start = divmod(int(place.argmax()), columns)
+    level = threshold * weights.max()
+    strong = (weights >= level).reshape(grid)
+    start = divmod(int(weights.argmax()), columns)
     reached, frontier = {start}, [start]
     while frontier:
         row, column = frontier.pop()
@@ -73,7 +73,7 @@ def naive_box(place: Floats, grid: tuple[int, int], threshold: float) -> list[fl
             if 0 <= r < rows and 0 <= c < columns and (r, c) not in reached and strong[r, c]:
                 reached.add((r, c))
                 frontier.append((r, c))
-    weights = place.reshape(grid)
+    weights = weights.reshape(grid)
     ends = []
     for r, c in reached:
         across, down = weights[r], weights[:, c]
@@ -83,10 +83,10 @@ def naive_box(place: Floats, grid: tuple[int, int], threshold: float) -> list[fl
     return [found[:, 0].min(), found[:, 1].min(), found[:, 2].max(), found[:, 3].max()]
 
 
-def walk(line: Floats, position: int, way: int, level: float) -> float:
+def walk(line: Floats, position: int, step: int, level: float) -> float:
     at = position + 0.5
     while 0 < at < len(line):
-        following = at + way / _STEPS
+        following = at + step / _STEPS
         if np.interp(following, np.arange(len(line)) + 0.5, line) < level:
             break
         at = following
@@ -96,14 +96,14 @@ def walk(line: Floats, position: int, way: int, level: float) -> float:
 @pytest.mark.parametrize("grid", [(7, 7), (3, 8), (1, 5), (6, 1)])
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_many_maps_in_one_call(grid: tuple[int, int], threshold: float) -> None:
-    """Neighbouring maps touch in memory; they must not in the result."""
-    places = np.random.default_rng(0).random((30, grid[0] * grid[1])).astype(np.float32)
-    expected = np.array([naive_box(p, grid, threshold) for p in places], np.float32)
-    np.testing.assert_allclose(region_boxes(places, grid, threshold), expected, atol=1.1 / _STEPS / min(grid) + 1e-6)
+    """Maps that are neighbours in memory must not be connected."""
+    weights = np.random.default_rng(0).random((30, grid[0] * grid[1])).astype(np.float32)
+    expected = np.array([naive_box(p, grid, threshold) for p in weights], np.float32)
+    np.testing.assert_allclose(region_boxes(weights, grid, threshold), expected, atol=1.1 / _STEPS / min(grid) + 1e-6)
 
 
-def test_a_place_in_padding_and_in_a_crop_is_put_onto_the_picture() -> None:
-    """A picture twice as wide as high, letterboxed: a quarter is padded above and below. A centre crop of its half."""
+def test_boxes_in_padding_and_in_a_crop_are_converted_to_the_image() -> None:
+    """An image twice as wide as high, letterboxed with a quarter of padding above and below; and a centre crop."""
     boxes = np.array([[0.25, 0.25, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 1.0, 1.0]], np.float32)
     frames = np.array([[0, -0.5, 1, 1.5], [0, -0.5, 1, 1.5], [0.25, 0, 0.75, 1]], np.float32)
     expected = np.array([[0.25, 0, 0.5, 0.5], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]], np.float32)

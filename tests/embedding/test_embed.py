@@ -1,4 +1,4 @@
-"""Places of an embedded picture are fractions of the picture, however it was made to fit the model."""
+"""Boxes of embedded images are fractions of the image, whatever the preprocessing."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.tiny import TinyEyes, tiny_pool
 
 
 class Letterbox(TinyEyes):
-    """Pictures twice as wide as high, a quarter of grey above and below."""
+    """For images twice as wide as high: pads a quarter of grey above and below."""
 
     def preprocess(self, image: Image.Image) -> Tensor:
         padded = Image.new("RGB", (image.width, 2 * image.height), "grey")
@@ -27,13 +27,13 @@ class Letterbox(TinyEyes):
 
 
 def looking_at(position: int) -> SummaryHead:
-    """One query token that looks at one of 3 x 3 positions."""
+    """One query token that attends to one of 3 x 3 positions."""
     bias = torch.zeros(1, 10)
     bias[0, 1 + position] = 50.0
     return SummaryHead(tiny_pool((3, 3)), torch.zeros(1, 8), bias)
 
 
-def test_a_place_in_a_letterbox_is_told_in_the_picture(tmp_path: Path) -> None:
+def test_a_box_in_a_letterbox_is_relative_to_the_image(tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
     squashed, boxed = (
         embed_images(RetrievalModel("tiny", eyes, looking_at(4), ""), [tmp_path / "a.png"])[0].boxes
@@ -47,7 +47,7 @@ def test_a_place_in_a_letterbox_is_told_in_the_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 8])
-def test_a_place_in_the_padding_is_cut_to_the_picture(tmp_path: Path, position: int) -> None:
+def test_a_box_in_the_padding_is_clipped_to_the_image(tmp_path: Path, position: int) -> None:
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
     found = embed_images(RetrievalModel("tiny", Letterbox(), looking_at(position), ""), [tmp_path / "a.png"])[0].boxes
     assert found is not None
