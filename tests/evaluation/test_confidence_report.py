@@ -170,7 +170,7 @@ def test_the_page_has_it_where_there_is_something_to_say(tmp_path: Path, with_co
     file = tmp_path / "report.html"
     write_report(file, ReportPage("toy", "toy", metrics(with_confidence), (), (), {}))
     html = file.read_text()
-    assert ("<h2>How sure</h2>" in html) is with_confidence
+    assert ("<h2>Probabilities</h2>" in html) is with_confidence
     assert html.count('class="lines reliability"') == 2 * with_confidence
 
 

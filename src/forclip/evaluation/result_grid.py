@@ -1,4 +1,4 @@
-"""Result grids: for a text query, each method's first images as thumbnails inside the page."""
+"""Result grids: the first images that each method finds for a text query, as thumbnails embedded in the page."""
 
 import base64
 import io
@@ -14,27 +14,28 @@ from forclip.data.images.decode import UnreadableImage, read_image
 THUMBNAIL_SIDE = 200  # pixels of the longer side
 _QUALITY = 72
 
-Edges = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # xyxy, fractions of width and height
 
 
 @dataclass(frozen=True)
 class GridHit:
-    """One image found. relevant: None where nobody has checked; box: the place found, xyxy as fractions, or None."""
+    """One result. relevant: None if the label is unverified; box: the region that matched, or None."""
 
     image: Path
     image_id: str
     score: float
     relevant: bool | None
-    box: Edges | None = None
+    box: Box | None = None
 
     @property
     def verdict(self) -> str:
+        """Right, wrong or unverified."""
         return "unverified" if self.relevant is None else "right" if self.relevant else "wrong"
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """One method's first images, best first. average_precision: percent, of its whole ranking for this query."""
+    """One method's first images, best first. average_precision: percent, of its whole ranking for the query."""
 
     method: str
     average_precision: float | None
@@ -43,7 +44,7 @@ class GridRow:
 
 @dataclass(frozen=True)
 class QueryGrid:
-    """One text query. num_relevant: images of the gallery that show it."""
+    """One text query. num_relevant: how many gallery images show it."""
 
     text: str
     is_novel: bool
@@ -51,58 +52,58 @@ class QueryGrid:
     rows: tuple[GridRow, ...]
 
 
-def pictures_of(grids: Sequence[QueryGrid]) -> list[Path]:
-    """All that they show."""
+def images_of(grids: Sequence[QueryGrid]) -> list[Path]:
+    """All images that the grids show."""
     return [hit.image for grid in grids for row in grid.rows for hit in row.hits]
 
 
 @dataclass(frozen=True)
 class _Thumbnail:
+    """data: a WebP file in base64."""
+
     width: int
     height: int
     data: str
 
 
 class EmbeddedThumbnails:
-    """The thumbnails of one page. A picture used many times is stored once, and drawn by reference."""
+    """The thumbnails of a page. Each image is stored once and drawn by reference."""
 
-    def __init__(self, pictures: Iterable[Path]) -> None:
-        used = dict.fromkeys(pictures)
-        self._numbers = {path: number for number, path in enumerate(used)}
-        self._made: dict[Path, _Thumbnail | str] = {path: _thumbnail(path) for path in used}
+    def __init__(self, images: Iterable[Path]) -> None:
+        self._thumbnails = {path: _make_thumbnail(path) for path in dict.fromkeys(images)}
+        self._ids = {path: f"t{number}" for number, path in enumerate(self._thumbnails)}
 
     def definitions(self) -> Markup:
-        """Goes once into the page, before the first picture."""
-        made = [
-            Markup('<image id="t{}" width="{}" height="{}" href="data:image/webp;base64,{}"/>').format(
-                self._numbers[path], thumbnail.width, thumbnail.height, thumbnail.data
+        """The stored images. Goes into the page once, before the first picture."""
+        images = [
+            Markup('<image id="{}" width="{}" height="{}" href="data:image/webp;base64,{}"/>').format(
+                self._ids[path], thumbnail.width, thumbnail.height, thumbnail.data
             )
-            for path, thumbnail in self._made.items()
+            for path, thumbnail in self._thumbnails.items()
             if isinstance(thumbnail, _Thumbnail)
         ]
         return Markup('<svg width="0" height="0" class="store" aria-hidden="true"><defs>{}</defs></svg>').format(
-            Markup("\n").join(made)
+            Markup("\n").join(images)
         )
 
-    def picture(self, image: Path, name: str, note: str, box: Edges | None) -> Markup:
-        """The whole picture in a square, with the place found outlined; a grey tile where it could not be read. note:
-        what is said of it beside its name."""
-        thumbnail = self._made[image]
+    def picture(self, image: Path, name: str, note: str, box: Box | None) -> Markup:
+        """The whole image with the box outlined, or a grey tile if it can't be read. note: follows the name."""
+        thumbnail = self._thumbnails[image]
         label = f"{name}: {note}"
         if isinstance(thumbnail, str):
             return Markup(
                 '<svg viewBox="0 0 100 100" role="img" aria-label="{}, not readable"><title>{}</title>'
                 '<path class="gone" d="M28 32h44v36h-44z M28 62l14-14 10 9 8-7 12 12"/>'
-                '<text class="gone" x="50" y="84">no picture</text></svg>'
+                '<text class="gone" x="50" y="84">no image</text></svg>'
             ).format(label, thumbnail)
-        drawn = Markup('<use href="#t{}"/>').format(self._numbers[image]) + _outline(box, thumbnail)
+        drawn = Markup('<use href="#{}"/>').format(self._ids[image]) + _outline(box, thumbnail)
         return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}</svg>').format(
             thumbnail.width, thumbnail.height, label, name, drawn
         )
 
 
-def _outline(box: Edges | None, thumbnail: _Thumbnail) -> Markup:
-    """Light on dark, so that it shows on any picture. Kept a little inside, or the tile's edge would cut it."""
+def _outline(box: Box | None, thumbnail: _Thumbnail) -> Markup:
+    """Light on dark, so that it shows on any image, and a little inside, so that the tile's edge doesn't cut it."""
     if box is None:
         return Markup("")
     inset = 2.0
@@ -113,8 +114,8 @@ def _outline(box: Edges | None, thumbnail: _Thumbnail) -> Markup:
     return rectangle.format("halo", x0, y0, *size) + rectangle.format("place", x0, y0, *size)
 
 
-def _thumbnail(path: Path) -> _Thumbnail | str:
-    """The reason, as text, where the picture cannot be read."""
+def _make_thumbnail(path: Path) -> _Thumbnail | str:
+    """The thumbnail, or the reason why the image can't be read."""
     try:
         image = read_image(path)
     except UnreadableImage as error:
