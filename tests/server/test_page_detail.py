@@ -192,6 +192,7 @@ def test_a_region_drawn_by_keyboard_is_searched(page: Page, served: Searcher) ->
     for key in ["ArrowDown"] * 30 + ["Shift+ArrowLeft"] * 22:  # narrower than any region of a vector
         page.keyboard.press(key)
     page.keyboard.press("Enter")
+    expect(page.locator(".card")).to_have_count(59)
     expect(page.locator(".card").first).to_be_focused()
     first = served.search("snail", 1)[0]
     side = Image.open(first.uri).size
