@@ -1,4 +1,4 @@
-"""Alignment against its formula in NumPy, and every head on an aligned pool."""
+"""Alignment against its formula in NumPy, and all heads on an aligned pool."""
 
 import copy
 
@@ -20,7 +20,7 @@ FAMILIES = ["resnet", "vit", "latent", "average"]
 
 
 def outputs(count: int = 200, dim: int = 5) -> Tensor:
-    """With a common direction, directions of unequal spread, and lengths of their own."""
+    """Random outputs with a common direction, unequal variances and unequal lengths."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(count, dim, generator=generator) * torch.arange(1, dim + 1) + 2.0
     return points * torch.rand(count, 1, generator=generator).add(0.5)
@@ -37,7 +37,9 @@ def test_no_shrinkage_whitens() -> None:
     covariance = aligned.T @ aligned / len(aligned)
     torch.testing.assert_close(covariance, covariance.diagonal().mean() * torch.eye(5), atol=1e-5, rtol=0)
     spread = unit_outputs() - unit_outputs().mean(0)
-    assert covariance.trace().item() == pytest.approx(spread.square().sum(1).mean().item(), rel=1e-4)  # none is lost
+    assert covariance.trace().item() == pytest.approx(
+        spread.square().sum(1).mean().item(), rel=1e-4
+    )  # the total variance is kept
 
 
 @torch.no_grad()
@@ -48,7 +50,7 @@ def test_full_shrinkage_only_centres() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 0.6, 1.0])
-def test_alignment_is_its_formula(shrinkage: float) -> None:
+def test_alignment_equals_its_formula(shrinkage: float) -> None:
     raw = outputs().double().numpy()
     lengths = np.sqrt((raw**2).sum(1))
     unit = raw / lengths[:, None]
@@ -80,7 +82,7 @@ def heads(pool: Pool) -> list[Head]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_identity_changes_no_head(family: str) -> None:
+def test_an_identity_map_changes_no_head(family: str) -> None:
     pool, tokens = pool_and_tokens(family)
     aligned_pool = aligned(copy.deepcopy(pool), identity(pool.dim))
     for plain, same in zip(heads(pool), heads(aligned_pool), strict=True):
@@ -91,7 +93,7 @@ def test_the_identity_changes_no_head(family: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_map_comes_after_the_pool_and_before_the_norm(family: str) -> None:
+def test_the_map_is_applied_before_normalisation(family: str) -> None:
     pool, tokens = pool_and_tokens(family)
     torch.manual_seed(3)
     output = nn.Linear(pool.dim, pool.dim)

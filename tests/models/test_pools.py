@@ -1,4 +1,4 @@
-"""Pools against naive readings of the papers, in explicit loops."""
+"""Pools against the papers' formulas in explicit loops."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool, Pool
-from forclip.models.tower import Tower
-from forclip.models.towers import cut_tower
+from forclip.models.towers import Tower, cut_tower
 
 
 def randomise(module: nn.Module) -> Any:
@@ -72,7 +71,7 @@ def test_dense_resnet_is_maskclip() -> None:
 
 
 def test_dense_vit_is_maskclip() -> None:
-    """The last block with its attention replaced by the value path of the position itself; the rest as it is."""
+    """The last block, with its attention replaced by the value path of each position."""
     visual = vit()
     tower = cut_tower(visual)
     dense = tower.pool.dense(tokens_of(tower, 32))
@@ -106,7 +105,7 @@ def naive_weights(pool: Pool, tokens: Tensor, queries: Tensor, bias: Tensor | No
 
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("family", ["resnet", "vit", "latent", "average"])
-def test_weights_are_the_softmax(family: str, with_bias: bool) -> None:
+def test_attention_weights_are_the_softmax(family: str, with_bias: bool) -> None:
     pool, tokens = pool_and_tokens(family)
     queries = pool.pretrained_query(tokens) + torch.randn(2, 3, pool.width)
     bias = torch.randn(3, pool.num_prefix + pool.num_positions) if with_bias else None
@@ -133,7 +132,7 @@ def pool_and_tokens(family: str) -> tuple[Pool, Tensor]:
 
 @pytest.mark.parametrize("family", ["resnet", "vit", "latent", "average"])
 def test_bias_of_minus_infinity_leaves_one_position(family: str) -> None:
-    """All weight on one attended token: the output is that token's value path, whatever the query asks."""
+    """All weight is on one attended token: the output is that token's value path, whatever the query is."""
     pool, tokens = pool_and_tokens(family)
     queries = pool.pretrained_query(tokens) + torch.randn(2, 2, pool.width)
     kept = [pool.num_prefix, pool.num_prefix + 3]
@@ -150,10 +149,10 @@ def test_bias_of_minus_infinity_leaves_one_position(family: str) -> None:
         torch.testing.assert_close(out, pool.dense(tokens)[:, [0, 3]])
 
 
-def test_queries_do_not_see_each_other() -> None:
+def test_queries_are_independent() -> None:
     for family in ("resnet", "vit", "latent", "average"):
         pool, tokens = pool_and_tokens(family)
-        # In double precision: how a product's rows are grouped shows in float32's last digits, and depends on threads.
+        # In double precision: in float32 the last digits depend on how threads group the rows of a product.
         pool, tokens = pool.double(), tokens.double()
         queries = pool.pretrained_query(tokens) + torch.randn(2, 3, pool.width, dtype=torch.float64)
         together = pool(tokens, queries)
@@ -161,7 +160,7 @@ def test_queries_do_not_see_each_other() -> None:
             torch.testing.assert_close(together[:, n : n + 1], pool(tokens, queries[:, n : n + 1]))
 
 
-def test_dense_mixes_no_positions() -> None:
+def test_dense_does_not_mix_positions() -> None:
     for family in ("resnet", "vit", "latent", "average"):
         pool, tokens = pool_and_tokens(family)
         before = pool.dense(tokens)
@@ -178,7 +177,7 @@ def test_average_pool_starts_as_the_average() -> None:
     torch.testing.assert_close(pool.attention(tokens, torch.randn(2, 4, 8)), torch.full((2, 4, 6), 1 / 6))
 
 
-def test_query_key_parameters_cannot_touch_the_value_path() -> None:
+def test_query_key_parameters_do_not_change_the_value_path() -> None:
     for family in ("resnet", "vit", "latent", "average"):
         pool, tokens = pool_and_tokens(family)
         before = pool.dense(tokens)

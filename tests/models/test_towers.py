@@ -1,4 +1,4 @@
-"""Cutting a tower and asking its pool the tower's own query gives back the tower's own embedding, in every family."""
+"""A cut tower with the pretrained query gives the tower's own embedding, in every family."""
 
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from forclip.models.mini_clip import MINI_NAME, register_mini
 from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool
-from forclip.models.tower import Tower, resize_positions
-from forclip.models.towers import cut_tower
+from forclip.models.towers import Tower, cut_tower, resize_positions
 
 FAMILIES = [
     (MINI_NAME, MeanTokenPool, (12, 12)),
@@ -38,7 +37,7 @@ def build_visual(name: str) -> Any:
 
 
 def awake(visual: nn.Module) -> Any:
-    """Frozen, in eval mode, and with what is initialised constant (biases, layer scales, latents) made random."""
+    """Freeze, set eval mode, and randomise constant parameters (biases, layer scales, latents)."""
     for parameter in visual.parameters():
         parameter.requires_grad_(False)
         if (parameter == parameter.flatten()[0]).all():
@@ -47,7 +46,7 @@ def awake(visual: nn.Module) -> Any:
 
 
 def calibrated(visual: nn.Module, images: Tensor) -> Any:
-    """Batch norms set to the statistics of `images`: else a deep random tower maps any picture to nearly one vector."""
+    """Set batch norms to the statistics of `images`: else a deep random tower maps all images to almost one vector."""
     for module in visual.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -61,7 +60,7 @@ def pixels(*shape: int) -> Tensor:
 
 
 def pooled(tower: Tower, images: Tensor) -> Tensor:
-    """What N = 1 with the tower's own query gives. Returns [B, D]."""
+    """Pool with the pretrained query. Returns [B, D]."""
     with torch.no_grad():
         tokens = tower.tokens(images)
         embeddings: Tensor = tower.pool(tokens, tower.pool.pretrained_query(tokens))
@@ -71,14 +70,14 @@ def pooled(tower: Tower, images: Tensor) -> Tensor:
 def assert_same(ours: Tensor, theirs: Tensor) -> None:
     assert ours.shape == theirs.shape
     assert torch.cosine_similarity(ours, theirs).min() > 0.9999
-    # Direction alone would pass towers that map any picture to nearly one vector.
+    # Directions alone would accept towers that map all images to almost one vector.
     scale = (theirs[0] - theirs[1]).abs().max()
     assert scale > 1e-3 * theirs.abs().max()
     assert (ours - theirs).abs().max() < 1e-3 * scale
 
 
 @pytest.mark.parametrize(("name", "family", "grid"), FAMILIES, ids=[family[0] for family in FAMILIES])
-def test_own_query_gives_back_the_towers_embedding(name: str, family: type, grid: tuple[int, int]) -> None:
+def test_the_pretrained_query_gives_the_towers_embedding(name: str, family: type, grid: tuple[int, int]) -> None:
     visual = build_visual(name)
     images = pixels(*(visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2))
     calibrated(visual, images)
@@ -92,7 +91,7 @@ def test_own_query_gives_back_the_towers_embedding(name: str, family: type, grid
         assert tower.pool.dense(tokens).shape == (2, grid[0] * grid[1], tower.pool.dim)
     assert tower.pool.dim == theirs.shape[1]
     assert_same(pooled(tower, images), theirs)
-    # The comparison means something only if a wrong query would fail it.
+    # The comparison is meaningful only if a wrong query fails it.
     if family is not AveragePool:
         with torch.no_grad():
             wrong = tower.pool(tokens, tower.pool.pretrained_query(tokens) + torch.randn(1, 1, tower.pool.width))[:, 0]
@@ -159,7 +158,7 @@ def test_resnet_at_another_size_resizes_the_pool() -> None:
     visual = small_resnet()
     tower = cut_tower(visual, image_size=96)
     assert tower.pool.grid == (3, 3)
-    # What open_clip would do, had it a resize for ResNets: an attention pool of the new size with resized positions.
+    # open_clip cannot resize ResNets: give its attention pool the resized positions.
     resized = resize_positions(visual.attnpool.positional_embedding, (2, 2), (3, 3), prefix=1)
     visual.attnpool.positional_embedding = nn.Parameter(resized)
     assert_same(pooled(tower, pixels(96, 96)), visual(pixels(96, 96)))
@@ -191,7 +190,7 @@ def test_separate_projections_of_timms_attention_pool() -> None:
 
 
 @pytest.mark.parametrize("proj", ["linear", "mlp"])
-def test_what_open_clip_puts_behind_a_timm_average(proj: str) -> None:
+def test_open_clips_projections_behind_a_timm_average(proj: str) -> None:
     visual = timm_tower("convnext_atto", pool="", proj=proj, image_size=64)
     assert_same(pooled(cut_tower(visual), pixels(64, 64)), visual(pixels(64, 64)))
 
@@ -203,8 +202,8 @@ def test_latent_pool_at_another_size() -> None:
     assert_same(pooled(tower, pixels(160, 160)), visual(pixels(160, 160)))
 
 
-def test_latent_pool_with_everything() -> None:
-    """Query and key norms, positions, and layers behind the pool, none of which SigLIP has; then another size."""
+def test_latent_pool_with_all_options() -> None:
+    """Query and key norms, positions and layers behind the pool, none of which SigLIP has; also at another size."""
     visual = timm_tower("vit_tiny_patch16_224", pool="map", proj="", image_size=224)
     visual.trunk.attn_pool = AttentionPoolLatent(
         192, num_heads=3, qk_norm=True, norm_layer=nn.LayerNorm, pos_embed="abs", feat_size=196

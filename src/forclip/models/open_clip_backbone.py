@@ -24,8 +24,7 @@ from torch.nn import functional as F
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS, register_mini
 from forclip.models.pools import Pool
-from forclip.models.tower import Tower
-from forclip.models.towers import cut_tower
+from forclip.models.towers import Tower, cut_tower
 from forclip.text.vocabulary import did_you_mean
 
 ResizeMode = Literal["squash", "letterbox"]

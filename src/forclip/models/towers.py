@@ -1,19 +1,36 @@
-"""Cut open_clip's image towers where their pool begins: one function per family, chosen in `cut_tower`."""
+"""Cut open_clip's image towers, its own and timm's, where their pool begins: one function per family."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from timm.layers.attention_pool2d import AttentionPool2d as AttentionPool
+from timm.layers.attention_pool import AttentionPoolLatent
+from timm.layers.attention_pool2d import AttentionPool2d as TimmAttentionPool
+from timm.layers.classifier import ClassifierHead, NormMlpClassifierHead
 from timm.models.byobnet import ByobNet
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from forclip.models.pools import AveragePool, ClassTokenPool, MeanTokenPool
-from forclip.models.tower import BlockStage, MapStage, Tower, flatten_map, resize_positions, split_linear
-from forclip.models.towers_timm import cut_timm
+from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool, Pool
+
+_AVERAGES = ("avg", "fast", "fastavg")  # timm's names for the mean over positions
+
+
+@dataclass(frozen=True)
+class Tower:
+    """An image tower cut where its pool begins.
+
+    tokens: [B, 3, H, W] -> [B, T, W]; pool: reads these tokens, and may share modules with the tower.
+    """
+
+    tokens: Callable[[Tensor], Tensor]
+    pool: Pool
 
 
 def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool = False) -> Tower:
@@ -45,7 +62,7 @@ def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool
         case VisionTransformer():
             pool = f" with pool {type(visual.attn_pool).__name__}, as in CoCa,"
         case TimmModel():
-            return cut_timm(visual, image_size, last_stage)
+            return _cut_timm(visual, image_size, last_stage)
         case _:
             pool = ""
     raise ValueError(f"image tower {type(visual).__name__}{pool} is of no supported family")
@@ -53,7 +70,7 @@ def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool
 
 def _has_last_stage(visual: nn.Module) -> bool:
     match visual:
-        case ModifiedResNet() | TimmModel(trunk=ByobNet(), head=nn.Module(pool=AttentionPool())):
+        case ModifiedResNet() | TimmModel(trunk=ByobNet(), head=nn.Module(pool=TimmAttentionPool())):
             return True
         case VisionTransformer():
             return bool(visual.pool_type == "tok")
@@ -148,3 +165,193 @@ def _vit_projection(visual: Any) -> tuple[nn.Module, int]:
         return nn.Identity(), visual.class_embedding.shape[0]
     (proj,) = split_linear(visual.proj.T, None, 1)
     return proj, proj.out_features
+
+
+def _cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
+    """Cut a timm model in open_clip's adapter; arguments as in `cut_tower`."""
+    trunk, head = visual.trunk, visual.head
+    native_grid = trunk.patch_embed.grid_size if hasattr(trunk, "patch_embed") else None
+    if image_size is not None:
+        visual.set_input_size(image_size)
+    match getattr(head, "pool", None), getattr(trunk, "attn_pool", None), trunk, getattr(trunk, "head", None):
+        case TimmAttentionPool(cls_token=None, pool_type="token"), _, _, _:
+            return _cut_timm_attention_pool(visual, last_stage)
+        case None, AttentionPoolLatent(pool="token", latent_len=1), _, _ if _is_plain_latent(trunk):
+            return _cut_latent(visual, native_grid)
+        case None, None, TimmVisionTransformer(global_pool="avg", pool_include_prefix=False), _:
+            return _cut_timm_averaging_vit(visual)
+        case None, None, _, (ClassifierHead(input_fmt="NCHW") | NormMlpClassifierHead()) as classifier if (
+            classifier.global_pool.pool_type in _AVERAGES
+        ):
+            return _cut_averaging_map(visual)
+        case adapter_pool, attention_pool, _, _:
+            pool = adapter_pool or attention_pool or getattr(trunk, "global_pool", None) or trunk.head
+            name = pool if isinstance(pool, str) else type(pool).__name__
+            raise ValueError(f"image tower timm {type(trunk).__name__} with pool {name} is of no supported family")
+
+
+def _cut_timm_attention_pool(visual: Any, last_stage: bool) -> Tower:
+    """A feature map under CLIP's attention pool ('abs_attn'), which ends with the projection.
+
+    A last stage can be cut off a ByobNet only, timm's class for CLIP-like ResNets.
+    """
+    trunk, pool = visual.trunk, visual.head.pool
+    separate = [pool.q, pool.k, pool.v]
+    q, k, v = separate if pool.qkv is None else split_linear(pool.qkv.weight, pool.qkv.bias, 3)
+    c_proj = nn.Sequential(pool.proj, *list(visual.head)[1:])
+    grid = _map_shape(trunk, visual)[1:]
+    positions = resize_positions(pool.pos_embed.detach(), pool.feat_size, grid, prefix=1)
+    dim = _out_features(c_proj, pool.embed_dim, visual)
+    head = MeanTokenPool(q, k, v, c_proj, positions, pool.num_heads, grid, dim)
+    if not last_stage:
+        return Tower(partial(_map_tokens, trunk), head)
+    *stages, last = trunk.stages
+    before = nn.Sequential(trunk.stem, *stages)
+    head.tower_stage = MapStage(nn.Sequential(last, trunk.final_conv, trunk.head), _map_shape(before, visual)[1:])
+    return Tower(partial(_map_tokens, before), head)
+
+
+def _is_plain_latent(trunk: Any) -> bool:
+    """Whether LatentPool can express the pool: only positions are attended, only the latent is a query."""
+    pool = trunk.attn_pool
+    # timm's Eva hands its class token to the pool as well; its VisionTransformer does so by an option.
+    prefix = trunk.num_prefix_tokens if getattr(trunk, "pool_include_prefix", True) else 0
+    return prefix == 0 and pool.mlp is not None and isinstance(pool.q, nn.Linear) and pool.latent_dim == trunk.embed_dim
+
+
+def _cut_latent(visual: Any, native_grid: tuple[int, int] | None) -> Tower:
+    """SigLIP's MAP pool, followed by the layers of timm and open_clip behind it."""
+    trunk, pool = visual.trunk, visual.trunk.attn_pool
+    k_proj, v_proj = split_linear(pool.kv.weight, pool.kv.bias, 2)
+    proj, grid = nn.Sequential(trunk.fc_norm, trunk.head, *visual.head), trunk.patch_embed.grid_size
+    positions = pool.pos_embed
+    if positions is not None:
+        assert native_grid is not None, "the latent pool's positions are a ViT's"
+        positions = resize_positions(positions.detach(), native_grid, grid, prefix=0)
+    head = LatentPool(
+        pool.latent.detach()[0],
+        pool.q,
+        k_proj,
+        v_proj,
+        pool.q_norm,
+        pool.k_norm,
+        out_proj=pool.proj,
+        mlp=nn.Sequential(pool.norm, pool.mlp),
+        proj=proj,
+        positional_embedding=positions,
+        num_heads=pool.num_heads,
+        grid=grid,
+        dim=_out_features(proj, pool.out_features, visual),
+    )
+    return Tower(partial(_timm_vit_tokens, trunk), head)
+
+
+def _cut_timm_averaging_vit(visual: Any) -> Tower:
+    """timm's ViTs that average their patches without class and register tokens (ViTamin among them)."""
+    trunk = visual.trunk
+    after = nn.Sequential(trunk.fc_norm, trunk.head, *visual.head)
+    dim = _out_features(after, trunk.embed_dim, visual)
+    return Tower(
+        partial(_timm_vit_tokens, trunk), AveragePool(trunk.embed_dim, after, trunk.patch_embed.grid_size, dim)
+    )
+
+
+def _timm_vit_tokens(trunk: Any, pixels: Tensor) -> Tensor:
+    """[B, 3, H, W] -> [B, P, W], without the prefix tokens."""
+    return trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :]
+
+
+def _cut_averaging_map(visual: Any) -> Tower:
+    """A convolutional tower whose head averages its map (MobileCLIP's FastViT, ConvNeXt)."""
+    trunk = visual.trunk
+    width, rows, columns = _map_shape(trunk.forward_features, visual)
+    after = _AfterAverage(nn.Sequential(trunk.head, *visual.head))
+    dim = _out_features(after, width, visual)
+    return Tower(partial(_map_tokens, trunk.forward_features), AveragePool(width, after, (rows, columns), dim))
+
+
+class _AfterAverage(nn.Module):
+    """A timm head without its averaging: a map of one position is its own average. [..., W] -> [..., D]."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(0, -2)[:, :, None, None]).reshape(*x.shape[:-1], -1)
+
+
+def _map_tokens(feature_map: Any, pixels: Tensor) -> Tensor:
+    return flatten_map(feature_map(pixels))
+
+
+@torch.no_grad()
+def _map_shape(feature_map: Any, visual: Any) -> tuple[int, int, int]:
+    """Return (channels, rows, columns) at the tower's input size, measured by a run: strides round differently."""
+    like = next(visual.parameters())
+    # One image in eval mode, so that batch statistics are neither needed nor changed.
+    was_training = visual.training
+    shape = feature_map(like.new_zeros(1, 3, *visual.eval().image_size)).shape
+    visual.train(was_training)
+    channels, rows, columns = shape[1:]
+    return channels, rows, columns
+
+
+@torch.no_grad()
+def _out_features(after: nn.Module, width: int, visual: Any) -> int:
+    return after(next(visual.parameters()).new_zeros(1, 1, width)).shape[-1]
+
+
+class MapStage(nn.Module):
+    """A convolutional stage on flattened feature maps, for `Pool.tower_stage`. [B, P', C'] -> [B, P, C]."""
+
+    def __init__(self, layer: nn.Module, grid: tuple[int, int]) -> None:
+        """grid: (rows, columns) of the stage's input."""
+        super().__init__()
+        self.layer, self.grid = layer, grid
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return flatten_map(self.layer(tokens.transpose(1, 2).unflatten(2, self.grid)))
+
+
+class BlockStage(nn.Module):
+    """A transformer block on tokens [B, T, W], for `Pool.tower_stage`. batch_first: the block's own layout."""
+
+    def __init__(self, block: nn.Module, batch_first: bool) -> None:
+        super().__init__()
+        self.block, self.batch_first = block, batch_first
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.block(tokens) if self.batch_first else self.block(tokens.transpose(0, 1)).transpose(0, 1)
+
+
+def flatten_map(feature_map: Tensor) -> Tensor:
+    """[B, C, rows, columns] -> [B, P, C], positions row-major."""
+    return feature_map.flatten(2).transpose(1, 2)
+
+
+def split_linear(weight: Tensor, bias: Tensor | None, parts: int) -> list[nn.Linear]:
+    """Split a fused projection, weight [parts * out, in] and bias [parts * out], into layers with copied rows."""
+    biases = [None] * parts if bias is None else bias.detach().chunk(parts)
+    return [_linear(rows, row_bias) for rows, row_bias in zip(weight.detach().chunk(parts), biases, strict=True)]
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, weight.device, weight.dtype)
+    layer.weight.data.copy_(weight)
+    if bias is not None:
+        layer.bias.data.copy_(bias)
+    return layer
+
+
+def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
+    """Interpolate positional embeddings to another grid, as open_clip does; the prefix stays unchanged.
+
+    embedding: [prefix + old positions, W]; old, new: (rows, columns). Returns [prefix + new positions, W].
+    """
+    assert len(embedding) == prefix + old[0] * old[1], f"{len(embedding)} embeddings for a grid of {old} and {prefix}"
+    if old == new:
+        return embedding
+    image = embedding[prefix:].T.reshape(1, -1, *old).float()
+    resized = F.interpolate(image, new, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([embedding[:prefix], resized[0].flatten(1).T.to(embedding.dtype)])
