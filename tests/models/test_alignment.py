@@ -39,7 +39,7 @@ def test_no_shrinkage_whitens() -> None:
     spread = unit_outputs() - unit_outputs().mean(0)
     assert covariance.trace().item() == pytest.approx(
         spread.square().sum(1).mean().item(), rel=1e-4
-    )  # the total variance is kept
+    )  # the trace is kept
 
 
 @torch.no_grad()
