@@ -8,8 +8,7 @@ import pytest
 
 from forclip.index.image_index import Index
 from forclip.search.feedback import refine, refined_query
-from forclip.search.request import SearchRequest
-from forclip.search.run import run_search
+from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import Floats
 from tests.index.made import DIM, HEADER, files, names, some, unit

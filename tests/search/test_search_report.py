@@ -8,11 +8,10 @@ import pytest
 
 from forclip.search.output import describe_confidence
 from forclip.search.report import write_search_report
-from forclip.search.request import Cutoff, SearchRequest
-from forclip.search.run import SearchAnswer, run_search
+from forclip.search.request import Cutoff, SearchAnswer, SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
-from tests.search.test_run import CALIBRATION
+from tests.search.test_request import CALIBRATION
 
 
 def write(answer: SearchAnswer, folder: Path) -> str:

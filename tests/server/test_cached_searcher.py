@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from forclip.calibration.model import Calibration
-from forclip.search.request import ListOptions
-from forclip.search.searcher import RankedText, Searcher
+from forclip.search.searcher import ListOptions, RankedText, Searcher
 from forclip.server import cached_searcher
 from forclip.server.cache import StoreCache
 from forclip.server.cached_searcher import CachedSearcher

@@ -11,8 +11,7 @@ from fastapi.testclient import TestClient
 from forclip.calibration.model import Calibration
 from forclip.index.in_memory import most_distinct_vector
 from forclip.search.feedback import refined_query
-from forclip.search.request import SearchRequest
-from forclip.search.run import run_search
+from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.server.gallery import Gallery
 from tests.server.conftest import PICTURES, client_of

@@ -9,8 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from forclip.data.verdicts import read_verdicts
-from forclip.search.request import SearchRequest
-from forclip.search.run import run_search
+from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 from tests.server.conftest import CHROMIUM

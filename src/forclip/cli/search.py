@@ -63,8 +63,7 @@ def search(
     with clear_errors():
         from forclip.config import read_names
         from forclip.search.output import answer_json, print_answer
-        from forclip.search.request import SearchRequest
-        from forclip.search.run import labelled_class, run_search
+        from forclip.search.request import SearchRequest, labelled_class, run_search
         from forclip.search.searcher import open_searcher
 
         request = SearchRequest(

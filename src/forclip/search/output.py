@@ -9,7 +9,7 @@ from rich.text import Text
 from forclip.calibration.model import WANTED_PRECISION
 from forclip.search.combined import CombinedResult
 from forclip.search.labels import DEPTH
-from forclip.search.run import LabelledList, SearchAnswer
+from forclip.search.request import LabelledList, SearchAnswer
 from forclip.types import SearchResult
 
 _VERDICTS = {True: "right", False: "wrong", None: "?"}

@@ -11,7 +11,7 @@ from forclip.evaluation.charts import Curve, line_chart
 from forclip.evaluation.result_grid import EmbeddedThumbnails
 from forclip.search.combined import CombinedResult
 from forclip.search.output import describe_confidence
-from forclip.search.run import SearchAnswer
+from forclip.search.request import SearchAnswer
 from forclip.types import SearchResult
 
 

@@ -1,14 +1,22 @@
-"""A search request and its rules, stated once for the command line, the service and Python."""
+"""Search requests: their rules, stated once, and their answers, for the command line, the service and Python."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from forclip.calibration.model import WANTED_PRECISION
-from forclip.types import Floats
+from forclip.calibration.model import WANTED_PRECISION, Confidence
+from forclip.data.images.decode import read_image
+from forclip.index.in_memory import most_distinct_vector
+from forclip.index.ranking import exclude_images
+from forclip.search.combined import CombinedQuery
+from forclip.search.labels import ClassGroup, Relevance, StoreLabels
+from forclip.search.searcher import ListOptions, RankedText, Searcher
+from forclip.text.vocabulary import did_you_mean
+from forclip.types import Floats, SearchResult
 
 
 class SearchError(ValueError):
@@ -21,20 +29,6 @@ class Cutoff:
 
     kind: Literal["score", "precision"]
     value: float
-
-
-@dataclass(frozen=True)
-class ListOptions:
-    """How a ranked list is made.
-
-    depth: how many of the best images are needed at least. precision: the expected precision down to which the list is
-    to be trusted, 0..1, or None where no confidence is needed.
-    """
-
-    where: str | None = None
-    exact: bool = False
-    depth: int = 50
-    precision: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -166,3 +160,169 @@ def parse_cutoff(text: str) -> Cutoff:
     raise ValueError(
         f"the cut-off must be auto, a cosine such as 0.31, or an expected precision such as 80%, not {text!r}"
     )
+
+
+@dataclass(frozen=True)
+class LabelledList:
+    """What labels say about a list. verdicts: for each result whether it shows the class, None where not checked."""
+
+    class_name: str
+    group: ClassGroup | None
+    relevance: Relevance
+    verdicts: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """The answer to a request.
+
+    results: the requested part of the list, best first; for a combined request they are CombinedResult.
+    confidence: of the whole list, or None; no_confidence_reason: why it was requested and is None.
+    num_searched: images that were searched, where confidence was requested. labels: None where labels do not apply.
+    """
+
+    request: SearchRequest
+    results: Sequence[SearchResult]
+    confidence: Confidence | None = None
+    no_confidence_reason: str = ""
+    num_searched: int = 0
+    labels: LabelledList | None = None
+
+    def probability(self, result: SearchResult) -> float | None:
+        """The probability that a result shows what was searched for; None where it cannot be estimated."""
+        if self.confidence is None or result.rank > len(self.confidence.probabilities):
+            return None
+        return float(self.confidence.probabilities[result.rank - 1])
+
+
+def run_search(searcher: Searcher, request: SearchRequest, labels: StoreLabels | None = None) -> SearchAnswer:
+    """Answer one request.
+
+    Args:
+        labels: labels of the store's images, which then judge a list whose one text names a class.
+
+    Raises:
+        SearchError: for a cut-off by precision without a calibration, a picture that cannot be read, or `only` without
+            labels of the text's class.
+        ValueError: for a filter that is not valid SQL, or verdicts on images that the store does not have.
+    """
+    return run_searches(searcher, [request], labels)[0]
+
+
+def run_searches(
+    searcher: Searcher, requests: Sequence[SearchRequest], labels: StoreLabels | None = None
+) -> list[SearchAnswer]:
+    """Answer several requests, as `run_search` answers each. Single texts with equal options are searched together."""
+    for request in requests:
+        _check_calibration(searcher, request)
+    ranked: dict[int, RankedText] = {}
+    single = [n for n, request in enumerate(requests) if request.is_one_text]
+    for options in dict.fromkeys(requests[n].options for n in single):
+        group = [n for n in single if requests[n].options == options]
+        lists = searcher.rank_texts([requests[n].wanted[0] for n in group], options)
+        ranked |= zip(group, lists, strict=True)
+    return [
+        _answer_text(searcher, request, ranked[n], labels) if n in ranked else _answer_other(searcher, request)
+        for n, request in enumerate(requests)
+    ]
+
+
+def labelled_class(request: SearchRequest, labels: StoreLabels) -> int:
+    """The column of the class that a request's one text names.
+
+    Raises:
+        SearchError: where the request is not for one text, or its text names no class.
+    """
+    if not request.is_one_text:
+        raise SearchError(f"labels apply to the list of one text, not to {request.label!r} or to verdicts")
+    column = labels.class_of(request.wanted[0])
+    if column is None:
+        names = labels.images.class_names
+        raise SearchError(f"{request.label!r} is no class of the labels{did_you_mean(request.label, names)}")
+    return column
+
+
+def _check_calibration(searcher: Searcher, request: SearchRequest) -> None:
+    needs_calibration = request.cutoff is not None and request.cutoff.kind == "precision"
+    if needs_calibration and searcher.model.calibration is None:
+        name = searcher.model.name
+        raise SearchError(f"{name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3")
+
+
+def _answer_text(
+    searcher: Searcher, request: SearchRequest, ranked: RankedText, labels: StoreLabels | None
+) -> SearchAnswer:
+    results: Sequence[SearchResult] = ranked.results
+    confidence, cutoff = ranked.confidence, request.cutoff
+    if cutoff is not None and cutoff.kind == "precision" and confidence is not None:
+        results = results[: confidence.cutoff]
+    num_searched = searcher.index.count(request.where) if request.options.precision is not None else 0
+    reason = _no_confidence_reason(searcher, num_searched) if num_searched and confidence is None else ""
+    column = None if labels is None else labels.class_of(request.wanted[0])
+    if labels is None or column is None:
+        if request.only is not None:
+            raise SearchError(f"{request.label!r} names no class of the labels: no image is known to be {request.only}")
+        return SearchAnswer(request, _page(request, results), confidence, reason, num_searched)
+    vector = searcher.encode_text(request.wanted[0])
+    relevance = searcher.evaluate_list(labels, column, vector, request.options)
+    if request.only is not None:
+        confidence = None
+        results = searcher.mistakes(labels, relevance, vector, request.options, request.only)
+    page = _page(request, results)
+    name = labels.images.class_names[column]
+    verdicts = tuple(labels.shows(r.image_id, column) for r in page)
+    labelled = LabelledList(name, labels.groups.get(name), relevance, verdicts)
+    return SearchAnswer(request, page, confidence, reason, num_searched, labelled)
+
+
+def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
+    """Answer a request for a picture, for several texts, or with verdicts."""
+    results: Sequence[SearchResult]
+    if request.is_combined:
+        results = searcher.rank_combined(combined_query(searcher, request), request.options)
+    else:
+        like = request.like is not None
+        query = _picture_vectors(searcher, request) if like else searcher.encode_text(request.wanted[0])
+        if request.is_refined:
+            start = most_distinct_vector(query) if query.ndim > 1 else query
+            query = searcher.refine(start, request.right, request.wrong, request.where)
+        results = searcher.rank(query, request.options)
+        left_out = {*request.wrong, *request.exclude}
+        results = exclude_images(results, left_out) if left_out else results
+    needs_reason = request.options.precision is not None
+    num_searched = searcher.index.count(request.where) if needs_reason else 0
+    reason = request.no_confidence_reason if needs_reason else ""
+    return SearchAnswer(request, _page(request, results), None, reason, num_searched)
+
+
+def combined_query(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
+    """The vectors of a combined request. A picture counts as one alternative, by its most distinct vector."""
+    num_any = len(request.wanted) - len(request.all_of)
+    like = [] if request.like is None else [most_distinct_vector(np.atleast_2d(_picture_vectors(searcher, request)))]
+    texts = [*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of, *request.none_of]
+    encoded = searcher.encode_texts(texts) if texts else np.zeros((0, searcher.model.dim), np.float32)
+    vectors = np.concatenate([np.reshape(like, (len(like), searcher.model.dim)), encoded]).astype(np.float32)
+    num_wanted = len(request.wanted)
+    return CombinedQuery(vectors[:num_any], vectors[num_any:num_wanted], vectors[num_wanted:])
+
+
+def _picture_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
+    """Vectors of the request's picture: [N, dim], or [dim] where a region's vector was given."""
+    if isinstance(request.like, Path):
+        return searcher.encode_image(read_image(request.like))
+    assert request.like is not None
+    return request.like
+
+
+def _page(request: SearchRequest, results: Sequence[SearchResult]) -> list[SearchResult]:
+    lowest = request.min_score
+    if request.cutoff is not None and request.cutoff.kind == "score":
+        lowest = max(lowest, request.cutoff.value)
+    part = results[request.offset : request.offset + request.k]
+    return [result for result in part if result.score >= lowest]
+
+
+def _no_confidence_reason(searcher: Searcher, num_searched: int) -> str:
+    if searcher.model.calibration is None:
+        return "this model has no calibration"
+    return f"{num_searched} images are too few, or score too much alike, to estimate it"

@@ -20,10 +20,23 @@ from forclip.models.torch_threads import choose_thread_count, torch_threads
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
 from forclip.search.labels import Relevance, StoreLabels, evaluate_list, missed_images, wrong_images
-from forclip.search.request import ListOptions
 from forclip.types import Doubles, Floats, SearchResult
 
 _SAMPLE = 2000  # images that estimate how a text's scores are distributed
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """How a ranked list is made.
+
+    depth: how many of the best images are needed at least. precision: the expected precision down to which the list is
+    to be trusted, 0..1, or None where no confidence is needed.
+    """
+
+    where: str | None = None
+    exact: bool = False
+    depth: int = 50
+    precision: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class RankedText:
 class Searcher:
     """An index and the model that wrote it.
 
-    `search`, `search_image` and `search_vector` are short forms. `forclip.search.run.run_search` answers a full
+    `search`, `search_image` and `search_vector` are short forms. `forclip.search.request.run_search` answers a full
     SearchRequest, through `rank_texts`, `rank`, `rank_combined`, `refine` and `evaluate_list`.
     """
 

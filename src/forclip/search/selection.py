@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forclip.index.image_index import Index
-from forclip.search.request import SearchRequest
-from forclip.search.run import run_search
+from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 

@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from forclip.search.labels import StoreLabels
-from forclip.search.request import SearchRequest
-from forclip.search.run import run_search
+from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.server.cached_searcher import CachedSearcher
 from forclip.server.class_table import ClassTable, class_routes

@@ -11,8 +11,7 @@ from forclip.embedding.heatmap import Heatmap
 from forclip.index.view import View
 from forclip.search.combined import CombinedQuery, CombinedResult
 from forclip.search.labels import Relevance, StoreLabels
-from forclip.search.request import ListOptions
-from forclip.search.searcher import RankedText, Searcher
+from forclip.search.searcher import ListOptions, RankedText, Searcher
 from forclip.server.batches import Batches
 from forclip.server.cache import StoreCache
 from forclip.types import Floats, SearchResult

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from forclip.search.look import look_at
-from forclip.search.run import combined_query
+from forclip.search.request import combined_query
 from forclip.server.cache import StoreCache
 from forclip.server.gallery import StoredImage, no_image
 from forclip.server.pictures import THUMBNAIL_SIDE, Thumbnails, browser_picture, decode, picture_bytes

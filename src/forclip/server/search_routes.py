@@ -12,8 +12,7 @@ from fastapi import APIRouter, Form, Response
 from forclip.embedding.regions import overlaps
 from forclip.index.threads import one_core
 from forclip.search.labels import StoreLabels
-from forclip.search.request import SearchError, SearchRequest
-from forclip.search.run import SearchAnswer, run_search, run_searches
+from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run_search, run_searches
 from forclip.server import limits
 from forclip.server.batches import Batches, SearchThreads
 from forclip.server.cached_searcher import KEPT_DEPTH, CachedSearcher

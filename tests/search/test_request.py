@@ -16,8 +16,15 @@ from forclip.config import SourceConfig
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.labels import StoreLabels, evaluate_list, load_store_labels
 from forclip.search.output import answer_json, answer_table, describe_confidence
-from forclip.search.request import Cutoff, SearchError, SearchRequest, parse_cutoff
-from forclip.search.run import labelled_class, run_search, run_searches
+from forclip.search.request import (
+    Cutoff,
+    SearchError,
+    SearchRequest,
+    labelled_class,
+    parse_cutoff,
+    run_search,
+    run_searches,
+)
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 
