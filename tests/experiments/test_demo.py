@@ -54,7 +54,7 @@ def test_probabilities_of_novel_classes_are_calibrated(finished: Path) -> None:
 def test_the_report_is_one_file_without_outside_requests(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert "FOR (finetuned)" in page
-    assert "How sure" in page
+    assert "Probabilities" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert len(json.loads((finished / "metrics.json").read_text())["classes"]) > 100
     assert from_pretrained(finished / "model-5").dim == 128
