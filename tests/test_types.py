@@ -118,7 +118,7 @@ def test_repeated_ids_and_names_are_refused(ids: tuple[str, ...], names: tuple[s
         Annotations(ids, good.paths, names, good.labels, good.boxes, good.box_images, good.box_classes)
 
 
-def test_what_is_verified_and_named_follows_its_images_and_classes() -> None:
+def test_verified_labels_and_names_follow_their_images_and_classes() -> None:
     verified = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 1]], bool)
     names, common = (("kitty",), (), ("hound", "pup")), ("f", "r", "c")
     full = replace(annotations(), verified=verified, synonyms=names, frequencies=common)

@@ -71,7 +71,7 @@ def source(tmp_path: Path) -> Source:
 
 
 @pytest.mark.parametrize("federated", [True, False])
-def test_what_comes_from_the_cache_is_what_was_read(source: Source, federated: bool) -> None:
+def test_cached_annotations_equal_those_read(source: Source, federated: bool) -> None:
     expected = example(source.images, federated)
     cached_annotations(source.file, source.images, "coco", lambda file, images: expected, source.cache)
     found = cached_annotations(source.file, source.images, "coco", source.load, source.cache)
@@ -107,13 +107,13 @@ def test_any_labels_survive(
         assert_same(found, expected)
 
 
-def test_it_is_read_once(source: Source) -> None:
+def test_the_file_is_read_once(source: Source) -> None:
     for _ in range(3):
         assert_same(source.get(), example(source.images))
     assert source.reads == 1
 
 
-def test_a_cache_in_the_image_folder_is_no_new_picture(source: Source) -> None:
+def test_a_cache_in_the_image_folder_does_not_make_itself_stale(source: Source) -> None:
     source.cache = source.images / "cache"
     for _ in range(3):
         source.get()
@@ -127,7 +127,7 @@ def test_without_a_cache_nothing_is_kept(source: Source) -> None:
     assert not source.cache.exists()
 
 
-def test_kinds_files_and_folders_have_copies_of_their_own(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_format_file_and_folder_has_its_own_copy(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another spelling of the folder makes other paths, so it is another folder."""
     monkeypatch.chdir(source.images.parent)
     for _ in range(2):

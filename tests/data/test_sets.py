@@ -1,4 +1,4 @@
-"""The ways to tell gallery from training images, and one format from another."""
+"""How the gallery is chosen, and how formats are detected."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
         ids(tmp_path, None, count=1)
 
 
-def test_another_source_is_the_gallery_whole(tmp_path: Path) -> None:
+def test_another_source_is_used_whole_as_the_gallery(tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
     source, other = SourceConfig(coco_file(tmp_path, 4)), SourceConfig(coco_file(tmp_path / "val", 3))
     train, gallery = load_sets(DataConfig(source, gallery=other))
@@ -84,7 +84,7 @@ def test_both_sets_come_from_their_compact_copies_the_second_time(
         load_sets(DataConfig(source, gallery=other))
 
 
-def test_formats_are_told_apart(tmp_path: Path) -> None:
+def test_formats_are_detected(tmp_path: Path) -> None:
     for folder in ("tables", "voc/Annotations", "pictures"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tables" / "object_ann.json").write_text("[]")
@@ -106,7 +106,7 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
     assert format_of(SourceConfig(tmp_path / "gone.json", format="coco")) == "coco"
 
 
-def test_what_is_no_known_format_is_named(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.json: no such annotation file or folder"):
         format_of(SourceConfig(tmp_path / "gone.json"))
     (tmp_path / "labels.xls").write_bytes(b"")

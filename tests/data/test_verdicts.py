@@ -1,4 +1,4 @@
-"""Right and wrong picks, and exactly what they change in a training set."""
+"""What verdicts change in a training set."""
 
 from pathlib import Path
 
@@ -40,30 +40,30 @@ GALLERY = made("g", [[1, 1]])
 
 
 def test_right_and_wrong_change_labels_and_verified() -> None:
-    judged = {(ROOT / "a.jpg", "dog"): True, (ROOT / "b.jpg", "dog"): False}
-    merged = merge_verdicts(TRAIN, GALLERY, judged)
+    verdicts = {(ROOT / "a.jpg", "dog"): True, (ROOT / "b.jpg", "dog"): False}
+    merged = merge_verdicts(TRAIN, GALLERY, verdicts)
     assert merged.labels.tolist() == [[True, True], [False, False]]
     assert merged.verified is None  # everything was known before, and still is
     assert (merged.box_images.tolist(), merged.box_classes.tolist()) == ([0], [CAT])  # the wrong dog's box is gone
 
 
-def test_only_the_judged_pair_becomes_known() -> None:
+def test_only_the_pair_with_a_verdict_becomes_verified() -> None:
     federated = made("ab", [[1, 0], [0, 0]], [[1, 0], [0, 0]])
     merged = merge_verdicts(federated, GALLERY, {(ROOT / "b.jpg", "cat"): False})
     assert merged.labels.tolist() == federated.labels.tolist()
     assert merged.verified_mask.tolist() == [[True, False], [True, False]]
 
 
-def test_other_images_join_with_what_was_judged_alone() -> None:
+def test_other_images_join_with_only_their_verdicts_verified() -> None:
     merged = merge_verdicts(TRAIN, GALLERY, {(ROOT / "new.jpg", "dog"): True, (ROOT / "also.jpg", "cat"): False})
     assert merged.image_ids == ("a", "b", "/pictures/also.jpg", "/pictures/new.jpg")
     assert merged.labels[2:].tolist() == [[False, False], [False, True]]
     assert merged.verified_mask.tolist() == [[True, True], [True, True], [True, False], [False, True]]
 
 
-def test_a_new_class_is_known_only_where_it_was_judged() -> None:
-    judged = {(ROOT / "a.jpg", "scooter"): True, (ROOT / "n.jpg", "scooter"): False, (ROOT / "b.jpg", "tram"): False}
-    merged = merge_verdicts(TRAIN, GALLERY, judged)
+def test_a_new_class_is_verified_only_where_it_has_a_verdict() -> None:
+    verdicts = {(ROOT / "a.jpg", "scooter"): True, (ROOT / "n.jpg", "scooter"): False, (ROOT / "b.jpg", "tram"): False}
+    merged = merge_verdicts(TRAIN, GALLERY, verdicts)
     assert merged.class_names == ("cat", "dog", "scooter")  # no image shows a tram
     assert merged.labels[:, 2].tolist() == [True, False, False]
     assert merged.verified_mask[:, 2].tolist() == [True, False, True]
@@ -71,22 +71,22 @@ def test_a_new_class_is_known_only_where_it_was_judged() -> None:
 
 
 def test_gallery_images_are_never_trained_on() -> None:
-    judged = {(ROOT / "g.jpg", "cat"): False, (ROOT / "g.jpg", "scooter"): True, (ROOT / "a.jpg", "cat"): True}
-    merged = merge_verdicts(TRAIN, GALLERY, judged)
+    verdicts = {(ROOT / "g.jpg", "cat"): False, (ROOT / "g.jpg", "scooter"): True, (ROOT / "a.jpg", "cat"): True}
+    merged = merge_verdicts(TRAIN, GALLERY, verdicts)
     assert merged.image_ids == TRAIN.image_ids
     assert merged.class_names == TRAIN.class_names
-    told = describe_verdicts(judged, TRAIN, GALLERY)
-    assert told.startswith("1 verdicts join the labels: 1 right, 0 wrong; 2 on gallery images")
+    message = describe_verdicts(verdicts, TRAIN, GALLERY)
+    assert message.startswith("1 verdicts join the labels: 1 right, 0 wrong; 2 on gallery images")
 
 
-def test_reading(tmp_path: Path) -> None:
+def test_rows_without_a_verdict_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "picks.csv"
     file.write_text("image,label,present,score\na.jpg,cat,1,.3\n/other/b.jpg,cat,0,.2\nc.jpg,cat,,.1\n")
     assert read_verdicts(file, ROOT) == {(ROOT / "a.jpg", "cat"): True, (Path("/other/b.jpg"), "cat"): False}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("image,label\na.jpg,cat\n", "no column present"),
         ("image,label,present\na.jpg,cat,perhaps\n", "line 2 has 'perhaps'"),
@@ -95,14 +95,14 @@ def test_reading(tmp_path: Path) -> None:
         ("label,present\ncat,1\n", "needs a column image"),
     ],
 )
-def test_mistakes(content: str, told: str, tmp_path: Path) -> None:
+def test_malformed_verdict_files_are_refused(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "picks.csv"
     file.write_text(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_verdicts(file, ROOT)
 
 
-def test_an_export_that_was_judged_joins_the_training_set(
+def test_an_export_with_verdicts_joins_the_training_set(
     searcher: Searcher, small_world: ToyWorld, tmp_path: Path
 ) -> None:
     export(select_search(searcher, SearchRequest(text="cat", k=3), label="my cat"), "csv", tmp_path / "picks.csv")

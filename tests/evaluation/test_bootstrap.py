@@ -68,7 +68,7 @@ def test_an_interval_lies_among_the_values_and_is_the_same_each_time(values: lis
     assert found == mean_interval(np.array([values]), resamples=200)
 
 
-def test_covers_the_true_mean_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_mean_at_its_level() -> None:
     """200 galleries of 60 classes; 95 % of the intervals should cover, and by chance at least 90 % do."""
     rng = np.random.default_rng(0)
     intervals = [mean_interval(rng.beta(2, 3, (1, 60)), resamples=500) for _ in range(200)]

@@ -1,4 +1,4 @@
-"""Runs side by side: what is paired, what the numbers mean, and which files are refused."""
+"""Comparison of runs: pairing, intervals, and files that are refused."""
 
 import json
 from io import StringIO
@@ -23,7 +23,7 @@ LABELS = np.random.default_rng(0).random((80, 24)) < 0.2
 
 
 def metrics_of(strengths: dict[str, float], split: ClassSplit = SPLIT, verified: Bools | None = None) -> Metrics:
-    """Scores that tell relevant images from others by this much, with the same noise for all methods."""
+    """Scores that separate relevant images from others by this much, with the same noise for all methods."""
     noise = np.random.default_rng(1).standard_normal(LABELS.shape)
     runs = []
     for method, strength in strengths.items():
@@ -72,7 +72,7 @@ def test_pairing_sees_what_the_two_intervals_hide(runs: list[Path]) -> None:
     assert novel.excludes_zero
 
 
-def test_each_run_says_what_for_gains_over_its_best_baseline(runs: list[Path]) -> None:
+def test_each_run_reports_fors_gain_over_its_best_baseline(runs: list[Path]) -> None:
     within = compare_runs(runs).within
     assert {(d.of.run, d.of.method, d.over.method) for d in within} == {
         ("first", "for", "dense"),
@@ -101,7 +101,7 @@ def test_a_class_that_changes_its_group_between_seeds_has_a_value_in_each() -> N
     assert len(class_precisions(metrics, "for", "novel")) == 20
 
 
-def test_an_older_file_gets_its_intervals_from_its_classes(runs: list[Path]) -> None:
+def test_intervals_of_an_older_file_come_from_its_classes(runs: list[Path]) -> None:
     metrics = json.loads((runs[0] / "metrics.json").read_text())
     stored = group_interval(metrics, "for", "novel")
     for key in ("protocol", "images", "distractors", "distractors_kept", "interval"):
@@ -124,27 +124,29 @@ def test_an_older_file_gets_its_intervals_from_its_classes(runs: list[Path]) -> 
         ({"classes": {}}, "has no values by class"),
     ],
 )
-def test_what_does_not_compare_is_refused_by_name(runs: list[Path], changes: dict[str, Any], complaint: str) -> None:
+def test_runs_that_can_not_be_compared_are_refused_by_name(
+    runs: list[Path], changes: dict[str, Any], complaint: str
+) -> None:
     write_run(runs[1], json.loads((runs[1] / "metrics.json").read_text()), **changes)
     with pytest.raises(ValueError, match=f"second/metrics.json: {complaint}"):
         compare_runs(runs)
 
 
-def test_another_gallery_is_refused_in_words(runs: list[Path]) -> None:
+def test_another_gallery_is_refused_without_printing_its_digest(runs: list[Path]) -> None:
     for run, digest in zip(runs, ("aa00", "bb11"), strict=True):
         write_run(run, json.loads((run / "metrics.json").read_text()), gallery=digest)
     with pytest.raises(ValueError, match=r"second/metrics\.json: its gallery has other images, classes or labels than"):
         compare_runs(runs)
 
 
-def test_what_is_no_run_is_refused_by_name(runs: list[Path], tmp_path: Path) -> None:
+def test_a_missing_or_repeated_run_is_refused_by_name(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gone: no such file"):
         compare_runs([runs[0], tmp_path / "gone"])
     with pytest.raises(ValueError, match="was given twice"):
         compare_runs([runs[0], runs[0] / "metrics.json"])
 
 
-def test_runs_whose_folders_share_a_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_whose_folders_share_a_name_are_named_by_their_paths(tmp_path: Path) -> None:
     places = [write_run(tmp_path / part / "eval", metrics_of({"for": 1.0})) for part in ("a", "b")]
     assert [run.name for run in compare_runs(places).runs] == [str(place / "metrics.json") for place in places]
 
@@ -171,7 +173,7 @@ def test_the_terminal_and_the_page_say_the_same(runs: list[Path]) -> None:
         assert "FOR (finetuned): second - first" in text
 
 
-def test_for_that_is_its_own_baseline_is_told_so(tmp_path: Path) -> None:
+def test_for_that_equals_its_baseline_is_reported(tmp_path: Path) -> None:
     """Where training did not pay, FOR keeps the untrained head."""
     place = write_run(tmp_path / "run", metrics_of({"sum_untrained": 1.0, "for": 1.0}))
     text = markdown(compare_runs([place]))

@@ -1,4 +1,4 @@
-"""What a calibration is worth: a perfect one, a useless one, and what the file and the page say of them."""
+"""The evaluation of a perfect and of a useless calibration, in the file and on the page."""
 
 from dataclasses import replace
 from io import StringIO
@@ -39,7 +39,7 @@ def report(calibration: Calibration = TRUE, **other: object) -> ConfidenceReport
     return evaluate_confidence(calibration, *world(), NAMES, SPLIT, **other)  # type: ignore[arg-type]
 
 
-def test_a_perfect_calibration() -> None:
+def test_a_perfect_calibration_has_small_errors() -> None:
     found = report()
     assert found["base"].classes == 25
     assert found["novel"].classes == 14  # one is shown by no image
@@ -59,7 +59,7 @@ def test_a_perfect_calibration() -> None:
         assert 1 <= group.count_factor < 1.3
 
 
-def test_a_useless_one_is_told_from_it() -> None:
+def test_a_useless_calibration_has_worse_values() -> None:
     bold = report(replace(TRUE, intercept=2.0))["novel"]
     error = bold.pairs["top 50"].reliability.error
     assert error is not None
@@ -87,13 +87,13 @@ def test_one_class_by_hand() -> None:
     assert group.false_alarms == float(ordered[:10].mean() < TRUE.absent_below)
 
 
-def test_the_alarm_is_asked_with_and_without_the_images() -> None:
+def test_absence_is_evaluated_with_and_without_the_images() -> None:
     always = report(replace(TRUE, absent_below=1.0))["novel"]
     never = report(replace(TRUE, absent_below=0.0))["novel"]
     assert (always.false_alarms, always.caught, never.false_alarms, never.caught) == (1, 1, 0, 0)
 
 
-def test_what_is_not_verified_counts_nowhere() -> None:
+def test_unverified_labels_count_nowhere() -> None:
     scores, labels = world()
     verified = np.random.default_rng(1).random(labels.shape) < 0.5
     one, other = (
@@ -104,7 +104,7 @@ def test_what_is_not_verified_counts_nowhere() -> None:
     assert one["base"].count_factor is None  # nobody knows how many there are
 
 
-def test_distractors_are_taken_out_before() -> None:
+def test_distractors_can_be_removed_before_the_evaluation() -> None:
     scores, labels = world()
     labels[:200] = False
     shown = labels.any(1)
@@ -113,7 +113,7 @@ def test_distractors_are_taken_out_before() -> None:
     )
 
 
-def test_a_gallery_too_small_says_nothing() -> None:
+def test_a_gallery_too_small_for_a_calibration_has_no_result() -> None:
     scores, labels = world()
     assert evaluate_confidence(TRUE, scores[:49], labels[:49], NAMES, SPLIT) == {}
 
@@ -146,7 +146,7 @@ def test_a_method_without_probabilities_has_no_section() -> None:
     assert summarise_confidence([]) is summarise_confidence([{}]) is None
 
 
-def test_the_section_and_the_line_say_the_numbers() -> None:
+def test_the_section_and_the_line_show_the_errors() -> None:
     content = metrics(seeds=1)
     section, line = confidence_section(content), confidence_line(content)
     assert section is not None
@@ -166,7 +166,7 @@ def test_the_section_and_the_line_say_the_numbers() -> None:
 
 
 @pytest.mark.parametrize("with_confidence", [True, False])
-def test_the_page_has_it_where_there_is_something_to_say(tmp_path: Path, with_confidence: bool) -> None:
+def test_the_page_has_the_section_only_if_there_are_probabilities(tmp_path: Path, with_confidence: bool) -> None:
     file = tmp_path / "report.html"
     write_report(file, ReportPage("toy", "toy", metrics(with_confidence), (), (), {}))
     html = file.read_text()

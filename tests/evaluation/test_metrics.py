@@ -51,7 +51,7 @@ def test_worked_by_hand(relevant: list[int], k: int, expected: dict[Denominator,
     assert found == pytest.approx(expected)
 
 
-def test_the_variants_differ_enormously_where_many_are_relevant() -> None:
+def test_denominators_differ_most_if_many_images_are_relevant() -> None:
     """The example of the design: 25 hits first, then none up to rank 50, of 200 relevant images."""
     relevant = np.array([True] * 25 + [False] * 25 + [True] * 175)
     found = [average_precision_at(descending(len(relevant)), relevant, 50, d) for d in DENOMINATORS]
@@ -87,7 +87,7 @@ def test_nothing_relevant_or_no_rank_is_refused(measure: Callable[..., float]) -
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_agrees_with_others_where_definitions_meet(seed: int) -> None:
+def test_agrees_with_other_libraries_if_definitions_agree(seed: int) -> None:
     rng = np.random.default_rng(seed)
     # From 1 upwards: torchmetrics takes an image whose score is not positive for irrelevant.
     scores, relevant = 1 + rng.permutation(120).astype(np.float32), rng.random(120) < 0.6
@@ -157,7 +157,7 @@ def test_max_sim_keeps_negative_similarities_and_takes_half_precision() -> None:
     assert (max_sim(vectors, np.array([0, 1, 3]), np.ones((1, 3), np.float32)) == -1).all()
 
 
-def test_max_sim_of_nothing_has_the_right_shape() -> None:
+def test_max_sim_of_no_image_has_the_right_shape() -> None:
     vectors, texts = np.zeros((0, 3), np.float32), np.zeros((2, 3), np.float32)
     assert max_sim(vectors, np.array([0]), texts).shape == (0, 2)
     assert max_sim(np.ones((1, 3), np.float32), np.array([0, 1]), texts[:0]).shape == (1, 0)

@@ -192,7 +192,7 @@ def test_the_terminal_shows_the_table_and_the_gain() -> None:
     assert shown.splitlines()[-1].endswith("(CLIP (global)): base +50.0, novel +25.0, all +37.5")
 
 
-def test_the_terminal_takes_names_as_they_are_and_shows_what_is_missing() -> None:
+def test_the_terminal_does_not_interpret_names_and_shows_missing_values() -> None:
     metrics = json.loads(json.dumps(sample()))
     metrics["methods"] = {"[red]odd[/]": {**metrics["methods"]["for"], "novel": None, "ms_per_image": None}}
     stream = StringIO()

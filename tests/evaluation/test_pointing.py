@@ -13,7 +13,7 @@ def floats(*rows: object) -> Floats:
 LEFT, RIGHT = [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]
 
 
-def test_one_place_by_hand() -> None:
+def test_one_region_worked_by_hand() -> None:
     """The peak lies in the first box; the place's centre (0.75, 0.25) in none; 0.25 of 0.5 + 0.25 is shared with the
     second, whose upper half the place covers."""
     heat = floats(9, 0, 0, 3)

@@ -130,7 +130,7 @@ def test_a_class_without_an_irrelevant_image_is_left_out_with_the_reason() -> No
     assert report.left_out[0] == LeftOut("cup", "0 relevant images, fewer than 1")
 
 
-def test_distractors_are_taken_out_where_asked() -> None:
+def test_distractors_can_be_removed() -> None:
     """Row 3 shows no class; so does row 1 once cup is of neither group."""
     split = ClassSplit(base=("dog",), novel=("cat",))
     with_them = evaluate_scores(SCORES, LABELS, NAMES, split)

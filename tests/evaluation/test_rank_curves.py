@@ -21,7 +21,7 @@ def test_worked_by_hand() -> None:
     assert found.to_json()["recall"]["novel"] is None
 
 
-def test_the_ladder_ends_at_the_gallery() -> None:
+def test_ranks_end_at_the_number_of_images() -> None:
     ranked = {"a": np.ones(1000, bool)}
     assert rank_curves(ranked, {"all": ["a"]}, 1000).ks == RANKS
     assert rank_curves(ranked, {"all": ["a"]}, 999).ks == RANKS[:-1]
@@ -39,7 +39,7 @@ def test_equals_the_measures_of_one_ranking_and_recall_never_falls(ranked: np.nd
     assert list(recall) == sorted(recall)
 
 
-def test_means_over_seeds_leave_out_what_a_seed_does_not_have() -> None:
+def test_means_over_seeds_leave_out_missing_groups() -> None:
     first = rank_curves({"a": np.array([1, 0], bool)}, {"base": ["a"], "novel": []}, 2)
     second = rank_curves({"a": np.array([0, 0, 0, 0, 1], bool)}, {"base": [], "novel": ["a"]}, 5)
     third = rank_curves({"a": np.array([0, 1, 0, 0, 0], bool)}, {"base": ["a"], "novel": []}, 5)

@@ -14,7 +14,7 @@ from forclip.evaluation.reliability import NUM_BINS, brier, evaluate_probabiliti
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 
 
-def test_by_hand() -> None:
+def test_average_precision_worked_by_hand() -> None:
     """0.05 twice, one of them right: off by 0.45. 0.8 and 0.84, both right: off by 0.18. 1.0 and right: not off."""
     found = reliability(np.array([0.05, 0.05, 0.8, 0.84, 1.0]), np.array([True, False, True, True, True]))
     assert found.counts == (2, 0, 0, 0, 0, 0, 0, 0, 2, 1)
@@ -24,7 +24,7 @@ def test_by_hand() -> None:
     assert brier(np.array([0.25, 1.0]), np.array([True, False])) == pytest.approx((0.5625 + 1) / 2)
 
 
-def test_nothing_said_has_no_error() -> None:
+def test_without_a_pair_there_is_no_error() -> None:
     empty = reliability(np.zeros(0), np.zeros(0, bool))
     assert (empty.pairs, empty.error) == (0, None)
     assert math.isnan(brier(np.zeros(0), np.zeros(0, bool)))
@@ -56,7 +56,7 @@ def test_reliabilities_add_up(one: list[tuple[float, bool]], other: list[tuple[f
     np.testing.assert_allclose(summed.predicted, both.predicted)
 
 
-def test_probabilities_that_are_right_have_no_error_and_shifted_ones_have_the_shift() -> None:
+def test_right_probabilities_have_no_error_and_shifted_ones_have_the_shift() -> None:
     random = np.random.default_rng(0)
     sure = random.random(200_000) * 0.8
     relevant = random.random(200_000) < sure

@@ -133,7 +133,7 @@ def measured_page(page: ReportPage) -> ReportPage:
     return replace(page, metrics=summarise_runs("toy", runs), best=(extreme,), worst=(extreme, extreme))
 
 
-def test_what_a_decision_needs_is_on_the_page(measured_page: ReportPage, tmp_path: Path) -> None:
+def test_the_page_has_intervals_gains_and_what_was_searched(measured_page: ReportPage, tmp_path: Path) -> None:
     html = written(measured_page, tmp_path)
     parsed = Tags(html)
     assert not parsed.open
@@ -201,7 +201,7 @@ def test_a_page_without_queries_curves_or_novel_classes(tmp_path: Path) -> None:
     assert "What each method finds" not in html
 
 
-def test_the_summary_says_what_the_numbers_say() -> None:
+def test_the_summary_states_the_gains() -> None:
     metrics = sample_metrics()
     assert summary(metrics).startswith(
         "FOR finds never-labelled classes at 48.1 mAP@50 (± 0.6 over 2 seeds), 20.2 above the best training-free "

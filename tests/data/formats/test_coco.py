@@ -205,7 +205,7 @@ def test_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
     assert os.fsencode(found.paths[1]) == b"pictures/caf\xe9.jpg"
 
 
-def test_what_is_not_needed_may_be_anything(tmp_path: Path) -> None:
+def test_unused_fields_may_hold_anything(tmp_path: Path) -> None:
     """Even what JSON doesn't have but Python's json writes."""
     found = load(tmp_path, changed("annotations", 0, area=float("nan"), segmentation={"counts": "x"}, note=[[{}]]))
     assert found.boxes.shape == (2, 4)

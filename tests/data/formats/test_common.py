@@ -40,6 +40,6 @@ def test_path_traversal_is_refused_by_file_and_entry(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\0.jpg"])
-def test_what_is_no_name_is_refused(name: str) -> None:
+def test_an_empty_or_impossible_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"^labels\.csv: line 2 has no file name, but "):
         path_inside(FOLDER, name, "labels.csv: line 2")

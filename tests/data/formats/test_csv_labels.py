@@ -39,7 +39,7 @@ def test_long_form(tmp_path: Path) -> None:
     ],
     ids=["bars", "semicolons, CRLF", "other columns, blank rows", "byte order mark, capitals, a pair twice"],
 )
-def test_other_ways_to_write_the_same(tmp_path: Path, content: str) -> None:
+def test_other_spellings_of_the_same_table(tmp_path: Path, content: str) -> None:
     found, expected = load(tmp_path, content), load(tmp_path, LONG)
     assert found.image_ids == expected.image_ids
     assert found.paths == expected.paths

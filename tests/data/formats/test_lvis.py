@@ -175,31 +175,31 @@ LAYOUTS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("there", "expected"), LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_a_picture_is_taken_from_where_it_is(tmp_path: Path, there: list[str], expected: list[str]) -> None:
+def test_images_are_found_nested_or_flat(tmp_path: Path, there: list[str], expected: list[str]) -> None:
     images = touch(tmp_path / "images", *there)
     assert load(tmp_path, small(), images).paths == tuple(images / name for name in expected)
 
 
-def test_a_file_name_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_file_name_is_used_unchanged(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", TRAIN, VAL)
     found = load(tmp_path, changed("images", 0, file_name="mine/ten.jpg", coco_url=""), images)
     assert found.paths == (images / VAL, images / "mine/ten.jpg")
 
 
-def test_the_address_goes_before_the_file_name(tmp_path: Path) -> None:
+def test_the_url_is_preferred_to_the_file_name(tmp_path: Path) -> None:
     """lvis-api's sample has both, and the file names are of COCO's release of 2014."""
     images = touch(tmp_path / "images", TRAIN, VAL)
     found = load(tmp_path, changed("images", 1, file_name="COCO_val2014_000000000002.jpg"), images)
     assert found.paths == (images / VAL, images / TRAIN)
 
 
-def test_real_pictures_are_looked_for_in_cocos_folders(lvis_file: Path) -> None:
+def test_real_images_are_expected_in_cocos_folders(lvis_file: Path) -> None:
     for path in load_lvis(lvis_file, Path("images")).paths:
         assert path.parent in (Path("images/train2017"), Path("images/val2017"))
         assert path.stem.isdigit()
 
 
-def test_a_picture_beside_the_folders_of_a_set_needs_no_folder(tmp_path: Path) -> None:
+def test_an_image_whose_url_has_no_known_folder(tmp_path: Path) -> None:
     content = changed("images", 0, coco_url="http://example.org/my%20crab.jpg?size=large")
     assert load(tmp_path, content, tmp_path / "images").paths[1] == tmp_path / "images" / "my crab.jpg"
 
@@ -208,16 +208,16 @@ def test_each_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     content = small()
     content["images"] = [{"id": k, "coco_url": f"{URL}train2017/{k}.jpg", "neg_category_ids": []} for k in range(11)]
     images = touch(tmp_path / "images", "train2017/7.jpg", "8.jpg")
-    asked: list[Path] = []
+    listed: list[Path] = []
     real = os.listdir
 
     def listdir(folder: Path) -> list[str]:
-        asked.append(folder)
+        listed.append(folder)
         return real(folder)
 
     monkeypatch.setattr(os, "listdir", listdir)
     found = load(tmp_path, content, images)
-    assert sorted(asked) == [images, images / "train2017"]
+    assert sorted(listed) == [images, images / "train2017"]
     assert [found.paths[k] for k in (7, 8)] == [images / "train2017/7.jpg", images / "8.jpg"]
 
 

@@ -144,7 +144,7 @@ def test_a_surface_that_an_object_is_annotated_as(tmp_path: Path) -> None:
     assert load(tmp_path, content).class_names == ("adult pedestrian", "animal", "bicycle", "driveable surface")
 
 
-def test_dotted_names_we_do_not_know(tmp_path: Path) -> None:
+def test_unknown_dotted_names(tmp_path: Path) -> None:
     content = tables()
     content["category"][0]["name"] = "vehicle.emergency.fire_truck"
     found = load(tmp_path, content)
@@ -270,7 +270,7 @@ def test_malformed_tables_are_refused_by_file_and_entry(tmp_path: Path, content:
     assert "\n" not in str(error.value)
 
 
-def test_what_pythons_json_writes_is_read(tmp_path: Path) -> None:
+def test_json_that_only_python_writes_is_read(tmp_path: Path) -> None:
     """NaN where it is not needed, and file names that are not UTF-8: half a surrogate pair for each such byte."""
     content = changed("sample_data", 0, filename=os.fsdecode(b"samples/caf\xe9.jpg"), timestamp=float("nan"))
     assert os.fsencode(load(tmp_path, content).paths[1]) == b"nuimages/samples/caf\xe9.jpg"

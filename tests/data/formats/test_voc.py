@@ -64,13 +64,13 @@ def test_counting_from_zero_leaves_no_negative_box(tmp_path: Path) -> None:
     assert found.boxes.tolist() == [[0, 1, 7.5, 10]]
 
 
-def test_a_box_that_leaves_the_picture_is_left_for_data_check_to_tell(tmp_path: Path) -> None:
+def test_a_box_that_leaves_the_image_is_kept(tmp_path: Path) -> None:
     found = load(tmp_path, xml(HORSE.replace("<xmin>1<", "<xmin>-5<").replace("<ymin>2<", "<ymin>-0.5<")))
     assert found.boxes.tolist() == [[-5, -0.5, 7.5, 10]]
 
 
 def test_pictures_that_are_no_jpegs(tmp_path: Path) -> None:
-    """VOC's kit goes by the XML file's name; only where no such JPEG is there is `filename` asked."""
+    """The XML file's name comes first, as in VOC's kit; `filename` counts only if there is no such JPEG."""
     write(tmp_path, a=xml(filename="a.png"), b=xml(filename="renamed.png"), c=xml(filename="c"))
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "JPEGImages" / "b.jpg").touch()

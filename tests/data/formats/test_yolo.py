@@ -100,8 +100,8 @@ def test_a_list_of_names_that_are_not_utf8(folder: Path) -> None:
     assert os.fsencode(found.paths[0]).endswith(name)
 
 
-def test_exports_that_climb_beside_themselves(folder: Path) -> None:
-    """Roboflow writes ../train/images for what lies beside the YAML file, and no path."""
+def test_roboflow_exports(folder: Path) -> None:
+    """Roboflow writes ../train/images for a folder next to the YAML file, and no path."""
     picture(folder / "train" / "images" / "e.png")
     labels(folder / "train" / "labels" / "e.txt", "2 0.5 0.5 1 1")
     found = load_yolo(described(folder, {"train": "../train/images", "names": ["dog", "cat", "ant"]}), "train")
@@ -115,7 +115,7 @@ def test_the_path_is_relative_to_the_file_or_absolute(folder: Path, tmp_path_fac
         assert len(load_yolo(described(elsewhere, CONTENT | {"path": said}), "train")) == 2
 
 
-def test_where_a_label_file_is() -> None:
+def test_the_path_of_a_label_file() -> None:
     assert label_file(Path("/data/images/train/a.b.jpg")) == Path("/data/labels/train/a.b.txt")
     assert label_file(Path("/images/x/images/images.jpg")) == Path("/images/x/labels/images.txt")
     assert label_file(Path("/data/train/a.jpg")) == Path("/data/train/a.txt")

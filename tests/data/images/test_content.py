@@ -21,9 +21,9 @@ def test_groups_are_those_of_equal_bytes(contents: list[bytes]) -> None:
     assert found == sorted(group for group in naive.values() if len(group) > 1)
 
 
-def test_files_that_are_not_there_equal_none(tmp_path: Path) -> None:
+def test_missing_files_are_in_no_group(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "b").write_bytes(b"x")
-    told: list[int] = []
-    assert find_identical_files([tmp_path / name for name in ("gone", "a", "away", "b")], told.append) == [[1, 3]]
-    assert sum(told) == 4
+    advances: list[int] = []
+    assert find_identical_files([tmp_path / name for name in ("gone", "a", "away", "b")], advances.append) == [[1, 3]]
+    assert sum(advances) == 4

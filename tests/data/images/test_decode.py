@@ -105,7 +105,7 @@ def test_truncated_pictures_are_refused(tmp_path: Path, kind: str, kept: float) 
     refusal(path)
 
 
-def test_what_is_no_picture_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("dear diary")
     (tmp_path / "empty.png").touch()
     assert "not an image that Pillow can read" in refusal(tmp_path / "notes.jpg")
@@ -114,7 +114,7 @@ def test_what_is_no_picture_is_refused_with_the_reason(tmp_path: Path) -> None:
     refusal(tmp_path)
 
 
-def test_whatever_a_decoder_raises_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_of_a_decoder_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged AVIF files gave RuntimeError, damaged DDS files NotImplementedError."""
     path = saved(tmp_path, Image.new("RGB", (4, 4)))
 

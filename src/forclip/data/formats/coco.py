@@ -69,7 +69,7 @@ class CocoFile(Struct, kw_only=True):
 
 
 class LvisImage(Image, gc=False, kw_only=True):
-    """neg_category_ids: categories that are certainly not in the image; they tell which labels are verified."""
+    """neg_category_ids: categories that are certainly not in the image; they say which labels are verified."""
 
     coco_url: str = ""
     neg_category_ids: tuple[Id, ...]

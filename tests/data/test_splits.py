@@ -54,12 +54,12 @@ def test_a_novel_class_may_be_in_either_set() -> None:
         choose_classes(config((), ("yak",)), annotations(), gallery)
 
 
-def test_base_may_be_named_beside_a_rule() -> None:
+def test_base_names_may_be_given_with_a_rule() -> None:
     split = choose_classes(config(NovelRule(below=3), ("cow",)), annotations(), annotations())
     assert (split.base, split.novel) == (("cow",), ("bee", "dog"))
 
 
-def test_cocos_published_split_leaves_fifteen_out() -> None:
+def test_the_published_coco_split_leaves_fifteen_classes_out() -> None:
     others = ("hot dog", "wine glass")
     names = tuple(sorted((*COCO_BASE, *COCO_NOVEL, *others)))
     images = annotations(names, (1,) * len(names))

@@ -27,16 +27,16 @@ def test_columns_have_their_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("name,camera\na.jpg,front\n", "no column 'image', only 'name', 'camera'"),
         ("image,camera\na.jpg,front\n./a.jpg,back\n", r"'\./a\.jpg' is listed twice"),
         ("image,camera\na.jpg,front,extra\n", "metadata can't be read"),
     ],
 )
-def test_bad_files(content: str, told: str, tmp_path: Path) -> None:
+def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "meta.csv").write_text(content)
-    with pytest.raises(ValueError, match=rf"meta\.csv: {told}"):
+    with pytest.raises(ValueError, match=rf"meta\.csv: {message}"):
         read_metadata(tmp_path / "meta.csv")
 
 
