@@ -5,7 +5,6 @@ tokens and is written last, so that its presence means completeness. `room` coun
 fill each view from the front, and the rest of the file is a hole that takes no space on disk.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
@@ -146,18 +146,19 @@ def _file_state(path: Path) -> tuple[str, int, int]:
 @contextmanager
 def _locked(folder: Path, say: Say) -> Iterator[None]:
     """Allow one process at a time: the second of two runs on the same set then finds the first one's tokens."""
+    lock = FileLock(folder / "lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another run that writes to {folder}")
+        lock.acquire()
     except OSError as error:
         raise _write_error(folder, error) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that writes to {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def open_tokens(folder: Path, backbone: Backbone, check: bool = True) -> EncodedImages:
