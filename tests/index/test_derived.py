@@ -11,7 +11,8 @@ from forclip.index.approximate_search import search_approximately
 from forclip.index.exact_search import search_exactly
 from forclip.index.image_index import Index
 from forclip.index.optimize import plan_merge
-from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
+from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import StoredVectors, read_vectors
 from forclip.types import ImageEmbeddings
 from tests.index.made import DIM, HEADER, files, names, some, unit
@@ -75,8 +76,8 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
     images = pa.table({"id": list(given.image_ids), "uri": list(given.image_ids)})
     boxes = np.zeros((len(codes), 4), np.float16)
     made = segment_in_memory(HEADER, [StoredVectors(np.arange(3000), codes, given.offsets, boxes, images)])
-    folder = write_segment(made, tmp_path_factory.mktemp("segments"), "some store", {})
-    return read_segment(HEADER, folder, "some store")[0]
+    segments = SegmentFolder(tmp_path_factory.mktemp("segments"), HEADER)
+    return segments.open(segments.write(made)).segment
 
 
 @pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "PCA12,IVF32,SQ8", "RaBitQ"])

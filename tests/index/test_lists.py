@@ -1,6 +1,7 @@
 """Inverted lists: one an image over a segment's file, and many searched by several threads."""
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -8,11 +9,13 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from forclip.index import image_lists
 from forclip.index.approximate_build import build_index
-from forclip.index.approximate_search import load_index, save_index, search_lists
+from forclip.index.approximate_search import search_lists
 from forclip.index.exact_search import score_images, score_owners, score_values
 from forclip.index.schema import StoreHeader
-from forclip.index.segment import Segment, read_segment, segment_in_memory, write_segment
+from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import StoredVectors
 from forclip.types import Floats, Ints
 from tests.index.made import DIM, HEADER, names, some, unit
@@ -32,7 +35,8 @@ def in_memory(header: StoreHeader, count: int = 400, most: int = 7) -> Segment:
 
 
 def mapped(segment: Segment, folder: Path) -> Segment:
-    return read_segment(segment.header, write_segment(segment, folder, "some store", {}), "some store")[0]
+    segments = SegmentFolder(folder, segment.header)
+    return segments.open(segments.write(segment)).segment
 
 
 def rows_of(segment: Segment, image: int) -> Ints:
@@ -57,6 +61,29 @@ def test_an_image_is_scored_by_its_best_vector_in_memory_and_mapped(header: Stor
             rows = rows_of(segment, int(image))
             scores = cosines(segment, query, rows)
             assert (row, score) == (rows[np.argmax(scores)], scores.max())
+
+
+@pytest.mark.parametrize("change", ["cut short", "other offsets"])
+def test_scores_are_exact_if_faiss_reads_other_lists(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a FAISS version of another file format."""
+    segment, query = mapped(in_memory(HEADER), tmp_path), unit(np.random.default_rng(3), DIM)
+    (expected,) = score_images(segment, query[None], [np.arange(400)])
+    describe = image_lists._describe_lists
+
+    def describe_otherwise(file: Path, flat: Any, offsets: Ints) -> bytes:
+        if change == "cut short":
+            return describe(file, flat, offsets)[:50]
+        return describe(file, flat, np.concatenate([offsets[:-2], offsets[-2:-1] - 1, offsets[-1:]]))
+
+    monkeypatch.setattr(image_lists, "_describe_lists", describe_otherwise)
+    other = mapped(in_memory(HEADER), tmp_path)
+    assert other.lists is None
+    (found,) = score_images(other, query[None], [np.arange(400)])
+    order, expected_order = np.argsort(found.images), np.argsort(expected.images)
+    assert found.rows[order].tolist() == expected.rows[expected_order].tolist()
+    assert found.scores[order].tolist() == expected.scores[expected_order].tolist()
 
 
 def test_an_images_nearest_vectors(tmp_path: Path) -> None:
@@ -149,13 +176,18 @@ def test_lists_shared_out_to_threads_give_what_faiss_gives(kind: str, monkeypatc
                 assert in_order == sorted(in_order, reverse=True)
 
 
-def test_an_index_of_another_version_is_built_anew(tmp_path: Path) -> None:
-    segment = mapped(in_memory(HEADER), tmp_path)
-    assert segment.folder is not None
-    known = save_index(build_index(segment, "IVF4,SQ8", unit(np.random.default_rng(1), 5, DIM)), segment.folder)
-    assert load_index(segment, segment.folder, known) is not None
-    older = {**known, "ann": {"kind": "IVF4,SQ8", "nprobe": 1, "fetch": 3, "recall": 1.0, "queries": 5}}
-    assert load_index(segment, segment.folder, older) is None
-    (segment.folder / "ann-0.faiss").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="the index is damaged"):
-        load_index(segment, segment.folder, known)
+def test_an_index_of_another_version_is_ignored_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    segments = SegmentFolder(tmp_path, HEADER)
+    name = segments.write(in_memory(HEADER))
+    stored = segments.open(name)
+    segments.write_index(stored, build_index(stored.segment, "IVF4,SQ8", unit(np.random.default_rng(1), 5, DIM)))
+    assert segments.open(name).index is not None
+    details = tmp_path / "search" / name / "segment.json"
+    written = details.read_text()
+    details.write_text(written.replace('"compared"', '"fetch"'))
+    assert segments.open(name).index is None
+    details.write_text(written)
+    index_file = details.with_name("ann-0.faiss")
+    index_file.write_bytes(b"nothing".ljust(index_file.stat().st_size))
+    with pytest.raises(ValueError, match=name):
+        segments.open(name)

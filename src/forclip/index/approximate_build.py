@@ -8,7 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from forclip.index.approximate_search import ApproximateIndex, IndexSettings, Shard, count_lists, search_approximately
+from forclip.index.approximate_search import ApproximateIndex, IndexSettings, count_lists, search_approximately
 from forclip.index.exact_search import ScoredImages, search_exactly
 from forclip.index.segment import Segment
 from forclip.types import Floats, Ints
@@ -89,7 +89,7 @@ def sample_stored_queries(segment: Segment, count: int = 64, seed: int = 0) -> F
     return unit
 
 
-def _fill_shards(segment: Segment, trained: Any) -> tuple[Shard, ...]:
+def _fill_shards(segment: Segment, trained: Any) -> tuple[Any, ...]:
     """Add the vectors to copies of a trained index, one copy per shard. Inverted lists are never split."""
     shards_for_size = 1 << max(0, round(math.log2(max(1, segment.num_vectors / _SHARD_VECTORS))))
     count = 1 if count_lists(trained) else min(_MAX_SHARDS, shards_for_size)
@@ -98,11 +98,11 @@ def _fill_shards(segment: Segment, trained: Any) -> tuple[Shard, ...]:
         index = trained if count == 1 else faiss.clone_index(trained)
         for at in range(start, end, _ADDED_AT_ONCE):
             index.add(_decode_single(segment, np.arange(at, min(end, at + _ADDED_AT_ONCE))))
-        shards.append(Shard(start, index))
+        shards.append(index)
     return tuple(shards)
 
 
-def _choose_settings(segment: Segment, shards: tuple[Shard, ...], kind: str, queries: Floats) -> IndexSettings:
+def _choose_settings(segment: Segment, shards: tuple[Any, ...], kind: str, queries: Floats) -> IndexSettings:
     """Return the settings that read the fewest bytes among those that reach TARGET_RECALL.
 
     If none reach it, return the last that were tried, which read the most.
@@ -117,7 +117,7 @@ def _choose_settings(segment: Segment, shards: tuple[Shard, ...], kind: str, que
 
     best: IndexSettings | None = None
     least = math.inf
-    for nprobe in _nprobe_choices(count_lists(shards[0].index)):
+    for nprobe in _nprobe_choices(count_lists(shards[0])):
         for compared in _COMPARED_CHOICES:
             scored_vectors = compared * _TUNED_K * segment.num_vectors / len(segment)
             cost = _compressed_bytes(segment, shards, nprobe) + scored_vectors * int(segment.flat.code_size)
@@ -129,11 +129,11 @@ def _choose_settings(segment: Segment, shards: tuple[Shard, ...], kind: str, que
     return best or tried
 
 
-def _compressed_bytes(segment: Segment, shards: tuple[Shard, ...], nprobe: int) -> float:
+def _compressed_bytes(segment: Segment, shards: tuple[Any, ...], nprobe: int) -> float:
     """Return the bytes of compressed vectors that a query reads."""
-    lists = count_lists(shards[0].index)
+    lists = count_lists(shards[0])
     share = nprobe / lists if lists else 1.0
-    return share * segment.num_vectors * int(shards[0].index.sa_code_size())
+    return share * segment.num_vectors * int(shards[0].sa_code_size())
 
 
 def _nprobe_choices(lists: int) -> list[int]:

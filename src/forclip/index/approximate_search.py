@@ -1,8 +1,7 @@
 """Approximate search of one segment: FAISS finds candidates among compressed vectors, exact scores rank them."""
 
 import math
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -33,18 +32,10 @@ class IndexSettings:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A FAISS index of consecutive rows of a segment, from `start` on."""
-
-    start: int
-    index: Any
-
-
-@dataclass(frozen=True)
 class ApproximateIndex:
-    """Compressed vectors of a segment. Its shards are searched in parallel."""
+    """Compressed vectors of a segment. shards: FAISS indexes of consecutive rows, which are searched in parallel."""
 
-    shards: tuple[Shard, ...]
+    shards: tuple[Any, ...]
     settings: IndexSettings
 
     def nearest_rows(self, queries: Floats, fetch: int) -> list[Ints]:
@@ -55,11 +46,12 @@ class ApproximateIndex:
         queries, nprobe = np.ascontiguousarray(queries, np.float32), self.settings.nprobe
         if nprobe:
             (shard,) = self.shards
-            return search_lists(shard.index, queries, fetch, nprobe)
-        results = parallel_map(lambda shard: shard.index.search(queries, fetch), self.shards)
+            return search_lists(shard, queries, fetch, nprobe)
+        results = parallel_map(lambda shard: shard.search(queries, fetch), self.shards)
         scores = np.concatenate([s for s, _ in results], 1)
         valid = np.concatenate([r >= 0 for _, r in results], 1)
-        rows = np.concatenate([r + shard.start for shard, (_, r) in zip(self.shards, results, strict=True)], 1)
+        starts = np.cumsum([0, *(shard.ntotal for shard in self.shards[:-1])])
+        rows = np.concatenate([r + start for start, (_, r) in zip(starts, results, strict=True)], 1)
         orders = np.argsort(-scores, 1)
         return [r[order][v[order]] for r, v, order in zip(rows, valid, orders, strict=True)]
 
@@ -158,34 +150,3 @@ def _search_preassigned(
     pointers = map(faiss.swig_ptr, (*inputs, scores, ids))
     inverted.search_preassigned_c(len(queries), faiss.swig_ptr(queries), fetch, *pointers, False, parameters)
     return scores, ids
-
-
-def save_index(index: ApproximateIndex, folder: Path) -> dict[str, Any]:
-    """Write the index into a segment's folder. Returns the details for segment.json."""
-    for number, shard in enumerate(index.shards):
-        faiss.write_index(shard.index, str(_shard_file(folder, number)))
-    return {"ann": asdict(index.settings), "ann_shards": len(index.shards)}
-
-
-def load_index(segment: Segment, folder: Path, details: dict[str, Any]) -> ApproximateIndex | None:
-    """Map the index that `save_index` wrote; details: of segment.json.
-
-    Returns None if there is none, or if another version of forclip wrote it with other settings. Raises ValueError if
-    it is damaged.
-    """
-    if set(details.get("ann", ())) != {f.name for f in fields(IndexSettings)}:
-        return None
-    try:
-        files = [str(_shard_file(folder, number)) for number in range(details["ann_shards"])]
-        indexes = [faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC) for file in files]
-    except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{folder}: the index is damaged: {str(error)[:200]}") from None
-    *starts, total = np.cumsum([0, *(int(index.ntotal) for index in indexes)]).tolist()
-    if total != segment.num_vectors:
-        raise ValueError(f"{folder}: the index has {total} vectors, the segment {segment.num_vectors}")
-    shards = tuple(Shard(start, index) for start, index in zip(starts, indexes, strict=True))
-    return ApproximateIndex(shards, IndexSettings(**details["ann"]))
-
-
-def _shard_file(folder: Path, number: int) -> Path:
-    return folder / f"ann-{number}.faiss"

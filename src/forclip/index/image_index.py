@@ -13,9 +13,10 @@ from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
 from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import Segment
+from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import ImageFile, Metadata, Store, create_store, read_vectors
 from forclip.index.verify import describe_store, verify
-from forclip.index.view import Part, SegmentFolder, View, Views
+from forclip.index.view import Part, View, Views
 from forclip.types import Floats, ImageEmbeddings, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
@@ -37,7 +38,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         """Open a store. Raises ValueError if there is none, or it is damaged or of another format version."""
         self.store = Store(folder)
-        self.segments = SegmentFolder(self.store)
+        self.segments = SegmentFolder(folder, self.store.header)
         self._views = Views(self.store, self.segments)
 
     @staticmethod
@@ -186,20 +187,15 @@ class Index:
             return header.decode(stored.codes).astype(np.float32), stored.boxes.astype(np.float32)
         return None
 
-    def scores(self, query: Floats, sample: int | None = None, seed: int = 0, where: str | None = None) -> Floats:
+    def scores(self, query: Floats, sample: int | None = None, where: str | None = None) -> Floats:
         """Return the scores of all images, or of about `sample` random ones, in no order.
 
-        where: an SQL expression that limits the images. Equal seeds draw equal samples until the store changes.
+        where: an SQL expression that limits the images. Equal samples are of the same images until the store changes.
         """
-        return self.scores_many(query[None], sample, seed, where)[0]
+        return self.scores_many(query[None], sample, where)[0]
 
     def scores_many(
-        self,
-        queries: Floats,
-        sample: int | None = None,
-        seed: int = 0,
-        where: str | None = None,
-        view: View | None = None,
+        self, queries: Floats, sample: int | None = None, where: str | None = None, view: View | None = None
     ) -> list[Floats]:
         """Return `scores` for each of the unit queries [Q, dim]. view: as for `rankings`."""
         self._check(queries, 1)
@@ -207,7 +203,7 @@ class Index:
         if sample is None:
             drawn = tuple(np.flatnonzero(view.selected(part, where)) for part in view.parts)
         else:
-            drawn = view.sample(sample, seed, where)
+            drawn = view.sample(sample, where)
         scores = [score_values(p.segment, queries, images) for p, images in zip(view.parts, drawn, strict=True)]
         return [np.concatenate([np.empty(0, np.float32), *(s[q] for s in scores)]) for q in range(len(queries))]
 

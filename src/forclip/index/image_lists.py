@@ -76,7 +76,15 @@ def open_image_lists(file: Path, flat: Any, offsets: Ints) -> ImageLists | None:
 
 
 def _map_lists(file: Path, flat: Any, offsets: Ints) -> Any:
-    """Read inverted lists from a description in FAISS's own file format, `ilod`.
+    reader = faiss.VectorIOReader()
+    faiss.copy_array_to_vector(np.frombuffer(_describe_lists(file, flat, offsets), np.uint8), reader.data)
+    lists = faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_READ_ONLY))
+    lists.prefetch_nthread = 0
+    return lists
+
+
+def _describe_lists(file: Path, flat: Any, offsets: Ints) -> bytes:
+    """Describe the lists in FAISS's own file format, `ilod`.
 
     The description holds the number of lists, the bytes of a code, each list's size, capacity and offset, no free
     slots, the file's name and its size. FAISS writes a quantiser's codes last, so they end the file.
@@ -86,12 +94,7 @@ def _map_lists(file: Path, flat: Any, offsets: Ints) -> Any:
     table[:, 0] = table[:, 1] = np.diff(offsets)
     table[:, 2] = total - flat.ntotal * size + offsets[:-1] * size
     start, end = struct.pack("<3Q", len(table), size, len(table)), struct.pack("<2Q", 0, len(name))
-    described = b"".join([b"ilod", start, table.tobytes(), end, name, struct.pack("<Q", total)])
-    reader = faiss.VectorIOReader()
-    faiss.copy_array_to_vector(np.frombuffer(described, np.uint8), reader.data)
-    lists = faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_READ_ONLY))
-    lists.prefetch_nthread = 0
-    return lists
+    return b"".join([b"ilod", start, table.tobytes(), end, name, struct.pack("<Q", total)])
 
 
 def _check_lists(lists: Any, flat: Any, offsets: Ints) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 
 from forclip.index.approximate_build import MIN_INDEXED_VECTORS, build_for_size, build_index, sample_stored_queries
 from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import Store, StoredVectors, read_vectors
-from forclip.index.view import Part, SegmentFolder, Views
+from forclip.index.view import Part, Views
 from forclip.types import Floats, Ints
 
 NO_INDEX = "none"
@@ -103,8 +104,8 @@ def _build(segments: SegmentFolder, part: Part, kind: str | None, queries: Float
     if kind == current or (kind is None and (part.index is not None or segment.num_vectors < MIN_INDEXED_VECTORS)):
         return
     if kind == NO_INDEX:
-        segments.write_index(part, None)
+        segments.write_index(part.stored, None)
         return
     typical = sample_stored_queries(segment) if queries is None else queries
     index = build_for_size(segment, typical) if kind is None else build_index(segment, kind, typical)
-    segments.write_index(part, index)
+    segments.write_index(part.stored, index)

@@ -18,10 +18,12 @@ _HEADER_KEY = b"forclip"
 _CODE_TYPE = {"fp16": pa.float16(), "int8": pa.int8()}
 _LARGEST_CODE = 127
 
-BUILT_IN_COLUMNS = (
-    *("number", "id", "uri", "width", "height", "content_hash", "size", "modified", "source", "added"),
-    *("vectors", "boxes"),
-)
+_FILE_COLUMNS = {
+    **{"number": pa.int64(), "id": pa.string(), "uri": pa.string(), "width": pa.int32(), "height": pa.int32()},
+    **{"content_hash": pa.string(), "size": pa.int64(), "modified": pa.int64(), "source": pa.string()},
+    "added": pa.timestamp("us", "UTC"),
+}
+BUILT_IN_COLUMNS = (*_FILE_COLUMNS, "vectors", "boxes")
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,8 @@ class StoreHeader:
 
     def schema(self) -> pa.Schema:
         """Return the schema of an empty store. Users' metadata columns are added later."""
-        text, integer = pa.string(), pa.int64()
-        columns = {
-            **{"number": integer, "id": text, "uri": text, "width": pa.int32(), "height": pa.int32()},
-            **{"content_hash": text, "size": integer, "modified": integer, "source": text},
-            "added": pa.timestamp("us", "UTC"),
-            "vectors": pa.list_(pa.list_(_CODE_TYPE[self.precision], self.dim)),
-            "boxes": pa.list_(pa.list_(pa.float16(), 4)),
-        }
-        assert tuple(columns) == BUILT_IN_COLUMNS
+        vectors = pa.list_(pa.list_(_CODE_TYPE[self.precision], self.dim))
+        columns = {**_FILE_COLUMNS, "vectors": vectors, "boxes": pa.list_(pa.list_(pa.float16(), 4))}
         return pa.schema(list(columns.items()), {_HEADER_KEY: self.to_json()})
 
     def to_json(self) -> str:

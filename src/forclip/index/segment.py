@@ -3,12 +3,10 @@
 A segment knows its images by key. Its user decides which of them are still in the store.
 """
 
-import json
-import shutil
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +16,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forclip.atomic_write import write_text_atomically
 from forclip.index.image_lists import ImageLists, open_image_lists
 from forclip.index.schema import Codes, StoreHeader
 from forclip.index.store import StoredVectors
-from forclip.types import Bools, Floats, Ints
+from forclip.types import Floats, Ints
 
-_META, _VECTORS, _KEYS, _OFFSETS = "segment.json", "vectors.faiss", "numbers.npy", "offsets.npy"
-_BOXES, _IMAGES = "boxes.npy", "images.arrow"
+VECTORS_FILE = "vectors.faiss"
 _QUANTIZER = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit_direct_signed}
 _SIGNED_ZERO = 128  # FAISS keeps signed codes as unsigned ones, shifted by this
 _IDS_AT_ONCE = 1 << 16  # converted to Python strings
-_SCAN_SHARE = 50  # Arrow's pass over all ids is as fast as one lookup for every 50th of them
 
 
 class IdLookup:
-    """Finds the positions of ids among [n] strings, which may repeat. Keeps 16 bytes per id."""
+    """Finds ids among [n] strings by their hashes. Keeps 16 bytes per id."""
 
     def __init__(self, ids: pa.Array) -> None:
-        blocks = (ids.slice(start, _IDS_AT_ONCE).to_pylist() for start in range(0, len(ids), _IDS_AT_ONCE))
-        hashes = np.concatenate([np.empty(0, np.int64), *map(_hashes, blocks)])
         self._ids = ids
+        blocks = (ids.slice(start, _IDS_AT_ONCE).to_pylist() for start in range(0, len(ids), _IDS_AT_ONCE))
+        hashes = _hashes(chain.from_iterable(blocks))
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
 
     def find(self, wanted: Sequence[str]) -> Ints:
         """Return all positions of these ids, ascending. Unknown ids are ignored."""
-        value_set = pa.array(wanted, pa.string())
-        if len(wanted) * _SCAN_SHARE > len(self._ids):
-            return np.flatnonzero(np.asarray(pc.is_in(self._ids, value_set=value_set)))
-        hashes = _hashes(dict.fromkeys(wanted))
+        hashes = _hashes(set(wanted))
         starts, ends = (np.searchsorted(self._sorted, hashes, side) for side in ("left", "right"))
         spans = zip(starts.tolist(), ends.tolist(), strict=True)
         candidates = np.sort(np.concatenate([np.empty(0, np.int64), *(self._order[s:e] for s, e in spans if s < e)]))
         # Other ids may have the same hash.
-        same: Bools = np.asarray(pc.is_in(self._ids.take(pa.array(candidates)), value_set=value_set))
-        return candidates[same]
+        same = pc.is_in(self._ids.take(pa.array(candidates)), value_set=pa.array(wanted, pa.string()))
+        found: Ints = candidates[np.asarray(same)]
+        return found
 
 
 def _hashes(ids: Iterable[str]) -> Ints:
-    return np.array([hash(i) for i in ids], np.int64)
+    return np.fromiter(map(hash, ids), np.int64)
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ class Segment:
     @cached_property
     def lists(self) -> ImageLists | None:
         """Search within chosen images by FAISS. None in memory, or if this FAISS version cannot do it."""
-        return None if self.folder is None else open_image_lists(self.folder / _VECTORS, self.flat, self.offsets)
+        return None if self.folder is None else open_image_lists(self.folder / VECTORS_FILE, self.flat, self.offsets)
 
     def decode(self, rows: Ints | slice) -> NDArray[np.float64]:
         """Return the vectors [rows, dim] that the stored codes stand for."""
@@ -164,52 +157,3 @@ def _to_faiss(codes: Codes) -> NDArray[np.uint8]:
     if codes.dtype == np.int8:
         return (codes.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8)
     return np.ascontiguousarray(codes).view(np.uint8)
-
-
-def write_segment(segment: Segment, folder: Path, store: str, details: dict[str, Any]) -> Path:
-    """Write a segment to a new subfolder of `folder` and return that; a failed write leaves nothing.
-
-    store: identifies the store that the segment is derived from; details: further values for segment.json, which is
-    written last.
-    """
-    target = folder / uuid.uuid4().hex
-    target.mkdir(parents=True)
-    try:
-        faiss.write_index(segment.flat, str(target / _VECTORS))
-        np.save(target / _KEYS, segment.keys)
-        np.save(target / _OFFSETS, segment.offsets)
-        np.save(target / _BOXES, segment.boxes)
-        with pa.OSFile(str(target / _IMAGES), "wb") as file, pa.ipc.new_file(file, segment.images.schema) as writer:
-            writer.write_table(segment.images.combine_chunks(), max_chunksize=max(1, len(segment)))
-        write_segment_details(target, store, details)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    return target
-
-
-def write_segment_details(folder: Path, store: str, details: dict[str, Any]) -> None:
-    """Write or replace segment.json, which marks a segment as complete and records the sizes of its files."""
-    sizes = {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != _META}
-    write_text_atomically(folder / _META, json.dumps({"store": store, "files": sizes, **details}, indent=1))
-
-
-def read_segment(header: StoreHeader, folder: Path, store: str) -> tuple[Segment, dict[str, Any]]:
-    """Map a segment and return it with its segment.json.
-
-    Raises ValueError if the segment is incomplete, damaged or derived from another store.
-    """
-    try:
-        details: dict[str, Any] = json.loads((folder / _META).read_text())
-        if details["store"] != store:
-            raise ValueError(f"{folder}: derived from another store")
-        for name, size in details["files"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{folder / name}: cut short")
-        flat = faiss.read_index(str(folder / _VECTORS), faiss.IO_FLAG_MMAP_IFC)
-        images = pa.ipc.open_file(pa.memory_map(str(folder / _IMAGES))).read_all()
-        keys, offsets = np.load(folder / _KEYS), np.load(folder / _OFFSETS)
-        boxes = np.asarray(np.load(folder / _BOXES, mmap_mode="r"))
-    except (OSError, KeyError, TypeError, RuntimeError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{folder}: incomplete segment: {error}") from None
-    return Segment(header, flat, keys, offsets, boxes, images, folder), details

@@ -117,7 +117,7 @@ class Store:
         """
         with self._writing():
             rows = self._rows(embeddings, files, metadata)
-            merge = self._for_writing().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge = _open_table(self.folder).merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows)
 
     def delete(self, where: str) -> int:
@@ -125,7 +125,7 @@ class Store:
         with self._writing():
             before = len(self)
             with _filter_errors(where):
-                self._for_writing().delete(where)
+                _open_table(self.folder).delete(where)
             return before - len(self)
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
@@ -141,12 +141,12 @@ class Store:
             for field in self.table().schema:
                 if field.name in metadata:
                     columns[field.name] = _to_column(metadata[field.name], field, self.folder)
-            self._for_writing().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+            _open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def compact(self, keep: timedelta = _KEPT_VERSIONS) -> None:
         """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
         with self._writing():
-            table = self._for_writing()
+            table = _open_table(self.folder)
             table.optimize.compact_files()
             table.cleanup_old_versions(keep)
 
@@ -174,10 +174,6 @@ class Store:
     def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
         with _reword_errors(f"{self.folder}: damaged"):
             return self.table().to_table(columns, filter=wanted)
-
-    def _for_writing(self) -> lance.LanceDataset:
-        """Open another handle: a change moves its own handle to the new version, but readers need the old one."""
-        return _open_table(self.folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -222,7 +218,7 @@ class Store:
         new = [name for name in metadata if name not in self.table().schema.names]
         if new:
             schema = pa.schema([pa.field(name, _infer_type(name, metadata[name])) for name in new])
-            self._for_writing().add_columns(schema)
+            _open_table(self.folder).add_columns(schema)  # not readers' handle, which it would move
 
     def _new_keys(self, count: int) -> Ints:
         """Return unused keys: clock time, so that a key is not used again after the highest one was deleted."""

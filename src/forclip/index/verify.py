@@ -11,8 +11,9 @@ import numpy as np
 
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
+from forclip.index.segment_folder import FOLDER
 from forclip.index.store import TABLE, Store, StoredVectors, read_vectors
-from forclip.index.view import SEGMENTS, Part, View
+from forclip.index.view import Part, View
 
 # Half precision changes a length in the fourth digit; int8 by half a step in each of some hundred dimensions.
 _LENGTH_TOLERANCE = {"fp16": 0.02, "int8": 0.2}
@@ -85,7 +86,7 @@ def describe_store(store: Store, view: View) -> dict[str, Any]:
         "version": int(view.table.version),
         "columns": store.user_columns,
         "table_bytes": _bytes_below(store.folder / TABLE),
-        "search_bytes": _bytes_below(store.folder / SEGMENTS),
+        "search_bytes": _bytes_below(store.folder / FOLDER),
         "parts": [_describe_part(p) for p in view.parts],
     }
 
