@@ -1,4 +1,4 @@
-"""A function of a test module in a process of its own: one that is killed, or that has a small disk."""
+"""Run a function of a test module in a child process, such as one that is killed or that has a full disk."""
 
 import inspect
 import os
@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_in_child(function: Callable[..., Any], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Calls a function that can be imported, with arguments as text; what it printed comes back."""
-    # pytest imports a test file by its bare name.
+    """Call a function of a module in a child process, with text arguments. Returns the finished process."""
+    # pytest imports a test file by its bare name, so derive the module from the file.
     module = ".".join(Path(inspect.getfile(function)).relative_to(ROOT).with_suffix("").parts)
     code = f"import sys; from {module} import {function.__name__} as f; f(*sys.argv[1:])"
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -29,8 +29,8 @@ def run_in_child(function: Callable[..., Any], *arguments: str | Path) -> subpro
 
 
 def limit_file_size(limit: int) -> None:
-    """Files of this process can't grow beyond that many bytes: a write fails in the kernel, as on a full disk.
+    """Limit the size of every file that this process writes, in bytes. Larger writes fail as on a full disk.
 
-    Only ever in a child: the limit holds for standard output as well, if that is a file.
+    Use it in a child process only: the limit also applies to standard output if that is a file.
     """
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

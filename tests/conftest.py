@@ -1,4 +1,4 @@
-"""What many tests stand on: a small toy world, drawn once."""
+"""Shared fixtures: a small toy world and a searcher over it, created once per session."""
 
 import os
 from pathlib import Path
@@ -18,13 +18,13 @@ from forclip.toyworld.dataset import ToyWorld, write_toyworld
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> ToyWorld:
-    """160 training and 60 gallery scenes: enough that every pictograph is in some training scene."""
+    """160 training and 60 gallery scenes; every pictograph is in some training scene."""
     return write_toyworld(tmp_path_factory.mktemp("world"), num_train=160, num_gallery=60, seed=3)
 
 
 @pytest.fixture(scope="session")
 def searcher(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
-    """The small world's gallery under the untrained mini model, with a column `half`: 0, 1, 0, 1. Not to be changed."""
+    """The small world's gallery under the untrained mini model, with a column `half` : 0, 1, 0, 1. Read-only."""
     config = ModelConfig("forclip-mini")
     model = load_model(config, num_query_tokens=4)
     paths = sorted(small_world.images.glob("gallery_*.jpg"))
@@ -37,8 +37,8 @@ def searcher(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def shared() -> Path:
-    """Real photos and a model with real knowledge, which are not part of the project."""
+    """Folder of real photos and a model trained on real data, which are not part of the project. Skips without them."""
     folder = Path(os.environ.get("FORCLIP_SHARED", Path(__file__).parents[2] / "shared"))
     if not (folder / "photos" / "instances.json").exists():
-        pytest.skip(f"no real photos at {folder}; FORCLIP_SHARED names the folder that has them")
+        pytest.skip(f"no real photos at {folder}; set FORCLIP_SHARED to their folder")
     return folder

@@ -1,4 +1,4 @@
-"""The example that plugs in a model of one's own, on real photos where they are at hand."""
+"""The example that adapts a custom model, on real photos if they are available."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ def realbench(shared: Path) -> Path:
     return shared / "realbench"
 
 
-def test_the_ladder_equals_the_models_own(realbench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_free_heads_equal_the_models_own(realbench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.syspath_prepend(str(realbench))
     from plug_in_backbone import PhotoClipBackbone  # type: ignore[import-not-found]  # the script's own folder
@@ -43,14 +43,14 @@ def test_the_ladder_equals_the_models_own(realbench: Path, monkeypatch: pytest.M
             ours = heads[f"cluster_{k}"](tokens)
             for image, positions in enumerate(dense.numpy()):
                 theirs = baselines.cluster(positions, k)
-                # The same clusters, in whatever order.
+                # The same clusters, in any order.
                 assert float((ours[image] @ theirs.T).amax(1).min()) > 1 - 1e-5
                 assert float((ours[image] @ theirs.T).amax(0).min()) > 1 - 1e-5
     for name in ("plug_in_backbone", "baselines", "photoclip"):
         sys.modules.pop(name, None)
 
 
-def test_texts_outside_the_table_are_an_error(realbench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_without_a_vector_is_an_error(realbench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     from plug_in_backbone import PhotoClipBackbone
 

@@ -1,27 +1,29 @@
+"""The pictographs: names, shapes and colours."""
+
 import numpy as np
 import pytest
 
 from forclip.toyworld import pictographs
 from forclip.toyworld.pictographs import CLEAR, NAMES, SIDE, TINT, render, role_map
 
-# As a scene shows them: small. The two most alike, a tree and a rain cloud, agree on 0.66.
-_MOST_ALIKE = 0.75
+# At the small size of a scene. The most similar pair, a tree and a rain cloud, agrees on 0.66.
+_LARGEST_AGREEMENT = 0.75
 
 
-def test_there_are_many_and_names_are_plain_words() -> None:
+def test_there_are_many_pictographs_with_plain_names() -> None:
     assert len(NAMES) >= 80
     assert list(NAMES) == sorted(set(NAMES))
     assert all(name.replace(" ", "").replace("-", "").isalpha() and name == name.strip().lower() for name in NAMES)
 
 
-def test_no_two_look_alike() -> None:
-    """Of the pixels that either of two drawings covers, the share in which both have the same role."""
+def test_no_two_pictographs_look_alike() -> None:
+    """Agreement: of the pixels that at least one drawing covers, the fraction where both have the same role."""
     small = np.stack([role_map(name)[4::8, 4::8].ravel() for name in NAMES])
     for k, drawing in enumerate(small[:-1]):
         others = small[k + 1 :]
         covered = ((others != CLEAR) | (drawing != CLEAR)).sum(1)
-        alike = ((others == drawing) & (drawing != CLEAR)).sum(1) / covered
-        assert alike.max() < _MOST_ALIKE, (NAMES[k], NAMES[k + 1 + int(alike.argmax())])
+        agreement = ((others == drawing) & (drawing != CLEAR)).sum(1) / covered
+        assert agreement.max() < _LARGEST_AGREEMENT, (NAMES[k], NAMES[k + 1 + int(agreement.argmax())])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,7 +34,7 @@ def test_a_drawing_fills_its_square_and_takes_its_colour(name: str) -> None:
     assert 0.05 < drawn.mean() < 1
     height, width = (int(np.ptp(np.nonzero(drawn.any(axis))[0])) + 1 for axis in (1, 0))
     assert max(height, width) == SIDE
-    # In the middle of its shorter side.
+    # Centred along its shorter side.
     rows, columns = np.nonzero(drawn)
     assert abs(rows.min() + rows.max() - (SIDE - 1)) <= 2
     assert abs(columns.min() + columns.max() - (SIDE - 1)) <= 2
@@ -51,7 +53,7 @@ def test_rendering_colours_the_tint_and_clears_the_rest() -> None:
     opaque = values[values[..., 3] == 255][:, :3].tolist()
     assert opaque.count([10, 200, 30]) > 0.2 * len(opaque)
     assert (values[..., 3] == 0).any()
-    # No edge takes the colour of what is transparent round it.
+    # No edge pixel takes on the colour of transparent pixels next to it.
     edges = values[(values[..., 3] > 0) & (values[..., 3] < 255)][:, 1].astype(int)
     assert len(edges) > 20
     assert edges.min() >= 36

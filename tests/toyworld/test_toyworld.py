@@ -1,3 +1,5 @@
+"""The generated dataset and its scenes."""
+
 import json
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from forclip.data.formats.coco import load_coco
 from forclip.toyworld import pictographs, scenes
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
 
-GROUND, COLOUR = (255, 0, 255), (0, 200, 0)  # as far as can be from each other and from ink, light and shade
+BACKGROUND, COLOUR = (255, 0, 255), (0, 200, 0)  # far from each other and from ink, light and shade
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +25,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_seed_gives_the_same_bytes(world: ToyWorld, tmp_path: Path) -> None:
-    told: list[int] = []
-    again = write_toyworld(tmp_path, 10, 5, seed=3, advance=told.append)
+    progress: list[int] = []
+    again = write_toyworld(tmp_path, 10, 5, seed=3, advance=progress.append)
     assert contents(world.folder) == contents(tmp_path)
     assert set(contents(tmp_path)) == {"train.json", "gallery.json", "novel.txt"} | {
         f"images/{split}_{k:05d}.jpg" for split, count in (("train", 10), ("gallery", 5)) for k in range(count)
     }
     assert again.novel == world.novel
-    assert sum(told) == 15
+    assert sum(progress) == 15
 
 
 def test_another_seed_gives_another_world(world: ToyWorld, tmp_path: Path) -> None:
@@ -40,7 +42,7 @@ def test_another_seed_gives_another_world(world: ToyWorld, tmp_path: Path) -> No
     assert other.novel != world.novel
 
 
-def test_pictures_do_not_depend_on_how_many_there_are(world: ToyWorld, tmp_path: Path) -> None:
+def test_a_scene_does_not_depend_on_the_number_of_scenes(world: ToyWorld, tmp_path: Path) -> None:
     write_toyworld(tmp_path, 3, 1, seed=3)
     assert {k: v for k, v in contents(world.folder).items() if k in contents(tmp_path / "images") or "00000" in k} == {
         f"images/{k}": v for k, v in contents(tmp_path / "images").items() if "00000" in k
@@ -66,17 +68,17 @@ def test_novel_names_are_written(world: ToyWorld) -> None:
 
 def test_files_load_as_coco(world: ToyWorld) -> None:
     for file, count in ((world.train_file, 10), (world.gallery_file, 5)):
-        found, peer = load_coco(file, world.images), COCO(str(file))
-        assert found.class_names == pictographs.NAMES
-        assert len(found) == len(peer.imgs) == count
-        assert len(found.boxes) == len(peer.anns) == found.labels.sum()
-        assert {len(peer.getAnnIds(imgIds=[i])) for i in peer.imgs} <= {4, 5, 6, 7, 8}
-        assert all(p.is_file() for p in found.paths)
-        for path, entry in zip(found.paths, peer.dataset["images"], strict=True):
+        annotations, reference = load_coco(file, world.images), COCO(str(file))
+        assert annotations.class_names == pictographs.NAMES
+        assert len(annotations) == len(reference.imgs) == count
+        assert len(annotations.boxes) == len(reference.anns) == annotations.labels.sum()
+        assert {len(reference.getAnnIds(imgIds=[i])) for i in reference.imgs} <= {4, 5, 6, 7, 8}
+        assert all(p.is_file() for p in annotations.paths)
+        for path, entry in zip(annotations.paths, reference.dataset["images"], strict=True):
             assert Image.open(path).size == (entry["width"], entry["height"])
-        assert (found.boxes[:, :2] >= 0).all()
-        assert (found.boxes[:, 2:] <= 224).all()
-        assert (found.boxes[:, 2:] - found.boxes[:, :2] > 8).all()
+        assert (annotations.boxes[:, :2] >= 0).all()
+        assert (annotations.boxes[:, 2:] <= 224).all()
+        assert (annotations.boxes[:, 2:] - annotations.boxes[:, :2] > 8).all()
 
 
 def test_areas_are_width_times_height(world: ToyWorld) -> None:
@@ -87,10 +89,10 @@ def test_areas_are_width_times_height(world: ToyWorld) -> None:
 def pasted(
     name: str, size: float, centre: tuple[float, float], degrees: float, side: int = 160
 ) -> tuple[np.ndarray, ...]:
-    """The box that _paste gives, and how far each pixel is from the flat ground, 0..255."""
-    canvas = Image.new("RGB", (side, side), GROUND)
+    """The box that _paste returns, and the distance of each pixel from the flat background, 0..255."""
+    canvas = Image.new("RGB", (side, side), BACKGROUND)
     box = scenes._paste(canvas, name, COLOUR, size, np.array(centre), degrees, shadow=0)
-    difference = np.abs(np.asarray(canvas).astype(int) - GROUND).max(2)
+    difference = np.abs(np.asarray(canvas).astype(int) - BACKGROUND).max(2)
     return np.array(box), difference
 
 
@@ -110,14 +112,14 @@ def bounds(mask: np.ndarray) -> np.ndarray:
         (0.4, (0.95, 0.1), -5),
     ],
 )
-def test_a_box_is_that_of_the_drawn_pixels(name: str, size: float, centre: tuple[float, float], degrees: float) -> None:
-    """Between the box of clearly drawn pixels and that of all but the faintest; inside the picture where it is cut."""
+def test_a_box_encloses_the_visible_pixels(name: str, size: float, centre: tuple[float, float], degrees: float) -> None:
+    """The box lies between those of the clearly visible and of the faintly visible pixels, and inside the image."""
     box, difference = pasted(name, size, centre, degrees)
-    clearly, at_all = bounds(difference > 112), bounds(difference > 72)
-    assert (box[:2] <= clearly[:2]).all()
-    assert (box[2:] >= clearly[2:]).all()
-    assert (box[:2] >= at_all[:2]).all()
-    assert (box[2:] <= at_all[2:]).all()
+    clear, faint = bounds(difference > 112), bounds(difference > 72)
+    assert (box[:2] <= clear[:2]).all()
+    assert (box[2:] >= clear[2:]).all()
+    assert (box[:2] >= faint[:2]).all()
+    assert (box[2:] <= faint[2:]).all()
     assert box.min() >= 0
     assert box.max() <= 160
 
@@ -130,11 +132,11 @@ def test_size_and_centre_are_fractions_of_the_side() -> None:
 
 
 def test_clutter_draws_every_object_it_lists() -> None:
-    """Against the same ground without them, a good part of each box is different."""
+    """At least a fifth of each box differs from the same background without objects."""
     names = pictographs.NAMES[:7]
     scene = scenes.clutter(np.random.default_rng(5), names, 224)
-    ground = np.asarray(scenes._busy_background(np.random.default_rng(5), 224)).astype(int)
-    difference = np.abs(np.asarray(scene.image).astype(int) - ground).max(2) > 30
+    background = np.asarray(scenes._busy_background(np.random.default_rng(5), 224)).astype(int)
+    difference = np.abs(np.asarray(scene.image).astype(int) - background).max(2) > 30
     assert tuple(o.name for o in scene.objects) == names
     for thing in scene.objects:
         x0, y0, x1, y1 = (int(v) for v in thing.box)
@@ -142,7 +144,7 @@ def test_clutter_draws_every_object_it_lists() -> None:
     assert difference.mean() < 0.5
 
 
-def test_a_postcards_first_object_is_the_largest_and_in_the_middle() -> None:
+def test_the_first_object_of_a_postcard_is_the_largest_and_near_the_centre() -> None:
     sizes = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -151,7 +153,7 @@ def test_a_postcards_first_object_is_the_largest_and_in_the_middle() -> None:
         assert tuple(o.name for o in scene.objects) == names
         boxes = np.array([o.box for o in scene.objects])
         longest = (boxes[:, 2:] - boxes[:, :2]).max(1)
-        # A turn by 16 degrees makes a square's box 1.24 times as large, and none smaller.
+        # A rotation by 16 degrees enlarges the box of a square by 1.24.
         assert longest[0] > longest[1:].max() / 1.24
         sizes.append(longest[0] > longest[1:].max())
         centre = (boxes[0, :2] + boxes[0, 2:]) / 2 / 128
