@@ -10,7 +10,7 @@ from forclip.experiments.interpolation_curve import CurvePoint, curve_figure, re
 from forclip.models.summary_head import SummaryHead, window_seeded_head
 from forclip.toyworld.dataset import ToyWorld
 from forclip.training.weight_interpolation import save_ends
-from tests.cli.test_cli import assert_one_sentence, run, write_config
+from tests.cli.test_cli import assert_one_line, run, write_config
 from tests.tiny import TinyEyes, tiny_pool
 
 
@@ -69,7 +69,7 @@ def test_from_the_command_line(tmp_path: Path, small_world: ToyWorld) -> None:
     train = {"epochs": 1, "teacher": "none", "interpolation": 0.4, "class_vectors": 0.0}
     config = write_config(tmp_path, small_world, train=train, head={"alignment": "off"})
     model, out = tmp_path / "model", tmp_path / "eval"
-    assert_one_sentence(run("eval", config, "--interpolate", "--out", out), "--model")
+    assert_one_line(run("eval", config, "--interpolate", "--out", out), "--model")
     assert run("train", config, "--out", model).exit_code == 0
     result = run("eval", config, "--model", model, "--interpolate", "--out", out, "--json")
     assert result.exit_code == 0, result.output
@@ -80,4 +80,4 @@ def test_from_the_command_line(tmp_path: Path, small_world: ToyWorld) -> None:
         assert shares[2][group] == pytest.approx(methods["for"][group], abs=1e-6)
         assert shares[0][group] == pytest.approx(methods["sum_untrained"][group], abs=1e-6)
     (model / "ends.safetensors").unlink()
-    assert_one_sentence(run("eval", config, "--model", model, "--interpolate", "--out", out), "no ends.safetensors")
+    assert_one_line(run("eval", config, "--model", model, "--interpolate", "--out", out), "no ends.safetensors")
