@@ -23,16 +23,13 @@ class Backbone(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal; equal for two backbones exactly if their weights and their preprocessing are equal."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """The device of the towers, of `encode_tokens`' input and of all outputs but `preprocess`'."""
-        ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Convert a whole image, never a crop, to the towers' input: float32 [3, H, W], normalised, on the CPU."""
-        ...
 
     def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return where the edges of the preprocessed input lie in an image of this size, in pixels.
@@ -40,19 +37,15 @@ class Backbone(Protocol):
         xyxy as fractions of the image's width and height: (0, 0, 1, 1) if the image is squashed; coordinates beyond
         0..1 where it is padded.
         """
-        ...
 
     def encode_tokens(self, pixels: Tensor) -> Tensor:
         """Encode preprocessed images to the tokens that the pool reads. [B, 3, H, W] on `device` -> [B, T, W]."""
-        ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Encode texts, one row each: float32 [T, D] of unit length, on `device`."""
-        ...
 
     def new_pool(self) -> Pool:
         """Return a new trainable copy of the pretrained pooling head, on `device`. Training it leaves the backbone."""
-        ...
 
 
 def weights_fingerprint(state: Mapping[str, Tensor], preprocessing: str) -> str:

@@ -28,7 +28,6 @@ class Head(Protocol):
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the positions."""
-        ...
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Embed images. [B, T, W] -> unit vectors [B, N, D]."""

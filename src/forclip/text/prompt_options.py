@@ -16,9 +16,8 @@ class PromptOptions:
     """How a dataset's classes become prompts.
 
     templates: prompts with `{}` for a name. vocabulary: words for pseudo-labels, without any novel name. synonyms:
-    `none`; `mean` (a class is trained and searched by the mean vector of all its names); or `max` (it is searched by
-    each of its names, of which the best score counts, and trained by its first name alone). overrides: prompts by
-    class, in place of the templates.
+    none; mean (train and search by the mean vector of a class's names); max (search by each name, of which the best
+    score counts, and train by the first). overrides: prompts by class, in place of the templates.
     """
 
     templates: Sequence[str] = ("a photo of a {}",)
@@ -59,10 +58,7 @@ def resolve_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def _template_set(name: str) -> tuple[str, ...]:
-    """Return the templates of a set: one, CLIP's seven best, or all of its eighty.
-
-    open_clip's lists are OpenAI's (Prompt_Engineering_for_ImageNet.ipynb of github.com/openai/CLIP).
-    """
+    """Return one template, CLIP's seven best, or its eighty (Prompt_Engineering_for_ImageNet.ipynb, openai/CLIP)."""
     if name == "single":
         return ("a photo of a {}",)
     # Imported late: configurations with their own templates do not need PyTorch.

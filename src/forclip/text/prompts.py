@@ -19,7 +19,6 @@ class TextEncoder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Return float32 [T, D] of unit length, one row per text."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,9 @@ class ClassTexts:
     """The names and prompts of a list of classes.
 
     synonyms: other names of each class, or empty. templates: prompts with `{}` for a name. reduction: `mean` gives one
-    vector per class; `max` gives one per name, of which the best score counts. overrides: prompts by class name, in
-    place of the templates; a text with `{}` is a template for the class's names, one without it is a whole prompt.
-    Raises ValueError for a template without `{}`, no template, no class, and an override that is empty or of an
-    unknown class.
+    vector per class; `max` gives one per name, of which the best score counts. overrides: by class name, templates for
+    the class's names (with `{}`) or whole prompts (without), in place of `templates`. Raises ValueError for a template
+    without `{}`, no template, no class, and an override that is empty or of an unknown class.
     """
 
     names: tuple[str, ...]
