@@ -14,7 +14,7 @@ from forclip.config import NovelRule
 from forclip.data.images.content import find_identical_files
 from forclip.data.sets import load_sets
 from forclip.experiments.published_recipes import TOWERS, find_recipe, paper_recipes, smoke_config, smoke_recipe
-from forclip.experiments.smoke import SMOKE_WRITERS
+from forclip.experiments.smoke import SMOKE_DATASETS, write_smoke_dataset
 from forclip.models.towers import cut_tower
 
 CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
@@ -22,10 +22,10 @@ CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
 
 def smoke(name: str) -> None:
     metrics = smoke_recipe(name, 1.0, Console(quiet=True))
-    found = metrics["methods"]["for"]
-    assert found["vectors_per_image"] == 4
-    assert 0 <= found["base"] <= 100
-    assert 0 <= found["novel"] <= 100
+    result = metrics["methods"]["for"]
+    assert result["vectors_per_image"] == 4
+    assert 0 <= result["base"] <= 100
+    assert 0 <= result["novel"] <= 100
     groups = [entry["group"] for entry in metrics["classes"].values()]
     shown = (groups.count("base"), groups.count("novel"))
     assert all(0 < part <= whole for part, whole in zip(shown, CLASSES[name.split("-")[0]], strict=True))
@@ -101,9 +101,9 @@ def test_recipes_are_listed_with_what_they_need() -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # nothing is cut at 80 columns
 
 
-@pytest.mark.parametrize("dataset", SMOKE_WRITERS)
+@pytest.mark.parametrize("dataset", SMOKE_DATASETS)
 def test_every_smoke_image_is_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
-    SMOKE_WRITERS[dataset](tmp_path)
+    write_smoke_dataset(dataset, tmp_path)
     recipe = find_recipe(f"{dataset}-vit-b-16")
     train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
     assert (len(train), len(gallery)) == (16, 8)

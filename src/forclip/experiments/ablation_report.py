@@ -1,4 +1,4 @@
-"""What an ablation found, as rows: means and spread over seeds, differences to the default, a table and a chart."""
+"""Summarise an ablation: means and spread over seeds, differences to the default, a table and a chart."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rich.text import Text
 from forclip.evaluation.methods import FOR, format_value
 from forclip.evaluation.protocol import GROUPS
 
-Entry = dict[str, Any]  # one of ablation.json's runs: one name under one seed
+Entry = dict[str, Any]  # one of the runs in ablation.json: one name and one seed
 
 _COLOURS = {"base": "#4477aa", "novel": "#ee7733"}
 _DEFAULT = "#fff3c4"
@@ -23,7 +23,7 @@ _DEFAULT = "#fff3c4"
 
 @dataclass(frozen=True)
 class Spread:
-    """In percent, or percent points: mean over seeds, and sample standard deviation, 0 for a single seed."""
+    """Mean over seeds and sample standard deviation (0 for one seed), in percent or percent points."""
 
     mean: float
     std: float
@@ -31,8 +31,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """kind: baseline or variant. values, differences: by group; differences are to the default, paired by seed over
-    the seeds that both have. A group without a value is None."""
+    """The results of one name.
+
+    kind: baseline or variant. values: mAP by group. differences: to the default by group, paired by seed, over the
+    seeds that both have. None for a group without a value.
+    """
 
     name: str
     kind: str
@@ -43,16 +46,18 @@ class Row:
 
 
 def summarise_entries(entries: Sequence[Entry], labels: Mapping[str, str]) -> list[Row]:
-    """entries: at most one for a name and a seed. labels: what each name changes; rows come in its order."""
+    """Return a row for each name. entries: at most one for a name and a seed; labels: changes by name, in row order."""
     default = {entry["seed"]: entry for entry in entries if entry["name"] == FOR}
     rows = []
     for name, changes in labels.items():
-        same = sorted((entry for entry in entries if entry["name"] == name), key=lambda entry: int(entry["seed"]))
-        if same:
-            paired = [(entry, default[entry["seed"]]) for entry in same if entry["seed"] in default]
-            values = {str(g): _spread([e[g] for e in same if e[g] is not None]) for g in GROUPS}
-            apart = {str(g): _spread([a[g] - b[g] for a, b in paired if None not in (a[g], b[g])]) for g in GROUPS}
-            rows.append(Row(name, same[0]["kind"], changes, tuple(e["seed"] for e in same), values, apart))
+        runs = sorted((entry for entry in entries if entry["name"] == name), key=lambda entry: int(entry["seed"]))
+        if runs:
+            paired = [(entry, default[entry["seed"]]) for entry in runs if entry["seed"] in default]
+            values = {str(g): _spread([e[g] for e in runs if e[g] is not None]) for g in GROUPS}
+            differences = {
+                str(g): _spread([a[g] - b[g] for a, b in paired if None not in (a[g], b[g])]) for g in GROUPS
+            }
+            rows.append(Row(name, runs[0]["kind"], changes, tuple(e["seed"] for e in runs), values, differences))
     return rows
 
 
@@ -63,7 +68,7 @@ def _spread(values: Sequence[float]) -> Spread | None:
 
 
 def markdown(rows: Sequence[Row], dataset: str, command: str, commits: Sequence[str]) -> str:
-    """A page with the table, what its numbers are, and where they come from."""
+    """Return a Markdown page with the table, the units, the command and the commits."""
     columns = ("name", "changes", *GROUPS, f"base over `{FOR}`", f"novel over `{FOR}`", "seeds")
     lines = [
         f"# Ablation: {dataset}",
@@ -88,15 +93,15 @@ def _markdown_cells(row: Row) -> list[str]:
 
 def _cells(row: Row) -> list[str]:
     values = [_shown(row.values["base"]), _shown(row.values["novel"]), format_value(_mean(row.values["all"]))]
-    own = row.name == FOR
-    apart = ["" if own else _shown(row.differences[group], signed=True) for group in ("base", "novel")]
-    return [*values, *apart, str(len(row.seeds))]
+    is_default = row.name == FOR
+    differences = ["" if is_default else _shown(row.differences[group], signed=True) for group in ("base", "novel")]
+    return [*values, *differences, str(len(row.seeds))]
 
 
 def _shown(value: Spread | None, signed: bool = False) -> str:
     if value is None:
         return format_value(None)
-    # Adding 0 makes no -0.0.
+    # Adding 0 avoids -0.0.
     mean = f"{round(value.mean, 1) + 0.0:+.1f}" if signed else format_value(value.mean)
     return f"{mean} ± {value.std:.1f}" if value.std else mean
 
@@ -106,7 +111,7 @@ def _mean(value: Spread | None) -> float | None:
 
 
 def ablation_table(rows: Sequence[Row], dataset: str) -> Table:
-    """For a terminal, the default bold, the baselines dim. The rest, with what a name changes, is in the page."""
+    """Return a terminal table, the default in bold, baselines dim. The page shows also what each name changes."""
     table = Table(
         title=Text(f"{dataset}: mAP@50 in percent"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -115,19 +120,19 @@ def ablation_table(rows: Sequence[Row], dataset: str) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         style = "bold" if row.name == FOR else "dim" if row.kind == "baseline" else ""
-        base, novel, _, *apart, _ = _cells(row)
-        table.add_row(Text(row.name), base, novel, *apart, style=style)
+        base, novel, _, *differences, _ = _cells(row)
+        table.add_row(Text(row.name), base, novel, *differences, style=style)
     return table
 
 
 def draw_rows(rows: Sequence[Row], dataset: str, path: Path) -> None:
-    """A picture file: bars of base and novel with the spread over seeds; nothing is drawn without a row."""
+    """Write a chart with bars of base and novel and the spread over seeds; write nothing without rows."""
     if rows:
         bar_figure(rows, dataset).savefig(path)
 
 
 def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
-    """Horizontal bars from the top down; baselines pale, the default on a band with lines at its values."""
+    """Plot horizontal bars: baselines pale, the default on a band with lines at its values."""
     figure = Figure(figsize=(8, 1.6 + 0.4 * len(rows)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     for group, offset in (("base", -0.2), ("novel", 0.2)):
@@ -150,7 +155,7 @@ def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row], group: str, kind: str, offset: float) -> None:
-    """Those of one kind, which share an entry in the legend. offset: from the row's middle, in rows."""
+    """Draw the bars of one group and kind, which share a legend entry. offset: from the row's centre, in rows."""
     shown = [(y + offset, s) for y, row in enumerate(rows) if row.kind == kind and (s := row.values[group]) is not None]
     if not shown:
         return

@@ -1,4 +1,4 @@
-"""The paper's comparisons on COCO, LVIS and nuImages: a configuration for each dataset and pretrained model."""
+"""Recipes of the paper's comparisons: a configuration for each dataset (COCO, LVIS, nuImages) and pretrained tower."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,17 +20,16 @@ from forclip.config import (
 )
 from forclip.evaluation.metrics_file import Metrics
 from forclip.experiments.evaluate import evaluate_run
-from forclip.experiments.smoke import SMOKE_WRITERS
+from forclip.experiments.smoke import write_smoke_dataset
 from forclip.models.open_clip_backbone import RANDOM
 from forclip.training.runs import train_run
 
-_BYTES = 2  # tokens are kept as float16
+_BYTES = 2  # of a float16, in which tokens are cached
 
 
 @dataclass(frozen=True)
 class PretrainedTower:
-    """A model of open_clip's. num_tokens, width: of the tokens kept for an image; memory: GB that the model itself
-    takes in float32."""
+    """An open_clip model. num_tokens, width: of an image's cached tokens; memory: GB of its weights in float32."""
 
     name: str
     pretrained: str
@@ -41,7 +40,7 @@ class PretrainedTower:
 
 @dataclass(frozen=True)
 class PaperDataset:
-    """needs: what must lie below the root; train_images, gallery_images: how many there are; data: from the root."""
+    """A dataset of the paper. needs: files and folders below the root; data: returns the configuration for a root."""
 
     needs: tuple[str, ...]
     train_images: int
@@ -91,19 +90,19 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """A dataset with a tower."""
+    """A dataset and a tower."""
 
     dataset: PaperDataset
     tower: PretrainedTower
 
     @property
     def disk(self) -> float:
-        """GB of tokens that the cache will hold, for training and gallery, one view each."""
+        """GB of cached tokens, for training and gallery images with one view each."""
         images = self.dataset.train_images + self.dataset.gallery_images
         return images * self.tower.num_tokens * self.tower.width * _BYTES / 1e9
 
     def config(self, root: Path, out: Path, labelled_fraction: float = 1.0, device: str = "cpu") -> RunConfig:
-        """root: the dataset's folder; out: where the cache goes."""
+        """Return the configuration. root: folder of the dataset; out: folder that contains the cache."""
         return RunConfig(
             data=replace(self.dataset.data(root), vocabulary="lvis", cache=out / "cache"),
             model=ModelConfig(self.tower.name, self.tower.pretrained),
@@ -113,14 +112,14 @@ class PaperRecipe:
 
 
 def paper_recipes() -> Iterator[tuple[str, PaperRecipe]]:
-    """`coco-rn50x64` and so on."""
+    """Yield each recipe with its name, such as `coco-rn50x64`."""
     for dataset_name, dataset in DATASETS.items():
         for tower_name, tower in TOWERS.items():
             yield f"{dataset_name}-{tower_name}", PaperRecipe(dataset, tower)
 
 
 def smoke_config(config: RunConfig) -> RunConfig:
-    """The same path with random weights, few steps, few queries: to see that it runs, not what it is worth."""
+    """Reduce a configuration to random weights, few steps and few query tokens, to test that it runs."""
     data = replace(config.data, vocabulary=None, allow_unlabelled_base=True)
     train = replace(config.train, epochs=1, batch_size=4, views=1, held_back_folds=0, teacher="cluster")
     return replace(
@@ -134,17 +133,17 @@ def smoke_config(config: RunConfig) -> RunConfig:
 
 
 def find_recipe(name: str) -> PaperRecipe:
-    """Raises ValueError for an unknown name."""
-    known = dict(paper_recipes())
-    if name not in known:
-        raise ValueError(f"recipe {name!r} is unknown: {', '.join(known)}")
-    return known[name]
+    """Return a recipe by name. Raises ValueError for an unknown name."""
+    recipes = dict(paper_recipes())
+    if name not in recipes:
+        raise ValueError(f"recipe {name!r} is unknown: {', '.join(recipes)}")
+    return recipes[name]
 
 
 def run_recipe(
     name: str, root: Path, out: Path, labelled_fraction: float, device: str, resume: bool, console: Console
 ) -> Metrics:
-    """Writes the model to out/model and the comparison to out. Raises ValueError where the dataset is not at root."""
+    """Train the model to out/model and write the comparison to out. Raises ValueError if root lacks a file."""
     recipe = find_recipe(name)
     missing = [need for need in recipe.dataset.needs if not (root / need.split(" ")[0]).exists()]
     if missing:
@@ -153,11 +152,11 @@ def run_recipe(
 
 
 def smoke_recipe(name: str, labelled_fraction: float, console: Console) -> Metrics:
-    """The recipe on a handful of generated pictures with random weights, in a folder that is gone afterwards."""
+    """Run the recipe on a few generated images with random weights, in a temporary folder."""
     recipe = find_recipe(name)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "data", Path(folder) / "out"
-        SMOKE_WRITERS[name.split("-")[0]](root)
+        write_smoke_dataset(name.split("-")[0], root)
         return _run(smoke_config(recipe.config(root, out, labelled_fraction)), out, False, console)
 
 
@@ -167,7 +166,7 @@ def _run(config: RunConfig, out: Path, resume: bool, console: Console) -> Metric
 
 
 def print_recipes(console: Console) -> None:
-    """What there is, and what each needs."""
+    """Print every recipe with its model and disk space, and the files that each dataset needs."""
     table = Table(box=None)
     table.add_column("recipe", no_wrap=True)
     table.add_column("open_clip's model")
