@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from forclip.index.image_index import Index
-from forclip.index.optimize import write_segments
 from forclip.index.store import create_store
 from tests.child import ROOT
-from tests.index.made import DIM, HEADER, by_image, files, oracle, some, unit
+from tests.index.made import DIM, HEADER, by_image, files, oracle, some, unit, write_all_segments
 
 Kept = dict[str, np.ndarray]
 OPERATIONS = ("add", "put", "delete", "compact", "optimize")
@@ -61,8 +60,7 @@ def carry_out(index: Index, operation: dict[str, Any]) -> None:
         case "compact":
             index.compact()
         case "optimize":
-            with index.segments.changing():
-                write_segments(index.store, index.segments, index._views, min_vectors=1)
+            write_all_segments(index)
             index.optimize(kind="SQ8" if operation["seed"] % 2 else "none")
 
 

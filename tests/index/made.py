@@ -1,10 +1,11 @@
 """Stores for tests: small, seeded, and what anyone would expect of a search in them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from forclip.index.image_index import Index
+from forclip.index.optimize import write_segments
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
 from forclip.types import Floats, ImageEmbeddings
@@ -49,5 +50,7 @@ def oracle(kept: Mapping[str, np.ndarray], query: Floats, k: int) -> list[tuple[
     return sorted(scores.items(), key=lambda s: (-round(s[1], 12), s[0]))[:k]
 
 
-def store_folder(tmp_path: Path) -> Path:
-    return tmp_path / "my.store"
+def write_all_segments(index: Index) -> None:
+    """Write segments however small the store is."""
+    with index.segments.changing():
+        write_segments(index.store, index.segments, index._views, min_vectors=1)

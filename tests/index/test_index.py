@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from forclip.index.image_index import Index
-from forclip.index.optimize import write_segments
 from forclip.index.schema import StoreHeader
 from forclip.types import ImageEmbeddings, SearchResult
-from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit
+from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit, write_all_segments
 
 # How a store may be kept when it is searched: just written; with a segment on disk; with one that covers half of it;
 # with an index that leaves nothing out.
@@ -26,12 +25,6 @@ def _mapped(index: Index, embeddings: ImageEmbeddings) -> None:
     _fresh(index, embeddings)
     index.optimize(kind="none")
     write_all_segments(index)
-
-
-def write_all_segments(index: Index) -> None:
-    """However small the store is."""
-    with index.segments.changing():
-        write_segments(index.store, index.segments, index._views, min_vectors=1)
 
 
 def _mixed(index: Index, embeddings: ImageEmbeddings) -> None:
@@ -132,14 +125,14 @@ def test_filters(way: tuple[StoreHeader, Keep], tmp_path: Path) -> None:
     index.store.annotate(embeddings.image_ids, {"camera": cameras, "speed": [float(k) for k in range(300)]})
     kept = by_image(embeddings, header)
     query = unit(np.random.default_rng(5), DIM)
-    asked: dict[str, Callable[[int], bool]] = {
+    filters: dict[str, Callable[[int], bool]] = {
         "camera = 'front'": lambda k: cameras[k] == "front",
         "camera = 'back'": lambda k: cameras[k] == "back",
         "speed > 100 and speed < 104": lambda k: 100 < k < 104,
         "speed > 9999": lambda k: False,
         "id = 'image 00007' or width < 0": lambda k: k == 7,
     }
-    for where, wanted in asked.items():
+    for where, wanted in filters.items():
         allowed = {i: v for k, (i, v) in enumerate(kept.items()) if wanted(k)}
         for k in (3, 50):
             assert_same(index.search(query, k, where), oracle(allowed, query, k))
@@ -309,7 +302,7 @@ def test_a_sample_is_of_the_same_images_until_the_store_changes(tmp_path: Path) 
     _mapped(index, embeddings)
     kept = by_image(embeddings)
     first, second = unit(np.random.default_rng(1), 2, DIM)
-    # Which images they are is told by their scores for one query; another query's are then those of the same images.
+    # The scores for one query identify the images; another query's scores must be of the same images.
     of_first = dict(oracle(kept, first, 300))
     drawn = {nearest_of(of_first, score) for score in index.scores(first, sample=60)}
     expected = np.sort([score for image_id, score in oracle(kept, second, 300) if image_id in drawn])
@@ -355,20 +348,20 @@ def test_a_damaged_segment_is_done_without(tmp_path: Path) -> None:
     content = bytearray(segment.read_bytes())
     content[-5] ^= 8  # one bit of one vector: the size is right
     segment.write_bytes(content)
-    (told,) = Index(tmp_path / "s").verify()
-    assert "differs from the store's" in told
+    (problem,) = Index(tmp_path / "s").verify()
+    assert "differs from the store's" in problem
 
 
-def test_info_says_what_is_there(tmp_path: Path) -> None:
+def test_info_describes_the_store(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "s", HEADER)
     embeddings = some(names(60))
     _indexed(index, embeddings)
     index.add(some(["one more"], seed=3), files(["one more"]), {"camera": ["front"]})
-    told = index.info()
-    assert (told["images"], told["columns"], told["precision"]) == (61, ["camera"], "fp16")
-    on_disk, in_memory = told["parts"]
+    info = index.info()
+    assert (info["images"], info["columns"], info["precision"]) == (61, ["camera"], "fp16")
+    on_disk, in_memory = info["parts"]
     assert (on_disk["images"], on_disk["index"], on_disk["place"]) == (60, "Flat", "mapped")
     assert on_disk["recall"] == 1
     assert (in_memory["images"], in_memory["index"], in_memory["place"]) == (1, "none", "memory")
-    assert told["table_bytes"] > 0
-    assert told["search_bytes"] > 0
+    assert info["table_bytes"] > 0
+    assert info["search_bytes"] > 0

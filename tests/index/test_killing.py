@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from forclip.index.image_index import Index
-from forclip.index.optimize import write_segments
 from tests.child import ROOT
 from tests.index.killing import kill
-from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit
+from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit, write_all_segments
 
 
 @pytest.mark.timeout(300)
@@ -24,12 +23,12 @@ def test_killed_ten_times(tmp_path: Path) -> None:
     assert seen.total() == 10
 
 
-def read_until_told(folder: str, told: str) -> None:
+def read_until_done(folder: str, done: str) -> None:
     """What the children of the next test run: each search sees a whole state, and never less than the one before."""
     index, query = Index(Path(folder)), unit(np.random.default_rng(0), DIM)
     seen, last = [0], False
     while not last:
-        last = Path(told).exists()
+        last = Path(done).exists()
         results = index.search(query, 10_000)
         assert len(results) % 25 == 0, len(results)
         assert len(results) >= seen[-1]
@@ -42,9 +41,9 @@ def read_until_told(folder: str, told: str) -> None:
 
 def test_two_processes_search_while_one_adds(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "s", HEADER)
-    code = "import sys; from tests.index.test_killing import read_until_told; read_until_told(*sys.argv[1:])"
+    code = "import sys; from tests.index.test_killing import read_until_done; read_until_done(*sys.argv[1:])"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    command = [sys.executable, "-c", code, str(tmp_path / "s"), str(tmp_path / "told")]
+    command = [sys.executable, "-c", code, str(tmp_path / "s"), str(tmp_path / "done")]
     readers = [
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -57,10 +56,9 @@ def test_two_processes_search_while_one_adds(tmp_path: Path) -> None:
             ids = names(25, f"{part}")
             index.add(some(ids, seed=part), files(ids))
             if part % 5 == 4:
-                with index.segments.changing():
-                    write_segments(index.store, index.segments, index._views, min_vectors=1)
+                write_all_segments(index)
                 index.optimize(kind="SQ8")
-        (tmp_path / "told").touch()
+        (tmp_path / "done").touch()
         for reader in readers:
             out, err = reader.communicate(timeout=60)
             assert reader.returncode == 0, err
@@ -114,8 +112,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from([None, "none", "SQ8"]))
     def optimize(self, kind: str | None) -> None:
-        with self.index.segments.changing():
-            write_segments(self.index.store, self.index.segments, self.index._views, min_vectors=1)
+        write_all_segments(self.index)
         self.index.optimize(kind)
 
     @rule()

@@ -146,7 +146,7 @@ def test_a_newer_older_or_damaged_store_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "cut")
 
 
-def test_a_creation_that_was_killed_is_made_anew(tmp_path: Path) -> None:
+def test_a_killed_creation_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "s" / "images.lance" / "data").mkdir(parents=True)
     create_store(tmp_path / "s", HEADER).add(some(["a"]), files(["a"]))
     assert Store(tmp_path / "s").ids() == {"a"}
@@ -168,7 +168,7 @@ def test_compacting_changes_nothing_but_room(tmp_path: Path) -> None:
     assert sorted(store.keys().tolist()) == keys
 
 
-def test_a_reader_goes_on_while_another_process_compacts(tmp_path: Path) -> None:
+def test_a_reader_continues_while_another_process_compacts(tmp_path: Path) -> None:
     store = create_store(tmp_path / "s", HEADER)
     for part in range(3):
         store.add(some([f"{part}"], seed=part), files([f"{part}"]))
@@ -179,7 +179,7 @@ def test_a_reader_goes_on_while_another_process_compacts(tmp_path: Path) -> None
     assert len(list(read_vectors(reader, DIM))) > 0
 
 
-def test_a_damaged_file_of_vectors_is_told(tmp_path: Path) -> None:
+def test_a_damaged_vector_file_is_reported(tmp_path: Path) -> None:
     store = create_store(tmp_path / "s", HEADER)
     store.add(some(names(30)), files(names(30)))
     (data,) = (tmp_path / "s" / "images.lance" / "data").iterdir()
@@ -221,11 +221,11 @@ def add_on_a_full_disk(folder: str) -> None:
         print(count, flush=True)
 
 
-def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
     create_store(tmp_path / "s", HEADER)
     failed = run_in_child(add_on_a_full_disk, tmp_path / "s")
-    told = failed.stderr.strip().splitlines()[-1]
-    assert told.startswith(f"ValueError: {tmp_path / 's'}: nothing was changed: "), failed.stderr
+    message = failed.stderr.strip().splitlines()[-1]
+    assert message.startswith(f"ValueError: {tmp_path / 's'}: nothing was changed: "), failed.stderr
     acknowledged = [int(line) for line in failed.stdout.split()]
     assert acknowledged == [20, 50]
     store = Store(tmp_path / "s")

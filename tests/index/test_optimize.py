@@ -1,4 +1,4 @@
-"""Which segments are written anew, and how an index is chosen for one."""
+"""Which segments are rewritten, and how an index is chosen for one."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
 
 
 @pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "PCA12,IVF32,SQ8", "RaBitQ"])
-def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -> None:
+def test_settings_reach_the_recall_they_report(clustered: Segment, kind: str) -> None:
     queries = unit(np.random.default_rng(5), 40, DIM)
     ann = build_index(clustered, kind, queries)
     found = search_approximately(clustered, ann, queries, 50)
@@ -91,8 +91,8 @@ def test_settings_reach_the_recall_that_is_told(clustered: Segment, kind: str) -
         best = set(e.images[np.argsort(-e.scores)[:50]].tolist())
         shares.append(len(best & set(f.images[np.argsort(-f.scores)[:50]].tolist())) / 50)
         exactly = dict(zip(e.images.tolist(), e.scores.tolist(), strict=True))
-        told = dict(zip(f.images.tolist(), f.scores.tolist(), strict=True))
-        assert all(told[i] == exactly[i] for i in told.keys() & exactly.keys())
+        approximately = dict(zip(f.images.tolist(), f.scores.tolist(), strict=True))
+        assert all(approximately[i] == exactly[i] for i in approximately.keys() & exactly.keys())
     assert np.mean(shares) >= ann.settings.recall - 1e-9
     assert ann.settings.recall >= TARGET_RECALL or ann.settings.compared == 16
     assert ann.settings.queries == 40
@@ -129,7 +129,7 @@ def test_an_index_is_built_kept_and_replaced(tmp_path: Path) -> None:
     index.optimize(kind="IVF2,SQ8")
     assert kinds() == ["IVF2,SQ8"]
     assert [p.index.settings.kind for p in other_process.view().parts if p.index] == ["IVF2,SQ8"]
-    index.optimize()  # nothing is asked for, so what is there stays
+    index.optimize()  # without a kind, the existing index stays
     assert kinds() == ["IVF2,SQ8"]
     index.optimize(kind="SQ8")
     assert kinds() == ["SQ8"]

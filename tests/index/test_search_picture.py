@@ -1,4 +1,4 @@
-"""A picture's vectors ask together: against a loop, in stores of one part and of two, mapped and in memory."""
+"""Search by all vectors of a picture, compared with a naive loop."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from forclip.index.image_index import Index
-from forclip.index.in_memory import most_distinct_vector
 from forclip.types import Floats
 from tests.index.made import DIM, HEADER, by_image, files, names, some, unit
 
@@ -31,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, dict[str, np.
 
 
 @pytest.mark.parametrize("k", [1, 20, 1000])
-def test_exactly_it_is_what_a_loop_finds(made: tuple[Index, dict[str, np.ndarray]], k: int) -> None:
+def test_exact_search_equals_a_loop(made: tuple[Index, dict[str, np.ndarray]], k: int) -> None:
     index, kept = made
     queries = unit(np.random.default_rng(4), 5, DIM)
     found = index.search_picture(queries, k, exact=True)
@@ -41,7 +40,7 @@ def test_exactly_it_is_what_a_loop_finds(made: tuple[Index, dict[str, np.ndarray
     assert [r.rank for r in found] == list(range(1, len(found) + 1))
 
 
-def test_what_is_best_for_one_vector_is_compared_by_all(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+def test_images_near_one_vector_are_scored_by_all(made: tuple[Index, dict[str, np.ndarray]]) -> None:
     index, kept = made
     queries = kept["image 00011"].astype(np.float32)
     (first, *_) = index.search_picture(queries, 3)
@@ -51,7 +50,7 @@ def test_what_is_best_for_one_vector_is_compared_by_all(made: tuple[Index, dict[
     assert all(exact[r.image_id] == pytest.approx(r.score) for r in index.search_picture(queries, 30))
 
 
-def test_the_place_is_of_the_vector_that_is_nearest_to_any(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+def test_the_box_is_of_the_vector_nearest_to_any_query(made: tuple[Index, dict[str, np.ndarray]]) -> None:
     index, kept = made
     wanted = next(i for i, vectors in kept.items() if len(vectors) >= 3 and i < "image 00300")
     alone = index.search(kept[wanted][2].astype(np.float32), 1)[0]
@@ -61,7 +60,7 @@ def test_the_place_is_of_the_vector_that_is_nearest_to_any(made: tuple[Index, di
     assert together[wanted].box == alone.box
 
 
-def test_filters_count(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+def test_filters_apply(made: tuple[Index, dict[str, np.ndarray]]) -> None:
     index, kept = made
     queries = unit(np.random.default_rng(4), 3, DIM)
     odd = {i: v for i, v in kept.items() if i.startswith("image") and int(i[-5:]) % 2}
@@ -75,16 +74,10 @@ def test_filters_count(made: tuple[Index, dict[str, np.ndarray]]) -> None:
     assert index.search_picture(queries, 5, where="odd = 7") == []
 
 
-def test_what_cannot_ask_is_named(made: tuple[Index, dict[str, np.ndarray]]) -> None:
+def test_a_wrong_query_length_is_refused(made: tuple[Index, dict[str, np.ndarray]]) -> None:
     with pytest.raises(ValueError, match="length 2"):
         made[0].search_picture(np.stack([unit(np.random.default_rng(0), DIM), 2 * unit(np.random.default_rng(0), DIM)]))
 
 
-def test_an_empty_store_has_nothing_like_it(tmp_path: Path) -> None:
+def test_an_empty_store_has_no_results(tmp_path: Path) -> None:
     assert Index.create(tmp_path / "s", HEADER).search_picture(unit(np.random.default_rng(0), 2, DIM)) == []
-
-
-def test_the_particular_vector_is_least_like_the_others() -> None:
-    shared = unit(np.random.default_rng(0), DIM)
-    alike = [shared, shared, -shared]
-    assert (most_distinct_vector(np.stack(alike)) == -shared).all()

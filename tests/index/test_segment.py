@@ -1,4 +1,4 @@
-"""Inverted lists: one an image over a segment's file, and many searched by several threads."""
+"""Segments: ids, owners of rows, exact scores of chosen images, and inverted lists searched by threads."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from forclip.index import image_lists
+from forclip.index import segment as segment_module
 from forclip.index.approximate_build import build_index
 from forclip.index.approximate_search import search_lists
 from forclip.index.exact_search import score_images, score_owners, score_values
 from forclip.index.schema import StoreHeader
-from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment import IdLookup, Segment, segment_in_memory
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import StoredVectors
 from forclip.types import Floats, Ints
@@ -191,3 +192,20 @@ def test_an_index_of_another_version_is_ignored_and_a_damaged_one_refused(tmp_pa
     index_file.write_bytes(b"nothing".ljust(index_file.stat().st_size))
     with pytest.raises(ValueError, match=name):
         segments.open(name)
+
+
+def test_ids_are_found_where_a_loop_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_module, "_IDS_AT_ONCE", 7)
+    rng = np.random.default_rng(0)
+    ids = [f"image {n}" for n in rng.integers(0, 40, 60)]
+    places = IdLookup(pa.array(ids))
+    for wanted in (["image 3"], [f"image {n}" for n in range(30, 60)], [], ["", "nothing"], ["image 5", "image 5"]):
+        assert places.find(wanted).tolist() == [n for n, i in enumerate(ids) if i in wanted]
+    assert IdLookup(pa.array([], pa.string())).find(["a"]).tolist() == []
+
+
+def test_another_id_with_the_same_hash_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_module, "_hashes", lambda ids: np.array([len(i) for i in ids], np.int64))
+    places = IdLookup(pa.array(["aa", "b", "cc", "aa"]))
+    assert places.find(["aa"]).tolist() == [0, 3]
+    assert places.find(["dd"]).tolist() == []
