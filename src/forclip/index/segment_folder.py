@@ -40,7 +40,7 @@ class StoredSegment:
 
 
 class SegmentFolder:
-    """Reads and writes segments. All of them can be deleted at any time; the next optimization writes them again.
+    """Reads and writes segments. All of them can be deleted at any time; the next `optimize` writes them again.
 
     A segment's segment.json is written last, and records the sizes of the other files. header: of the store; segments
     of another store are refused.
