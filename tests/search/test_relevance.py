@@ -11,7 +11,7 @@ from forclip.evaluation.metrics import average_precision_at, precision_at
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
-from forclip.search.labels import StoreLabels, evaluate_list, load_store_labels, missed_images, wrong_images
+from forclip.search.labels import StoreLabels, evaluate_list, load_store_labels, rank_in_whole_list
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations, ImageEmbeddings
@@ -46,9 +46,10 @@ def test_a_list_is_judged_by_what_was_checked(searcher: Searcher, labels: StoreL
             assert (found.average_precision, found.precision_at_10) == (None, None)
         missed = [r for r, s in zip(checked, shows, strict=True) if s and r.rank > 50]
         assert list(found.missed) == [r.image_id for r in missed]
-        assert missed_images(searcher.index, found, query, where) == missed
+        assert rank_in_whole_list(searcher.index, found.missed, query, None, where) == missed
         wrong = [r for r, s in zip(checked, shows, strict=True) if not s]
-        assert wrong_images(searcher.index, labels, column, query, 7, where) == wrong[:7]
+        ids = labels.checked(column, shows=False)
+        assert rank_in_whole_list(searcher.index, ids, query, 7, where) == wrong[:7]
     assert judged > 20
 
 
@@ -61,5 +62,6 @@ def test_images_that_are_alike_have_ranks_of_their_own(tmp_path: Path) -> None:
     boxes, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     shows = np.array([[False], [True], [False], [False]])
     images = Annotations(names, tuple(map(Path, names)), ("cat",), shows, boxes, none, none)
-    wrong = wrong_images(index, StoreLabels(images, {}), 0, np.array([1, 0], np.float32), 5)
+    ids = StoreLabels(images, {}).checked(0, shows=False)
+    wrong = rank_in_whole_list(index, ids, np.array([1, 0], np.float32), 5)
     assert [(r.image_id, r.rank) for r in wrong] == [("c", 1), ("d", 2), ("a", 4)]

@@ -66,10 +66,9 @@ class Scale:
 
     def normalised_score(self, scores: Doubles) -> Doubles:
         """Map scores [n] to normalised scores [n]; a higher score never gets a lower one."""
-        spread = float(self.sample.std()) or 1.0
         if self.calibration is not None:
             return logits(self.calibration, scores, self.sample)
-        deviations: Doubles = (scores - self.sample.mean()) / spread
+        deviations: Doubles = (scores - self.sample.mean()) / (float(self.sample.std()) or 1.0)
         return deviations
 
     @property
@@ -102,7 +101,12 @@ def search_combined(
         lists = [index.search(text, depth, where, exact) for text in query.wanted]
         results = _score(index, query, scales, sorted({r.image_id for found in lists for r in found}))
         results.sort(key=lambda r: (-r.normalised_score, r.image_id))
-        if depth >= total or _certain(query, scales, lists, depth, results, k):
+        certain = depth >= total or any(len(found) < depth for found in lists)  # a list holds all searched images
+        if not certain and len(results) >= k:
+            # An image outside the lists scores no higher than the end of each.
+            ends = [scale.normalised_score(np.array([r[-1].score])) for scale, r in zip(scales, lists, strict=False)]
+            certain = results[k - 1].normalised_score > combine(query, np.stack(ends))[0][0]
+        if certain:
             return [replace(result, rank=rank) for rank, result in enumerate(results[:k], start=1)]
         depth *= _WIDER
 
@@ -121,17 +125,13 @@ def text_scales(index: Index, texts: Floats, where: str | None, calibration: Cal
 
 def combine(query: CombinedQuery, normalised_scores: Doubles) -> tuple[Doubles, list[int]]:
     """Combine normalised scores [wanted, n] into [n]; also return for each image the position of the deciding text."""
-    num_any = len(query.any_of)
-    joined = np.full(normalised_scores.shape[1], np.inf)
-    decided = np.zeros(normalised_scores.shape[1], np.int64)
-    if num_any:
-        joined, decided = normalised_scores[:num_any].max(0), normalised_scores[:num_any].argmax(0)
-    if num_any < len(normalised_scores):
-        required = normalised_scores[num_any:]
-        lower = required.min(0) < joined
-        decided = np.where(lower, num_any + required.argmin(0), decided)
-        joined = np.minimum(joined, required.min(0))
-    return joined, decided.tolist()
+    any_of, all_of = np.split(normalised_scores, [len(query.any_of)])
+    if not len(any_of):
+        return all_of.min(0), all_of.argmin(0).tolist()
+    required = np.stack([any_of.max(0), *all_of])
+    lowest = required.argmin(0)
+    decided = np.where(lowest == 0, any_of.argmax(0), lowest + len(any_of) - 1)
+    return required.min(0), decided.tolist()
 
 
 def _score(
@@ -147,25 +147,8 @@ def _score(
     joined, decided = combine(query, normalised[:num_wanted])
     limit = np.minimum(scales[0].shown, joined)
     kept = np.flatnonzero((normalised[num_wanted:] < limit).all(0))
-    return [
-        CombinedResult(
-            **vars(by_text[decided[n]][present[n]]), normalised_score=float(joined[n]), decided_by=decided[n]
-        )
-        for n in kept
-    ]
-
-
-def _certain(
-    query: CombinedQuery,
-    scales: Sequence[Scale],
-    lists: Sequence[Sequence[SearchResult]],
-    depth: int,
-    results: Sequence[CombinedResult],
-    k: int,
-) -> bool:
-    """Whether no image outside the lists can be among the best k: it scores no higher than the end of each list."""
-    if any(len(found) < depth for found in lists):
-        return True  # one list holds all searched images
-    ends = [scale.normalised_score(np.array([found[-1].score])) for scale, found in zip(scales, lists, strict=False)]
-    bound, _ = combine(query, np.stack(ends))
-    return len(results) >= k and results[k - 1].normalised_score > bound[0]
+    results = []
+    for n in kept:
+        result = by_text[decided[n]][present[n]]
+        results.append(CombinedResult(**vars(result), normalised_score=float(joined[n]), decided_by=decided[n]))
+    return results

@@ -22,19 +22,16 @@ def write_coco(selection: Selection, to: Path) -> None:
     for number, item in enumerate(selection.items, start=1):
         name = selection.name_of(item)
         images.append({"id": number, "file_name": name, "width": item.width, "height": item.height})
-        if category and item.box is not None:
-            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, **_instance(item)})
+        if category and (box := item.pixel_box) is not None:
+            ids = {"id": len(annotations) + 1, "image_id": number, "category_id": 1}
+            area = round(box[2] * box[3], 2)
+            annotation = {**ids, "bbox": list(box), "area": area, "iscrowd": 0, "score": item.score}
+            probability = {} if item.probability is None else {"probability": item.probability}
+            annotations.append(annotation | probability)
     root = "" if selection.root is None else str(selection.root)
     info = {"description": "forclip: boxes are suggestions, not checked by a person", "image_folder": root}
     content = {"info": info, "images": images, "annotations": annotations, "categories": category}
     to.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _instance(item: Item) -> dict[str, Any]:
-    box = item.pixel_box
-    assert box is not None
-    probability = {} if item.probability is None else {"probability": item.probability}
-    return {"bbox": list(box), "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": item.score, **probability}
 
 
 COLUMNS = ("image", "label", "present", "rank", "score", "probability", "x", "y", "width", "height", "id")
@@ -54,18 +51,12 @@ def write_csv(selection: Selection, to: Path) -> None:
         # A user column with the name of one of ours would replace it wherever the file is read.
         writer.writerow([*COLUMNS, *(_harmless(f"own.{name}" if name in COLUMNS else name) for name in own)])
         for rank, item in enumerate(selection.items, start=1):
-            own_cells = [_harmless(item.own.get(name)) for name in own]
-            writer.writerow([*_cells(selection, item, rank), *own_cells])
-
-
-def _cells(selection: Selection, item: Item, rank: int) -> list[Any]:
-    """The cells under COLUMNS."""
-    name = selection.name_of(item)
-    image = f"./{name}" if name.startswith(_FORMULA) else name
-    present = "" if item.present is None else int(item.present)
-    numbers = ["" if n is None else f"{n:.4f}" for n in (item.score, item.probability)]
-    box = item.pixel_box or ("",) * 4
-    return [image, _harmless(selection.label), present, rank, *numbers, *box, _harmless(item.image_id)]
+            name = selection.name_of(item)
+            image = f"./{name}" if name.startswith(_FORMULA) else name
+            present = "" if item.present is None else int(item.present)
+            scores = ["" if n is None else f"{n:.4f}" for n in (item.score, item.probability)]
+            cells = [image, _harmless(selection.label), present, rank, *scores, *(item.pixel_box or ("",) * 4)]
+            writer.writerow([*cells, *map(_harmless, (item.image_id, *(item.own.get(name) for name in own)))])
 
 
 def _harmless(value: Any) -> Any:
@@ -92,24 +83,19 @@ def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], 
     """
     data = to / "data"
     data.mkdir(parents=True)
-    labels = {}
+    labels: dict[str, Any] = {}
     for rank, item in enumerate(selection.items, start=1):
         name = _UNSAFE.sub("_", f"{rank:06d}_{item.path.stem}")  # two folders may hold the same name
         copy(item, data / _UNSAFE.sub("_", f"{name}{item.path.suffix}"))
-        labels[name] = _detections(selection.label, item)
+        labels[name] = None
+        if selection.label and item.box is not None:
+            x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
+            box, confidence = [x0, y0, x1 - x0, y1 - y0], item.score if item.probability is None else item.probability
+            attributes = {"score": item.score, "image_id": item.image_id}  # `id` is FiftyOne's own
+            detection = {"label": 0, "bounding_box": box, "confidence": confidence, "attributes": attributes}
+            labels[name] = [detection]  # the label is the position in `classes`
     content = {"classes": [selection.label] if selection.label else [], "labels": labels}
     (to / "labels.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _detections(label: str, item: Item) -> list[dict[str, Any]] | None:
-    """Detections of one image, None without a label. `label` is the position in `classes`."""
-    if not label or item.box is None:
-        return None
-    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
-    confidence = item.score if item.probability is None else item.probability
-    attributes = {"score": item.score, "image_id": item.image_id}  # `id` is FiftyOne's own
-    box = [x0, y0, x1 - x0, y1 - y0]
-    return [{"label": 0, "bounding_box": box, "confidence": confidence, "attributes": attributes}]
 
 
 def write_files(selection: Selection, to: Path) -> None:

@@ -37,9 +37,8 @@ def refined_query(
     if not right and not wrong:
         raise ValueError("no verdicts: at least one image must be right or wrong")
     vectors = index.best_vectors([*right, *wrong], query)
-    for image_id in (*right, *wrong):
-        if image_id not in vectors:
-            raise ValueError(f"{index.store.folder}: has no image {image_id!r}")
+    if missing := [image_id for image_id in (*right, *wrong) if image_id not in vectors]:
+        raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
     examples = np.stack([vectors[i] for i in (*right, *wrong)])
     is_right = np.arange(len(examples)) < len(right)
     spread = float(index.scores(query, _SAMPLE, where=where).std())
@@ -67,13 +66,9 @@ def refine(query: Floats, examples: Floats, is_right: Bools, spread: float, stif
     moves: Doubles = np.zeros(len(vectors))
     inverse_bound = np.linalg.inv(stiffness * np.eye(len(vectors)) + scale**2 / 4 * kernel)
     for _ in range(_STEPS):
-        errors = _sigmoid(start + scale * (kernel @ moves)) - is_right
+        logits = start + scale * (kernel @ moves)
+        errors = np.exp(-np.logaddexp(0, -logits)) - is_right  # sigmoid, without overflow
         moves -= inverse_bound @ (stiffness * moves + scale * errors)
     weights = prior + vectors.T @ moves
     unit: Floats = (weights / np.linalg.norm(weights)).astype(np.float32)
     return unit
-
-
-def _sigmoid(logits: Doubles) -> Doubles:
-    values: Doubles = np.exp(-np.logaddexp(0, -logits))
-    return values

@@ -1,7 +1,7 @@
 """Labels of a store's images, and what they say about a ranked list or about all classes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from forclip.index.schema import StoreHeader
 from forclip.index.store import read_vectors
 from forclip.progress import Advance, silent
 from forclip.text.vocabulary import normalise_word
-from forclip.types import Annotations, Bools, ClassSplit, Floats, Ints, SearchResult
+from forclip.types import Annotations, ClassSplit, Floats, Ints, SearchResult
 
 ClassGroup = Literal["base", "novel"]
 DEPTH = 50  # ranks that count for AP and for missed images
@@ -41,21 +41,22 @@ class StoreLabels:
         """
         return self._columns.get(normalise_word(text))
 
-    def checked(self, column: int) -> tuple[list[str], Bools]:
-        """Ids of the images that were checked for a class, and whether each shows it."""
-        images = self.images
-        rows = np.arange(len(images)) if images.verified is None else np.flatnonzero(images.verified[:, column])
-        return [images.image_ids[row] for row in rows], images.labels[rows, column]
+    def checked(self, column: int, shows: bool | None = None) -> list[str]:
+        """Ids of the images that were checked for a class; `shows`: only those that show it, or that do not."""
+        kept = self.images.verified_mask[:, column]
+        kept = kept if shows is None else kept & (self.images.labels[:, column] == shows)
+        return [self.images.image_ids[row] for row in np.flatnonzero(kept)]
 
     def shows(self, image_id: str, column: int) -> bool | None:
         """Whether an image shows a class; None where that was not checked."""
-        row = self._rows.get(image_id)
+        row = self.rows.get(image_id)
         if row is None or not (self.images.verified is None or self.images.verified[row, column]):
             return None
         return bool(self.images.labels[row, column])
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
+    def rows(self) -> dict[str, int]:
+        """The row of each image."""
         return {image_id: row for row, image_id in enumerate(self.images.image_ids)}
 
     @cached_property
@@ -79,15 +80,22 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
     annotations = load_source(source)
     if not annotations.class_names:
         raise ValueError(f"{source.annotations}: pictures without any label: there is nothing to compare with")
-    groups = _groups(index, annotations, source.annotations, split)
-    stored = index.store.ids()
-    ids = tuple(_stored_id(stored, p, i) for p, i in zip(annotations.paths, annotations.image_ids, strict=True))
+    names = annotations.class_names
+    class_split = _split(index, names, source.annotations, split)
+    groups: dict[str, ClassGroup] = {}
+    if class_split is not None:
+        groups = {name: "base" for name in names if name in class_split.base}
+        groups |= {name: "novel" for name in names if name in class_split.novel}
+    stored, ids = index.store.ids(), []
+    for path, image_id in zip(annotations.paths, annotations.image_ids, strict=True):
+        by_path = path_to_id(path)
+        ids.append(image_id if image_id in stored and by_path not in stored else by_path)
     if stored.isdisjoint(ids):
         raise ValueError(
             f"{source.annotations}: none of its {len(ids)} images is in the store {index.store.folder}; "
             f"the first is {ids[0]}, the store's first {min(stored, default='nothing')}"
         )
-    return StoreLabels(replace(annotations, image_ids=ids), groups)
+    return StoreLabels(replace(annotations, image_ids=tuple(ids)), groups)
 
 
 def describe_matches(labels: StoreLabels, index: Index) -> str:
@@ -100,20 +108,6 @@ def describe_matches(labels: StoreLabels, index: Index) -> str:
         f"Labels for {matched} of the store's {len(stored)} images; {len(labels.images)} are annotated. "
         f"{len(names)} classes: {groups if labels.groups else 'no split says which are base'}."
     )
-
-
-def _stored_id(stored: Set[str], path: Path, image_id: str) -> str:
-    by_path = path_to_id(path)
-    return image_id if image_id in stored and by_path not in stored else by_path
-
-
-def _groups(index: Index, annotations: Annotations, path: Path, split: str | None) -> dict[str, ClassGroup]:
-    class_split = _split(index, annotations.class_names, path, split)
-    if class_split is None:
-        return {}
-    groups: dict[str, ClassGroup] = {**dict.fromkeys(class_split.base, "base")}
-    groups |= dict.fromkeys(class_split.novel, "novel")
-    return {name: groups[name] for name in annotations.class_names if name in groups}
 
 
 def _split(index: Index, names: tuple[str, ...], path: Path, split: str | None) -> ClassSplit | None:
@@ -147,13 +141,12 @@ def evaluate_list(
     index: Index, labels: StoreLabels, column: int, query: Floats, where: str | None = None, exact: bool = False
 ) -> Relevance:
     """Compare the list of a text's vector, unit [dim], with the labels of a class."""
-    ids, shows = labels.checked(column)
-    right = index.search_among([i for i, s in zip(ids, shows, strict=True) if s], query, where=where)
+    right = index.search_among(labels.checked(column, shows=True), query, where=where)
     first = {r.image_id for r in index.search(query, DEPTH, where, exact)}
     missed = tuple(r.image_id for r in right if r.image_id not in first)
     if not right:
         return Relevance(column, 0, None, None, missed)
-    checked = index.search_among(ids, query, DEPTH, where)
+    checked = index.search_among(labels.checked(column), query, DEPTH, where)
     best = np.array([labels.shows(r.image_id, column) for r in checked], bool)
     # Both metrics count all relevant images, so those beyond the depth are appended. The store may change meanwhile.
     ranked = np.concatenate([best, np.ones(max(0, len(right) - int(best.sum())), bool)])
@@ -161,25 +154,11 @@ def evaluate_list(
     return Relevance(column, len(right), 100 * precision, 100 * average, missed)
 
 
-def missed_images(index: Index, relevance: Relevance, query: Floats, where: str | None = None) -> list[SearchResult]:
-    """Return the missed images with their ranks in the whole list."""
-    return _with_whole_ranks(index, query, index.search_among(relevance.missed, query, where=where), where)
-
-
-def wrong_images(
-    index: Index, labels: StoreLabels, column: int, query: Floats, k: int, where: str | None = None
+def rank_in_whole_list(
+    index: Index, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
 ) -> list[SearchResult]:
-    """Return the best k images that were checked and do not show the class, with their ranks in the whole list."""
-    ids, shows = labels.checked(column)
-    wrong = [i for i, s in zip(ids, shows, strict=True) if not s]
-    return _with_whole_ranks(index, query, index.search_among(wrong, query, k, where), where)
-
-
-def _with_whole_ranks(
-    index: Index, query: Floats, results: Sequence[SearchResult], where: str | None
-) -> list[SearchResult]:
-    """Rank results as in the whole list. Among equal scores these images come first."""
-    if not results:
+    """Return the best k of some images, or all, with their ranks in the whole list, where they win ties."""
+    if not (results := index.search_among(image_ids, query, k, where)):
         return []
     scores = np.sort(index.scores(query, where=where))
     better = len(scores) - np.searchsorted(scores, np.array([r.score for r in results], np.float32), "right")
@@ -219,12 +198,11 @@ def evaluate_classes(
         advance: is called with the number of images done.
     """
     images = labels.images
-    row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
     stored = table.to_table(["number", "id"])
-    keys: Ints = stored["number"].to_numpy()[np.array([i in row_of for i in stored["id"].to_pylist()], bool)]
+    keys: Ints = stored["number"].to_numpy()[np.array([i in labels.rows for i in stored["id"].to_pylist()], bool)]
     scores = np.full((len(images), len(texts)), np.nan, np.float32)
     for part in read_vectors(table, header.dim, keys):
-        rows = [row_of[i] for i in part.images["id"].to_pylist()]
+        rows = [labels.rows[i] for i in part.images["id"].to_pylist()]
         scores[rows] = max_sim(header.decode(part.codes), part.offsets, texts)
         advance(len(rows))
     scored = np.flatnonzero(~np.isnan(scores).any(1))

@@ -38,11 +38,7 @@ class Look:
 
 
 def look_at(
-    index: Index,
-    key: int,
-    query: CombinedQuery,
-    where: str | None = None,
-    calibration: Calibration | None = None,
+    index: Index, key: int, query: CombinedQuery, where: str | None = None, calibration: Calibration | None = None
 ) -> Look | None:
     """Compare the vectors of the image with this key with a query, as search_combined does; None if it was deleted.
 
@@ -81,11 +77,7 @@ class LookResult:
             "text": self.text,
             "winner": self.look.winner,
             "regions": [{"box": box, "score": score} for box, score in pairs],
-            "heatmap": {
-                "values": self.heatmap.values.tolist(),
-                "frame": self.heatmap.frame,
-                "agreement": self.heatmap.agreement,
-            },
+            "heatmap": {**vars(self.heatmap), "values": self.heatmap.values.tolist()},
         }
 
     def table(self) -> Table:
@@ -125,13 +117,14 @@ def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image
     """
     veil = Image.new("RGB", picture.size, _HEAT)
     drawn = Image.composite(veil, picture.convert("L").convert("RGB"), _opacity(picture.size, heatmap))
-    canvas = ImageDraw.Draw(drawn)
-    bold = max(2, round(max(picture.size) / 200))
-    for row, box in enumerate(look.boxes):
-        if row != look.winner:
-            _outline(canvas, box, picture.size, 1, _OTHER)
-    _outline(canvas, look.boxes[look.winner], picture.size, bold + 2, _BORDER)
-    _outline(canvas, look.boxes[look.winner], picture.size, bold, _BEST)
+    canvas, bold = ImageDraw.Draw(drawn), max(2, round(max(picture.size) / 200))
+    outlines = [(box, 1, _OTHER) for row, box in enumerate(look.boxes) if row != look.winner]
+    outlines += [(look.boxes[look.winner], bold + 2, _BORDER), (look.boxes[look.winner], bold, _BEST)]
+    for box, line, colour in outlines:
+        left, top, right, bottom = (round(float(edge) * side) for edge, side in zip(box, 2 * picture.size, strict=True))
+        if left < right and top < bottom:
+            out = (line - 1) // 2  # the outer half of a wide line lies outside the box
+            canvas.rectangle((left - out, top - out, right - 1 + out, bottom - 1 + out), outline=colour, width=line)
     return drawn
 
 
@@ -151,13 +144,3 @@ def _opacity(size: tuple[int, int], heatmap: Heatmap) -> Image.Image:
     opacity = Image.new("L", size)
     opacity.paste(everywhere.crop(covered), covered)
     return opacity
-
-
-def _outline(
-    canvas: ImageDraw.ImageDraw, box: Floats, size: tuple[int, int], width: int, colour: tuple[int, int, int]
-) -> None:
-    """Outline a box, xyxy as fractions. The outer half of a wide line lies outside the box."""
-    left, top, right, bottom = (round(float(edge) * side) for edge, side in zip(box, (*size, *size), strict=True))
-    if left < right and top < bottom:
-        out = (width - 1) // 2
-        canvas.rectangle((left - out, top - out, right - 1 + out, bottom - 1 + out), outline=colour, width=width)

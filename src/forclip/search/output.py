@@ -10,7 +10,6 @@ from forclip.calibration.model import WANTED_PRECISION
 from forclip.search.combined import CombinedResult
 from forclip.search.labels import DEPTH
 from forclip.search.request import LabelledList, SearchAnswer
-from forclip.types import SearchResult
 
 _VERDICTS = {True: "right", False: "wrong", None: "?"}
 
@@ -35,14 +34,7 @@ def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
         return results
     content: dict[str, Any] = {"results": results}
     if labels is not None:
-        content["labels"] = {
-            "class_name": labels.class_name,
-            "group": labels.group,
-            "images": labels.relevance.relevant,
-            "precision_at_10": labels.relevance.precision_at_10,
-            "average_precision": labels.relevance.average_precision,
-            "missed": list(labels.relevance.missed),
-        }
+        content["labels"] = labels.to_json()
     if cutoff is not None:
         content |= {
             "images": answer.num_searched,
@@ -71,18 +63,17 @@ def answer_table(answer: SearchAnswer) -> Table:
     columns += [*(["probability"] if answer.confidence else []), *(["decided by"] if combined else [])]
     table = Table(*columns, *(["label"] if labels else []), "image", "region (x0 y0 x1 y1)")
     for k, result in enumerate(answer.results):
-        cells: list[str | Text] = [str(result.rank)]
-        if isinstance(result, CombinedResult):
-            cells.append(f"{result.normalised_score:.2f}")
-        cells.append(f"{result.score:.3f}")
+        region = "" if result.box is None else " ".join(f"{edge:.2f}" for edge in result.box)
+        cells: list[str | Text] = [f"{result.score:.3f}"]
         probability = answer.probability(result)
         if probability is not None:
             cells.append(f"{probability:.0%}")
         if isinstance(result, CombinedResult):
-            cells.append(Text(answer.request.wanted[result.decided_by]))
+            decided_by = Text(answer.request.wanted[result.decided_by])
+            cells = [f"{result.normalised_score:.2f}", *cells, decided_by]
         if labels is not None:
             cells.append(_VERDICTS[labels.verdicts[k]])
-        table.add_row(*cells, Text(result.uri, overflow="fold"), _region(result))
+        table.add_row(str(result.rank), *cells, Text(result.uri, overflow="fold"), region)
     return table
 
 
@@ -91,20 +82,16 @@ def describe_confidence(answer: SearchAnswer) -> str:
     confidence = answer.confidence
     if confidence is None:
         return f"No confidence: {answer.no_confidence_reason}."
-    count = confidence.expected_images
+    count, cutoff = confidence.expected_images, confidence.cutoff
     about = "less than one" if count < 1 else f"about {count:.0f}"
     expected = f"Expected matches: {about} of {answer.num_searched} images."
-    return f"{'Probably no image matches.' if confidence.nothing_here else expected} {_describe_cutoff(answer)}"
-
-
-def _describe_cutoff(answer: SearchAnswer) -> str:
-    confidence, wanted = answer.confidence, f"{_wanted_precision(answer):.0%} expected precision"
-    assert confidence is not None
-    if not confidence.cutoff:
-        return f"No result reaches {wanted}. Omit --cutoff to see all."
-    if confidence.cutoff == len(confidence.probabilities) < answer.num_searched:
-        return f"Recommended cut-off: after these {confidence.cutoff} or later ({wanted}); a larger -k shows more."
-    return f"Recommended cut-off: after rank {confidence.cutoff} ({wanted})."
+    expected = "Probably no image matches." if confidence.nothing_here else expected
+    wanted = f"{_wanted_precision(answer):.0%} expected precision"
+    if not cutoff:
+        return f"{expected} No result reaches {wanted}. Omit --cutoff to see all."
+    if cutoff == len(confidence.probabilities) < answer.num_searched:
+        return f"{expected} Recommended cut-off: after these {cutoff} or later ({wanted}); a larger -k shows more."
+    return f"{expected} Recommended cut-off: after rank {cutoff} ({wanted})."
 
 
 def _describe_labels(labels: LabelledList) -> str:
@@ -119,9 +106,4 @@ def _describe_labels(labels: LabelledList) -> str:
 
 
 def _wanted_precision(answer: SearchAnswer) -> float:
-    cutoff = answer.request.cutoff
-    return cutoff.value if cutoff is not None and cutoff.kind == "precision" else WANTED_PRECISION
-
-
-def _region(result: SearchResult) -> str:
-    return "" if result.box is None else " ".join(f"{edge:.2f}" for edge in result.box)
+    return WANTED_PRECISION if answer.request.lowest_precision is None else answer.request.lowest_precision

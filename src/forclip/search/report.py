@@ -4,7 +4,6 @@ from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.charts import Curve, line_chart
@@ -12,7 +11,6 @@ from forclip.evaluation.result_grid import EmbeddedThumbnails
 from forclip.search.combined import CombinedResult
 from forclip.search.output import describe_confidence
 from forclip.search.request import SearchAnswer
-from forclip.types import SearchResult
 
 
 def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
@@ -27,33 +25,26 @@ def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
     facts = [f"{len(answer.results)} images", f"from {store}"]
     facts += [] if request.where is None else [f"where {request.where}"]
     facts += [f"refined by {len(request.right)} right and {len(request.wrong)} wrong"] if request.is_refined else []
+    tiles = []
+    for result in answer.results:
+        probability, decided_by = answer.probability(result), ""
+        score = f"{result.score:.3f}" if probability is None else f"{probability:.0%} ({result.score:.3f})"
+        if isinstance(result, CombinedResult):
+            score, decided_by = f"normalised score {result.normalised_score:.2f}", request.wanted[result.decided_by]
+        uri = Path(result.uri)
+        picture = thumbnails.picture(uri, uri.name, f"rank {result.rank}", result.box)
+        tiles.append((result.rank, picture, score, decided_by, result.uri))
+    curve = None
+    if answer.confidence is not None and len(answer.confidence.expected_precision) > 1:
+        percent = tuple((100 * answer.confidence.expected_precision).tolist())
+        ranks = tuple(float(rank) for rank in range(1, len(percent) + 1))
+        curve = line_chart(Curve("expected precision, %", ranks, percent, "rank"))
     html = environment.from_string(source).render(
         label=request.label,
         facts=facts,
         confidence=describe_confidence(answer) if request.cutoff is not None else "",
-        curve=_expected_precision(answer),
+        curve=curve,
         thumbnails=thumbnails,
-        tiles=[(r.rank, _thumbnail(thumbnails, r), *_captions(answer, r), r.uri) for r in answer.results],
+        tiles=tiles,
     )
     write_text_atomically(path, html)
-
-
-def _expected_precision(answer: SearchAnswer) -> Markup | None:
-    """A chart of the expected precision down to each rank, in percent."""
-    if answer.confidence is None or len(answer.confidence.expected_precision) < 2:
-        return None
-    percent = tuple((100 * answer.confidence.expected_precision).tolist())
-    ranks = tuple(float(rank) for rank in range(1, len(percent) + 1))
-    return line_chart(Curve("expected precision, %", ranks, percent, "rank"))
-
-
-def _thumbnail(thumbnails: EmbeddedThumbnails, result: SearchResult) -> Markup:
-    return thumbnails.picture(Path(result.uri), Path(result.uri).name, f"rank {result.rank}", result.box)
-
-
-def _captions(answer: SearchAnswer, result: SearchResult) -> tuple[str, str]:
-    """The score of a result, and the text that decided it, if several could."""
-    if isinstance(result, CombinedResult):
-        return f"normalised score {result.normalised_score:.2f}", answer.request.wanted[result.decided_by]
-    probability = answer.probability(result)
-    return f"{result.score:.3f}" if probability is None else f"{probability:.0%} ({result.score:.3f})", ""

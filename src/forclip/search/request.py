@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from forclip.data.images.decode import read_image
 from forclip.index.in_memory import most_distinct_vector
 from forclip.index.ranking import exclude_images
 from forclip.search.combined import CombinedQuery
-from forclip.search.labels import ClassGroup, Relevance, StoreLabels
+from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import ListOptions, RankedText, Searcher
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Floats, SearchResult
@@ -85,7 +85,7 @@ class SearchRequest:
         both = sorted(set(self.right) & set(self.wrong))
         if both:
             raise SearchError(f"image {both[0]!r} is marked as right and as wrong")
-        if self.cutoff is not None and self.cutoff.kind == "precision" and self.no_confidence_reason:
+        if self.lowest_precision is not None and self.no_confidence_reason:
             raise SearchError(f"the cut-off must be a cosine: {self.no_confidence_reason}")
         if self.only is not None and (not self.is_one_text or self.cutoff is not None):
             raise SearchError(f"only={self.only!r} applies to the whole list of one text, without cut-off or verdicts")
@@ -94,7 +94,7 @@ class SearchRequest:
     def wanted(self) -> tuple[str, ...]:
         """The wanted texts and pictures for display, alternatives first."""
         first = self.text if self.like is None else self._like_label
-        return (*(() if first is None else (first,)), *self.any_of, *self.all_of)
+        return tuple(part for part in (first, *self.any_of, *self.all_of) if part is not None)
 
     @property
     def is_combined(self) -> bool:
@@ -131,12 +131,15 @@ class SearchRequest:
     def options(self) -> ListOptions:
         """How to make the list; deep enough that `k` images remain after those that are left out."""
         depth = self.offset + self.k + len(self.wrong) + len(self.exclude)
-        precision = None
-        if self.cutoff is not None and self.cutoff.kind == "precision":
-            precision = self.cutoff.value
-        elif self.confidence or self.cutoff is not None:
+        precision = self.lowest_precision
+        if precision is None and (self.confidence or self.cutoff is not None):
             precision = WANTED_PRECISION
         return ListOptions(self.where, self.exact, depth, precision)
+
+    @property
+    def lowest_precision(self) -> float | None:
+        """The expected precision, 0..1, at which the cut-off ends the list; None without such a cut-off."""
+        return self.cutoff.value if self.cutoff is not None and self.cutoff.kind == "precision" else None
 
     @property
     def _like_label(self) -> str:
@@ -151,12 +154,12 @@ def parse_cutoff(text: str) -> Cutoff:
     """
     if text == "auto":
         return Cutoff("precision", WANTED_PRECISION)
-    match = re.fullmatch(r"(-?\d*\.?\d+)(%?)", text.strip())
-    value = float(match[1]) if match else np.inf
-    if match and match[2] and 0 <= value <= 100:
-        return Cutoff("precision", value / 100)
-    if match and not match[2] and -1 <= value <= 1:
-        return Cutoff("score", value)
+    if match := re.fullmatch(r"(-?\d*\.?\d+)(%?)", text.strip()):
+        value = float(match[1])
+        if match[2] and 0 <= value <= 100:
+            return Cutoff("precision", value / 100)
+        if not match[2] and -1 <= value <= 1:
+            return Cutoff("score", value)
     raise ValueError(
         f"the cut-off must be auto, a cosine such as 0.31, or an expected precision such as 80%, not {text!r}"
     )
@@ -170,6 +173,17 @@ class LabelledList:
     group: ClassGroup | None
     relevance: Relevance
     verdicts: tuple[bool | None, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the verdicts as plain values; `images` is the number of images that show the class."""
+        return {
+            "class_name": self.class_name,
+            "group": self.group,
+            "images": self.relevance.relevant,
+            "precision_at_10": self.relevance.precision_at_10,
+            "average_precision": self.relevance.average_precision,
+            "missed": list(self.relevance.missed),
+        }
 
 
 @dataclass(frozen=True)
@@ -214,7 +228,9 @@ def run_searches(
 ) -> list[SearchAnswer]:
     """Answer several requests, as `run_search` answers each. Single texts with equal options are searched together."""
     for request in requests:
-        _check_calibration(searcher, request)
+        if request.lowest_precision is not None and searcher.model.calibration is None:
+            name = searcher.model.name
+            raise SearchError(f"{name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3")
     ranked: dict[int, RankedText] = {}
     single = [n for n, request in enumerate(requests) if request.is_one_text]
     for options in dict.fromkeys(requests[n].options for n in single):
@@ -242,32 +258,30 @@ def labelled_class(request: SearchRequest, labels: StoreLabels) -> int:
     return column
 
 
-def _check_calibration(searcher: Searcher, request: SearchRequest) -> None:
-    needs_calibration = request.cutoff is not None and request.cutoff.kind == "precision"
-    if needs_calibration and searcher.model.calibration is None:
-        name = searcher.model.name
-        raise SearchError(f"{name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3")
-
-
 def _answer_text(
     searcher: Searcher, request: SearchRequest, ranked: RankedText, labels: StoreLabels | None
 ) -> SearchAnswer:
     results: Sequence[SearchResult] = ranked.results
-    confidence, cutoff = ranked.confidence, request.cutoff
-    if cutoff is not None and cutoff.kind == "precision" and confidence is not None:
+    confidence, options, reason = ranked.confidence, request.options, ""
+    if request.lowest_precision is not None and confidence is not None:
         results = results[: confidence.cutoff]
-    num_searched = searcher.index.count(request.where) if request.options.precision is not None else 0
-    reason = _no_confidence_reason(searcher, num_searched) if num_searched and confidence is None else ""
+    num_searched = searcher.index.count(request.where) if options.precision is not None else 0
+    if num_searched and confidence is None:
+        reason = f"{num_searched} images are too few, or score too much alike, to estimate it"
+        reason = "this model has no calibration" if searcher.model.calibration is None else reason
     column = None if labels is None else labels.class_of(request.wanted[0])
     if labels is None or column is None:
         if request.only is not None:
             raise SearchError(f"{request.label!r} names no class of the labels: no image is known to be {request.only}")
         return SearchAnswer(request, _page(request, results), confidence, reason, num_searched)
     vector = searcher.encode_text(request.wanted[0])
-    relevance = searcher.evaluate_list(labels, column, vector, request.options)
+    relevance = searcher.evaluate_list(labels, column, vector, options)
     if request.only is not None:
         confidence = None
-        results = searcher.mistakes(labels, relevance, vector, request.options, request.only)
+        ids, k = (
+            (relevance.missed, None) if request.only == "missed" else (labels.checked(column, False), options.depth)
+        )
+        results = rank_in_whole_list(searcher.index, ids, vector, k, request.where)
     page = _page(request, results)
     name = labels.images.class_names[column]
     verdicts = tuple(labels.shows(r.image_id, column) for r in page)
@@ -278,32 +292,33 @@ def _answer_text(
 def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
     """Answer a request for a picture, for several texts, or with verdicts."""
     results: Sequence[SearchResult]
+    options = request.options
     if request.is_combined:
-        results = searcher.rank_combined(combined_query(searcher, request), request.options)
+        results = searcher.rank_combined(combined_query(searcher, request), options)
     else:
-        like = request.like is not None
-        query = _picture_vectors(searcher, request) if like else searcher.encode_text(request.wanted[0])
+        query = searcher.encode_text(request.wanted[0]) if request.like is None else _picture_vectors(searcher, request)
         if request.is_refined:
             start = most_distinct_vector(query) if query.ndim > 1 else query
             query = searcher.refine(start, request.right, request.wrong, request.where)
-        results = searcher.rank(query, request.options)
+        results = searcher.rank(query, options)
         left_out = {*request.wrong, *request.exclude}
         results = exclude_images(results, left_out) if left_out else results
-    needs_reason = request.options.precision is not None
-    num_searched = searcher.index.count(request.where) if needs_reason else 0
-    reason = request.no_confidence_reason if needs_reason else ""
-    return SearchAnswer(request, _page(request, results), None, reason, num_searched)
+    if options.precision is None:
+        return SearchAnswer(request, _page(request, results))
+    num_searched = searcher.index.count(request.where)
+    return SearchAnswer(request, _page(request, results), None, request.no_confidence_reason, num_searched)
 
 
 def combined_query(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
     """The vectors of a combined request. A picture counts as one alternative, by its most distinct vector."""
-    num_any = len(request.wanted) - len(request.all_of)
-    like = [] if request.like is None else [most_distinct_vector(np.atleast_2d(_picture_vectors(searcher, request)))]
-    texts = [*(() if request.text is None else (request.text,)), *request.any_of, *request.all_of, *request.none_of]
-    encoded = searcher.encode_texts(texts) if texts else np.zeros((0, searcher.model.dim), np.float32)
-    vectors = np.concatenate([np.reshape(like, (len(like), searcher.model.dim)), encoded]).astype(np.float32)
+    vectors: list[Floats] = []
+    if request.like is not None:
+        vectors.append(most_distinct_vector(np.atleast_2d(_picture_vectors(searcher, request)))[None])
+    if texts := [*request.wanted[len(vectors) :], *request.none_of]:
+        vectors.append(searcher.encode_texts(texts))
     num_wanted = len(request.wanted)
-    return CombinedQuery(vectors[:num_any], vectors[num_any:num_wanted], vectors[num_wanted:])
+    parts = np.split(np.concatenate(vectors), [num_wanted - len(request.all_of), num_wanted])
+    return CombinedQuery(*parts)
 
 
 def _picture_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
@@ -320,9 +335,3 @@ def _page(request: SearchRequest, results: Sequence[SearchResult]) -> list[Searc
         lowest = max(lowest, request.cutoff.value)
     part = results[request.offset : request.offset + request.k]
     return [result for result in part if result.score >= lowest]
-
-
-def _no_confidence_reason(searcher: Searcher, num_searched: int) -> str:
-    if searcher.model.calibration is None:
-        return "this model has no calibration"
-    return f"{num_searched} images are too few, or score too much alike, to estimate it"

@@ -1,10 +1,8 @@
 """Search a store by text, picture or vector."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
@@ -19,8 +17,8 @@ from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.models.torch_threads import choose_thread_count, torch_threads
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
-from forclip.search.labels import Relevance, StoreLabels, evaluate_list, missed_images, wrong_images
-from forclip.types import Doubles, Floats, SearchResult
+from forclip.search.labels import Relevance, StoreLabels, evaluate_list
+from forclip.types import Floats, SearchResult
 
 _SAMPLE = 2000  # images that estimate how a text's scores are distributed
 
@@ -104,10 +102,18 @@ class Searcher:
         """
         view, vectors = self.index.view() if view is None else view, self.encode_texts(texts)
         rankings = self.index.rankings(vectors, options.depth, options.where, options.exact, view)
-        if options.precision is None:
+        calibration, precision = self.model.calibration, options.precision
+        if precision is None or calibration is None:
             return [RankedText(ranking, None) for ranking in rankings]
-        estimates = self.confidence_estimators(vectors, options.where, options.precision, view)
-        return [RankedText(r, estimate(r.scores)) for r, estimate in zip(rankings, estimates, strict=True)]
+        ranked, images = [], self.index.count(options.where, view)
+        samples = self.index.scores_many(vectors, _SAMPLE, where=options.where, view=view)
+        for ranking, sample in zip(rankings, samples, strict=True):
+            # Another process may delete images between the search and the count.
+            size = max(images, len(ranking), len(sample))
+            ranked.append(
+                RankedText(ranking, estimate_confidence(calibration, ranking.scores, sample, size, precision))
+            )
+        return ranked
 
     def refine(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
         """Return the query vector [dim] refined by verdicts on images (forclip.search.feedback)."""
@@ -116,40 +122,6 @@ class Searcher:
     def evaluate_list(self, labels: StoreLabels, column: int, vector: Floats, options: ListOptions) -> Relevance:
         """Compare a text's list with the labels of the class in a column. vector: the text's, unit [dim]."""
         return evaluate_list(self.index, labels, column, vector, options.where, options.exact)
-
-    def mistakes(
-        self,
-        labels: StoreLabels,
-        relevance: Relevance,
-        vector: Floats,
-        options: ListOptions,
-        kind: Literal["wrong", "missed"],
-    ) -> list[SearchResult]:
-        """Return the images of a labelled list that are wrong, or that show the class but rank below 50."""
-        if kind == "missed":
-            return missed_images(self.index, relevance, vector, options.where)
-        return wrong_images(self.index, labels, relevance.column, vector, options.depth, options.where)
-
-    def confidence_estimators(
-        self, queries: Floats, where: str | None, precision: float, view: View | None = None
-    ) -> list[Callable[[Doubles], Confidence | None]]:
-        """Return for each text vector of [Q, dim] a function from its list's scores [k], best first, to its confidence.
-
-        The function returns None where the model has no calibration, or too few images are searched. view: the version
-        of the store that is searched; None: the newest.
-        """
-        calibration = self.model.calibration
-        if calibration is None:
-            return [lambda scores: None] * len(queries)
-        samples = self.index.scores_many(queries, _SAMPLE, where=where, view=view)
-        images = self.index.count(where, view)
-
-        def estimate(sample: Floats, scores: Doubles) -> Confidence | None:
-            # Another process may delete images between the search and the count.
-            gallery_size = max(images, len(scores), len(sample))
-            return estimate_confidence(calibration, scores, sample, gallery_size, precision)
-
-        return [partial(estimate, sample) for sample in samples]
 
     def encode_text(self, text: str) -> Floats:
         """Return a text's unit vector [dim]. Raises ValueError for an empty text."""

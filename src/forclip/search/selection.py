@@ -9,7 +9,6 @@ from typing import Any
 from forclip.index.image_index import Index
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
-from forclip.types import SearchResult
 
 Box = tuple[float, float, float, float]
 
@@ -76,18 +75,16 @@ def select_search(
 ) -> Selection:
     """Select the results of a search. label: None for the request in one line."""
     answer = run_search(searcher, request)
-    items = _items(searcher.index, answer.results, [answer.probability(r) for r in answer.results])
+    fields = {
+        r.image_id: {"score": r.score, "probability": answer.probability(r), "box": r.box} for r in answer.results
+    }
+    items = _items(searcher.index, fields)
     return Selection(items, request.label if label is None else label, root)
 
 
 def select_ids(index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None) -> Selection:
     """Select images by id, each once, without scores and boxes. Raises ValueError for an id that is not stored."""
-    files = index.store.files(image_ids)
-    for image_id in image_ids:
-        if image_id not in files:
-            raise ValueError(f"{index.store.folder}: has no image {image_id!r}")
-    items = (Item(i, Path(files[i].uri), files[i].width, files[i].height) for i in dict.fromkeys(image_ids))
-    return Selection(tuple(items), label, root)
+    return Selection(_items(index, {i: {} for i in image_ids}), label, root)
 
 
 def select_ids_for(
@@ -96,18 +93,13 @@ def select_ids_for(
     """Select images by id, best first, with the score and box that a text gives each. Raises as select_ids does."""
     select_ids(searcher.index, image_ids)
     results = searcher.index.search_among(image_ids, searcher.encode_text(text))
-    return Selection(_items(searcher.index, results, [None] * len(results)), text if label is None else label, root)
+    items = _items(searcher.index, {r.image_id: {"score": r.score, "box": r.box} for r in results})
+    return Selection(items, text if label is None else label, root)
 
 
-def _items(index: Index, results: Sequence[SearchResult], probabilities: Sequence[float | None]) -> tuple[Item, ...]:
-    """Items in the order of the results. Raises ValueError for an image that was deleted meanwhile."""
-    files = index.store.files([r.image_id for r in results])
-    items = []
-    for result, probability in zip(results, probabilities, strict=True):
-        file = files.get(result.image_id)
-        if file is None:
-            raise ValueError(f"{index.store.folder}: has no image {result.image_id!r}")
-        items.append(
-            Item(result.image_id, Path(file.uri), file.width, file.height, result.score, probability, result.box)
-        )
-    return tuple(items)
+def _items(index: Index, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item, ...]:
+    """Items in the given order. fields: other fields of Item by image id. Raises ValueError for an unknown image."""
+    files = index.store.files(list(fields))
+    if missing := [image_id for image_id in fields if image_id not in files]:
+        raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
+    return tuple(Item(i, Path(files[i].uri), files[i].width, files[i].height, **others) for i, others in fields.items())
