@@ -36,26 +36,19 @@ __all__ = [
     "open_searcher",
     "train",
 ]
-_MODULES = {
-    "Annotations": "types",
-    "HeadConfig": "config",
-    "ImageEmbeddings": "types",
-    "ImageFile": "index.store",
-    "Index": "index.image_index",
-    "ModelConfig": "config",
-    "RunConfig": "config",
-    "SearchResult": "types",
-    "Searcher": "search.searcher",
-    "StoreHeader": "index.schema",
-    "TrainConfig": "config",
-    "embed_images": "embedding.embed",
-    "evaluate": "experiments.api",
-    "finetune": "training.finetune",
-    "load_config": "config",
-    "load_model": "models.retrieval_model",
-    "open_searcher": "search.searcher",
-    "train": "experiments.api",
+_NAMES = {
+    "config": ("HeadConfig", "ModelConfig", "RunConfig", "TrainConfig", "load_config"),
+    "embedding.embed": ("embed_images",),
+    "experiments.api": ("evaluate", "train"),
+    "index.image_index": ("Index",),
+    "index.schema": ("StoreHeader",),
+    "index.store": ("ImageFile",),
+    "models.retrieval_model": ("load_model",),
+    "search.searcher": ("Searcher", "open_searcher"),
+    "training.finetune": ("finetune",),
+    "types": ("Annotations", "ImageEmbeddings", "SearchResult"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

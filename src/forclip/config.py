@@ -1,12 +1,12 @@
 """The configuration of a run: frozen dataclasses, read from a YAML file and checked by pydantic."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
@@ -23,6 +23,18 @@ Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "fold
 NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
 
 
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    return Path(info.context or ".", path)  # load_config passes the folder of the YAML file
+
+
+def _read_if_file(names: Any, info: ValidationInfo) -> Any:
+    return read_names(_resolve(Path(names), info)) if isinstance(names, str | Path) else names
+
+
+File = Annotated[Path, AfterValidator(_resolve)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]  # names, or a file with one name per line
+
+
 @dataclass(frozen=True, config=_STRICT)
 class SourceConfig:
     """Images and their labels.
@@ -33,8 +45,8 @@ class SourceConfig:
     VOC: trainval).
     """
 
-    annotations: Path
-    images: Path | None = None
+    annotations: File
+    images: File | None = None
     format: Format = "auto"
     subset: str | None = None
 
@@ -65,9 +77,7 @@ class NovelRule:
     def __post_init__(self) -> None:
         given = [name for name in ("split", "frequency", "below", "fraction") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"needs exactly one of split, frequency, below, fraction, not {' and '.join(given) or 'none'}"
-            )
+            raise ValueError(f"needs exactly one of split, frequency, below, fraction: {' and '.join(given) or 'none'}")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -78,7 +88,7 @@ class GalleryRule:
     """
 
     fraction: ProperFraction | None = None
-    image_ids: Path | None = None
+    image_ids: File | None = None
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
@@ -103,16 +113,16 @@ class DataConfig:
     """
 
     train: SourceConfig
-    novel: tuple[str, ...] | Path | NovelRule = ()
+    novel: Names | NovelRule = ()
     gallery: SourceConfig | GalleryRule | None = None
-    base: tuple[str, ...] | Path | None = None
-    vocabulary: Literal["lvis"] | Path | None = None
+    base: Names | None = None
+    vocabulary: Literal["lvis"] | File | None = None
     templates: Literal["single", "clip7", "clip80"] | tuple[str, ...] = "single"
     synonyms: Literal["none", "mean", "max"] = "none"
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allow_unlabelled_base: bool = False
-    cache: Path | None = None
-    verdicts: Path | None = None
+    cache: File | None = None
+    verdicts: File | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -230,12 +240,13 @@ def load_config(file: Path) -> RunConfig:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
     try:
-        config = TypeAdapter(RunConfig).validate_python(content)
+        return TypeAdapter(RunConfig).validate_python(content, context=file.parent.absolute())
     except ValidationError as error:
         first = max(error.errors(), key=_clarity)
-        key = ".".join(str(part) for part in first["loc"] if not _is_type_name(part)) or "the file"
+        # Parts that are pydantic's name of a type, such as `NovelRule` or `tuple[...]`, are no keys.
+        parts = (str(part) for part in first["loc"])
+        key = ".".join(p for p in parts if p.isdigit() or (p.isidentifier() and not p[0].isupper())) or "the file"
         raise ValueError(f"{file}: {key}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
-    return _resolve_paths(config, file.parent.absolute())
 
 
 def _clarity(error: ErrorDetails) -> tuple[bool, int, bool]:
@@ -245,11 +256,6 @@ def _clarity(error: ErrorDetails) -> tuple[bool, int, bool]:
     """
     other_keys = error["type"] in ("missing", "unexpected_keyword_argument")
     return error["type"] == "value_error", len(error["loc"]), not other_keys
-
-
-def _is_type_name(part: int | str) -> bool:
-    """Whether a part of an error's path is pydantic's name of a type, such as `NovelRule` or `tuple[...]`."""
-    return isinstance(part, str) and (not part.isidentifier() or part[0].isupper())
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -267,32 +273,3 @@ def read_names(file: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable as a list of names: {error}") from None
     return tuple(line.strip() for line in lines if line.strip())
-
-
-def _resolve_paths(config: RunConfig, folder: Path) -> RunConfig:
-    """Make paths absolute and read the files of class names."""
-    data = config.data
-
-    def resolve_source(source: SourceConfig) -> SourceConfig:
-        images = None if source.images is None else folder / source.images
-        return replace(source, annotations=folder / source.annotations, images=images)
-
-    def resolve_names(names: tuple[str, ...] | Path) -> tuple[str, ...]:
-        return read_names(folder / names) if isinstance(names, Path) else names
-
-    gallery = data.gallery
-    if isinstance(gallery, SourceConfig):
-        gallery = resolve_source(gallery)
-    elif gallery is not None and gallery.image_ids is not None:
-        gallery = replace(gallery, image_ids=folder / gallery.image_ids)
-    resolved = replace(
-        data,
-        train=resolve_source(data.train),
-        gallery=gallery,
-        novel=data.novel if isinstance(data.novel, NovelRule) else resolve_names(data.novel),
-        base=None if data.base is None else resolve_names(data.base),
-        vocabulary=folder / data.vocabulary if isinstance(data.vocabulary, Path) else data.vocabulary,
-        cache=data.cache and folder / data.cache,
-        verdicts=data.verdicts and folder / data.verdicts,
-    )
-    return replace(config, data=resolved)

@@ -22,10 +22,8 @@ def untracked(description: str, total: int) -> Advance:
 @contextmanager
 def tracking(console: Console) -> Iterator[Track]:
     """Show a progress bar with counts and times for each task."""
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times, console=console
-    ) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
 
         def track(description: str, total: int) -> Advance:
             task = progress.add_task(description, total=total)

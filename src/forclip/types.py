@@ -1,5 +1,6 @@
 """Shared value types. All are frozen dataclasses that check themselves when they are created."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,10 +43,8 @@ class Annotations:
     frequencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for noun, names in (("image id", self.image_ids), ("class name", self.class_names)):
-            repeated = _first_repeated(names)
-            if repeated is not None:
-                raise ValueError(f"the {noun} {repeated!r} occurs twice")
+        _refuse_repeated("image id", self.image_ids)
+        _refuse_repeated("class name", self.class_names)
         assert len(self.paths) == len(self.image_ids)
         assert self.labels.shape == (len(self.image_ids), len(self.class_names))
         assert self.boxes.shape == (len(self.box_images), 4)
@@ -133,9 +132,7 @@ class ImageEmbeddings:
         empty = np.flatnonzero(np.diff(self.offsets) <= 0)
         if len(empty):
             raise ValueError(f"image {self.image_ids[empty[0]]!r} has no vector")
-        repeated = _first_repeated(self.image_ids)
-        if repeated is not None:
-            raise ValueError(f"the image id {repeated!r} occurs twice")
+        _refuse_repeated("image id", self.image_ids)
         lengths = np.linalg.norm(self.vectors, axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-2))  # written so that NaN is wrong too
         if len(wrong):
@@ -195,15 +192,10 @@ class ClassSplit:
         both = [name for name in self.base if name in set(self.novel)]
         if both:
             raise ValueError(f"class {both[0]!r} is both base and novel")
-        repeated = _first_repeated((*self.base, *self.novel))
-        if repeated is not None:
-            raise ValueError(f"class {repeated!r} is in the split twice")
+        _refuse_repeated("class name", (*self.base, *self.novel))
 
 
-def _first_repeated(values: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
+def _refuse_repeated(noun: str, values: Sequence[str]) -> None:
+    for value, count in Counter(values).items() if len(set(values)) < len(values) else ():
+        if count > 1:
+            raise ValueError(f"the {noun} {value!r} occurs twice")

@@ -78,7 +78,8 @@ def test_both_sets_come_from_their_compact_copies_the_second_time(
     def refuse(*_: object) -> None:
         raise AssertionError("the JSON was read again")
 
-    monkeypatch.setattr("forclip.data.formats.coco.read_json", refuse)
+    for module in ("coco", "lvis"):
+        monkeypatch.setattr(f"forclip.data.formats.{module}.read_json", refuse)
     assert [images.image_ids for images in load_sets(data)] == [images.image_ids for images in first]
     with pytest.raises(AssertionError, match="read again"):
         load_sets(DataConfig(source, gallery=other))

@@ -28,7 +28,7 @@ def test_a_bad_split_is_refused_by_name() -> None:
         ClassSplit(base=("dog", "cat"), novel=("cat",))
     with pytest.raises(ValueError, match="at least one base class"):
         split_classes(NAMES, NAMES)
-    with pytest.raises(ValueError, match="'dog' is in the split twice"):
+    with pytest.raises(ValueError, match="'dog' occurs twice"):
         ClassSplit(base=("dog", "dog"), novel=())
     with pytest.raises(ValueError, match="no class is named 'cats', to be novel; did you mean 'cat'"):
         split_classes(NAMES, ["cats"])

@@ -1,6 +1,7 @@
 """Check a dataset: data check."""
 
 import json
+from dataclasses import asdict
 
 import typer
 from rich.console import Console
@@ -22,6 +23,6 @@ def check(config: ConfigFile, as_json: AsJson = False) -> None:
     with tracking(Console(stderr=True)) as track:
         result = check_data(load_config(config).data, track)
     if as_json:
-        typer.echo(json.dumps({**result.to_json(), "problems": result.problems}))
+        typer.echo(json.dumps({**asdict(result), "problems": result.problems}))
     else:
         print_check(result, Console())

@@ -1,16 +1,16 @@
 """Check a configuration's data for mistakes before training on it."""
 
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from forclip.config import DataConfig
 from forclip.data.images.content import find_identical_files
+from forclip.data.images.decode import image_size
 from forclip.data.sets import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes
 from forclip.progress import Advance, Track
@@ -69,10 +69,6 @@ class DataCheck:
     not_in_both: list[str]
     classes: list[ClassCheck]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump."""
-        return asdict(self)
-
     @property
     def problems(self) -> list[str]:
         """What should be corrected, one sentence each."""
@@ -119,15 +115,14 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
 
 def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -> SetCheck:
     sizes = np.full((len(images), 2), np.inf)
-    missing, unreadable = [], []
+    missing: list[str] = []
+    unreadable: list[str] = []
     for row, path in enumerate(images.paths):
-        try:
-            with Image.open(path) as image:
-                sizes[row] = image.size
-        except FileNotFoundError:
-            missing.append(str(path))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            unreadable.append(str(path))
+        size = image_size(path)
+        if size is None:
+            (unreadable if os.path.exists(path) else missing).append(str(path))
+        else:
+            sizes[row] = size
         advance(1)
     return SetCheck(
         images=len(images),
@@ -167,7 +162,12 @@ def _check_classes(train: Annotations, gallery: Annotations, split: ClassSplit) 
 
 def print_check(check: DataCheck, console: Console) -> None:
     """Print a table of the sets, one of the classes, the problems, and examples of each finding."""
-    console.print(_sets_table(check))
+    counts = ("images", "no label", "labels", "boxes", "missing", "corrupt", "odd boxes", "same content")
+    table = Table("set", *(Column(name, justify="right") for name in counts), box=None)
+    for name, one in (("training", check.train), ("gallery", check.gallery)):
+        found = (len(one.missing), len(one.unreadable), len(one.odd_boxes), len(one.duplicates))
+        table.add_row(name, *(f"{n:,}" for n in (one.images, one.without_label, one.labels, one.boxes, *found)))
+    console.print(table)
     console.print(_classes_table(check))
     for message in check.problems:
         console.print(f"[yellow]{message}[/]", highlight=False)
@@ -177,23 +177,12 @@ def print_check(check: DataCheck, console: Console) -> None:
         console.print("[green]no problem was found[/]")
 
 
-def _sets_table(check: DataCheck) -> Table:
-    table = Table("set", box=None)
-    for column in ("images", "no label", "labels", "boxes", "missing", "corrupt", "odd boxes", "same content"):
-        table.add_column(column, justify="right")
-    for name, one in (("training", check.train), ("gallery", check.gallery)):
-        counts = (one.images, one.without_label, one.labels, one.boxes)
-        findings = (len(one.missing), len(one.unreadable), len(one.odd_boxes), len(one.duplicates))
-        table.add_row(name, *(f"{n:,}" for n in (*counts, *findings)))
-    return table
-
-
 def _classes_table(check: DataCheck) -> Table:
     groups = {group: [c for c in check.classes if c.group == group] for group in ("base", "novel", "neither")}
     counts = ", ".join(f"{len(members)} {group}" for group, members in groups.items())
-    table = Table("class", "group", title=f"{counts}; images that show each", box=None, title_justify="left")
-    table.add_column("training", justify="right")
-    table.add_column("gallery", justify="right")
+    numbers = (Column(name, justify="right") for name in ("training", "gallery"))
+    title = f"{counts}; images that show each"
+    table = Table("class", "group", *numbers, title=title, box=None, title_justify="left")
     for group, members in groups.items():
         for one in sorted(members, key=lambda c: (-c.train, c.name))[:_ROWS]:
             table.add_row(one.name, one.group, f"{one.train:,}", f"{one.gallery:,}")

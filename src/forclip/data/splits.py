@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -33,15 +33,12 @@ COCO_NEITHER = (
     "teddy bear",
 )
 
-# Base and novel names. A base of None means all other classes.
-_PUBLISHED: dict[NamedSplit, tuple[tuple[str, ...] | None, tuple[str, ...]]] = {
+Groups = tuple[tuple[str, ...] | None, tuple[str, ...]]  # base and novel names; a base of None means all others
+_PUBLISHED: dict[NamedSplit, Groups] = {
     "coco-48-17": (COCO_BASE, COCO_NOVEL),
     "coco-63-17": ((*COCO_BASE, *COCO_NEITHER), COCO_NOVEL),
     "nuimages": (None, NUIMAGES_NOVEL),
 }
-
-
-Groups = tuple[tuple[str, ...] | None, tuple[str, ...]]  # base and novel names; a base of None means all others
 
 
 def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -> ClassSplit:
@@ -56,18 +53,17 @@ def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -
     file, names = data.train.annotations, train.class_names
     if not names:
         raise ValueError(f"{file}: no image has a label, so there is nothing to learn from")
-    base = cast(tuple[str, ...] | None, data.base)  # load_config has read files of names
+    base = data.base
     if isinstance(data.novel, NovelRule):
         rule_base, novel = _by_rule(data.novel, train, file)
         base = rule_base if base is None else base
     else:
-        novel = cast(tuple[str, ...], data.novel)
+        novel = data.novel
     all_names = (*names, *(name for name in gallery.class_names if name not in set(names)))
     _check_novel_names(novel, all_names)
     if base is not None:
-        for name in base:
-            if name not in names:
-                raise ValueError(f"{file}: no class is named {name!r}, to be base")
+        for name in (name for name in base if name not in names):
+            raise ValueError(f"{file}: no class is named {name!r}, to be base")
         return ClassSplit(base, novel)
     others = tuple(name for name in names if name not in set(novel))
     if not others:
@@ -83,14 +79,14 @@ def _by_rule(rule: NovelRule, train: Annotations, file: Path) -> Groups:
         if rule.frequency not in train.frequencies:
             known = ", ".join(sorted(set(train.frequencies))) or "none"
             raise ValueError(f"{file}: no class has frequency {rule.frequency!r}, only: {known}")
-        return None, tuple(n for n, f in zip(names, train.frequencies, strict=True) if f == rule.frequency)
-    if rule.below is not None:
-        counts = train.labels.sum(0)
-        return None, tuple(n for n, count in zip(names, counts, strict=True) if count < rule.below)
-    assert rule.fraction is not None
-    count = max(1, round(rule.fraction * len(names)))
-    drawn = set(np.random.default_rng(rule.seed).permutation(len(names))[:count].tolist())
-    return None, tuple(n for k, n in enumerate(names) if k in drawn)
+        novel = np.array(train.frequencies) == rule.frequency
+    elif rule.below is not None:
+        novel = train.labels.sum(0) < rule.below
+    else:
+        assert rule.fraction is not None
+        count = max(1, round(rule.fraction * len(names)))
+        novel = np.isin(np.arange(len(names)), np.random.default_rng(rule.seed).permutation(len(names))[:count])
+    return None, tuple(compress(names, novel))
 
 
 def published_split(split: NamedSplit, names: tuple[str, ...], file: Path) -> Groups:

@@ -4,19 +4,19 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 
 from forclip.data.formats.common import LARGEST_COORDINATE
 from forclip.data.formats.json_file import JsonFormat, read_json, shown
-from forclip.types import Annotations, Bools, Floats, Ints
+from forclip.types import Annotations, Floats, Ints
 
 Id = int | str
 
 _ID = "a whole number or a text"
-_FORMAT = JsonFormat(
+FORMAT = JsonFormat(
     name="a COCO or LVIS instances file",
     id_field="id",
     nouns={"images": "image", "annotations": "annotation", "categories": "category"},
@@ -84,9 +84,6 @@ class LvisFile(CocoFile, kw_only=True):
     categories: Sequence[LvisCategory]
 
 
-File = TypeVar("File", bound=CocoFile)
-
-
 def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     """Load images sorted by id, with classes sorted by name. A crowd annotation labels its image but gives no box.
 
@@ -94,15 +91,10 @@ def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     missing or malformed file, a repeated id, a class without a name or with another's name, an annotation of an unknown
     image or category, a box that is not four finite numbers, or a file name that leaves the folder.
     """
-    content = read_annotations(annotation_file, CocoFile)
+    content = read_json(annotation_file, CocoFile, FORMAT)
     names = [image.file_name for image in content.images]
     check_file_names(annotation_file, content.images, names)
     return build_annotations(annotation_file, content, [image_folder / name for name in names], readable_name=str)
-
-
-def read_annotations(file: Path, schema: type[File]) -> File:
-    """Read the file's entries. Raises ValueError, naming the file and the entry, as `read_json` does."""
-    return read_json(file, schema, _FORMAT)
 
 
 # A name from the root, from a drive, with Windows' separators, or with `..`. No file system allows NUL in a name. Of
@@ -114,10 +106,10 @@ def check_file_names(file: Path, images: Sequence[Image], names: Sequence[str]) 
     """Raise ValueError for an empty file name or one that leads out of the image folder. names: one per image."""
     for position, (image, name) in enumerate(zip(images, names, strict=True)):
         if not name.strip():
-            raise _FORMAT.entry_error(file, "images", position, image.id, "has no file name")
+            raise FORMAT.entry_error(file, "images", position, image.id, "has no file name")
         if _OUTSIDE.search(name):
             problem = f"has the file name {shown(name)}, not a path inside the image folder with / between its parts"
-            raise _FORMAT.entry_error(file, "images", position, image.id, problem)
+            raise FORMAT.entry_error(file, "images", position, image.id, problem)
 
 
 def build_annotations(
@@ -134,9 +126,9 @@ def build_annotations(
     Raises ValueError, naming the file and the entry, as `load_coco` does.
     """
     # Ids of images and categories as texts, because image ids become texts.
-    _FORMAT.check_unique(file, "images", (str(image.id) for image in content.images))
-    _FORMAT.check_unique(file, "categories", (str(category.id) for category in content.categories))
-    _FORMAT.check_unique(file, "annotations", (annotation.id for annotation in content.annotations))
+    FORMAT.check_unique(file, "images", (str(image.id) for image in content.images))
+    FORMAT.check_unique(file, "categories", (str(category.id) for category in content.categories))
+    FORMAT.check_unique(file, "annotations", (annotation.id for annotation in content.annotations))
     names = _class_names(file, content.categories, readable_name)
     # Numbers before texts, because the two don't compare.
     image_order = sorted(range(len(paths)), key=lambda k: (isinstance(i := content.images[k].id, str), i))
@@ -148,6 +140,12 @@ def build_annotations(
     boxes, boxed = _boxes(file, content.annotations)
     labels = np.zeros((len(row), len(column)), bool)
     labels[image_rows, class_columns] = True
+    verified = labels.copy()
+    for position, (image, ids) in enumerate(zip(content.images, negatives or (), strict=False)):
+        for unknown in (i for i in ids if i not in column):
+            problem = f"names {shown(unknown)} in neg_category_ids, which is not in the file"
+            raise FORMAT.entry_error(file, "images", position, image.id, problem)
+        verified[row[image.id], [column[i] for i in ids]] = True
     categories = [content.categories[k] for k in class_order]
     return Annotations(
         image_ids=tuple(str(content.images[k].id) for k in image_order),
@@ -157,7 +155,7 @@ def build_annotations(
         boxes=boxes,
         box_images=image_rows[boxed],
         box_classes=class_columns[boxed],
-        verified=None if negatives is None else _verified(file, content.images, negatives, labels, row, column),
+        verified=None if negatives is None else verified,
         synonyms=_synonyms(categories, readable_name),
         frequencies=tuple(c.frequency for c in categories) if any(c.frequency for c in categories) else (),
     )
@@ -169,11 +167,11 @@ def _class_names(file: Path, categories: Sequence[Category], readable_name: Call
     for position, category in enumerate(categories):
         name = readable_name(category.name)
         if not name.strip():
-            raise _FORMAT.entry_error(file, "categories", position, category.id, "has no name")
+            raise FORMAT.entry_error(file, "categories", position, category.id, "has no name")
         if name in first:
             other = f"category {shown(first[name].id)} {shown(first[name].name)}"
             problem = f"is named {shown(category.name)}, the same class name as that of {other}"
-            raise _FORMAT.entry_error(file, "categories", position, category.id, problem)
+            raise FORMAT.entry_error(file, "categories", position, category.id, problem)
         first[name] = category
     return list(first)
 
@@ -193,7 +191,7 @@ def _lookup(file: Path, annotations: Sequence[Instance], field: str, index: dict
         position = int(np.argmax(found < 0))
         unknown = annotations[position]
         problem = f"names {field} {shown(getattr(unknown, field))}, which is not in the file"
-        raise _FORMAT.entry_error(file, "annotations", position, unknown.id, problem)
+        raise FORMAT.entry_error(file, "annotations", position, unknown.id, problem)
     return found
 
 
@@ -208,28 +206,7 @@ def _boxes(file: Path, annotations: Sequence[Instance]) -> tuple[Floats, Ints]:
         position = int(boxed[np.argmax(impossible)])
         box = boxes[np.argmax(impossible)].tolist()
         problem = f"has the bbox {box}, not finite x and y in pixels with a width and a height of at least 0"
-        raise _FORMAT.entry_error(file, "annotations", position, annotations[position].id, problem)
+        raise FORMAT.entry_error(file, "annotations", position, annotations[position].id, problem)
     boxes[:, 2:] += boxes[:, :2]
     crowd = np.fromiter((bool(a.iscrowd) for a in annotations), bool, count)[boxed]
     return boxes[~crowd].astype(np.float32), boxed[~crowd]
-
-
-def _verified(
-    file: Path,
-    images: Sequence[Image],
-    negatives: Sequence[Sequence[Id]],
-    labels: Bools,
-    row: dict[Id, int],
-    column: dict[Id, int],
-) -> Bools:
-    """[images, classes]. The positive labels and the stated negatives."""
-    counts = np.fromiter(map(len, negatives), np.int64, len(negatives))
-    rows = np.repeat(np.fromiter((row[image.id] for image in images), np.int64, len(images)), counts)
-    columns = np.fromiter((column.get(i, -1) for i in chain.from_iterable(negatives)), np.int64, len(rows))
-    if (columns < 0).any():
-        position, unknown = next((k, i) for k, ids in enumerate(negatives) for i in ids if i not in column)
-        problem = f"names {shown(unknown)} in neg_category_ids, which is not in the file"
-        raise _FORMAT.entry_error(file, "images", position, images[position].id, problem)
-    verified = labels.copy()
-    verified[rows, columns] = True
-    return verified

@@ -10,8 +10,8 @@ from forclip.types import Annotations
 
 LARGEST_COORDINATE = 1e9  # pixels; no image is as large. NaN and infinity are not below it either.
 
-# The row of the image, the column of the class, and the box: xyxy in pixels, or None if it is unknown.
-LabelledObject = tuple[int, int, Sequence[float] | None]
+# The row of the image, the name of the class, and the box: xyxy in pixels, or None if it is unknown.
+LabelledObject = tuple[int, str, Sequence[float] | None]
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
@@ -40,19 +40,25 @@ def check_corners(corners: Sequence[float], where: str) -> None:
 def annotations_of_objects(
     image_ids: Sequence[str],
     paths: Sequence[Path],
-    class_names: Sequence[str],
     objects: Sequence[LabelledObject],
+    class_names: Sequence[str] | None = None,
     synonyms: tuple[tuple[str, ...], ...] = (),
 ) -> Annotations:
-    """Build annotations in which the objects' classes are the labels of their images, and all others are absent."""
-    labels = np.zeros((len(image_ids), len(class_names)), bool)
-    rows, columns = np.array([(row, column) for row, column, _ in objects], np.int64).reshape(-1, 2).T
+    """Build annotations in which the objects' classes are the labels of their images, and all others are absent.
+
+    class_names: None means the names of the objects, sorted.
+    """
+    names = sorted({name for _, name, _ in objects}) if class_names is None else class_names
+    column = {name: k for k, name in enumerate(names)}
+    rows = np.array([row for row, *_ in objects], np.int64)
+    columns = np.array([column[name] for _, name, _ in objects], np.int64)
+    labels = np.zeros((len(image_ids), len(names)), bool)
     labels[rows, columns] = True
     has_box = np.array([box is not None for *_, box in objects], bool)
     return Annotations(
         image_ids=tuple(image_ids),
         paths=tuple(paths),
-        class_names=tuple(class_names),
+        class_names=tuple(names),
         labels=labels,
         boxes=np.array([box for *_, box in objects if box is not None], np.float32).reshape(-1, 4),
         box_images=rows[has_box],

@@ -13,7 +13,6 @@ Content = TypeVar("Content")
 
 # In older releases of msgspec, DecodeError is no ValueError.
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ENTRY_ID = re.compile(rb'"(?:id|token)"\s*:\s*(?:"[^"\\]{1,80}"|-?\d{1,40}(?=\D))')
 _ENTRY_PATH = re.compile(r"at `\$(?:\.(\w+))?\[(\d+)\](?:\.(\w+))?")
 _MISSING_FIELD = re.compile(r"missing required field `(\w+)`")
@@ -52,17 +51,36 @@ def read_json(file: Path, schema: type[Content], kind: JsonFormat) -> Content:
 
     Raises ValueError, naming the file and the entry, if it is missing, is no JSON, or has values of other types.
     """
-    data = _read_bytes(file, kind)
     try:
-        return msgspec.json.decode(data, type=schema)
+        # Not memory-mapped: if another program truncates a mapped file, the process is killed.
+        data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file; expected {kind.name}") from None
+    except OSError as error:
+        raise ValueError(f"{file}: not readable as JSON: {error.strerror}") from None
+    try:
+        return _decode(data, schema)
     except msgspec.ValidationError as error:
         raise _type_error(file, data, str(error), kind) from None
     except RecursionError:
         raise ValueError(f"{file}: not readable as JSON: nested too deeply") from None
+    # A UnicodeEncodeError comes from half a surrogate pair outside a file name.
+    except (*_MALFORMED, ValueError) as error:
+        raise _syntax_error(file, data, error) from None
+
+
+def _decode(data: bytes, schema: type[Content]) -> Content:
+    try:
+        return msgspec.json.decode(data, type=schema)
+    except msgspec.ValidationError:
+        raise
     except _MALFORMED as error:
-        if not _is_python_json(data, str(error)):
-            raise _syntax_error(file, data, error) from None
-    return _read_python_json(file, data, schema, kind)
+        # Python's json also reads NaN, Infinity and half a surrogate pair, which stands for a byte of a file name that
+        # is not UTF-8. Only if needed: this takes many times the memory and the time.
+        text = str(error)
+        if "surrogate" in text or data.startswith((b"NaN", b"Infinity"), _error_position(data, text)):
+            return msgspec.convert(json.loads(data), schema)
+        raise
 
 
 def shown(value: object) -> str:
@@ -71,39 +89,10 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _read_bytes(file: Path, kind: JsonFormat) -> bytes:
-    # Not memory-mapped: if another program truncates a mapped file, the process is killed.
-    try:
-        return file.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file; expected {kind.name}") from None
-    except OSError as error:
-        raise ValueError(f"{file}: not readable as JSON: {error.strerror}") from None
-
-
-def _is_python_json(data: bytes, error: str) -> bool:
-    """Whether msgspec stopped at something that is no JSON but that Python's json writes and reads.
-
-    This is NaN or Infinity, or half a surrogate pair, which stands for a byte of a file name that is not UTF-8.
-    """
-    return "surrogate" in error or data.startswith((b"NaN", b"Infinity"), _error_position(data, error))
-
-
 def _error_position(data: bytes, error: str) -> int:
     """The byte that msgspec stopped at, or the end of the data if the message has none."""
     position = re.search(r"\(byte (\d+)\)", error)
     return int(position[1]) if position else len(data)
-
-
-def _read_python_json(file: Path, data: bytes, schema: type[Content], kind: JsonFormat) -> Content:
-    # Only if needed: this takes many times the memory and the time.
-    try:
-        return msgspec.convert(json.loads(data), schema)
-    except msgspec.ValidationError as error:
-        raise _type_error(file, data, str(error), kind) from None
-    # A UnicodeEncodeError comes from half a surrogate pair outside a file name.
-    except (ValueError, RecursionError) as error:
-        raise _syntax_error(file, data, error) from None
 
 
 def _syntax_error(file: Path, data: bytes, error: Exception) -> ValueError:

@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from forclip.data.formats.coco import LvisFile, LvisImage, build_annotations, check_file_names, read_annotations
+from forclip.data.formats.coco import FORMAT, LvisFile, LvisImage, build_annotations, check_file_names
+from forclip.data.formats.json_file import read_json
 from forclip.types import Annotations
 
 
@@ -17,7 +18,7 @@ def load_lvis(annotation_file: Path, image_folder: Path) -> Annotations:
     x.jpg below the folder, or by its file name if it has no URL. Raises ValueError as `load_coco` does, and if an image
     has no `neg_category_ids`.
     """
-    content = read_annotations(annotation_file, LvisFile)
+    content = read_json(annotation_file, LvisFile, FORMAT)
     # URLs first: in files that have both, such as lvis-api's sample, file names are those of COCO 2014.
     names = [_name_in_url(image) or image.file_name for image in content.images]
     check_file_names(annotation_file, content.images, names)

@@ -1,6 +1,6 @@
 """nuImages: the annotated keyframes of one version, from its relational tables of JSON."""
 
-from collections.abc import Container
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,18 +53,17 @@ READABLE_NAMES: dict[str, tuple[str, ...]] = {
 # samples" (nuscenes-devkit, python-sdk/nuscenes/eval/detection/README.md, the rows "void / ignore"). Making them the
 # novel classes is our choice: we know of no published split of nuImages into base and novel classes, and have not seen
 # nuImages' own counts.
-_REMOVED_AS_RARE = (
+NUIMAGES_NOVEL = (
     "animal",
-    "human.pedestrian.personal_mobility",
-    "human.pedestrian.stroller",
-    "human.pedestrian.wheelchair",
-    "movable_object.debris",
-    "movable_object.pushable_pullable",
-    "static_object.bicycle_rack",
-    "vehicle.emergency.ambulance",
-    "vehicle.emergency.police",
+    "personal mobility vehicle",
+    "stroller",
+    "wheelchair",
+    "road debris",
+    "push cart",
+    "bicycle rack",
+    "ambulance",
+    "police vehicle",
 )
-NUIMAGES_NOVEL: tuple[str, ...] = tuple(READABLE_NAMES[dotted][0] for dotted in _REMOVED_AS_RARE)
 
 
 def readable_names(dotted: str) -> tuple[str, tuple[str, ...]]:
@@ -112,6 +111,7 @@ class _ObjectAnn(_Row, gc=False):
 
 
 Row = TypeVar("Row", bound=_Row)
+Value = TypeVar("Value")
 
 
 def load_nuimages(folder: Path, image_root: Path) -> Annotations:
@@ -123,19 +123,23 @@ def load_nuimages(folder: Path, image_root: Path) -> Annotations:
     missing or malformed table, a repeated or unknown token, a box that is not four finite corners in order, two
     categories with the same readable name, or a file name that leaves image_root.
     """
+    file, sample_data = folder / "object_ann.json", folder / "sample_data.json"
     frames = sorted(_read_keyframes(folder), key=lambda frame: frame.token)
-    annotations = _read_table(folder / "object_ann.json", list[_ObjectAnn])
-    categories = _read_classes(folder / "category.json", {a.category_token for a in annotations})
+    annotations = _read_table(file, list[_ObjectAnn])
+    classes = _read_classes(folder / "category.json", {a.category_token for a in annotations})
+    name_of = {category.token: name for name, category in classes.items()}
     row = {frame.token: k for k, frame in enumerate(frames)}
-    column = {category.token: k for k, category in enumerate(categories)}
-    names, synonyms = zip(*(readable_names(c.name) for c in categories), strict=True) if categories else ((), ())
-    sample_data = folder / "sample_data.json"
+    objects: list[LabelledObject] = []
+    for a in annotations:
+        check_corners(a.bbox, f"{file}: object_ann {a.token}")
+        image = _find(file, a, "sample_data_token", row, "keyframe image")
+        objects.append((image, _find(file, a, "category_token", name_of, "category"), a.bbox))
     return annotations_of_objects(
         [frame.token for frame in frames],
         [path_inside(image_root, f.filename, f"{sample_data}: sample_data {f.token}") for f in frames],
-        names,
-        [_labelled_object(folder / "object_ann.json", a, row, column) for a in annotations],
-        synonyms,
+        objects,
+        list(classes),
+        tuple(readable_names(category.name)[1] for category in classes.values()),
     )
 
 
@@ -157,26 +161,23 @@ def _read_keyframes(folder: Path) -> list[_SampleData]:
     The lidar has a keyframe too, so `is_key_frame` alone is not enough.
     """
     file = folder / "sample_data.json"
-    samples = _read_table(folder / "sample.json", list[_Sample])
-    key_of = {sample.token: sample.key_camera_token for sample in samples}
+    key_of = {sample.token: sample.key_camera_token for sample in _read_table(folder / "sample.json", list[_Sample])}
     frames: list[_SampleData] = []
     for frame in _read_table(file, list[_SampleData]):
-        _check_token(file, frame, "sample_token", frame.sample_token, key_of, "sample")
+        key = _find(file, frame, "sample_token", key_of, "sample")
         is_image = Path(frame.filename).suffix.lower() in IMAGE_SUFFIXES
-        key = key_of[frame.sample_token]
         if frame.token == key or (not key and frame.is_key_frame and is_image):
             frames.append(frame)
     own_frames = {(frame.sample_token, frame.token) for frame in frames}
-    for sample in samples:
-        key = sample.key_camera_token
-        if key and (sample.token, key) not in own_frames:
-            message = f"sample {sample.token} names key_camera_token {key!r}, which is no sample_data of it"
+    for sample, key in key_of.items():
+        if key and (sample, key) not in own_frames:
+            message = f"sample {sample} names key_camera_token {key!r}, which is no sample_data of it"
             raise ValueError(f"{folder / 'sample.json'}: {message}")
     return frames
 
 
-def _read_classes(file: Path, used: set[str]) -> list[_Category]:
-    """The categories that become classes, sorted by readable name. used: the tokens that objects are annotated with."""
+def _read_classes(file: Path, used: set[str]) -> dict[str, _Category]:
+    """The categories that become classes, by sorted readable name. used: the tokens that objects are annotated with."""
     classes: dict[str, _Category] = {}
     for category in _read_table(file, list[_Category]):
         if is_background(category.name) and category.token not in used:
@@ -188,17 +189,12 @@ def _read_classes(file: Path, used: set[str]) -> list[_Category]:
             both = f"{classes[name].name!r} and {category.name!r}"
             raise ValueError(f"{file}: categories {both} are both called {name!r}")
         classes[name] = category
-    return [classes[name] for name in sorted(classes)]
+    return dict(sorted(classes.items()))
 
 
-def _labelled_object(file: Path, annotation: _ObjectAnn, row: dict[str, int], column: dict[str, int]) -> LabelledObject:
-    image, category = annotation.sample_data_token, annotation.category_token
-    _check_token(file, annotation, "sample_data_token", image, row, "keyframe image")
-    _check_token(file, annotation, "category_token", category, column, "category")
-    check_corners(annotation.bbox, f"{file}: object_ann {annotation.token}")
-    return row[image], column[category], annotation.bbox
-
-
-def _check_token(file: Path, entry: _Row, field: str, token: str, known: Container[str], noun: str) -> None:
-    if token not in known:
+def _find(file: Path, entry: _Row, field: str, value_of: Mapping[str, Value], noun: str) -> Value:
+    """The value of the token in a field of an entry."""
+    token = getattr(entry, field)
+    if token not in value_of:
         raise ValueError(f"{file}: {file.stem} {entry.token} names {field} {token!r}, which is no {noun}")
+    return value_of[token]

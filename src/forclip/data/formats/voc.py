@@ -1,11 +1,10 @@
 """Pascal VOC: one XML file per image (VOC2012 development kit)."""
 
-from collections.abc import Iterator
 from os.path import isfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from forclip.data.formats.common import annotations_of_objects, check_corners, path_inside
+from forclip.data.formats.common import LabelledObject, annotations_of_objects, check_corners, path_inside
 from forclip.data.formats.folder import IMAGE_SUFFIXES
 from forclip.types import Annotations
 
@@ -20,16 +19,23 @@ def load_voc(folder: Path, image_set: str | None) -> Annotations:
     object without a name or a box, or a file name that leaves the folder.
     """
     stems = sorted(_image_ids(folder, image_set))
-    paths, names_and_boxes = [], []
+    paths: list[Path] = []
+    objects: list[LabelledObject] = []
     for row, stem in enumerate(stems):
         file = folder / "Annotations" / f"{stem}.xml"
         root = _read_xml(file)
-        paths.append(_image_path(folder, stem, file, root.findtext("filename") or ""))
-        names_and_boxes += [(row, name, box) for name, box in _objects(file, root)]
-    names = sorted({name for _, name, _ in names_and_boxes})
-    column = {name: k for k, name in enumerate(names)}
-    objects = [(row, column[name], box) for row, name, box in names_and_boxes]
-    return annotations_of_objects(stems, paths, names, objects)
+        paths.append(folder / "JPEGImages" / f"{stem}.jpg")
+        filename = root.findtext("filename") or ""
+        # Tools that write PNGs say so there; in VOC's own kit it only repeats the name.
+        if not paths[row].exists() and Path(filename).suffix.lower() in IMAGE_SUFFIXES:
+            paths[row] = path_inside(folder / "JPEGImages", filename, f"{file}: <filename>")
+        # Direct children only: the parts of a person (head, hand, foot) have names and boxes too.
+        for number, element in enumerate(root.findall("object"), start=1):
+            name = (element.findtext("name") or "").strip()
+            if not name:
+                raise ValueError(f"{file}: object {number} has no name")
+            objects.append((row, name, _xyxy(f"{file}: object {number} ({name})", element.find("bndbox"))))
+    return annotations_of_objects(stems, paths, objects)
 
 
 def _image_ids(folder: Path, image_set: str | None) -> set[str]:
@@ -76,24 +82,6 @@ def _read_xml(file: Path) -> "ElementTree.Element[str]":
     if root.tag != "annotation":
         raise ValueError(f"{file}: holds <{root.tag}>, not a VOC <annotation>")
     return root
-
-
-def _image_path(folder: Path, stem: str, file: Path, filename: str) -> Path:
-    """The JPEG with the XML file's name, as in VOC's kit; else the one in `filename`, for tools that write PNGs."""
-    images = folder / "JPEGImages"
-    jpeg = images / f"{stem}.jpg"
-    if jpeg.exists() or Path(filename).suffix.lower() not in IMAGE_SUFFIXES:
-        return jpeg
-    return path_inside(images, filename, f"{file}: <filename>")
-
-
-def _objects(file: Path, root: "ElementTree.Element[str]") -> Iterator[tuple[str, list[float]]]:
-    # Direct children only: the parts of a person (head, hand, foot) have names and boxes too.
-    for number, element in enumerate(root.findall("object"), start=1):
-        name = (element.findtext("name") or "").strip()
-        if not name:
-            raise ValueError(f"{file}: object {number} has no name")
-        yield name, _xyxy(f"{file}: object {number} ({name})", element.find("bndbox"))
 
 
 def _xyxy(where: str, box: "ElementTree.Element[str] | None") -> list[float]:

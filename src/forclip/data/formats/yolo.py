@@ -1,7 +1,5 @@
 """YOLO text labels in Ultralytics' layout: a data YAML, image folders or lists, and one .txt per image."""
 
-import warnings
-
 # Not Path's methods: they raise for a name that is too long.
 from os.path import exists, isdir, isfile
 from pathlib import Path
@@ -10,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from forclip.data.formats.common import LabelledObject, annotations_of_objects, path_inside
 from forclip.data.formats.folder import list_images
+from forclip.data.images.decode import image_size
 from forclip.types import Annotations
 
 _TOLERANCE = 1e-3  # what rounding in an exporter may add to a fraction of 1
@@ -30,19 +28,21 @@ def load_yolo(data_yaml: Path, split: str) -> Annotations:
     malformed YAML, an unknown split, an image outside the dataset's folder, or a malformed label.
     """
     content = _read_yaml(data_yaml)
-    folder = _dataset_folder(data_yaml, content)
+    root = content.get("path") or "."
+    if not isinstance(root, str):
+        raise ValueError(f"{data_yaml}: path is {shortened(root)}, not a folder")
+    folder = data_yaml.parent / root  # may be absolute or lead out of the YAML's folder
+    if not isdir(folder):
+        raise ValueError(f"{data_yaml}: path is {root!r}, but there is no folder {folder}")
     names = _class_names(data_yaml, content)
     paths = _image_paths(data_yaml, content, folder, split)
-    column = {index: k for k, index in enumerate(names)}
-    ids = sorted(paths)
     objects: list[LabelledObject] = []
-    for row, image_id in enumerate(ids):
-        labels = _read_labels(label_file(paths[image_id]), column)
-        size = _image_size(paths[image_id]) if labels else None
-        objects += [
-            (row, k, None if size is None else [*np.multiply(fractions, [*size, *size])]) for k, fractions in labels
-        ]
-    return annotations_of_objects(ids, [paths[i] for i in ids], list(names.values()), objects)
+    for row, path in enumerate(paths.values()):
+        labels = _read_labels(label_file(path), names)
+        size = image_size(path) if labels else None
+        for name, fractions in labels:
+            objects.append((row, name, None if size is None else [*np.multiply(fractions, [*size, *size])]))
+    return annotations_of_objects(list(paths), list(paths.values()), objects, list(names.values()))
 
 
 def label_file(image: Path) -> Path:
@@ -82,17 +82,6 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     return content
 
 
-def _dataset_folder(file: Path, content: dict[Any, Any]) -> Path:
-    """The folder under `path`, relative to the YAML's folder. It may be absolute or lead out of that folder."""
-    name = content.get("path") or "."
-    if not isinstance(name, str):
-        raise ValueError(f"{file}: path is {shortened(name)}, not a folder")
-    folder = file.parent / name
-    if not isdir(folder):
-        raise ValueError(f"{file}: path is {name!r}, but there is no folder {folder}")
-    return folder
-
-
 def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:
     """Class names by index, in ascending order."""
     given = content.get("names")
@@ -109,11 +98,11 @@ def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:
         if str(name) in names.values():
             raise ValueError(f"{file}: class {index} is called {str(name)!r}, as another is")
         names[index] = str(name)
-    return {index: names[index] for index in sorted(names)}
+    return dict(sorted(names.items()))
 
 
 def _image_paths(file: Path, content: dict[Any, Any], folder: Path, split: str) -> dict[str, Path]:
-    """The images of a split by id, each once, even if several of the split's folders or lists hold it."""
+    """The images of a split by sorted id, each once, even if several of the split's folders or lists hold it."""
     given = content.get(split)
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -129,7 +118,7 @@ def _image_paths(file: Path, content: dict[Any, Any], folder: Path, split: str) 
             paths += _read_image_list(path, folder)
         else:
             raise ValueError(f"{file}: {split} names {name!r}, but there is no such folder or list: {path}")
-    return {path.relative_to(folder).as_posix(): path for path in paths}
+    return dict(sorted((path.relative_to(folder).as_posix(), path) for path in paths))
 
 
 def _read_image_list(file: Path, folder: Path) -> list[Path]:
@@ -158,8 +147,8 @@ def _within(folder: Path, name: str, where: str) -> Path:
     return path_inside(folder, name, where)
 
 
-def _read_labels(file: Path, column: dict[int, int]) -> list[tuple[int, list[float]]]:
-    """The class column and the box of each line; boxes are xyxy in fractions of the image."""
+def _read_labels(file: Path, names: dict[int, str]) -> list[tuple[str, list[float]]]:
+    """The class name and the box of each line; boxes are xyxy in fractions of the image."""
     try:
         lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -167,40 +156,24 @@ def _read_labels(file: Path, column: dict[int, int]) -> list[tuple[int, list[flo
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable as text: {error}") from None
     numbered = [(number, line.split()) for number, line in enumerate(lines, start=1)]
-    return [_parse_label(f"{file}: line {number}", words, column) for number, words in numbered if words]
+    return [_parse_label(f"{file}: line {number}", words, names) for number, words in numbered if words]
 
 
-def _parse_label(where: str, words: list[str], column: dict[int, int]) -> tuple[int, list[float]]:
+def _parse_label(where: str, words: list[str], names: dict[int, str]) -> tuple[str, list[float]]:
     try:
         index, *numbers = (float(word) for word in words)
     except ValueError:
         raise ValueError(f"{where} is {' '.join(words)[:80]!r}, not numbers") from None
-    if index not in column:
-        raise ValueError(f"{where} names class {words[0]}, which is not among the {len(column)} names")
+    if index not in names:
+        raise ValueError(f"{where} names class {words[0]}, which is not among the {len(names)} names")
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
         raise ValueError(f"{where} has {len(numbers)} numbers after the class, not 4 for a box or pairs for a polygon")
     for value, word in zip(numbers, words[1:], strict=True):
         if not -_TOLERANCE <= value <= 1 + _TOLERANCE:  # written so that NaN fails too
             raise ValueError(f"{where} has the value {word}, not a fraction from 0 to 1")
-    return column[int(index)], _xyxy(np.clip(numbers, 0, 1).tolist())
-
-
-def _xyxy(numbers: list[float]) -> list[float]:
-    """Convert centre and size, or the points of a polygon, to a box."""
-    if len(numbers) == 4:
-        x, y, width, height = numbers
-        return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-    return [min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])]
-
-
-def _image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height in pixels, from the header, or None for an image that can't be read."""
-    try:
-        with warnings.catch_warnings():
-            # Nothing is decoded here, so a large image does no harm.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.size
-    # For damaged headers Pillow's plugins raise struct.error, SyntaxError and others.
-    except Exception:
-        return None
+    numbers = np.clip(numbers, 0, 1).tolist()
+    if len(numbers) > 4:  # the points of a polygon
+        xs, ys = numbers[::2], numbers[1::2]
+        return names[int(index)], [min(xs), min(ys), max(xs), max(ys)]
+    x, y, width, height = numbers
+    return names[int(index)], [x - width / 2, y - height / 2, x + width / 2, y + height / 2]

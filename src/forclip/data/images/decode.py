@@ -45,6 +45,19 @@ def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
         raise UnreadableImage(f"{name}: {error}") from None
 
 
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in pixels, from the file's header, or None for an image that can't be read."""
+    try:
+        with warnings.catch_warnings():
+            # Nothing is decoded here, so a large image does no harm.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.size
+    # For damaged headers Pillow's plugins raise struct.error, SyntaxError and others.
+    except Exception:
+        return None
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: 16 bits are divided by 256, transparency becomes white, the rest is Pillow's."""
     if image.mode.startswith("I"):
