@@ -6,6 +6,7 @@ import pytest
 import torch
 from open_clip.model import ModifiedResNet
 from open_clip.transformer import VisionTransformer
+from timm.layers.attention_pool import AttentionPoolLatent
 from torch import Tensor, nn
 
 from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool, Pool
@@ -28,23 +29,9 @@ def vit() -> Any:
 
 
 def latent_pool() -> LatentPool:
-    pool = LatentPool(
-        torch.zeros(1, 8),
-        nn.Linear(8, 8),
-        nn.Linear(8, 8),
-        nn.Linear(8, 8),
-        q_norm=nn.LayerNorm(4),
-        k_norm=nn.LayerNorm(4),
-        out_proj=nn.Linear(8, 8),
-        mlp=nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)),
-        proj=nn.Linear(8, 5),
-        positional_embedding=None,
-        num_heads=2,
-        grid=(2, 3),
-        dim=5,
-    )
-    randomise(pool)
-    return pool
+    pool = AttentionPoolLatent(8, num_heads=2, qk_norm=True, norm_layer=nn.LayerNorm)
+    latent: LatentPool = randomise(LatentPool(pool, None, nn.Linear(8, 5), (2, 3), 5))
+    return latent
 
 
 def tokens_of(tower: Tower, size: int) -> Tensor:

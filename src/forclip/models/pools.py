@@ -6,7 +6,7 @@ Shapes: B images; T tokens of width W, as the backbone returns them; L attended 
 
 import re
 from abc import ABC, abstractmethod
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -167,25 +167,15 @@ class ClassTokenPool(Pool):
     tokens: the inputs of the last block, [B, 1 + P, W], the class token first.
     """
 
-    def __init__(
-        self,
-        ln_1: nn.Module,
-        q_proj: nn.Linear,
-        k_proj: nn.Linear,
-        v_proj: nn.Linear,
-        out_proj: nn.Linear,
-        after_attention: nn.Module,
-        mlp: nn.Module,
-        ln_post: nn.Module,
-        proj: nn.Module,
-        num_heads: int,
-        grid: tuple[int, int],
-        dim: int,
-    ) -> None:
-        """after_attention: layer scale or identity; mlp: the second residual branch, including its norm."""
-        super().__init__(grid, q_proj.in_features, dim, num_heads, num_prefix=1)
-        self.ln_1, self.q_proj, self.k_proj, self.v_proj, self.out_proj = ln_1, q_proj, k_proj, v_proj, out_proj
-        self.after_attention, self.mlp, self.ln_post, self.proj = after_attention, mlp, ln_post, proj
+    def __init__(self, block: Any, ln_post: nn.Module, proj: nn.Module, grid: tuple[int, int], dim: int) -> None:
+        """block: an open_clip ResidualAttentionBlock, of which all but the fused projection is shared; ln_post: [W] ->
+        [W]; proj: [W] -> [D]."""
+        attention = block.attn
+        super().__init__(grid, attention.embed_dim, dim, attention.num_heads, num_prefix=1)
+        self.ln_1 = block.ln_1
+        self.q_proj, self.k_proj, self.v_proj = split_linear(attention.in_proj_weight, attention.in_proj_bias, 3)
+        self.out_proj, self.after_attention = attention.out_proj, block.ls_1
+        self.mlp, self.ln_post, self.proj = nn.Sequential(block.ln_2, block.mlp, block.ls_2), ln_post, proj
 
     def normalise(self, x: Tensor) -> Tensor:
         return self.ln_1(x)
@@ -209,26 +199,18 @@ class LatentPool(Pool):
     """
 
     def __init__(
-        self,
-        latent: Tensor,
-        q_proj: nn.Linear,
-        k_proj: nn.Linear,
-        v_proj: nn.Linear,
-        q_norm: nn.Module,
-        k_norm: nn.Module,
-        out_proj: nn.Module,
-        mlp: nn.Module,
-        proj: nn.Module,
-        positional_embedding: Tensor | None,
-        num_heads: int,
-        grid: tuple[int, int],
-        dim: int,
+        self, pool: Any, positional_embedding: Tensor | None, proj: nn.Module, grid: tuple[int, int], dim: int
     ) -> None:
-        """latent: [1, W]; mlp: the residual branch, including its norm; positional_embedding: [P, W] or None."""
-        super().__init__(grid, k_proj.in_features, dim, num_heads, num_prefix=0)
-        self.latent = nn.Parameter(latent.clone())
-        self.q_proj, self.k_proj = (_normed(p, n, num_heads) for p, n in ((q_proj, q_norm), (k_proj, k_norm)))
-        self.v_proj, self.out_proj, self.mlp, self.proj = v_proj, out_proj, mlp, proj
+        """pool: an AttentionPoolLatent, of which all but the fused projection is shared; positional_embedding: [P, W]
+        or None; proj: [W] -> [D]."""
+        k_proj, v_proj = split_linear(pool.kv.weight, pool.kv.bias, 2)
+        super().__init__(grid, k_proj.in_features, dim, pool.num_heads, num_prefix=0)
+        self.latent = nn.Parameter(pool.latent.detach()[0].clone())
+        self.q_proj, self.k_proj = (
+            layer if isinstance(norm, nn.Identity) else nn.Sequential(layer, _PerHead(norm, pool.num_heads))
+            for layer, norm in ((pool.q, pool.q_norm), (k_proj, pool.k_norm))
+        )
+        self.v_proj, self.out_proj, self.mlp, self.proj = v_proj, pool.proj, nn.Sequential(pool.norm, pool.mlp), proj
         self.positional_embedding = None if positional_embedding is None else nn.Parameter(positional_embedding.clone())
 
     def attended(self, tokens: Tensor) -> Tensor:
@@ -265,10 +247,6 @@ class AveragePool(Pool):
         return self.after(attention_output)
 
 
-def _normed(proj: nn.Linear, norm: nn.Module, num_heads: int) -> nn.Module:
-    return proj if isinstance(norm, nn.Identity) else nn.Sequential(proj, _PerHead(norm, num_heads))
-
-
 class _PerHead(nn.Module):
     """Apply a norm to each head's slice, as timm's qk-norm does. [B, T, W] -> [B, T, W]."""
 
@@ -278,3 +256,16 @@ class _PerHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x.unflatten(-1, (self.num_heads, -1))).flatten(-2)
+
+
+def split_linear(weight: Tensor, bias: Tensor | None, parts: int) -> list[nn.Linear]:
+    """Split a fused projection, weight [parts * out, in] and bias [parts * out], into layers with copied rows."""
+    layers = []
+    biases = [None] * parts if bias is None else bias.detach().chunk(parts)
+    for rows, row_bias in zip(weight.detach().chunk(parts), biases, strict=True):
+        layer = nn.Linear(rows.shape[1], len(rows), row_bias is not None, rows.device, rows.dtype)
+        layer.weight.data.copy_(rows)
+        if row_bias is not None:
+            layer.bias.data.copy_(row_bias)
+        layers.append(layer)
+    return layers

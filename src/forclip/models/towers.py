@@ -1,6 +1,6 @@
 """Cut open_clip's image towers, its own and timm's, where their pool begins: one function per family."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool, Pool
+from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool, Pool, split_linear
 
 _AVERAGES = ("avg", "fast", "fastavg")  # timm's names for the mean over positions
 
@@ -41,40 +41,29 @@ def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool
     ResNet's layer4, the block of a ViT before the pool's). Raises ValueError for a tower or pool of an unknown family,
     and for a last stage in a family without one.
     """
-    if last_stage and not _has_last_stage(visual):
+    match visual:
+        case ModifiedResNet(attnpool=AttentionPool2d()):
+            tower = _cut_resnet(visual, image_size, last_stage)
+        case VisionTransformer(attn_pool=None, pool_type="avg"):
+            tower = _cut_vit(visual, image_size, last_stage)
+        case VisionTransformer(attn_pool=None, pool_type="tok") if isinstance(
+            visual.transformer.resblocks[-1], ResidualAttentionBlock
+        ):
+            tower = _cut_vit(visual, image_size, last_stage)
+        case VisionTransformer():
+            pool, block = type(visual.attn_pool).__name__, type(visual.transformer.resblocks[-1]).__name__
+            pool = f"pool {pool} and pool_type {visual.pool_type!r} after {block}"
+            raise ValueError(f"image tower VisionTransformer with {pool} is of no supported family")
+        case TimmModel():
+            tower = _cut_timm(visual, image_size, last_stage)
+        case _:
+            raise ValueError(f"image tower {type(visual).__name__} is of no supported family")
+    if last_stage and tower.pool.tower_stage is None:
         raise ValueError(
             f"image tower {type(visual).__name__}: its last stage can't be trained; only CLIP's own ResNets and ViTs"
             " support train_last_stage"
         )
-    match visual:
-        case ModifiedResNet(attnpool=AttentionPool2d()):
-            return _cut_resnet(visual, image_size, last_stage)
-        case VisionTransformer(attn_pool=None):
-            if image_size is not None:
-                _resize_vit(visual, image_size)
-            match visual.pool_type, visual.transformer.resblocks[-1]:
-                case "tok", ResidualAttentionBlock():
-                    return _cut_class_token_vit(visual, last_stage)
-                case "avg", _:
-                    return _cut_averaging_vit(visual)
-                case pool_type, block:
-                    pool = f" with pool_type {pool_type!r} after {type(block).__name__}"
-        case VisionTransformer():
-            pool = f" with pool {type(visual.attn_pool).__name__}, as in CoCa,"
-        case TimmModel():
-            return _cut_timm(visual, image_size, last_stage)
-        case _:
-            pool = ""
-    raise ValueError(f"image tower {type(visual).__name__}{pool} is of no supported family")
-
-
-def _has_last_stage(visual: nn.Module) -> bool:
-    match visual:
-        case ModifiedResNet() | TimmModel(trunk=ByobNet(), head=nn.Module(pool=TimmAttentionPool())):
-            return True
-        case VisionTransformer():
-            return bool(visual.pool_type == "tok")
-    return False
+    return tower
 
 
 def _cut_resnet(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
@@ -92,83 +81,42 @@ def _cut_resnet(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
         size = visual.image_size if image_size is None else image_size
         before = (size + 1) // 2 // 8  # as above, one halving less
         head.tower_stage = MapStage(layers.pop(), (before, before))
-    return Tower(partial(_resnet_tokens, visual.stem, layers), head)
+    encode = nn.Sequential(*layers)
+    return Tower(lambda pixels: flatten_map(encode(visual.stem(pixels))), head)
 
 
-def _resnet_tokens(stem: Any, layers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
-    feature_map = stem(pixels)
-    for layer in layers:
-        feature_map = layer(feature_map)
-    return flatten_map(feature_map)
-
-
-def _resize_vit(visual: Any, image_size: int) -> None:
-    """Make the tower accept squares of image_size, in place."""
-    old, embedding = visual.grid_size, visual.positional_embedding
-    visual.grid_size = (image_size // visual.patch_size[0], image_size // visual.patch_size[1])
-    visual.image_size = (image_size, image_size)
-    resized = resize_positions(embedding.detach(), old, visual.grid_size, prefix=1)
-    visual.positional_embedding = nn.Parameter(resized, requires_grad=embedding.requires_grad)
-
-
-def _cut_class_token_vit(visual: Any, last_stage: bool) -> Tower:
-    *blocks, block = visual.transformer.resblocks
-    q_proj, k_proj, v_proj = split_linear(block.attn.in_proj_weight, block.attn.in_proj_bias, 3)
-    proj, dim = _vit_projection(visual)
-    head = ClassTokenPool(
-        block.ln_1,
-        q_proj,
-        k_proj,
-        v_proj,
-        block.attn.out_proj,
-        after_attention=block.ls_1,
-        mlp=nn.Sequential(block.ln_2, block.mlp, block.ls_2),
-        ln_post=visual.ln_post,
-        proj=proj,
-        num_heads=block.attn.num_heads,
-        grid=visual.grid_size,
-        dim=dim,
-    )
-    if last_stage:
-        head.tower_stage = BlockStage(blocks.pop(), visual.transformer.batch_first)
-    return Tower(partial(_vit_tokens, visual, blocks), head)
-
-
-def _cut_averaging_vit(visual: Any) -> Tower:
-    """A ViT that averages its patches (CLIPA). The class token takes part in the blocks, not in the average."""
-    proj, dim = _vit_projection(visual)
-    before: nn.Module = nn.Identity()
-    after: nn.Module = nn.Sequential(visual.ln_post, proj)
-    if not visual.final_ln_after_pool:
+def _cut_vit(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
+    """CLIP's ViTs, and those that average their patches (CLIPA): the class token is in the blocks, not in the mean."""
+    if image_size is not None:
+        old, embedding = visual.grid_size, visual.positional_embedding
+        visual.grid_size = (image_size // visual.patch_size[0], image_size // visual.patch_size[1])
+        visual.image_size = (image_size, image_size)
+        resized = resize_positions(embedding.detach(), old, visual.grid_size, prefix=1)
+        visual.positional_embedding = nn.Parameter(resized, requires_grad=embedding.requires_grad)
+    width = visual.class_embedding.shape[0]
+    proj: Any = nn.Identity() if visual.proj is None else split_linear(visual.proj.T, None, 1)[0]
+    dim = width if visual.proj is None else proj.out_features
+    blocks = [BlockStage(block, visual.transformer.batch_first) for block in visual.transformer.resblocks]
+    if visual.pool_type == "avg":
         before, after = visual.ln_post, proj
-    blocks, width = visual.transformer.resblocks, visual.class_embedding.shape[0]
-
-    def tokens(pixels: Tensor) -> Tensor:
-        return before(_vit_tokens(visual, blocks, pixels)[:, 1:])
-
-    return Tower(tokens, AveragePool(width, after, visual.grid_size, dim))
-
-
-def _vit_tokens(visual: Any, blocks: Iterable[nn.Module], pixels: Tensor) -> Tensor:
-    """Run the given blocks. [B, 3, H, W] -> [B, 1 + P, W]."""
-    x: Tensor = visual._embeds(pixels)
-    batch_first = visual.transformer.batch_first
-    x = x if batch_first else x.transpose(0, 1)
-    for block in blocks:
-        x = block(x)
-    return x if batch_first else x.transpose(0, 1)
-
-
-def _vit_projection(visual: Any) -> tuple[nn.Module, int]:
-    """Return the last projection as a layer, and D."""
-    if visual.proj is None:
-        return nn.Identity(), visual.class_embedding.shape[0]
-    (proj,) = split_linear(visual.proj.T, None, 1)
-    return proj, proj.out_features
+        if visual.final_ln_after_pool:
+            before, after = nn.Identity(), nn.Sequential(visual.ln_post, proj)
+        encode = nn.Sequential(*blocks)
+        pool = AveragePool(width, after, visual.grid_size, dim)
+        return Tower(lambda pixels: before(encode(visual._embeds(pixels))[:, 1:]), pool)
+    head = ClassTokenPool(blocks.pop().block, visual.ln_post, proj, visual.grid_size, dim)
+    if last_stage:
+        head.tower_stage = blocks.pop()
+    encode = nn.Sequential(*blocks)
+    return Tower(lambda pixels: encode(visual._embeds(pixels)), head)
 
 
 def _cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
-    """Cut a timm model in open_clip's adapter; arguments as in `cut_tower`."""
+    """Cut a timm model in open_clip's adapter; arguments as in `cut_tower`.
+
+    Averages are those of ViTs without class and register tokens (ViTamin among them), and of convolutional towers
+    (MobileCLIP's FastViT, ConvNeXt).
+    """
     trunk, head = visual.trunk, visual.head
     native_grid = trunk.patch_embed.grid_size if hasattr(trunk, "patch_embed") else None
     if image_size is not None:
@@ -179,11 +127,17 @@ def _cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
         case None, AttentionPoolLatent(pool="token", latent_len=1), _, _ if _is_plain_latent(trunk):
             return _cut_latent(visual, native_grid)
         case None, None, TimmVisionTransformer(global_pool="avg", pool_include_prefix=False), _:
-            return _cut_timm_averaging_vit(visual)
+            after: nn.Module = nn.Sequential(trunk.fc_norm, trunk.head, *head)
+            dim = _out_features(after, trunk.embed_dim, visual)
+            average = AveragePool(trunk.embed_dim, after, trunk.patch_embed.grid_size, dim)
+            return Tower(partial(_timm_vit_tokens, trunk), average)
         case None, None, _, (ClassifierHead(input_fmt="NCHW") | NormMlpClassifierHead()) as classifier if (
             classifier.global_pool.pool_type in _AVERAGES
         ):
-            return _cut_averaging_map(visual)
+            width, rows, columns = _map_shape(trunk.forward_features, visual)
+            after = _AfterAverage(nn.Sequential(trunk.head, *head))
+            average = AveragePool(width, after, (rows, columns), _out_features(after, width, visual))
+            return Tower(lambda pixels: flatten_map(trunk.forward_features(pixels)), average)
         case adapter_pool, attention_pool, _, _:
             pool = adapter_pool or attention_pool or getattr(trunk, "global_pool", None) or trunk.head
             name = pool if isinstance(pool, str) else type(pool).__name__
@@ -203,12 +157,12 @@ def _cut_timm_attention_pool(visual: Any, last_stage: bool) -> Tower:
     positions = resize_positions(pool.pos_embed.detach(), pool.feat_size, grid, prefix=1)
     dim = _out_features(c_proj, pool.embed_dim, visual)
     head = MeanTokenPool(q, k, v, c_proj, positions, pool.num_heads, grid, dim)
-    if not last_stage:
-        return Tower(partial(_map_tokens, trunk), head)
+    if not last_stage or not isinstance(trunk, ByobNet):
+        return Tower(lambda pixels: flatten_map(trunk(pixels)), head)
     *stages, last = trunk.stages
     before = nn.Sequential(trunk.stem, *stages)
     head.tower_stage = MapStage(nn.Sequential(last, trunk.final_conv, trunk.head), _map_shape(before, visual)[1:])
-    return Tower(partial(_map_tokens, before), head)
+    return Tower(lambda pixels: flatten_map(before(pixels)), head)
 
 
 def _is_plain_latent(trunk: Any) -> bool:
@@ -222,52 +176,17 @@ def _is_plain_latent(trunk: Any) -> bool:
 def _cut_latent(visual: Any, native_grid: tuple[int, int] | None) -> Tower:
     """SigLIP's MAP pool, followed by the layers of timm and open_clip behind it."""
     trunk, pool = visual.trunk, visual.trunk.attn_pool
-    k_proj, v_proj = split_linear(pool.kv.weight, pool.kv.bias, 2)
-    proj, grid = nn.Sequential(trunk.fc_norm, trunk.head, *visual.head), trunk.patch_embed.grid_size
-    positions = pool.pos_embed
-    if positions is not None:
+    proj, grid, positions = nn.Sequential(trunk.fc_norm, trunk.head, *visual.head), trunk.patch_embed.grid_size, None
+    if pool.pos_embed is not None:
         assert native_grid is not None, "the latent pool's positions are a ViT's"
-        positions = resize_positions(positions.detach(), native_grid, grid, prefix=0)
-    head = LatentPool(
-        pool.latent.detach()[0],
-        pool.q,
-        k_proj,
-        v_proj,
-        pool.q_norm,
-        pool.k_norm,
-        out_proj=pool.proj,
-        mlp=nn.Sequential(pool.norm, pool.mlp),
-        proj=proj,
-        positional_embedding=positions,
-        num_heads=pool.num_heads,
-        grid=grid,
-        dim=_out_features(proj, pool.out_features, visual),
-    )
+        positions = resize_positions(pool.pos_embed.detach(), native_grid, grid, prefix=0)
+    head = LatentPool(pool, positions, proj, grid, _out_features(proj, pool.out_features, visual))
     return Tower(partial(_timm_vit_tokens, trunk), head)
-
-
-def _cut_timm_averaging_vit(visual: Any) -> Tower:
-    """timm's ViTs that average their patches without class and register tokens (ViTamin among them)."""
-    trunk = visual.trunk
-    after = nn.Sequential(trunk.fc_norm, trunk.head, *visual.head)
-    dim = _out_features(after, trunk.embed_dim, visual)
-    return Tower(
-        partial(_timm_vit_tokens, trunk), AveragePool(trunk.embed_dim, after, trunk.patch_embed.grid_size, dim)
-    )
 
 
 def _timm_vit_tokens(trunk: Any, pixels: Tensor) -> Tensor:
     """[B, 3, H, W] -> [B, P, W], without the prefix tokens."""
     return trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :]
-
-
-def _cut_averaging_map(visual: Any) -> Tower:
-    """A convolutional tower whose head averages its map (MobileCLIP's FastViT, ConvNeXt)."""
-    trunk = visual.trunk
-    width, rows, columns = _map_shape(trunk.forward_features, visual)
-    after = _AfterAverage(nn.Sequential(trunk.head, *visual.head))
-    dim = _out_features(after, width, visual)
-    return Tower(partial(_map_tokens, trunk.forward_features), AveragePool(width, after, (rows, columns), dim))
 
 
 class _AfterAverage(nn.Module):
@@ -279,10 +198,6 @@ class _AfterAverage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x.flatten(0, -2)[:, :, None, None]).reshape(*x.shape[:-1], -1)
-
-
-def _map_tokens(feature_map: Any, pixels: Tensor) -> Tensor:
-    return flatten_map(feature_map(pixels))
 
 
 @torch.no_grad()
@@ -328,20 +243,6 @@ class BlockStage(nn.Module):
 def flatten_map(feature_map: Tensor) -> Tensor:
     """[B, C, rows, columns] -> [B, P, C], positions row-major."""
     return feature_map.flatten(2).transpose(1, 2)
-
-
-def split_linear(weight: Tensor, bias: Tensor | None, parts: int) -> list[nn.Linear]:
-    """Split a fused projection, weight [parts * out, in] and bias [parts * out], into layers with copied rows."""
-    biases = [None] * parts if bias is None else bias.detach().chunk(parts)
-    return [_linear(rows, row_bias) for rows, row_bias in zip(weight.detach().chunk(parts), biases, strict=True)]
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, weight.device, weight.dtype)
-    layer.weight.data.copy_(weight)
-    if bias is not None:
-        layer.bias.data.copy_(bias)
-    return layer
 
 
 def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
