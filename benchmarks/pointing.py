@@ -42,7 +42,7 @@ from forclip.embedding.regions import overlaps, region_boxes
 from forclip.evaluation.pointing import Pair, class_mean, covered, evaluate_region, pairs_with_boxes
 from forclip.experiments.comparison import finetune_on, new_task
 from forclip.models.backbone import Backbone
-from forclip.models.baselines import ClusterHead, Head, training_free_head
+from forclip.models.baselines import Head, training_free_head
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
 from forclip.text.prompt_options import PromptOptions
@@ -241,7 +241,7 @@ def _maps(method: Method, tokens: Tensor) -> Tensor:
 
 def _values(head: Head, tokens: Tensor) -> Tensor:
     """The vector of each position, [P, D], not normalised."""
-    pool = head.dense.pool if isinstance(head, ClusterHead) else head.pool  # type: ignore[attr-defined]
+    pool = head.pool  # type: ignore[attr-defined]
     values: Tensor = pool.dense(pool.stage(tokens))[0]
     return values
 

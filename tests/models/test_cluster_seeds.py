@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forclip.models.summary_head import cluster_offsets, cluster_seeded_head, global_head
+from forclip.models.summary_head import cluster_seeded_head, global_head
 from tests.tiny import tiny_pool
 
 GRID, KINDS = (3, 4), 3
@@ -33,7 +33,7 @@ def test_each_query_attends_to_its_kind_in_new_images() -> None:
 
 def test_the_seed_determines_the_offsets() -> None:
     tokens, _ = images_of_kinds(10)
-    once, again, other = (cluster_offsets(tiny_pool(GRID), tokens, KINDS, seed) for seed in (0, 0, 1))
+    once, again, other = (cluster_seeded_head(tiny_pool(GRID), tokens, KINDS, seed).offsets for seed in (0, 0, 1))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
     assert once.shape == (KINDS, 8)
@@ -41,4 +41,4 @@ def test_the_seed_determines_the_offsets() -> None:
 
 def test_more_clusters_than_positions_are_refused() -> None:
     with pytest.raises(ValueError, match="13 clusters"):
-        cluster_offsets(tiny_pool(GRID), images_of_kinds(1)[0], 13, seed=0)
+        cluster_seeded_head(tiny_pool(GRID), images_of_kinds(1)[0], 13, seed=0)

@@ -20,7 +20,7 @@ from forclip.models.summary_head import window_seeded_head
 from forclip.models.towers import cut_tower
 from forclip.training.objectives import BaseLabels
 from forclip.training.trainer import TrainingSet, new_state, train
-from tests.models.test_alignment import identity
+from tests.models.test_pools import identity
 from tests.tiny import aligned
 
 STAGE_RATE = 0.01

@@ -87,7 +87,7 @@ def test_cluster_position_weights_are_a_partition() -> None:
     tokens = torch.randn(2, 12, 6, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         weights = head.position_weights(tokens)
-        means = F.normalize(weights @ head.dense(tokens), dim=-1)
+        means = F.normalize(weights @ DenseHead(head.pool)(tokens), dim=-1)
         torch.testing.assert_close(means, head(tokens))
     assert weights.shape == (2, 5, 12)
     assert torch.equal(weights.sum(1), torch.ones(2, 12))

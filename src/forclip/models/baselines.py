@@ -54,19 +54,15 @@ class DenseHead(nn.Module):
         return torch.eye(self.pool.num_positions, device=tokens.device).expand(len(tokens), -1, -1)
 
 
-class ClusterHead(nn.Module):
+class ClusterHead(DenseHead):
     """Cluster-CLIP: the means of k Ward clusters of Dense-CLIP vectors (arXiv 2309.14999). Clusters on the CPU."""
 
     def __init__(self, pool: Pool, num_clusters: int) -> None:
         """Raises ValueError unless 1 <= num_clusters <= positions."""
-        super().__init__()
+        super().__init__(pool)
         if not 1 <= num_clusters <= pool.num_positions:
             raise ValueError(f"{num_clusters} clusters are not possible: the model has {pool.num_positions} positions")
-        self.dense, self.num_clusters = DenseHead(pool), num_clusters
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.dense.grid
+        self.num_clusters = num_clusters
 
     def membership(self, dense: Tensor) -> Tensor:
         """Cluster each image's positions. Unit vectors [B, P, D] -> one-hot [B, k, P]."""
@@ -75,11 +71,11 @@ class ClusterHead(nn.Module):
         return one_hot.transpose(1, 2).to(dense.dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        dense = self.dense(tokens)
+        dense = super().forward(tokens)
         return F.normalize(self.membership(dense) @ dense, dim=-1)
 
     def position_weights(self, tokens: Tensor) -> Tensor:
-        return self.membership(self.dense(tokens))
+        return self.membership(super().forward(tokens))
 
 
 def ward_labels(vectors: Floats, grid: tuple[int, int], num_clusters: Sequence[int]) -> list[Ints]:
@@ -89,22 +85,19 @@ def ward_labels(vectors: Floats, grid: tuple[int, int], num_clusters: Sequence[i
     equal sklearn.cluster.AgglomerativeClustering(k, linkage="ward", connectivity=grid_to_graph(*grid)).
     """
     children = ward_tree(vectors, connectivity=_connectivity(grid), n_clusters=min(num_clusters))[0]
-    return [_cut(children, len(vectors), k) for k in num_clusters]
+    labels = []
+    for k in num_clusters:
+        root = np.arange(len(vectors) + len(children))
+        # Apply the first merges, from the last of them on, so that every node already knows its root.
+        for step in reversed(range(len(vectors) - k)):
+            root[children[step]] = root[len(vectors) + step]
+        labels.append(np.unique(root[: len(vectors)], return_inverse=True)[1])
+    return labels
 
 
 @cache
 def _connectivity(grid: tuple[int, int]) -> csr_matrix:
     return csr_matrix(grid_to_graph(*grid))
-
-
-def _cut(children: Ints, num_leaves: int, num_clusters: int) -> Ints:
-    """Apply only the first num_leaves - num_clusters merges; each connected part is a cluster."""
-    root = np.arange(num_leaves + len(children))
-    num_merges = num_leaves - num_clusters
-    # From the last merge kept to the first, so that every node already knows its root.
-    for step in range(num_merges - 1, -1, -1):
-        root[children[step]] = root[num_leaves + step]
-    return np.unique(root[:num_leaves], return_inverse=True)[1]
 
 
 def training_free_head(backbone: Backbone, name: str, num_query_tokens: int = HeadConfig.num_query_tokens) -> Head:

@@ -5,8 +5,7 @@ import json
 import logging
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +61,11 @@ class OpenClipBackbone:
     def preprocess(self, image: Image.Image) -> Tensor:
         rgb = image.convert("RGB")
         if self._preprocessing.resize_mode == "longest":
-            rgb = _widen_thin_image(rgb, self._preprocessing.size)
+            # A letterbox would round the short side of a thin image to zero pixels: stretch it to just one.
+            rows, columns = self._preprocessing.size
+            least = math.ceil(max(rgb.width / columns, rgb.height / rows))
+            if least > min(rgb.size):
+                rgb = rgb.resize((max(rgb.width, least), max(rgb.height, least)))
         return self._transform(rgb)
 
     def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
@@ -78,11 +81,10 @@ class OpenClipBackbone:
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Raises ValueError if the model's tokenizer cannot be loaded, for example without access to the hub."""
-        batches = [texts[i : i + _TEXT_BATCH_SIZE] for i in range(0, len(texts), _TEXT_BATCH_SIZE)]
-        vectors = [self.model.encode_text(self._tokenizer(list(batch)).to(self.device)).float() for batch in batches]
-        if not vectors:
+        if not texts:
             return torch.empty(0, self._tower.pool.dim, device=self.device)
-        return torch.cat([F.normalize(batch, dim=-1) for batch in vectors])
+        batches = self._tokenizer(list(texts)).to(self.device).split(_TEXT_BATCH_SIZE)
+        return torch.cat([F.normalize(self.model.encode_text(batch).float(), dim=-1) for batch in batches])
 
     @cached_property
     def _tokenizer(self) -> Callable[[list[str]], Tensor]:
@@ -121,7 +123,10 @@ def load_open_clip(
     Raises ValueError naming what is unknown, missing, damaged or of an unsupported family. The global random state is
     unchanged.
     """
-    target = _check_device(device)
+    try:
+        target = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        raise ValueError(f"device {device!r} is unknown or not available: {str(error).splitlines()[0]}") from None
     if image_size is not None and image_size < _MIN_IMAGE_SIZE:
         raise ValueError(f"image_size {image_size}: must be at least {_MIN_IMAGE_SIZE} pixels")
     name, weights, load = _resolve(name, pretrained)
@@ -132,13 +137,6 @@ def load_open_clip(
         tower = cut_tower(model.visual, image_size, last_stage)
         tower.pool.eval().requires_grad_(False)
     return OpenClipBackbone(name, model, tower, _whole_image(model, image_size, resize_mode), is_random)
-
-
-def _check_device(device: str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise ValueError(f"device {device!r} is unknown or not available: {str(error).splitlines()[0]}") from None
 
 
 def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
@@ -164,34 +162,26 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
 
 
 def _create(name: str, weights: str | None, load: bool, quiet: bool) -> Any:
-    """Create the whole model on the CPU. Raises ValueError if it cannot be built or loaded."""
+    """Create the whole model on the CPU. quiet: without a warning that the weights are random."""
     tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
-    try:
-        with _without_warning("No pretrained weights loaded") if quiet else nullcontext():
-            return open_clip.create_model(
-                name,
-                pretrained=weights,
-                load_weights=load,
-                require_pretrained=load,
-                pretrained_text=False,
-                # ViT-B-32 with OpenAI's weights is the QuickGELU model, whatever the name says.
-                force_quick_gelu=bool(tag.get("quick_gelu")),
-            )
-    except _LOAD_ERRORS as error:
-        raise ValueError(f"{name}: cannot load {weights or 'it'}: {error}") from error
-
-
-@contextmanager
-def _without_warning(beginning: str) -> Iterator[None]:
-    """Suppress log messages with this beginning. open_clip logs to the root logger."""
 
     def passes(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(beginning)
+        return not (quiet and record.getMessage().startswith("No pretrained weights loaded"))
 
-    root = logging.getLogger()
+    root = logging.getLogger()  # open_clip logs there
     root.addFilter(passes)
     try:
-        yield
+        return open_clip.create_model(
+            name,
+            pretrained=weights,
+            load_weights=load,
+            require_pretrained=load,
+            pretrained_text=False,
+            # ViT-B-32 with OpenAI's weights is the QuickGELU model, whatever the name says.
+            force_quick_gelu=bool(tag.get("quick_gelu")),
+        )
+    except _LOAD_ERRORS as error:
+        raise ValueError(f"{name}: cannot load {weights or 'it'}: {error}") from error
     finally:
         root.removeFilter(passes)
 
@@ -204,10 +194,3 @@ def _whole_image(model: Any, image_size: int | None, resize_mode: ResizeMode) ->
     own = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     size = own.input_size[1:] if image_size is None else (image_size, image_size)
     return replace(own, size=size, mean=tuple(own.mean), std=tuple(own.std), resize_mode=modes[resize_mode])
-
-
-def _widen_thin_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Stretch an image whose short side a letterbox would round to zero pixels, to just one pixel."""
-    ratio = max(image.width / size[1], image.height / size[0])
-    wanted = (max(image.width, math.ceil(ratio)), max(image.height, math.ceil(ratio)))
-    return image if wanted == image.size else image.resize(wanted)

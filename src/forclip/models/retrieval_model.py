@@ -140,7 +140,16 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     backbone: one that open_clip cannot load, given by the caller; `device` is then ignored. Raises ValueError for a
     missing or damaged file, another format version, and a backbone with other weights or preprocessing than the run's.
     """
-    content = _read_config(folder)
+    file = folder / _CONFIG_FILE
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: no {_CONFIG_FILE}, so no finished run") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: not readable: {error}") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
     if backbone is None:
         backbone = configured_backbone(ModelConfig(**content["backbone"]), device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
@@ -170,17 +179,3 @@ def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
     head = SummaryHead(pool, torch.zeros_like(state["offsets"]), torch.zeros_like(state["bias"]))
     head.load_state_dict({upgrade_key(key): tensor for key, tensor in state.items()})
     return head.to(backbone.device).eval().requires_grad_(False)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / _CONFIG_FILE
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder}: no {_CONFIG_FILE}, so no finished run") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not readable: {error}") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
-    return cast(dict[str, Any], content)

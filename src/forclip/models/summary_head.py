@@ -21,9 +21,11 @@ class SummaryHead(nn.Module):
     attended tokens. With one query token, zero offset and zero bias, the output is CLIP's pooled image embedding.
     """
 
-    def __init__(self, pool: Pool, offsets: Tensor, bias: Tensor) -> None:
-        """offsets: [N, W], copied; bias: [N, L], copied; pool: not copied, and trained with the head."""
+    def __init__(self, pool: Pool, offsets: Tensor, bias: Tensor | None = None) -> None:
+        """offsets: [N, W], copied; bias: [N, L], copied, None for zeros; pool: not copied, trained with the head."""
         super().__init__()
+        if bias is None:
+            bias = torch.zeros(len(offsets), pool.num_prefix + pool.num_positions)
         assert offsets.shape == (len(bias), pool.width)
         self.pool = pool
         self.offsets = nn.Parameter(offsets.clone())
@@ -72,7 +74,7 @@ class SummaryHead(nn.Module):
 
 def global_head(pool: Pool) -> SummaryHead:
     """Plain CLIP: one query token, the pretrained model's own."""
-    return SummaryHead(pool, torch.zeros(1, pool.width), _no_bias(pool, 1))
+    return SummaryHead(pool, torch.zeros(1, pool.width))
 
 
 def window_seeded_head(pool: Pool, num_query_tokens: int) -> SummaryHead:
@@ -86,18 +88,7 @@ def window_seeded_head(pool: Pool, num_query_tokens: int) -> SummaryHead:
 def noise_seeded_head(pool: Pool, num_query_tokens: int, scale: float, seed: int) -> SummaryHead:
     """Start query tokens as the pretrained query plus Gaussian noise of standard deviation `scale`, without bias."""
     generator = torch.Generator().manual_seed(seed)
-    offsets = scale * torch.randn(num_query_tokens, pool.width, generator=generator)
-    return SummaryHead(pool, offsets, _no_bias(pool, num_query_tokens))
-
-
-def cluster_seeded_head(pool: Pool, tokens: Tensor, num_query_tokens: int, seed: int) -> SummaryHead:
-    """Start each query token by attending to one cluster of positions, without bias. Arguments: `cluster_offsets`."""
-    offsets = cluster_offsets(pool, tokens, num_query_tokens, seed)
-    return SummaryHead(pool, offsets, _no_bias(pool, num_query_tokens))
-
-
-def _no_bias(pool: Pool, num_query_tokens: int) -> Tensor:
-    return torch.zeros(num_query_tokens, pool.num_prefix + pool.num_positions)
+    return SummaryHead(pool, scale * torch.randn(num_query_tokens, pool.width, generator=generator))
 
 
 def window_centres(num_windows: int) -> Tensor:
@@ -129,8 +120,8 @@ def window_bias(num_windows: int, grid: tuple[int, int], num_prefix: int) -> Ten
     return torch.cat([prefix, -squared / (2 * deviation**2)], 1)
 
 
-def cluster_offsets(pool: Pool, tokens: Tensor, num_clusters: int, seed: int) -> Tensor:
-    """Find offsets [N, W] of query tokens that each attend to one cluster of positions, wherever it is in an image.
+def cluster_seeded_head(pool: Pool, tokens: Tensor, num_query_tokens: int, seed: int) -> SummaryHead:
+    """Start each query token by attending to one cluster of positions, wherever it is in an image, without bias.
 
     tokens: [I, T, W] float32, a sample of training images. The clusters are k-means of the Dense-CLIP vectors over all
     images (scikit-learn's MiniBatchKMeans). Adam then raises the share of each query's attention on its own cluster;
@@ -139,28 +130,23 @@ def cluster_offsets(pool: Pool, tokens: Tensor, num_clusters: int, seed: int) ->
     with torch.no_grad():
         staged = pool.stage(tokens)
         dense = F.normalize(pool.dense(staged), dim=-1)
-        size = pool.pretrained_query(staged).std()
+        size = float(pool.pretrained_query(staged).std())
     positions = dense.flatten(0, 1).cpu().numpy()
-    if len(positions) < num_clusters:
-        raise ValueError(f"{num_clusters} clusters need as many positions, but there are {len(positions)}")
-    labels = MiniBatchKMeans(num_clusters, random_state=seed, n_init=3).fit_predict(positions)
-    members = F.one_hot(torch.from_numpy(labels).long(), num_clusters).unflatten(0, dense.shape[:2]).to(staged)
-    return _fit_offsets(pool, staged, members.transpose(1, 2), float(size), seed)
-
-
-def _fit_offsets(pool: Pool, staged: Tensor, members: Tensor, size: float, seed: int) -> Tensor:
-    """members: [I, N, P], one-hot over N; size: standard deviation of the pretrained query's entries."""
+    if len(positions) < num_query_tokens:
+        raise ValueError(f"{num_query_tokens} clusters need as many positions, but there are {len(positions)}")
+    labels = MiniBatchKMeans(num_query_tokens, random_state=seed, n_init=3).fit_predict(positions)
+    one_hot = F.one_hot(torch.from_numpy(labels).long(), num_query_tokens)
+    members = one_hot.unflatten(0, dense.shape[:2]).to(staged).transpose(1, 2)  # [I, N, P]
     generator = torch.Generator().manual_seed(seed)
     # Not zero, or all queries would have the same gradient where a pool normalises them.
-    start = 0.01 * size * torch.randn(members.shape[1], pool.width, generator=generator)
+    start = 0.01 * size * torch.randn(num_query_tokens, pool.width, generator=generator)
     offsets = start.to(staged.device).requires_grad_()
     optimizer = torch.optim.Adam([offsets], lr=_RATE * size)
     for _ in range(_STEPS):
         rows = torch.randperm(len(staged), generator=generator)[:_IMAGES_PER_STEP]
         part, belongs = staged[rows], members[rows]
         shares = (pool.attention(part, pool.pretrained_query(part) + offsets) * belongs).sum(-1)
-        present = belongs.any(-1)
-        loss = -(shares + _NO_ATTENTION).log()[present].mean()
+        loss = -(shares + _NO_ATTENTION).log()[belongs.any(-1)].mean()
         (offsets.grad,) = torch.autograd.grad(loss, [offsets])
         optimizer.step()
-    return offsets.detach()
+    return SummaryHead(pool, offsets.detach())

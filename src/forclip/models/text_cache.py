@@ -42,20 +42,16 @@ class _CachedTexts:
         if not texts:
             return torch.empty(0, self._backbone.new_pool().dim, device=self._backbone.device)
         if any(text not in self._vectors for text in texts):
-            self._add(texts)
+            fingerprint = self._backbone.fingerprint
+            file = self._folder / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:32]}.safetensors"
+            self._vectors = read_texts(file, fingerprint) | self._vectors  # another process may have written more
+            missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+            if missing:
+                with torch.no_grad():
+                    vectors = self._backbone.encode_text(missing).float().cpu()
+                self._vectors |= dict(zip(missing, vectors, strict=True))
+                write_texts(file, fingerprint, self._vectors)
         return torch.stack([self._vectors[text] for text in texts]).to(self._backbone.device)
-
-    def _add(self, texts: Sequence[str]) -> None:
-        """Read the file, which another process may have extended, then encode and write what is still missing."""
-        fingerprint = self._backbone.fingerprint
-        file = self._folder / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:32]}.safetensors"
-        self._vectors = read_texts(file, fingerprint) | self._vectors
-        missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        if missing:
-            with torch.no_grad():
-                vectors = self._backbone.encode_text(missing).float().cpu()
-            self._vectors |= dict(zip(missing, vectors, strict=True))
-            write_texts(file, fingerprint, self._vectors)
 
 
 def read_texts(file: Path, fingerprint: str) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Control the number of PyTorch's threads: small operations are faster in one."""
 
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,10 +29,5 @@ def choose_thread_count(work: Callable[[], object]) -> int:
 
 
 def _seconds(work: Callable[[], object], threads: int) -> float:
-    durations = []
     with torch_threads(threads):
-        for _ in range(_ROUNDS):
-            started = time.perf_counter()
-            work()
-            durations.append(time.perf_counter() - started)
-    return min(durations)
+        return min(timeit.repeat(work, timer=time.perf_counter, number=1, repeat=_ROUNDS))

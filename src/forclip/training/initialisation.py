@@ -11,9 +11,8 @@ from torch import Tensor
 from forclip.config import HeadConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.bootstrap import gain_with_bound
-from forclip.models.alignment import fit_alignment
 from forclip.models.backbone import Backbone
-from forclip.models.pools import Pool
+from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
 from forclip.training.class_holdout import labelled_precisions
 from forclip.training.supervision import Supervision
