@@ -9,7 +9,7 @@ Uses the world and the model of each seed of the demo, or on photos the model of
 aligned, untuned head that `finetune` starts from on each training file.
 
 For every class and every image with a box of it, takes the image's best vector for the class's text and evaluates its
-map and its box (forclip.evaluation.pointing). Numbers are percentages: means over classes of the means over images.
+map and its box (benchmarks.pointing_hits). Numbers are percentages: means over classes of the means over images.
 `chance` is a random point for peak and centre, and the whole image as a box.
 """
 
@@ -32,6 +32,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from benchmarks.demo_runs import demo_seeds, mean_and_std
+from benchmarks.pointing_hits import Pair, class_mean, covered, evaluate_region, pairs_with_boxes
 from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.atomic_write import write_text_atomically
 from forclip.config import HeadConfig, ModelConfig, TrainConfig, read_names
@@ -39,7 +40,6 @@ from forclip.data.formats.coco import load_coco
 from forclip.data.splits import split_classes
 from forclip.embedding.embed import EncodedImages, encode_images
 from forclip.embedding.regions import overlaps, region_boxes
-from forclip.evaluation.pointing import Pair, class_mean, covered, evaluate_region, pairs_with_boxes
 from forclip.experiments.comparison import finetune_on, new_task
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head, training_free_head

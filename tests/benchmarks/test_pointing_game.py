@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.pointing import Method, World, cell_boxes, evaluate, evaluate_chance, methods, summarise, winning_maps
-from forclip.evaluation.pointing import Pair
+from benchmarks.pointing_hits import Pair
 from forclip.models.summary_head import window_seeded_head
 from tests.tiny import TinyBackbone, tiny_pool
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.pointing_hits import class_mean, covered, evaluate_region, inside, pairs_with_boxes, peaks
 from forclip.embedding.regions import overlaps
-from forclip.evaluation.pointing import class_mean, covered, evaluate_region, inside, pairs_with_boxes, peaks
 from forclip.types import Annotations, Floats
 
 
