@@ -160,7 +160,7 @@ def test_the_section_and_the_line_show_the_errors() -> None:
         title, drawn = section.charts[column]
         assert title == f"{side} classes"
         filled = sum(count > 0 for count in sides[side]["pairs"]["top 50"]["reliability"]["counts"])
-        assert drawn.count("<circle") == filled
+        assert drawn.count("<title>predicted") == filled
     labels = [label for label, _ in section.rows]
     assert "classes with a list of at least 50 % expected precision" in labels
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.bootstrap import mean_interval
-from forclip.evaluation.charts import Bar, Curve, NamedLine, bars, gain_chart, ladder_chart, line_chart, line_sample
+from forclip.evaluation.charts import Curve, NamedLine, gain_chart, ladder_chart, line_chart
 from forclip.evaluation.methods import (
     FOR,
     best_training_free,
@@ -32,6 +32,7 @@ from forclip.evaluation.result_grid import EmbeddedThumbnails, GridHit, GridRow,
 __all__ = ["Curve", "GridHit", "GridRow", "QueryGrid", "ReportPage", "summary", "write_report"]
 
 _NUM_LINE_COLOURS = 7
+_BAR_ROOM = 88.0  # percent of the width for the longest bar; the rest is for its number
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,20 @@ def write_report(path: Path, page: ReportPage) -> None:
     template = resources.files("forclip.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     metrics = page.metrics
     classes = class_table(metrics)
+    bars = {m: [(g, v[g], v.get(f"{g}_std") or 0.0) for g in CLASS_GROUPS] for m, v in metrics["methods"].items()}
+    ends = [value + spread for of_method in bars.values() for _, value, spread in of_method if value is not None]
     html = environment.from_string(template).render(
         page=page,
         metrics=metrics,
         metric=metric_label(metrics),
         facts=_facts(metrics),
         summary=summary(metrics),
-        chart=_bar_chart(metrics),
+        bars=bars,
+        bar_scale=_BAR_ROOM / max([1.0, *ends]),
         table=_table(metrics),
         variants=_variants(metrics),
         ladders=_ladders(metrics),
-        legend=[(line_sample(_line_kind(metrics, m)), display_name(m)) for m in metrics["methods"]],
+        legend=[(_line_kind(metrics, m), display_name(m)) for m in metrics["methods"]],
         confidence=confidence_section(metrics),
         classes=classes,
         gains=None if classes is None else _gains(classes),
@@ -141,16 +145,6 @@ def _facts(metrics: Metrics) -> list[str]:
 
 def _plural(count: float, noun: str) -> str:
     return f"{count:g} {noun}{'' if count == 1 else 's'}"
-
-
-def _bar_chart(metrics: Metrics) -> list[tuple[str, str, Markup]]:
-    """Each method with its name and its bars, all on one scale."""
-    groups = {
-        method: [Bar(g, g, values[g], values.get(f"{g}_std") or 0.0) for g in CLASS_GROUPS]
-        for method, values in metrics["methods"].items()
-    }
-    top = max([1.0, *(b.value + b.spread for group in groups.values() for b in group if b.value is not None)])
-    return [(method, display_name(method), bars(group, top)) for method, group in groups.items()]
 
 
 def _table(metrics: Metrics) -> list[dict[str, Any]]:
