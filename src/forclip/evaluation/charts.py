@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from forclip.evaluation.reliability import Reliability
 
@@ -76,6 +78,7 @@ def _svg(axes: Axes, kind: str, label: str) -> Markup:
 
     An artist's gid is its CSS class and its tooltip, joined by a bar.
     """
+    assert isinstance(axes.figure, Figure)
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": ascii(label)}):
         axes.figure.savefig(stream, format="svg")
@@ -87,9 +90,11 @@ def _svg(axes: Axes, kind: str, label: str) -> Markup:
     return start + Markup(drawn.removeprefix("<svg").replace("stroke: #000000", "stroke: currentColor"))
 
 
-def _plot(axes: Axes, gid: str, xs: object, ys: object, marker: str = "", size: float = 6) -> None:
+def _plot(axes: Axes, gid: str, xs: ArrayLike, ys: ArrayLike, marker: str = "", size: float = 6) -> None:
     """Draw a line, or points if there is a marker."""
-    style = {"marker": marker, "markersize": size, "markeredgewidth": 0, "linestyle": ""} if marker else {}
+    style: dict[str, Any] = (
+        {"marker": marker, "markersize": size, "markeredgewidth": 0, "linestyle": ""} if marker else {}
+    )
     axes.plot(xs, ys, color="black", linewidth=1, gid=gid, clip_on=False, **style)
 
 
@@ -161,4 +166,4 @@ def gain_chart(gains: Sequence[tuple[str, str, float]]) -> Markup:
 
 def nice_ticks(low: float, high: float) -> list[float]:
     """A few round numbers that enclose low to high."""
-    return MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
+    return [float(tick) for tick in MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
