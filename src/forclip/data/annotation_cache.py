@@ -23,11 +23,7 @@ _Arrays = dict[str, NDArray[Any]]
 
 
 def cached_annotations(
-    file: Path,
-    image_folder: Path,
-    kind: str,
-    load: Callable[[Path, Path], Annotations],
-    cache: Path | None,
+    file: Path, image_folder: Path, kind: str, load: Callable[[Path, Path], Annotations], cache: Path | None
 ) -> Annotations:
     """Load annotations from a copy in the folder `cache`, or with `load`, which then writes the copy.
 
@@ -40,9 +36,16 @@ def cached_annotations(
     # Before the stamp, because creating the cache in the image folder changes that folder's time.
     with contextlib.suppress(OSError):  # writing the copy will warn
         cache.mkdir(parents=True, exist_ok=True)
+    # The folder as given is part of the key, because the paths are.
+    parts = [kind, *map(str, (file.absolute(), image_folder, image_folder.absolute()))]
+    key = hashlib.blake2b(_to_json(parts), digest_size=8).hexdigest()
     # The stamp is taken before loading, so that a file that changes meanwhile makes the copy stale, not wrong.
-    key = _cache_key(file, image_folder, kind)
-    stamp = _stamp(file, image_folder, kind, key)
+    try:
+        folder_changed = image_folder.stat().st_mtime_ns
+    except OSError:  # annotations can be loaded before the images arrive
+        folder_changed = -1
+    status = file.stat()
+    stamp = _to_json([FORMAT_VERSION, kind, key, status.st_size, status.st_mtime_ns, folder_changed])
     copy = cache / f"{kind}-{file.stem[:60]}-{key}.annotations"
     annotations = _read(copy, stamp)
     if annotations is None:
@@ -56,22 +59,6 @@ def cached_annotations(
     return annotations
 
 
-def _cache_key(file: Path, image_folder: Path, kind: str) -> str:
-    """A short key that differs if the annotations would. The folder as given is part of it, because the paths are."""
-    parts = [kind, *map(str, (file.absolute(), image_folder, image_folder.absolute()))]
-    return hashlib.blake2b(_to_json(parts), digest_size=8).hexdigest()
-
-
-def _stamp(file: Path, image_folder: Path, kind: str, key: str) -> bytes:
-    """What must be unchanged for a copy to be valid."""
-    status = file.stat()
-    try:
-        folder_changed = image_folder.stat().st_mtime_ns
-    except OSError:  # annotations can be loaded before the images arrive
-        folder_changed = -1
-    return _to_json([FORMAT_VERSION, kind, key, status.st_size, status.st_mtime_ns, folder_changed])
-
-
 def _read(copy: Path, stamp: bytes) -> Annotations | None:
     """None if there is no copy, or if its digest (of the stamp and every byte) is wrong."""
     try:
@@ -83,9 +70,7 @@ def _read(copy: Path, stamp: bytes) -> Annotations | None:
 
 
 def _digest(stamp: bytes, payload: bytes | memoryview) -> bytes:
-    digest = hashlib.blake2b(stamp, digest_size=_DIGEST_BYTES)
-    digest.update(payload)
-    return digest.digest()
+    return hashlib.blake2b(stamp + payload, digest_size=_DIGEST_BYTES).digest()
 
 
 def _pack(annotations: Annotations) -> _Arrays:

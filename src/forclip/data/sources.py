@@ -18,8 +18,6 @@ from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.types import Annotations
 
-_LVIS_KEY = b'"neg_category_ids"'  # in every LVIS file and in no COCO file
-
 
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     """Load a source. cache: a folder for compact copies of JSON files, or None.
@@ -32,10 +30,9 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     if source.images is not None and kind in ("yolo", "voc", "folder"):
         raise ValueError(f"{annotations}: {kind} data define where images are; remove `images: {source.images}`")
     match kind:
-        case "coco":
-            return cached_annotations(annotations, images, "coco", load_coco, cache)
-        case "lvis":
-            return cached_annotations(annotations, images, "lvis", load_lvis, cache)
+        case "coco" | "lvis":
+            load = load_coco if kind == "coco" else load_lvis
+            return cached_annotations(annotations, images, kind, load, cache)
         case "nuimages":
             return load_nuimages(annotations, images)
         case "yolo":
@@ -67,8 +64,12 @@ def format_of(source: SourceConfig) -> Format:
             return "csv"
         case ".yaml" | ".yml":
             return "yolo"
+        case ".json" if path.stat().st_size:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                # In every LVIS file and in no COCO file.
+                return "lvis" if content.find(b'"neg_category_ids"') >= 0 else "coco"
         case ".json":
-            return "lvis" if _contains(path, _LVIS_KEY) else "coco"
+            return "coco"
     raise ValueError(f"{path}: unknown format; set `format`")
 
 
@@ -76,10 +77,3 @@ def source_name(source: SourceConfig) -> str:
     """A source's name in reports: the file without its suffix, or the folder."""
     path = source.annotations
     return path.name if path.is_dir() else path.stem
-
-
-def _contains(file: Path, text: bytes) -> bool:
-    if not file.stat().st_size:
-        return False
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(text) >= 0

@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -66,11 +65,10 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
     ids, names = sorted(paths), sorted({label for _, label in present})
     row_of = {image_id: k for k, image_id in enumerate(ids)}
     column_of = {name: k for k, name in enumerate(names)}
-    labels = np.zeros((len(ids), len(names)), bool)
-    verified = np.zeros_like(labels)
+    labels, verified = np.zeros((2, len(ids), len(names)), bool)
     for (image_id, label), shown in present.items():
-        labels[row_of[image_id], column_of[label]] = shown
-        verified[row_of[image_id], column_of[label]] = True
+        position = row_of[image_id], column_of[label]
+        labels[position], verified[position] = shown, True
     return Annotations(
         image_ids=tuple(ids),
         paths=tuple(paths[i] for i in ids),
@@ -95,26 +93,20 @@ def read_label_rows(file: Path) -> tuple[list[str], list[LabelRow]]:
         raise ValueError(f"{file}: line {line} is not UTF-8; save the file as CSV in UTF-8") from None
     except OSError as error:
         raise ValueError(f"{file}: not readable: {error}") from None
-    lines = _lines(file, text)
-    number, cells = next(lines, (1, []))
+    # csv itself must see the line ends: one inside quotes belongs to a cell.
+    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise ValueError(f"{file}: line {reader.line_num} is not readable as CSV: {error}") from None
+    number, cells = lines[0] if lines else (1, [])
     header = [cell.strip().lower() for cell in cells]
     where = f"{file}: line {number}, the header,"
     if "image" not in header or ("label" in header) == ("labels" in header):
         raise ValueError(f"{where} needs a column image and one of label or labels: {header}")
-    for name in _COLUMNS:
-        if header.count(name) > 1:
-            raise ValueError(f"{where} has the column {name} twice")
-    return header, [_label_row(f"{file}: line {number}", header, cells) for number, cells in lines]
-
-
-def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each line that is not blank, and the number of the line it ends on."""
-    # csv itself must see the line ends: one inside quotes belongs to a cell.
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    try:
-        yield from ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
-    except csv.Error as error:
-        raise ValueError(f"{file}: line {reader.line_num} is not readable as CSV: {error}") from None
+    for name in (name for name in _COLUMNS if header.count(name) > 1):
+        raise ValueError(f"{where} has the column {name} twice")
+    return header, [_label_row(f"{file}: line {number}", header, cells) for number, cells in lines[1:]]
 
 
 def _label_row(where: str, header: list[str], cells: list[str]) -> LabelRow:
@@ -122,8 +114,8 @@ def _label_row(where: str, header: list[str], cells: list[str]) -> LabelRow:
         raise ValueError(f"{where} has {len(cells)} cells, but the header has {len(header)}")
     row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     labels = [row["label"]] if "label" in row else re.split(r"[|;]", row["labels"])
+    labels = [label.strip() for label in labels if label.strip()]
     present = row.get("present", "1")
     if present.lower() not in _PRESENT:
         raise ValueError(f"{where} has {present!r} under present, not 1, true, 0 or false")
-    labels = [label.strip() for label in labels if label.strip()]
     return LabelRow(where, row["image"], row.get("id"), labels, _PRESENT[present.lower()])
