@@ -171,7 +171,16 @@ def print_check(check: DataCheck, console: Console) -> None:
     console.print(_classes_table(check))
     for message in check.problems:
         console.print(f"[yellow]{message}[/]", highlight=False)
-    for example in _examples(check):
+    examples: list[str] = []
+    for one in (check.train, check.gallery):
+        examples += (f"missing: {path}" for path in one.missing[:_EXAMPLES])
+        examples += (f"unreadable: {path}" for path in one.unreadable[:_EXAMPLES])
+        boxes = one.odd_boxes[:_EXAMPLES]
+        examples += (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}" for b in boxes)
+        examples += (f"same content: {', '.join(group)}" for group in one.duplicates[:_EXAMPLES])
+    examples += (f"in training as {a}, in the gallery as {b}" for a, b in check.in_both[:_EXAMPLES])
+    examples += (f"a class of only one set: {name}" for name in check.not_in_both[:_EXAMPLES])
+    for example in examples:
         console.print(f"  {example}", markup=False, highlight=False)
     if not check.problems:
         console.print("[green]no problem was found[/]")
@@ -189,13 +198,3 @@ def _classes_table(check: DataCheck) -> Table:
         if len(members) > _ROWS:
             table.add_row(f"and {len(members) - _ROWS} more", group)
     return table
-
-
-def _examples(check: DataCheck) -> Iterator[str]:
-    for one in (check.train, check.gallery):
-        yield from (f"missing: {path}" for path in one.missing[:_EXAMPLES])
-        yield from (f"unreadable: {path}" for path in one.unreadable[:_EXAMPLES])
-        yield from (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}" for b in one.odd_boxes[:_EXAMPLES])
-        yield from (f"same content: {', '.join(group)}" for group in one.duplicates[:_EXAMPLES])
-    yield from (f"in training as {a}, in the gallery as {b}" for a, b in check.in_both[:_EXAMPLES])
-    yield from (f"a class of only one set: {name}" for name in check.not_in_both[:_EXAMPLES])

@@ -48,16 +48,20 @@ def merge_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts)
     # With an explicit mask, so that the labels of new classes and images are unverified.
     merged = replace(train, verified=train.verified_mask)
     merged = merged.with_classes((*train.class_names, *new_classes), add_missing=True)
-    merged = _with_images(merged, sorted({path for path, _ in usable} - set(map(_absolute, train.paths))))
-    row = {_absolute(path): k for k, path in enumerate(merged.paths)}
+    new_paths = sorted({path for path, _ in usable} - set(map(_absolute, train.paths)))
+    no_labels = np.zeros((len(new_paths), len(merged.class_names)), bool)
+    labels, verified = (np.concatenate([part, no_labels]) for part in (merged.labels, merged.verified_mask))
+    paths = (*train.paths, *new_paths)
+    row = {_absolute(path): k for k, path in enumerate(paths)}
     column = {name: k for k, name in enumerate(merged.class_names)}
-    labels, verified = merged.labels.copy(), merged.verified_mask.copy()
     for (path, label), present in usable.items():
         labels[row[path], column[label]] = present
         verified[row[path], column[label]] = True
     kept = labels[merged.box_images, merged.box_classes] | ~verified[merged.box_images, merged.box_classes]
     return replace(
         merged,
+        image_ids=(*train.image_ids, *(path.as_posix() for path in new_paths)),
+        paths=paths,
         labels=labels,
         verified=None if verified.all() else verified,
         boxes=merged.boxes[kept],
@@ -80,18 +84,6 @@ def describe_verdicts(verdicts: Verdicts, train: Annotations, gallery: Annotatio
     right, left_out = sum(used.values()), len(verdicts) - len(used)
     reason = f"; {left_out} on gallery images, or on labels that no image shows, were left out" if left_out else ""
     return f"{len(used)} verdicts join the labels: {right} right, {len(used) - right} wrong{reason}."
-
-
-def _with_images(train: Annotations, paths: list[Path]) -> Annotations:
-    """Add images without any verified label."""
-    no_labels = np.zeros((len(paths), len(train.class_names)), bool)
-    return replace(
-        train,
-        image_ids=(*train.image_ids, *(path.as_posix() for path in paths)),
-        paths=(*train.paths, *paths),
-        labels=np.concatenate([train.labels, no_labels]),
-        verified=np.concatenate([train.verified_mask, no_labels]),
-    )
 
 
 def _absolute(path: Path) -> Path:

@@ -22,8 +22,7 @@ def find_identical_files(paths: Sequence[Path], advance: Advance = silent) -> li
     groups: dict[tuple[int, str], list[int]] = defaultdict(list)
     for size, rows in by_size.items():
         for row in rows if len(rows) > 1 else ():
-            digest = content_digest(paths[row])
-            if digest is not None:
+            if digest := content_digest(paths[row]):
                 groups[size, digest].append(row)
     return sorted(group for group in groups.values() if len(group) > 1)
 

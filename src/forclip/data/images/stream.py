@@ -4,7 +4,7 @@ import multiprocessing
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -51,7 +51,12 @@ def stream_pixels(
     else:
         pool, decode = ThreadPoolExecutor(threads), partial(_decode, prepare)
     with pool:
-        for start, decoded in _decode_ahead(pool, decode, paths, batch_size):
+        # One batch ahead of the one in use and no more, so that memory stays at two batches.
+        jobs = enumerate(paths)
+        pending = deque(pool.submit(decode, *job) for job in islice(jobs, 2 * batch_size))
+        for start in range(0, len(paths), batch_size):
+            decoded = [pending.popleft().result() for _ in range(min(batch_size, len(paths) - start))]
+            pending.extend(pool.submit(decode, *job) for job in islice(jobs, batch_size))
             read = [(start + k, d) for k, d in enumerate(decoded) if not isinstance(d, UnreadableImage)]
             unreadable = [(start + k, str(d)) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
             pixels = torch.from_numpy(np.stack([d.pixels for _, d in read])) if read else torch.empty(0)
@@ -87,17 +92,3 @@ def _start_process(prepare: Prepare) -> None:
 
 def _decode_in_process(row: int, path: Path) -> _Decoded | UnreadableImage:
     return _decode(_process_prepare[0], row, path)
-
-
-def _decode_ahead(
-    pool: Executor, decode: _DecodeRow, paths: Sequence[Path], batch_size: int
-) -> Iterator[tuple[int, list[_Decoded | UnreadableImage]]]:
-    """Decode one batch ahead of the one in use, and no more, so that memory stays at two batches."""
-    pending: deque[Future[_Decoded | UnreadableImage]] = deque()
-    rows = enumerate(paths)
-    pending.extend(pool.submit(decode, row, path) for row, path in islice(rows, 2 * batch_size))
-    for start in range(0, len(paths), batch_size):
-        size = min(batch_size, len(paths) - start)
-        decoded = [pending.popleft().result() for _ in range(size)]
-        pending.extend(pool.submit(decode, row, path) for row, path in islice(rows, batch_size))
-        yield start, decoded

@@ -53,21 +53,18 @@ def crop_view(number: int, seed: int) -> View:
 
     def change(row: int, image: Image.Image) -> Image.Image:
         rng = np.random.default_rng([seed, number, row])
-        cropped = image.crop(_crop_box(rng, *image.size))
+        width, height = image.size
+        area = rng.uniform(_SMALLEST_AREA, 1)
+        # Drawn from the aspects that fit into the image, so that no draw is repeated.
+        widest = np.log(min(_WIDEST, 1 / area))
+        aspect = np.exp(rng.uniform(-widest, widest))
+        w = max(1, round(width * np.sqrt(area * aspect)))
+        h = max(1, round(height * np.sqrt(area / aspect)))
+        x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+        cropped = image.crop((x, y, x + w, y + h))
         return ImageOps.mirror(cropped) if rng.random() < 0.5 else cropped
 
     return View(f"crop {number} of seed {seed}", change)
-
-
-def _crop_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
-    """xyxy in pixels. The aspect is drawn from those that fit into the image, so that no draw is repeated."""
-    area = rng.uniform(_SMALLEST_AREA, 1)
-    widest = np.log(min(_WIDEST, 1 / area))
-    aspect = np.exp(rng.uniform(-widest, widest))
-    w = max(1, round(width * np.sqrt(area * aspect)))
-    h = max(1, round(height * np.sqrt(area / aspect)))
-    x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-    return x, y, x + w, y + h
 
 
 ZOOM = 2
