@@ -11,9 +11,9 @@ from PIL import Image
 
 from forclip.index.store import ImageFile
 from forclip.search.searcher import Searcher
-from forclip.server import pictures as pictures_module
+from forclip.server import image_routes
 from forclip.server.gallery import Gallery
-from forclip.server.pictures import THUMBNAIL_SIDE, Thumbnails
+from forclip.server.pictures import THUMBNAIL_SIDE, make_thumbnail
 from tests.server.conftest import client_of
 
 Own = tuple[Searcher, Path]
@@ -70,22 +70,18 @@ def test_a_format_that_browsers_do_not_show_is_sent_as_jpeg(own_pictures: Own) -
         assert made.format == "JPEG"
 
 
-def test_the_least_recently_used_thumbnail_is_dropped(own_pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
-    searcher, folder = own_pictures
-    gallery = Gallery(searcher.index)
-    images = [gallery.one(key_of(searcher, file)) for file in sorted(folder.iterdir())]
-    total = sum(len(Thumbnails().get(image.key, image.file)) for image in images)
-    thumbnails, read = Thumbnails(max_bytes=total - 1), pictures_module.picture_bytes
+def test_a_thumbnail_is_made_once(own_pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher, file = one_of(own_pictures)
     files: list[str] = []
 
     def record(file: ImageFile) -> bytes:
         files.append(file.uri)
-        return read(file)
+        return make_thumbnail(file)
 
-    monkeypatch.setattr(pictures_module, "picture_bytes", record)
-    for image in (*images, images[1], images[2], images[0]):
-        thumbnails.get(image.key, image.file)
-    assert files == [image.file.uri for image in (*images, images[0])]
+    monkeypatch.setattr(image_routes, "make_thumbnail", record)
+    client, path = client_of(searcher), f"/api/thumbnail/{key_of(searcher, file)}"
+    assert client.get(path).content == client.get(path).content
+    assert files == [str(file)]
 
 
 def test_a_link_put_in_the_place_of_a_picture_is_refused(own_pictures: Own, tmp_path: Path) -> None:

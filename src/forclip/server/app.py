@@ -22,8 +22,7 @@ from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
 from forclip.server.search_routes import SearchService, search_routes
 from forclip.server.security import Access, Guard, content_policy
-from forclip.server.selection_routes import selection_routes
-from forclip.server.selections import Selections
+from forclip.server.selections import Selections, selection_routes
 from forclip.server.service_routes import add_metrics, read_page, service_routes
 
 

@@ -6,15 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Generic, TypeVar
 
-from anyio import CapacityLimiter, to_thread
-
-from forclip.index.threads import cores, one_core
-
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 _MAX_BATCH = 64
-_MAX_SEARCH_THREADS = 4  # half of a search is Python code, which runs in one thread at a time
 
 
 class Batches(Generic[Key, Value]):
@@ -52,43 +47,23 @@ class Batches(Generic[Key, Value]):
 
     def _run(self) -> None:
         """Run batch after batch until no key waits."""
-        while batch := self._next_batch():
+        while True:
+            with self._lock:
+                batch = {key: self._waiting.pop(key) for key in list(self._waiting)[: self._most]}
+                self._running = bool(batch)
+            if not batch:
+                return
             self._resolve(batch)
-
-    def _next_batch(self) -> dict[Key, Future[Value]]:
-        with self._lock:
-            batch = {key: self._waiting.pop(key) for key in list(self._waiting)[: self._most]}
-            self._running = bool(batch)
-        return batch
 
     def _resolve(self, batch: dict[Key, Future[Value]]) -> None:
         try:
             resolved = list(zip(batch.values(), self._compute(list(batch)), strict=True))
         except Exception as error:
-            if len(batch) == 1:
-                next(iter(batch.values())).set_exception(error)
-                return
-            for key, future in batch.items():  # each alone, so that a bad key fails by itself
-                self._resolve({key: future})
-            return
-        for future, value in resolved:
-            future.set_result(value)
-
-
-class SearchThreads:
-    """Runs searches in few threads, in order of arrival: many threads would compete for Python's lock.
-
-    threads: how many at once; None: up to four, by the number of cores. Other requests use FastAPI's own threads.
-    """
-
-    def __init__(self, threads: int | None = None) -> None:
-        self._limiter = CapacityLimiter(threads or min(cores(), _MAX_SEARCH_THREADS))
-
-    async def run(self, search: Callable[[], Value]) -> Value:
-        """Return or raise what `search` returns or raises."""
-
-        def on_one_core() -> Value:
-            with one_core():
-                return search()
-
-        return await to_thread.run_sync(on_one_core, limiter=self._limiter)
+            for key, future in batch.items():
+                if len(batch) == 1:
+                    future.set_exception(error)
+                else:  # each alone, so that a bad key fails by itself
+                    self._resolve({key: future})
+        else:
+            for future, value in resolved:
+                future.set_result(value)

@@ -1,8 +1,9 @@
 """A searcher for many threads: texts are encoded in batches, and lists are kept while the store does not change."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,10 +17,12 @@ from forclip.server.batches import Batches
 from forclip.server.cache import StoreCache
 from forclip.types import Floats, SearchResult
 
+Value = TypeVar("Value")
+
 KEPT_DEPTH = 1200  # longer lists are not kept
 _PAGE = 60  # images on a page; list depths are rounded up to pages, so that all pages share one list
 _CONFIDENCE_DEPTH = 240  # images at least from which a list's confidence is estimated
-_KEPT_TEXTS, _KEPT_LISTS, _KEPT_OTHERS = 10_000, 1_000, 64
+_KEPT_TEXTS, _KEPT_LISTS, _KEPT_OTHERS = 10_000, 1_000, 128
 
 
 class CachedSearcher(Searcher):
@@ -34,10 +37,7 @@ class CachedSearcher(Searcher):
         self._text_lists: StoreCache[tuple[str, ListOptions], RankedText] = StoreCache(
             _KEPT_LISTS * KEPT_DEPTH, lambda ranked: 1 + len(ranked.results)
         )
-        self._lists: StoreCache[tuple[bytes, int, ListOptions], Sequence[SearchResult]] = StoreCache(_KEPT_OTHERS)
-        self._combined: StoreCache[tuple[bytes, ...], Sequence[CombinedResult]] = StoreCache(_KEPT_OTHERS)
-        self._refined: StoreCache[tuple[object, ...], Floats] = StoreCache(_KEPT_OTHERS)
-        self._relevance: StoreCache[tuple[object, ...], Relevance] = StoreCache(_KEPT_OTHERS)
+        self._others: StoreCache[tuple[object, ...], Any] = StoreCache(_KEPT_OTHERS)  # all but single texts' lists
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """As Searcher.encode_texts; texts of concurrent requests are encoded together, each once."""
@@ -77,27 +77,28 @@ class CachedSearcher(Searcher):
         return self._text_lists.get_many([(text, options) for text in texts], compute, view)
 
     def rank(self, query: Floats, options: ListOptions) -> Sequence[SearchResult]:
-        options = _in_pages(options)
-        if options.depth > KEPT_DEPTH:
-            return super().rank(query, options)
-        key, rank = (query.tobytes(), query.ndim, options), super().rank
-        return self._lists.get(key, lambda: rank(query, options), self.index.view())
+        options, key = _in_pages(options), ("rank", query.tobytes(), query.ndim)
+        return self._keep(key, lambda: Searcher.rank(self, query, options), options)
 
     def rank_combined(self, query: CombinedQuery, options: ListOptions) -> Sequence[CombinedResult]:
-        options = _in_pages(options)
-        if options.depth > KEPT_DEPTH:
-            return super().rank_combined(query, options)
-        key = (query.any_of.tobytes(), query.all_of.tobytes(), query.none_of.tobytes(), repr(options).encode())
-        search = super().rank_combined
-        return self._combined.get(key, lambda: search(query, options), self.index.view())
+        options, texts = _in_pages(options), (query.any_of, query.all_of, query.none_of)
+        key = ("combined", *(vectors.tobytes() for vectors in texts))
+        return self._keep(key, lambda: Searcher.rank_combined(self, query, options), options)
 
     def refine(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
-        key, refine = (query.tobytes(), tuple(right), tuple(wrong), where), super().refine
-        return self._refined.get(key, lambda: refine(query, right, wrong, where), self.index.view())
+        key = ("refine", query.tobytes(), tuple(right), tuple(wrong), where)
+        return self._keep(key, lambda: Searcher.refine(self, query, right, wrong, where))
 
     def evaluate_list(self, labels: StoreLabels, column: int, vector: Floats, options: ListOptions) -> Relevance:
-        key, evaluate = (vector.tobytes(), column, options.where, options.exact), super().evaluate_list
-        return self._relevance.get(key, lambda: evaluate(labels, column, vector, options), self.index.view())
+        key = ("evaluate", vector.tobytes(), column, options.where, options.exact)
+        return self._keep(key, lambda: Searcher.evaluate_list(self, labels, column, vector, options))
+
+    def _keep(self, key: tuple[object, ...], compute: Callable[[], Value], options: ListOptions | None = None) -> Value:
+        """Compute a value unless it is kept. options: those of a ranked list."""
+        if options is not None and options.depth > KEPT_DEPTH:
+            return compute()
+        value: Value = self._others.get((*key, options), compute, self.index.view())
+        return value
 
 
 def _in_pages(options: ListOptions) -> ListOptions:

@@ -2,6 +2,7 @@
 
 import logging
 from threading import Event, Lock, Thread
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
@@ -90,15 +91,10 @@ class ClassTable:
         names, groups = self.labels.images.class_names, self.labels.groups
         if result is None:
             return [ClassOut(name=name, group=groups.get(name)) for name in names]
-        measured, left_out = {c.name: c for c in result.classes}, {c.name: c.reason for c in result.left_out}
+        facts: dict[str, dict[str, Any]] = {c.name: {"left_out": c.reason} for c in result.left_out}
+        for c in result.classes:
+            facts[c.name] = {"average_precision": c.average_precision, "precision_at_10": c.precision_at_10}
         return [
-            ClassOut(
-                name=name,
-                group=groups.get(name),
-                images=int(count),
-                average_precision=measured[name].average_precision if name in measured else None,
-                precision_at_10=measured[name].precision_at_10 if name in measured else None,
-                left_out=left_out.get(name),
-            )
+            ClassOut(name=name, group=groups.get(name), images=int(count), **facts.get(name, {}))
             for name, count in zip(names, result.relevant, strict=True)
         ]

@@ -27,10 +27,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class Refused(HTTPException):
-    """A request that cannot be answered. sentence: why, for the client."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(status, sentence)
+    """A request that cannot be answered: a status, and one sentence why, for the client."""
 
 
 def public_message(error: ValueError, folder: Path) -> str:
@@ -44,34 +41,21 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _answer(422, _first_problem(list(error.errors())))
+        """The place and kind of the first problem, without the value that was sent."""
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path"))
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return JSONResponse({"detail": f"{field}: {message}" if field else message}, 422)
 
     @app.exception_handler(StarletteHTTPException)
     def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
-        if error.status_code == 405:
-            headers["Allow"] = ", ".join(_methods(app, request.url.path))
-        return _answer(error.status_code, str(error.detail), headers)
+        if error.status_code == 405:  # each method has its own route, and Starlette names only the first route's
+            for path, methods in app.openapi()["paths"].items():
+                if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)), request.url.path):
+                    headers["Allow"] = ", ".join(sorted(method.upper() for method in methods))
+        return JSONResponse({"detail": str(error.detail)}, error.status_code, headers)
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> JSONResponse:
-        return _answer(500, "something went wrong inside the service; its log has the details")
-
-
-def _methods(app: FastAPI, path: str) -> list[str]:
-    """The methods that a path accepts. Each has its own route, and Starlette names only the first route's."""
-    paths = app.openapi()["paths"]
-    matching = [p for p in paths if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(p)), path)]
-    return sorted({method.upper() for p in matching for method in paths[p]})
-
-
-def _answer(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status, headers)
-
-
-def _first_problem(problems: list[dict[str, Any]]) -> str:
-    """The place and kind of the first problem, without the value that was sent."""
-    field = ".".join(str(part) for part in problems[0]["loc"] if part not in ("body", "query", "path"))
-    message = str(problems[0]["msg"])
-    sentence = message.removeprefix("Value error, ")
-    return f"{field}: {sentence}" if field else sentence
+        return JSONResponse({"detail": "something went wrong inside the service; its log has the details"}, 500)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import BoundedSemaphore
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
@@ -19,9 +19,7 @@ from forclip.server.gallery import StoredImage
 from forclip.server.pictures import picture_bytes
 from forclip.server.schemas import ExportBody, Format, Problem, SearchText, VerdictsBody
 from forclip.server.search_routes import SearchService
-from forclip.server.selection_routes import SelectionName
-from forclip.server.selections import Selections
-from forclip.types import SearchResult
+from forclip.server.selections import SelectionName, Selections
 
 _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "coco": ("json", "application/json"),
@@ -51,7 +49,11 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
         """Export the list that POST /api/search returns for the same request."""
         answer = service.answer(body.to_request(gallery.ids_of_keys))
         images = gallery.by_id([r.image_id for r in answer.results])
-        items = [_item(images[r.image_id], r, answer.probability(r)) for r in answer.results if r.image_id in images]
+        items = [
+            _item(images[r.image_id], score=r.score, probability=answer.probability(r), box=r.box)
+            for r in answer.results
+            if r.image_id in images
+        ]
         label = body.label or answer.request.label
         return _download(Selection(tuple(items), label), body.format, images, "list")
 
@@ -73,22 +75,16 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
         if text is None:
             return _download(Selection(tuple(_item(images[i]) for i in present)), format, images, "selection")
         results = gallery.index.search_among(present, service.searcher.encode_text(text))
-        items = tuple(_item(images[r.image_id], r) for r in results)
+        items = tuple(_item(images[r.image_id], score=r.score, box=r.box) for r in results)
         return _download(Selection(items, text), format, images, "selection")
 
     return routes
 
 
-def _item(
-    image: StoredImage,
-    result: SearchResult | None = None,
-    probability: float | None = None,
-    present: bool | None = None,
-) -> Item:
-    score, box = (None, None) if result is None else (result.score, result.box)
+def _item(image: StoredImage, **others: Any) -> Item:
+    """others: further fields of the item."""
     file = image.file
-    path = Path(file.uri)
-    return Item(image.row["id"], path, file.width, file.height, score, probability, box, present, image.own)
+    return Item(image.row["id"], Path(file.uri), file.width, file.height, own=image.own, **others)
 
 
 def _download(selection: Selection, format: Format, images: Images, name: str) -> Response:

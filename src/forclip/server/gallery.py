@@ -65,8 +65,7 @@ class Gallery:
 
     def one(self, key: str) -> StoredImage:
         """Return the image with this key. Raises Refused (404) where there is none."""
-        parsed = _parse_key(key)
-        image = None if parsed is None else self.by_key([parsed]).get(parsed)
+        image = self.by_key([_parse_key(key)]).get(_parse_key(key))
         if image is None:
             raise no_image()
         return image
@@ -89,11 +88,10 @@ class Gallery:
     def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
         """Return ids in the order of the keys, each once. Raises Refused (404) for an unknown key."""
         parsed = list(dict.fromkeys(_parse_key(key) for key in keys))
-        known = [key for key in parsed if key is not None]
-        rows = self._rows.read(known)
+        rows = self._rows.read(parsed)
         if len(rows) < len(parsed):
             raise Refused(404, "there is no image with one of these keys")
-        return [rows[key]["id"] for key in known]
+        return [rows[key]["id"] for key in parsed]
 
     def vectors(self, key: int) -> tuple[Floats, Floats]:
         """Return an image's stored vectors, unit [N, dim], and their regions, [N, 4]. Raises Refused (404)."""
@@ -103,11 +101,6 @@ class Gallery:
         vectors, boxes = stored
         unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         return unit, boxes
-
-    def column_types(self) -> dict[str, str]:
-        """Return the types of the user's columns."""
-        schema = self.index.store.table().schema
-        return {name: str(schema.field(name).type) for name in self.index.store.user_columns}
 
 
 @dataclass(frozen=True)
@@ -168,6 +161,7 @@ def _columns(table: lance.LanceDataset) -> list[str]:
     return [name for name in table.schema.names if name not in _UNREAD_COLUMNS]
 
 
-def _parse_key(key: str) -> int | None:
-    number = int(key) if key.isascii() and key.isdigit() and len(key) < 20 else None
-    return number if number is not None and number <= _MAX_KEY else None
+def _parse_key(key: str) -> int:
+    """The number, or -1, which no image has, for what is not a key."""
+    number = int(key) if key.isascii() and key.isdigit() and len(key) < 20 else -1
+    return number if number <= _MAX_KEY else -1

@@ -1,6 +1,7 @@
 """Pictures and thumbnails by key, and a closer look at one image."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,12 +10,13 @@ from forclip.search.look import look_at
 from forclip.search.request import combined_query
 from forclip.server.cache import StoreCache
 from forclip.server.gallery import StoredImage, no_image
-from forclip.server.pictures import THUMBNAIL_SIDE, Thumbnails, browser_picture, decode, picture_bytes
+from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, decode, make_thumbnail, picture_bytes
 from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, box_fields
 from forclip.server.search_routes import SearchService
 
 _KEPT_LOOKS = 64
 _HEATMAP_DIGITS = 4
+_THUMBNAIL_BYTES = 256_000_000  # kept in memory
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (403, 404, 409, 415)}
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "The picture."},
@@ -25,7 +27,8 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 def image_routes(service: SearchService) -> APIRouter:
     """Routes below /api."""
     routes = APIRouter(prefix="/api", tags=["images"], responses=_ERRORS)
-    gallery, thumbnails = service.gallery, Thumbnails()
+    gallery = service.gallery
+    thumbnails: StoreCache[int, bytes] = StoreCache(_THUMBNAIL_BYTES, len)
     looks: StoreCache[tuple[object, ...], LookOut] = StoreCache(_KEPT_LOOKS)
 
     @routes.get("/image/{key}", response_class=Response, responses=_PICTURE)
@@ -40,7 +43,8 @@ def image_routes(service: SearchService) -> APIRouter:
         """A small JPEG."""
         stored = gallery.one(key)
         tag = f"{stored.key}-{THUMBNAIL_SIDE}"
-        return _cacheable(request, tag, lambda: thumbnails.get(stored.key, stored.file), "image/jpeg")
+        jpeg = partial(thumbnails.get, stored.key, lambda: make_thumbnail(stored.file))
+        return _cacheable(request, tag, jpeg, "image/jpeg")
 
     @routes.post("/look")
     def look(body: LookBody) -> LookOut:
@@ -68,18 +72,13 @@ def _look(service: SearchService, stored: StoredImage, body: LookBody) -> LookOu
     picture = decode(picture_bytes(stored.file), 415, "the picture")
     heatmap = searcher.heatmap(picture, look.vectors[look.winner])
     rows, columns = heatmap.values.shape
-    x0, y0, x1, y1 = heatmap.frame
+    values = [round(value, _HEATMAP_DIGITS) for value in heatmap.values.ravel().tolist()]
+    frame = Frame(**dict(zip(("x0", "y0", "x1", "y1"), heatmap.frame, strict=True)))
     return LookOut(
         regions=[_region(box, float(score)) for box, score in zip(look.boxes, look.scores, strict=True)],
         text=request.wanted[look.decided_by],
         winner=look.winner,
-        heatmap=HeatmapOut(
-            rows=rows,
-            columns=columns,
-            values=[round(value, _HEATMAP_DIGITS) for value in heatmap.values.ravel().tolist()],
-            frame=Frame(x0=x0, y0=y0, x1=x1, y1=y1),
-            agreement=heatmap.agreement,
-        ),
+        heatmap=HeatmapOut(rows=rows, columns=columns, values=values, frame=frame, agreement=heatmap.agreement),
     )
 
 

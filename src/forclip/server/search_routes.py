@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Form, Response
 
 from forclip.embedding.regions import overlaps
-from forclip.index.threads import one_core
+from forclip.index.threads import cores, one_core
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run_search, run_searches
 from forclip.server import limits
-from forclip.server.batches import Batches, SearchThreads
+from forclip.server.batches import Batches
 from forclip.server.cached_searcher import KEPT_DEPTH, CachedSearcher
 from forclip.server.errors import Refused, public_message
 from forclip.server.gallery import Gallery, StoredImage
 from forclip.server.pictures import decode, picture_bytes
 from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody, box_fields
-from forclip.types import Floats, SearchResult
+from forclip.types import Floats
 
 _MAX_BATCH = 32
+_MAX_SEARCH_THREADS = 4  # half of a search is Python code, which runs in one thread at a time
 _SAME_REGION = 0.3  # intersection over union
 
 
@@ -60,13 +62,24 @@ class SearchService:
     def render(self, answer: SearchAnswer, started: float) -> Response:
         """The answer as JSON. started: time.perf_counter() at the request."""
         images = self.gallery.page([r.key for r in answer.results])
-        verdicts = answer.labels.verdicts if answer.labels is not None else [None] * len(answer.results)
-        # Images that were deleted since the list was made are left out.
-        results = [
-            _result(result, images[result.key], answer.probability(result), verdict)
-            for result, verdict in zip(answer.results, verdicts, strict=True)
-            if result.key in images
-        ]
+        labels, results = answer.labels, []
+        for position, result in enumerate(answer.results):
+            if (image := images.get(result.key)) is None:
+                continue  # it was deleted since the list was made
+            results.append(
+                {
+                    "key": str(image.key),
+                    "rank": result.rank,
+                    "score": result.score,
+                    "probability": answer.probability(result),
+                    "box": box_fields(result.box),
+                    "name": image.name,
+                    "width": image.row["width"],
+                    "height": image.row["height"],
+                    "metadata": image.own,
+                    "relevant": None if labels is None else labels.verdicts[position],
+                }
+            )
         # Validated as a whole, which is several times faster than one model after the other.
         out = SearchOut.model_validate(
             {
@@ -74,7 +87,7 @@ class SearchService:
                 "confidence": None if answer.confidence is None else vars(answer.confidence),
                 "images": len(self.searcher.index),
                 "milliseconds": (time.perf_counter() - started) * 1000,
-                "labels": _list_labels(answer),
+                "labels": None if labels is None else {**labels.to_json(), "missed": len(labels.relevance.missed)},
             }
         )
         # Sent as it is: FastAPI would validate it a second time, which takes longer than many a search.
@@ -114,8 +127,9 @@ class _Quick:
 
 def search_routes(service: SearchService) -> APIRouter:
     """Routes below /api. No search runs on the event loop."""
-    routes, threads = APIRouter(prefix="/api", tags=["search"]), SearchThreads()
-    gallery = service.gallery
+    routes, gallery = APIRouter(prefix="/api", tags=["search"]), service.gallery
+    # Others wait in order of arrival: many threads would compete for Python's lock.
+    limiter = CapacityLimiter(min(cores(), _MAX_SEARCH_THREADS))
 
     def run_quick(batch: Sequence[_Quick]) -> list[Response]:
         with one_core():
@@ -126,7 +140,12 @@ def search_routes(service: SearchService) -> APIRouter:
 
     async def run(make_request: Callable[[], SearchRequest]) -> Response:
         started = time.perf_counter()
-        return await threads.run(lambda: service.render(service.answer(make_request()), started))
+
+        def answer() -> Response:
+            with one_core():
+                return service.render(service.answer(make_request()), started)
+
+        return await to_thread.run_sync(answer, limiter=limiter)
 
     @routes.post("/search", response_model=SearchOut, responses={404: {"model": Problem}})
     async def search(body: SearchBody) -> Response:
@@ -162,34 +181,3 @@ def search_routes(service: SearchService) -> APIRouter:
         return await run(request)
 
     return routes
-
-
-def _result(
-    result: SearchResult, image: StoredImage, probability: float | None, relevant: bool | None
-) -> dict[str, Any]:
-    return {
-        "key": str(image.key),
-        "rank": result.rank,
-        "score": result.score,
-        "probability": probability,
-        "box": box_fields(result.box),
-        "name": image.name,
-        "width": image.row["width"],
-        "height": image.row["height"],
-        "metadata": image.own,
-        "relevant": relevant,
-    }
-
-
-def _list_labels(answer: SearchAnswer) -> dict[str, Any] | None:
-    labels = answer.labels
-    if labels is None:
-        return None
-    return {
-        "class_name": labels.class_name,
-        "group": labels.group,
-        "images": labels.relevance.relevant,
-        "precision_at_10": labels.relevance.precision_at_10,
-        "average_precision": labels.relevance.average_precision,
-        "missed": len(labels.relevance.missed),
-    }

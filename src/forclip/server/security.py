@@ -90,83 +90,55 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        is_upload = scope["path"] == UPLOAD_PATH
+        max_bytes = limits.UPLOAD_BYTES + limits.MULTIPART_BYTES if is_upload else limits.BODY_BYTES
+        received = 0
+
+        async def bounded() -> Message:
+            """Receive, and bound bodies that are sent without a length."""
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > max_bytes:
+                raise HTTPException(413, f"the body may have at most {max_bytes} bytes")
+            return message
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in self.headers.items():
-                    headers[name] = value
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                headers.update(self.headers)
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, guarded)
-        else:
-            await self.app(scope, _bounded(receive, _max_bytes(scope["path"])), guarded)
+        app = self.app
+        if (refusal := self._refusal(scope, max_bytes)) is not None:
+            status, sentence = refusal
+            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+            app = JSONResponse({"detail": sentence}, status, headers)
+        await app(scope, bounded, guarded)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, max_bytes: int) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self.access.hosts is not None and _without_port(host) not in self.access.hosts:
-            return _refused(421, "this host name is not the service's")
+        host, hosts = headers.get("host", "").lower(), self.access.hosts
+        if hosts is not None and re.sub(r":[0-9]+\Z", "", host) not in hosts:
+            return 421, "this host name is not the service's"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return _refused(403, "requests from other pages are refused")
+        if origin is not None and urlsplit(origin).netloc.lower() != host:
+            return 403, "requests from other pages are refused"
         if scope["path"] not in _OPEN and not self.access.admits(headers):
-            refused = _refused(
-                401, "send the token as Authorization: Bearer, or open the link that the service printed"
-            )
-            refused.headers["WWW-Authenticate"] = "Bearer"
-            return refused
+            return 401, "send the token as Authorization: Bearer, or open the link that the service printed"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > _max_bytes(scope["path"]):
-            return _refused(413, f"the body may have at most {_max_bytes(scope['path'])} bytes")
+        if not length.isdigit() or int(length) > max_bytes:
+            return 413, f"the body may have at most {max_bytes} bytes"
         return None
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
-
-
-def _max_bytes(path: str) -> int:
-    return limits.UPLOAD_BYTES + limits.MULTIPART_BYTES if path == UPLOAD_PATH else limits.BODY_BYTES
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """Bound bodies that are sent without a length."""
-    received = 0
-
-    async def bounded() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise HTTPException(413, f"the body may have at most {limit} bytes")
-        return message
-
-    return bounded
-
-
-def _refused(status: int, sentence: str) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status)
 
 
 def content_policy(page: str) -> str:
     """The Content-Security-Policy of the page: only its own inline style and script, known by hash, may run."""
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {_hashes('script', page)}",
-            f"style-src {_hashes('style', page)}",
-            "img-src 'self' blob: data:",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        ]
+    return (
+        f"default-src 'none'; script-src {_hashes('script', page)}; style-src {_hashes('style', page)}; "
+        "img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 

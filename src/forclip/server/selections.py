@@ -1,4 +1,4 @@
-"""Selections: named lists of images that a user picked, kept in the store's folder.
+"""Selections: named lists of images that a user picked, kept in the store's folder, and their routes.
 
 Images are kept by id, so that an image that is indexed again stays selected.
 """
@@ -8,17 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Annotated
 
+from fastapi import APIRouter
+from fastapi import Path as PathParameter
 from filelock import FileLock
 
 from forclip.atomic_write import write_text_atomically
 from forclip.server import limits
 from forclip.server.errors import Refused
+from forclip.server.gallery import Gallery
+from forclip.server.schemas import KeyList, Name, NewSelection, Problem, SelectionOut, SelectionSummary
 
 _FILE, _LOCK = "selections.json", "selections.lock"
 _FORMAT_VERSION = 1
 
 Lists = dict[str, list[str]]
+SelectionName = Annotated[Name, PathParameter(description="The selection's name.")]
 
 
 class Selections:
@@ -89,3 +95,49 @@ def _known(lists: Lists, name: str) -> list[str]:
     if name not in lists:
         raise Refused(404, "there is no selection of this name")
     return lists[name]
+
+
+def selection_routes(gallery: Gallery, selections: Selections) -> APIRouter:
+    """Routes below /api/selections."""
+    routes = APIRouter(
+        prefix="/api/selections", tags=["selections"], responses={s: {"model": Problem} for s in (404, 409)}
+    )
+
+    def render(name: str, image_ids: list[str]) -> SelectionOut:
+        keys = gallery.keys_of_ids(image_ids)
+        present = [str(keys[i]) for i in image_ids if i in keys]
+        return SelectionOut(name=name, keys=present, gone=len(image_ids) - len(present))
+
+    @routes.get("")
+    def list_selections() -> list[SelectionSummary]:
+        """All selections and how many images each has."""
+        return [SelectionSummary(name=name, count=len(ids)) for name, ids in selections.all().items()]
+
+    @routes.post("", status_code=201)
+    def create(body: NewSelection) -> SelectionOut:
+        """Create a selection, empty or with some images."""
+        ids = gallery.ids_of_keys(body.keys)
+        selections.create(body.name, ids)
+        return render(body.name, ids)
+
+    @routes.get("/{name}")
+    def read(name: SelectionName) -> SelectionOut:
+        """A selection's images, in the order in which they were added."""
+        return render(name, selections.one(name))
+
+    @routes.post("/{name}/add")
+    def add(name: SelectionName, body: KeyList) -> SelectionOut:
+        """Add images; those that are already in it keep their position."""
+        return render(name, selections.add(name, gallery.ids_of_keys(body.keys)))
+
+    @routes.post("/{name}/remove")
+    def remove(name: SelectionName, body: KeyList) -> SelectionOut:
+        """Remove images."""
+        return render(name, selections.remove(name, gallery.ids_of_keys(body.keys)))
+
+    @routes.delete("/{name}", status_code=204)
+    def delete(name: SelectionName) -> None:
+        """Delete the selection. The images stay in the store."""
+        selections.delete(name)
+
+    return routes

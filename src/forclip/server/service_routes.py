@@ -22,12 +22,10 @@ _METHODS = ("GET", "HEAD", "POST", "DELETE")
 def read_page() -> str:
     """Return the page as one HTML file: each line `<!-- FILE -->` is replaced by that style or script file."""
     static = files("forclip.server") / "static"
-
-    def read(name: str) -> str:
-        return (static / name).read_text(encoding="utf-8")
-
-    part = re.compile(r"^<!-- (\S+\.(?:css|js)) -->$", re.MULTILINE)
-    return part.sub(lambda match: read(match[1]).rstrip("\n"), read("page.html"))
+    page = (static / "page.html").read_text(encoding="utf-8")
+    for name in re.findall(r"^<!-- (\S+\.(?:css|js)) -->$", page, re.MULTILINE):
+        page = page.replace(f"<!-- {name} -->", (static / name).read_text(encoding="utf-8").rstrip("\n"))
+    return page
 
 
 def add_metrics(app: FastAPI, gallery: Gallery) -> CollectorRegistry:
@@ -71,13 +69,14 @@ def service_routes(
     @routes.get("/api/info")
     def info() -> Info:
         """What is searched."""
-        described = gallery.index.info()
+        described, store = gallery.index.info(), gallery.index.store
+        schema = store.table().schema
         return Info(
             version=version("forclip"),
             images=described["images"],
             vectors=described["vectors"],
             store_version=described["version"],
-            columns=gallery.column_types(),
+            columns={name: str(schema.field(name).type) for name in store.user_columns},
             has_calibration=has_calibration,
         )
 
