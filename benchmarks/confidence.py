@@ -134,7 +134,7 @@ def _gallery_scores(model: RetrievalModel, task: Task, with_class_vectors: bool)
 
 
 def _fit_on_training_images(model: RetrievalModel, task: Task, seed: int) -> Calibration:
-    supervision, tokens = task.supervision, task.train_images.tokens[0]
+    supervision, tokens = task.supervision, task.train_tokens[0]
     scores = score_images(model.head, tokens, torch.arange(len(tokens)), supervision.texts).numpy()
     calibration = fit_calibration(scores, supervision.labels, supervision.verified, seed)
     assert calibration is not None

@@ -363,7 +363,7 @@ def image_set(paths: list[Path]) -> Annotations:
     return Annotations(ids, tuple(paths), (), torch.empty(len(ids), 0).bool().numpy(), no_boxes, nothing, nothing)
 
 
-@pytest.mark.parametrize(("num_views", "shape"), [(1, (4, 9, 8)), (3, (3, 4, 9, 8))])
+@pytest.mark.parametrize(("num_views", "shape"), [(1, (1, 4, 9, 8)), (3, (3, 4, 9, 8))])
 def test_encode_set_reports_the_same_with_and_without_a_cache(
     tmp_path: Path, num_views: int, shape: tuple[int, ...]
 ) -> None:

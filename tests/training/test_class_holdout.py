@@ -14,7 +14,7 @@ from forclip.models.summary_head import SummaryHead, noise_seeded_head
 from forclip.text.prompts import encode_classes
 from forclip.training import class_holdout
 from forclip.training.class_holdout import Trial, best_alpha, calibrate, class_folds, class_precisions, score_images
-from forclip.training.finetune import Finetuned, TrainingImages, finetune
+from forclip.training.finetune import Finetuned, finetune
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from tests.tiny import TinyBackbone, tiny_pool
@@ -163,8 +163,8 @@ def finetuned(interpolation: float | None, seed: int = 0) -> Finetuned:
     config = TrainConfig(
         epochs=1, batch_size=20, teacher="none", held_back_folds=2, interpolation=interpolation, seed=seed
     )
-    images = TrainingImages(TOKENS[None])
-    return finetune(TinyBackbone(), images, supervision(), HeadConfig(num_query_tokens=3, alignment="off"), config)
+    head = HeadConfig(num_query_tokens=3, alignment="off")
+    return finetune(TinyBackbone(), TOKENS[None], None, supervision(), head, config)
 
 
 def test_finetuning_calibrates_on_its_trials() -> None:
@@ -179,14 +179,6 @@ def test_class_vectors_make_no_difference_to_the_calibration() -> None:
     """Novel classes are searched without them."""
     config = TrainConfig(epochs=1, batch_size=20, teacher="none", held_back_folds=2)
     head_config = HeadConfig(num_query_tokens=3, alignment="off")
-    one, other = (
-        finetune(
-            TinyBackbone(),
-            TrainingImages(TOKENS[None]),
-            supervision(),
-            head_config,
-            replace(config, class_vectors=strength),
-        )
-        for strength in (0.0, 0.75)
-    )
+    settings = [replace(config, class_vectors=strength) for strength in (0.0, 0.75)]
+    one, other = (finetune(TinyBackbone(), TOKENS[None], None, supervision(), head_config, s) for s in settings)
     assert one.calibration == other.calibration

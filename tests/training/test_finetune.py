@@ -15,7 +15,7 @@ from forclip.config import HeadConfig, TrainConfig
 from forclip.text.prompts import encode_classes
 from forclip.training import trainer as training
 from forclip.training.class_holdout import ALPHAS
-from forclip.training.finetune import Finetuned, TrainingImages, finetune
+from forclip.training.finetune import Finetuned, finetune
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from tests.tiny import TinyBackbone
@@ -36,15 +36,15 @@ def supervision(num_classes: int = 3) -> Supervision:
 
 
 @torch.inference_mode()
-def images(views: int = 1) -> TrainingImages:
-    """Inference tensors, as encode_images returns."""
-    return TrainingImages(torch.randn(views, 10, 9, 8, generator=torch.Generator().manual_seed(1)).half())
+def images(views: int = 1) -> Tensor:
+    """Inference tensors, as encode_views returns."""
+    return torch.randn(views, 10, 9, 8, generator=torch.Generator().manual_seed(1)).half()
 
 
 def finetuned(
     given: Supervision | None = None, head: HeadConfig = HEAD, config: TrainConfig = TRAIN, file: Path | None = None
 ) -> Finetuned:
-    return finetune(TinyBackbone(), images(config.views or 1), given or supervision(), head, config, file)
+    return finetune(TinyBackbone(), images(config.views or 1), None, given or supervision(), head, config, file)
 
 
 def weights(result: Finetuned) -> list[Tensor]:
@@ -57,11 +57,12 @@ def assert_same(one: Finetuned, other: Finetuned) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-def test_every_objective_trains_on_inference_tensors() -> None:
+def test_every_objective_trains_on_inference_tensors_and_is_saved(tmp_path: Path) -> None:
     """Tokens, texts and teacher vectors are computed without gradients; the backward pass must accept them."""
     config = replace(TRAIN, random_text_weight=0.1, neighbour_weight=0.1, diversity_weight=0.1, views=2, ema_decay=0.5)
-    done = finetuned(config=config)
+    done = finetuned(config=config, file=tmp_path / "state.safetensors")
     assert len(done.history) == 6
+    assert_same(finetuned(config=config, file=tmp_path / "state.safetensors"), done)
     assert set(done.history[0]) == TERMS | {"random_texts", "neighbour_words", "query_diversity"}
     assert not torch.equal(done.head.offsets, done.untuned.offsets)
     assert torch.equal(done.head.offsets, done.tuned.offsets)
@@ -188,13 +189,12 @@ def test_auto_tries_every_teacher(tmp_path: Path) -> None:
     for k, path in enumerate(paths):
         pixels = np.random.default_rng(k).integers(0, 256, (12, 16, 3), np.uint8)
         Image.fromarray(pixels).save(path)
-    given = TrainingImages(images().tokens, paths)
     config = replace(TRAIN, teacher="auto")
-    choices = finetune(TinyBackbone(), given, supervision(), HEAD, config).choices
+    choices = finetune(TinyBackbone(), images(), paths, supervision(), HEAD, config).choices
     assert set(choices.teacher_gains) == {"cluster", "zoom"}
     best = max(choices.teacher_gains, key=lambda name: choices.teacher_gains[name][1])
     assert choices.teacher == (best if choices.teacher_gains[best][1] > 0 else None)
-    zoom = finetune(TinyBackbone(), given, supervision(), HEAD, replace(config, teacher="zoom"))
+    zoom = finetune(TinyBackbone(), images(), paths, supervision(), HEAD, replace(config, teacher="zoom"))
     assert zoom.choices.teacher == "zoom"
     assert set(zoom.history[0]) == TERMS
 

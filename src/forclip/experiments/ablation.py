@@ -23,7 +23,6 @@ from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
-from forclip.training.finetune import TrainingImages
 from forclip.training.runs import create_folder, encode_training_images, load_backbone
 
 Settings = dict[str, Any]  # everything that a result depends on besides the code, as plain JSON values
@@ -271,7 +270,7 @@ class SeedRunner:
     def _with_views(self, task: Task, config: RunConfig, track: Track) -> Task:
         train, _ = load_sets(config.data)
         encoded = encode_training_images(config, task.backbone, train, track, self.console)
-        return replace(task, train_images=TrainingImages.encoded(encoded.tokens, task.train_images.paths))
+        return replace(task, train_tokens=encoded.tokens)
 
 
 def _entry(name: str, result: MethodResult, choices: dict[str, Any] | None, seconds: float) -> Entry:

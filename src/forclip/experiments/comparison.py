@@ -23,7 +23,7 @@ from forclip.models.class_vectors import ClassVectors
 from forclip.progress import Track, untracked
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import ClassTexts, Reduction, class_scores, encode_class_names
-from forclip.training.finetune import Finetuned, TrainingImages, finetune
+from forclip.training.finetune import Finetuned, finetune
 from forclip.training.initialisation import seeded_head
 from forclip.training.supervision import Supervision, all_synonyms, supervise
 from forclip.types import Annotations, ClassSplit, ImageEmbeddings, Ints
@@ -33,12 +33,14 @@ from forclip.types import Annotations, ClassSplit, ImageEmbeddings, Ints
 class Task:
     """A dataset, ready to train and measure on.
 
+    train_tokens: [V, I, T, W] float16, V views of each training image, the plain one first; train_paths: [I].
     texts: [T, D] unit, by which classes are searched; text_owners: [T], the gallery's class column of each text.
     """
 
     name: str
     backbone: Backbone
-    train_images: TrainingImages
+    train_tokens: Tensor
+    train_paths: Sequence[Path]
     supervision: Supervision
     gallery: Annotations
     gallery_images: EncodedImages
@@ -63,7 +65,7 @@ def new_task(
     """
     names = (*split.base, *split.novel)
     (train_annotations, train_encoded), (gallery_annotations, gallery_encoded) = train, gallery
-    labelled = train_annotations.take(train_encoded.rows)
+    labelled, tokens = train_annotations.take(train_encoded.rows), train_encoded.tokens
     synonyms = () if prompts.synonyms == "none" else all_synonyms(train_annotations, split)
     reduction: Reduction = "max" if prompts.synonyms == "max" else "mean"
     overrides = {name: texts for name, texts in prompts.overrides.items() if name in names}
@@ -72,7 +74,8 @@ def new_task(
     return Task(
         name=name,
         backbone=backbone,
-        train_images=TrainingImages.encoded(train_encoded.tokens, labelled.paths),
+        train_tokens=tokens if tokens.ndim == 4 else tokens[None],
+        train_paths=labelled.paths,
         supervision=supervise(backbone, labelled, split, prompts, allow_unlabelled_base),
         gallery=gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows),
         gallery_images=gallery_encoded,
@@ -93,7 +96,7 @@ def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -
     """Build the baselines and the untrained summary head, by method name. Skips more clusters than positions."""
     possible = [f"cluster_{k}" for k in clusters if k <= task.backbone.new_pool().num_positions]
     heads = {name: training_free_head(task.backbone, name) for name in ("global", "dense", *possible)}
-    return {**heads, "sum_untrained": seeded_head(task.backbone.new_pool(), task.train_images.tokens[0], head, seed=0)}
+    return {**heads, "sum_untrained": seeded_head(task.backbone.new_pool(), task.train_tokens[0], head, seed=0)}
 
 
 @dataclass(frozen=True)
@@ -155,4 +158,5 @@ def finetune_on(
     task: Task, head: HeadConfig, config: TrainConfig, checkpoint: Path | None = None, track: Track = untracked
 ) -> Finetuned:
     """Finetune FOR on the task's base labels."""
-    return finetune(task.backbone, task.train_images, task.supervision, head, config, checkpoint, track)
+    data = (task.train_tokens, task.train_paths, task.supervision)
+    return finetune(task.backbone, *data, head, config, checkpoint, track)

@@ -1,6 +1,7 @@
 """Evaluate all methods on one dataset: from a run's configuration to metrics.json and report.html."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +83,13 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     if will_train or config.head.seeding == "clusters":
         train_encoded = encode_training_images(config, backbone, train, track, console)
     else:
-        train_encoded = EncodedImages(torch.empty(len(train), 0, 0), np.arange(len(train)), (), 0.0)
+        train_encoded = EncodedImages(torch.empty(1, len(train), 0, 0), np.arange(len(train)), (), 0.0)
     gallery_encoded = encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
     return new_task(
         source_name(config.data.train),
         backbone,
         (train, train_encoded),
-        (gallery, gallery_encoded),
+        (gallery, replace(gallery_encoded, tokens=gallery_encoded.tokens[0])),
         split,
         prompts,
         config.data.allow_unlabelled_base,

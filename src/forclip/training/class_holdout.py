@@ -20,6 +20,7 @@ from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.metrics import average_precision_at
 from forclip.models.baselines import Head
 from forclip.models.summary_head import SummaryHead
+from forclip.progress import Advance, silent
 from forclip.training.losses import max_sim
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
@@ -32,7 +33,9 @@ _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
 _CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
 
 Gain = tuple[float, float]  # mean AP in percent points, and that less one standard error over classes
-TrainHead = Callable[[Supervision, str, Path | None], SummaryHead]  # with a description and a checkpoint file
+History = list[dict[str, float]]  # each objective's value at every step
+# Takes a description and a checkpoint file too.
+TrainHead = Callable[[Supervision, str, Path | None], tuple[SummaryHead, History]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def choose_alpha(
     for k, held_out in enumerate(folds):
         kept = supervision.keep_classes(np.setdiff1d(np.arange(num_classes), held_out))
         file = checkpoint and checkpoint.with_name(f"{checkpoint.stem}_held_back_{k}{checkpoint.suffix}")
-        tuned = train_head(kept, f"trial {k + 1} of {len(folds)}", file)
+        tuned, _ = train_head(kept, f"trial {k + 1} of {len(folds)}", file)
         for alpha in ALPHAS:
             head = interpolate(untuned, tuned, alpha).eval()
             precisions[alpha][held_out] = labelled_precisions(head, tokens, supervision.keep_classes(held_out))
@@ -138,16 +141,18 @@ def class_precisions(scores: NDArray[np.floating], labels: Bools, verified: Bool
     return precisions
 
 
-@torch.no_grad()  # not inference_mode: training saves the result for its backward pass
 def score_images(head: Head, tokens: Tensor, rows: Tensor, texts: Tensor) -> Tensor:
     """Return max-sim scores [rows, C], on the CPU, of these rows of tokens [I, T, W] with texts [C, D]."""
-    device = texts.device
-    parts = [max_sim(head(tokens[part].to(device, torch.float32)), texts).cpu() for part in rows.split(BATCH_SIZE)]
+    return run_in_batches(lambda batch: max_sim(head(batch), texts), tokens, rows, texts.device)
+
+
+@torch.no_grad()  # not inference_mode: training saves the result for its backward pass
+def run_in_batches(
+    head: Callable[[Tensor], Tensor], tokens: Tensor, rows: Tensor, device: torch.device, advance: Advance = silent
+) -> Tensor:
+    """Return a head's outputs [rows, ...], on the CPU, of these rows of tokens [I, T, W]. device: the head's."""
+    parts = []
+    for batch in rows.split(BATCH_SIZE):
+        parts.append(head(tokens[batch].to(device, torch.float32)).cpu())
+        advance(len(batch))
     return torch.cat(parts)
-
-
-@torch.no_grad()
-def head_vectors(head: SummaryHead, tokens: Tensor, rows: Tensor) -> Tensor:
-    """Return the head's unit vectors [rows, N, D], on the CPU, of these rows of tokens [I, T, W]."""
-    device = head.offsets.device
-    return torch.cat([head(tokens[part].to(device, torch.float32)).cpu() for part in rows.split(BATCH_SIZE)])

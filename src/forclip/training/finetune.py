@@ -22,20 +22,11 @@ from forclip.models.backbone import Backbone
 from forclip.models.class_vectors import ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
-from forclip.training.class_holdout import Gain, calibrate, choose_alpha, head_vectors, score_images
+from forclip.training import objectives
+from forclip.training.class_holdout import Gain, History, calibrate, choose_alpha, run_in_batches, score_images
 from forclip.training.class_vectors import learn_class_vectors
-from forclip.training.initialisation import InitialHead, choose_initial_head
+from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
-from forclip.training.objectives import (
-    BaseLabels,
-    NeighbourWords,
-    Objective,
-    PseudoLabels,
-    QueryDiversity,
-    RandomTexts,
-    TeacherSet,
-    nearest_words,
-)
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import ClusterTeacher, Teacher, ZoomTeacher, choose_teacher
 from forclip.training.trainer import TrainingSet, new_state, total_steps, train
@@ -43,19 +34,6 @@ from forclip.training.weight_interpolation import interpolate
 
 _LEARNING_RATE_WIDTH = 128
 _CLASS_VECTOR_IMAGES = 20_000  # at most: their vectors are held in memory
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """tokens: [V, I, T, W] float16, V views of each image, the plain one first; paths: [I], for the zoom teacher."""
-
-    tokens: Tensor
-    paths: Sequence[Path] | None = None
-
-    @classmethod
-    def encoded(cls, tokens: Tensor, paths: Sequence[Path] | None) -> "TrainingImages":
-        """tokens: as in EncodedImages, [I, T, W] if there is one view."""
-        return cls(tokens if tokens.ndim == 4 else tokens[None], paths)
 
 
 @dataclass(frozen=True)
@@ -93,14 +71,15 @@ class Finetuned:
     class_vectors: ClassVectors
     untuned: SummaryHead
     tuned: SummaryHead
-    history: list[dict[str, float]]
+    history: History
     choices: Choices
     calibration: Calibration | None = None
 
 
 def finetune(
     backbone: Backbone,
-    images: TrainingImages,
+    tokens: Tensor,
+    paths: Sequence[Path] | None,
     supervision: Supervision,
     head_config: HeadConfig,
     config: TrainConfig,
@@ -109,61 +88,51 @@ def finetune(
 ) -> Finetuned:
     """Finetune FOR, from the checkpoint if there is one. Trial trainings have checkpoints next to it.
 
+    tokens: [V, I, T, W] float16, V views of each training image, the plain one first; paths: [I], for the zoom teacher.
     Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration.
     """
     supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
     if not len(supervision.texts) and config.base_weight > 0:
         raise ValueError("no training image has a base label: there is nothing to learn from")
-    tokens = images.tokens[0]
-    initial = choose_initial_head(backbone, tokens, supervision, head_config, config.seed)
-    config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / initial.head.pool.width)
-    teacher, teacher_gains = _configured_teacher(backbone, initial, images, supervision, config, track)
-    teacher_vectors = torch.zeros(len(tokens), 0, 1)
-    if teacher is not None:
-        teacher_vectors = teacher(range(len(tokens)), track(f"running teacher {teacher.name}", len(tokens)))
+    plain = tokens[0]
+    untuned, alignment_gain = choose_initial_head(backbone, plain, supervision, head_config, config.seed)
+    config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / untuned.pool.width)
 
-    trainer = _HeadTrainer(initial.head, images.tokens, teacher_vectors, config, track)
-    alpha, alpha_gains, trials = choose_alpha(
-        lambda *trial: trainer.train(*trial)[0], initial.head, tokens, supervision, config, checkpoint
-    )
-    calibration = calibrate(initial.head, trials, alpha, tokens, supervision, config.seed)
+    teacher: Teacher | None = None
+    teacher_gains: dict[str, Gain] = {}
+    if config.teacher != "none" and (config.pseudo_weight or config.set_weight or config.random_text_weight):
+        teachers: dict[str, Teacher] = {
+            "cluster": ClusterTeacher(untuned.pool, plain, config.teacher_clusters, backbone.device)
+        }
+        if paths is not None:
+            teachers["zoom"] = ZoomTeacher(backbone, untuned.pool, paths)
+        if config.teacher == "auto":
+            teacher, teacher_gains = choose_teacher(list(teachers.values()), untuned, plain, supervision, track)
+        elif config.teacher in teachers:
+            teacher = teachers[config.teacher]
+        else:
+            raise ValueError(f"teacher {config.teacher!r} needs the paths of the training images")
+    teacher_vectors = torch.zeros(len(plain), 0, 1)
+    if teacher is not None:
+        teacher_vectors = teacher(range(len(plain)), track(f"running teacher {teacher.name}", len(plain)))
+
+    trainer = _HeadTrainer(untuned, tokens, teacher_vectors, config, track)
+    alpha, alpha_gains, trials = choose_alpha(trainer.train, untuned, plain, supervision, config, checkpoint)
+    calibration = calibrate(untuned, trials, alpha, plain, supervision, config.seed)
     # With alpha 0 nothing of a training would be kept.
-    tuned, history = trainer.train(supervision, "finetuning", checkpoint) if alpha > 0 else (initial.head, [])
-    head = interpolate(initial.head, tuned, alpha).eval()
+    tuned, history = trainer.train(supervision, "finetuning", checkpoint) if alpha > 0 else (untuned, [])
+    head = interpolate(untuned, tuned, alpha).eval()
     choices = Choices(
         labelled_images=len(supervision.labelled),
-        aligned=initial.aligned,
-        alignment_gain=initial.gain,
+        aligned=untuned.pool.output is not None,
+        alignment_gain=alignment_gain,
         teacher=None if teacher is None else teacher.name,
         teacher_gains=teacher_gains,
         alpha=alpha,
         alpha_gains=alpha_gains,
     )
-    class_vectors = _class_vectors(head, tokens, supervision, config)
-    return Finetuned(head, class_vectors, initial.head, tuned, history, choices, calibration)
-
-
-def _configured_teacher(
-    backbone: Backbone,
-    initial: InitialHead,
-    images: TrainingImages,
-    supervision: Supervision,
-    config: TrainConfig,
-    track: Track,
-) -> tuple[Teacher | None, dict[str, Gain]]:
-    """Return the teacher that the config names, or choose one on base labels. Also the gains that it was chosen by."""
-    if config.teacher == "none" or not (config.pseudo_weight or config.set_weight or config.random_text_weight):
-        return None, {}
-    tokens, pool = images.tokens[0], initial.new_pool
-    teachers: list[Teacher] = [ClusterTeacher(pool(), tokens, config.teacher_clusters, backbone.device)]
-    if images.paths is not None:
-        teachers.append(ZoomTeacher(backbone, pool(), images.paths))
-    if config.teacher == "auto":
-        return choose_teacher(teachers, initial.head, tokens, supervision, track)
-    for teacher in teachers:
-        if teacher.name == config.teacher:
-            return teacher, {}
-    raise ValueError(f"teacher {config.teacher!r} needs the paths of the training images")
+    class_vectors = _class_vectors(head, plain, supervision, config)
+    return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
 @dataclass(frozen=True)
@@ -176,10 +145,7 @@ class _HeadTrainer:
     config: TrainConfig
     track: Track
 
-    def train(
-        self, supervision: Supervision, description: str, checkpoint: Path | None
-    ) -> tuple[SummaryHead, list[dict[str, float]]]:
-        """Train one head. Returns it and each objective's value at every step."""
+    def train(self, supervision: Supervision, description: str, checkpoint: Path | None) -> tuple[SummaryHead, History]:
         head = interpolate(self.untuned, self.untuned, 0.0)
         tokens, teacher_vectors = self.tokens, self.teacher_vectors
         labelled = supervision.labelled
@@ -192,7 +158,7 @@ class _HeadTrainer:
             )
         untuned_vectors = teacher_vectors[:, :0]
         if self.config.neighbour_weight > 0:
-            untuned_vectors = head_vectors(head, tokens[0], torch.arange(tokens.shape[1]))
+            untuned_vectors = run_in_batches(head, tokens[0], torch.arange(tokens.shape[1]), head.offsets.device)
         targets, verified = torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified)
         data = TrainingSet(tokens, targets, verified, teacher_vectors, untuned_vectors)
         state = new_state(head, build_objectives(head, data, supervision, self.config), self.config)
@@ -216,38 +182,38 @@ def _identity(supervision: Supervision, config: TrainConfig) -> str:
 
 def build_objectives(
     head: SummaryHead, data: TrainingSet, supervision: Supervision, config: TrainConfig
-) -> Sequence[Objective]:
+) -> list[objectives.Objective]:
     """Build the objectives with a weight above 0, without those that lack a teacher; fit the base labels to the head.
 
     Raises ValueError if no objective is left.
     """
-    objectives: list[Objective] = []
+    terms: list[objectives.Objective] = []
     words, texts = supervision.vocabulary.cpu(), supervision.texts.cpu()
     if config.base_weight > 0:
-        base_labels = BaseLabels(texts, config.base_loss, config.base_weight, words)
+        base_labels = objectives.BaseLabels(texts, config.base_loss, config.base_weight, words)
         rows = data.verified.any(1).nonzero()[:, 0]
         if len(rows):
             scores = score_images(head, data.tokens[0], rows, supervision.texts)
             base_labels.fit(scores, data.targets[rows], data.verified[rows])
-        objectives.append(base_labels)
+        terms.append(base_labels)
     if data.teacher.shape[1]:
         if config.pseudo_weight > 0:
-            objectives.append(PseudoLabels(words, config.pseudo_temperature, config.pseudo_weight))
+            terms.append(objectives.PseudoLabels(words, config.pseudo_temperature, config.pseudo_weight))
         if config.set_weight > 0:
-            objectives.append(TeacherSet(config.set_weight))
+            terms.append(objectives.TeacherSet(config.set_weight))
         if config.random_text_weight > 0:
             settings = (config.pseudo_temperature, config.random_text_weight, config.seed)
-            objectives.append(RandomTexts(words, len(words), *settings))
+            terms.append(objectives.RandomTexts(words, len(words), *settings))
     if config.neighbour_weight > 0 and len(texts):
-        near = words[nearest_words(texts, words, config.neighbour_words)]
+        near = words[objectives.nearest_words(texts, words, config.neighbour_words)]
         if len(near):
             spread = torch.cat([max_sim(part, near) for part in data.untuned.split(BATCH_SIZE)]).std(0).clamp(min=1e-4)
-            objectives.append(NeighbourWords(near, spread.nan_to_num(1.0), config.neighbour_weight))
+            terms.append(objectives.NeighbourWords(near, spread.nan_to_num(1.0), config.neighbour_weight))
     if config.diversity_weight > 0:
-        objectives.append(QueryDiversity(config.diversity_weight))
-    if not objectives:
+        terms.append(objectives.QueryDiversity(config.diversity_weight))
+    if not terms:
         raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
-    return [objective.to(head.offsets.device) for objective in objectives]
+    return [term.to(head.offsets.device) for term in terms]
 
 
 def _class_vectors(head: SummaryHead, tokens: Tensor, supervision: Supervision, config: TrainConfig) -> ClassVectors:
@@ -256,7 +222,7 @@ def _class_vectors(head: SummaryHead, tokens: Tensor, supervision: Supervision, 
     rows = supervision.labelled
     if len(rows) > _CLASS_VECTOR_IMAGES:
         rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _CLASS_VECTOR_IMAGES, replace=False))
-    vectors = head_vectors(head, tokens, torch.from_numpy(rows)).half()
+    vectors = run_in_batches(head, tokens, torch.from_numpy(rows), head.offsets.device).half()
     targets, verified = torch.from_numpy(supervision.labels[rows]), torch.from_numpy(supervision.verified[rows])
     texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
     return learn_class_vectors(vectors, targets, verified, texts, words, config.class_vectors, config.seed)

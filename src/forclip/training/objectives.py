@@ -14,16 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.models.class_vectors import SAME_WORD
-from forclip.training.losses import (
-    asymmetric_loss,
-    binary_loss,
-    max_sim,
-    preservation_loss,
-    query_diversity,
-    score_distillation,
-    set_distillation,
-    softmax_loss,
-)
+from forclip.training import losses
+from forclip.training.losses import max_sim
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class BaseLabels(Objective):
         as absent from every image with a verified positive.
         """
         words = texts[:0] if negatives is None or loss != "softmax" else negatives
-        super().__init__(weight, texts=texts, negatives=words[_highest_cosine(texts, words) <= SAME_WORD])
+        super().__init__(weight, texts=texts, negatives=words[(words @ texts.T).amax(1) <= SAME_WORD])
         self.loss = loss
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(len(texts)))
@@ -88,15 +80,15 @@ class BaseLabels(Objective):
         scores = max_sim(vectors, torch.cat([self.texts, self.negatives]))
         match self.loss:
             case "binary":
-                return binary_loss(self.logits(scores), batch.targets, batch.verified)
+                return losses.binary_loss(self.logits(scores), batch.targets, batch.verified)
             case "asymmetric":
-                return asymmetric_loss(self.logits(scores), batch.targets, batch.verified)
+                return losses.asymmetric_loss(self.logits(scores), batch.targets, batch.verified)
             case "softmax":
                 labelled = (batch.targets & batch.verified).any(1, keepdim=True)
                 absent = labelled.expand(-1, len(self.negatives))
                 targets = torch.cat([batch.targets, torch.zeros_like(absent)], 1)
                 verified = torch.cat([batch.verified, absent], 1)
-                return softmax_loss(scores, targets, verified, torch.exp(-self.log_scale))
+                return losses.softmax_loss(scores, targets, verified, torch.exp(-self.log_scale))
 
     def logits(self, scores: Tensor) -> Tensor:
         """[B, C] -> [B, C]."""
@@ -120,9 +112,9 @@ class BaseLabels(Objective):
             optimizer.zero_grad()
             ridge = ((self.bias - self.bias.mean()) / 2).square().mean() + (self.log_scale - start).square()
             if self.loss == "softmax":
-                loss = softmax_loss(scores, targets, verified, torch.exp(-self.log_scale))
+                loss = losses.softmax_loss(scores, targets, verified, torch.exp(-self.log_scale))
             else:
-                loss = binary_loss(self.logits(scores), targets, verified)
+                loss = losses.binary_loss(self.logits(scores), targets, verified)
             loss = loss + 1e-3 * ridge
             loss.backward()
             return loss.item()
@@ -142,7 +134,7 @@ class PseudoLabels(Objective):
         self.temperature = temperature
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        return score_distillation(vectors, batch.teacher, self.texts, self.temperature)
+        return losses.score_distillation(vectors, batch.teacher, self.texts, self.temperature)
 
 
 class TeacherSet(Objective):
@@ -151,7 +143,7 @@ class TeacherSet(Objective):
     name = "teacher_set"
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        return set_distillation(vectors, batch.teacher)
+        return losses.set_distillation(vectors, batch.teacher)
 
 
 class NeighbourWords(Objective):
@@ -175,7 +167,7 @@ class NeighbourWords(Objective):
         super().__init__(weight, texts=texts, spread=spread)
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        return preservation_loss(max_sim(vectors, self.texts), max_sim(batch.untuned, self.texts), self.spread)
+        return losses.preservation_loss(max_sim(vectors, self.texts), max_sim(batch.untuned, self.texts), self.spread)
 
 
 class QueryDiversity(Objective):
@@ -184,7 +176,7 @@ class QueryDiversity(Objective):
     name = "query_diversity"
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        return query_diversity(vectors)
+        return losses.query_diversity(vectors)
 
 
 class RandomTexts(Objective):
@@ -206,7 +198,7 @@ class RandomTexts(Objective):
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         texts = self.draw(int(self.calls))
         self.calls += 1
-        return score_distillation(vectors, batch.teacher, texts, self.temperature)
+        return losses.score_distillation(vectors, batch.teacher, texts, self.temperature)
 
     def draw(self, call: int) -> Tensor:
         """Draw the mixtures of a call, counted from 0. Returns unit vectors [count, D]."""
@@ -225,12 +217,7 @@ def nearest_words(base: Tensor, vocabulary: Tensor, count: int) -> Tensor:
 
     base: [C, D]; vocabulary: [V, D]; both unit. The base classes themselves are left out.
     """
-    cosines = _highest_cosine(base, vocabulary)
+    cosines = (vocabulary @ base.T).amax(1)
     num_words = int((cosines <= SAME_WORD).sum())
     ranked = cosines.masked_fill(cosines > SAME_WORD, -2).argsort(descending=True, stable=True)
     return ranked[: min(count, num_words)]
-
-
-def _highest_cosine(base: Tensor, words: Tensor) -> Tensor:
-    """Return each word's highest cosine to a base class, [V]. base: [C, D]; words: [V, D]; both unit."""
-    return (words @ base.T).amax(1)

@@ -1,14 +1,13 @@
 """Train a run: from its configuration to a folder with the model."""
 
 import json
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
 from forclip.atomic_write import write_text_atomically
-from forclip.calibration.model import Calibration
 from forclip.config import DataConfig, RunConfig, config_to_json
 from forclip.data.images.views import make_views, resolve_num_views
 from forclip.data.sets import load_sets
@@ -21,7 +20,7 @@ from forclip.models.retrieval_model import configured_backbone, save_pretrained
 from forclip.models.text_cache import cache_texts
 from forclip.progress import Track, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
-from forclip.training.finetune import Finetuned, TrainingImages, finetune
+from forclip.training.finetune import Finetuned, finetune
 from forclip.training.supervision import supervise
 from forclip.training.weight_interpolation import save_ends
 from forclip.types import Annotations, ClassSplit
@@ -46,12 +45,20 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
         readable = train.take(encoded.rows)
         supervision = supervise(backbone, readable, split, prompts, config.data.allow_unlabelled_base)
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
-        images = TrainingImages.encoded(encoded.tokens, readable.paths)
-        finetuned = finetune(backbone, images, supervision, config.head, config.train, checkpoint, track)
+        settings = (config.head, config.train, checkpoint, track)
+        finetuned = finetune(backbone, encoded.tokens, readable.paths, supervision, *settings)
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
     save_run(out, finetuned, backbone, config, split)
-    console.print(_describe_calibration(finetuned.calibration))
+    calibration = finetuned.calibration
+    if calibration is None:
+        console.print(
+            "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
+        )
+    else:
+        error = calibration.held_out_errors["top 50"]
+        measured = "" if error is None else f"; ECE over the 50 best images of unseen classes: {error:.3f}"
+        console.print(f"Probabilities are calibrated on {calibration.classes} held-out base classes{measured}.")
     console.print(f"The model: [bold]{out}[/]")
 
 
@@ -100,18 +107,15 @@ def encode_set(
 ) -> EncodedImages:
     """Encode images, or read them from the cache, and report images that cannot be read.
 
-    views, seed: as in `make_views`. With one view, tokens are [I, T, W], else [V, I, T, W]. Raises ValueError if no
-    image can be read or the cache cannot be used.
+    views, seed: as in `make_views`. Returns tokens [V, I, T, W]. Raises ValueError if no image can be read or the cache
+    cannot be used.
     """
     advance = track(f"encoding {description}", len(images))
     sources = (images.image_ids, images.paths, make_views(views, seed))
     if cache is None:
         encoded = encode_views(backbone, *sources, advance)
     else:
-
-        def report(message: str) -> None:
-            console.print(f"{description}: {message}", markup=False, highlight=False)
-
+        report = partial(console.print, f"{description}:", markup=False, highlight=False)
         encoded = cached_tokens(cache, backbone, *sources, advance, report)
     skipped, total = encoded.skipped, len(images)
     if skipped:
@@ -121,7 +125,7 @@ def encode_set(
     if not len(encoded.rows):
         reason = f": {skipped[0].reason}" if skipped else ""
         raise ValueError(f"none of {total} {description} can be read{reason}")
-    return replace(encoded, tokens=encoded.tokens[0]) if views == 1 else encoded
+    return encoded
 
 
 def save_run(out: Path, finetuned: Finetuned, backbone: Backbone, config: RunConfig, split: ClassSplit) -> None:
@@ -132,11 +136,3 @@ def save_run(out: Path, finetuned: Finetuned, backbone: Backbone, config: RunCon
     save_ends(out / "ends.safetensors", finetuned.untuned, finetuned.tuned)
     templates, model = read_templates(config.data), config.model
     save_pretrained(out, finetuned.head, finetuned.class_vectors, backbone, model, templates, finetuned.calibration)
-
-
-def _describe_calibration(calibration: Calibration | None) -> str:
-    if calibration is None:
-        return "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
-    error = calibration.held_out_errors["top 50"]
-    fitted = f"Probabilities are calibrated on {calibration.classes} held-out base classes"
-    return f"{fitted}." if error is None else f"{fitted}; ECE over the 50 best images of unseen classes: {error:.3f}."

@@ -22,7 +22,7 @@ from forclip.models.baselines import ClusterHead, Head
 from forclip.models.pools import Pool
 from forclip.models.summary_head import global_head
 from forclip.progress import Advance, Track, silent
-from forclip.training.class_holdout import Gain, class_precisions, score_images
+from forclip.training.class_holdout import Gain, class_precisions, run_in_batches, score_images
 from forclip.training.losses import max_sim
 from forclip.training.supervision import Supervision
 
@@ -50,13 +50,8 @@ class ClusterTeacher:
         self.head = ClusterHead(pool, min(num_clusters, pool.num_positions))
         self.tokens, self.device = tokens, device
 
-    @torch.no_grad()  # not inference_mode: training saves the result for its backward pass
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
-        parts = []
-        for batch in torch.as_tensor(rows, dtype=torch.int64).split(BATCH_SIZE):
-            parts.append(self.head(self.tokens[batch].to(self.device, torch.float32)).cpu())
-            advance(len(batch))
-        return torch.cat(parts)
+        return run_in_batches(self.head, self.tokens, torch.as_tensor(rows, dtype=torch.int64), self.device, advance)
 
 
 class ZoomTeacher:
@@ -69,7 +64,7 @@ class ZoomTeacher:
         self.backbone, self.paths = backbone, paths
         self.head = global_head(pool).to(backbone.device).eval()
 
-    @torch.no_grad()
+    @torch.no_grad()  # not inference_mode: training saves the result for its backward pass
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
         """Raises ValueError for an image that can no longer be read."""
 

@@ -89,7 +89,8 @@ class TrainingState:
     def save(self, file: Path) -> None:
         """Write a checkpoint; an interruption leaves the previous one."""
         metadata = {"history": json.dumps(self.history), "identity": self.identity}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.tensors().items()}
+        # Copied, because objectives may share a tensor, which safetensors refuses.
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.tensors().items()}
         write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata))
 
     def load(self, file: Path) -> None:
@@ -175,7 +176,12 @@ def train_one_epoch(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         state.optimizer.step()
-        _update_average(state, config.ema_decay)
+        if state.average is not None:
+            # It moves faster at first, so that it forgets the start (as timm's ModelEma).
+            weight = 1 - min(config.ema_decay, (1 + state.step) / (10 + state.step))
+            with torch.no_grad():
+                for average, current in zip(state.average.parameters(), state.head.parameters(), strict=True):
+                    average.lerp_(current, weight)
         state.history.append({name: term.item() for name, term in terms.items()})
         if checkpoint is not None and state.step % config.checkpoint_every == 0:
             state.save(checkpoint)
@@ -209,16 +215,6 @@ def _batches(data: TrainingSet, config: TrainConfig, epoch: int, skip: int) -> I
         batches = [np.concatenate([rows[::2], random.choice(labelled, len(rows) // 2)]) for rows in batches]
     views = [random.integers(len(data.tokens), size=len(rows)) for rows in batches]
     return iter([(torch.from_numpy(v), torch.from_numpy(r)) for v, r in zip(views, batches, strict=True)][skip:])
-
-
-def _update_average(state: TrainingState, decay: float) -> None:
-    """Move the average towards the head, faster at first, so that it forgets the start (as timm's ModelEma)."""
-    if state.average is None:
-        return
-    weight = 1 - min(decay, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        for average, current in zip(state.average.parameters(), state.head.parameters(), strict=True):
-            average.lerp_(current, weight)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
