@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forclip.config import HeadConfig, ModelConfig, RunConfig, TrainConfig, load_config
     from forclip.embedding.embed import embed_images
-    from forclip.experiments.api import evaluate, train
+    from forclip.experiments.evaluate import evaluate
     from forclip.index.image_index import Index
     from forclip.index.schema import StoreHeader
     from forclip.index.store import ImageFile
     from forclip.models.retrieval_model import load_model
     from forclip.search.searcher import Searcher, open_searcher
     from forclip.training.finetune import finetune
+    from forclip.training.runs import train
     from forclip.types import Annotations, ImageEmbeddings, SearchResult
 
 __version__ = "0.2.0"
@@ -39,13 +40,14 @@ __all__ = [
 _NAMES = {
     "config": ("HeadConfig", "ModelConfig", "RunConfig", "TrainConfig", "load_config"),
     "embedding.embed": ("embed_images",),
-    "experiments.api": ("evaluate", "train"),
+    "experiments.evaluate": ("evaluate",),
     "index.image_index": ("Index",),
     "index.schema": ("StoreHeader",),
     "index.store": ("ImageFile",),
     "models.retrieval_model": ("load_model",),
     "search.searcher": ("Searcher", "open_searcher"),
     "training.finetune": ("finetune",),
+    "training.runs": ("train",),
     "types": ("Annotations", "ImageEmbeddings", "SearchResult"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -13,7 +13,7 @@ from forclip.cli import app
 from forclip.config import NovelRule
 from forclip.data.images.content import find_identical_files
 from forclip.data.sets import load_sets
-from forclip.experiments.published_recipes import TOWERS, find_recipe, paper_recipes, smoke_config, smoke_recipe
+from forclip.experiments.published_recipes import RECIPES, TOWERS, find_recipe, smoke_config, smoke_recipe
 from forclip.experiments.smoke import SMOKE_DATASETS, write_smoke_dataset
 from forclip.models.towers import cut_tower
 
@@ -43,7 +43,7 @@ def test_the_largest_tower_runs() -> None:
 
 
 def test_every_dataset_has_a_recipe_for_every_tower() -> None:
-    assert len(dict(paper_recipes())) == 12
+    assert len(RECIPES) == 12
     with pytest.raises(ValueError, match="recipe 'coco' is unknown: coco-rn50x64, "):
         find_recipe("coco")
 
@@ -96,7 +96,7 @@ def test_missing_arguments_and_files_are_named(given: list[str], named: str) -> 
 def test_recipes_are_listed_with_what_they_need() -> None:
     result = CliRunner().invoke(app, ["recipe"])
     assert result.exit_code == 0
-    for part in (*dict(paper_recipes()), "198", "lvis_v1_train.json"):
+    for part in (*RECIPES, "198", "lvis_v1_train.json"):
         assert part in result.stdout
     assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # nothing is cut at 80 columns
 

@@ -34,10 +34,9 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Finetune a model with FOR on your base labels."""
-    from forclip.config import load_config
-    from forclip.training.runs import train_run
+    from forclip.training.runs import train as train_run
 
-    train_run(load_config(config), out, resume, Console())
+    train_run(config, out, resume=resume, console=Console())
 
 
 @app.command(name="eval")
@@ -51,12 +50,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Compare all methods on one dataset: metrics.json, a table and report.html."""
-    from forclip.config import load_config
     from forclip.evaluation.terminal import print_metrics
-    from forclip.experiments.evaluate import evaluate_run
+    from forclip.experiments.evaluate import evaluate as evaluate_run
 
     console = Console(stderr=as_json)
-    metrics = evaluate_run(load_config(config), model, out, console, interpolate)
+    metrics = evaluate_run(config, out, model=model, interpolate=interpolate, console=console)
     if as_json:
         typer.echo(json.dumps(metrics))
     else:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from forclip.config import ModelConfig, RunConfig, config_to_json
 from forclip.data.sets import load_sets
 from forclip.evaluation.methods import display_name
 from forclip.evaluation.protocol import GROUPS, metric_name
-from forclip.experiments.ablation_report import Entry, Row, ablation_table, draw_rows, markdown, summarise_entries
+from forclip.experiments.ablation_report import Entry, Row, ablation_table, bar_figure, markdown, summarise_entries
 from forclip.experiments.ablation_variants import Changes, apply_changes, describe_changes
 from forclip.experiments.comparison import MethodResult, Task, finetune_on, measure, measure_training_free
 from forclip.experiments.demo import toyworld_config
@@ -109,15 +109,18 @@ def run_ablation(
     log = open_log(create_folder(out) / "ablation.json", about)
     failed = []
     for seed in seeds:
-        configs = {
-            name: apply_changes(dataset.config(seed), name, variants[name]) for name in variants if name in names
-        }
+        configs = {n: apply_changes(dataset.config(seed), n, variants[n]) for n in variants if n in names}
         failed += _measure_seed(dataset, configs, seed, log, console)
-    rows = summarise_entries(list(_current_entries(dataset, variants, log)), _row_labels(variants, log))
+    labels = {e["name"]: display_name(e["name"]) for e in log.entries if e["kind"] == "baseline"}
+    labels |= {name: describe_changes(changes) for name, changes in variants.items()}
+    # Entries with other settings stay in the log only.
+    current = [e for e in log.entries if e["settings"] == _current_settings(dataset, variants, e)]
+    rows = summarise_entries(current, labels)
     log.write(rows)
     commits = dict.fromkeys(entry["commit"] for entry in log.entries if entry.get("commit"))
     write_text_atomically(out / "ablation.md", markdown(rows, dataset.name, command, list(commits)))
-    draw_rows(rows, dataset.name, out / "ablation.png")
+    if rows:
+        bar_figure(rows, dataset.name).savefig(out / "ablation.png")
     console.print(ablation_table(rows, dataset.name))
     if failed:
         raise ValueError(f"{len(failed)} could not be measured: {'; '.join(failed)}")
@@ -191,24 +194,14 @@ def _measure_seed(
     return failed
 
 
-def _current_entries(dataset: AblationDataset, variants: Mapping[str, Changes], log: AblationLog) -> Iterable[Entry]:
-    """Yield the entries measured with the present settings. Others stay in the log only."""
-    for entry in log.entries:
-        name, seed = entry["name"], entry["seed"]
-        if entry["kind"] == "baseline":
-            settings = dataset.baseline_settings(seed)
-        elif name in variants:
-            settings = dataset.settings(apply_changes(dataset.config(seed), name, variants[name]), seed)
-        else:
-            continue
-        if entry["settings"] == settings:
-            yield entry
-
-
-def _row_labels(variants: Mapping[str, Changes], log: AblationLog) -> dict[str, str]:
-    """Return what each row's name stands for: baselines, then variants."""
-    baselines = {e["name"]: display_name(e["name"]) for e in log.entries if e["kind"] == "baseline"}
-    return baselines | {name: describe_changes(changes) for name, changes in variants.items()}
+def _current_settings(dataset: AblationDataset, variants: Mapping[str, Changes], entry: Entry) -> Settings | None:
+    """Return the present settings of an entry's name, None if no variant has this name any more."""
+    name, seed = entry["name"], entry["seed"]
+    if entry["kind"] == "baseline":
+        return dataset.baseline_settings(seed)
+    if name not in variants:
+        return None
+    return dataset.settings(apply_changes(dataset.config(seed), name, variants[name]), seed)
 
 
 def source_commit() -> str | None:
@@ -259,18 +252,15 @@ class SeedRunner:
     def _task(self, config: RunConfig) -> Task:
         key = (config.model, config.train.views)
         if key not in self.tasks:
-            same_model = [task for (model, _), task in self.tasks.items() if model == config.model]
+            same_model = next((task for (model, _), task in self.tasks.items() if model == config.model), None)
             with tracking(self.console) as track:
-                if same_model:
-                    self.tasks[key] = self._with_views(same_model[0], config, track)
-                else:
+                if same_model is None:
                     self.tasks[key] = load_task(config, load_backbone(config), track, self.console)
+                else:
+                    train, _ = load_sets(config.data)
+                    encoded = encode_training_images(config, same_model.backbone, train, track, self.console)
+                    self.tasks[key] = replace(same_model, train_tokens=encoded.tokens)
         return self.tasks[key]
-
-    def _with_views(self, task: Task, config: RunConfig, track: Track) -> Task:
-        train, _ = load_sets(config.data)
-        encoded = encode_training_images(config, task.backbone, train, track, self.console)
-        return replace(task, train_tokens=encoded.tokens)
 
 
 def _entry(name: str, result: MethodResult, choices: dict[str, Any] | None, seconds: float) -> Entry:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from forclip.evaluation.methods import FOR, format_value
@@ -62,9 +61,8 @@ def summarise_entries(entries: Sequence[Entry], labels: Mapping[str, str]) -> li
 
 
 def _spread(values: Sequence[float]) -> Spread | None:
-    if not values:
-        return None
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return Spread(float(np.mean(values)), std) if values else None
 
 
 def markdown(rows: Sequence[Row], dataset: str, command: str, commits: Sequence[str]) -> str:
@@ -81,21 +79,27 @@ def markdown(rows: Sequence[Row], dataset: str, command: str, commits: Sequence[
         *([f"Commit: {', '.join(commits)}.", ""] if commits else []),
         f"| {' | '.join(columns)} |",
         f"|---|---|{'---:|' * (len(columns) - 2)}",
-        *(f"| {' | '.join(_markdown_cells(row))} |" for row in rows),
     ]
+    for row in rows:
+        name = f"**`{row.name}`**" if row.name == FOR else f"`{row.name}`"
+        changes = row.changes.replace("|", "\\|")
+        lines.append(f"| {' | '.join([name, changes, *_cells(row)])} |")
     return "\n".join(lines) + "\n"
 
 
-def _markdown_cells(row: Row) -> list[str]:
-    name = f"**`{row.name}`**" if row.name == FOR else f"`{row.name}`"
-    return [name, row.changes.replace("|", "\\|"), *_cells(row)]
-
-
 def _cells(row: Row) -> list[str]:
-    values = [_shown(row.values["base"]), _shown(row.values["novel"]), format_value(_mean(row.values["all"]))]
-    is_default = row.name == FOR
-    differences = ["" if is_default else _shown(row.differences[group], signed=True) for group in ("base", "novel")]
-    return [*values, *differences, str(len(row.seeds))]
+    """Return base, novel, all, the differences of base and novel to the default, and the number of seeds."""
+    base, novel, overall = (row.values[group] for group in ("base", "novel", "all"))
+    differences = [_shown(row.differences[group], signed=True) for group in ("base", "novel")]
+    if row.name == FOR:
+        differences = ["", ""]
+    return [
+        _shown(base),
+        _shown(novel),
+        format_value(overall.mean if overall else None),
+        *differences,
+        str(len(row.seeds)),
+    ]
 
 
 def _shown(value: Spread | None, signed: bool = False) -> str:
@@ -106,29 +110,17 @@ def _shown(value: Spread | None, signed: bool = False) -> str:
     return f"{mean} ± {value.std:.1f}" if value.std else mean
 
 
-def _mean(value: Spread | None) -> float | None:
-    return None if value is None else value.mean
-
-
 def ablation_table(rows: Sequence[Row], dataset: str) -> Table:
     """Return a terminal table, the default in bold, baselines dim. The page shows also what each name changes."""
-    table = Table(
-        title=Text(f"{dataset}: mAP@50 in percent"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    table.add_column("name", no_wrap=True)
-    for column in ("base", "novel", f"base\nover {FOR}", f"novel\nover {FOR}"):
-        table.add_column(column, justify="right", no_wrap=True)
+    headers = ("base", "novel", f"base\nover {FOR}", f"novel\nover {FOR}")
+    columns = [Column("name", no_wrap=True), *(Column(h, justify="right", no_wrap=True) for h in headers)]
+    title = Text(f"{dataset}: mAP@50 in percent")
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         style = "bold" if row.name == FOR else "dim" if row.kind == "baseline" else ""
         base, novel, _, *differences, _ = _cells(row)
         table.add_row(Text(row.name), base, novel, *differences, style=style)
     return table
-
-
-def draw_rows(rows: Sequence[Row], dataset: str, path: Path) -> None:
-    """Write a chart with bars of base and novel and the spread over seeds; write nothing without rows."""
-    if rows:
-        bar_figure(rows, dataset).savefig(path)
 
 
 def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
@@ -138,7 +130,12 @@ def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
     for group, offset in (("base", -0.2), ("novel", 0.2)):
         for kind in ("baseline", "variant"):
             _draw_bars(axes, rows, group, kind, offset)
-    _mark_default(axes, rows)
+    for y, row in enumerate(rows):
+        if row.name == FOR:
+            axes.axhspan(y - 0.5, y + 0.5, color=_DEFAULT, zorder=0)
+            for group, colour in _COLOURS.items():
+                if (value := row.values[group]) is not None:
+                    axes.axvline(value.mean, color=colour, linestyle="--", linewidth=0.9, zorder=1)
     ticks = axes.set_yticks(range(len(rows)), [f"{r.name} (default)" if r.name == FOR else r.name for r in rows])
     for tick, row in zip(ticks, rows, strict=True):
         tick.label1.set_fontweight("bold" if row.name == FOR else "normal")
@@ -165,12 +162,3 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], group: str, kind: str, offset: f
     for y, spread in shown:
         if spread.std:
             axes.errorbar(spread.mean, y, xerr=spread.std, color="#222222", elinewidth=1.0, capsize=2)
-
-
-def _mark_default(axes: Axes, rows: Sequence[Row]) -> None:
-    for y, row in enumerate(rows):
-        if row.name == FOR:
-            axes.axhspan(y - 0.5, y + 0.5, color=_DEFAULT, zorder=0)
-            for group, colour in _COLOURS.items():
-                if (value := row.values[group]) is not None:
-                    axes.axvline(value.mean, color=colour, linestyle="--", linewidth=0.9, zorder=1)

@@ -55,30 +55,29 @@ ABLATIONS: dict[str, Changes] = {
 def select_variants(file: Path | None, names: Sequence[str]) -> tuple[dict[str, Changes], list[str]]:
     """Return the built-in variants with those of the file, and the names to measure.
 
-    Without `names`, these are all built-in variants, or `for` and the variants of the file. Raises ValueError for a
-    file that cannot be read and for an unknown name.
+    file: YAML, `name: {section: {setting: value}}`. Without `names`, all built-in variants are measured, or `for` and
+    the variants of the file. Raises ValueError for a file that cannot be read, naming the variant, and for an unknown
+    name.
     """
-    from_file = {} if file is None else read_variants(file)
+    from_file: dict[str, Changes] = {}
+    if file is not None:
+        try:
+            content = yaml.safe_load(file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{file}: not readable as YAML: {error}") from None
+        if not isinstance(content, dict) or not content:
+            raise ValueError(f"{file}: must map names to changes, such as `softer: {{train: {{set_weight: 0.05}}}}`")
+        for name, changes in content.items():
+            sections = changes if isinstance(changes, dict) else {"": None}
+            if not set(sections) <= {*_SECTIONS} or not all(isinstance(s, dict) for s in sections.values()):
+                needed = ", ".join(_SECTIONS)
+                raise ValueError(f"{file}: variant {name!r} needs settings under {needed}, not {changes!r}")
+            from_file[str(name)] = changes
     variants = {**ABLATIONS, **from_file}
     for name in names:
         if name not in variants:
             raise ValueError(f"variant {name!r} is unknown: {', '.join(variants)}")
     return variants, list(names) or (list(variants) if file is None else list(dict.fromkeys([FOR, *from_file])))
-
-
-def read_variants(file: Path) -> dict[str, Changes]:
-    """Read variants from YAML: `name: {section: {setting: value}}`. Raises ValueError naming file and variant."""
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{file}: not readable as YAML: {error}") from None
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{file}: must map names to changes, such as `softer: {{train: {{set_weight: 0.05}}}}`")
-    for name, changes in content.items():
-        sections = changes if isinstance(changes, dict) else {"": None}
-        if not set(sections) <= {*_SECTIONS} or not all(isinstance(s, dict) for s in sections.values()):
-            raise ValueError(f"{file}: variant {name!r} needs settings under {', '.join(_SECTIONS)}, not {changes!r}")
-    return {str(name): changes for name, changes in content.items()}
 
 
 def apply_changes(config: RunConfig, name: str, changes: Changes) -> RunConfig:

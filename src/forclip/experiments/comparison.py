@@ -92,13 +92,6 @@ def gallery_digest(gallery: Annotations) -> str:
     return digest.hexdigest()[:16]
 
 
-def training_free_heads(task: Task, head: HeadConfig, clusters: Sequence[int]) -> dict[str, Head]:
-    """Build the baselines and the untrained summary head, by method name. Skips more clusters than positions."""
-    possible = [f"cluster_{k}" for k in clusters if k <= task.backbone.new_pool().num_positions]
-    heads = {name: training_free_head(task.backbone, name) for name in ("global", "dense", *possible)}
-    return {**heads, "sum_untrained": seeded_head(task.backbone.new_pool(), task.train_tokens[0], head, seed=0)}
-
-
 @dataclass(frozen=True)
 class MethodResult:
     """A method's evaluation, with its head and gallery embeddings. texts: [T, D] unit, as this method searches by."""
@@ -129,13 +122,9 @@ def measure(
     labels, names, verified = task.gallery.labels, task.gallery.class_names, task.gallery.verified
     text_scores = max_sim(embeddings.vectors, embeddings.offsets, texts.numpy())
     scores = class_scores(text_scores, task.text_owners, len(names))
-    kept = config.distractors
-    report = evaluate_scores(
-        scores, labels, names, task.split, config.min_relevant, verified=verified, distractors=kept
-    )
-    confidence = None
-    if calibration is not None:
-        confidence = evaluate_confidence(calibration, scores, labels, names, task.split, verified, kept)
+    labelled, kept = (scores, labels, names, task.split), config.distractors
+    report = evaluate_scores(*labelled, config.min_relevant, verified=verified, distractors=kept)
+    confidence = None if calibration is None else evaluate_confidence(calibration, *labelled, verified, kept)
     count = len(embeddings)
     run = MethodRun(method, seed, report, len(embeddings.vectors) / count, 1000 * seconds / count, confidence)
     return MethodResult(run, head, embeddings, texts)
@@ -144,8 +133,14 @@ def measure(
 def measure_training_free(
     task: Task, head: HeadConfig, config: EvalConfig, seed: int, track: Track = untracked
 ) -> dict[str, MethodResult]:
-    """Measure the training-free methods, by name. The seed only labels the results."""
-    heads = training_free_heads(task, head, config.clusters)
+    """Measure the baselines and the untrained summary head, by method name. The seed only labels the results.
+
+    Skips more clusters than positions.
+    """
+    num_positions = task.backbone.new_pool().num_positions
+    names = ("global", "dense", *(f"cluster_{k}" for k in config.clusters if k <= num_positions))
+    heads = {name: training_free_head(task.backbone, name) for name in names}
+    heads["sum_untrained"] = seeded_head(task.backbone.new_pool(), task.train_tokens[0], head, seed=0)
     advance = track("evaluating baselines", len(heads))
     results = {}
     for method, built in heads.items():

@@ -10,10 +10,9 @@ from forclip.evaluation.terminal import print_metrics
 from forclip.experiments.comparison import finetune_on, measure, measure_training_free
 from forclip.experiments.evaluate import load_task
 from forclip.experiments.report import Comparison, write_comparison_report
-from forclip.models.open_clip_backbone import load_open_clip
-from forclip.progress import Track, tracking
+from forclip.progress import tracking
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
-from forclip.training.runs import create_folder, save_run
+from forclip.training.runs import create_folder, load_backbone, save_run
 
 
 def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
@@ -39,25 +38,20 @@ def run_demo(out: Path, seeds: tuple[int, ...], console: Console) -> Metrics:
     Writes metrics.json, report.html (with images of the first seed), and the world and the model of each seed.
     """
     create_folder(out)
+    comparisons = []
     with tracking(console) as track:
-        comparisons = [_run_seed(out, seed, track, console) for seed in seeds]
+        for seed in seeds:
+            advance = track("drawing the toy world", NUM_TRAIN + NUM_GALLERY)
+            config = toyworld_config(write_toyworld(out / f"world-{seed}", NUM_TRAIN, NUM_GALLERY, seed, advance), seed)
+            task = load_task(config, load_backbone(config), track, console)
+            results = measure_training_free(task, config.head, config.eval, seed, track)
+            tuned = finetune_on(task, config.head, config.train, None, track)
+            text_side = (tuned.class_vectors, tuned.calibration)
+            results["for"] = measure(task, "for", tuned.head, seed, config.eval, *text_side)
+            save_run(out / f"model-{seed}", tuned, task.backbone, config, task.split)
+            comparisons.append(Comparison(task, config, results, tuned.history))
     metrics = summarise_runs("toy world", [result.run for c in comparisons for result in c.results.values()])
     write_metrics(out / "metrics.json", metrics)
     write_comparison_report(out / "report.html", "FOR on the toy world", metrics, comparisons[0])
     print_metrics(console, metrics)
     return metrics
-
-
-def _run_seed(out: Path, seed: int, track: Track, console: Console) -> Comparison:
-    advance = track("drawing the toy world", NUM_TRAIN + NUM_GALLERY)
-    world = write_toyworld(out / f"world-{seed}", NUM_TRAIN, NUM_GALLERY, seed, advance)
-    config = toyworld_config(world, seed)
-    backbone = load_open_clip(config.model.name, config.model.pretrained)
-    task = load_task(config, backbone, track, console)
-    results = measure_training_free(task, config.head, config.eval, seed, track)
-    finetuned = finetune_on(task, config.head, config.train, None, track)
-    results["for"] = measure(
-        task, "for", finetuned.head, seed, config.eval, finetuned.class_vectors, finetuned.calibration
-    )
-    save_run(out / f"model-{seed}", finetuned, backbone, config, task.split)
-    return Comparison(task, config, results, finetuned.history)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from forclip.config import RunConfig
+from forclip.config import RunConfig, load_config
 from forclip.data.sets import gallery_source, load_sets
 from forclip.data.sources import source_name
 from forclip.data.splits import read_split
@@ -27,36 +27,49 @@ from forclip.training.runs import (
     encode_training_images,
     load_backbone,
 )
-from forclip.types import ClassSplit
 
 
-def evaluate_run(
-    config: RunConfig, model: Path | None, out: Path, console: Console, interpolate: bool = False
+def evaluate(
+    config: RunConfig | str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    interpolate: bool = False,
+    console: Console | None = None,
 ) -> Metrics:
-    """Measure all methods on the gallery, with FOR if a trained run is given. Writes metrics.json and report.html.
+    """Compare all methods on a dataset. Writes metrics.json and report.html, and returns the metrics.
 
-    model: folder of a trained run. interpolate: also measure heads between its untuned and tuned head, write
-    interpolation.json and .png, and print them. Raises ValueError if the run is missing, damaged, trained with labels
-    of a class that is novel here, or has nothing to interpolate.
+    config: a RunConfig, or the path of its YAML file. out: output folder. model: folder of a trained run; without it
+    only the baselines are measured. interpolate: also measure heads between the run's untuned and tuned head, write
+    interpolation.json and .png, and print them. console: receives progress and messages; standard error by default.
+
+    Raises ValueError if the config or the data is invalid, or if the run is missing, damaged, trained with labels of a
+    class that is novel here, or has nothing to interpolate.
     """
-    if interpolate and model is None:
+    config = config if isinstance(config, RunConfig) else load_config(Path(config))
+    out, console = Path(out), console or Console(stderr=True)
+    run = None if model is None else Path(model)
+    if interpolate and run is None:
         raise ValueError("--interpolate needs --model, a trained run")
     create_folder(out)
     backbone = load_backbone(config)
     # Read before encoding, so that a missing or damaged run is reported at once.
-    trained = None if model is None else from_pretrained(model, config.device, backbone)
-    ends = read_ends(model, backbone) if interpolate and model is not None else None
+    trained = None if run is None else from_pretrained(run, config.device, backbone)
+    ends = read_ends(run, backbone) if interpolate and run is not None else None
     seed, history = config.train.seed, []
     with tracking(console) as track:
         task = load_task(config, backbone, track, console, will_train=False)
-        if model is not None:
-            _refuse_if_trained_on_novel_classes(model, task.split)
+        if run is not None:
+            trained_split = read_split(run)
+            for name in task.split.novel:
+                if trained_split is not None and name in trained_split.base:
+                    raise ValueError(f"{run}: was trained with labels of {name!r}, which is novel here")
         results = measure_training_free(task, config.head, config.eval, seed, track)
-        if trained is not None and model is not None:
+        if trained is not None and run is not None:
             class_vectors, calibration = trained.class_vectors, trained.calibration
             results["for"] = measure(task, "for", trained.head, seed, config.eval, class_vectors, calibration)
-            if (model / "history.json").exists():
-                history = json.loads((model / "history.json").read_text())
+            if (run / "history.json").exists():
+                history = json.loads((run / "history.json").read_text())
             if ends is not None:
                 points = measure_curve(task, ends, class_vectors, config.eval, seed, track)
                 write_curve(out, points)
@@ -85,19 +98,6 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     else:
         train_encoded = EncodedImages(torch.empty(1, len(train), 0, 0), np.arange(len(train)), (), 0.0)
     gallery_encoded = encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
-    return new_task(
-        source_name(config.data.train),
-        backbone,
-        (train, train_encoded),
-        (gallery, replace(gallery_encoded, tokens=gallery_encoded.tokens[0])),
-        split,
-        prompts,
-        config.data.allow_unlabelled_base,
-    )
-
-
-def _refuse_if_trained_on_novel_classes(model: Path, split: ClassSplit) -> None:
-    trained = read_split(model)
-    for name in split.novel:
-        if trained is not None and name in set(trained.base):
-            raise ValueError(f"{model}: was trained with labels of {name!r}, which is novel here")
+    gallery_encoded = replace(gallery_encoded, tokens=gallery_encoded.tokens[0])
+    sets, data = ((train, train_encoded), (gallery, gallery_encoded)), config.data
+    return new_task(source_name(data.train), backbone, *sets, split, prompts, data.allow_unlabelled_base)

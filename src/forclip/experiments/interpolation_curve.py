@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import EvalConfig
@@ -49,21 +49,15 @@ def read_ends(run: Path, backbone: Backbone) -> Ends:
     if not file.exists():
         raise ValueError(f"{run}: has no {file.name}; train it again to interpolate")
     untuned, tuned = load_ends(file, backbone)
-    pairs = zip(untuned.parameters(), tuned.parameters(), strict=True)
-    if all(torch.equal(start, end) for start, end in pairs):
-        raise ValueError(
-            f"{run}: chose to stay at the untuned head, so its two ends are the same: nothing lies between"
-        )
-    return Ends(untuned, tuned, _chosen_alpha(run / "choices.json"))
-
-
-def _chosen_alpha(file: Path) -> float | None:
-    if not file.exists():
-        return None
-    try:
-        return float(json.loads(file.read_text())["share"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not readable as the choices of a run: {error!r}") from None
+    if all(torch.equal(*pair) for pair in zip(untuned.parameters(), tuned.parameters(), strict=True)):
+        raise ValueError(f"{run}: chose the untuned head, so its two ends are the same: nothing lies between")
+    choices, chosen = run / "choices.json", None
+    if choices.exists():
+        try:
+            chosen = float(json.loads(choices.read_text())["share"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{choices}: not readable as the choices of a run: {error!r}") from None
+    return Ends(untuned, tuned, chosen)
 
 
 def measure_curve(
@@ -123,23 +117,10 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
 
 def curve_table(points: Sequence[CurvePoint]) -> Table:
     """Return a terminal table, with the run's own alpha in bold."""
-    table = Table(
-        title="from the untuned (0) to the tuned head (1): mAP@50 in percent",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for column in ("alpha", "base", "novel", "all"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
+    numbers = [Column(header, justify="right", no_wrap=True) for header in ("alpha", "base", "novel", "all")]
+    title = "from the untuned (0) to the tuned head (1): mAP@50 in percent"
+    table = Table(*numbers, "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for p in points:
-        style = "bold" if p.chosen else ""
-        cells = [
-            f"{p.alpha:g}",
-            format_value(p.base),
-            format_value(p.novel),
-            format_value(p.all),
-            "chosen" if p.chosen else "",
-        ]
-        table.add_row(*cells, style=style)
+        values = (format_value(value) for value in (p.base, p.novel, p.all))
+        table.add_row(f"{p.alpha:g}", *values, "chosen" if p.chosen else "", style="bold" if p.chosen else "")
     return table

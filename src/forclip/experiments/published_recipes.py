@@ -1,12 +1,12 @@
 """Recipes of the paper's comparisons: a configuration for each dataset (COCO, LVIS, nuImages) and pretrained tower."""
 
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from forclip.config import (
     DataConfig,
@@ -19,10 +19,10 @@ from forclip.config import (
     TrainConfig,
 )
 from forclip.evaluation.metrics_file import Metrics
-from forclip.experiments.evaluate import evaluate_run
+from forclip.experiments.evaluate import evaluate
 from forclip.experiments.smoke import write_smoke_dataset
 from forclip.models.open_clip_backbone import RANDOM
-from forclip.training.runs import train_run
+from forclip.training.runs import train
 
 _BYTES = 2  # of a float16, in which tokens are cached
 
@@ -40,12 +40,18 @@ class PretrainedTower:
 
 @dataclass(frozen=True)
 class PaperDataset:
-    """A dataset of the paper. needs: files and folders below the root; data: returns the configuration for a root."""
+    """A dataset of the paper.
 
+    needs: files and folders below the root; num_images: for training and in the gallery; annotations, images: paths
+    below the root, with {} for `train` or `val`.
+    """
+
+    name: Literal["coco", "lvis", "nuimages"]
     needs: tuple[str, ...]
-    train_images: int
-    gallery_images: int
-    data: Callable[[Path], DataConfig]
+    num_images: int
+    annotations: str
+    images: str
+    novel: NovelRule
 
 
 TOWERS = {
@@ -56,36 +62,32 @@ TOWERS = {
 }
 
 
-def _coco(root: Path) -> DataConfig:
-    train, val = (
-        SourceConfig(root / "annotations" / f"instances_{part}2017.json", root / f"{part}2017", "coco")
-        for part in ("train", "val")
-    )
-    return DataConfig(train=train, gallery=val, novel=NovelRule(split="coco-48-17"))
-
-
-def _lvis(root: Path) -> DataConfig:
-    train, val = (SourceConfig(root / f"lvis_v1_{part}.json", root, "lvis") for part in ("train", "val"))
-    return DataConfig(train=train, gallery=val, novel=NovelRule(frequency="r"))
-
-
-def _nuimages(root: Path) -> DataConfig:
-    train, val = (SourceConfig(root / f"v1.0-{part}", root, "nuimages") for part in ("train", "val"))
-    return DataConfig(train=train, gallery=val, novel=NovelRule(split="nuimages"))
-
-
-DATASETS = {
-    "coco": PaperDataset(
+DATASETS = (
+    PaperDataset(
+        "coco",
         ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017/", "val2017/"),
-        118_287,
-        5_000,
-        _coco,
+        118_287 + 5_000,
+        "annotations/instances_{}2017.json",
+        "{}2017",
+        NovelRule(split="coco-48-17"),
     ),
-    "lvis": PaperDataset(
-        ("lvis_v1_train.json", "lvis_v1_val.json", "train2017/", "val2017/ (COCO's folders)"), 100_170, 19_809, _lvis
+    PaperDataset(
+        "lvis",
+        ("lvis_v1_train.json", "lvis_v1_val.json", "train2017/", "val2017/ (COCO's folders)"),
+        100_170 + 19_809,
+        "lvis_v1_{}.json",
+        "",
+        NovelRule(frequency="r"),
     ),
-    "nuimages": PaperDataset(("v1.0-train/", "v1.0-val/", "samples/"), 67_279, 16_445, _nuimages),
-}
+    PaperDataset(
+        "nuimages",
+        ("v1.0-train/", "v1.0-val/", "samples/"),
+        67_279 + 16_445,
+        "v1.0-{}",
+        "",
+        NovelRule(split="nuimages"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -98,24 +100,24 @@ class PaperRecipe:
     @property
     def disk(self) -> float:
         """GB of cached tokens, for training and gallery images with one view each."""
-        images = self.dataset.train_images + self.dataset.gallery_images
-        return images * self.tower.num_tokens * self.tower.width * _BYTES / 1e9
+        return self.dataset.num_images * self.tower.num_tokens * self.tower.width * _BYTES / 1e9
 
     def config(self, root: Path, out: Path, labelled_fraction: float = 1.0, device: str = "cpu") -> RunConfig:
         """Return the configuration. root: folder of the dataset; out: folder that contains the cache."""
+        dataset = self.dataset
+        train, val = (
+            SourceConfig(root / dataset.annotations.format(part), root / dataset.images.format(part), dataset.name)
+            for part in ("train", "val")
+        )
         return RunConfig(
-            data=replace(self.dataset.data(root), vocabulary="lvis", cache=out / "cache"),
+            data=DataConfig(train=train, gallery=val, novel=dataset.novel, vocabulary="lvis", cache=out / "cache"),
             model=ModelConfig(self.tower.name, self.tower.pretrained),
             train=TrainConfig(labelled_fraction=labelled_fraction),
             device=device,
         )
 
 
-def paper_recipes() -> Iterator[tuple[str, PaperRecipe]]:
-    """Yield each recipe with its name, such as `coco-rn50x64`."""
-    for dataset_name, dataset in DATASETS.items():
-        for tower_name, tower in TOWERS.items():
-            yield f"{dataset_name}-{tower_name}", PaperRecipe(dataset, tower)
+RECIPES = {f"{dataset.name}-{tower}": PaperRecipe(dataset, TOWERS[tower]) for dataset in DATASETS for tower in TOWERS}
 
 
 def smoke_config(config: RunConfig) -> RunConfig:
@@ -134,10 +136,9 @@ def smoke_config(config: RunConfig) -> RunConfig:
 
 def find_recipe(name: str) -> PaperRecipe:
     """Return a recipe by name. Raises ValueError for an unknown name."""
-    recipes = dict(paper_recipes())
-    if name not in recipes:
-        raise ValueError(f"recipe {name!r} is unknown: {', '.join(recipes)}")
-    return recipes[name]
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r} is unknown: {', '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 def run_recipe(
@@ -156,25 +157,22 @@ def smoke_recipe(name: str, labelled_fraction: float, console: Console) -> Metri
     recipe = find_recipe(name)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "data", Path(folder) / "out"
-        write_smoke_dataset(name.split("-")[0], root)
+        write_smoke_dataset(recipe.dataset.name, root)
         return _run(smoke_config(recipe.config(root, out, labelled_fraction)), out, False, console)
 
 
 def _run(config: RunConfig, out: Path, resume: bool, console: Console) -> Metrics:
-    train_run(config, out / "model", resume, console)
-    return evaluate_run(config, out / "model", out, console)
+    train(config, out / "model", resume=resume, console=console)
+    return evaluate(config, out, model=out / "model", console=console)
 
 
 def print_recipes(console: Console) -> None:
     """Print every recipe with its model and disk space, and the files that each dataset needs."""
-    table = Table(box=None)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("open_clip's model")
-    table.add_column("GB of tokens\non disk", justify="right")
-    table.add_column("GB of\nweights", justify="right")
-    for name, recipe in paper_recipes():
+    sizes = [Column(header, justify="right") for header in ("GB of tokens\non disk", "GB of\nweights")]
+    table = Table(Column("recipe", no_wrap=True), "open_clip's model", *sizes, box=None)
+    for name, recipe in RECIPES.items():
         tower = recipe.tower
         table.add_row(name, f"{tower.name} ({tower.pretrained})", f"{recipe.disk:.0f}", f"{tower.memory:g}")
     console.print(table)
-    for name, dataset in DATASETS.items():
-        console.print(f"{name}: --root holds {', '.join(dataset.needs)}", markup=False, highlight=False)
+    for dataset in DATASETS:
+        console.print(f"{dataset.name}: --root holds {', '.join(dataset.needs)}", markup=False, highlight=False)

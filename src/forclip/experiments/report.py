@@ -44,13 +44,27 @@ def write_comparison_report(path: Path, title: str, metrics: Metrics, comparison
     queries = _draw_queries(comparison.task, comparison.config.train.seed)
     best, worst = extreme_classes(metrics, comparison)
     method = best_overall(metrics) or ""
+    # The Cluster-CLIP that is best on novel classes, or on all classes without novel ones.
+    clusters: Metrics = {
+        **metrics,
+        "methods": {m: v for m, v in metrics["methods"].items() if m.startswith("cluster_")},
+    }
+    best_cluster = best_training_free(clusters, "novel") or best_training_free(clusters, "all")
+    history = comparison.history
+    steps = tuple(float(step) for step in range(1, len(history) + 1))
     page = ReportPage(
         title=title,
         dataset=metrics["dataset"],
         metrics=metrics,
-        curves=_curves(comparison.history),
-        queries=query_grids(comparison, _methods_shown(metrics), queries),
-        details=_details(comparison),
+        curves=tuple(Curve(k, steps, tuple(terms[k] for terms in history), "step") for k in (history or [{}])[0]),
+        queries=query_grids(comparison, ["global", *([best_cluster] if best_cluster else []), "for"], queries),
+        details={
+            "configuration": yaml.safe_dump(config_to_json(comparison.config), sort_keys=False),
+            "model fingerprint": comparison.task.backbone.fingerprint,
+            "base classes": ", ".join(comparison.task.split.base),
+            "novel classes": ", ".join(comparison.task.split.novel),
+            "versions": f"forclip {forclip.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        },
         best=query_grids(comparison, [method], best),
         worst=query_grids(comparison, [method], worst),
     )
@@ -147,27 +161,3 @@ def _take(embeddings: ImageEmbeddings, rows: Ints) -> ImageEmbeddings:
     kept = np.isin(np.repeat(np.arange(len(embeddings)), counts), rows)
     offsets = np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64)
     return ImageEmbeddings(embeddings.vectors[kept], offsets, tuple(embeddings.image_ids[r] for r in rows))
-
-
-def _methods_shown(metrics: Metrics) -> list[str]:
-    """Return plain CLIP, the Cluster-CLIP that is best on novel classes (or on all, without novel ones), and FOR."""
-    methods = {m: v for m, v in metrics["methods"].items() if m.startswith("cluster_")}
-    clusters: Metrics = {**metrics, "methods": methods}
-    best = best_training_free(clusters, "novel") or best_training_free(clusters, "all")
-    return ["global", *([best] if best else []), "for"]
-
-
-def _curves(history: list[dict[str, float]]) -> tuple[Curve, ...]:
-    steps = tuple(float(step) for step in range(1, len(history) + 1))
-    names = history[0] if history else ()
-    return tuple(Curve(name, steps, tuple(terms[name] for terms in history), "step") for name in names)
-
-
-def _details(comparison: Comparison) -> dict[str, str]:
-    return {
-        "configuration": yaml.safe_dump(config_to_json(comparison.config), sort_keys=False),
-        "model fingerprint": comparison.task.backbone.fingerprint,
-        "base classes": ", ".join(comparison.task.split.base),
-        "novel classes": ", ".join(comparison.task.split.novel),
-        "versions": f"forclip {forclip.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-    }

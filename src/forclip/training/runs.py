@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 
 from forclip.atomic_write import write_text_atomically
-from forclip.config import DataConfig, RunConfig, config_to_json
+from forclip.config import DataConfig, RunConfig, config_to_json, load_config
 from forclip.data.images.views import make_views, resolve_num_views
 from forclip.data.sets import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes, write_split
@@ -16,7 +16,7 @@ from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views
 from forclip.embedding.token_cache import cached_tokens
 from forclip.models.backbone import Backbone
-from forclip.models.retrieval_model import configured_backbone, save_pretrained
+from forclip.models.retrieval_model import RetrievalModel, configured_backbone, from_pretrained, save_pretrained
 from forclip.models.text_cache import cache_texts
 from forclip.progress import Track, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
@@ -26,15 +26,24 @@ from forclip.training.weight_interpolation import save_ends
 from forclip.types import Annotations, ClassSplit
 
 
-def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> None:
-    """Finetune, and write the run to the folder `out`: what `save_run` writes, run.yaml and skipped.json.
+def train(
+    config: RunConfig | str | Path, out: str | Path, *, resume: bool = False, console: Console | None = None
+) -> RetrievalModel:
+    """Finetune a model with FOR on the base labels of a dataset, write the run to a folder and load it.
 
-    Raises ValueError if `out` already holds a run and resume is False, and for data or labels that cannot be used.
+    config: a RunConfig, or the path of its YAML file. out: folder for what `save_run` writes, the checkpoint, run.yaml
+    and skipped.json; `forclip index` and load_model accept it as a model. resume: continue a run that was stopped.
+    console: receives progress and messages; standard error by default.
+
+    Raises ValueError if the config or the data is invalid, or if `out` already contains a run and resume is False.
     """
+    config = config if isinstance(config, RunConfig) else load_config(Path(config))
+    out, console = Path(out), console or Console(stderr=True)
     checkpoint = create_folder(out) / "checkpoint.safetensors"
     if not resume and (checkpoint.exists() or (out / "config.json").exists()):
         raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
-    backbone = load_backbone(config)
+    pretrained = configured_backbone(config.model, config.device)
+    backbone = pretrained if config.data.cache is None else cache_texts(pretrained, config.data.cache / "texts")
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
         if config.data.verdicts is not None:
@@ -60,6 +69,7 @@ def train_run(config: RunConfig, out: Path, resume: bool, console: Console) -> N
         measured = "" if error is None else f"; ECE over the 50 best images of unseen classes: {error:.3f}"
         console.print(f"Probabilities are calibrated on {calibration.classes} held-out base classes{measured}.")
     console.print(f"The model: [bold]{out}[/]")
+    return from_pretrained(out, backbone=pretrained)
 
 
 def create_folder(folder: Path) -> Path:
