@@ -94,7 +94,7 @@ def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Sett
     teacher = ClusterTeacher(backbone.new_pool(), encoded[0], config.train.teacher_clusters, backbone.device)
     taught = teacher(range(len(images)))
     labels = (torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified))
-    data = TrainingSet(encoded, *labels, taught, untuned=taught[:, :0])
+    data = TrainingSet(*labels, teacher=taught, untuned=taught[:, :0], tokens=encoded)
     return Setting(backbone, config, images, supervision, data), writing, opening
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 from forclip.calibration.model import ABSENCE_RANK, BEND, MIN_SAMPLE, Calibration, Scores, estimate_confidence
 from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.reliability import evaluate_probabilities
-from forclip.types import Bools, Doubles, Ints
+from forclip.types import Bools, Doubles, Floats, Ints
 
 MIN_CLASSES = 5
 FALSE_ALARMS = 0.05  # share of the present base classes that the threshold calls absent
@@ -58,7 +58,13 @@ def fit_calibration(scores: Scores, labels: Bools, verified: Bools, seed: int) -
         images=len(scores),
         held_out_errors={str(kind): result.reliability.error for kind, result in errors.items()},
     )
-    return replace(calibration, absent_below=_absence_threshold(calibration, kept))
+    # Below this, FALSE_ALARMS of these classes, all of them present, are called absent.
+    best = -np.sort(-kept, axis=0)[:ABSENCE_RANK]
+    confidences = [
+        estimate_confidence(calibration, top, column, len(column)) for top, column in zip(best.T, kept.T, strict=True)
+    ]
+    precisions = [c.expected_precision[-1] for c in confidences if c is not None]
+    return replace(calibration, absent_below=float(np.quantile(precisions, FALSE_ALARMS)))
 
 
 class _Pairs:
@@ -84,8 +90,7 @@ def _choose_candidate(pairs: _Pairs, folds: list[Ints]) -> tuple[Doubles, Double
 
     A richer candidate must raise the mean log-likelihood over classes by more than one standard error.
     """
-    best: tuple[Doubles, Doubles] | None = None
-    best_likelihood = np.zeros(0, np.float32)
+    best: tuple[Floats, Doubles, Doubles] | None = None
     for candidate in _CANDIDATES:
         held_out = np.zeros(pairs.labels.shape)
         for fold in folds:
@@ -93,10 +98,10 @@ def _choose_candidate(pairs: _Pairs, folds: list[Ints]) -> tuple[Doubles, Double
             held_out[:, fold] = expit(intercept + pairs.columns[:, fold] @ slopes)
         of_label = np.clip(np.where(pairs.labels, held_out, 1 - held_out), 1e-12, 1)
         likelihood = (np.log(of_label) * pairs.weights).sum(0).astype(np.float32)
-        if best is None or gain_with_bound(likelihood, best_likelihood)[1] > 0:
-            best, best_likelihood = (candidate, held_out), likelihood
+        if best is None or gain_with_bound(likelihood, best[0])[1] > 0:
+            best = (likelihood, candidate, held_out)
     assert best is not None
-    return best
+    return best[1:]
 
 
 def logistic_regression(features: Doubles, labels: Bools, weights: Doubles) -> tuple[float, Doubles]:
@@ -128,12 +133,3 @@ def logistic_regression(features: Doubles, labels: Bools, weights: Doubles) -> t
     ).x
     slopes = parameters[1:] / spread
     return float(parameters[0] - slopes @ features.mean(0)), slopes
-
-
-def _absence_threshold(calibration: Calibration, scores: Doubles) -> float:
-    """Return the threshold below which FALSE_ALARMS of these classes, all of them present, are called absent."""
-    best = -np.sort(-scores, axis=0)[:ABSENCE_RANK]
-    confidences = [
-        estimate_confidence(calibration, top, column, len(column)) for top, column in zip(best.T, scores.T, strict=True)
-    ]
-    return float(np.quantile([c.expected_precision[-1] for c in confidences if c is not None], FALSE_ALARMS))

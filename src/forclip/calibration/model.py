@@ -101,12 +101,17 @@ def estimate_confidence(
     expected_images = float(probabilities.sum())
     if len(rest) and num_rest:
         expected_images += num_rest * float(estimate_probabilities(calibration, rest, sample).mean())
+    # The rank shrinks with the gallery: the tenth best of a few images compares with a higher rank of many. Below half
+    # of the calibration's images the estimate is too noisy. In a larger gallery the best wrong images score higher, so
+    # the alarm becomes rarer, not wrong more often.
+    rank = min(ABSENCE_RANK, len(precision), math.ceil(ABSENCE_RANK * gallery_size / calibration.images))
+    enough = rank > 0 and 2 * gallery_size >= calibration.images
     return Confidence(
         probabilities=probabilities,
         expected_precision=precision,
         cutoff=int(precise_ranks[-1]) + 1 if len(precise_ranks) else 0,
         expected_images=expected_images,
-        nothing_here=_is_absent(calibration, precision, gallery_size),
+        nothing_here=enough and bool(precision[rank - 1] < calibration.absent_below),
     )
 
 
@@ -143,19 +148,6 @@ def update_with_verdicts(calibration: Calibration, scores: Scores, right: Bools,
 def _sigmoid(log_odds: Doubles) -> Doubles:
     probabilities: Doubles = np.exp(-np.logaddexp(0, -log_odds))
     return probabilities
-
-
-def _is_absent(calibration: Calibration, precision: Doubles, gallery_size: int) -> bool:
-    """Whether a text is probably absent from the gallery. precision: [k], expected up to each rank.
-
-    The rank shrinks with the gallery: the tenth best of a few images compares with a higher rank of many. Below half
-    of the calibration's images the estimate is too noisy. In a larger gallery the best wrong images score higher, so
-    the alarm becomes rarer, not wrong more often.
-    """
-    rank = min(ABSENCE_RANK, len(precision), math.ceil(ABSENCE_RANK * gallery_size / calibration.images))
-    if not rank or 2 * gallery_size < calibration.images:
-        return False
-    return bool(precision[rank - 1] < calibration.absent_below)
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:

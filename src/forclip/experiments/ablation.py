@@ -217,12 +217,10 @@ def source_commit() -> str | None:
 
 
 def open_seed(dataset: AblationDataset, seed: int, console: Console) -> "SeedRunner":
-    """Generate and encode a seed's images. Raises ValueError as `load_task` does."""
-    config = dataset.config(seed)
+    """Generate a seed's images. They are encoded when they are needed."""
     with tracking(console) as track:
         dataset.prepare(seed, track)
-        task = load_task(config, load_backbone(config), track, console)
-    return SeedRunner(config, console, {(config.model, config.train.views): task})
+    return SeedRunner(dataset.config(seed), console, {})
 
 
 @dataclass(frozen=True)
@@ -234,8 +232,8 @@ class SeedRunner:
     tasks: dict[tuple[ModelConfig, int | None], Task]
 
     def measure_baselines(self) -> list[Entry]:
-        """Measure the training-free methods."""
-        task = next(iter(self.tasks.values()))
+        """Measure the training-free methods. Raises ValueError as `load_task` does."""
+        task = self._task(self.config)
         start = time.perf_counter()
         results = measure_training_free(task, self.config.head, self.config.eval, self.config.train.seed)
         seconds = (time.perf_counter() - start) / len(results)

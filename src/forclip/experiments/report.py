@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, write_report
 from forclip.experiments.comparison import MethodResult, Task
 from forclip.index.in_memory import best_vectors, rank
-from forclip.types import ImageEmbeddings, Ints
+from forclip.types import Ints
 
 _NUM_HITS = 8
 _NUM_QUERIES = 6
@@ -36,12 +36,18 @@ class Comparison:
     results: dict[str, MethodResult]
     history: list[dict[str, float]]
 
+    @property
+    def ranked_rows(self) -> Ints:
+        """Rows of the gallery images that were ranked."""
+        gallery = self.task.gallery
+        if self.config.eval.distractors:
+            return np.arange(len(gallery))
+        return np.flatnonzero((gallery.labels & gallery.verified_mask).any(axis=1))
+
 
 def write_comparison_report(path: Path, title: str, metrics: Metrics, comparison: Comparison) -> None:
     """Write the page. metrics: of all seeds; comparison: of the seed whose images and curves are shown."""
-    if not comparison.config.eval.distractors:
-        comparison = without_distractors(comparison)
-    queries = _draw_queries(comparison.task, comparison.config.train.seed)
+    queries = _draw_queries(comparison)
     best, worst = extreme_classes(metrics, comparison)
     method = best_overall(metrics) or ""
     # The Cluster-CLIP that is best on novel classes, or on all classes without novel ones.
@@ -76,16 +82,17 @@ def query_grids(comparison: Comparison, methods: Sequence[str], names: Sequence[
 
     Average precision is the evaluation's; images without a verified label are marked neither right nor wrong.
     """
-    task, grids = comparison.task, []
+    task, ranked, grids = comparison.task, comparison.ranked_rows, []
     for name in names:
         column = task.gallery.class_names.index(name)
-        rows = tuple(_grid_row(task, comparison.results[m], name, column) for m in methods if m in comparison.results)
-        grids.append(QueryGrid(name, name in task.split.novel, int(task.gallery.labels[:, column].sum()), rows))
+        measured = [comparison.results[method] for method in methods if method in comparison.results]
+        rows = tuple(_grid_row(task, result, name, column, ranked) for result in measured)
+        grids.append(QueryGrid(name, name in task.split.novel, int(task.gallery.labels[ranked, column].sum()), rows))
     return tuple(grids)
 
 
-def _grid_row(task: Task, result: MethodResult, name: str, column: int) -> GridRow:
-    """Rank by the best of the class's texts."""
+def _grid_row(task: Task, result: MethodResult, name: str, column: int, ranked: Ints) -> GridRow:
+    """Rank the images in the rows `ranked` by the best of the class's texts."""
     gallery = task.gallery
     texts = result.texts[np.flatnonzero(task.text_owners == column)].numpy()
     scored = [best_vectors(result.embeddings, text) for text in texts]
@@ -93,7 +100,7 @@ def _grid_row(task: Task, result: MethodResult, name: str, column: int) -> GridR
     best_text = all_scores.argmax(0)[None]
     scores = np.take_along_axis(all_scores, best_text, 0)[0]
     winners = np.take_along_axis(all_winners, best_text, 0)[0]
-    rows = rank(scores, result.embeddings.image_ids, _NUM_HITS)
+    rows = ranked[rank(scores[ranked], tuple(gallery.image_ids[row] for row in ranked), _NUM_HITS)]
     hits = tuple(
         GridHit(
             gallery.paths[row],
@@ -123,11 +130,12 @@ def _winning_boxes(task: Task, result: MethodResult, rows: Ints, winners: Ints) 
     return list(zip(x0, y0, x1, y1, strict=True))
 
 
-def _draw_queries(task: Task, seed: int) -> list[str]:
+def _draw_queries(comparison: Comparison) -> list[str]:
     """Draw novel classes, or base classes if there are no novel ones, at random, so that none is picked to flatter."""
-    relevant = dict(zip(task.gallery.class_names, task.gallery.labels.sum(0), strict=True))
+    task = comparison.task
+    relevant = dict(zip(task.gallery.class_names, task.gallery.labels[comparison.ranked_rows].sum(0), strict=True))
     names = [n for n in (task.split.novel or task.split.base) if relevant[n] >= _MIN_RELEVANT]
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([comparison.config.train.seed, 11])
     return sorted(rng.choice(names, min(_NUM_QUERIES, len(names)), replace=False).tolist()) if names else []
 
 
@@ -140,24 +148,3 @@ def extreme_classes(metrics: Metrics, comparison: Comparison) -> tuple[list[str]
     best = sorted(classes, key=lambda c: (-c.average_precision, -c.num_relevant))[:_NUM_EXTREMES]
     worst = sorted(classes, key=lambda c: (c.average_precision, -c.num_relevant))
     return [c.name for c in best], [c.name for c in worst if c not in best][:_NUM_EXTREMES]
-
-
-def without_distractors(comparison: Comparison) -> Comparison:
-    """Remove gallery images of no class, which were not ranked. Copies the tokens of the others."""
-    task = comparison.task
-    rows = np.flatnonzero((task.gallery.labels & task.gallery.verified_mask).any(axis=1))
-    images = replace(task.gallery_images, tokens=task.gallery_images.tokens[rows], rows=task.gallery_images.rows[rows])
-    results = {
-        method: replace(result, embeddings=_take(result.embeddings, rows))
-        for method, result in comparison.results.items()
-    }
-    task = replace(task, gallery=task.gallery.take(rows), gallery_images=images)
-    return replace(comparison, task=task, results=results)
-
-
-def _take(embeddings: ImageEmbeddings, rows: Ints) -> ImageEmbeddings:
-    """Keep the images in `rows`, which rise."""
-    counts = np.diff(embeddings.offsets)
-    kept = np.isin(np.repeat(np.arange(len(embeddings)), counts), rows)
-    offsets = np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64)
-    return ImageEmbeddings(embeddings.vectors[kept], offsets, tuple(embeddings.image_ids[r] for r in rows))

@@ -160,7 +160,7 @@ class _HeadTrainer:
         if self.config.neighbour_weight > 0:
             untuned_vectors = run_in_batches(head, tokens[0], torch.arange(tokens.shape[1]), head.offsets.device)
         targets, verified = torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified)
-        data = TrainingSet(tokens, targets, verified, teacher_vectors, untuned_vectors)
+        data = TrainingSet(targets, verified, teacher_vectors, untuned_vectors, tokens)
         state = new_state(head, build_objectives(head, data, supervision, self.config), self.config)
         state.identity = _identity(supervision, self.config)
         if checkpoint is not None and checkpoint.exists():

@@ -91,7 +91,7 @@ def supervise(
     shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
     labelled = base.with_classes([name for name, is_shown in zip(split.base, shown, strict=True) if is_shown])
     synonyms = dict(zip(split.base, all_synonyms(train, split), strict=False)) if prompts.synonyms == "mean" else {}
-    novel = _novel_words(train, split)
+    _, novel = _synonyms_and_novel_words(train, split)
     used_synonyms = {normalise_word(word) for words in synonyms.values() for word in words}
     listed = [w for w in prompts.vocabulary if w not in novel and normalise_word(w) not in used_synonyms]
 
@@ -109,15 +109,11 @@ def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...]
 
     Novel classes keep all their synonyms: these are only used to search.
     """
-    synonyms, novel = _synonyms(train), _novel_words(train, split)
+    synonyms, novel = _synonyms_and_novel_words(train, split)
     base = (tuple(word for word in synonyms.get(name, ()) if word not in novel) for name in split.base)
     return (*base, *(synonyms.get(name, ()) for name in split.novel))
 
 
-def _novel_words(train: Annotations, split: ClassSplit) -> WordSet:
-    synonyms = _synonyms(train)
-    return WordSet(word for name in split.novel for word in (name, *synonyms.get(name, ())))
-
-
-def _synonyms(train: Annotations) -> dict[str, tuple[str, ...]]:
-    return dict(zip(train.class_names, train.synonyms, strict=True)) if train.synonyms else {}
+def _synonyms_and_novel_words(train: Annotations, split: ClassSplit) -> tuple[dict[str, tuple[str, ...]], WordSet]:
+    synonyms = dict(zip(train.class_names, train.synonyms, strict=True)) if train.synonyms else {}
+    return synonyms, WordSet(word for name in split.novel for word in (name, *synonyms.get(name, ())))

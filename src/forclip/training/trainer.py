@@ -25,19 +25,13 @@ OnStep = Callable[[int, dict[str, float]], None]  # called with the number of st
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """All data that training sees. Novel classes have no column.
+class TrainingSet(Batch):
+    """All data that training sees: what objectives see of all I images, and their tokens. Novel classes have no column.
 
-    tokens: [V, I, T, W] float16 of the frozen backbone, V views of each image; targets, verified: [I, C] bool, base
-    labels and which of them are known; teacher: [I, K, D] unit, K = 0 without a teacher; untuned: [I, N, D] unit,
-    vectors of the head before training.
+    tokens: [V, I, T, W] float16 of the frozen backbone, V views of each image. teacher: K = 0 without a teacher.
     """
 
     tokens: Tensor
-    targets: Tensor
-    verified: Tensor
-    teacher: Tensor
-    untuned: Tensor
 
     def __len__(self) -> int:
         return len(self.targets)
