@@ -89,11 +89,11 @@ def test_the_stage_trains_at_its_own_rate_with_fixed_statistics() -> None:
     config = TrainConfig(epochs=1, batch_size=3, learning_rate=1e-3, stage_learning_rate=STAGE_RATE, weight_decay=0.0)
     before = {name: value.clone() for name, value in head.state_dict().items()}
     data = TrainingSet(
-        tower.tokens(pixels(64))[None],
         torch.eye(3, dtype=torch.bool),
         torch.ones(3, 3, dtype=torch.bool),
         torch.zeros(3, 0, 1),
         torch.zeros(3, 0, 1),
+        tower.tokens(pixels(64))[None],
     )
     texts = nn.functional.normalize(torch.randn(3, 16), dim=-1)
     train(new_state(head, [BaseLabels(texts, "binary", 1.0)], config), data, config, None, lambda step, terms: None)
