@@ -47,41 +47,29 @@ def cached_annotations(
     status = file.stat()
     stamp = _to_json([FORMAT_VERSION, kind, key, status.st_size, status.st_mtime_ns, folder_changed])
     copy = cache / f"{kind}-{file.stem[:60]}-{key}.annotations"
-    annotations = _read(copy, stamp)
-    if annotations is None:
-        annotations = load(file, image_folder)
-        payload = safetensors.save(_pack(annotations))
-        content = _digest(stamp, payload) + payload
-        try:
-            write_atomically(copy, lambda temporary: temporary.write_bytes(content))
-        except OSError as error:
-            warnings.warn(f"{copy}: the copy of {file} can't be kept: {error.strerror}", stacklevel=2)
+    with contextlib.suppress(OSError):  # there is no copy
+        content = copy.read_bytes()
+        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if digest == _digest(stamp, payload):
+            return _unpack(safetensors.load(payload))
+    annotations = load(file, image_folder)
+    payload = safetensors.save(_pack(annotations))
+    try:
+        write_atomically(copy, lambda temporary: temporary.write_bytes(_digest(stamp, payload) + payload))
+    except OSError as error:
+        warnings.warn(f"{copy}: the copy of {file} can't be kept: {error.strerror}", stacklevel=2)
     return annotations
 
 
-def _read(copy: Path, stamp: bytes) -> Annotations | None:
-    """None if there is no copy, or if its digest (of the stamp and every byte) is wrong."""
-    try:
-        content = copy.read_bytes()
-    except OSError:
-        return None
-    digest, payload = content[:_DIGEST_BYTES], memoryview(content)[_DIGEST_BYTES:]
-    return _unpack(safetensors.load(bytes(payload))) if digest == _digest(stamp, payload) else None
-
-
-def _digest(stamp: bytes, payload: bytes | memoryview) -> bytes:
+def _digest(stamp: bytes, payload: bytes) -> bytes:
+    """Of the stamp and every byte, so that a stale and a damaged copy are noticed."""
     return hashlib.blake2b(stamp + payload, digest_size=_DIGEST_BYTES).digest()
 
 
 def _pack(annotations: Annotations) -> _Arrays:
     """Eight labels per byte, indices in 32 bits, all texts as one JSON."""
-    texts = {
-        "image_ids": annotations.image_ids,
-        "paths": [str(path) for path in annotations.paths],
-        "class_names": annotations.class_names,
-        "synonyms": annotations.synonyms,
-        "frequencies": annotations.frequencies,
-    }
+    fields = ("image_ids", "class_names", "synonyms", "frequencies")
+    texts = {name: getattr(annotations, name) for name in fields} | {"paths": [*map(str, annotations.paths)]}
     arrays: _Arrays = {
         "texts": np.frombuffer(_to_json(texts), np.uint8),
         "labels": np.packbits(annotations.labels),

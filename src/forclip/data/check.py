@@ -1,7 +1,6 @@
 """Check a configuration's data for mistakes before training on it."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,15 +72,14 @@ class DataCheck:
     def problems(self) -> list[str]:
         """What should be corrected, one sentence each."""
         problems = []
-        for name, findings in (("training", self.train), ("gallery", self.gallery)):
-            for problem, count in (
-                ("images are missing", len(findings.missing)),
-                ("files are not readable as images", len(findings.unreadable)),
-                ("boxes are odd", len(findings.odd_boxes)),
-                ("groups of images have the same content", len(findings.duplicates)),
-            ):
-                if count:
-                    problems.append(f"{name}: {count} {problem}")
+        for name, one in (("training", self.train), ("gallery", self.gallery)):
+            counts = {
+                "images are missing": len(one.missing),
+                "files are not readable as images": len(one.unreadable),
+                "boxes are odd": len(one.odd_boxes),
+                "groups of images have the same content": len(one.duplicates),
+            }
+            problems += [f"{name}: {count} {problem}" for problem, count in counts.items() if count]
         if self.in_both:
             problems.append(f"{len(self.in_both)} gallery images are also in training, so results would be too good")
         for group, where in (("base", "training"), ("novel", "gallery")):
@@ -114,7 +112,7 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
 
 
 def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -> SetCheck:
-    sizes = np.full((len(images), 2), np.inf)
+    sizes = np.full((len(images), 2), np.inf)  # width and height, infinite if unknown
     missing: list[str] = []
     unreadable: list[str] = []
     for row, path in enumerate(images.paths):
@@ -124,6 +122,15 @@ def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -
         else:
             sizes[row] = size
         advance(1)
+    boxes, limits = images.boxes, sizes[images.box_images]
+    no_area = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
+    outside = (boxes[:, :2] < -_SLACK).any(1) | (boxes[:, 2:] > limits + _SLACK).any(1)
+    odd_boxes = []
+    for k in np.flatnonzero(no_area | outside):
+        reason = "has no area" if no_area[k] else f"leaves the image of {limits[k][0]:.0f} x {limits[k][1]:.0f}"
+        x0, y0, x1, y1 = (float(v) for v in boxes[k])
+        image, name = images.image_ids[images.box_images[k]], images.class_names[images.box_classes[k]]
+        odd_boxes.append(OddBox(image, name, (x0, y0, x1, y1), reason))
     return SetCheck(
         images=len(images),
         without_label=int((~images.labels.any(1)).sum()),
@@ -131,21 +138,9 @@ def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -
         boxes=len(images.boxes),
         missing=missing,
         unreadable=unreadable,
-        odd_boxes=list(_odd_boxes(images, sizes)),
+        odd_boxes=odd_boxes,
         duplicates=[[images.image_ids[r] for r in group] for group in groups if len(group) > 1],
     )
-
-
-def _odd_boxes(images: Annotations, sizes: np.ndarray) -> Iterator[OddBox]:
-    """sizes: [I, 2] width and height, infinite if unknown."""
-    boxes, limits = images.boxes, sizes[images.box_images]
-    no_area = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
-    outside = (boxes[:, :2] < -_SLACK).any(1) | (boxes[:, 2:] > limits + _SLACK).any(1)
-    for k in np.flatnonzero(no_area | outside):
-        reason = "has no area" if no_area[k] else f"leaves the image of {limits[k][0]:.0f} x {limits[k][1]:.0f}"
-        x0, y0, x1, y1 = (float(v) for v in boxes[k])
-        image, name = images.image_ids[images.box_images[k]], images.class_names[images.box_classes[k]]
-        yield OddBox(image, name, (x0, y0, x1, y1), reason)
 
 
 def _check_classes(train: Annotations, gallery: Annotations, split: ClassSplit) -> list[ClassCheck]:
@@ -168,7 +163,16 @@ def print_check(check: DataCheck, console: Console) -> None:
         found = (len(one.missing), len(one.unreadable), len(one.odd_boxes), len(one.duplicates))
         table.add_row(name, *(f"{n:,}" for n in (one.images, one.without_label, one.labels, one.boxes, *found)))
     console.print(table)
-    console.print(_classes_table(check))
+    groups = {group: [c for c in check.classes if c.group == group] for group in ("base", "novel", "neither")}
+    title = ", ".join(f"{len(members)} {group}" for group, members in groups.items()) + "; images that show each"
+    numbers = (Column(name, justify="right") for name in ("training", "gallery"))
+    table = Table("class", "group", *numbers, title=title, box=None, title_justify="left")
+    for group, members in groups.items():
+        for row in sorted(members, key=lambda c: (-c.train, c.name))[:_ROWS]:
+            table.add_row(row.name, row.group, f"{row.train:,}", f"{row.gallery:,}")
+        if len(members) > _ROWS:
+            table.add_row(f"and {len(members) - _ROWS} more", group)
+    console.print(table)
     for message in check.problems:
         console.print(f"[yellow]{message}[/]", highlight=False)
     examples: list[str] = []
@@ -184,17 +188,3 @@ def print_check(check: DataCheck, console: Console) -> None:
         console.print(f"  {example}", markup=False, highlight=False)
     if not check.problems:
         console.print("[green]no problem was found[/]")
-
-
-def _classes_table(check: DataCheck) -> Table:
-    groups = {group: [c for c in check.classes if c.group == group] for group in ("base", "novel", "neither")}
-    counts = ", ".join(f"{len(members)} {group}" for group, members in groups.items())
-    numbers = (Column(name, justify="right") for name in ("training", "gallery"))
-    title = f"{counts}; images that show each"
-    table = Table("class", "group", *numbers, title=title, box=None, title_justify="left")
-    for group, members in groups.items():
-        for one in sorted(members, key=lambda c: (-c.train, c.name))[:_ROWS]:
-            table.add_row(one.name, one.group, f"{one.train:,}", f"{one.gallery:,}")
-        if len(members) > _ROWS:
-            table.add_row(f"and {len(members) - _ROWS} more", group)
-    return table

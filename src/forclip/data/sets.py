@@ -29,11 +29,6 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
     return train, gallery
 
 
-def gallery_source(data: DataConfig) -> SourceConfig:
-    """The source of the gallery's images."""
-    return data.gallery if isinstance(data.gallery, SourceConfig) else data.train
-
-
 def gallery_rows(images: Annotations, rule: GalleryRule) -> Ints:
     """The rows of the gallery's images, ascending; at least one row is chosen and at least one is left.
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from forclip.config import RunConfig, load_config
-from forclip.data.sets import gallery_source, load_sets
+from forclip.config import RunConfig, SourceConfig, load_config
+from forclip.data.sets import load_sets
 from forclip.data.sources import source_name
 from forclip.data.splits import read_split
 from forclip.embedding.embed import EncodedImages
@@ -90,8 +90,10 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     """
     train, gallery = load_sets(config.data)
     if not gallery.class_names:
-        file = gallery_source(config.data).annotations
-        raise ValueError(f"{file}: images without labels cannot be evaluated; search them with `forclip index`")
+        source = config.data.gallery if isinstance(config.data.gallery, SourceConfig) else config.data.train
+        raise ValueError(
+            f"{source.annotations}: images without labels cannot be evaluated; search them with `forclip index`"
+        )
     split, prompts = choose_classes_and_prompts(config.data, train, gallery)
     if will_train or config.head.seeding == "clusters":
         train_encoded = encode_training_images(config, backbone, train, track, console)

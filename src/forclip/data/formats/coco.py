@@ -113,16 +113,11 @@ def check_file_names(file: Path, images: Sequence[Image], names: Sequence[str]) 
 
 
 def build_annotations(
-    file: Path,
-    content: CocoFile,
-    paths: Sequence[Path],
-    readable_name: Callable[[str], str],
-    negatives: Sequence[Sequence[Id]] | None = None,
+    file: Path, content: CocoFile, paths: Sequence[Path], readable_name: Callable[[str], str]
 ) -> Annotations:
-    """Convert a file's entries to arrays.
+    """Convert a file's entries to arrays; of an LvisFile, only positive labels and stated negatives are verified.
 
-    paths: one per image of the file. readable_name: converts a name in the file to a class name or synonym. negatives:
-    for each image of the file, the categories that are certainly not in it; None means that all labels are verified.
+    paths: one per image of the file. readable_name: converts a name in the file to a class name or synonym.
     Raises ValueError, naming the file and the entry, as `load_coco` does.
     """
     # Ids of images and categories as texts, because image ids become texts.
@@ -140,13 +135,19 @@ def build_annotations(
     boxes, boxed = _boxes(file, content.annotations)
     labels = np.zeros((len(row), len(column)), bool)
     labels[image_rows, class_columns] = True
-    verified = labels.copy()
-    for position, (image, ids) in enumerate(zip(content.images, negatives or (), strict=False)):
-        for unknown in (i for i in ids if i not in column):
-            problem = f"names {shown(unknown)} in neg_category_ids, which is not in the file"
-            raise FORMAT.entry_error(file, "images", position, image.id, problem)
-        verified[row[image.id], [column[i] for i in ids]] = True
+    verified = None
+    if isinstance(content, LvisFile):
+        verified = labels.copy()
+        for position, image in enumerate(content.images):
+            for unknown in (i for i in image.neg_category_ids if i not in column):
+                problem = f"names {shown(unknown)} in neg_category_ids, which is not in the file"
+                raise FORMAT.entry_error(file, "images", position, image.id, problem)
+            verified[row[image.id], [column[i] for i in image.neg_category_ids]] = True
     categories = [content.categories[k] for k in class_order]
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    if any(category.synonyms for category in categories):  # without repetition
+        named = ((readable_name(c.name), dict.fromkeys(map(readable_name, c.synonyms))) for c in categories)
+        synonyms = tuple(tuple(s for s in others if s != name and s.strip()) for name, others in named)
     return Annotations(
         image_ids=tuple(str(content.images[k].id) for k in image_order),
         paths=tuple(paths[k] for k in image_order),
@@ -155,8 +156,8 @@ def build_annotations(
         boxes=boxes,
         box_images=image_rows[boxed],
         box_classes=class_columns[boxed],
-        verified=None if negatives is None else verified,
-        synonyms=_synonyms(categories, readable_name),
+        verified=verified,
+        synonyms=synonyms,
         frequencies=tuple(c.frequency for c in categories) if any(c.frequency for c in categories) else (),
     )
 
@@ -174,14 +175,6 @@ def _class_names(file: Path, categories: Sequence[Category], readable_name: Call
             raise FORMAT.entry_error(file, "categories", position, category.id, problem)
         first[name] = category
     return list(first)
-
-
-def _synonyms(categories: Sequence[Category], readable_name: Callable[[str], str]) -> tuple[tuple[str, ...], ...]:
-    """The other names of each category, without repetition; an empty tuple if no category has any."""
-    if not any(category.synonyms for category in categories):
-        return ()
-    names = ((readable_name(c.name), dict.fromkeys(map(readable_name, c.synonyms))) for c in categories)
-    return tuple(tuple(s for s in synonyms if s != name and s.strip()) for name, synonyms in names)
 
 
 def _lookup(file: Path, annotations: Sequence[Instance], field: str, index: dict[Id, int]) -> Ints:

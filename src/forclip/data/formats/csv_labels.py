@@ -106,16 +106,16 @@ def read_label_rows(file: Path) -> tuple[list[str], list[LabelRow]]:
         raise ValueError(f"{where} needs a column image and one of label or labels: {header}")
     for name in (name for name in _COLUMNS if header.count(name) > 1):
         raise ValueError(f"{where} has the column {name} twice")
-    return header, [_label_row(f"{file}: line {number}", header, cells) for number, cells in lines[1:]]
-
-
-def _label_row(where: str, header: list[str], cells: list[str]) -> LabelRow:
-    if len(cells) != len(header):
-        raise ValueError(f"{where} has {len(cells)} cells, but the header has {len(header)}")
-    row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-    labels = [row["label"]] if "label" in row else re.split(r"[|;]", row["labels"])
-    labels = [label.strip() for label in labels if label.strip()]
-    present = row.get("present", "1")
-    if present.lower() not in _PRESENT:
-        raise ValueError(f"{where} has {present!r} under present, not 1, true, 0 or false")
-    return LabelRow(where, row["image"], row.get("id"), labels, _PRESENT[present.lower()])
+    rows = []
+    for number, cells in lines[1:]:
+        where = f"{file}: line {number}"
+        if len(cells) != len(header):
+            raise ValueError(f"{where} has {len(cells)} cells, but the header has {len(header)}")
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        labels = [row["label"]] if "label" in row else re.split(r"[|;]", row["labels"])
+        labels = [label.strip() for label in labels if label.strip()]
+        present = row.get("present", "1")
+        if present.lower() not in _PRESENT:
+            raise ValueError(f"{where} has {present!r} under present, not 1, true, 0 or false")
+        rows.append(LabelRow(where, row["image"], row.get("id"), labels, _PRESENT[present.lower()]))
+    return header, rows

@@ -34,11 +34,5 @@ def load_image_folder(folder: Path) -> Annotations:
     # `list_images` would take a missing folder such as photos[1] for a pattern.
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    paths = {path.relative_to(folder).as_posix(): path for path in list_images(str(folder))}
-    ids = sorted(paths)
-    return Annotations(
-        image_ids=tuple(ids),
-        paths=tuple(paths[i] for i in ids),
-        class_names=(),
-        labels=np.zeros((len(ids), 0), bool),
-    )
+    paths = dict(sorted((path.relative_to(folder).as_posix(), path) for path in list_images(str(folder))))
+    return Annotations(tuple(paths), tuple(paths.values()), class_names=(), labels=np.zeros((len(paths), 0), bool))

@@ -36,13 +36,8 @@ def load_lvis(annotation_file: Path, image_folder: Path) -> Annotations:
         return image_folder / (file if is_flat else name)
 
     paths = [locate(image, name) for image, name in zip(content.images, names, strict=True)]
-    negatives = [image.neg_category_ids for image in content.images]
-    return build_annotations(annotation_file, content, paths, readable_name, negatives)
-
-
-def readable_name(name: str) -> str:
-    """Convert "crab_(animal)" to "crab (animal)"."""
-    return name.replace("_", " ").strip()
+    # "crab_(animal)" becomes "crab (animal)".
+    return build_annotations(annotation_file, content, paths, lambda name: name.replace("_", " ").strip())
 
 
 def _name_in_url(image: LvisImage) -> str:

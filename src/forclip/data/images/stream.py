@@ -47,7 +47,7 @@ def stream_pixels(
         warnings.filterwarnings("ignore", "lance is not fork-safe")
         context = multiprocessing.get_context("fork")
         pool: Executor = ProcessPoolExecutor(processes, context, initializer=_start_process, initargs=(prepare,))
-        decode: _DecodeRow = _decode_in_process
+        decode: Callable[[int, Path], _Decoded] = _decode_in_process
     else:
         pool, decode = ThreadPoolExecutor(threads), partial(_decode, prepare)
     with pool:
@@ -59,25 +59,19 @@ def stream_pixels(
             pending.extend(pool.submit(decode, *job) for job in islice(jobs, batch_size))
             read = [(start + k, d) for k, d in enumerate(decoded) if not isinstance(d, UnreadableImage)]
             unreadable = [(start + k, str(d)) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
-            pixels = torch.from_numpy(np.stack([d.pixels for _, d in read])) if read else torch.empty(0)
-            yield PixelBatch(pixels, [row for row, _ in read], [d.size for _, d in read], unreadable)
+            pixels = torch.from_numpy(np.stack([d[0] for _, d in read])) if read else torch.empty(0)
+            yield PixelBatch(pixels, [row for row, _ in read], [d[1] for _, d in read], unreadable)
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """pixels: an array, because tensors cross processes through shared memory, which containers often lack."""
-
-    pixels: np.ndarray
-    size: tuple[int, int]
+# Pixels and size, or an error. An array, because tensors cross processes through shared memory, which containers often
+# lack.
+_Decoded = tuple[np.ndarray, tuple[int, int]] | UnreadableImage
 
 
-_DecodeRow = Callable[[int, Path], _Decoded | UnreadableImage]
-
-
-def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded | UnreadableImage:
+def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded:
     try:
         image = read_image(path)
-        return _Decoded(prepare(row, image).numpy(), image.size)
+        return prepare(row, image).numpy(), image.size
     except UnreadableImage as error:
         return error
 
@@ -90,5 +84,5 @@ def _start_process(prepare: Prepare) -> None:
     _process_prepare[:] = [prepare]
 
 
-def _decode_in_process(row: int, path: Path) -> _Decoded | UnreadableImage:
+def _decode_in_process(row: int, path: Path) -> _Decoded:
     return _decode(_process_prepare[0], row, path)
