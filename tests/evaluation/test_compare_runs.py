@@ -51,7 +51,7 @@ def test_differences_are_paired_by_class(runs: list[Path]) -> None:
     novel = found["for", "novel"]
     ours, theirs = (class_precisions(r.metrics, "for", "novel") for r in reversed(comparison.runs))
     gains = np.array([ours[name] - theirs[name] for name in SPLIT.novel])
-    assert (novel.of.run, novel.over.run, novel.num_classes) == ("second", "first", 10)
+    assert (novel.of.run, novel.over.run, novel.classes) == ("second", "first", 10)
     assert novel.mean == pytest.approx(gains.mean())
     assert novel.interval == mean_interval(gains[None])
     assert (novel.better, novel.worse) == ((gains > 0).sum(), (gains < 0).sum())
@@ -84,7 +84,7 @@ def test_each_run_reports_fors_gain_over_its_best_baseline(runs: list[Path]) -> 
 
 def test_a_class_counts_in_the_group_that_both_runs_put_it_in(tmp_path: Path, runs: list[Path]) -> None:
     other = write_run(tmp_path / "other", metrics_of({"for": 1.0}, ClassSplit(NAMES[:20], NAMES[20:])))
-    found = {d.group: d.num_classes for d in compare_runs([runs[0], other]).between}
+    found = {d.group: d.classes for d in compare_runs([runs[0], other]).between}
     assert found == {"base": 14, "novel": 4, "all": 24}
 
 

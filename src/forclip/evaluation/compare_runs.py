@@ -5,7 +5,7 @@ Differences are paired by class, so that easy and hard classes cancel out; inter
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +59,12 @@ class Difference:
     of: Side
     over: Side
     group: Group
-    num_classes: int
+    classes: int
     mean: float
     interval: Interval | None
+    excludes_zero: bool  # the interval
     better: int
     worse: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump."""
-        return {
-            "of": vars(self.of),
-            "over": vars(self.over),
-            "group": self.group,
-            "classes": self.num_classes,
-            "mean": self.mean,
-            "interval": self.interval,
-            "excludes_zero": self.excludes_zero,
-            "better": self.better,
-            "worse": self.worse,
-        }
 
 
 @dataclass(frozen=True)
@@ -101,9 +83,23 @@ class Comparison:
             "metric": first["metric"],
             "protocol": first.get("protocol", _OLD_DEFAULTS["protocol"]),
             "interval": DESCRIPTION,
-            "runs": [_run_json(run) for run in self.runs],
-            "between_runs": [d.to_json() for d in self.between],
-            "within_runs": [d.to_json() for d in self.within],
+            "runs": [
+                {
+                    "name": run.name,
+                    "file": str(run.file),
+                    "seeds": run.metrics["seeds"],
+                    "methods": {
+                        method: {
+                            **{group: values[group] for group in GROUPS},
+                            "intervals": {group: group_interval(run.metrics, method, group) for group in GROUPS},
+                        }
+                        for method, values in run.metrics["methods"].items()
+                    },
+                }
+                for run in self.runs
+            ],
+            "between_runs": [asdict(d) for d in self.between],
+            "within_runs": [asdict(d) for d in self.within],
         }
 
 
@@ -113,29 +109,35 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     Raises ValueError, naming the file, for one that is no metrics.json, is given twice, differs from the first in
     dataset, metric, protocol or gallery, or has no values by class to pair.
     """
-    runs = _read_runs(paths)
-    for run in runs[1:]:
-        _check_comparable(run, runs[0])
-    if len(runs) > 1:
-        for run in runs:
-            if not run.metrics.get("classes"):
-                raise ValueError(f"{run.file}: has no values by class, so it can't be paired with another run")
-    between = [d for run in runs[1:] for d in _between(run, runs[0])]
-    within = [d for run in runs for d in _within(run)]
-    return Comparison(tuple(runs), tuple(between), tuple(within))
-
-
-def _read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Runs are named by their folders, or by their paths if two folders share a name."""
     files = [path / "metrics.json" if path.is_dir() else path for path in paths]
     for k, file in enumerate(files):
         if not file.is_file():
             raise ValueError(f"{file}: no such file; a run is a folder with a metrics.json, or such a file")
         if file.resolve() in [other.resolve() for other in files[:k]]:
             raise ValueError(f"{file}: was given twice")
+    # Runs are named by their folders, or by their paths if two folders share a name.
     short = [file.resolve().parent.name if file.name == "metrics.json" else file.stem for file in files]
     names = [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
-    return [Run(name, file, read_metrics(file)) for name, file in zip(names, files, strict=True)]
+    first, *others = runs = [Run(name, file, read_metrics(file)) for name, file in zip(names, files, strict=True)]
+    for run in others:
+        _check_comparable(run, first)
+    for run in runs if others else ():
+        if not run.metrics.get("classes"):
+            raise ValueError(f"{run.file}: has no values by class, so it can't be paired with another run")
+    between = [
+        _difference((run, method), (first, method), group)
+        for run in others
+        for method in run.metrics["methods"]
+        if method in first.metrics["methods"]
+        for group in GROUPS
+    ]
+    within = [
+        _difference((run, FOR), (run, best), group)
+        for run in runs
+        for group in GROUPS
+        if (best := best_training_free(run.metrics, group)) is not None and FOR in run.metrics["methods"]
+    ]
+    return Comparison(tuple(runs), *(tuple(d for d in differences if d) for differences in (between, within)))
 
 
 def _check_comparable(run: Run, first: Run) -> None:
@@ -172,46 +174,24 @@ def group_interval(metrics: Metrics, method: str, group: Group) -> Interval | No
     return mean_interval(np.array([list(class_precisions(metrics, method, group).values())], np.float64))
 
 
-def _between(run: Run, first: Run) -> Iterator[Difference]:
-    for method in run.metrics["methods"]:
-        if method in first.metrics["methods"]:
-            for group in GROUPS:
-                yield from _difference((run, method), (first, method), group)
-
-
-def _within(run: Run) -> Iterator[Difference]:
-    for group in GROUPS:
-        best = best_training_free(run.metrics, group)
-        if best is not None and FOR in run.metrics["methods"]:
-            yield from _difference((run, FOR), (run, best), group)
-
-
-def _difference(of: tuple[Run, str], over: tuple[Run, str], group: Group) -> Iterator[Difference]:
-    """The paired difference of two runs' methods, if they have a class of the group in common."""
+def _difference(of: tuple[Run, str], over: tuple[Run, str], group: Group) -> Difference | None:
+    """The paired difference of two runs' methods; None if they have no class of the group in common."""
     left, right = (class_precisions(run.metrics, method, group) for run, method in (of, over))
     gains = np.array([left[name] - right[name] for name in left if name in right], np.float64)
-    if len(gains):
-        yield Difference(
-            Side(of[0].name, of[1]),
-            Side(over[0].name, over[1]),
-            group,
-            len(gains),
-            float(gains.mean()),
-            mean_interval(gains[None]),
-            int((gains > 0).sum()),
-            int((gains < 0).sum()),
-        )
-
-
-def _run_json(run: Run) -> dict[str, Any]:
-    methods = {
-        method: {
-            **{str(group): values[group] for group in GROUPS},
-            "intervals": {str(group): group_interval(run.metrics, method, group) for group in GROUPS},
-        }
-        for method, values in run.metrics["methods"].items()
-    }
-    return {"name": run.name, "file": str(run.file), "seeds": run.metrics["seeds"], "methods": methods}
+    if not len(gains):
+        return None
+    interval = mean_interval(gains[None])
+    return Difference(
+        Side(of[0].name, of[1]),
+        Side(over[0].name, over[1]),
+        group,
+        len(gains),
+        float(gains.mean()),
+        interval,
+        interval is not None and (interval[0] > 0 or interval[1] < 0),
+        int((gains > 0).sum()),
+        int((gains < 0).sum()),
+    )
 
 
 _DIFFERENCE_COLUMNS = ("difference", "classes", "points", "95 % interval", "excludes 0", "better / worse")
@@ -223,14 +203,14 @@ _CAUTION = (
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a table of methods by group, then the paired differences, marked if their interval excludes 0."""
-    table = _rich_table(_title(comparison), ("run", "method", *GROUPS), num_left=2)
-    for run in comparison.runs:
-        for method in run.metrics["methods"]:
-            table.add_row(Text(run.name), Text(display_name(method)), *_values(run, method, "\n"))
-    console.print(table)
-    for title, differences in _sections(comparison):
-        console.print(_difference_table(title, _unequal(differences)))
-        for line in _describe_equals(differences):
+    console.print(_rich_table(_title(comparison), ("run", "method", *GROUPS), _method_rows(comparison), num_left=2))
+    for title, differences, equals in _sections(comparison):
+        rows: dict[str, dict[str, Text]] = {}
+        for d in differences:
+            rows.setdefault(_pair(d.of, d.over), {})[d.group] = _difference_cell(d)
+        cells = [[pair, *(by_group.get(group, "") for group in GROUPS)] for pair, by_group in rows.items()]
+        console.print(_rich_table(title, ("difference", *GROUPS), cells, num_left=1))
+        for line in equals:
             console.print(Text(line, style="dim"), soft_wrap=True)
     console.print(Text("* the interval excludes 0; +a/-b: better on a classes and worse on b", style="dim"))
     console.print(Text(_CAUTION, style="dim"))
@@ -245,17 +225,20 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown page."""
-    rows = [
-        [run.name, display_name(method), *_values(run, method, " ")]
-        for run in comparison.runs
-        for method in run.metrics["methods"]
-    ]
-    parts = [f"# {_title(comparison)}", _markdown_table(("run", "method", *GROUPS), rows)]
-    for title, differences in _sections(comparison):
-        cells = [_difference_cells(d) for d in _unequal(differences)]
-        parts.append(f"## {title}")
-        parts += [_markdown_table(_DIFFERENCE_COLUMNS, cells)] if cells else []
-        parts += _describe_equals(differences)
+    parts = [f"# {_title(comparison)}", _markdown_table(("run", "method", *GROUPS), _method_rows(comparison))]
+    for title, differences, equals in _sections(comparison):
+        rows = [
+            [
+                f"{_pair(d.of, d.over)}, {d.group}",
+                str(d.classes),
+                f"{d.mean:+.1f}",
+                _signed(d.interval),
+                "yes" if d.excludes_zero else "no",
+                f"{d.better} / {d.worse}",
+            ]
+            for d in differences
+        ]
+        parts += [f"## {title}", *([_markdown_table(_DIFFERENCE_COLUMNS, rows)] if rows else []), *equals]
     return "\n\n".join([*parts, _CAUTION]) + "\n"
 
 
@@ -265,21 +248,19 @@ def _title(comparison: Comparison) -> str:
     return f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}, with 95 % intervals over classes"
 
 
-def _sections(comparison: Comparison) -> list[tuple[str, Sequence[Difference]]]:
-    sections = [
+def _sections(comparison: Comparison) -> Iterator[tuple[str, list[Difference], list[str]]]:
+    """The title of each part that has differences, those to list, and a line about the others, which are equal."""
+    for title, differences in (
         (f"Against {comparison.runs[0].name}, class by class", comparison.between),
         ("FOR against the best training-free method of its run, class by class", comparison.within),
-    ]
-    return [(title, differences) for title, differences in sections if differences]
-
-
-def _unequal(differences: Sequence[Difference]) -> list[Difference]:
-    return [d for d in differences if d.better or d.worse]
+    ):
+        if differences:
+            yield title, [d for d in differences if d.better or d.worse], _describe_equals(differences)
 
 
 def _describe_equals(differences: Sequence[Difference]) -> list[str]:
     """Name the methods that are equal in every group, whose rows of zeros would hide the others."""
-    unequal = {(d.of, d.over) for d in _unequal(differences)}
+    unequal = {(d.of, d.over) for d in differences if d.better or d.worse}
     by_run: dict[str, list[str]] = {}
     for of, over in dict.fromkeys((d.of, d.over) for d in differences if (d.of, d.over) not in unequal):
         if of.run == over.run:
@@ -291,41 +272,23 @@ def _describe_equals(differences: Sequence[Difference]) -> list[str]:
     return [f"Equal in {runs}: {', '.join(names)}." for runs, names in by_run.items()]
 
 
-def _difference_table(title: str, differences: Sequence[Difference]) -> Table:
-    """A row for each pair, a column for each group."""
-    table = _rich_table(title, ("difference", *GROUPS), num_left=1)
-    for of, over in dict.fromkeys((d.of, d.over) for d in differences):
-        by_group = {d.group: _difference_cell(d) for d in differences if (d.of, d.over) == (of, over)}
-        table.add_row(Text(_pair(of, over)), *(by_group.get(group, Text("")) for group in GROUPS))
-    return table
-
-
 def _difference_cell(difference: Difference) -> Text:
     mark, style = ("*", "bold") if difference.excludes_zero else (" ", "")
     cell = Text(f"{difference.mean:+.1f}{mark}", style=style)
     cell.append(f"\n{_signed(difference.interval)}", style="not bold")
-    return cell.append(f"\n+{difference.better}/-{difference.worse} of {difference.num_classes}", style="dim not bold")
+    return cell.append(f"\n+{difference.better}/-{difference.worse} of {difference.classes}", style="dim not bold")
 
 
-def _difference_cells(difference: Difference) -> list[str]:
-    return [
-        f"{_pair(difference.of, difference.over)}, {difference.group}",
-        str(difference.num_classes),
-        f"{difference.mean:+.1f}",
-        _signed(difference.interval),
-        "yes" if difference.excludes_zero else "no",
-        f"{difference.better} / {difference.worse}",
-    ]
-
-
-def _values(run: Run, method: str, separator: str) -> list[str]:
-    """The mean and the interval of each group."""
-    cells = []
-    for group in GROUPS:
-        interval = format_interval(group_interval(run.metrics, method, group))
-        value = format_value(run.metrics["methods"][method][group])
-        cells.append(f"{value}{separator}({interval})" if interval else value)
-    return cells
+def _method_rows(comparison: Comparison) -> list[list[str]]:
+    """A row for each method of each run: its name, and the mean and the interval of each group."""
+    rows = []
+    for run in comparison.runs:
+        for method, values in run.metrics["methods"].items():
+            intervals = [format_interval(group_interval(run.metrics, method, group)) for group in GROUPS]
+            means = [format_value(values[group]) for group in GROUPS]
+            cells = [f"{mean}\n({ends})" if ends else mean for mean, ends in zip(means, intervals, strict=True)]
+            rows.append([run.name, display_name(method), *cells])
+    return rows
 
 
 def _pair(of: Side, over: Side) -> str:
@@ -338,16 +301,18 @@ def _signed(interval: Interval | None) -> str:
     return "\N{EN DASH}" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}"
 
 
-def _rich_table(title: str, columns: Sequence[str], num_left: int) -> Table:
+def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], num_left: int) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k < num_left else "right", no_wrap=k >= num_left)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines)
+    lines = [" | ".join(line) for line in (columns, ["---"] * len(columns), *(map(_escape, row) for row in rows))]
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _escape(cell: str) -> str:

@@ -5,7 +5,9 @@ right answer is that nothing is there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -41,11 +43,6 @@ class GroupConfidence:
     false_alarms: float
     caught: float
 
-
-_FIELDS = (
-    *("classes", "kept_classes", "kept_precision", "kept_recall", "count_factor", "count_factor_of_rate"),
-    *("false_alarms", "caught"),
-)
 
 ConfidenceReport = dict[ClassGroup, GroupConfidence]
 
@@ -117,15 +114,10 @@ class _Classes:
 
     def summarise(self, federated: bool) -> GroupConfidence:
         above, right_above, right = np.array(self.kept).sum(0)
-        pairs = evaluate_probabilities(
-            np.stack(self.probabilities, 1),
-            np.stack(self.scores, 1),
-            np.stack(self.relevant, 1),
-            np.stack(self.known, 1),
-        )
+        columns = (self.probabilities, self.scores, self.relevant, self.known)
         return GroupConfidence(
             classes=len(self.scores),
-            pairs=pairs,
+            pairs=evaluate_probabilities(*(np.stack(column, 1) for column in columns)),
             kept_classes=float(np.mean([kept > 0 for kept, _, _ in self.kept])),
             kept_precision=float(right_above / above) if above else None,
             kept_recall=float(right_above / right),
@@ -147,34 +139,31 @@ def summarise_confidence(reports: Sequence[ConfidenceReport]) -> dict[str, Any] 
     Values are means over the seeds that have the group, with the sample standard deviation of the errors; reliability
     is summed.
     """
-    by_group = {group: [report[group] for report in reports if group in report] for group in CLASS_GROUPS}
-    summaries: dict[str, Any] = {group: _summarise_group(results) for group, results in by_group.items() if results}
+    summaries: dict[str, Any] = {}
+    for group in CLASS_GROUPS:
+        results = [report[group] for report in reports if group in report]
+        if results:
+            numbers = [field.name for field in fields(GroupConfidence) if field.name != "pairs"]
+            summaries[group] = {name: _mean([getattr(result, name) for result in results]) for name in numbers}
+            summaries[group]["pairs"] = {kind: _summarise_pairs([r.pairs[kind] for r in results]) for kind in PAIRS}
     return {"bins": NUM_BINS, "wanted_precision": WANTED_PRECISION, **summaries} if summaries else None
-
-
-def _summarise_group(groups: Sequence[GroupConfidence]) -> dict[str, Any]:
-    means = {name: _mean([getattr(group, name) for group in groups]) for name in _FIELDS}
-    return {**means, "pairs": {kind: _summarise_pairs([group.pairs[kind] for group in groups]) for kind in PAIRS}}
 
 
 def _summarise_pairs(results: Sequence[PairsResult]) -> dict[str, Any]:
     errors = [result.reliability.error for result in results]
     present = [error for error in errors if error is not None]
-    total = results[0].reliability
-    for result in results[1:]:
-        total = total + result.reliability
     return {
         "ece": _mean(errors),
         "ece_std": float(np.std(present, ddof=1)) if len(present) > 1 else 0.0,
         "brier": _mean([result.brier for result in results]),
         "brier_of_rate": _mean([result.brier_of_rate for result in results]),
-        "reliability": total.to_json(),
+        "reliability": asdict(reduce(add, (result.reliability for result in results))),
     }
 
 
 def read_reliability(content: dict[str, Any]) -> Reliability:
     """Read the reliability that `summarise_confidence` has written."""
-    return Reliability(tuple(content["counts"]), tuple(content["predicted"]), tuple(content["observed"]))
+    return Reliability(**{name: tuple(values) for name, values in content.items()})
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,17 @@ def summarise_runs(dataset: str, runs: Sequence[MethodRun]) -> Metrics:
         "dataset": dataset,
         "metric": metric_name(k, "min(k,R)"),
         "protocol": _shared(runs, "protocol"),
-        "images": _mean_count([run.report.images for run in runs]),
-        "distractors": _mean_count([run.report.distractors for run in runs]),
+        "images": _whole_mean(run.report.images for run in runs),
+        "distractors": _whole_mean(run.report.distractors for run in runs),
         "distractors_kept": _shared(runs, "distractors_kept"),
         "interval": DESCRIPTION,
         "seeds": sorted({run.seed for run in runs}),
         "methods": {method: _summarise_method(of_method) for method, of_method in by_method.items()},
         "classes": _summarise_classes(by_method),
-        "left_out": _left_out(runs),
+        "left_out": {
+            key: list({entry: asdict(entry) for run in runs for entry in getattr(run.report, field)}.values())
+            for key, field in (("classes", "left_out"), ("groups", "empty_groups"))
+        },
     }
 
 
@@ -98,9 +101,9 @@ def _shared(runs: Sequence[MethodRun], field: str) -> Any:
     return values.pop()
 
 
-def _mean_count(counts: Sequence[int]) -> float:
+def _whole_mean(counts: Iterable[int]) -> float:
     """The mean, as a whole number if it is one."""
-    mean = float(np.mean(counts))
+    mean = float(np.mean(list(counts)))
     return int(mean) if mean.is_integer() else mean
 
 
@@ -159,29 +162,17 @@ def _summarise_classes(by_method: dict[str, list[MethodRun]]) -> dict[str, Any]:
 
 def _summarise_class(by_method: dict[str, list[ClassResult]]) -> dict[str, Any]:
     """If seeds differ in the class's group, `group` is the first, and `by_group` has the precision in each."""
-    groups = list(dict.fromkeys(result.group for results in by_method.values() for result in results))
     summary: dict[str, Any] = {
-        "group": groups[0],
+        "group": next(iter(by_method.values()))[0].group,
         "methods": {
             method: {field: float(np.mean([getattr(r, field) for r in results])) for field in _CLASS_FIELDS}
             for method, results in by_method.items()
         },
     }
-    if len(groups) > 1:
-        summary["by_group"] = {group: _precisions_within(by_method, group) for group in groups}
+    by_group: dict[str, dict[str, list[float]]] = {}
+    for method, results in by_method.items():
+        for result in results:
+            by_group.setdefault(result.group, {}).setdefault(method, []).append(result.average_precision)
+    if len(by_group) > 1:
+        summary["by_group"] = {g: {m: float(np.mean(v)) for m, v in values.items()} for g, values in by_group.items()}
     return summary
-
-
-def _precisions_within(by_method: dict[str, list[ClassResult]], group: str) -> dict[str, float]:
-    within = {m: [r.average_precision for r in results if r.group == group] for m, results in by_method.items()}
-    return {method: float(np.mean(values)) for method, values in within.items() if values}
-
-
-def _left_out(runs: Iterable[MethodRun]) -> dict[str, list[dict[str, str]]]:
-    """Each class and group without a value, once per reason."""
-    classes = {(c.name, c.reason): None for run in runs for c in run.report.left_out}
-    groups = {(g.name, g.reason): None for run in runs for g in run.report.empty_groups}
-    return {
-        "classes": [{"name": name, "reason": reason} for name, reason in classes],
-        "groups": [{"name": name, "reason": reason} for name, reason in groups],
-    }

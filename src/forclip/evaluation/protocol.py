@@ -121,8 +121,15 @@ def evaluate_scores(
     assert scores.shape == labels.shape
     assert scores.shape[1] == len(class_names)
     assert verified is None or verified.shape == labels.shape
-    _check_input(scores, class_names, split, min_relevant, k)
-    group_of = _group_by_class(split)
+    for argument, value in (("min_relevant", min_relevant), ("k", k)):
+        if value < 1:
+            raise ValueError(f"{argument} must be at least 1, not {value}")
+    group_of: dict[str, ClassGroup] = {**dict.fromkeys(split.base, "base"), **dict.fromkeys(split.novel, "novel")}
+    for name in group_of:
+        if name not in class_names:
+            raise ValueError(f"class {name!r} of the split has no scores{did_you_mean(name, class_names)}")
+    for row, column in np.argwhere(np.isnan(scores)):
+        raise ValueError(f"the score of row {row} for class {class_names[column]!r} is NaN")
     if verified is not None and verified.all():
         verified = None
     relevant = labels if verified is None else labels & verified
@@ -133,7 +140,13 @@ def evaluate_scores(
     left_out = _left_out(relevant, verified, class_names, group_of, min_relevant)
     excluded = {c.name for c in left_out}
     kept = {column: name for column, name in enumerate(class_names) if name not in excluded}
-    over_all, ranked = _rank(scores, relevant, verified, kept)
+    # By class, whether the image at each rank is relevant. One sorting serves both protocols: the ranking of a subset is
+    # the ranking of all images without the others.
+    over_all: dict[str, Bools] = {}
+    ranked: dict[str, Bools] = {}
+    for column, order in column_rankings(scores, list(kept)):
+        hits = over_all[kept[column]] = relevant[:, column][order]
+        ranked[kept[column]] = hits if verified is None else hits[verified[:, column][order]]
     members: dict[str, list[str]] = {g: [n for n in ranked if g in ("all", group_of[n])] for g in GROUPS}
     other: dict[Protocol, dict[Group, float | None]] = {}
     if verified is not None:
@@ -147,47 +160,21 @@ def evaluate_scores(
         means={d: {g: _mean_percent(ranked, members[g], k, d) for g in GROUPS} for d in DENOMINATORS},
         other_protocols=other,
         curves=rank_curves(ranked, members, len(scores)),
-        classes=tuple(_class_result(name, group_of[name], of_class, k) for name, of_class in ranked.items()),
+        classes=tuple(
+            ClassResult(
+                name=name,
+                group=group_of[name],
+                num_images=len(hits),
+                num_relevant=int(hits.sum()),
+                average_precision=100 * ranked_average_precision(hits, k),
+                precision_at_10=100 * ranked_precision(hits, 10),
+                recall_at_50=100 * ranked_recall(hits, 50),
+            )
+            for name, hits in ranked.items()
+        ),
         left_out=left_out,
         empty_groups=tuple(LeftOut(g, _why_empty(g, split, min_relevant)) for g in GROUPS if not members[g]),
     )
-
-
-def _check_input(
-    scores: NDArray[np.floating], class_names: Sequence[str], split: ClassSplit, min_relevant: int, k: int
-) -> None:
-    for name, value in (("min_relevant", min_relevant), ("k", k)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    for name in (*split.base, *split.novel):
-        if name not in class_names:
-            raise ValueError(f"class {name!r} of the split has no scores{did_you_mean(name, class_names)}")
-    bad = np.argwhere(np.isnan(scores))
-    if len(bad):
-        row, column = bad[0]
-        raise ValueError(f"the score of row {row} for class {class_names[column]!r} is NaN")
-
-
-def _group_by_class(split: ClassSplit) -> dict[str, ClassGroup]:
-    groups: dict[str, ClassGroup] = dict.fromkeys(split.base, "base")
-    groups.update(dict.fromkeys(split.novel, "novel"))
-    return groups
-
-
-def _rank(
-    scores: NDArray[np.floating], relevant: Bools, verified: Bools | None, kept: Mapping[int, str]
-) -> tuple[dict[str, Bools], dict[str, Bools]]:
-    """By class, whether the image at each rank is relevant: over all images, and over the verified images.
-
-    One sorting serves both: the ranking of a subset is the ranking of all images without the others.
-    """
-    over_all: dict[str, Bools] = {}
-    over_verified: dict[str, Bools] = {}
-    for column, order in column_rankings(scores, list(kept)):
-        hits = relevant[:, column][order]
-        over_all[kept[column]] = hits
-        over_verified[kept[column]] = hits if verified is None else hits[verified[:, column][order]]
-    return over_all, over_verified
 
 
 def _mean_percent(
@@ -196,18 +183,6 @@ def _mean_percent(
     if not names:
         return None
     return 100 * float(np.mean([ranked_average_precision(ranked[name], k, denominator) for name in names]))
-
-
-def _class_result(name: str, group: ClassGroup, ranked: Bools, k: int) -> ClassResult:
-    return ClassResult(
-        name=name,
-        group=group,
-        num_images=len(ranked),
-        num_relevant=int(ranked.sum()),
-        average_precision=100 * ranked_average_precision(ranked, k),
-        precision_at_10=100 * ranked_precision(ranked, 10),
-        recall_at_50=100 * ranked_recall(ranked, 50),
-    )
 
 
 def _left_out(

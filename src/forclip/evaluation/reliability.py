@@ -6,8 +6,8 @@ class's 50 best images, `above 0.05` those with a higher probability than that.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +55,6 @@ class Reliability:
             tuple(a + b for a, b in zip(self.predicted, other.predicted, strict=True)),
             tuple(a + b for a, b in zip(self.observed, other.observed, strict=True)),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump."""
-        return {name: list(values) for name, values in asdict(self).items()}
 
 
 def reliability(probabilities: Doubles, relevant: Bools) -> Reliability:
