@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from forclip.evaluation.charts import NamedLine, gain_chart, ladder_chart, line_chart, nice_ticks
+from forclip.evaluation.charts import gain_chart, ladder_chart, line_chart, nice_ticks
 from forclip.evaluation.methods import display_name
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import evaluate_scores
@@ -249,11 +249,11 @@ def test_ticks_enclose_the_values() -> None:
 
 
 def test_a_ladder_names_its_lines_and_their_last_values() -> None:
-    drawn = ladder_chart("recall", (1, 10, 100), [NamedLine("mine", "line-0", (0.0, 50.0, 100.0))])
+    drawn = ladder_chart("recall", (1, 10, 100), [("mine", "line-0", (0.0, 50.0, 100.0))])
     assert "recall by rank: mine 100.0 at 100" in drawn
     assert "<title>mine</title>" in drawn
     assert all(f">{rank}</text>" in drawn for rank in (1, 10, 100))
-    assert "nan" not in ladder_chart("recall", (1,), [NamedLine("mine", "line-0", (0.0,))])
+    assert "nan" not in ladder_chart("recall", (1,), [("mine", "line-0", (0.0,))])
 
 
 def test_gains_have_a_bar_per_class_the_largest_first() -> None:

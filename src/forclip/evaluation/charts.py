@@ -40,24 +40,11 @@ class Curve:
             raise ValueError(f"curve {self.name!r} has {len(self.xs)} x and {len(self.ys)} y values")
 
 
-@dataclass(frozen=True)
-class NamedLine:
-    """One of several lines in a chart. kind: the CSS class of its colour; ys: percent."""
-
-    name: str
-    kind: str
-    ys: tuple[float, ...]
-
-
 def _axes(
-    x_label: str,
-    x_ticks: Sequence[float],
-    y_ticks: Sequence[float],
-    size: tuple[int, int] = (320, 168),
-    x_scale: str = "linear",
+    x_label: str, x_ticks: Sequence[float], y_ticks: Sequence[float], width: int = 320, x_scale: str = "linear"
 ) -> Axes:
-    """Axes whose y axis ends at the outer ticks, with horizontal grid lines. size: of the whole chart, in pixels."""
-    (width, height), bottom = size, 30 if x_label else 10
+    """Axes whose y axis ends at the outer ticks, with horizontal grid lines. width: of the chart, in pixels."""
+    height, bottom = 168, 30 if x_label else 10
     box = (44 / width, bottom / height, 1 - 54 / width, 1 - (bottom + 10) / height)
     axes = Figure((width / 72, height / 72), frameon=False).add_axes(box, frame_on=False)
     axes.tick_params(length=0, pad=5, labelsize=11)
@@ -120,12 +107,16 @@ def _thin(values: np.ndarray) -> np.ndarray:
     return np.array([stretch.mean() for stretch in np.array_split(values, MAX_POINTS)])
 
 
-def ladder_chart(name: str, ks: Sequence[int], lines: Sequence[NamedLine]) -> Markup:
-    """Lines over ranks, from 0 upwards. The ranks are on a logarithmic scale, so that the first few have room."""
-    axes = _axes("first k images", ks, nice_ticks(0, max([*(y for line in lines for y in line.ys), 1])), x_scale="log")
-    for line in lines:
-        _plot(axes, f"{line.kind}|{line.name}", ks, line.ys)
-    label = ", ".join(f"{line.name} {line.ys[-1]:.1f} at {ks[-1]}" for line in lines)
+def ladder_chart(name: str, ks: Sequence[int], lines: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
+    """Lines over ranks, from 0 upwards. lines: name, the CSS class of the colour, percent at each rank.
+
+    The ranks are on a logarithmic scale, so that the first few have room.
+    """
+    top = max([1, *(y for _, _, ys in lines for y in ys)])
+    axes = _axes("first k images", ks, nice_ticks(0, top), x_scale="log")
+    for line, kind, ys in lines:
+        _plot(axes, f"{kind}|{line}", ks, ys)
+    label = ", ".join(f"{line} {ys[-1]:.1f} at {ks[-1]}" for line, _, ys in lines)
     return _svg(axes, "ladder", f"{name} by rank: {label}")
 
 
@@ -157,7 +148,7 @@ def gain_chart(gains: Sequence[tuple[str, str, float]]) -> Markup:
     ordered = sorted(gains, key=lambda gain: -gain[2])
     heights = [gain for _, _, gain in ordered]
     ticks = nice_ticks(min(*heights, 0), max(*heights, 0))
-    axes = _axes("", [], ticks, size=(1000, 166))
+    axes = _axes("", [], ticks, width=1000)
     axes.set_yticks(ticks, [f"{tick:+.4g}" if tick else "0" for tick in ticks])
     for bar, (name, kind, gain) in zip(axes.bar(range(len(gains)), heights, 0.86, color="black"), ordered, strict=True):
         bar.set_gid(f"{kind}|{name}: {gain:+.1f}")

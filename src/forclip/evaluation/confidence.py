@@ -114,10 +114,15 @@ class _Classes:
 
     def summarise(self, federated: bool) -> GroupConfidence:
         above, right_above, right = np.array(self.kept).sum(0)
-        columns = (self.probabilities, self.scores, self.relevant, self.known)
+        pairs = evaluate_probabilities(
+            np.stack(self.probabilities, 1),
+            np.stack(self.scores, 1),
+            np.stack(self.relevant, 1),
+            np.stack(self.known, 1),
+        )
         return GroupConfidence(
             classes=len(self.scores),
-            pairs=evaluate_probabilities(*(np.stack(column, 1) for column in columns)),
+            pairs=pairs,
             kept_classes=float(np.mean([kept > 0 for kept, _, _ in self.kept])),
             kept_precision=float(right_above / above) if above else None,
             kept_recall=float(right_above / right),

@@ -75,14 +75,14 @@ def best_overall(metrics: Metrics) -> str | None:
     return FOR if FOR in metrics["methods"] else best_training_free(metrics, "all")
 
 
-def best_values(metrics: Metrics) -> dict[str, str]:
-    """The best value of each column as printed, so that all equal values are marked: highest mAP, fewest ms."""
-    best: dict[str, str] = {}
-    rows = list(metrics["methods"].values())
+def best_cells(metrics: Metrics) -> set[tuple[str, str]]:
+    """The best method and column pairs, all that print the same value: highest mAP, fewest ms. Empty for one method."""
+    best: set[tuple[str, str]] = set()
     for column in (*GROUPS, "ms_per_image"):
-        values = [row[column] for row in rows if row.get(column) is not None]
-        if len(rows) > 1 and values:
-            best[column] = format_value(min(values) if column == "ms_per_image" else max(values))
+        values = {m: v[column] for m, v in metrics["methods"].items() if v[column] is not None}
+        if len(metrics["methods"]) > 1 and values:
+            top = format_value(min(values.values()) if column == "ms_per_image" else max(values.values()))
+            best |= {(method, column) for method, value in values.items() if format_value(value) == top}
     return best
 
 

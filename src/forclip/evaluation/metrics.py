@@ -134,20 +134,12 @@ Line = tuple[float, ...]
 class RankCurves:
     """Recall and precision at several ranks, in percent, averaged over the classes of each group.
 
-    ks: the ranks, up to the number of images. recall, precision: by group; None for a group without a class.
+    k: the ranks, up to the number of images. recall, precision: by group; None for a group without a class.
     """
 
-    ks: tuple[int, ...]
+    k: tuple[int, ...]
     recall: Mapping[str, Line | None]
     precision: Mapping[str, Line | None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump."""
-        recall, precision = (
-            {group: None if line is None else list(line) for group, line in lines.items()}
-            for lines in (self.recall, self.precision)
-        )
-        return {"k": list(self.ks), "recall": recall, "precision": precision}
 
 
 def rank_curves(ranked: Mapping[str, Bools], members: Mapping[str, Sequence[str]], num_images: int) -> RankCurves:
@@ -173,7 +165,7 @@ def rank_curves(ranked: Mapping[str, Bools], members: Mapping[str, Sequence[str]
 
 def mean_curves(curves: Sequence[RankCurves]) -> RankCurves:
     """Average over seeds, up to the last rank that all have; a seed without a group doesn't enter the group's mean."""
-    ks = min((c.ks for c in curves), key=len)
+    ks = min((c.k for c in curves), key=len)
 
     def mean_lines(lines: Sequence[Mapping[str, Line | None]]) -> dict[str, Line | None]:
         by_group = {group: [by_group[group] for by_group in lines] for group in lines[0]}

@@ -124,7 +124,7 @@ def _summarise_method(runs: list[MethodRun]) -> dict[str, Any]:
         "other_protocols": {
             name: _means([report.other_protocols[name] for report in reports]) for name in reports[0].other_protocols
         },
-        "curves": mean_curves([report.curves for report in reports]).to_json(),
+        "curves": asdict(mean_curves([report.curves for report in reports])),
         **({} if confidence is None else {"confidence": confidence}),
     }
 

@@ -86,7 +86,7 @@ class RetrievalReport:
             **{str(group): mean for group, mean in self.means["min(k,R)"].items()},
             "other_denominators": {metric_name(self.k, d): dict(self.means[d]) for d in DENOMINATORS[1:]},
             "other_protocols": {str(name): dict(means) for name, means in self.other_protocols.items()},
-            "curves": self.curves.to_json(),
+            "curves": asdict(self.curves),
             "classes": [asdict(c) for c in self.classes],
             "left_out": [asdict(c) for c in self.left_out],
             "empty_groups": [asdict(c) for c in self.empty_groups],
@@ -128,7 +128,9 @@ def evaluate_scores(
     for name in group_of:
         if name not in class_names:
             raise ValueError(f"class {name!r} of the split has no scores{did_you_mean(name, class_names)}")
-    for row, column in np.argwhere(np.isnan(scores)):
+    wrong = np.argwhere(np.isnan(scores))
+    if len(wrong):
+        row, column = wrong[0]
         raise ValueError(f"the score of row {row} for class {class_names[column]!r} is NaN")
     if verified is not None and verified.all():
         verified = None
@@ -140,8 +142,8 @@ def evaluate_scores(
     left_out = _left_out(relevant, verified, class_names, group_of, min_relevant)
     excluded = {c.name for c in left_out}
     kept = {column: name for column, name in enumerate(class_names) if name not in excluded}
-    # By class, whether the image at each rank is relevant. One sorting serves both protocols: the ranking of a subset is
-    # the ranking of all images without the others.
+    # By class, whether the image at each rank is relevant. One sorting serves both: the ranking of a subset is the
+    # ranking of all images without the others.
     over_all: dict[str, Bools] = {}
     ranked: dict[str, Bools] = {}
     for column, order in column_rankings(scores, list(kept)):

@@ -1,6 +1,7 @@
 """report.html: one self-contained page with a summary, charts, tables and result grids of a run."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,11 +13,11 @@ from markupsafe import Markup
 
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.bootstrap import mean_interval
-from forclip.evaluation.charts import Curve, NamedLine, gain_chart, ladder_chart, line_chart
+from forclip.evaluation.charts import Curve, gain_chart, ladder_chart, line_chart
 from forclip.evaluation.methods import (
     FOR,
+    best_cells,
     best_training_free,
-    best_values,
     display_name,
     format_interval,
     format_value,
@@ -27,7 +28,7 @@ from forclip.evaluation.methods import (
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
 from forclip.evaluation.report_sections import ClassTable, class_gains, class_table, confidence_section
-from forclip.evaluation.result_grid import EmbeddedThumbnails, GridHit, GridRow, QueryGrid, images_of
+from forclip.evaluation.result_grid import EmbeddedThumbnails, GridHit, GridRow, QueryGrid
 
 __all__ = ["Curve", "GridHit", "GridRow", "QueryGrid", "ReportPage", "summary", "write_report"]
 
@@ -59,6 +60,9 @@ def write_report(path: Path, page: ReportPage) -> None:
     template = resources.files("forclip.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     metrics = page.metrics
     classes = class_table(metrics)
+    grids = (*page.queries, *page.best, *page.worst)
+    others = [method for method in metrics["methods"] if method != FOR]
+    line_kinds = {FOR: "line-for", **{m: f"line-{k % _NUM_LINE_COLOURS}" for k, m in enumerate(others)}}
     bars = {m: [(g, v[g], v.get(f"{g}_std") or 0.0) for g in CLASS_GROUPS] for m, v in metrics["methods"].items()}
     ends = [value + spread for of_method in bars.values() for _, value, spread in of_method if value is not None]
     html = environment.from_string(template).render(
@@ -69,16 +73,18 @@ def write_report(path: Path, page: ReportPage) -> None:
         summary=summary(metrics),
         bars=bars,
         bar_scale=_BAR_ROOM / max([1.0, *ends]),
-        table=_table(metrics),
+        best=best_cells(metrics),
+        spread=_spread,
+        groups=GROUPS,
         variants=_variants(metrics),
-        ladders=_ladders(metrics),
-        legend=[(_line_kind(metrics, m), display_name(m)) for m in metrics["methods"]],
+        ladders=_ladders(metrics, line_kinds),
+        line_kinds=line_kinds,
         confidence=confidence_section(metrics),
         classes=classes,
         gains=None if classes is None else _gains(classes),
         left_out=metrics.get("left_out", {"classes": [], "groups": []}),
         curves=[(curve.name, line_chart(curve)) for curve in page.curves],
-        thumbnails=EmbeddedThumbnails(images_of([*page.queries, *page.best, *page.worst])),
+        thumbnails=EmbeddedThumbnails(hit.image for grid in grids for row in grid.rows for hit in row.hits),
         notes=_notes(page),
         display_name=display_name,
         format_value=format_value,
@@ -147,25 +153,6 @@ def _plural(count: float, noun: str) -> str:
     return f"{count:g} {noun}{'' if count == 1 else 's'}"
 
 
-def _table(metrics: Metrics) -> list[dict[str, Any]]:
-    best = best_values(metrics)
-
-    def is_best(values: dict[str, Any], column: str) -> bool:
-        return values[column] is not None and format_value(values[column]) == best.get(column)
-
-    return [
-        {
-            "method": method,
-            "name": display_name(method),
-            "cells": [(format_value(values[g]), _spread(values, g), is_best(values, g)) for g in GROUPS],
-            "vectors": f"{values['vectors_per_image']:g}",
-            "ms": format_value(values["ms_per_image"]),
-            "fastest": is_best(values, "ms_per_image"),
-        }
-        for method, values in metrics["methods"].items()
-    ]
-
-
 def _spread(values: dict[str, Any], group: str) -> str:
     """The standard deviation over seeds and the interval over classes, as far as the file has them."""
     std, interval = values.get(f"{group}_std"), format_interval(values.get("intervals", {}).get(group))
@@ -187,26 +174,20 @@ def _variants(metrics: Metrics) -> list[tuple[str, list[tuple[str, list[str]]]]]
     return variants
 
 
-def _line_kind(metrics: Metrics, method: str) -> str:
-    """The CSS class of a method's line."""
-    others = [m for m in metrics["methods"] if m != FOR]
-    return "line-for" if method == FOR else f"line-{others.index(method) % _NUM_LINE_COLOURS}"
+def _ladders(metrics: Metrics, kinds: Mapping[str, str]) -> list[tuple[str, Markup]]:
+    """Recall and precision by rank: a titled chart for each of base and novel that has a class.
 
-
-def _ladders(metrics: Metrics) -> list[tuple[str, Markup]]:
-    """Recall and precision by rank: a titled chart for each of base and novel that has a class."""
+    kinds: the CSS class of each method's line.
+    """
     curves = {m: values["curves"] for m, values in metrics["methods"].items() if values.get("curves", {}).get("k")}
     charts = []
     for measure in ("recall", "precision"):
         for group in CLASS_GROUPS:
-            with_group = [method for method, of_method in curves.items() if of_method[measure][group]]
-            if with_group:
+            lines = {m: of_method[measure][group] for m, of_method in curves.items() if of_method[measure][group]}
+            if lines:
                 title = f"{measure}, {group} classes"
-                lines = [
-                    NamedLine(display_name(m), _line_kind(metrics, m), tuple(curves[m][measure][group]))
-                    for m in with_group
-                ]
-                charts.append((title, ladder_chart(title, curves[with_group[0]]["k"], lines)))
+                named = [(display_name(m), kinds[m], line) for m, line in lines.items()]
+                charts.append((title, ladder_chart(title, curves[next(iter(lines))]["k"], named)))
     return charts
 
 
@@ -218,18 +199,15 @@ def _gains(table: ClassTable) -> tuple[str, Markup] | None:
     by_group: dict[str, list[float]] = {}
     for _, group, gain in gains:
         by_group.setdefault(group, []).append(gain)
-    parts = [
-        f"on {sum(gain > 0 for gain in of_group)} of {len(of_group)} {group} classes{_mean_gain(of_group)}"
-        for group, of_group in by_group.items()
-    ]
+    parts = []
+    for group, of_group in by_group.items():
+        interval = mean_interval(np.array([of_group], np.float64))
+        part = f"on {sum(gain > 0 for gain in of_group)} of {len(of_group)} {group} classes"
+        if interval is not None:
+            low, high = interval
+            part += f" (mean gain {np.mean(of_group):+.1f}, 95 % interval {low:+.1f} to {high:+.1f})"
+        parts.append(part)
     return f"FOR is above {table.baseline} {' and '.join(parts)}.", gain_chart(gains)
-
-
-def _mean_gain(gains: list[float]) -> str:
-    interval = mean_interval(np.array([gains], np.float64))
-    if interval is None:
-        return ""
-    return f" (mean gain {np.mean(gains):+.1f}, 95 % interval {interval[0]:+.1f} to {interval[1]:+.1f})"
 
 
 def _notes(page: ReportPage) -> list[tuple[str, str]]:

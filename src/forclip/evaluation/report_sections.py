@@ -1,9 +1,10 @@
 """Sections of the report: the sortable table of classes, and the quality of FOR's probabilities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from forclip.evaluation.charts import reliability_chart
@@ -18,13 +19,10 @@ _DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class. group: base, novel, or both if seeds differ. values: average precision by method, in percent, None if
-    not measured; gain: FOR's over the baseline, in percentage points."""
+    """One class. group: base, novel, or both if seeds differ. gain: FOR's over the baseline, in percentage points."""
 
     name: str
     group: str
-    num_relevant: float
-    values: tuple[float | None, ...]
     gain: float | None
 
 
@@ -50,50 +48,33 @@ def class_table(metrics: Metrics) -> ClassTable | None:
         return None
     methods = list(metrics["methods"])
     baseline = best_training_free(metrics, "all") if FOR in methods else None
-    rows = tuple(_class_row(name, entry, methods, baseline) for name, entry in metrics["classes"].items())
-    columns = ["class", "group", "R", *map(display_name, methods)]
-    cells = [(r.name, r.group, f"{r.num_relevant:g}", *map(format_value, r.values)) for r in rows]
-    sort_keys: list[Sequence[Any]] = [
-        [r.name for r in rows],
-        [(r.group, r.name) for r in rows],
-        [-r.num_relevant for r in rows],
-        *(_falling([r.values[k] for r in rows]) for k in range(len(methods))),
-    ]
-    if baseline is not None:
-        columns.append("gain")
-        cells = [(*c, _DASH if r.gain is None else f"{r.gain:+.1f}") for c, r in zip(cells, rows, strict=True)]
-        sort_keys.append(_falling([r.gain for r in rows]))
-    places = zip(*map(_places, sort_keys), strict=True)
+    columns = ["class", "group", "R", *map(display_name, methods), *([] if baseline is None else ["gain"])]
+    rows: list[ClassRow] = []
+    cells: list[tuple[str, ...]] = []
+    sort_keys: list[tuple[Any, ...]] = []  # high values first, missing ones last
+    for name, entry in metrics["classes"].items():
+        group = "both" if "by_group" in entry else entry["group"]
+        num_relevant = max((of_method["num_relevant"] for of_method in entry["methods"].values()), default=0)
+        values = {method: entry["methods"].get(method, {}).get("average_precision") for method in methods}
+        ours, theirs = values.get(FOR), values.get(baseline)
+        gain = None if ours is None or theirs is None else ours - theirs
+        gains = [] if baseline is None else [gain]
+        rows.append(ClassRow(name, group, gain))
+        texts = [_DASH if gain is None else f"{gain:+.1f}" for gain in gains]
+        cells.append((name, group, f"{num_relevant:g}", *map(format_value, values.values()), *texts))
+        numbers = (num_relevant, *values.values(), *gains)
+        sort_keys.append((name, (group, name), *(float("inf") if n is None else -n for n in numbers)))
+    # Equal rows keep their order.
+    orders = [sorted(range(len(rows)), key=[keys[k] for keys in sort_keys].__getitem__) for k in range(len(columns))]
+    places = tuple(map(tuple, np.argsort(orders, axis=1).T.tolist()))
     sorted_by = 0 if baseline is None else len(columns) - 1
     baseline_name = None if baseline is None else display_name(baseline)
-    return ClassTable(tuple(columns), rows, tuple(cells), tuple(places), sorted_by, baseline_name)
+    return ClassTable(tuple(columns), tuple(rows), tuple(cells), places, sorted_by, baseline_name)
 
 
 def class_gains(table: ClassTable) -> list[tuple[str, str, float]]:
     """The name, group and gain of the classes that have a gain."""
     return [(row.name, row.group, row.gain) for row in table.rows if row.gain is not None]
-
-
-def _class_row(name: str, entry: dict[str, Any], methods: Sequence[str], baseline: str | None) -> ClassRow:
-    values = {method: entry["methods"].get(method, {}).get("average_precision") for method in methods}
-    ours, theirs = values.get(FOR), None if baseline is None else values[baseline]
-    relevant = max((of_method["num_relevant"] for of_method in entry["methods"].values()), default=0)
-    gain = None if ours is None or theirs is None else ours - theirs
-    group = "both" if "by_group" in entry else entry["group"]
-    return ClassRow(name, group, relevant, tuple(values.values()), gain)
-
-
-def _falling(values: Sequence[float | None]) -> list[float]:
-    """Sort keys that put high values first and missing ones last."""
-    return [float("inf") if value is None else -value for value in values]
-
-
-def _places(keys: Sequence[Any]) -> list[int]:
-    """The position of each row when sorted by its key; equal rows keep their order."""
-    places = [0] * len(keys)
-    for place, row in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
-        places[row] = place
-    return places
 
 
 _PAIRS_NAMES: dict[Pairs, str] = {
@@ -120,13 +101,8 @@ def confidence_section(metrics: Metrics) -> ConfidenceSection | None:
     sides = tuple(group for group in CLASS_GROUPS if group in confidence)
     measures = _measures(confidence["wanted_precision"])
     rows = tuple((label, tuple(cell(confidence[side]) for side in sides)) for label, cell in measures)
-    charts = tuple(
-        (
-            f"{side} classes",
-            reliability_chart(side, read_reliability(confidence[side]["pairs"]["top 50"]["reliability"])),
-        )
-        for side in sides
-    )
+    curves = {side: read_reliability(confidence[side]["pairs"]["top 50"]["reliability"]) for side in sides}
+    charts = tuple((f"{side} classes", reliability_chart(side, curve)) for side, curve in curves.items())
     return ConfidenceSection(sides, rows, charts)
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +50,6 @@ class QueryGrid:
     is_novel: bool
     num_relevant: int
     rows: tuple[GridRow, ...]
-
-
-def images_of(grids: Sequence[QueryGrid]) -> list[Path]:
-    """All images that the grids show."""
-    return [hit.image for grid in grids for row in grid.rows for hit in row.hits]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """Print metrics.json as a table in a terminal."""
 
-from typing import Any
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from forclip.evaluation.methods import (
-    best_values,
+    best_cells,
     display_name,
     format_interval,
     format_value,
@@ -36,35 +34,34 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     table.add_column("method", no_wrap=True)
     for column in (*GROUPS, "vectors\n/image", "ms\n/image"):
         table.add_column(column, justify="right", no_wrap=True)
-    best = best_values(metrics)
+    best = best_cells(metrics)
+
+    def cell(method: str, column: str) -> Text:
+        return Text(format_value(metrics["methods"][method][column]), "bold" if (method, column) in best else "")
+
     for method, values in metrics["methods"].items():
-        table.add_row(Text(display_name(method)), *_cells(values, best))
+        cells = [cell(method, group) for group in GROUPS]
+        for group, text in zip(GROUPS, cells, strict=True):
+            std = values.get(f"{group}_std")
+            interval = format_interval(values.get("intervals", {}).get(group), decimals=0)
+            if std:
+                text.append(f" ± {format_value(std)}", style="dim not bold")
+            if interval and group != "all":
+                # Next to a standard deviation there is no room left on the line.
+                text.append(("\n" if std else " ") + f"({interval})", style="dim not bold")
+        vectors = Text(f"{values['vectors_per_image']:g}")
+        table.add_row(Text(display_name(method)), *cells, vectors, cell(method, "ms_per_image"))
     console.print(table)
     for note in _notes(metrics):
         console.print(Text(note, style="dim"), soft_wrap=True)
-    for line in (_gain_line(metrics), confidence_line(metrics)):
-        if line is not None:
-            console.print(Text(line), soft_wrap=True)
-
-
-def _cells(values: dict[str, Any], best: dict[str, str]) -> list[Text]:
-    cells = []
-    for group in GROUPS:
-        cell = _value_cell(values, group, best)
-        std, interval = values.get(f"{group}_std"), format_interval(values.get("intervals", {}).get(group), decimals=0)
-        if std:
-            cell.append(f" ± {format_value(std)}", style="dim not bold")
-        if interval and group != "all":
-            # Next to a standard deviation there is no room left on the line.
-            cell.append(("\n" if std else " ") + f"({interval})", style="dim not bold")
-        cells.append(cell)
-    return [*cells, Text(f"{values['vectors_per_image']:g}"), _value_cell(values, "ms_per_image", best)]
-
-
-def _value_cell(values: dict[str, Any], column: str, best: dict[str, str]) -> Text:
-    value = values[column]
-    is_best = value is not None and format_value(value) == best.get(column)
-    return Text(format_value(value), style="bold" if is_best else "")
+    gains = gains_over_baseline(metrics).values()
+    if gains:
+        baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains))
+        differences = ", ".join(f"{gain.group} {gain.difference:+.1f}" for gain in gains)
+        console.print(Text(f"FOR over the best training-free method ({baselines}): {differences}"), soft_wrap=True)
+    line = confidence_line(metrics)
+    if line is not None:
+        console.print(Text(line), soft_wrap=True)
 
 
 def _notes(metrics: Metrics) -> list[str]:
@@ -78,13 +75,3 @@ def _notes(metrics: Metrics) -> list[str]:
         kept = "kept among" if metrics["distractors_kept"] else "removed from"
         notes.append(f"{metrics['distractors']:g} images of none of the classes were {kept} the gallery")
     return notes
-
-
-def _gain_line(metrics: Metrics) -> str | None:
-    """None without FOR or without a training-free method."""
-    gains = gains_over_baseline(metrics).values()
-    if not gains:
-        return None
-    baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains))
-    differences = ", ".join(f"{gain.group} {gain.difference:+.1f}" for gain in gains)
-    return f"FOR over the best training-free method ({baselines}): {differences}"
