@@ -106,7 +106,7 @@ def test_federated_worked_by_hand() -> None:
     assert report.other_protocols == {"all images": pytest.approx({"base": 100 / 3, "novel": 100, "all": 200 / 3})}
     assert report.means["min(k,R)"] == pytest.approx({"base": 50, "novel": 100, "all": 75})
     assert (report.images, report.distractors, report.distractors_kept) == (6, 3, True)
-    assert report.curves.k == (1, 2, 5)
+    assert report.curves.k == [1, 2, 5]
     assert report.curves.recall["base"] == pytest.approx((0, 50, 100))
     assert report.curves.precision["base"] == pytest.approx((0, 50, 40))
 
@@ -142,7 +142,7 @@ def test_distractors_can_be_removed() -> None:
     assert without.means["min(k,R)"]["novel"] == pytest.approx(50)
     assert without.left_out[0] == LeftOut("dog", "all 2 images show it, so that any ranking of them is perfect")
     nothing = evaluate_scores(SCORES, np.zeros_like(LABELS), NAMES, split, distractors=False)
-    assert (nothing.images, nothing.curves.k, nothing.classes) == (0, (), ())
+    assert (nothing.images, nothing.curves.k, nothing.classes) == (0, [], ())
 
 
 def naive_precision(scores: list[float], labels: list[bool], verified: list[bool], k: int) -> float | None:

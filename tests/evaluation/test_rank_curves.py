@@ -13,7 +13,7 @@ def test_worked_by_hand() -> None:
     """a: hits at 1 and 3; b: a hit at 2, of two images only."""
     ranked = {"a": np.array([1, 0, 1, 0, 0], bool), "b": np.array([0, 1], bool)}
     found = rank_curves(ranked, GROUPS, 5)
-    assert found.k == (1, 2, 5)
+    assert found.k == [1, 2, 5]
     assert found.recall["base"] == pytest.approx((50, 50, 100))
     assert found.recall["all"] == pytest.approx((25, 75, 100))
     assert found.precision["all"] == pytest.approx((50, 50, 30))
@@ -22,9 +22,9 @@ def test_worked_by_hand() -> None:
 
 def test_ranks_end_at_the_number_of_images() -> None:
     ranked = {"a": np.ones(1000, bool)}
-    assert rank_curves(ranked, {"all": ["a"]}, 1000).k == RANKS
-    assert rank_curves(ranked, {"all": ["a"]}, 999).k == RANKS[:-1]
-    assert rank_curves({}, {"all": []}, 0).k == ()
+    assert rank_curves(ranked, {"all": ["a"]}, 1000).k == list(RANKS)
+    assert rank_curves(ranked, {"all": ["a"]}, 999).k == list(RANKS[:-1])
+    assert rank_curves({}, {"all": []}, 0).k == []
 
 
 @given(relevances)
@@ -43,6 +43,6 @@ def test_means_over_seeds_leave_out_missing_groups() -> None:
     second = rank_curves({"a": np.array([0, 0, 0, 0, 1], bool)}, {"base": [], "novel": ["a"]}, 5)
     third = rank_curves({"a": np.array([0, 1, 0, 0, 0], bool)}, {"base": ["a"], "novel": []}, 5)
     found = mean_curves([first, second, third])
-    assert found.k == (1, 2)
+    assert found.k == [1, 2]
     assert found.recall["base"] == pytest.approx((50, 100))
     assert found.recall["novel"] == pytest.approx((0, 0))

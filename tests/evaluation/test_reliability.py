@@ -17,8 +17,8 @@ PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size
 def test_average_precision_worked_by_hand() -> None:
     """0.05 twice, one of them right: off by 0.45. 0.8 and 0.84, both right: off by 0.18. 1.0 and right: not off."""
     found = reliability(np.array([0.05, 0.05, 0.8, 0.84, 1.0]), np.array([True, False, True, True, True]))
-    assert found.counts == (2, 0, 0, 0, 0, 0, 0, 0, 2, 1)
-    assert found.observed == (1, 0, 0, 0, 0, 0, 0, 0, 2, 1)
+    assert found.counts == [2, 0, 0, 0, 0, 0, 0, 0, 2, 1]
+    assert found.observed == [1, 0, 0, 0, 0, 0, 0, 0, 2, 1]
     assert found.predicted[8] == pytest.approx(1.64)
     assert found.error == pytest.approx((2 * 0.45 + 2 * 0.18 + 0) / 5)
     assert brier(np.array([0.25, 1.0]), np.array([True, False])) == pytest.approx((0.5625 + 1) / 2)

@@ -168,7 +168,7 @@ def _summarise_pairs(results: Sequence[PairsResult]) -> dict[str, Any]:
 
 def read_reliability(content: dict[str, Any]) -> Reliability:
     """Read the reliability that `summarise_confidence` has written."""
-    return Reliability(**{name: tuple(values) for name, values in content.items()})
+    return Reliability(**content)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

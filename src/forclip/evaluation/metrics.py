@@ -127,7 +127,7 @@ def _num_relevant(ranked: Bools, k: int) -> int:
     return total
 
 
-Line = tuple[float, ...]
+Line = list[float]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class RankCurves:
     k: the ranks, up to the number of images. recall, precision: by group; None for a group without a class.
     """
 
-    k: tuple[int, ...]
+    k: list[int]
     recall: Mapping[str, Line | None]
     precision: Mapping[str, Line | None]
 
@@ -148,7 +148,7 @@ def rank_curves(ranked: Mapping[str, Bools], members: Mapping[str, Sequence[str]
     ranked: by class, [I], whether the image at each rank is relevant, best first. members: class names by group. Ranks
     beyond a class's last image count as misses, as in precision_at.
     """
-    ks = tuple(k for k in RANKS if k <= num_images)
+    ks = [k for k in RANKS if k <= num_images]
     hits = {name: _hits_within(of_class, ks) for name, of_class in ranked.items()}
 
     def mean_lines(divisors: Mapping[str, Any]) -> dict[str, Line | None]:
@@ -185,4 +185,4 @@ def _hits_within(ranked: Bools, ks: Sequence[int]) -> Doubles:
 
 
 def _mean_line(lines: Sequence[Doubles | Line], factor: int = 1) -> Line | None:
-    return tuple(factor * float(value) for value in np.mean(np.array(lines), axis=0)) if lines else None
+    return [factor * float(value) for value in np.mean(np.array(lines), axis=0)] if lines else None

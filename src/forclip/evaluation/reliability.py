@@ -29,9 +29,9 @@ class Reliability:
     sums, so that the reliabilities of several seeds add up.
     """
 
-    counts: tuple[int, ...]
-    predicted: tuple[float, ...]
-    observed: tuple[int, ...]
+    counts: list[int]
+    predicted: list[float]
+    observed: list[int]
 
     @property
     def pairs(self) -> int:
@@ -51,9 +51,9 @@ class Reliability:
 
     def __add__(self, other: "Reliability") -> "Reliability":
         return Reliability(
-            tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
-            tuple(a + b for a, b in zip(self.predicted, other.predicted, strict=True)),
-            tuple(a + b for a, b in zip(self.observed, other.observed, strict=True)),
+            [a + b for a, b in zip(self.counts, other.counts, strict=True)],
+            [a + b for a, b in zip(self.predicted, other.predicted, strict=True)],
+            [a + b for a, b in zip(self.observed, other.observed, strict=True)],
         )
 
 
@@ -63,7 +63,7 @@ def reliability(probabilities: Doubles, relevant: Bools) -> Reliability:
     counts = np.bincount(bins, minlength=NUM_BINS)
     predicted = np.bincount(bins, probabilities, NUM_BINS)
     observed = np.bincount(bins[relevant], minlength=NUM_BINS)
-    return Reliability(tuple(counts.tolist()), tuple(predicted.tolist()), tuple(observed.tolist()))
+    return Reliability(counts.tolist(), predicted.tolist(), observed.tolist())
 
 
 def brier(probabilities: Doubles, relevant: Bools) -> float:
