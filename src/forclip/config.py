@@ -266,10 +266,18 @@ def config_to_json(config: Any) -> dict[str, Any]:
 
 def read_names(file: Path) -> tuple[str, ...]:
     """Read one name per line; blank lines are skipped. Raises ValueError naming a file that is missing or not text."""
+    return tuple(line for _, line in read_lines(file, "file of names"))
+
+
+def read_lines(file: Path, kind: str) -> list[tuple[int, str]]:
+    """Read the lines of a UTF-8 file that are not blank, without spaces around them, with their numbers from 1.
+
+    kind: what a missing file is called. Raises ValueError, naming a file that is missing or not text.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise ValueError(f"{file}: no such file of names") from None
+        raise ValueError(f"{file}: no such {kind}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as a list of names: {error}") from None
-    return tuple(line.strip() for line in lines if line.strip())
+        raise ValueError(f"{file}: not readable as text: {error}") from None
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]

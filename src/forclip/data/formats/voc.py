@@ -4,6 +4,7 @@ from os.path import isfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from forclip.config import read_lines
 from forclip.data.formats.common import LabelledObject, annotations_of_objects, check_corners, path_inside
 from forclip.data.formats.folder import IMAGE_SUFFIXES
 from forclip.types import Annotations
@@ -46,20 +47,14 @@ def _image_ids(folder: Path, image_set: str | None) -> set[str]:
         return stems
     sets = folder / "ImageSets" / "Main"
     file = path_inside(sets, f"{image_set}.txt", f"{sets}: the image set")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such image set") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as text: {error}") from None
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
+    lines = read_lines(file, "image set")
+    if not lines:
         raise ValueError(f"{file}: lists no image")
-    for number, stem in numbered:
+    for number, stem in lines:
         # Not Path.is_file: it raises for a name that is too long.
         if not isfile(path_inside(folder / "Annotations", f"{stem}.xml", f"{file}: line {number}")):
             raise ValueError(f"{file}: line {number} names {stem!r}, but there is no Annotations/{stem}.xml")
-    return {stem for _, stem in numbered}
+    return {stem for _, stem in lines}
 
 
 class _NoDoctype(ElementTree.TreeBuilder):

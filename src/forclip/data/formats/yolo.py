@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from forclip.config import read_lines
 from forclip.data.formats.common import LabelledObject, annotations_of_objects, path_inside
 from forclip.data.formats.folder import list_images
 from forclip.data.images.decode import image_size
@@ -38,7 +39,9 @@ def load_yolo(data_yaml: Path, split: str) -> Annotations:
     paths = _image_paths(data_yaml, content, folder, split)
     objects: list[LabelledObject] = []
     for row, path in enumerate(paths.values()):
-        labels = _read_labels(label_file(path), names)
+        file = label_file(path)
+        lines = read_lines(file, "label file") if exists(file) else []
+        labels = [_parse_label(f"{file}: line {number}", line.split(), names) for number, line in lines]
         size = image_size(path) if labels else None
         for name, fractions in labels:
             objects.append((row, name, None if size is None else [*np.multiply(fractions, [*size, *size])]))
@@ -129,14 +132,9 @@ def _read_image_list(file: Path, folder: Path) -> list[Path]:
     except OSError as error:
         raise ValueError(f"{file}: not readable as a list of images: {error}") from None
     list_folder = file.parent.relative_to(folder).as_posix()
-    paths = []
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if name.startswith("./"):
-            name = f"{list_folder}/{name[2:]}"
-        if name:
-            paths.append(_within(folder, name, f"{file}: line {number}"))
-    return paths
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    names = [(number, f"{list_folder}/{name[2:]}" if name.startswith("./") else name) for number, name in numbered]
+    return [_within(folder, name, f"{file}: line {number}") for number, name in names]
 
 
 def _within(folder: Path, name: str, where: str) -> Path:
@@ -147,19 +145,8 @@ def _within(folder: Path, name: str, where: str) -> Path:
     return path_inside(folder, name, where)
 
 
-def _read_labels(file: Path, names: dict[int, str]) -> list[tuple[str, list[float]]]:
-    """The class name and the box of each line; boxes are xyxy in fractions of the image."""
-    try:
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as text: {error}") from None
-    numbered = [(number, line.split()) for number, line in enumerate(lines, start=1)]
-    return [_parse_label(f"{file}: line {number}", words, names) for number, words in numbered if words]
-
-
 def _parse_label(where: str, words: list[str], names: dict[int, str]) -> tuple[str, list[float]]:
+    """The class name and the box: xyxy in fractions of the image."""
     try:
         index, *numbers = (float(word) for word in words)
     except ValueError:
