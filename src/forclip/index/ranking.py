@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import overload
 
 import numpy as np
@@ -50,16 +51,15 @@ class Ranking(Sequence[SearchResult]):
         return Ranking(self.segments, self.parts[at], self.images[at], self.rows[at], self.scores[at], first)
 
     def __iter__(self) -> Iterator[SearchResult]:
-        results: dict[int, SearchResult] = {}
+        results: list[SearchResult] = []
         for part, segment in enumerate(self.segments):
             at = np.flatnonzero(self.parts == part)
-            images = pa.array(self.images[at])
-            ids, uris = (column.take(images).to_pylist() for column in (segment.ids, segment.uris))
-            boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in segment.boxes[self.rows[at]].astype(float).tolist()]
-            scores, keys = self.scores[at].tolist(), segment.keys[self.images[at]].tolist()
-            columns = ((at + self.first).tolist(), ids, uris, scores, boxes, keys)
-            results |= zip(at.tolist(), map(SearchResult, *columns), strict=True)
-        return map(results.__getitem__, range(len(self)))
+            images, scores = self.images[at], self.scores[at].tolist()
+            ids, uris = (column.take(pa.array(images)).to_pylist() for column in (segment.ids, segment.uris))
+            boxes = map(tuple, segment.boxes[self.rows[at]].astype(float).tolist())
+            ranks, keys = (at + self.first).tolist(), segment.keys[images].tolist()
+            results += map(SearchResult, ranks, ids, uris, scores, boxes, keys)
+        return iter(sorted(results, key=attrgetter("rank")))
 
 
 def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int) -> Ranking:
