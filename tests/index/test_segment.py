@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from forclip.index import image_lists
 from forclip.index import segment as segment_module
 from forclip.index.approximate_build import build_index
 from forclip.index.approximate_search import search_lists
@@ -71,14 +70,14 @@ def test_scores_are_exact_if_faiss_reads_other_lists(
     """As with a FAISS version of another file format."""
     segment, query = mapped(in_memory(HEADER), tmp_path), unit(np.random.default_rng(3), DIM)
     (expected,) = score_images(segment, query[None], [np.arange(400)])
-    describe = image_lists._describe_lists
+    describe = segment_module._describe_lists
 
     def describe_otherwise(file: Path, flat: Any, offsets: Ints) -> bytes:
         if change == "cut short":
             return describe(file, flat, offsets)[:50]
         return describe(file, flat, np.concatenate([offsets[:-2], offsets[-2:-1] - 1, offsets[-1:]]))
 
-    monkeypatch.setattr(image_lists, "_describe_lists", describe_otherwise)
+    monkeypatch.setattr(segment_module, "_describe_lists", describe_otherwise)
     other = mapped(in_memory(HEADER), tmp_path)
     assert other.lists is None
     (found,) = score_images(other, query[None], [np.arange(400)])

@@ -73,7 +73,14 @@ def build_index(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> 
         sample = min(segment.num_vectors, max(_TRAINING_VECTORS, 40 * lists))
         chosen = np.sort(np.random.default_rng(seed).choice(segment.num_vectors, sample, replace=False))
         index.train(_decode_single(segment, chosen))
-        shards = _fill_shards(segment, index)
+        # Inverted lists are never split into shards.
+        shards_for_size = 1 << max(0, round(math.log2(max(1, segment.num_vectors / _SHARD_VECTORS))))
+        count = 1 if lists else min(_MAX_SHARDS, shards_for_size)
+        shards = tuple(index if count == 1 else faiss.clone_index(index) for _ in range(count))
+        edges = np.linspace(0, segment.num_vectors, count + 1).astype(int).tolist()
+        for shard, (start, end) in zip(shards, pairwise(edges), strict=True):
+            for at in range(start, end, _ADDED_AT_ONCE):
+                shard.add(_decode_single(segment, np.arange(at, min(end, at + _ADDED_AT_ONCE))))
     except RuntimeError as error:
         reason = str(error).splitlines()[0].split("Error: ")[-1]
         raise ValueError(f"FAISS can't build {kind!r} for {segment.num_vectors} vectors: {reason}") from None
@@ -87,19 +94,6 @@ def sample_stored_queries(segment: Segment, count: int = 64, seed: int = 0) -> F
     mixed = one + other
     unit: Floats = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
     return unit
-
-
-def _fill_shards(segment: Segment, trained: Any) -> tuple[Any, ...]:
-    """Add the vectors to copies of a trained index, one copy per shard. Inverted lists are never split."""
-    shards_for_size = 1 << max(0, round(math.log2(max(1, segment.num_vectors / _SHARD_VECTORS))))
-    count = 1 if count_lists(trained) else min(_MAX_SHARDS, shards_for_size)
-    shards = []
-    for start, end in pairwise(np.linspace(0, segment.num_vectors, count + 1).astype(int).tolist()):
-        index = trained if count == 1 else faiss.clone_index(trained)
-        for at in range(start, end, _ADDED_AT_ONCE):
-            index.add(_decode_single(segment, np.arange(at, min(end, at + _ADDED_AT_ONCE))))
-        shards.append(index)
-    return tuple(shards)
 
 
 def _choose_settings(segment: Segment, shards: tuple[Any, ...], kind: str, queries: Floats) -> IndexSettings:

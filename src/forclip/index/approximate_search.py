@@ -69,27 +69,7 @@ def search_approximately(
     available = len(segment) if allowed is None else int(allowed.sum())
     wanted = min(math.ceil(index.settings.compared * max(k, _MIN_IMAGES)), available)
     fetch = int((_FETCH_PER_IMAGE * wanted + _FETCH_EXTRA) / share)
-    images = _candidate_images(segment, index, queries, fetch, wanted, min(k, available), allowed)
-    found = sorted(images)
-    scored = dict(zip(found, score_images(segment, queries[found], [images[q] for q in found]), strict=True))
-    return [scored.get(q) or search_exactly(segment, query, k, allowed) for q, query in enumerate(queries)]
-
-
-def _candidate_images(
-    segment: Segment,
-    index: ApproximateIndex,
-    queries: Floats,
-    fetch: int,
-    wanted: int,
-    enough: int,
-    allowed: Bools | None,
-) -> dict[int, Ints]:
-    """Return, by query, the `wanted` images that own the nearest vectors.
-
-    If the index finds no more, `enough` images suffice; a query with fewer is left out. Fetches more and more vectors,
-    `fetch` at first.
-    """
-    images: dict[int, Ints] = {}
+    images: dict[int, Ints] = {}  # by query, its candidates
     waiting = list(range(len(queries)))
     while waiting and fetch * _FETCH_GROWTH < segment.num_vectors:
         too_few = []
@@ -98,13 +78,15 @@ def _candidate_images(
             if allowed is not None:
                 owners = owners[allowed[owners]]
             first, exhausted = first_occurrences(owners), len(rows) < fetch
-            if len(first) >= wanted or (exhausted and len(first) >= enough):
+            if len(first) >= wanted or (exhausted and len(first) >= min(k, available)):
                 images[query] = owners[first[:wanted]]
             elif not exhausted:
                 too_few.append(query)
         waiting = too_few
         fetch *= _FETCH_GROWTH
-    return images
+    found = sorted(images)
+    scored = dict(zip(found, score_images(segment, queries[found], [images[q] for q in found]), strict=True))
+    return [scored.get(q) or search_exactly(segment, query, k, allowed) for q, query in enumerate(queries)]
 
 
 def count_lists(index: Any) -> int:

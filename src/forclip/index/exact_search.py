@@ -7,12 +7,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from forclip.index.image_lists import ImageLists
-from forclip.index.segment import Segment
+from forclip.index.segment import ImageLists, Segment
 from forclip.index.threads import cores, parallel_map
-from forclip.types import Bools, Floats, Ints
+from forclip.types import Bools, Doubles, Floats, Ints
 
 _ROUNDING = 1e-5  # FAISS's scores are sums in single precision; they are exact to this
 _FETCH_PER_IMAGE = 8  # vectors fetched first for each wanted image
@@ -29,7 +27,7 @@ class ScoredImages:
 
     images: Ints
     rows: Ints
-    scores: NDArray[np.float64]
+    scores: Doubles
 
 
 def search_exactly(segment: Segment, query: Floats, k: int, allowed: Bools | None = None) -> ScoredImages:
@@ -88,11 +86,8 @@ def score_images(segment: Segment, queries: Floats, images: Sequence[Ints]) -> l
     query_of = np.repeat(np.arange(len(queries)), np.array([len(i) for i in images], np.int64))
     pairs, lists = np.concatenate([np.empty(0, np.int64), *images]), segment.lists
     blocks = _blocks(segment, pairs)
-    if lists is None:
-        rows_of_blocks = [_all_rows(segment, query_of[b], pairs[b]) for b in blocks]
-    else:
-        rows_of_blocks = parallel_map(lambda b: _candidate_rows(segment, lists, queries, query_of[b], pairs[b]), blocks)
-    best = [_best_rows(segment, queries, *block) for block in rows_of_blocks]
+    candidates = parallel_map(lambda b: _candidate_rows(segment, lists, queries, query_of[b], pairs[b]), blocks)
+    best = [_best_rows(segment, queries, *rows) for rows in candidates]
     if len(best) == len(queries) == 1:
         return [ScoredImages(*best[0][1:])]
     of_query, owners, rows, scores = (np.concatenate(column) for column in zip(*best, strict=True))
@@ -147,9 +142,11 @@ def _blocks(segment: Segment, images: Ints) -> list[slice]:
 
 
 def _candidate_rows(
-    segment: Segment, lists: ImageLists, queries: Floats, query_of: Ints, images: Ints
+    segment: Segment, lists: ImageLists | None, queries: Floats, query_of: Ints, images: Ints
 ) -> tuple[Ints, Ints]:
     """Return every row that may be its image's best, and the query of each: FAISS's scores decide all but near ties."""
+    if lists is None:
+        return _all_rows(segment, query_of, images)
     scores, rows = lists.nearest(segment.scale_queries(queries)[query_of], images, _CANDIDATES_PER_IMAGE)
     near = scores >= scores[:, :1] - _ROUNDING
     all_near = near.all(axis=1)  # further vectors may be as near
@@ -165,11 +162,8 @@ def _all_rows(segment: Segment, query_of: Ints, images: Ints) -> tuple[Ints, Int
     return np.repeat(query_of, counts), np.repeat(starts, counts) + within
 
 
-def _best_rows(
-    segment: Segment, queries: Floats, query_of: Ints, rows: Ints
-) -> tuple[Ints, Ints, Ints, NDArray[np.float64]]:
-    """Score rows in double precision. Returns the best row of each query and image: query, ascending, image, row,
-    score."""
+def _best_rows(segment: Segment, queries: Floats, query_of: Ints, rows: Ints) -> tuple[Ints, Ints, Ints, Doubles]:
+    """Return the best row of each query and image in double precision: query, ascending, image, row, score."""
     scores, images = segment.scores(queries.astype(np.float64), rows, query_of), segment.owners(rows)
     order = np.lexsort((rows, -scores, query_of))
     best = order[first_occurrences(query_of[order] * len(segment) + images[order])]

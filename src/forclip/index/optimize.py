@@ -22,15 +22,17 @@ _MAX_DEAD_SHARE = 0.25
 def optimize(
     store: Store, segments: SegmentFolder, views: Views, kind: str | None = None, queries: Floats | None = None
 ) -> None:
-    """Bring segments and indexes up to date. A kill at any time leaves what was there before, or what comes after.
+    """Bring segments and indexes up to date, as `Index.optimize`.
 
-    kind: a FAISS factory string, "none" for no index, or None to choose by size and keep existing indexes; queries:
-    typical ones, unit [Q, dim], to measure recall with. Raises ValueError for a kind that cannot be built, or if
-    another process is optimizing the store.
+    A kill at any time leaves what was there before, or what comes after.
     """
     with segments.changing():
         write_segments(store, segments, views, MIN_SEGMENT_VECTORS if kind in (None, NO_INDEX) else 1)
-        _remove_unused(segments, views)
+        view = views.newest()
+        used = {p.segment.folder.name for p in view.parts if p.segment.folder is not None}
+        for name, _ in view.names:
+            if name not in used:  # damaged, or all its images are deleted or in newer segments
+                segments.remove(name)
         for part in views.newest().parts:
             if not part.in_memory:
                 _build(segments, part, kind, queries)
@@ -87,15 +89,6 @@ def _join(store: Store, waiting: deque[StoredVectors]) -> Segment:
     """Build one segment and empty `waiting` on the way, so that few vectors are in memory twice."""
     total = sum(len(block.codes) for block in waiting)
     return segment_in_memory(store.header, (waiting.popleft() for _ in range(len(waiting))), total)
-
-
-def _remove_unused(segments: SegmentFolder, views: Views) -> None:
-    """Remove damaged segments and those whose images are all deleted or in newer segments."""
-    view = views.newest()
-    used = {p.segment.folder.name for p in view.parts if p.segment.folder is not None}
-    for name, _ in view.names:
-        if name not in used:
-            segments.remove(name)
 
 
 def _build(segments: SegmentFolder, part: Part, kind: str | None, queries: Floats | None) -> None:

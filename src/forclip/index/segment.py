@@ -3,6 +3,9 @@
 A segment knows its images by key. Its user decides which of them are still in the store.
 """
 
+import logging
+import os
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forclip.index.image_lists import ImageLists, open_image_lists
-from forclip.index.schema import Codes, StoreHeader
+from forclip.index.schema import StoreHeader
 from forclip.index.store import StoredVectors
-from forclip.types import Floats, Ints
+from forclip.types import Doubles, Floats, Ints
 
 VECTORS_FILE = "vectors.faiss"
 _QUANTIZER = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit_direct_signed}
 _SIGNED_ZERO = 128  # FAISS keeps signed codes as unsigned ones, shifted by this
+_POSITION_BITS = 0xFFFFFFFF  # FAISS returns (list << 32) + position in the list
 _IDS_AT_ONCE = 1 << 16  # converted to Python strings
 
 
@@ -51,6 +54,87 @@ class IdLookup:
 
 def _hashes(ids: Iterable[str]) -> Ints:
     return np.fromiter(map(hash, ids), np.int64)
+
+
+class ImageLists:
+    """Search within chosen images: one FAISS inverted list per image, over a segment's vector file.
+
+    `faiss.OnDiskInvertedLists` is a table of sizes and offsets into a file. A table that points into the file of a
+    scalar quantiser, which must not change, compares the vectors of chosen images without copying any of them.
+    offsets: [images + 1], the images' rows. Raises RuntimeError if this FAISS version reads other vectors from the
+    lists than the quantiser holds.
+    """
+
+    def __init__(self, file: Path, flat: Any, offsets: Ints) -> None:
+        self._starts, self._size, self._total = offsets[:-1], flat.code_size, flat.ntotal
+        reader = faiss.VectorIOReader()
+        faiss.copy_array_to_vector(np.frombuffer(_describe_lists(file, flat, offsets), np.uint8), reader.data)
+        self._lists = faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_READ_ONLY))
+        self._lists.prefetch_nthread = 0
+        _check_lists(self._lists, flat, offsets)
+        unused = faiss.IndexFlat(flat.d, flat.metric_type)
+        self._index = faiss.IndexIVFScalarQuantizer(
+            unused, flat.d, len(offsets) - 1, flat.sq.qtype, flat.metric_type, False
+        )
+        self._index.is_trained = True
+        self._index.replace_invlists(self._lists, False)
+
+    @cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        """The codes [vectors, bytes] in the mapping that `nearest` reads, not a copy.
+
+        A second mapping of the file would count its pages in memory twice.
+        """
+        codes: NDArray[np.uint8] = faiss.rev_swig_ptr(self._lists.ptr, self._lists.totsize)
+        return codes[-self._total * self._size :].reshape(-1, self._size)
+
+    def nearest(self, queries: Floats, images: Ints, count: int) -> tuple[Floats, Ints]:
+        """Find each image's `count` vectors nearest to the query of the same row, best first.
+
+        queries: [images, dim], scaled by `Segment.scale_queries`; images: positions in the segment. Returns scores and
+        rows, both [images, count]; an image with fewer vectors is filled up with -inf and -1.
+        """
+        shape = (len(images), count)
+        scores, labels = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        lists, queries = np.ascontiguousarray(images, np.int64), np.ascontiguousarray(queries, np.float32)
+        arrays = (lists, np.zeros(len(images), np.float32), scores, labels)
+        self._index.search_preassigned_c(
+            len(images), faiss.swig_ptr(queries), count, *map(faiss.swig_ptr, arrays), True
+        )
+        missing = labels < 0
+        rows = self._starts[images][:, None] + (labels & _POSITION_BITS)
+        rows[missing], scores[missing] = -1, -np.inf
+        return scores, rows
+
+
+def _describe_lists(file: Path, flat: Any, offsets: Ints) -> bytes:
+    """Describe the lists in FAISS's own file format, `ilod`.
+
+    The description holds the number of lists, the bytes of a code, each list's size, capacity and offset, no free
+    slots, the file's name and its size. FAISS writes a quantiser's codes last, so they end the file.
+    """
+    size, total, name = flat.code_size, file.stat().st_size, os.fsencode(file)
+    table = np.empty((len(offsets) - 1, 3), "<u8")
+    table[:, 0] = table[:, 1] = np.diff(offsets)
+    table[:, 2] = total - flat.ntotal * size + offsets[:-1] * size
+    start, end = struct.pack("<3Q", len(table), size, len(table)), struct.pack("<2Q", 0, len(name))
+    return b"".join([b"ilod", start, table.tobytes(), end, name, struct.pack("<Q", total)])
+
+
+def _check_lists(lists: Any, flat: Any, offsets: Ints) -> None:
+    """Compare the description as it was read, and then the first, middle and last image's codes."""
+    count, size = len(offsets) - 1, flat.code_size
+    end = flat.ntotal * size
+    if (lists.nlist, lists.code_size, lists.lists.size()) != (count, size, count):
+        raise RuntimeError(f"{lists.nlist} lists of {lists.code_size} bytes were read, not {count} of {size}")
+    codes = faiss.rev_swig_ptr(flat.codes.data(), end)
+    for image in {0, count // 2, count - 1}:
+        entry, first, last = lists.lists.at(image), *(int(row) for row in offsets[image : image + 2])
+        if (entry.size, lists.totsize - entry.offset) != (last - first, end - first * size):
+            raise RuntimeError(f"list {image} has {entry.size} vectors at byte {entry.offset}")
+        read = faiss.rev_swig_ptr(lists.get_codes(image), (last - first) * size)
+        if not np.array_equal(read, codes[first * size : last * size]):
+            raise RuntimeError(f"list {image} holds other vectors")
 
 
 @dataclass(frozen=True)
@@ -111,23 +195,29 @@ class Segment:
 
     @cached_property
     def lists(self) -> ImageLists | None:
-        """Search within chosen images by FAISS. None in memory, or if this FAISS version cannot do it."""
-        return None if self.folder is None else open_image_lists(self.folder / VECTORS_FILE, self.flat, self.offsets)
+        """None in memory, or if this FAISS version cannot read them: scoring then decodes the vectors instead."""
+        if self.folder is not None:
+            try:
+                return ImageLists(self.folder / VECTORS_FILE, self.flat, self.offsets)
+            except RuntimeError as error:
+                log = logging.getLogger(__name__)
+                log.warning("exact scoring is slower with FAISS %s: %s", faiss.__version__, error)
+        return None
 
-    def decode(self, rows: Ints | slice) -> NDArray[np.float64]:
+    def decode(self, rows: Ints | slice) -> Doubles:
         """Return the vectors [rows, dim] that the stored codes stand for."""
         codes = np.ascontiguousarray(self.codes[rows])
         if self.header.precision == "fp16":
             return self.header.decode(codes.view(np.float16))
         return self.header.decode((codes.astype(np.int16) - _SIGNED_ZERO).astype(np.int8))
 
-    def scores(self, queries: NDArray[np.float64], rows: Ints, query_of_row: Ints) -> NDArray[np.float64]:
+    def scores(self, queries: Doubles, rows: Ints, query_of_row: Ints) -> Doubles:
         """Return the cosine [n] of each row with its query. queries: unit [Q, dim]; query_of_row: [n].
 
         Equal codes get equal scores, whatever else is scored with them.
         """
         wanted = queries[query_of_row] if len(queries) > 1 else np.broadcast_to(queries, (len(rows), queries.shape[1]))
-        cosines: NDArray[np.float64] = np.einsum("ij,ij->i", self.decode(rows), wanted)
+        cosines: Doubles = np.einsum("ij,ij->i", self.decode(rows), wanted)
         return cosines
 
     def scale_queries(self, queries: Floats) -> Floats:
@@ -143,17 +233,12 @@ def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors], num_v
     keys, counts, boxes = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], [np.empty((0, 4), np.float16)]
     images = [pa.table({"id": pa.array([], pa.string()), "uri": pa.array([], pa.string())})]
     for part in parts:
-        flat.add_sa_codes(_to_faiss(part.codes))
+        codes = np.ascontiguousarray(part.codes)
+        signed = codes.dtype == np.int8
+        flat.add_sa_codes((codes.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8) if signed else codes.view(np.uint8))
         keys.append(part.keys)
         counts.append(np.diff(part.offsets))
         boxes.append(part.boxes)
         images.append(part.images)
     offsets = np.cumsum(np.concatenate(counts))
     return Segment(header, flat, np.concatenate(keys), offsets, np.concatenate(boxes), pa.concat_tables(images))
-
-
-def _to_faiss(codes: Codes) -> NDArray[np.uint8]:
-    """Convert the store's codes [vectors, dim] to FAISS's [vectors, bytes]."""
-    if codes.dtype == np.int8:
-        return (codes.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8)
-    return np.ascontiguousarray(codes).view(np.uint8)

@@ -195,8 +195,10 @@ class Store:
         boxes = embeddings.boxes
         if boxes is None:
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
+        # A key is clock time, so that it is not used again after the highest one was deleted.
+        highest = pc.max(self._read(["number"])["number"]).as_py()
         columns: dict[str, Any] = {
-            "number": self._new_keys(count),
+            "number": max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64),
             "id": list(embeddings.image_ids),
             **{f.name: [getattr(file, f.name) for file in files] for f in fields(ImageFile)},
             "added": [datetime.now(UTC)] * count,
@@ -219,11 +221,6 @@ class Store:
         if new:
             schema = pa.schema([pa.field(name, _infer_type(name, metadata[name])) for name in new])
             _open_table(self.folder).add_columns(schema)  # not readers' handle, which it would move
-
-    def _new_keys(self, count: int) -> Ints:
-        """Return unused keys: clock time, so that a key is not used again after the highest one was deleted."""
-        highest = pc.max(self._read(["number"])["number"]).as_py()
-        return max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64)
 
 
 def create_store(folder: Path, header: StoreHeader) -> Store:
@@ -260,22 +257,19 @@ def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
 def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) -> Iterator[StoredVectors]:
     """Read all images of one version, or those with these keys, block by block. Raises ValueError for damage."""
     with _reword_errors(f"{table.uri}: damaged"):
-        for block in _read_blocks(table, ["number", "id", "uri", "vectors", "boxes"], keys):
+        columns = ["number", "id", "uri", "vectors", "boxes"]
+        if keys is None:
+            batches = table.to_batches(columns=columns, batch_size=_ROWS_AT_ONCE)
+            blocks = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
+        else:  # by position, which reads nothing else
+            stored = table.to_table(["number"])["number"]
+            positions = np.flatnonzero(pc.is_in(stored, value_set=pa.array(np.sort(keys))).to_numpy()).tolist()
+            starts = range(0, len(positions), _ROWS_AT_ONCE)
+            blocks = (table.take(positions[start : start + _ROWS_AT_ONCE], columns=columns) for start in starts)
+        for block in blocks:
             codes, offsets = from_lists(block["vectors"], dim)
             boxes, _ = from_lists(block["boxes"], 4)
             yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, block.select(["id", "uri"]))
-
-
-def _read_blocks(table: lance.LanceDataset, columns: list[str], keys: Ints | None) -> Iterator[pa.Table]:
-    if keys is None:
-        for batch in table.to_batches(columns=columns, batch_size=_ROWS_AT_ONCE):
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch])
-        return
-    stored = table.to_table(["number"])["number"]
-    positions = np.flatnonzero(pc.is_in(stored, value_set=pa.array(np.sort(keys))).to_numpy())
-    for start in range(0, len(positions), _ROWS_AT_ONCE):  # by position, which reads nothing else
-        yield table.take(positions[start : start + _ROWS_AT_ONCE].tolist(), columns=columns)
 
 
 def _open_table(folder: Path) -> lance.LanceDataset:

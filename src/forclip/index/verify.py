@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from forclip.index.schema import FORMAT_VERSION, StoreHeader
-from forclip.index.segment import Segment
+from forclip.index.schema import FORMAT_VERSION
 from forclip.index.segment_folder import FOLDER
-from forclip.index.store import TABLE, Store, StoredVectors, read_vectors
+from forclip.index.store import TABLE, Store, read_vectors
 from forclip.index.view import Part, View
 
 # Half precision changes a length in the fourth digit; int8 by half a step in each of some hundred dimensions.
@@ -33,7 +32,12 @@ def _problems(store: Store, view: View) -> Iterator[str]:
             keys.update(block.keys.tolist())
             names = block.images["id"].to_pylist()
             ids.update(names)
-            yield from _wrong_vectors(block, names, store.header)
+            lengths = np.linalg.norm(store.header.decode(block.codes), axis=1)
+            for row in np.flatnonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE[store.header.precision])):
+                owner = names[int(np.searchsorted(block.offsets, row, "right")) - 1]
+                yield f"a vector of image {owner!r} has length {lengths[row]:.3g}"
+            for position in np.flatnonzero(np.diff(block.offsets) < 1):
+                yield f"image {names[position]!r} has no vector"
     except ValueError as error:
         yield f"rows can't be read: {error}"
         return
@@ -46,15 +50,6 @@ def _problems(store: Store, view: View) -> Iterator[str]:
             yield from _differences(store, view, part)
 
 
-def _wrong_vectors(block: StoredVectors, names: list[str], header: StoreHeader) -> Iterator[str]:
-    lengths = np.linalg.norm(header.decode(block.codes), axis=1)
-    for row in np.flatnonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE[header.precision])):
-        owner = names[int(np.searchsorted(block.offsets, row, "right")) - 1]
-        yield f"a vector of image {owner!r} has length {lengths[row]:.3g}"
-    for position in np.flatnonzero(np.diff(block.offsets) < 1):
-        yield f"image {names[position]!r} has no vector"
-
-
 def _differences(store: Store, view: View, part: Part) -> Iterator[str]:
     """Compare a segment on disk with the store, image by image."""
     segment = part.segment
@@ -62,12 +57,9 @@ def _differences(store: Store, view: View, part: Part) -> Iterator[str]:
     for block in read_vectors(view.table, store.header.dim, segment.keys[part.live]):
         for row, key in enumerate(block.keys.tolist()):
             stored = store.header.decode(block.codes[block.offsets[row] : block.offsets[row + 1]])
-            if not np.array_equal(_image_vectors(segment, position_of[key]), stored):
+            start, end = segment.offsets[position_of[key] : position_of[key] + 2].tolist()
+            if not np.array_equal(segment.decode(slice(start, end)), stored):
                 yield f"{segment.folder}: image key {key} differs from the store's"
-
-
-def _image_vectors(segment: Segment, position: int) -> np.ndarray:
-    return segment.decode(slice(int(segment.offsets[position]), int(segment.offsets[position + 1])))
 
 
 def describe_store(store: Store, view: View) -> dict[str, Any]:

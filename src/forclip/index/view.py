@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import lance
 import numpy as np
@@ -81,20 +81,20 @@ class View:
 
         Caches the last ones: the scores of text after text are compared with those of the same images.
         """
-        return lru_cache(_CACHED)(partial(_draw, self.parts, self.matching_keys))
+        parts, matching_keys = self.parts, self.matching_keys  # a reference to self would keep the view in memory
+
+        @lru_cache(_CACHED)
+        def draw(size: int, where: str | None) -> tuple[Ints, ...]:
+            selected = [_select(p, where, matching_keys) for p in parts]
+            share = size / max(1, sum(int(s.sum()) for s in selected))
+            rng = np.random.default_rng(0)
+            return tuple(np.flatnonzero(s & (rng.random(len(s)) < share)) for s in selected)
+
+        return draw
 
 
 def _select(part: Part, where: str | None, matching_keys: Callable[[str], Ints]) -> Bools:
     return part.live if where is None else part.live & in_sorted(part.segment.keys, matching_keys(where))
-
-
-def _draw(
-    parts: Sequence[Part], matching_keys: Callable[[str], Ints], size: int, where: str | None
-) -> tuple[Ints, ...]:
-    selected = [_select(p, where, matching_keys) for p in parts]
-    share = size / max(1, sum(int(s.sum()) for s in selected))
-    rng = np.random.default_rng(0)
-    return tuple(np.flatnonzero(s & (rng.random(len(s)) < share)) for s in selected)
 
 
 class Views:
