@@ -53,4 +53,4 @@ def oracle(kept: Mapping[str, np.ndarray], query: Floats, k: int) -> list[tuple[
 def write_all_segments(index: Index) -> None:
     """Write segments however small the store is."""
     with index.segments.changing():
-        write_segments(index.store, index.segments, index._views, min_vectors=1)
+        write_segments(index._views, min_vectors=1)

@@ -6,11 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forclip.index.approximate_build import TARGET_RECALL, build_for_size, build_index, codes_kind
 from forclip.index.approximate_search import search_approximately
 from forclip.index.exact_search import search_exactly
 from forclip.index.image_index import Index
-from forclip.index.optimize import plan_merge
+from forclip.index.optimize import TARGET_RECALL, build_for_size, build_index, codes_kind, plan_merge
 from forclip.index.segment import Segment, segment_in_memory
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import StoredVectors, read_vectors
@@ -45,20 +44,20 @@ def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypa
     everywhere = unit(np.random.default_rng(5), 40, DIM)
     at_home = clustered.decode(slice(0, 40)).astype(np.float32)
     assert build_for_size(clustered, everywhere) is None
-    monkeypatch.setattr("forclip.index.approximate_build.MIN_INDEXED_VECTORS", 1000)
-    monkeypatch.setattr("forclip.index.approximate_build._MAX_PROBE_SHARE", 1)
+    monkeypatch.setattr("forclip.index.optimize.MIN_INDEXED_VECTORS", 1000)
+    monkeypatch.setattr("forclip.index.optimize._MAX_PROBE_SHARE", 1)
     in_lists = build_for_size(clustered, at_home)
     assert in_lists is not None
     assert in_lists.settings.kind == "IVF256(SQfp16),SQ8"  # 2 ** 8 is the last below 4 times the root of 7,500 vectors
-    monkeypatch.setattr("forclip.index.approximate_build._MAX_READ_RATIO", 0.1)
+    monkeypatch.setattr("forclip.index.optimize._MAX_READ_RATIO", 0.1)
     finer = build_for_size(clustered, everywhere)
     assert finer is not None
     assert finer.settings.kind == "IVF1024(SQfp16),SQ8", "where more is read of the lists than of their centres"
-    monkeypatch.setattr("forclip.index.approximate_build._MAX_FINER_LISTS", 256)
+    monkeypatch.setattr("forclip.index.optimize._MAX_FINER_LISTS", 256)
     no_finer = build_for_size(clustered, everywhere)
     assert no_finer is not None
     assert no_finer.settings.kind == "IVF256(SQfp16),SQ8", "k-means would take too long"
-    monkeypatch.setattr("forclip.index.approximate_build._MAX_PROBE_SHARE", 1000)
+    monkeypatch.setattr("forclip.index.optimize._MAX_PROBE_SHARE", 1000)
     alone = build_for_size(clustered, everywhere)
     assert alone is not None
     assert (alone.settings.kind, alone.settings.nprobe) == ("PQ8x4fs", 0)

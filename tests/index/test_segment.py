@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from forclip.index import segment as segment_module
-from forclip.index.approximate_build import build_index
 from forclip.index.approximate_search import search_lists
 from forclip.index.exact_search import score_images, score_owners, score_values
+from forclip.index.optimize import build_index
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import IdLookup, Segment, segment_in_memory
 from forclip.index.segment_folder import SegmentFolder

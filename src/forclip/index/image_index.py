@@ -72,7 +72,7 @@ class Index:
         ones, unit [Q, dim], to measure recall with, by default mixtures of stored vectors. Raises ValueError for a
         kind that FAISS cannot build, or if another process is optimizing the store.
         """
-        optimize(self.store, self.segments, self._views, kind, queries)
+        optimize(self._views, kind, queries)
 
     def needs_optimizing(self) -> bool:
         """Return whether so many images are new that opening the store is slow."""

@@ -84,7 +84,7 @@ class SegmentFolder:
         details: dict[str, Any] = {"made": stored.created_ns}
         if index is not None:
             for number, shard in enumerate(index.shards):
-                faiss.write_index(shard, str(_shard_file(folder, number)))
+                faiss.write_index(shard, f"{folder}/ann-{number}.faiss")
             details |= {"ann": asdict(index.settings), "ann_shards": len(index.shards)}
         self._complete(folder, details)
 
@@ -134,13 +134,9 @@ def _open_index(folder: Path, details: dict[str, Any], num_vectors: int) -> Appr
     """Map a segment's index. Returns None if there is none, or another version of forclip wrote other settings."""
     if set(details.get("ann", ())) != {f.name for f in fields(IndexSettings)}:
         return None
-    files = [str(_shard_file(folder, number)) for number in range(details["ann_shards"])]
+    files = [f"{folder}/ann-{number}.faiss" for number in range(details["ann_shards"])]
     shards = tuple(faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC) for file in files)
     total = sum(shard.ntotal for shard in shards)
     if total != num_vectors:
         raise ValueError(f"{folder}: the index has {total} vectors, the segment {num_vectors}")
     return ApproximateIndex(shards, IndexSettings(**details["ann"]))
-
-
-def _shard_file(folder: Path, number: int) -> Path:
-    return folder / f"ann-{number}.faiss"

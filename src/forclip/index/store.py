@@ -24,6 +24,7 @@ _LOCK_SECONDS = 600.0  # that a writer waits for another one
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
 _KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
 _ROWS_AT_ONCE = 4096
+_COLUMN_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
 Metadata = Mapping[str, Sequence[Any]]  # by column name, one value per image, None for no value
 
@@ -212,15 +213,18 @@ class Store:
 
     def _add_columns(self, metadata: Metadata, count: int) -> None:
         """Check metadata of `count` images and add the columns that are new to the table."""
+        present, new = self.table().schema.names, {}
         for name, values in metadata.items():
             if name in BUILT_IN_COLUMNS:
                 raise ValueError(f"{self.folder}: metadata can't be named {name!r}: forclip has a column of that name")
             if len(values) != count:
                 raise ValueError(f"{self.folder}: {count} images need as many values of {name!r}, not {len(values)}")
-        new = [name for name in metadata if name not in self.table().schema.names]
+            if name not in present:
+                with _reword_errors(f"metadata {name!r}", _COLUMN_ERRORS):
+                    inferred = pa.array(list(values)).type
+                new[name] = pa.string() if pa.types.is_null(inferred) else inferred
         if new:
-            schema = pa.schema([pa.field(name, _infer_type(name, metadata[name])) for name in new])
-            _open_table(self.folder).add_columns(schema)  # not readers' handle, which it would move
+            _open_table(self.folder).add_columns(pa.schema(new))  # not readers' handle, which it would move
 
 
 def create_store(folder: Path, header: StoreHeader) -> Store:
@@ -297,18 +301,8 @@ def _filter_errors(where: str) -> AbstractContextManager[None]:
     return _reword_errors(f"can't select images by {where!r}")
 
 
-def _infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
-    try:
-        inferred = pa.array(list(values)).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"metadata {name!r}: {error}") from None
-    return pa.string() if pa.types.is_null(inferred) else inferred
-
-
 def _to_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
-    try:
+    with _reword_errors(f"{folder}: column {field.name!r} holds {field.type}", _COLUMN_ERRORS):
         return pa.array(values, field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise ValueError(f"{folder}: column {field.name!r} holds {field.type}: {error}") from None

@@ -8,8 +8,7 @@ from functools import cached_property, lru_cache
 import lance
 import numpy as np
 
-from forclip.index.approximate_search import ApproximateIndex
-from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment import segment_in_memory
 from forclip.index.segment_folder import SegmentFolder, SegmentName, StoredSegment
 from forclip.index.store import Store, read_keys, read_vectors
 from forclip.types import Bools, Ints
@@ -18,20 +17,10 @@ _CACHED = 16  # filters, and samples, of a view
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(StoredSegment):
     """A segment in one version of a store. live: [images], whether each image is in that version."""
 
-    stored: StoredSegment
     live: Bools
-
-    @property
-    def segment(self) -> Segment:
-        return self.stored.segment
-
-    @property
-    def index(self) -> ApproximateIndex | None:
-        """None if the segment is searched exactly."""
-        return self.stored.index
 
     @cached_property
     def num_images(self) -> int:
@@ -46,6 +35,10 @@ class Part:
     @property
     def in_memory(self) -> bool:
         return self.segment.folder is None
+
+    def selected(self, where: str | None, matching_keys: Callable[[str], Ints]) -> Bools:
+        """Return which images [images] are live and match a filter."""
+        return self.live if where is None else self.live & in_sorted(self.segment.keys, matching_keys(where))
 
     def positions(self, image_ids: Sequence[str]) -> Ints:
         """Return the positions of live images with these ids, ascending. Unknown ids are ignored."""
@@ -67,7 +60,7 @@ class View:
 
     def selected(self, part: Part, where: str | None) -> Bools:
         """Return which images [images] of a part are live and match a filter. Raises ValueError for bad SQL."""
-        return _select(part, where, self.matching_keys)
+        return part.selected(where, self.matching_keys)
 
     @cached_property
     def matching_keys(self) -> Callable[[str], Ints]:
@@ -85,16 +78,12 @@ class View:
 
         @lru_cache(_CACHED)
         def draw(size: int, where: str | None) -> tuple[Ints, ...]:
-            selected = [_select(p, where, matching_keys) for p in parts]
+            selected = [p.selected(where, matching_keys) for p in parts]
             share = size / max(1, sum(int(s.sum()) for s in selected))
             rng = np.random.default_rng(0)
             return tuple(np.flatnonzero(s & (rng.random(len(s)) < share)) for s in selected)
 
         return draw
-
-
-def _select(part: Part, where: str | None, matching_keys: Callable[[str], Ints]) -> Bools:
-    return part.live if where is None else part.live & in_sorted(part.segment.keys, matching_keys(where))
 
 
 class Views:
@@ -117,17 +106,17 @@ class Views:
         remaining = np.sort(read_keys(table))
         self._opened = {name: self._opened[name] if name in self._opened else self._open(name) for name in names}
         on_disk = sorted((s for s in self._opened.values() if s is not None), key=lambda s: -s.created_ns)
-        in_memory = [p.stored for p in self._current.parts if p.in_memory] if self._current else []
+        in_memory = [p for p in self._current.parts if p.in_memory] if self._current else []
         parts = []
-        for stored in on_disk + in_memory:
+        for stored in [*on_disk, *in_memory]:
             live = in_sorted(stored.segment.keys, remaining)
             if live.any():
-                parts.append(Part(stored, live))
+                parts.append(Part(stored.segment, stored.index, stored.created_ns, live))
                 remaining = remaining[~in_sorted(remaining, np.sort(stored.segment.keys))]
         if len(remaining):
             header = self.store.header
             segment = segment_in_memory(header, read_vectors(table, header.dim, remaining))
-            parts.append(Part(StoredSegment(segment, None, 0), np.ones(len(segment), bool)))
+            parts.append(Part(segment, None, 0, np.ones(len(segment), bool)))
         return View(table, names, tuple(parts))
 
     def _open(self, name: SegmentName) -> StoredSegment | None:
