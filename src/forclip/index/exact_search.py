@@ -135,9 +135,7 @@ def first_occurrences(values: Ints) -> Ints:
 def _blocks(segment: Segment, images: Ints) -> list[slice]:
     """Split images into blocks of some ten thousand vectors each."""
     total = int((segment.offsets[images + 1] - segment.offsets[images]).sum())
-    if total < 2 * _BLOCK_VECTORS:
-        return [slice(0, len(images))]
-    edges = np.linspace(0, len(images), total // _BLOCK_VECTORS + 1).astype(int).tolist()
+    edges = np.linspace(0, len(images), max(1, total // _BLOCK_VECTORS) + 1).astype(int).tolist()
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
