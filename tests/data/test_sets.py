@@ -75,11 +75,10 @@ def test_both_sets_come_from_their_compact_copies_the_second_time(
     first = load_sets(data)
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the JSON was read again")
 
-    for module in ("coco", "lvis"):
-        monkeypatch.setattr(f"forclip.data.formats.{module}.read_json", refuse)
+    monkeypatch.setattr("msgspec.json.decode", refuse)
     assert [images.image_ids for images in load_sets(data)] == [images.image_ids for images in first]
     with pytest.raises(AssertionError, match="read again"):
         load_sets(DataConfig(source, gallery=other))

@@ -116,11 +116,10 @@ def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -
     missing: list[str] = []
     unreadable: list[str] = []
     for row, path in enumerate(images.paths):
-        size = image_size(path)
-        if size is None:
-            (unreadable if os.path.exists(path) else missing).append(str(path))
-        else:
+        if size := image_size(path):
             sizes[row] = size
+        else:
+            (unreadable if os.path.exists(path) else missing).append(str(path))
         advance(1)
     boxes, limits = images.boxes, sizes[images.box_images]
     no_area = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])

@@ -108,16 +108,12 @@ def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> Cla
     """
     _check_novel_names(novel_names, class_names)
     novel = set(novel_names)
-    return ClassSplit(
-        base=tuple(name for name in class_names if name not in novel),
-        novel=tuple(name for name in class_names if name in novel),
-    )
+    return ClassSplit(tuple(n for n in class_names if n not in novel), tuple(n for n in class_names if n in novel))
 
 
 def _check_novel_names(novel_names: Sequence[str], class_names: Sequence[str]) -> None:
-    for name in novel_names:
-        if name not in class_names:
-            raise ValueError(f"no class is named {name!r}, to be novel{did_you_mean(name, class_names)}")
+    for name in (name for name in novel_names if name not in class_names):
+        raise ValueError(f"no class is named {name!r}, to be novel{did_you_mean(name, class_names)}")
 
 
 def check_classes_and_prompts(

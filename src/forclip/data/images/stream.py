@@ -63,8 +63,7 @@ def stream_pixels(
             yield PixelBatch(pixels, [row for row, _ in read], [d[1] for _, d in read], unreadable)
 
 
-# Pixels and size, or an error. An array, because tensors cross processes through shared memory, which containers often
-# lack.
+# Pixels and size. An array, because tensors cross processes through shared memory, which containers often lack.
 _Decoded = tuple[np.ndarray, tuple[int, int]] | UnreadableImage
 
 
