@@ -1,12 +1,12 @@
-"""What is handed on, read again by others: pycocotools, forclip's own loaders, FiftyOne's documented layout."""
+"""Exports are readable by pycocotools, forclip's loaders and FiftyOne's documented layout."""
 
 import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def root(searcher: Searcher) -> Path:
     return Path(searcher.search("cat", 1)[0].uri).parent
 
 
-def test_coco_read_by_pycocotools_and_by_forclip(searcher: Searcher, root: Path, tmp_path: Path) -> None:
+def test_coco_is_readable_by_pycocotools_and_forclip(searcher: Searcher, root: Path, tmp_path: Path) -> None:
     export(select_search(searcher, SearchRequest(text="cat", k=9), root=root), "coco", tmp_path / "cat.json")
     results = searcher.search("cat", 9)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -52,24 +52,24 @@ def test_names_are_absolute_without_a_root(searcher: Searcher, tmp_path: Path) -
     export(select_search(searcher, SearchRequest(text="cat", k=2)), "coco", tmp_path / "cat.json")
     images = json.loads((tmp_path / "cat.json").read_text())["images"]
     assert [i["file_name"] for i in images] == [r.uri for r in searcher.search("cat", 2)]
-    with pytest.raises(ValueError, match="is not inside the root"):
+    with pytest.raises(ValueError, match="inside the root"):
         select_search(searcher, SearchRequest(text="cat", k=2), root=tmp_path)
 
 
-def test_csv_stands_open_until_it_is_filled(searcher: Searcher, root: Path, tmp_path: Path) -> None:
+def test_csv_is_readable_once_present_is_filled_in(searcher: Searcher, root: Path, tmp_path: Path) -> None:
     export(select_search(searcher, SearchRequest(text="cat", k=4), root=root), "csv", tmp_path / "cat.csv")
     with pytest.raises(ValueError, match="'' under present"):
         load_csv(tmp_path / "cat.csv", root)
     lines = (tmp_path / "cat.csv").read_text().splitlines()
     filled = [line.replace(",cat,,", f",cat,{k % 2},") for k, line in enumerate(lines)]
-    (tmp_path / "judged.csv").write_text("\n".join(filled))
-    judged = load_csv(tmp_path / "judged.csv", root)
-    assert judged.labels[:, 0].sum() == 2
-    assert judged.verified is not None
-    assert judged.verified.all()
+    (tmp_path / "reviewed.csv").write_text("\n".join(filled))
+    reviewed = load_csv(tmp_path / "reviewed.csv", root)
+    assert reviewed.labels[:, 0].sum() == 2
+    assert reviewed.verified is not None
+    assert reviewed.verified.all()
 
 
-def test_a_csv_file_runs_nothing_and_keeps_own_columns(tmp_path: Path) -> None:
+def test_csv_quotes_formulas_and_keeps_own_columns(tmp_path: Path) -> None:
     own = {"camera": "=1+1", "label": "mine"}
     items = (Item("@a", tmp_path / "=a.jpg", 1, 1, present=True, own=own), Item("b", tmp_path / "b.jpg", 1, 1))
     write_csv(Selection(items, "+cat", tmp_path), tmp_path / "out.csv")
@@ -81,14 +81,14 @@ def test_a_csv_file_runs_nothing_and_keeps_own_columns(tmp_path: Path) -> None:
     assert (second["camera"], second["own.label"]) == ("", "")
 
 
-def test_names_of_pictures_fit_any_system(tmp_path: Path) -> None:
+def test_fiftyone_file_names_are_valid_on_every_system(tmp_path: Path) -> None:
     (tmp_path / "..\\up:1.jpg").write_bytes(b"x")
     write_fiftyone(Selection((Item("a", tmp_path / "..\\up:1.jpg", 1, 1),)), tmp_path / "out")
     assert [f.name for f in (tmp_path / "out" / "data").iterdir()] == ["000001_.._up_1.jpg"]
     assert list(json.loads((tmp_path / "out" / "labels.json").read_text())["labels"]) == ["000001_.._up_1"]
 
 
-def test_a_fiftyone_folder(searcher: Searcher, tmp_path: Path) -> None:
+def test_a_fiftyone_folder_has_image_files_and_detections(searcher: Searcher, tmp_path: Path) -> None:
     export(select_search(searcher, SearchRequest(text="cat", k=3)), "fiftyone", tmp_path / "out")
     content = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert content["classes"] == ["cat"]
@@ -101,11 +101,11 @@ def test_a_fiftyone_folder(searcher: Searcher, tmp_path: Path) -> None:
         assert (x, y, x + width, y + height) == pytest.approx(result.box)
         assert content["classes"][detection["label"]] == "cat"
         assert detection["confidence"] == result.score
-        # What FiftyOne makes fields of a Detection: names that it has itself are refused, or lost.
+        # FiftyOne makes these fields of a Detection, so they must not use the names of its own fields.
         assert detection["attributes"] == {"score": result.score, "image_id": result.image_id}
 
 
-def test_a_list_of_files(searcher: Searcher, root: Path, tmp_path: Path) -> None:
+def test_a_file_list_has_one_name_per_line(searcher: Searcher, root: Path, tmp_path: Path) -> None:
     export(select_search(searcher, SearchRequest(text="cat", k=5), root=root), "files", tmp_path / "cat.txt")
     names = (tmp_path / "cat.txt").read_text().splitlines()
     assert names == [Path(r.uri).name for r in searcher.search("cat", 5)]
@@ -114,7 +114,7 @@ def test_a_list_of_files(searcher: Searcher, root: Path, tmp_path: Path) -> None
         export(odd, "files", tmp_path / "odd.txt")
 
 
-def test_images_by_id(searcher: Searcher, tmp_path: Path) -> None:
+def test_images_are_selected_by_id(searcher: Searcher, tmp_path: Path) -> None:
     ids = [r.image_id for r in reversed(searcher.search("cat", 4))]
     plain = select_ids(searcher.index, [*ids, ids[0]], "my picks")
     assert [i.image_id for i in plain.items] == ids
@@ -124,7 +124,7 @@ def test_images_by_id(searcher: Searcher, tmp_path: Path) -> None:
     scored = select_ids_for(searcher, ids, "cat")
     assert [i.image_id for i in scored.items] == ids[::-1]
     assert scored.items[0].score == searcher.search("cat", 1)[0].score
-    with pytest.raises(ValueError, match="has no image 'nothing'"):
+    with pytest.raises(ValueError, match="'nothing'"):
         select_ids(searcher.index, ["nothing"])
     export(select_ids(searcher.index, ids), "fiftyone", tmp_path / "bare")
     bare = json.loads((tmp_path / "bare" / "labels.json").read_text())
@@ -132,49 +132,41 @@ def test_images_by_id(searcher: Searcher, tmp_path: Path) -> None:
     assert set(bare["labels"].values()) == {None}
 
 
-def test_probabilities_and_the_cut(searcher: Searcher, tmp_path: Path) -> None:
+def test_a_calibrated_model_exports_probabilities_up_to_the_cutoff(searcher: Searcher, tmp_path: Path) -> None:
     calibration = Calibration(-1.0, 0.5, 1.5, 0.0, 0.9, 0.2, 0.05, 10, 60, {})
-    sure = Searcher(searcher.index, replace(searcher.model, calibration=calibration))
-    found = select_search(sure, SearchRequest(text="cat", k=40, cutoff=parse_cutoff("auto")))
-    assert 0 < len(found.items) < 41
-    export(found, "coco", tmp_path / "cat.json")
+    calibrated = Searcher(searcher.index, replace(searcher.model, calibration=calibration))
+    selection = select_search(calibrated, SearchRequest(text="cat", k=40, cutoff=parse_cutoff("auto")))
+    assert 0 < len(selection.items) < 41
+    export(selection, "coco", tmp_path / "cat.json")
     annotations = json.loads((tmp_path / "cat.json").read_text())["annotations"]
-    assert [a["probability"] for a in annotations] == [i.probability for i in found.items]
+    assert [a["probability"] for a in annotations] == [i.probability for i in selection.items]
     assert np.mean([a["probability"] for a in annotations]) >= 0.5
 
 
 @pytest.mark.parametrize("format", list(FORMATS))
-def test_nothing_is_overwritten(format: str, searcher: Searcher, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="exists already"):
-        export(select_search(searcher, SearchRequest(text="cat")), format, tmp_path / "there")
-
-
-def _unknown(selection: Selection, to: Path) -> None:
-    export(selection, "excel", to)
-
-
-def _empty(selection: Selection, to: Path) -> None:
-    export(replace(selection, items=()), "csv", to)
-
-
-def _gone(selection: Selection, to: Path) -> None:
-    export(replace(selection, items=(replace(selection.items[0], path=to / "gone.jpg"),)), "fiftyone", to)
-
-
-def _no_size(selection: Selection, to: Path) -> None:
-    export(replace(selection, items=(replace(selection.items[0], width=0),)), "coco", to)
+def test_existing_files_are_not_overwritten(format: str, searcher: Searcher, tmp_path: Path) -> None:
+    (tmp_path / "existing").mkdir()
+    with pytest.raises(ValueError, match="exists"):
+        export(select_search(searcher, SearchRequest(text="cat")), format, tmp_path / "existing")
 
 
 @pytest.mark.parametrize(
-    ("attempt", "told"),
+    ("format", "change", "named"),
     [
-        (_unknown, "'excel'"),
-        (_empty, "'cat'"),
-        (_gone, r"gone\.jpg: can't be copied"),
-        (_no_size, "does not know its size"),
+        ("excel", {}, "'excel'"),
+        ("fiftyone", {"path": Path("gone.jpg")}, r"gone\.jpg"),
+        ("coco", {"width": 0}, "size"),
     ],
 )
-def test_mistakes(attempt: Callable[[Selection, Path], None], told: str, searcher: Searcher, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=told):
-        attempt(select_search(searcher, SearchRequest(text="cat", k=1)), tmp_path / "to")
+def test_an_invalid_export_is_refused(
+    format: str, change: dict[str, Any], named: str, searcher: Searcher, tmp_path: Path
+) -> None:
+    selection = select_search(searcher, SearchRequest(text="cat", k=1))
+    changed = replace(selection, items=(replace(selection.items[0], **change),))
+    with pytest.raises(ValueError, match=named):
+        export(changed, format, tmp_path / "out")
+
+
+def test_an_empty_selection_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'cat'"):
+        export(Selection((), "cat"), "csv", tmp_path / "out")

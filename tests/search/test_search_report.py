@@ -1,4 +1,4 @@
-"""The HTML page of a search: one file that says what the terminal says."""
+"""The HTML report of a search: one file that shows every result."""
 
 import re
 from dataclasses import replace
@@ -40,14 +40,14 @@ def test_without_a_cutoff_there_is_no_confidence(searcher: Searcher, tmp_path: P
     assert html.count("<li>") == 3
 
 
-def test_several_texts_show_which_decided(searcher: Searcher, tmp_path: Path) -> None:
+def test_several_texts_show_the_deciding_one(searcher: Searcher, tmp_path: Path) -> None:
     html = write(run_search(searcher, SearchRequest(text="cat", any_of=("dog",), k=5)), tmp_path)
     assert "cat or dog" in html
     assert html.count('class="by"') == 5
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>.jpg", 'a"b&c.jpg', "snow\udce9.jpg"])
-def test_hostile_names_are_escaped_and_missing_pictures_shown_as_such(name: str, tmp_path: Path) -> None:
+def test_hostile_names_are_escaped_and_missing_images_reported(name: str, tmp_path: Path) -> None:
     results = [SearchResult(1, name, str(tmp_path / name), 0.5, (0.1, 0.1, 0.5, 0.5), 0)]
     html = write(SearchAnswer(SearchRequest(text="<b>bold</b>"), results), tmp_path)
     assert "not readable" in html

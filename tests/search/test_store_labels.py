@@ -1,4 +1,4 @@
-"""Labels of a store's images: which match, which class a text names, and who is base and novel."""
+"""Labels of a store's images: matching, class names, verdicts, and base and novel groups."""
 
 import json
 from dataclasses import replace
@@ -15,8 +15,8 @@ from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations, ClassSplit
 
 
-def some(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...] = ()) -> Annotations:
-    """Two images, the first showing every class."""
+def annotations(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...] = ()) -> Annotations:
+    """Annotations of two images, the first of which shows every class."""
     labels = np.zeros((2, len(names)), bool)
     labels[0] = True
     boxes, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
@@ -29,58 +29,60 @@ def test_the_gallerys_labels_match_by_path(searcher: Searcher, small_world: ToyW
     assert set(labels.images.image_ids) == searcher.index.store.ids()
     assert labels.groups == {}
     count = len(labels.images.class_names)
-    assert describe_matches(labels, searcher.index) == (
-        f"Labels for 60 of the store's 60 images; 60 are annotated. {count} classes: no split says which are base."
-    )
+    description = describe_matches(labels, searcher.index)
+    assert "60 of the store's 60" in description
+    assert f"{count} classes" in description
 
 
-def test_a_part_is_enough_and_nothing_is_refused(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:
+def test_labels_may_match_some_images_but_not_none(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:
     names = sorted(p.name for p in small_world.images.glob("gallery_*.jpg"))[:4]
-    listed = tmp_path / "some.csv"
-    listed.write_text("image,label\n" + "\n".join(f"{name},snail" for name in [*names, "unknown.jpg"]) + "\n")
-    labels = load_store_labels(searcher.index, SourceConfig(listed, small_world.images))
-    assert "Labels for 4 of the store's 60 images; 5 are annotated. 1 classes" in describe_matches(
-        labels, searcher.index
-    )
-    with pytest.raises(ValueError, match=r"some\.csv: none of its 5 images is in the store .*; the first is .*gallery"):
-        load_store_labels(searcher.index, SourceConfig(listed, tmp_path))
-    with pytest.raises(ValueError, match="without any label"):
+    file = tmp_path / "some.csv"
+    file.write_text("image,label\n" + "\n".join(f"{name},snail" for name in [*names, "unknown.jpg"]) + "\n")
+    labels = load_store_labels(searcher.index, SourceConfig(file, small_world.images))
+    description = describe_matches(labels, searcher.index)
+    assert "4 of the store's 60" in description
+    assert "5 are annotated. 1 class" in description
+    with pytest.raises(ValueError, match=r"some\.csv.* 5 images .*gallery"):
+        load_store_labels(searcher.index, SourceConfig(file, tmp_path))
+    with pytest.raises(ValueError, match="any label"):
         load_store_labels(searcher.index, SourceConfig(small_world.images))
 
 
-def test_images_are_matched_by_id_where_the_store_has_the_annotations_ids(searcher: Searcher, tmp_path: Path) -> None:
-    known = min(searcher.index.store.ids())
-    (tmp_path / "ids.csv").write_text(f"image,id,label\nelsewhere.jpg,{known},snail\n")
-    assert load_store_labels(searcher.index, SourceConfig(tmp_path / "ids.csv")).images.image_ids == (known,)
+def test_images_match_by_id_if_the_annotations_have_ids(searcher: Searcher, tmp_path: Path) -> None:
+    image_id = min(searcher.index.store.ids())
+    (tmp_path / "ids.csv").write_text(f"image,id,label\nelsewhere.jpg,{image_id},snail\n")
+    assert load_store_labels(searcher.index, SourceConfig(tmp_path / "ids.csv")).images.image_ids == (image_id,)
 
 
-def test_a_text_names_a_class_by_its_name_or_a_synonym_of_no_other() -> None:
+def test_a_text_names_a_class_by_its_name_or_an_unambiguous_synonym() -> None:
     synonyms = (("sofa", "seat"), ("seat", "armchair"), ("couch",))
-    labels = StoreLabels(some(("couch", "dining_chair", "bow (weapon)"), synonyms), {})
+    labels = StoreLabels(annotations(("couch", "dining_chair", "bow (weapon)"), synonyms), {})
     texts = ("couch", " Couch ", "sofa", "dining chair", "armchair", "seat", "bow", "Bow  (weapon)", "a couch")
     assert [labels.class_of(text) for text in texts] == [0, 0, 0, 1, 1, None, None, 2, None]
 
 
-def test_only_what_was_checked_has_a_verdict() -> None:
+def test_only_verified_labels_give_verdicts() -> None:
     verified = np.array([[True, True], [True, False]])
-    labels = StoreLabels(replace(some(("cat", "dog")), verified=verified), {})
+    labels = StoreLabels(replace(annotations(("cat", "dog")), verified=verified), {})
     assert [labels.checked(column) for column in (0, 1)] == [["a", "b"], ["a"]]
     assert [labels.checked(column, shows) for column in (0, 1) for shows in (True, False)] == [["a"], ["b"], ["a"], []]
-    assert [labels.shows(i, 1) for i in ("a", "b", "of no label")] == [True, None, None]
+    assert [labels.shows(i, 1) for i in ("a", "b", "unlabelled")] == [True, None, None]
     assert labels.shows("b", 0) is False
 
 
-def test_groups_are_the_runs_or_those_of_a_split(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:
+def test_groups_come_from_a_runs_folder_or_a_named_split(
+    searcher: Searcher, small_world: ToyWorld, tmp_path: Path
+) -> None:
     source = SourceConfig(small_world.gallery_file, small_world.images)
     names = load_store_labels(searcher.index, source).images.class_names
     write_split(tmp_path, ClassSplit((names[1], "not annotated"), (names[0],)))
     assert read_split(tmp_path) == ClassSplit((names[1], "not annotated"), (names[0],))
     groups = load_store_labels(searcher.index, source, str(tmp_path)).groups
     assert groups == {names[0]: "novel", names[1]: "base"}
-    with pytest.raises(ValueError, match=r"needs a class .*, which the data lack"):
+    with pytest.raises(ValueError, match=r"coco-48-17 needs a class '"):
         load_store_labels(searcher.index, source, "coco-48-17")
-    with pytest.raises(ValueError, match=r"coco-17: no run's folder .*coco-48-17"):
+    with pytest.raises(ValueError, match=r"coco-17: .*coco-48-17"):
         load_store_labels(searcher.index, source, "coco-17")
     (tmp_path / "split.json").write_text(json.dumps({"base": ["x"]}))
-    with pytest.raises(ValueError, match=r"split\.json: not readable as a split"):
+    with pytest.raises(ValueError, match=r"split\.json"):
         read_split(tmp_path)

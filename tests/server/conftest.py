@@ -1,4 +1,4 @@
-"""A small store made from the toy world's pictures, and an application that serves it."""
+"""Fixtures of the service: a small store of toy world images, clients, a running service and a browser page."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import uvicorn
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from forclip.calibration.model import Calibration
 from forclip.data.metadata import read_metadata
 from forclip.embedding.ingest import index_images
+from forclip.index.image_index import Index
 from forclip.search.searcher import Searcher, open_searcher
 from forclip.server.app import create_app
 from forclip.toyworld.dataset import ToyWorld
@@ -29,13 +31,12 @@ HOSTILE_VALUE = "</script><script>hacked()</script>"
 
 
 @pytest.fixture(scope="session")
-def made_store(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds `pictures` and `store`: one picture's name and one's metadata are hostile."""
+def store_folder(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `pictures` and their `store`. One picture has a hostile name, another hostile metadata."""
     folder = tmp_path_factory.mktemp("served")
     pictures = folder / "pictures"
     pictures.mkdir()
-    found = sorted(small_world.images.rglob("*.*"))[:PICTURES]
-    for k, file in enumerate(found):
+    for k, file in enumerate(sorted(small_world.images.rglob("*.*"))[:PICTURES]):
         shutil.copy2(file, pictures / (HOSTILE_NAME if k == 0 else file.name))
     names = sorted(file.name for file in pictures.iterdir())
     rows = [
@@ -48,43 +49,38 @@ def made_store(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def model(made_store: Path) -> Searcher:
-    """Only for its model, which takes a while to load."""
-    return open_searcher(made_store / "store")
+def model(store_folder: Path) -> Searcher:
+    """Searcher over the shared store. Load its model once per session and never change the store."""
+    return open_searcher(store_folder / "store")
 
 
 @pytest.fixture
-def served(made_store: Path, model: Searcher, tmp_path: Path) -> Searcher:
-    """A copy of the store that a test may change; the pictures are shared."""
-    from forclip.index.image_index import Index
-
-    shutil.copytree(made_store / "store", tmp_path / "store")
+def served(store_folder: Path, model: Searcher, tmp_path: Path) -> Searcher:
+    """Searcher over a copy of the store that a test may change. The pictures are shared."""
+    shutil.copytree(store_folder / "store", tmp_path / "store")
     return Searcher(Index(tmp_path / "store"), model.model)
 
 
 @pytest.fixture
-def own_pictures(made_store: Path, model: Searcher, tmp_path: Path) -> tuple[Searcher, Path]:
-    """A store of a few pictures that a test may change, and their folder."""
-    from forclip.index.image_index import Index
-
+def own_pictures(store_folder: Path, model: Searcher, tmp_path: Path) -> tuple[Searcher, Path]:
+    """Searcher over three pictures that a test may change, and their folder."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for file in sorted((made_store / "pictures").iterdir())[:3]:
+    for file in sorted((store_folder / "pictures").iterdir())[:3]:
         shutil.copy2(file, pictures / file.name)
-    to = tmp_path / "own.store"
-    index_images(str(pictures), to)
-    return Searcher(Index(to), model.model), pictures
+    index_images(str(pictures), tmp_path / "own.store")
+    return Searcher(Index(tmp_path / "own.store"), model.model), pictures
 
 
 @pytest.fixture
 def client(served: Searcher) -> Iterator[TestClient]:
-    with TestClient(create_app(served), base_url="http://127.0.0.1:8000") as made:
-        yield made
+    with client_of(served) as client:
+        yield client
 
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """The address of a service that runs for as long."""
+    """Run a service on a free port inside the `with` block; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -100,7 +96,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture
 def address(served: Searcher) -> Iterator[str]:
-    """Of a service that runs for one test."""
+    """Address of a service that runs for one test."""
     with serving(create_app(served)) as address:
         yield address
 
@@ -116,33 +112,46 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, address: str) -> Iterator[Page]:
-    """Freshly opened. Nothing may go wrong in it, and nothing may be asked of anyone else, whatever a test does."""
+    """Open the page. After the test, fail on any script error, console error or request to another host."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened = context.new_page()
-    wrong: list[str] = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    # What a test itself cuts off is no fault of the page.
-    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "ERR_FAILED" not in m.text else None)
-    opened.on("request", lambda asked: None if asked.url.startswith((address, "data:")) else wrong.append(asked.url))
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    # Tests abort requests on purpose.
+    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" and "ERR_FAILED" not in m.text else None)
+    opened.on("request", lambda r: None if r.url.startswith((address, "data:")) else errors.append(r.url))
     opened.goto(address)
     expect(opened.locator("#size")).to_contain_text(f"{PICTURES} images")
     yield opened
-    assert wrong == []
+    assert errors == []
     context.close()
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """Of a service without labels."""
+    """The page of a service without labels."""
     with open_page(browser, address) as opened:
         yield opened
 
 
 @pytest.fixture
 def calibration() -> Calibration:
-    """Made up: with a z of 2 an image is as likely as not to be right."""
+    """Invented parameters: a z-score of 2 means a probability of one half."""
     return Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})
 
 
-def client_of(searcher: Searcher) -> TestClient:
-    return TestClient(create_app(searcher), base_url="http://127.0.0.1:8000")
+def client_of(searcher: Searcher, **options: Any) -> TestClient:
+    return TestClient(create_app(searcher, **options), base_url="http://127.0.0.1:8000")
+
+
+def search(client: TestClient, **request: Any) -> dict[str, Any]:
+    """Send a search request that must succeed; return the JSON of its response."""
+    response = client.post("/api/search", json=request)
+    assert response.status_code == 200, response.text
+    content: dict[str, Any] = response.json()
+    return content
+
+
+def search_keys(client: TestClient, count: int) -> list[str]:
+    """Return the keys of the best `count` images for "snail"."""
+    return [result["key"] for result in search(client, text="snail", k=count)["results"]]

@@ -1,4 +1,4 @@
-"""The cached searcher finds what the plain one finds, in one pass and once, and follows changes of the store."""
+"""The cached searcher returns the plain searcher's results, computes each once, and follows changes of the store."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ def columns(ranked: RankedText) -> tuple[list[float], list[str], Any]:
 
 
 @pytest.mark.parametrize("depth", [1, 60, 61, 5000])
-def test_texts_ranked_together_get_the_lists_that_each_gets_alone(served: Searcher, depth: int) -> None:
+def test_texts_ranked_together_equal_texts_ranked_alone(served: Searcher, depth: int) -> None:
     options, searcher = ListOptions(depth=depth), CachedSearcher(served)
     for text in TEXTS:
         searcher.encode_text(text)  # alone: vectors of texts encoded together differ by rounding
@@ -37,7 +37,7 @@ def test_texts_ranked_together_get_the_lists_that_each_gets_alone(served: Search
         assert len(scores) >= min(depth, PICTURES)
 
 
-def test_lists_are_ranked_in_one_pass_and_once(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_lists_are_ranked_once_in_one_pass(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
     rankings = served.index.rankings
 
@@ -71,7 +71,7 @@ def test_a_deleted_image_leaves_the_lists_at_once(served: Searcher) -> None:
 def test_a_list_continues_while_its_cutoff_may_lie_further_down(
     served: Searcher, monkeypatch: pytest.MonkeyPatch, intercept: float, depth: int
 ) -> None:
-    """Where every image is probably right the list reaches all of them, otherwise no further than the first page."""
+    """The list holds every image if all are probably right, and only the first page if none is."""
     monkeypatch.setattr(cached_searcher, "_CONFIDENCE_DEPTH", 5)
     monkeypatch.setattr(cached_searcher, "_PAGE", 10)
     calibration = Calibration(intercept, 0.0, 0.0, 0.0, 0.95, 0.0, 0.02, 10, PICTURES, {})
@@ -99,7 +99,7 @@ def test_the_model_is_locked_while_it_encodes(searcher: Searcher, monkeypatch: p
     assert not cached._model_lock.locked()
 
 
-def test_texts_together_have_the_vectors_that_each_has_alone(searcher: Searcher) -> None:
+def test_texts_encoded_together_equal_texts_encoded_alone(searcher: Searcher) -> None:
     texts = ["snail", "a small red umbrella beside a snail", " drum "]
     for encoder in (searcher, CachedSearcher(searcher)):
         together = encoder.encode_texts(texts)
@@ -112,7 +112,7 @@ def value(cache: StoreCache[str, int], key: str, computed: int, version: object 
     return cache.get(key, lambda: computed, version)
 
 
-def test_the_cache_keeps_the_values_used_last() -> None:
+def test_the_cache_keeps_the_most_recently_used_values() -> None:
     cache: StoreCache[str, int] = StoreCache(2)
     value(cache, "a", 1)
     value(cache, "b", 2)
@@ -130,7 +130,7 @@ def test_the_cache_drops_values_of_another_version() -> None:
     assert value(cache, "a", 3, second) == 3
 
 
-def test_a_value_that_is_late_for_its_version_is_returned_but_not_kept() -> None:
+def test_a_value_of_an_outdated_version_is_returned_but_not_kept() -> None:
     cache: StoreCache[str, int] = StoreCache(9)
     first, second = object(), object()
 
@@ -166,10 +166,10 @@ def test_the_cache_is_safe_between_threads() -> None:
 
     def work(seed: int) -> None:
         random = np.random.default_rng(seed)
-        for key, of in random.integers(0, (20, 2), (2000, 2)).tolist():
-            expected = 2 * key + of
-            if cache.get_many([key], partial(compute, expected), versions[of]) != [expected]:
-                wrong.append((key, of))
+        for key, version in random.integers(0, (20, 2), (2000, 2)).tolist():
+            expected = 2 * key + version
+            if cache.get_many([key], partial(compute, expected), versions[version]) != [expected]:
+                wrong.append((key, version))
 
     threads = [Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""What the service hands on, read again: a selection, a text's list and verdicts, in every format."""
+"""Exports of search results, selections and verdicts, read back in every format."""
 
 import csv
 import json
@@ -18,40 +18,35 @@ from forclip.data.verdicts import read_verdicts
 from forclip.search.searcher import Searcher
 from forclip.server import limits
 from forclip.server.gallery import StoredImage
-from tests.server.conftest import HOSTILE_VALUE, client_of
+from tests.server.conftest import HOSTILE_VALUE, client_of, search_keys
 
 FORMATS = ["coco", "csv", "fiftyone", "files"]
 
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where exports are made: empty again after each."""
+    """Folder for temporary files, which an export must leave empty."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-def keys(client: TestClient, count: int) -> list[str]:
-    found = client.post("/api/search", json={"text": "snail", "k": count}).json()["results"]
-    return [result["key"] for result in found]
+def export(client: TestClient, **request: Any) -> bytes:
+    response = client.post("/api/export", json=request)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-disposition"].startswith("attachment")
+    return response.content
 
 
-def exported(client: TestClient, **request: Any) -> bytes:
-    answer = client.post("/api/export", json=request)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-disposition"].startswith("attachment")
-    return answer.content
-
-
-def test_a_list_as_coco_has_the_found_places(client: TestClient, served: Searcher, tmp_path: Path) -> None:
-    content = exported(client, text="snail", k=7, format="coco")
+def test_results_as_coco_have_boxes_and_scores(client: TestClient, served: Searcher, tmp_path: Path) -> None:
+    content = export(client, text="snail", k=7, format="coco")
     results = served.search("snail", 7)
     (tmp_path / "list.json").write_bytes(content)
-    made = json.loads(content)
-    assert [i["file_name"] for i in made["images"]] == [r.uri for r in results]
-    assert [c["name"] for c in made["categories"]] == ["snail"]
-    for result, image, annotation in zip(results, made["images"], made["annotations"], strict=True):
+    coco = json.loads(content)
+    assert [i["file_name"] for i in coco["images"]] == [r.uri for r in results]
+    assert [c["name"] for c in coco["categories"]] == ["snail"]
+    for result, image, annotation in zip(results, coco["images"], coco["annotations"], strict=True):
         assert result.box is not None
         x0, y0, x1, y1 = result.box
         sides = image["width"], image["height"]
@@ -60,15 +55,17 @@ def test_a_list_as_coco_has_the_found_places(client: TestClient, served: Searche
             [x0 * sides[0], y0 * sides[1], (x1 - x0) * sides[0], (y1 - y0) * sides[1]], abs=0.02
         )
         assert annotation["score"] == pytest.approx(result.score)
-    # As forclip's own loader takes it once names are relative.
-    for image in made["images"]:
+    # forclip's own loader needs relative names.
+    for image in coco["images"]:
         image["file_name"] = Path(image["file_name"]).name
-    (tmp_path / "own.json").write_text(json.dumps(made))
+    (tmp_path / "own.json").write_text(json.dumps(coco))
     assert load_coco(tmp_path / "own.json", Path(results[0].uri).parent).labels.sum() == 7
 
 
-def test_a_list_is_what_search_answers(client: TestClient, served: Searcher, calibration: Calibration) -> None:
-    first = keys(client, 3)
+def test_an_export_holds_the_results_of_the_search(
+    client: TestClient, served: Searcher, calibration: Calibration
+) -> None:
+    first = search_keys(client, 3)
     for request in (
         {"text": "snail", "where": "camera = 'front'", "k": 9, "offset": 2},
         {"text": "snail", "right": first[:1], "wrong": first[1:], "k": 60},
@@ -76,20 +73,20 @@ def test_a_list_is_what_search_answers(client: TestClient, served: Searcher, cal
         {"text": "snail", "min_score": served.search("snail", 5)[4].score},
     ):
         shown = [r["name"] for r in client.post("/api/search", json=request).json()["results"]]
-        lines = exported(client, **request, format="files").decode().splitlines()
+        lines = export(client, **request, format="files").decode().splitlines()
         assert [Path(line).name for line in lines] == shown
-    sure = client_of(Searcher(served.index, replace(served.model, calibration=calibration)))
-    answer = sure.post("/api/search", json={"text": "snail", "k": 60, "cutoff": "auto"}).json()
-    rows = list(csv.DictReader(StringIO(exported(sure, text="snail", k=60, cutoff="auto").decode())))
-    assert 0 < len(rows) == answer["confidence"]["cutoff"] < 60
+    calibrated = client_of(Searcher(served.index, replace(served.model, calibration=calibration)))
+    response = calibrated.post("/api/search", json={"text": "snail", "k": 60, "cutoff": "auto"}).json()
+    rows = list(csv.DictReader(StringIO(export(calibrated, text="snail", k=60, cutoff="auto").decode())))
+    assert 0 < len(rows) == response["confidence"]["cutoff"] < 60
     assert [float(row["probability"]) for row in rows] == pytest.approx(
-        [r["probability"] for r in answer["results"]], abs=1e-4
+        [r["probability"] for r in response["results"]], abs=1e-4
     )
 
 
-def test_labels_are_the_words_or_what_is_said(client: TestClient) -> None:
+def test_the_label_is_the_query_unless_given(client: TestClient) -> None:
     def label(**request: Any) -> str:
-        return next(csv.DictReader(StringIO(exported(client, k=1, **request).decode())))["label"]
+        return next(csv.DictReader(StringIO(export(client, k=1, **request).decode())))["label"]
 
     assert label(text="snail") == "snail"
     assert label(text="snail", label="garden snail") == "garden snail"
@@ -97,8 +94,8 @@ def test_labels_are_the_words_or_what_is_said(client: TestClient) -> None:
     assert label(text="=1+1") == "'=1+1"
 
 
-def test_a_fiftyone_zip_holds_the_pictures(client: TestClient, served: Searcher, temporary: Path) -> None:
-    zipped = zipfile.ZipFile(BytesIO(exported(client, text="snail", k=3, format="fiftyone")))
+def test_a_fiftyone_zip_holds_the_image_files(client: TestClient, served: Searcher, temporary: Path) -> None:
+    zipped = zipfile.ZipFile(BytesIO(export(client, text="snail", k=3, format="fiftyone")))
     assert zipped.testzip() is None
     labels = json.loads(zipped.read("labels.json"))
     pictures = sorted(name for name in zipped.namelist() if name.startswith("data/"))
@@ -108,7 +105,7 @@ def test_a_fiftyone_zip_holds_the_pictures(client: TestClient, served: Searcher,
     assert list(temporary.iterdir()) == []
 
 
-def test_a_picture_that_changed_is_not_handed_on(
+def test_too_large_or_changed_pictures_are_not_exported(
     own_pictures: tuple[Searcher, Path], temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searcher, pictures = own_pictures
@@ -119,27 +116,28 @@ def test_a_picture_that_changed_is_not_handed_on(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     changed = sorted(pictures.glob("*.jpg"))[0]
     changed.write_bytes(b"other")
-    answer = client.post("/api/export", json={"text": "snail", "format": "fiftyone"})
-    assert answer.status_code == 409
-    assert answer.json() == {"detail": f"{changed.name}: the picture has changed since it was indexed"}
+    response = client.post("/api/export", json={"text": "snail", "format": "fiftyone"})
+    assert response.status_code == 409
+    assert response.json()["detail"].startswith(changed.name)
+    assert str(pictures) not in response.text
     assert list(temporary.iterdir()) == []
     assert client.post("/api/export", json={"text": "snail", "format": "coco"}).status_code == 200
 
 
-def test_a_selection_in_every_format(client: TestClient, served: Searcher) -> None:
-    three = keys(client, 3)
+def test_a_selection_is_exported_in_every_format(client: TestClient, served: Searcher) -> None:
+    three = search_keys(client, 3)
     client.post("/api/selections", json={"name": "p", "keys": three[::-1]})
     uris = [r.uri for r in served.search("snail", 3)]
     path = "/api/selections/p/export"
-    assert client.get(f"{path}?format=files").text.splitlines() == uris[::-1], "in the order of picking"
+    assert client.get(f"{path}?format=files").text.splitlines() == uris[::-1], "in the order of selection"
     rows = list(csv.DictReader(StringIO(client.get(path).text)))
     assert [(r["image"], r["label"], r["present"], r["x"]) for r in rows] == [(uri, "", "", "") for uri in uris[::-1]]
-    assert {r["remark"] for r in rows} <= {HOSTILE_VALUE, "'=1+1"}, "a formula is no formula any more"
+    assert {r["remark"] for r in rows} <= {HOSTILE_VALUE, "'=1+1"}, "formulas are quoted"
     assert {r["camera"] for r in rows} <= {"front", "back"}
-    plain = client.get(f"{path}?format=coco").json()
-    assert (len(plain["images"]), plain["annotations"], plain["categories"]) == (3, [], [])
-    placed = client.get(f"{path}?format=coco&text=snail").json()
-    assert placed == json.loads(exported(client, text="snail", k=3, format="coco")), "places by the text, best first"
+    without_text = client.get(f"{path}?format=coco").json()
+    assert (len(without_text["images"]), without_text["annotations"], without_text["categories"]) == (3, [], [])
+    with_text = client.get(f"{path}?format=coco&text=snail").json()
+    assert with_text == json.loads(export(client, text="snail", k=3, format="coco")), "boxes for the text, best first"
     zipped = zipfile.ZipFile(BytesIO(client.get(f"{path}?format=fiftyone").content))
     assert len(zipped.namelist()) == 4
     assert client.get(f"{path}?format=exe").status_code == 422
@@ -148,10 +146,10 @@ def test_a_selection_in_every_format(client: TestClient, served: Searcher) -> No
     assert client.get("/api/selections/empty/export").status_code == 404
 
 
-def test_verdicts_are_what_a_run_reads(client: TestClient, served: Searcher, tmp_path: Path) -> None:
-    a, b, c = keys(client, 3)
-    answer = client.post("/api/export/verdicts", json={"label": "garden, snail", "right": [c, a], "wrong": [b]})
-    (tmp_path / "verdicts.csv").write_bytes(answer.content)
+def test_exported_verdicts_can_be_read_for_training(client: TestClient, served: Searcher, tmp_path: Path) -> None:
+    a, b, c = search_keys(client, 3)
+    response = client.post("/api/export/verdicts", json={"label": "garden, snail", "right": [c, a], "wrong": [b]})
+    (tmp_path / "verdicts.csv").write_bytes(response.content)
     uris = [Path(r.uri) for r in served.search("snail", 3)]
     assert read_verdicts(tmp_path / "verdicts.csv", tmp_path) == {
         (uri, "garden, snail"): right for uri, right in zip(uris, (True, False, True), strict=True)
@@ -172,21 +170,19 @@ def test_verdicts_are_what_a_run_reads(client: TestClient, served: Searcher, tmp
         ("/verdicts", {"label": "snail", "right": ["1"]}, 404),
     ],
 )
-def test_what_can_not_be_handed_on_is_refused(
-    client: TestClient, path: str, request_: dict[str, Any], status: int
-) -> None:
-    answer = client.post(f"/api/export{path}", json=request_)
-    assert answer.status_code == status, answer.text
-    assert list(answer.json()) == ["detail"]
+def test_an_invalid_export_is_refused(client: TestClient, path: str, request_: dict[str, Any], status: int) -> None:
+    response = client.post(f"/api/export{path}", json=request_)
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["detail"]
 
 
 @pytest.mark.parametrize(("format", "status"), zip(FORMATS, (409, 409, 200, 200), strict=True))
-def test_an_image_of_unknown_size_has_no_place_in_pixels(
+def test_formats_with_pixel_boxes_need_the_image_size(
     served: Searcher, monkeypatch: pytest.MonkeyPatch, format: str, status: int
 ) -> None:
     file = vars(StoredImage)["file"].fget
     monkeypatch.setattr(StoredImage, "file", property(lambda image: replace(file(image), width=0)))
-    answer = client_of(served).post("/api/export", json={"text": "snail", "k": 1, "format": format})
-    assert answer.status_code == status
+    response = client_of(served).post("/api/export", json={"text": "snail", "k": 1, "format": format})
+    assert response.status_code == status
     if status == 409:
-        assert "/" not in answer.json()["detail"]
+        assert "/" not in response.json()["detail"]

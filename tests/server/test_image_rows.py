@@ -1,4 +1,4 @@
-"""What is known of images is the newest version's, from memory or from the table."""
+"""Image rows come from the newest version of the store, from memory or from the table."""
 
 from pathlib import Path
 
@@ -11,30 +11,30 @@ from tests.index.made import HEADER, files, names, some
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = create_store(tmp_path / "s", HEADER)
+    store = create_store(tmp_path / "s", HEADER)
     for k in range(3):
         ids = names(5, f"part {k}")
-        made.add(some(ids, seed=k), files(ids), {"speed": list(range(5))})
-    return made
+        store.add(some(ids, seed=k), files(ids), {"speed": list(range(5))})
+    return store
 
 
 @pytest.mark.parametrize("most_bytes", [1 << 20, 1])
-def test_rows_are_the_table_s(store: Store, most_bytes: int) -> None:
+def test_rows_equal_the_tables_rows(store: Store, most_bytes: int) -> None:
     rows = ImageRows(store, most_bytes)
     assert rows.read([]) == {}
     expected = {row["number"]: row for row in store.table().to_table(["number", "id", "uri", "speed"]).to_pylist()}
     keys = store.keys().tolist()[::-2]
-    found = rows.read([*keys, 7])
-    assert list(found) == keys
+    read = rows.read([*keys, 7])
+    assert list(read) == keys
     for key in keys:
-        assert {name: found[key][name] for name in ("id", "uri", "speed")} == {
+        assert {name: read[key][name] for name in ("id", "uri", "speed")} == {
             name: value for name, value in expected[key].items() if name != "number"
         }
     assert (rows._newest().rows is None) == (most_bytes == 1)
 
 
 @pytest.mark.parametrize("most_bytes", [1 << 20, 1])
-def test_every_change_is_seen(store: Store, most_bytes: int) -> None:
+def test_rows_follow_changes_of_the_store(store: Store, most_bytes: int) -> None:
     rows = ImageRows(store, most_bytes)
     keys = store.keys().tolist()
     assert rows.read(keys[:1])[keys[0]]["speed"] == 0

@@ -23,9 +23,9 @@ def search(page: Page, text: str) -> None:
 
 def test_search_look_select_and_export_by_keyboard_alone(page: Page, served: Searcher, tmp_path: Path) -> None:
     search(page, "snail")
-    found = served.search("snail", 60)
+    results = served.search("snail", 60)
     expect(page.locator(".card")).to_have_count(60)
-    expect(page.locator(".card").first).to_contain_text(f"{found[0].score:.3f}")
+    expect(page.locator(".card").first).to_contain_text(f"{results[0].score:.3f}")
     page.keyboard.press(" ")
     expect(page.locator("#count")).to_have_text("1 selected")
     page.keyboard.press("ArrowRight")
@@ -33,9 +33,9 @@ def test_search_look_select_and_export_by_keyboard_alone(page: Page, served: Sea
     page.keyboard.press("ArrowUp")
     expect(page.locator("#card-1")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#detail-name")).to_have_text(f"2. {Path(found[1].uri).name}")
+    expect(page.locator("#detail-name")).to_have_text(f"2. {Path(results[1].uri).name}")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#detail-name")).to_have_text(f"3. {Path(found[2].uri).name}")
+    expect(page.locator("#detail-name")).to_have_text(f"3. {Path(results[2].uri).name}")
     page.keyboard.press(" ")
     expect(page.locator("#detail-select")).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("Escape")
@@ -46,7 +46,7 @@ def test_search_look_select_and_export_by_keyboard_alone(page: Page, served: Sea
         page.keyboard.press("Enter")
     downloading.value.save_as(tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as opened:
-        assert [row["image"] for row in csv.DictReader(opened)] == [found[0].uri, found[2].uri]
+        assert [row["image"] for row in csv.DictReader(opened)] == [results[0].uri, results[2].uri]
     page.reload()
     expect(page.locator("#count")).to_have_text("2 selected")
     expect(page.locator("#text")).to_have_value("snail")
@@ -174,8 +174,8 @@ def show_as(page: Page, theme: str, width: int) -> None:
 
 
 def check_page(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    assert [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:3]) for v in found] == []
+    violations = Axe().run(page).response["violations"]
+    assert [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:3]) for v in violations] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("window.innerWidth")
 
 

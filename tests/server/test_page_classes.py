@@ -21,9 +21,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 
 @pytest.fixture
-def labels(served: Searcher, made_store: Path, small_world: ToyWorld) -> StoreLabels:
+def labels(served: Searcher, store_folder: Path, small_world: ToyWorld) -> StoreLabels:
     """One class has a hostile name and another a comma in its name. The last twenty images are not labelled."""
-    found = load_store_labels(served.index, SourceConfig(small_world.gallery_file, made_store / "pictures")).images
+    found = load_store_labels(served.index, SourceConfig(small_world.gallery_file, store_folder / "pictures")).images
     names = {"apple": "<b onclick=hacked()>apple", "anchor": "anchor, of a ship"}
     assert set(names) <= set(found.class_names)
     verified = found.verified_mask

@@ -1,4 +1,4 @@
-"""Selections: named lists of images that outlive the service, and their files."""
+"""Selections: named lists of images, stored in a file next to the index."""
 
 import json
 import os
@@ -12,16 +12,11 @@ from forclip.search.searcher import Searcher
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.selections import Selections
-from tests.server.conftest import client_of
+from tests.server.conftest import client_of, search_keys
 
 
-def keys(client: TestClient, count: int) -> list[str]:
-    found = client.post("/api/search", json={"text": "snail", "k": count}).json()["results"]
-    return [result["key"] for result in found]
-
-
-def test_a_selection_from_its_creation_to_its_end(client: TestClient, served: Searcher) -> None:
-    a, b, c = keys(client, 3)
+def test_a_selection_is_created_changed_and_deleted(client: TestClient, served: Searcher) -> None:
+    a, b, c = search_keys(client, 3)
     assert client.post("/api/selections", json={"name": "my picks", "keys": [b, a, b]}).status_code == 201
     assert client.post("/api/selections/my picks/add", json={"keys": [a, c]}).json()["keys"] == [b, a, c]
     assert client.post("/api/selections/my picks/remove", json={"keys": [a]}).json()["keys"] == [b, c]
@@ -33,8 +28,8 @@ def test_a_selection_from_its_creation_to_its_end(client: TestClient, served: Se
     assert client.get("/api/selections/my picks").status_code == 404
 
 
-def test_an_image_that_is_gone_is_counted(client: TestClient, served: Searcher) -> None:
-    a, b = keys(client, 2)
+def test_a_deleted_image_is_counted_as_gone(client: TestClient, served: Searcher) -> None:
+    a, b = search_keys(client, 2)
     client.post("/api/selections", json={"name": "p", "keys": [a, b]})
     served.index.delete(f"number = {a}")
     assert client.get("/api/selections/p").json() == {"name": "p", "keys": [b], "gone": 1}
@@ -42,27 +37,27 @@ def test_an_image_that_is_gone_is_counted(client: TestClient, served: Searcher) 
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "..\\b", "a\nb", "\x00", "x" * 101, " a"])
-def test_names_that_no_one_can_read_or_type_are_refused(client: TestClient, name: str) -> None:
-    answer = client.post("/api/selections", json={"name": name})
-    assert answer.status_code == 422
-    assert set(answer.json()) == {"detail"}
+def test_unreadable_names_are_refused(client: TestClient, name: str) -> None:
+    response = client.post("/api/selections", json={"name": name})
+    assert response.status_code == 422
+    assert set(response.json()) == {"detail"}
 
 
 @pytest.mark.parametrize("name", ["Füße & Räder", "../../etc", "<script>", "__proto__", "猫"])
-def test_other_names_are_only_names(client: TestClient, served: Searcher, name: str) -> None:
+def test_a_name_never_names_a_file(client: TestClient, served: Searcher, name: str) -> None:
     before = {file.name for file in served.index.store.folder.iterdir()}
-    answer = client.post("/api/selections", json={"name": name})
+    response = client.post("/api/selections", json={"name": name})
     if "/" in name:
-        assert answer.status_code == 422
+        assert response.status_code == 422
         return
-    assert answer.status_code == 201
+    assert response.status_code == 201
     assert client.get(f"/api/selections/{name}").json()["name"] == name
     after = {file.name for file in served.index.store.folder.iterdir()}
     assert after - before == {"selections.json", "selections.lock"}
 
 
-def test_what_can_not_be_done_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    (a,) = keys(client, 1)
+def test_an_invalid_change_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    (a,) = search_keys(client, 1)
     client.post("/api/selections", json={"name": "p", "keys": [a]})
     assert client.post("/api/selections", json={"name": "p"}).status_code == 409
     assert client.post("/api/selections", json={"name": "q", "keys": ["1"]}).status_code == 404
@@ -71,15 +66,15 @@ def test_what_can_not_be_done_is_refused(client: TestClient, monkeypatch: pytest
     assert client.post("/api/selections/p/add", json={"keys": []}).status_code == 422
     assert client.delete("/api/selections/none").status_code == 404
     monkeypatch.setattr(limits, "SELECTED", 1)
-    other = keys(client, 2)[1]
+    other = search_keys(client, 2)[1]
     assert client.post("/api/selections/p/add", json={"keys": [other]}).status_code == 409
     assert client.get("/api/selections/p").json()["keys"] == [a], "a refused change changes nothing"
     monkeypatch.setattr(limits, "SELECTIONS", 1)
     assert client.post("/api/selections", json={"name": "q"}).status_code == 409
 
 
-def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Two services on one store, each asked by several threads."""
+def test_concurrent_changes_lose_nothing(tmp_path: Path) -> None:
+    """Several threads write through two services on one store."""
     services = [Selections(tmp_path), Selections(tmp_path)]
     services[0].create("p", [])
     threads = [Thread(target=services[n % 2].add, args=("p", [str(n)])) for n in range(20)]
@@ -90,7 +85,7 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     assert sorted(services[1].one("p"), key=int) == [str(n) for n in range(20)]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_selections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     selections = Selections(tmp_path)
     selections.create("p", ["a"])
 
@@ -105,21 +100,21 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 2, "selections": {}}', '{"format_version": 1}'])
-def test_a_damaged_file_is_told_and_kept(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_reported_and_kept(tmp_path: Path, content: str) -> None:
     (tmp_path / "selections.json").write_text(content)
-    with pytest.raises(ValueError, match="not readable as selections"):
+    with pytest.raises(ValueError, match=r"selections\.json"):
         Selections(tmp_path).create("p", [])
     assert (tmp_path / "selections.json").read_text() == content
 
 
-def test_ids_are_kept_not_keys(client: TestClient, served: Searcher) -> None:
-    """A picture that is indexed anew gets another key, and stays picked."""
-    (a,) = keys(client, 1)
+def test_the_file_stores_ids_not_keys(client: TestClient, served: Searcher) -> None:
+    """A re-indexed image gets a new key and stays selected."""
+    (a,) = search_keys(client, 1)
     client.post("/api/selections", json={"name": "p", "keys": [a]})
-    held = json.loads((served.index.store.folder / "selections.json").read_text())["selections"]["p"]
-    assert held == [served.search("snail", 1)[0].image_id]
+    stored = json.loads((served.index.store.folder / "selections.json").read_text())["selections"]["p"]
+    assert stored == [served.search("snail", 1)[0].image_id]
 
 
-def test_a_selection_that_is_not_there(tmp_path: Path) -> None:
+def test_an_unknown_selection_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused):
         Selections(tmp_path).one("p")
