@@ -1,8 +1,6 @@
 """The typer application, and how its commands report errors."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -11,32 +9,25 @@ from typer.core import TyperGroup
 from forclip import __version__
 
 
-@contextmanager
-def clear_errors() -> Iterator[None]:
+class _Commands(TyperGroup):
     """Report errors that users can fix on one line, with exit code 2, and an interrupt with 130.
 
     Other exceptions are bugs and keep their traceback.
     """
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # the reader stopped early, as `| head` does; click ends quietly
-    except (ValueError, OSError) as error:
-        # Join lines only. Other white space may belong to a name that the user gave.
-        message = re.sub(r"\s*[\r\n]+\s*", " ", str(error).strip())
-        typer.echo(f"forclip: {message}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("forclip: interrupted", err=True)
-        raise typer.Exit(130) from None
-
-
-class _Commands(TyperGroup):
-    """A group of commands that all report errors in the same way."""
 
     def invoke(self, ctx: Any) -> Any:
-        with clear_errors():
+        try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader stopped early, as `| head` does; click ends quietly
+        except (ValueError, OSError) as error:
+            # Join lines only. Other white space may belong to a name that the user gave.
+            message = re.sub(r"\s*[\r\n]+\s*", " ", str(error).strip())
+            typer.echo(f"forclip: {message}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("forclip: interrupted", err=True)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(

@@ -1,186 +1,177 @@
-"""Search a store: search, look, export."""
+"""Search a store: search, look, export, serve."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from typer import Argument, Option
 
-from forclip.cli.app import app, clear_errors
-from forclip.cli.options import (
-    AllOf,
-    AnnotationsOption,
-    AnyOf,
-    AsJson,
-    CutoffOption,
-    Device,
-    LabelImages,
-    Like,
-    NoneOf,
-    Split,
-    StoreFolder,
-    Subset,
-    Where,
-    open_labels,
-)
+from forclip.cli import options
+from forclip.cli.app import app
 
 if TYPE_CHECKING:
-    from forclip.search.request import Cutoff
+    from forclip.search.request import SearchRequest
 
-Text = Annotated[str | None, typer.Argument(help="What to search for.")]
+Text = Annotated[str | None, Argument(help="What to search for.")]
 
 
 @app.command()
 def search(
-    store: StoreFolder,
+    store: options.StoreFolder,
     text: Text = None,
-    like: Like = None,
-    any_of: AnyOf = None,
-    all_of: AllOf = None,
-    none_of: NoneOf = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of images to show.")] = 50,
-    where: Where = None,
-    min_score: Annotated[float, typer.Option(help="Leave out images below this cosine.")] = -1.0,
-    cutoff: CutoffOption = None,
+    like: options.Like = None,
+    any_of: options.AnyOf = None,
+    all_of: options.AllOf = None,
+    none_of: options.NoneOf = None,
+    k: Annotated[int, Option("-k", min=1, help="Number of images to show.")] = 50,
+    where: options.Where = None,
+    min_score: Annotated[float, Option(help="Leave out images below this cosine.")] = -1.0,
+    cutoff: options.CutoffOption = None,
     right: Annotated[
-        Path | None, typer.Option(help="File of image ids, one per line, that are right: rank images like them higher.")
+        Path | None, Option(help="File of image ids, one per line, that are right: rank images like them higher.")
     ] = None,
     wrong: Annotated[
-        Path | None, typer.Option(help="File of image ids that are wrong: rank images like them lower, omit these.")
+        Path | None, Option(help="File of image ids that are wrong: rank images like them lower, omit these.")
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare every vector instead of using the approximate index.")
+        bool, Option("--exact", help="Compare every vector instead of using the approximate index.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write an HTML page with the pictures to this file.")] = None,
-    annotations: AnnotationsOption = None,
-    images: LabelImages = None,
-    subset: Subset = None,
-    split: Split = None,
-    device: Device = "cpu",
-    as_json: AsJson = False,
+    report: Annotated[Path | None, Option(help="Also write an HTML page with the pictures to this file.")] = None,
+    annotations: options.AnnotationsOption = None,
+    images: options.LabelImages = None,
+    subset: options.Subset = None,
+    split: options.Split = None,
+    device: options.Device = "cpu",
+    as_json: options.AsJson = False,
 ) -> None:
     """Find the images that best match a text, and the region that matches in each."""
-    with clear_errors():
-        from forclip.config import read_names
-        from forclip.search.output import answer_json, print_answer
-        from forclip.search.request import SearchRequest, labelled_class, run_search
-        from forclip.search.searcher import open_searcher
+    from forclip.config import read_names
+    from forclip.search.output import answer_json, print_answer
+    from forclip.search.request import labelled_class, run_search
+    from forclip.search.searcher import open_searcher
 
-        request = SearchRequest(
-            text=text,
-            like=like,
-            any_of=tuple(any_of or ()),
-            all_of=tuple(all_of or ()),
-            none_of=tuple(none_of or ()),
-            k=k,
-            where=where,
-            exact=exact,
-            min_score=min_score,
-            cutoff=_cutoff(cutoff),
-            right=() if right is None else read_names(right),
-            wrong=() if wrong is None else read_names(wrong),
-        )
-        searcher = open_searcher(store, device)
-        labels = open_labels(searcher.index, annotations, images, subset, split)
-        if labels is not None:
-            labelled_class(request, labels)  # fails before the search
-        answer = run_search(searcher, request, labels)
-        if report is not None:
-            from forclip.search.report import write_search_report
+    verdicts = {kind: read_names(file) for kind, file in (("right", right), ("wrong", wrong)) if file is not None}
+    others = {"k": k, "where": where, "exact": exact, "min_score": min_score, **verdicts}
+    request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
+    searcher = open_searcher(store, device)
+    labels = options.open_labels(searcher.index, annotations, images, subset, split)
+    if labels is not None:
+        labelled_class(request, labels)  # fails before the search
+    answer = run_search(searcher, request, labels)
+    if report is not None:
+        from forclip.search.report import write_search_report
 
-            write_search_report(report, answer, store.name)
-        if as_json:
-            typer.echo(json.dumps(answer_json(answer)))
-        else:
-            from rich.console import Console
-
-            print_answer(answer, Console())
+        write_search_report(report, answer, store.name)
+    if as_json:
+        typer.echo(json.dumps(answer_json(answer)))
+    else:
+        print_answer(answer, Console())
 
 
 @app.command()
 def look(
-    store: StoreFolder,
-    image: Annotated[Path, typer.Argument(help="A picture that is in the store.")],
-    text: Annotated[str, typer.Argument(help="What to search for in it.")],
+    store: options.StoreFolder,
+    image: Annotated[Path, Argument(help="A picture that is in the store.")],
+    text: Annotated[str, Argument(help="What to search for in it.")],
     to: Annotated[
-        Path | None, typer.Option(help="Write the picture with heatmap and regions to this file, such as heat.png.")
+        Path | None, Option(help="Write the picture with heatmap and regions to this file, such as heat.png.")
     ] = None,
-    device: Device = "cpu",
-    as_json: AsJson = False,
+    device: options.Device = "cpu",
+    as_json: options.AsJson = False,
 ) -> None:
     """Show where one image matches a text: the score of each region, and a heatmap of the best."""
-    with clear_errors():
-        from forclip.embedding.ingest import path_to_id
-        from forclip.search.look import draw_look, look_for
-        from forclip.search.searcher import open_searcher
+    from forclip.embedding.ingest import path_to_id
+    from forclip.search.look import draw_look, look_for
+    from forclip.search.searcher import open_searcher
 
-        result = look_for(open_searcher(store, device), path_to_id(image), text)
+    result = look_for(open_searcher(store, device), path_to_id(image), text)
+    if to is not None:
+        draw_look(result.picture, result.look, result.heatmap).save(to)
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+    else:
+        Console().print(result.table())
         if to is not None:
-            draw_look(result.picture, result.look, result.heatmap).save(to)
-        if as_json:
-            typer.echo(json.dumps(result.to_json()))
-        else:
-            from rich.console import Console
-
-            Console().print(result.table())
-            if to is not None:
-                typer.echo(f"Picture: {to}")
+            typer.echo(f"Picture: {to}")
 
 
 @app.command()
 def export(
-    store: StoreFolder,
-    to: Annotated[Path, typer.Option(help="The file to write; with --format fiftyone a folder.")],
+    store: options.StoreFolder,
+    to: Annotated[Path, Option(help="The file to write; with --format fiftyone a folder.")],
     text: Text = None,
     ids: Annotated[
-        Path | None, typer.Option(help="Export the images of this file of ids, one per line, instead of searching.")
+        Path | None, Option(help="Export the images of this file of ids, one per line, instead of searching.")
     ] = None,
-    format: Annotated[str, typer.Option(help="coco, csv, fiftyone or files.")] = "coco",
-    label: Annotated[str | None, typer.Option(help="The label of the images. Default: the text.")] = None,
+    format: Annotated[str, Option(help="coco, csv, fiftyone or files.")] = "coco",
+    label: Annotated[str | None, Option(help="The label of the images. Default: the text.")] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder that file names are relative to. Default: absolute names.")
+        Path | None, Option(help="Folder that file names are relative to. Default: absolute names.")
     ] = None,
-    like: Like = None,
-    any_of: AnyOf = None,
-    all_of: AllOf = None,
-    none_of: NoneOf = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of images to export at most.")] = 50,
-    where: Where = None,
-    cutoff: CutoffOption = None,
-    device: Device = "cpu",
+    like: options.Like = None,
+    any_of: options.AnyOf = None,
+    all_of: options.AllOf = None,
+    none_of: options.NoneOf = None,
+    k: Annotated[int, Option("-k", min=1, help="Number of images to export at most.")] = 50,
+    where: options.Where = None,
+    cutoff: options.CutoffOption = None,
+    device: options.Device = "cpu",
 ) -> None:
     """Export search results, or images by id, as COCO JSON, CSV to review, FiftyOne folder or file list."""
-    with clear_errors():
-        from forclip.config import read_names
-        from forclip.index.image_index import Index
-        from forclip.search.export import export as write
-        from forclip.search.request import SearchRequest
-        from forclip.search.searcher import open_searcher
-        from forclip.search.selection import select_ids, select_ids_for, select_search
+    from forclip.config import read_names
+    from forclip.index.image_index import Index
+    from forclip.search.export import export as write
+    from forclip.search.searcher import open_searcher
+    from forclip.search.selection import select_ids, select_ids_for, select_search
 
-        if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
-            raise ValueError(f"{ids}: --ids goes with a text at most, not with other search options")
-        if ids is None:
-            request = SearchRequest(
-                text=text,
-                like=like,
-                any_of=tuple(any_of or ()),
-                all_of=tuple(all_of or ()),
-                none_of=tuple(none_of or ()),
-                k=k,
-                where=where,
-                cutoff=_cutoff(cutoff),
-            )
-            selection = select_search(open_searcher(store, device), request, label, root)
-        elif text is None:
-            selection = select_ids(Index(store), read_names(ids), label or "", root)
-        else:
-            selection = select_ids_for(open_searcher(store, device), read_names(ids), text, label, root)
-        write(selection, format, to)
-        typer.echo(f"{len(selection.items)} images: {to}")
+    if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
+        raise ValueError(f"{ids}: --ids goes with a text at most, not with other search options")
+    if ids is None:
+        request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, k=k, where=where)
+        selection = select_search(open_searcher(store, device), request, label, root)
+    elif text is None:
+        selection = select_ids(Index(store), read_names(ids), label or "", root)
+    else:
+        selection = select_ids_for(open_searcher(store, device), read_names(ids), text, label, root)
+    write(selection, format, to)
+    typer.echo(f"{len(selection.items)} images: {to}")
 
 
-def _cutoff(text: str | None) -> "Cutoff | None":
-    from forclip.search.request import parse_cutoff
+@app.command()
+def serve(
+    store: options.StoreFolder,
+    host: Annotated[
+        str, Option(help="Address to listen on. Any but this machine's loopback address needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    token: Annotated[str | None, Option(envvar="FORCLIP_TOKEN", help="Access token that clients must send.")] = None,
+    annotations: options.AnnotationsOption = None,
+    images: options.LabelImages = None,
+    subset: options.Subset = None,
+    split: options.Split = None,
+    device: options.Device = "cpu",
+) -> None:
+    """Serve a page to search on, and the API behind it."""
+    from forclip.search.searcher import open_searcher
+    from forclip.server.app import listen, page_link
+    from forclip.server.app import serve as serve_until_stopped
+    from forclip.server.security import Access
 
-    return None if text is None else parse_cutoff(text)
+    access = Access(host, token)
+    listener = listen(access, port)  # before the model, which takes a while to load
+    searcher = open_searcher(store, device)
+    labels = options.open_labels(searcher.index, annotations, images, subset, split)
+    typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
+    serve_until_stopped(searcher, access, listener, labels)
+
+
+def _search_request(
+    any_of: options.AnyOf, all_of: options.AllOf, none_of: options.NoneOf, cutoff: str | None, **others: Any
+) -> "SearchRequest":
+    from forclip.search.request import SearchRequest, parse_cutoff
+
+    any_texts, all_texts, none_texts = (tuple(texts or ()) for texts in (any_of, all_of, none_of))
+    parsed = None if cutoff is None else parse_cutoff(cutoff)
+    return SearchRequest(any_of=any_texts, all_of=all_texts, none_of=none_texts, cutoff=parsed, **others)

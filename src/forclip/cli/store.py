@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,9 +10,6 @@ from typer import Argument, Option
 
 from forclip.cli.app import app
 from forclip.cli.options import AsJson, Device, Pretrained, StoreFolder
-
-if TYPE_CHECKING:
-    from forclip.embedding.ingest import IndexSummary
 
 _MAX_REASONS = 20  # unreadable images whose reason is printed
 
@@ -44,7 +41,7 @@ def index(
     """Embed images and store them: adds new images, updates changed ones and lists unreadable ones."""
     from forclip.config import ModelConfig
     from forclip.data.metadata import read_metadata
-    from forclip.embedding.ingest import index_images
+    from forclip.embedding.ingest import SKIPPED_FILE, index_images
     from forclip.index.schema import checked_precision
     from forclip.progress import tracking
 
@@ -68,12 +65,6 @@ def index(
             device=device,
             track=track,
         )
-    _print_summary(console, to, summary, delete_vanished)
-
-
-def _print_summary(console: Console, to: Path, summary: "IndexSummary", deleted: bool) -> None:
-    from forclip.embedding.ingest import SKIPPED_FILE
-
     failed, vanished = list(summary.unreadable.values()), len(summary.vanished)
     counts = f"{summary.added} added, {summary.updated} updated, {summary.unchanged} unchanged"
     lines = [f"{counts}, {len(failed)} could not be read: {to}"]
@@ -82,12 +73,11 @@ def _print_summary(console: Console, to: Path, summary: "IndexSummary", deleted:
         lines.append(f"  and {len(failed) - _MAX_REASONS} more: {to / SKIPPED_FILE}")
     if summary.skipped:
         lines.append(f"{summary.skipped} could not be read before and have not changed. --retry tries them again")
-    if vanished and deleted:
+    if vanished and delete_vanished:
         lines.append(f"{vanished} are no longer in the source: deleted from the store")
     elif vanished:
         lines.append(f"{vanished} are no longer in the source. --delete-vanished deletes them from the store")
-    for line in lines:
-        console.print(line, markup=False, highlight=False)
+    console.print("\n".join(lines), markup=False, highlight=False)
 
 
 @app.command()
@@ -130,9 +120,7 @@ def verify(store: StoreFolder) -> None:
     from forclip.index.image_index import Index
 
     problems = Index(store).verify()
-    for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{store}: " + (f"{len(problems)} problems" if problems else "sound"))
+    typer.echo("\n".join([*problems, f"{store}: " + (f"{len(problems)} problems" if problems else "sound")]))
     if problems:
         raise typer.Exit(1)
 

@@ -1,8 +1,9 @@
-"""Train, compare and measure: demo, train, eval, compare, ablate, recipe."""
+"""Train, compare and measure: demo, train, eval, compare, ablate, recipe; and data check."""
 
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,9 @@ from typer import Argument, Option
 
 from forclip.cli.app import app
 from forclip.cli.options import AsJson, ConfigFile, Device, FirstSeed, Resume
+
+data_app = typer.Typer(help="Inspect a dataset.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 
 @app.command()
@@ -140,3 +144,18 @@ def recipe(
         raise ValueError(f"{name} needs --root (folder of the dataset) and --out, or --smoke")
     else:
         print_metrics(console, run_recipe(name, root, out, labelled_fraction, device, resume, console))
+
+
+@data_app.command()
+def check(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Count images and classes, show the base/novel split, and list missing files, duplicates and invalid boxes."""
+    from forclip.config import load_config
+    from forclip.data.check import check_data, print_check
+    from forclip.progress import tracking
+
+    with tracking(Console(stderr=True)) as track:
+        result = check_data(load_config(config).data, track)
+    if as_json:
+        typer.echo(json.dumps({**asdict(result), "problems": result.problems}))
+    else:
+        print_check(result, Console())
