@@ -19,6 +19,7 @@ from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.types import Floats, Ints
 
+NO_IMAGE = (404, "there is no image with this key")
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
 _MAX_KEY = 2**63 - 1
 _KEPT_PAGES = 64
@@ -67,7 +68,7 @@ class Gallery:
         """Return the image with this key. Raises Refused (404) where there is none."""
         image = self.by_key([_parse_key(key)]).get(_parse_key(key))
         if image is None:
-            raise no_image()
+            raise Refused(*NO_IMAGE)
         return image
 
     def by_id(self, image_ids: Sequence[str]) -> dict[str, StoredImage]:
@@ -97,7 +98,7 @@ class Gallery:
         """Return an image's stored vectors, unit [N, dim], and their regions, [N, 4]. Raises Refused (404)."""
         stored = self.index.vectors_of(key)
         if stored is None:
-            raise no_image()
+            raise Refused(*NO_IMAGE)
         vectors, boxes = stored
         unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         return unit, boxes
@@ -145,16 +146,11 @@ class ImageRows:
     def _load(self, table: lance.LanceDataset) -> pa.Table | None:
         batches, size = [], 0
         for batch in table.to_batches(columns=_columns(table)):
+            batches.append(batch)
             size += batch.nbytes
             if size > self.max_bytes:
                 return None
-            batches.append(batch)
         return pa.Table.from_batches(batches).combine_chunks() if batches else None
-
-
-def no_image() -> Refused:
-    """The error for a key without an image."""
-    return Refused(404, "there is no image with this key")
 
 
 def _columns(table: lance.LanceDataset) -> list[str]:

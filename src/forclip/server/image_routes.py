@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from forclip.search.look import look_at
-from forclip.search.request import combined_query
+from forclip.search.request import SearchRequest, combined_query
 from forclip.server.cache import StoreCache
-from forclip.server.gallery import StoredImage, no_image
+from forclip.server.errors import Refused
+from forclip.server.gallery import NO_IMAGE, StoredImage
 from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, decode, make_thumbnail, picture_bytes
 from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, box_fields
 from forclip.server.search_routes import SearchService
@@ -63,12 +64,12 @@ def image_routes(service: SearchService) -> APIRouter:
 
 
 def _look(service: SearchService, stored: StoredImage, body: LookBody) -> LookOut:
-    request, searcher = body.to_request(), service.searcher
+    request, searcher = SearchRequest(**body.request_fields()), service.searcher
     with service.public_errors(request):
         query = combined_query(searcher, request)
         look = look_at(searcher.index, stored.key, query, request.where, searcher.model.calibration)
     if look is None:
-        raise no_image()
+        raise Refused(*NO_IMAGE)
     picture = decode(picture_bytes(stored.file), 415, "the picture")
     heatmap = searcher.heatmap(picture, look.vectors[look.winner])
     rows, columns = heatmap.values.shape

@@ -1,11 +1,12 @@
 """The service's requests and answers, as its OpenAPI document shows them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from forclip.calibration.model import WANTED_PRECISION
 from forclip.search.labels import ClassGroup
@@ -16,19 +17,13 @@ from forclip.types import Floats
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
 ]
-SearchTexts = Annotated[list[SearchText], Field(max_length=limits.TEXTS)]
+SearchTexts = Annotated[tuple[SearchText, ...], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
 Verdicts = Annotated[list[Key], Field(max_length=limits.VERDICTS)]
 Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 # Letters, digits, blanks and punctuation, but nothing invisible and no line break.
-Name = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=limits.NAME_CHARACTERS,
-        pattern=r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$",
-    ),
-]
+_NAME = r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=_NAME)]
 # coco: JSON with the matching regions as boxes; csv: one row per image; fiftyone: a zip with pictures; files: paths.
 Format = Literal["coco", "csv", "fiftyone", "files"]
 Where = Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)]
@@ -40,6 +35,10 @@ _NO_VECTOR: Floats = np.empty(0, np.float32)
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    def request_fields(self) -> dict[str, Any]:
+        """The values of the fields that a SearchRequest has under the same names."""
+        return self.model_dump(include={field.name for field in fields(SearchRequest)})
+
 
 class Box(_Strict):
     """A region of an image: fractions of its width and height, from the upper left corner."""
@@ -49,11 +48,9 @@ class Box(_Strict):
     x1: Fraction
     y1: Fraction
 
-    @model_validator(mode="after")
-    def _has_area(self) -> "Box":
+    def model_post_init(self, context: Any) -> None:
         if self.x0 >= self.x1 or self.y0 >= self.y1:
             raise ValueError("x0 must be less than x1, and y0 less than y1")
-        return self
 
 
 def box_fields(edges: Sequence[float] | None) -> dict[str, float] | None:
@@ -75,10 +72,6 @@ class ListBody(_Strict):
     min_score: float = Field(-1.0, ge=-1, le=1, description="Leave out images below this cosine.")
     exact: bool = Field(False, description="Compare every vector instead of using the approximate index.")
 
-    def list_options(self) -> dict[str, Any]:
-        """The fields of a SearchRequest that this body sets."""
-        return self.model_dump(include={"k", "offset", "where", "min_score", "exact"})
-
 
 class RefinableBody(ListBody):
     """A list that verdicts can refine."""
@@ -86,49 +79,38 @@ class RefinableBody(ListBody):
     right: Verdicts = Field([], description="Images with the verdict right: rank images like them higher.")
     wrong: Verdicts = Field([], description="Images with the verdict wrong: rank images like them lower, omit these.")
 
+    def verdicts(self, ids_of_keys: IdsOfKeys) -> dict[str, tuple[str, ...]]:
+        """The image ids with verdicts, as fields of a SearchRequest."""
+        return {"right": tuple(ids_of_keys(self.right)), "wrong": tuple(ids_of_keys(self.wrong))}
+
 
 class _TextsBody(_Strict):
     """Wanted texts."""
 
     text: SearchText | None = Field(None, description="What to search for; with any_of, one of the alternatives.")
-    any_of: SearchTexts = Field([], description="Alternatives: one of them is enough.")
-    all_of: SearchTexts = Field([], description="Texts that an image must match, too.")
-
-    @property
-    def has_texts(self) -> bool:
-        return self.text is not None or bool(self.any_of or self.all_of)
+    any_of: SearchTexts = Field((), description="Alternatives: one of them is enough.")
+    all_of: SearchTexts = Field((), description="Texts that an image must match, too.")
 
 
 class SearchBody(_TextsBody, RefinableBody):
     """Search for one text or several."""
 
-    none_of: SearchTexts = Field([], description="Images that match one of these are left out.")
+    none_of: SearchTexts = Field((), description="Images that match one of these are left out.")
     cutoff: Literal["auto"] | None = Field(None, description="auto: end the list at the recommended cut-off.")
     only: Literal["wrong", "missed"] | None = Field(
         None,
         description="Where the text names a labelled class: false positives, or images of the class beyond rank 50.",
     )
 
-    @model_validator(mode="after")
-    def _is_valid(self) -> "SearchBody":
+    def model_post_init(self, context: Any) -> None:
         if len(self.to_request().wanted) + len(self.none_of) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
-        return self
 
     def to_request(self, ids_of_keys: IdsOfKeys = lambda keys: keys) -> SearchRequest:
         """The request, which checks its own rules. ids_of_keys: converts keys to image ids."""
-        return SearchRequest(
-            text=self.text,
-            any_of=tuple(self.any_of),
-            all_of=tuple(self.all_of),
-            none_of=tuple(self.none_of),
-            cutoff=None if self.cutoff is None else Cutoff("precision", WANTED_PRECISION),
-            confidence=True,
-            right=tuple(ids_of_keys(self.right)),
-            wrong=tuple(ids_of_keys(self.wrong)),
-            only=self.only,
-            **self.list_options(),
-        )
+        cutoff = None if self.cutoff is None else Cutoff("precision", WANTED_PRECISION)
+        values = {**self.request_fields(), **self.verdicts(ids_of_keys), "cutoff": cutoff, "confidence": True}
+        return SearchRequest(**values)
 
 
 class ExportBody(SearchBody):
@@ -145,13 +127,11 @@ class VerdictsBody(_Strict):
     right: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
     wrong: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
 
-    @model_validator(mode="after")
-    def _is_valid(self) -> "VerdictsBody":
+    def model_post_init(self, context: Any) -> None:
         if not self.right and not self.wrong:
             raise ValueError("there is no verdict")
         if set(self.right) & set(self.wrong):
             raise ValueError("an image is marked as right and as wrong")
-        return self
 
 
 class SimilarBody(RefinableBody):
@@ -160,20 +140,13 @@ class SimilarBody(RefinableBody):
     key: Key
     box: Box | None = Field(None, description="Search for what this region shows; by default the whole image.")
 
-    @model_validator(mode="after")
-    def _is_valid(self) -> "SimilarBody":
+    def model_post_init(self, context: Any) -> None:
         self.to_request()
-        return self
 
     def to_request(self, like: Floats = _NO_VECTOR, ids_of_keys: IdsOfKeys = lambda keys: keys) -> SearchRequest:
         """The request, without the image itself. like: the vectors to search with; not needed to check the rules."""
-        return SearchRequest(
-            like=like,
-            right=tuple(ids_of_keys(self.right)),
-            wrong=tuple(ids_of_keys(self.wrong)),
-            exclude=tuple(ids_of_keys([self.key])),
-            **self.list_options(),
-        )
+        values = self.request_fields() | self.verdicts(ids_of_keys)
+        return SearchRequest(like=like, exclude=tuple(ids_of_keys([self.key])), **values)
 
 
 class UploadBody(ListBody):
@@ -188,15 +161,13 @@ class LookBody(_TextsBody):
     key: Key
     where: Where | None = Field(None, description="The search's filter; of several texts it affects which decides.")
 
-    @model_validator(mode="after")
-    def _is_valid(self) -> "LookBody":
-        if self.has_texts and len(self.to_request().wanted) > limits.TEXTS:
-            raise ValueError(f"at most {limits.TEXTS} texts in one look")
-        return self
+    @property
+    def has_texts(self) -> bool:
+        return self.text is not None or bool(self.any_of or self.all_of)
 
-    def to_request(self) -> SearchRequest:
-        """The search that this look belongs to; for a body with texts."""
-        return SearchRequest(text=self.text, any_of=tuple(self.any_of), all_of=tuple(self.all_of), where=self.where)
+    def model_post_init(self, context: Any) -> None:
+        if self.has_texts and len(SearchRequest(**self.request_fields()).wanted) > limits.TEXTS:
+            raise ValueError(f"at most {limits.TEXTS} texts in one look")
 
 
 class Result(BaseModel):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -117,26 +116,19 @@ class SearchService:
         return self.searcher.encode_image(picture.crop((left, top, right, bottom)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Quick:
-    """A quick request in a batch. Compared by identity, so that each gets an answer of its own."""
-
-    request: SearchRequest
-    started: float
-
-
 def search_routes(service: SearchService) -> APIRouter:
     """Routes below /api. No search runs on the event loop."""
     routes, gallery = APIRouter(prefix="/api", tags=["search"]), service.gallery
     # Others wait in order of arrival: many threads would compete for Python's lock.
     limiter = CapacityLimiter(min(cores(), _MAX_SEARCH_THREADS))
 
-    def run_quick(batch: Sequence[_Quick]) -> list[Response]:
+    def run_quick(batch: Sequence[tuple[SearchRequest, float]]) -> list[Response]:
         with one_core():
-            answers = run_searches(service.searcher, [quick.request for quick in batch], service.labels)
-            return [service.render(a, quick.started) for a, quick in zip(answers, batch, strict=True)]
+            answers = run_searches(service.searcher, [request for request, _ in batch], service.labels)
+            return [service.render(a, started) for a, (_, started) in zip(answers, batch, strict=True)]
 
-    batches: Batches[_Quick, Response] = Batches(run_quick, "searches", _MAX_BATCH)
+    # Requests are compared by identity, so that each gets an answer of its own.
+    batches: Batches[tuple[SearchRequest, float], Response] = Batches(run_quick, "searches", _MAX_BATCH)
 
     async def run(make_request: Callable[[], SearchRequest]) -> Response:
         started = time.perf_counter()
@@ -152,7 +144,7 @@ def search_routes(service: SearchService) -> APIRouter:
         """The images that best match a text or several, the region in each, and how far down the list to trust."""
         request = body.to_request()
         if service.is_quick(request):
-            return await batches.get(_Quick(request, time.perf_counter()))
+            return await batches.get((request, time.perf_counter()))
         return await run(lambda: body.to_request(gallery.ids_of_keys))
 
     errors: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}
@@ -176,7 +168,7 @@ def search_routes(service: SearchService) -> APIRouter:
             if len(content) > limits.UPLOAD_BYTES:
                 raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
             vectors = service.searcher.encode_image(decode(content, 400, "the uploaded file"))
-            return SearchRequest(like=vectors, **body.list_options())
+            return SearchRequest(like=vectors, **body.request_fields())
 
         return await run(request)
 
