@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from forclip.training.finetune import Finetuned, finetune
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from tests.tiny import TinyBackbone
+from tests.training.test_teachers import write_images
 
 HEAD = HeadConfig(num_query_tokens=3, alignment="off")
 TRAIN = TrainConfig(
@@ -185,10 +185,7 @@ def test_alignment_is_chosen_or_configured() -> None:
 
 
 def test_auto_tries_every_teacher(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{k}.png" for k in range(10)]
-    for k, path in enumerate(paths):
-        pixels = np.random.default_rng(k).integers(0, 256, (12, 16, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
+    paths = write_images(tmp_path, 10)
     config = replace(TRAIN, teacher="auto")
     choices = finetune(TinyBackbone(), images(), paths, supervision(), HEAD, config).choices
     assert set(choices.teacher_gains) == {"cluster", "zoom"}

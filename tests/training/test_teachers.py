@@ -100,7 +100,7 @@ class ScriptedTeacher:
         rng = np.random.default_rng(len(name))
         truth = np.where(LABELS, 1.0, 0.0) * np.sign(right)
         scores = np.where(rng.random(LABELS.shape) < abs(right), truth, 0.0) + 0.5 * rng.random(LABELS.shape)
-        self.name, self.rows_run = name, 0
+        self.rows_run = 0
         self.vectors = F.normalize(torch.from_numpy(np.c_[scores, np.ones(IMAGES)]).float(), dim=-1)[:, None]
 
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
@@ -134,20 +134,20 @@ def supervision(labelled: int = IMAGES) -> Supervision:
 
 def test_the_best_teacher_is_chosen_if_it_beats_the_student() -> None:
     good, fair = ScriptedTeacher("good", 0.9), ScriptedTeacher("fair", 0.6)
-    best, gains = choose_teacher([fair, good], Head(ScriptedTeacher("student", 0.2)), TOKENS, supervision(), untracked)
-    assert best is good
+    teachers = {"fair": fair, "good": good}
+    best, gains = choose_teacher(teachers, Head(ScriptedTeacher("student", 0.2)), TOKENS, supervision(), untracked)
+    assert best == "good"
     assert gains["good"][0] > gains["good"][1] > gains["fair"][1] > 0
-    none, gains = choose_teacher([fair, good], Head(ScriptedTeacher("master", 1.0)), TOKENS, supervision(), untracked)
+    none, gains = choose_teacher(teachers, Head(ScriptedTeacher("master", 1.0)), TOKENS, supervision(), untracked)
     assert none is None
     assert set(gains) == {"good", "fair"}
 
 
 def test_a_clearly_worse_teacher_runs_on_a_third_of_the_images() -> None:
     hopeless, good = ScriptedTeacher("hopeless", -0.9), ScriptedTeacher("good", 0.9)
-    best, gains = choose_teacher(
-        [hopeless, good], Head(ScriptedTeacher("student", 0.3)), TOKENS, supervision(), untracked
-    )
-    assert best is good
+    teachers = {"hopeless": hopeless, "good": good}
+    best, gains = choose_teacher(teachers, Head(ScriptedTeacher("student", 0.3)), TOKENS, supervision(), untracked)
+    assert best == "good"
     assert (hopeless.rows_run, good.rows_run) == (30, 90)
     assert gains["hopeless"][0] < 0
 
@@ -155,6 +155,7 @@ def test_a_clearly_worse_teacher_runs_on_a_third_of_the_images() -> None:
 @pytest.mark.parametrize("labelled", [0, 1, 2, 4])
 def test_too_few_labels_choose_no_teacher(labelled: int) -> None:
     good = ScriptedTeacher("good", 0.9)
-    best, _ = choose_teacher([good], Head(ScriptedTeacher("master", 1.0)), TOKENS, supervision(labelled), untracked)
+    student = Head(ScriptedTeacher("master", 1.0))
+    best, _ = choose_teacher({"good": good}, student, TOKENS, supervision(labelled), untracked)
     assert best is None
     assert good.rows_run == labelled

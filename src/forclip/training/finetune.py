@@ -98,23 +98,22 @@ def finetune(
     untuned, alignment_gain = choose_initial_head(backbone, plain, supervision, head_config, config.seed)
     config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / untuned.pool.width)
 
-    teacher: Teacher | None = None
+    teacher: str | None = None
     teacher_gains: dict[str, Gain] = {}
+    teacher_vectors = torch.zeros(len(plain), 0, 1)
     if config.teacher != "none" and (config.pseudo_weight or config.set_weight or config.random_text_weight):
-        teachers: dict[str, Teacher] = {
-            "cluster": ClusterTeacher(untuned.pool, plain, config.teacher_clusters, backbone.device)
-        }
+        clusters = ClusterTeacher(untuned.pool, plain, config.teacher_clusters, backbone.device)
+        teachers: dict[str, Teacher] = {"cluster": clusters}
         if paths is not None:
             teachers["zoom"] = ZoomTeacher(backbone, untuned.pool, paths)
-        if config.teacher == "auto":
-            teacher, teacher_gains = choose_teacher(list(teachers.values()), untuned, plain, supervision, track)
-        elif config.teacher in teachers:
-            teacher = teachers[config.teacher]
-        else:
-            raise ValueError(f"teacher {config.teacher!r} needs the paths of the training images")
-    teacher_vectors = torch.zeros(len(plain), 0, 1)
-    if teacher is not None:
-        teacher_vectors = teacher(range(len(plain)), track(f"running teacher {teacher.name}", len(plain)))
+        teacher = config.teacher
+        if teacher == "auto":
+            teacher, teacher_gains = choose_teacher(teachers, untuned, plain, supervision, track)
+        elif teacher not in teachers:
+            raise ValueError(f"teacher {teacher!r} needs the paths of the training images")
+        if teacher is not None:
+            advance = track(f"running teacher {teacher}", len(plain))
+            teacher_vectors = teachers[teacher](range(len(plain)), advance)
 
     trainer = _HeadTrainer(untuned, tokens, teacher_vectors, config, track)
     alpha, alpha_gains, trials = choose_alpha(trainer.train, untuned, plain, supervision, config, checkpoint)
@@ -126,7 +125,7 @@ def finetune(
         labelled_images=len(supervision.labelled),
         aligned=untuned.pool.output is not None,
         alignment_gain=alignment_gain,
-        teacher=None if teacher is None else teacher.name,
+        teacher=teacher,
         teacher_gains=teacher_gains,
         alpha=alpha,
         alpha_gains=alpha_gains,

@@ -4,9 +4,8 @@ Cluster-CLIP is the paper's. The zoom teacher is ours: it encodes nine overlappi
 that small objects become large ones, at the cost of nine passes per training image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,20 +29,12 @@ _TRIAL_IMAGES = 96  # labelled images that teachers are compared on
 _FIRST_PART = 3  # a teacher that is clearly worse on the first third of them is dropped
 
 
-class Teacher(Protocol):
-    """Gives the vectors that the student should imitate."""
-
-    name: str
-
-    def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
-        """Return unit vectors [rows, K, D], float32 on the CPU, of these training images."""
-        ...
+# Takes rows of training images, and returns unit vectors [rows, K, D], float32 on the CPU, for the student to imitate.
+Teacher = Callable[[Sequence[int], Advance], Tensor]
 
 
 class ClusterTeacher:
     """Cluster-CLIP on the images' tokens."""
-
-    name = "cluster"
 
     def __init__(self, pool: Pool, tokens: Tensor, num_clusters: int, device: torch.device) -> None:
         """pool: an untuned one; tokens: [I, T, W]. There are at most as many clusters as positions."""
@@ -56,8 +47,6 @@ class ClusterTeacher:
 
 class ZoomTeacher:
     """CLIP's pooled embedding of each of nine overlapping windows of the image."""
-
-    name = "zoom"
 
     def __init__(self, backbone: Backbone, pool: Pool, paths: Sequence[Path]) -> None:
         """pool: an untuned one, on the backbone's device; paths: of the training images, in the order of the tokens."""
@@ -82,13 +71,13 @@ class ZoomTeacher:
 
 
 def choose_teacher(
-    candidates: Sequence[Teacher], untuned: Head, tokens: Tensor, supervision: Supervision, track: Track
-) -> tuple[Teacher | None, dict[str, Gain]]:
+    candidates: Mapping[str, Teacher], untuned: Head, tokens: Tensor, supervision: Supervision, track: Track
+) -> tuple[str | None, dict[str, Gain]]:
     """Choose the teacher that ranks a sample of the labelled images best, or None if none beats the untuned head.
 
-    A gain counts less one standard error over classes. tokens: [I, T, W] of the training images. Returns also the gain
-    of each candidate over the untuned head. A teacher that is worse by more than a standard error on the first third
-    of the sample is not run on the rest.
+    A gain counts less one standard error over classes. candidates: by name; tokens: [I, T, W] of the training images.
+    Returns the teacher's name, and the gain of each candidate over the untuned head. A teacher that is worse by more
+    than a standard error on the first third of the sample is not run on the rest.
     """
     labelled = supervision.labelled
     if not len(labelled):
@@ -100,19 +89,19 @@ def choose_teacher(
     labels, verified = supervision.labels[rows], supervision.verified[rows]
     untuned_scores = score_images(untuned, tokens, torch.from_numpy(rows), supervision.texts).numpy()
     gains: dict[str, Gain] = {}
-    for teacher in candidates:
-        advance = track(f"trying teacher {teacher.name}", len(rows))
+    for name, teacher in candidates.items():
+        advance = track(f"trying teacher {name}", len(rows))
         outputs: list[Tensor] = []
         for part in parts:
             outputs.append(teacher(part.tolist(), advance))
             vectors = torch.cat(outputs)
             seen = slice(len(vectors))
             scores = max_sim(vectors, supervision.texts.cpu()).numpy()
-            gain, bound = gains[teacher.name] = gain_with_bound(
+            gain, bound = gains[name] = gain_with_bound(
                 class_precisions(scores, labels[seen], verified[seen]),
                 class_precisions(untuned_scores[seen], labels[seen], verified[seen]),
             )
             if gain + (gain - bound) < 0:
                 break
-    best = max(candidates, key=lambda teacher: gains[teacher.name][1])
-    return (best if gains[best.name][1] > 0 else None), gains
+    best = max(candidates, key=lambda name: gains[name][1])
+    return (best if gains[best][1] > 0 else None), gains
