@@ -13,19 +13,9 @@ from typer.testing import CliRunner
 from forclip.cli import app
 from forclip.config import DataConfig, RunConfig, SourceConfig, TrainConfig
 from forclip.experiments import ablation
-from forclip.experiments.ablation import (
-    AblationDataset,
-    config_dataset,
-    run_ablation,
-)
+from forclip.experiments.ablation import AblationDataset, config_dataset, run_ablation
 from forclip.experiments.ablation_report import Entry, bar_figure, markdown, summarise_entries
-from forclip.experiments.ablation_variants import (
-    ABLATIONS,
-    Changes,
-    apply_changes,
-    describe_changes,
-    select_variants,
-)
+from forclip.experiments.ablation_variants import ABLATIONS, Changes, apply_changes, describe_changes, select_variants
 
 VARIANTS: dict[str, Changes] = {
     "for": {},
