@@ -1,6 +1,5 @@
 """Folds of classes, choices made on held-out classes, and the calibration fitted to them."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -159,26 +158,22 @@ def test_only_labelled_images_are_scored_up_to_a_maximum(
     assert [len(scores) for scores in fitted_scores] == [IMAGES // 2, 25]
 
 
-def finetuned(interpolation: float | None, seed: int = 0) -> Finetuned:
-    config = TrainConfig(
-        epochs=1, batch_size=20, teacher="none", held_back_folds=2, interpolation=interpolation, seed=seed
-    )
+def finetuned(**changes: Any) -> Finetuned:
+    config = TrainConfig(epochs=1, batch_size=20, teacher="none", held_back_folds=2, **changes)
     head = HeadConfig(num_query_tokens=3, alignment="off")
     return finetune(TinyBackbone(), TOKENS[None], None, supervision(), head, config)
 
 
 def test_finetuning_calibrates_on_its_trials() -> None:
-    result = finetuned(None)
+    result = finetuned()
     assert isinstance(result.calibration, Calibration)
     assert (result.calibration.classes, result.calibration.images) == (CLASSES, IMAGES)
-    assert result.calibration == finetuned(None).calibration
-    assert finetuned(0.5).calibration is None  # a configured alpha needs no trials
+    assert result.calibration == finetuned().calibration
+    assert finetuned(interpolation=0.5).calibration is None  # a configured alpha needs no trials
 
 
 def test_class_vectors_make_no_difference_to_the_calibration() -> None:
     """Novel classes are searched without them."""
-    config = TrainConfig(epochs=1, batch_size=20, teacher="none", held_back_folds=2)
-    head_config = HeadConfig(num_query_tokens=3, alignment="off")
-    settings = [replace(config, class_vectors=strength) for strength in (0.0, 0.75)]
-    one, other = (finetune(TinyBackbone(), TOKENS[None], None, supervision(), head_config, s) for s in settings)
-    assert one.calibration == other.calibration
+    one, other = (finetuned(class_vectors=strength).calibration for strength in (0.0, 0.75))
+    assert one is not None
+    assert one == other

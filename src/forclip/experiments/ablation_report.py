@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Column, Table
@@ -93,13 +92,8 @@ def _cells(row: Row) -> list[str]:
     differences = [_shown(row.differences[group], signed=True) for group in ("base", "novel")]
     if row.name == FOR:
         differences = ["", ""]
-    return [
-        _shown(base),
-        _shown(novel),
-        format_value(overall.mean if overall else None),
-        *differences,
-        str(len(row.seeds)),
-    ]
+    mean = format_value(overall.mean if overall else None)
+    return [_shown(base), _shown(novel), mean, *differences, str(len(row.seeds))]
 
 
 def _shown(value: Spread | None, signed: bool = False) -> str:
@@ -128,8 +122,14 @@ def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
     figure = Figure(figsize=(8, 1.6 + 0.4 * len(rows)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     for group, offset in (("base", -0.2), ("novel", 0.2)):
-        for kind in ("baseline", "variant"):
-            _draw_bars(axes, rows, group, kind, offset)
+        for kind, suffix, alpha in (("baseline", ", training-free", 0.45), ("variant", "", 1.0)):
+            bars = [(y + offset, s) for y, r in enumerate(rows) if r.kind == kind and (s := r.values[group])]
+            if bars:
+                ys, means = [y for y, _ in bars], [spread.mean for _, spread in bars]
+                axes.barh(ys, means, 0.36, color=_COLOURS[group], alpha=alpha, label=f"{group} classes{suffix}")
+            for y, spread in bars:
+                if spread.std:
+                    axes.errorbar(spread.mean, y, xerr=spread.std, color="#222222", elinewidth=1.0, capsize=2)
     for y, row in enumerate(rows):
         if row.name == FOR:
             axes.axhspan(y - 0.5, y + 0.5, color=_DEFAULT, zorder=0)
@@ -149,16 +149,3 @@ def bar_figure(rows: Sequence[Row], dataset: str) -> Figure:
     axes.set_title(f"{dataset}, {seeds} seed{'' if most == 1 else 's'}", loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
-
-
-def _draw_bars(axes: Axes, rows: Sequence[Row], group: str, kind: str, offset: float) -> None:
-    """Draw the bars of one group and kind, which share a legend entry. offset: from the row's centre, in rows."""
-    shown = [(y + offset, s) for y, row in enumerate(rows) if row.kind == kind and (s := row.values[group]) is not None]
-    if not shown:
-        return
-    ys, means = [y for y, _ in shown], [s.mean for _, s in shown]
-    label = f"{group} classes{', training-free' if kind == 'baseline' else ''}"
-    axes.barh(ys, means, 0.36, color=_COLOURS[group], alpha=0.45 if kind == "baseline" else 1.0, label=label)
-    for y, spread in shown:
-        if spread.std:
-            axes.errorbar(spread.mean, y, xerr=spread.std, color="#222222", elinewidth=1.0, capsize=2)

@@ -60,14 +60,12 @@ def train(
     write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
     save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
-    if calibration is None:
-        console.print(
-            "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
-        )
-    else:
+    message = "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
+    if calibration is not None:
         error = calibration.held_out_errors["top 50"]
         measured = "" if error is None else f"; ECE over the 50 best images of unseen classes: {error:.3f}"
-        console.print(f"Probabilities are calibrated on {calibration.classes} held-out base classes{measured}.")
+        message = f"Probabilities are calibrated on {calibration.classes} held-out base classes{measured}."
+    console.print(message)
     console.print(f"The model: [bold]{out}[/]")
     return from_pretrained(out, backbone=pretrained)
 
