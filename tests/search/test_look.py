@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from forclip.embedding.heatmap import Heatmap
+from forclip.embedding.regions import Heatmap
 from forclip.search.look import Look, draw_look
 from forclip.types import Floats
 

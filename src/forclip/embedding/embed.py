@@ -110,16 +110,15 @@ def encode_batches(
         return torch.stack([backbone.preprocess(view(row, image)) for view in views])
 
     for batch in stream_pixels(paths, prepare, BATCH_SIZE, processes=processes):
-        tokens = _encode_each_view(backbone, batch.pixels) if batch.rows else torch.empty(len(views), 0)
+        tokens = torch.empty(len(views), 0)
+        if batch.rows:
+            with torch.inference_mode():
+                # One view at a time: the device's memory does not grow with the number of views.
+                inputs = (view.to(backbone.device) for view in batch.pixels.unbind(1))
+                tokens = torch.stack([backbone.encode_tokens(pixels).half().cpu() for pixels in inputs])
         skipped = [(row, SkippedImage(image_ids[row], paths[row], reason)) for row, reason in batch.unreadable]
         yield EncodedBatch(tokens, batch.rows, batch.sizes, skipped)
         advance(len(batch.rows) + len(batch.unreadable))
-
-
-@torch.inference_mode()
-def _encode_each_view(backbone: Backbone, pixels: Tensor) -> Tensor:
-    """[B, views, 3, H, W] -> [views, B, T, W]. One view at a time: the device's memory does not grow with views."""
-    return torch.stack([backbone.encode_tokens(view.to(backbone.device)).half().cpu() for view in pixels.unbind(1)])
 
 
 def embed_batch(

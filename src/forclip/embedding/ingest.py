@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import numpy as np
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
 from forclip.data.formats.folder import list_images
-from forclip.data.images.content import content_digest
+from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import ImageMetadata
 from forclip.data.sources import format_of, load_source
-from forclip.embedding.embed import concatenate_embeddings, embed_batch, encode_batches
+from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches
 from forclip.embedding.store_model import store_header, stored_model
 from forclip.index.image_index import Index
 from forclip.index.in_memory import merge_near_duplicates
@@ -102,39 +102,48 @@ def index_images(
     known: dict[str, UnreadableImage] = {}
     if index is not None:
         require_model(index.store, loaded.fingerprint)
-        _require_options(index, precision=precision, merge=merge)
+        for name, wanted in (("precision", precision), ("merge", merge)):
+            actual = getattr(index.store.header, name)
+            if wanted not in (None, actual):
+                raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
         merge, stored, known = index.store.header.merge, index.store.files(), read_unreadable(to)
-    plan = _plan(paths, stored, known, os.path.abspath(source), retry, track("looking for changes", len(paths)))
+    origin, advance = os.path.abspath(source), track("looking for changes", len(paths))
+    todo, skipped = _find_changes(paths, stored, {} if retry else known, origin, advance)
+    vanished = tuple(i for i, file in stored.items() if file.source == origin and i not in paths)
     # Unreadable images of other sources stay listed.
-    listed = {i: image for i, image in known.items() if i not in paths} | plan.skipped
+    listed = {i: image for i, image in known.items() if i not in paths} | skipped
     unreadable: dict[str, UnreadableImage] = {}
     added = updated = 0
-    processes = decoding_processes(device) if processes is None else processes
-    for part in _embed_parts(loaded, plan.todo, paths, merge, processes, track("embedding", len(plan.todo))):
-        unreadable |= part.unreadable
-        if part.embeddings is not None:
+    if processes is None:  # a CPU's cores are the model's
+        processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
+    advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
+    batches = encode_batches(loaded.backbone, list(todo), todo_paths, [PLAIN], advance, processes)
+    for embeddings, files, failed in _embed_parts(loaded, todo, batches, merge):
+        unreadable |= failed
+        if embeddings is not None:
             if index is None:
-                largest = float(np.abs(part.embeddings.vectors).max())
+                largest = float(np.abs(embeddings.vectors).max())
                 code_range = largest * _CODE_HEADROOM if precision == "int8" else 1.0
                 index = Index.create(to, store_header(loaded, *chosen, precision or "fp16", code_range, merge))
-            ids = part.embeddings.image_ids
-            index.put(part.embeddings, part.files, None if metadata is None else metadata.values_for(ids))
+            ids = embeddings.image_ids
+            index.put(embeddings, files, None if metadata is None else metadata.values_for(ids))
             replaced = sum(i in stored for i in ids)
             added, updated = added + len(ids) - replaced, updated + replaced
         if index is not None:
-            write_unreadable(to, listed | unreadable)
+            content = {image_id: vars(image) for image_id, image in (listed | unreadable).items()}
+            write_text_atomically(to / SKIPPED_FILE, json.dumps(content, indent=1))
     if index is None or not len(index):
         first = next(iter((listed | unreadable).values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
     if metadata is not None:
-        others = sorted((index.store.ids() & metadata.row_of.keys()) - plan.todo.keys())
+        others = sorted((index.store.ids() & metadata.row_of.keys()) - todo.keys())
         if others:
             index.store.annotate(others, metadata.values_for(others))
     if delete_vanished:
-        index.delete_ids(plan.vanished)
+        index.delete_ids(vanished)
     if index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
-    return IndexSummary(added, updated, plan.unchanged, unreadable, len(plan.skipped), plan.vanished)
+    return IndexSummary(added, updated, len(paths) - len(todo) - len(skipped), unreadable, len(skipped), vanished)
 
 
 def _choose_model(
@@ -167,18 +176,12 @@ def find_images(source: str, images: Path | None) -> Sequence[Path]:
     images: image folder of an annotation file. Raises ValueError if there are none.
     """
     path = Path(source)
-    if glob.has_magic(source) and not path.exists():
-        return list_images(source)
-    if path.is_dir() and images is None and format_of(SourceConfig(path)) == "folder":
+    is_pattern = glob.has_magic(source) and not path.exists()
+    if is_pattern or (path.is_dir() and images is None and format_of(SourceConfig(path)) == "folder"):
         return list_images(source)
     if not path.exists():
         raise ValueError(f"{source}: no such folder or file")
     return load_source(SourceConfig(path, images)).paths
-
-
-def decoding_processes(device: str) -> int:
-    """Return 0, for threads, on a CPU, whose cores the model needs; else one process per core, at most eight."""
-    return 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
 
 
 def sample_queries(model: RetrievalModel) -> Floats:
@@ -198,12 +201,6 @@ def read_unreadable(store: Path) -> dict[str, UnreadableImage]:
         raise ValueError(f"{file}: damaged: {error}. Delete it to try its images again") from None
 
 
-def write_unreadable(store: Path, images: Mapping[str, UnreadableImage]) -> None:
-    """Replace the list of unreadable images."""
-    content = {image_id: vars(image) for image_id, image in images.items()}
-    write_text_atomically(store / SKIPPED_FILE, json.dumps(content, indent=1))
-
-
 def describe(path: Path) -> dict[str, Any]:
     """Describe a store or a run, as JSON values. Raises ValueError for anything else."""
     if (path / "config.json").exists():
@@ -214,76 +211,41 @@ def describe(path: Path) -> dict[str, Any]:
     return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(path)), **described}
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """todo: new and changed images, by id; unchanged: how many; vanished: ids stored from this source that it lacks
-    now; skipped: unreadable images that are not tried again."""
-
-    todo: dict[str, ImageFile]
-    unchanged: int
-    vanished: tuple[str, ...]
-    skipped: dict[str, UnreadableImage]
-
-
-def _plan(
+def _find_changes(
     paths: Mapping[str, Path],
     stored: Mapping[str, ImageFile],
     known: Mapping[str, UnreadableImage],
     source: str,
-    retry: bool,
     advance: Advance,
-) -> _Plan:
-    """Compare the images of a source, by id, with those that are stored or known to be unreadable."""
+) -> tuple[dict[str, ImageFile], dict[str, UnreadableImage]]:
+    """Return the new and changed images of a source, by id, and those known to be unreadable that have not changed."""
     todo: dict[str, ImageFile] = {}
     skipped: dict[str, UnreadableImage] = {}
     for image_id, path in paths.items():
         advance(1)
-        state = _file_state(path)
+        state = file_state(path)
         failed, file = known.get(image_id), stored.get(image_id)
-        if failed is not None and (failed.size, failed.modified) == state and not retry:
+        if failed is not None and (failed.size, failed.modified) == state:
             skipped[image_id] = failed
-            continue
-        if file is not None and (file.size, file.modified) == state:
-            continue
-        digest = content_digest(path) or ""
-        if file is None or digest != file.content_hash:
-            todo[image_id] = ImageFile(image_id, content_hash=digest, size=state[0], modified=state[1], source=source)
-    vanished = tuple(i for i, file in stored.items() if file.source == source and i not in paths)
-    return _Plan(todo, len(paths) - len(todo) - len(skipped), vanished, skipped)
-
-
-def _file_state(path: Path) -> tuple[int, int]:
-    """Return a file's bytes and time of change, (-1, -1) if it does not exist any more."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
-
-
-@dataclass(frozen=True)
-class _Part:
-    """embeddings: None if no image of the part could be read; files: of the embedded images; unreadable: by id."""
-
-    embeddings: ImageEmbeddings | None
-    files: list[ImageFile]
-    unreadable: dict[str, UnreadableImage]
+        elif file is None or (file.size, file.modified) != state:
+            digest = content_digest(path) or ""
+            if file is None or digest != file.content_hash:
+                todo[image_id] = ImageFile(image_id, 0, 0, digest, *state, source)
+    return todo, skipped
 
 
 def _embed_parts(
-    model: RetrievalModel,
-    todo: Mapping[str, ImageFile],
-    paths: Mapping[str, Path],
-    merge: float | None,
-    processes: int,
-    advance: Advance,
-) -> Iterator[_Part]:
-    """Embed images, by id, in parts of _IMAGES_PER_PART. Memory holds one part and two batches of pixels."""
+    model: RetrievalModel, todo: Mapping[str, ImageFile], batches: Iterable[EncodedBatch], merge: float | None
+) -> Iterator[tuple[ImageEmbeddings | None, list[ImageFile], dict[str, UnreadableImage]]]:
+    """Embed the batches of `todo` in parts of _IMAGES_PER_PART. Memory holds one part and two batches of pixels.
+
+    Yields a part's embeddings, None if none of its images can be read, their files, and the unreadable images by id.
+    """
     ids = list(todo)
     embedded: list[ImageEmbeddings] = []
     files: list[ImageFile] = []
     unreadable: dict[str, UnreadableImage] = {}
-    for batch in encode_batches(model.backbone, ids, [paths[i] for i in ids], [PLAIN], advance, processes):
+    for batch in batches:
         for row, skipped in batch.skipped:
             file = todo[ids[row]]
             unreadable[ids[row]] = UnreadableImage(file.uri, file.size, file.modified, skipped.reason)
@@ -293,15 +255,7 @@ def _embed_parts(
             for row, (width, height) in zip(batch.rows, batch.sizes, strict=True):
                 files.append(replace(todo[ids[row]], width=width, height=height))
         if len(files) + len(unreadable) >= _IMAGES_PER_PART:
-            yield _Part(concatenate_embeddings(embedded) if embedded else None, files, unreadable)
+            yield concatenate_embeddings(embedded) if embedded else None, files, unreadable
             embedded, files, unreadable = [], [], {}
     if files or unreadable:
-        yield _Part(concatenate_embeddings(embedded) if embedded else None, files, unreadable)
-
-
-def _require_options(index: Index, **options: Any) -> None:
-    """Raise ValueError if a store was created with other options than these; None stands for any."""
-    for name, wanted in options.items():
-        actual = getattr(index.store.header, name)
-        if wanted is not None and wanted != actual:
-            raise ValueError(f"{index.store.folder}: was created with {name} {actual}, not {wanted}")
+        yield concatenate_embeddings(embedded) if embedded else None, files, unreadable

@@ -1,8 +1,13 @@
-"""Regions of vectors: from the weight of each position to a box in the image."""
+"""Regions of vectors, from the weight of each position: a box in the image, or a heatmap."""
+
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from PIL import Image
 from scipy import ndimage
 
+from forclip.models.retrieval_model import RetrievalModel
 from forclip.types import Bools, Floats
 
 THRESHOLD = 0.1  # of the strongest position's weight: chosen by benchmarks/pointing.py, on base classes only
@@ -19,7 +24,12 @@ def region_boxes(weights: Floats, grid: tuple[int, int], threshold: float = THRE
     rows, columns = grid
     maps = weights.reshape(-1, rows, columns)
     level = threshold * maps.max((1, 2), keepdims=True)
-    region = _connected_to_peak(maps, maps >= level)
+    # The structure connects positions within a map, never across maps: one call labels them all.
+    within = np.zeros((3, 3, 3), bool)
+    within[1] = ndimage.generate_binary_structure(2, 1)
+    components, _ = ndimage.label(maps >= level, within)
+    peak = np.take_along_axis(components.reshape(len(maps), -1), weights.argmax(1)[:, None], 1)
+    region = components == peak[:, :, None]
     left, right = _extent(maps, region, level)
     top, bottom = _extent(maps.swapaxes(1, 2), region.swapaxes(1, 2), level)
     return np.stack([left, top, right, bottom], 1).astype(np.float32)
@@ -33,18 +43,6 @@ def boxes_in_images(boxes: Floats, frames: Floats) -> Floats:
     corners = frames[:, :2]
     converted: Floats = np.tile(corners, 2) + boxes * np.tile(frames[:, 2:] - corners, 2)
     return converted.clip(0, 1).astype(np.float32)
-
-
-def _connected_to_peak(maps: Floats, strong: Bools) -> Bools:
-    """Keep the strong positions that are connected to each map's strongest one. [M, rows, columns]."""
-    # The structure connects positions within a map, never across maps: one call labels them all.
-    within = np.zeros((3, 3, 3), bool)
-    within[1] = ndimage.generate_binary_structure(2, 1)
-    components, _ = ndimage.label(strong, within)
-    strongest = maps.reshape(len(maps), -1).argmax(1)
-    peak = np.take_along_axis(components.reshape(len(maps), -1), strongest[:, None], 1)
-    region: Bools = components == peak[:, :, None]
-    return region
 
 
 def _extent(maps: Floats, region: Bools, level: Floats) -> tuple[Floats, Floats]:
@@ -75,3 +73,28 @@ def overlaps(box: Floats, boxes: Floats) -> Floats:
     union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common
     iou: Floats = common / np.where(union > 0, union, 1)
     return iou
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """values: [rows, columns], 0..1, the strongest position's is 1. frame: where the map's edges lie in the image, as
+    `Backbone.frame` returns it. agreement: cosine between the requested vector and the one that the map belongs to."""
+
+    values: Floats
+    frame: tuple[float, float, float, float]
+    agreement: float
+
+
+@torch.inference_mode()
+def compute_heatmap(model: RetrievalModel, image: Image.Image, vector: Floats) -> Heatmap:
+    """Embed the image again and return the heatmap of its vector that is nearest to a stored one, [dim] unit.
+
+    A stored vector is rounded, and may be the mean of several merged vectors, so it need not equal any of them.
+    """
+    backbone, head = model.backbone, model.head
+    tokens = backbone.encode_tokens(backbone.preprocess(image)[None].to(backbone.device)).float()
+    cosines = head(tokens)[0] @ torch.from_numpy(vector).to(tokens)
+    nearest = int(cosines.argmax())
+    weights = head.position_weights(tokens)[0, nearest].reshape(head.grid)
+    values: Floats = (weights / weights.max()).cpu().numpy()
+    return Heatmap(values, backbone.frame(*image.size), float(cosines[nearest]))

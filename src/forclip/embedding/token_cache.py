@@ -12,9 +12,9 @@ import shutil
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from forclip.atomic_write import write_text_atomically
+from forclip.data.images.content import file_state
 from forclip.data.images.views import View
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches
 from forclip.models.backbone import Backbone
@@ -36,7 +37,6 @@ TOKENS_FILE, HEADER_FILE = "tokens.npy", "tokens.json"
 _BLOCK_BYTES = 1 << 24  # per checksum: small enough to locate damage
 _MAX_RANGES = 5  # of damaged rows, in an error message
 Halves = NDArray[np.float16]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def cached_tokens(
     paths: Sequence[Path],
     views: Sequence[View],
     advance: Advance = silent,
-    say: Say = lambda message: None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> EncodedImages:
     """Load the tokens of these images, views and backbone from a folder in `cache`; encode and write them if missing.
 
@@ -95,11 +95,28 @@ def cached_tokens(
     """
     # Before encoding: an image that changes meanwhile then makes the cache outdated, not silently wrong.
     source = token_source(backbone, image_ids, paths, views)
-    folder = cache / cache_key(source)
-    with _locked(folder, say):
+    # Without sizes and times, so that a changed set replaces the old one.
+    key = [FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, [path for path, _, _ in source.files]]
+    folder = cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    # One process at a time: the second of two runs on the same set then reuses the first one's tokens.
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another run that writes to {folder}")
+        held = lock.acquire()
+    except OSError as error:
+        raise _write_error(folder, error) from None
+    with held:
         if (folder / HEADER_FILE).exists():
-            difference = _difference(read_header(folder).source, source)
-            if difference is None:
+            old = read_header(folder).source
+            changed = [now[0] for before, now in zip(old.files, source.files, strict=False) if before != now]
+            if replace(old, backbone=source.backbone, files=source.files) != source:
+                difference = "holds another set of images"  # two sets whose short keys collide
+            elif changed:
+                difference = f"{len(changed)} image(s) changed, the first {changed[0]}"
+            else:
                 encoded = open_tokens(folder, backbone)
                 advance(len(image_ids))
                 say(f"tokens of {len(image_ids)} images are reused from {folder}")
@@ -115,50 +132,8 @@ def token_source(
 ) -> TokenSource:
     """Describe a set of images, with the current state of its files."""
     names = tuple(view.name for view in views)
-    files = tuple(_file_state(path) for path in paths)
+    files = tuple((os.path.abspath(path), *file_state(path)) for path in paths)
     return TokenSource(backbone.name, backbone.fingerprint, names, tuple(image_ids), files)
-
-
-def cache_key(source: TokenSource) -> str:
-    """Return 16 hexadecimal digits, independent of file sizes and times, so that a changed set replaces the old one."""
-    paths = [path for path, _, _ in source.files]
-    text = json.dumps([FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, paths])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _difference(old: TokenSource, new: TokenSource) -> str | None:
-    """Say how two sources with the same key differ; None if they are equal."""
-    if (old.fingerprint, old.views, old.image_ids) != (new.fingerprint, new.views, new.image_ids):
-        return "holds another set of images"  # two sets whose short keys collide
-    changed = [now for before, now in zip(old.files, new.files, strict=True) if before != now]
-    return f"{len(changed)} image(s) changed, the first {changed[0][0]}" if changed else None
-
-
-def _file_state(path: Path) -> tuple[str, int, int]:
-    absolute = os.path.abspath(path)
-    try:
-        status = os.stat(absolute)
-    except OSError:
-        return absolute, -1, -1
-    return absolute, status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def _locked(folder: Path, say: Say) -> Iterator[None]:
-    """Allow one process at a time: the second of two runs on the same set then finds the first one's tokens."""
-    lock = FileLock(folder / "lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another run that writes to {folder}")
-        lock.acquire()
-    except OSError as error:
-        raise _write_error(folder, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def open_tokens(folder: Path, backbone: Backbone, check: bool = True) -> EncodedImages:
@@ -213,7 +188,7 @@ def read_header(folder: Path) -> TokenHeader:
         if version != FORMAT_VERSION:
             raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
         # A wrong digit here could pair every later image with another one's labels.
-        if checksum != header_checksum(content):
+        if checksum != zlib.crc32(json.dumps(content).encode()):
             raise _damage(file, "is damaged (its checksum is wrong)")
         return _HEADER.validate_python(content)
     except (FileNotFoundError, NotADirectoryError):
@@ -222,11 +197,6 @@ def read_header(folder: Path) -> TokenHeader:
         raise _damage(file, f"is damaged ({error!r})") from None
     except ValidationError as error:
         raise _damage(file, f"is damaged ({error.errors()[0]['msg']})") from None
-
-
-def header_checksum(content: dict[str, Any]) -> int:
-    """CRC-32 of the header's content as JSON."""
-    return zlib.crc32(json.dumps(content).encode())
 
 
 def _mapped(folder: Path, header: TokenHeader) -> "np.memmap[Any, np.dtype[np.float16]]":
@@ -257,47 +227,43 @@ def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBat
     Raises ValueError naming the folder if it cannot be written to or the disk is full, and if no image can be read.
     """
     start = time.perf_counter()
-    partial = folder / "tokens.partial"
+    partial, room = folder / "tokens.partial", len(source.image_ids)
+    writer: _RowWriter | None = None
+    skipped: list[tuple[int, SkippedImage]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in (HEADER_FILE, TOKENS_FILE, partial.name):
             (folder / old).unlink(missing_ok=True)
         with partial.open("wb") as file:
-            rows, skipped = _write_batches(file, len(source.image_ids), batches, shutil.disk_usage(folder).free)
+            for batch in batches:
+                skipped += batch.skipped
+                if batch.rows:
+                    tokens = batch.tokens.numpy()
+                    writer = writer or _RowWriter(file, room, tokens, shutil.disk_usage(folder).free)
+                    writer.add(tokens)
+            if writer is None:
+                reason = f"; the first: {skipped[0][1].reason}" if skipped else ""
+                raise ValueError(f"none of {room} images can be read{reason}")
+            # To the disk: after a power cut the header must not exist without the tokens.
+            file.truncate(writer.end)
+            file.flush()
+            os.fsync(file.fileno())
         header = TokenHeader(
             source=source,
-            room=len(source.image_ids),
+            room=room,
             skipped=tuple((row, str(image.path), image.reason) for row, image in skipped),
             seconds=time.perf_counter() - start,
-            rows_a_block=rows.rows_a_block,
-            checksums=tuple(map(tuple, rows.checksums)),
+            rows_a_block=writer.rows_a_block,
+            checksums=tuple(map(tuple, writer.checksums)),
         )
         os.replace(partial, folder / TOKENS_FILE)
         content = {**vars(header), "source": vars(source)}
-        head = {"format_version": FORMAT_VERSION, "checksum": header_checksum(content)}
+        head = {"format_version": FORMAT_VERSION, "checksum": zlib.crc32(json.dumps(content).encode())}
         write_text_atomically(folder / HEADER_FILE, json.dumps(head | content), sync=True)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()  # gives a full disk its space back
         raise _write_error(folder, error) from None
-
-
-def _write_batches(
-    file: BinaryIO, room: int, batches: Iterable[EncodedBatch], free: int
-) -> tuple["_RowWriter", list[tuple[int, SkippedImage]]]:
-    writer: _RowWriter | None = None
-    skipped: list[tuple[int, SkippedImage]] = []
-    for batch in batches:
-        skipped += batch.skipped
-        if batch.rows:
-            tokens = batch.tokens.numpy()
-            writer = writer or _RowWriter(file, room, tokens, free)
-            writer.add(tokens)
-    if writer is None:
-        reason = f"; the first: {skipped[0][1].reason}" if skipped else ""
-        raise ValueError(f"none of {room} images can be read{reason}")
-    writer.finish()
-    return writer, skipped
 
 
 class _RowWriter:
@@ -317,7 +283,7 @@ class _RowWriter:
         layout = {"descr": "<f2", "fortran_order": False, "shape": (views, room, *row_shape)}
         np.lib.format.write_array_header_1_0(file, layout)
         self._offset = file.tell()
-        self._end = self._offset + needed
+        self.end = self._offset + needed
         self.rows_a_block = max(1, _BLOCK_BYTES // self._row_bytes)
         self.checksums: list[list[int]] = [[] for _ in range(views)]
 
@@ -326,21 +292,12 @@ class _RowWriter:
         for view, rows in enumerate(np.ascontiguousarray(tokens)):
             self._file.seek(self._offset + (view * self._room + self._count) * self._row_bytes)
             self._file.write(rows.data)
-            self._update(self.checksums[view], rows)
+            checksums, position = self.checksums[view], self._count
+            while len(rows):
+                in_block = position % self.rows_a_block
+                if not in_block:
+                    checksums.append(0)
+                part = rows[: self.rows_a_block - in_block]
+                checksums[-1] = zlib.crc32(part.data, checksums[-1])
+                position, rows = position + len(part), rows[len(part) :]
         self._count += tokens.shape[1]
-
-    def _update(self, checksums: list[int], rows: Halves) -> None:
-        position = self._count
-        while len(rows):
-            in_block = position % self.rows_a_block
-            if not in_block:
-                checksums.append(0)
-            part = rows[: self.rows_a_block - in_block]
-            checksums[-1] = zlib.crc32(part.data, checksums[-1])
-            position, rows = position + len(part), rows[len(part) :]
-
-    def finish(self) -> None:
-        """Flush to the disk: after a power cut the header must not exist without the tokens."""
-        self._file.truncate(self._end)
-        self._file.flush()
-        os.fsync(self._file.fileno())

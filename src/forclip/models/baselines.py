@@ -41,11 +41,7 @@ class DenseHead(nn.Module):
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
-        self.pool = pool
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.pool.grid
+        self.pool, self.grid = pool, pool.grid
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.normalize(self.pool.dense(self.pool.stage(tokens)), dim=-1)

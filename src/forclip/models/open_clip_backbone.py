@@ -129,6 +129,9 @@ def load_open_clip(
         raise ValueError(f"device {device!r} is unknown or not available: {str(error).splitlines()[0]}") from None
     if image_size is not None and image_size < _MIN_IMAGE_SIZE:
         raise ValueError(f"image_size {image_size}: must be at least {_MIN_IMAGE_SIZE} pixels")
+    modes = {"squash": "squash", "letterbox": "longest"}
+    if resize_mode not in modes:
+        raise ValueError(f"resize_mode {resize_mode!r}: must be squash or letterbox")
     name, weights, load = _resolve(name, pretrained)
     is_random = pretrained == RANDOM
     with torch.random.fork_rng(devices=[]):
@@ -136,7 +139,11 @@ def load_open_clip(
         model = _create(name, weights, load, quiet=is_random).eval().requires_grad_(False).to(target)
         tower = cut_tower(model.visual, image_size, last_stage)
         tower.pool.eval().requires_grad_(False)
-    return OpenClipBackbone(name, model, tower, _whole_image(model, image_size, resize_mode), is_random)
+    own = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+    size = own.input_size[1:] if image_size is None else (image_size, image_size)
+    # The whole image: a squash or a letterbox instead of the model's crop.
+    whole = replace(own, size=size, mean=tuple(own.mean), std=tuple(own.std), resize_mode=modes[resize_mode])
+    return OpenClipBackbone(name, model, tower, whole, is_random)
 
 
 def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
@@ -184,13 +191,3 @@ def _create(name: str, weights: str | None, load: bool, quiet: bool) -> Any:
         raise ValueError(f"{name}: cannot load {weights or 'it'}: {error}") from error
     finally:
         root.removeFilter(passes)
-
-
-def _whole_image(model: Any, image_size: int | None, resize_mode: ResizeMode) -> PreprocessCfg:
-    """Return the model's preprocessing at the size in use, with its crop replaced by a squash or a letterbox."""
-    modes = {"squash": "squash", "letterbox": "longest"}
-    if resize_mode not in modes:
-        raise ValueError(f"resize_mode {resize_mode!r}: must be squash or letterbox")
-    own = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
-    size = own.input_size[1:] if image_size is None else (image_size, image_size)
-    return replace(own, size=size, mean=tuple(own.mean), std=tuple(own.std), resize_mode=modes[resize_mode])

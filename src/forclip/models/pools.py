@@ -36,7 +36,7 @@ class Pool(nn.Module, ABC):
         """grid: (rows, columns) of the positions; width: W; dim: D."""
         super().__init__()
         self.grid, self.width, self.dim = grid, width, dim
-        self.num_heads, self.num_prefix = num_heads, num_prefix
+        self.num_heads, self.num_prefix, self.num_positions = num_heads, num_prefix, grid[0] * grid[1]
         self.tower_stage: nn.Module | None = None
         self.output: nn.Linear | None = None
 
@@ -100,10 +100,6 @@ class Pool(nn.Module, ABC):
         """
         positions = self.positions(tokens)
         return self.finish(self.v_proj(self.normalise(positions)), positions)
-
-    @property
-    def num_positions(self) -> int:
-        return self.grid[0] * self.grid[1]
 
     def query_key_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that decide only where queries attend: training them keeps outputs in CLIP's space."""
@@ -257,10 +253,9 @@ class AveragePool(Pool):
         """after: all that the tower does after averaging, [..., W] -> [..., D]."""
         super().__init__(grid, width, dim, num_heads=1, num_prefix=0)
         self.q_proj, self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width), nn.Identity()
-        nn.init.zeros_(self.k_proj.weight)
-        nn.init.zeros_(self.k_proj.bias)
         nn.init.eye_(self.q_proj.weight)
-        nn.init.zeros_(self.q_proj.bias)
+        for parameter in (self.q_proj.bias, self.k_proj.weight, self.k_proj.bias):
+            nn.init.zeros_(parameter)
         self.after = after
 
     def pretrained_query(self, tokens: Tensor) -> Tensor:

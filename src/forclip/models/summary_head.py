@@ -27,18 +27,13 @@ class SummaryHead(nn.Module):
         if bias is None:
             bias = torch.zeros(len(offsets), pool.num_prefix + pool.num_positions)
         assert offsets.shape == (len(bias), pool.width)
-        self.pool = pool
+        self.pool, self.grid = pool, pool.grid
         self.offsets = nn.Parameter(offsets.clone())
         self.bias = nn.Parameter(bias.clone())
 
     @property
     def num_query_tokens(self) -> int:
         return len(self.offsets)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of the positions."""
-        return self.pool.grid
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed images. Backbone tokens [B, T, W] -> unit vectors [B, N, D]."""

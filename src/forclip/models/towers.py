@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -130,7 +129,7 @@ def _cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
             after: nn.Module = nn.Sequential(trunk.fc_norm, trunk.head, *head)
             dim = _out_features(after, trunk.embed_dim, visual)
             average = AveragePool(trunk.embed_dim, after, trunk.patch_embed.grid_size, dim)
-            return Tower(partial(_timm_vit_tokens, trunk), average)
+            return Tower(lambda pixels: trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :], average)
         case None, None, _, (ClassifierHead(input_fmt="NCHW") | NormMlpClassifierHead()) as classifier if (
             classifier.global_pool.pool_type in _AVERAGES
         ):
@@ -150,8 +149,7 @@ def _cut_timm_attention_pool(visual: Any, last_stage: bool) -> Tower:
     A last stage can be cut off a ByobNet only, timm's class for CLIP-like ResNets.
     """
     trunk, pool = visual.trunk, visual.head.pool
-    separate = [pool.q, pool.k, pool.v]
-    q, k, v = separate if pool.qkv is None else split_linear(pool.qkv.weight, pool.qkv.bias, 3)
+    q, k, v = [pool.q, pool.k, pool.v] if pool.qkv is None else split_linear(pool.qkv.weight, pool.qkv.bias, 3)
     c_proj = nn.Sequential(pool.proj, *list(visual.head)[1:])
     grid = _map_shape(trunk, visual)[1:]
     positions = resize_positions(pool.pos_embed.detach(), pool.feat_size, grid, prefix=1)
@@ -181,12 +179,7 @@ def _cut_latent(visual: Any, native_grid: tuple[int, int] | None) -> Tower:
         assert native_grid is not None, "the latent pool's positions are a ViT's"
         positions = resize_positions(pool.pos_embed.detach(), native_grid, grid, prefix=0)
     head = LatentPool(pool, positions, proj, grid, _out_features(proj, pool.out_features, visual))
-    return Tower(partial(_timm_vit_tokens, trunk), head)
-
-
-def _timm_vit_tokens(trunk: Any, pixels: Tensor) -> Tensor:
-    """[B, 3, H, W] -> [B, P, W], without the prefix tokens."""
-    return trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :]
+    return Tower(lambda pixels: trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :], head)
 
 
 class _AfterAverage(nn.Module):

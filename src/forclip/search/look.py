@@ -11,7 +11,7 @@ from rich.table import Table
 from forclip.calibration.model import Calibration
 from forclip.data.images.content import content_digest
 from forclip.data.images.decode import read_image
-from forclip.embedding.heatmap import Heatmap
+from forclip.embedding.regions import Heatmap
 from forclip.index.image_index import Index
 from forclip.search.combined import CombinedQuery, combine, text_scales
 from forclip.search.searcher import Searcher

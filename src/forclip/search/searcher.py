@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from forclip.calibration.model import Confidence, estimate_confidence
-from forclip.embedding.heatmap import Heatmap, compute_heatmap
+from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.embedding.store_model import stored_model
 from forclip.index.image_index import Index
 from forclip.index.ranking import Ranking

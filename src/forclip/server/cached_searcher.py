@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from forclip.embedding.heatmap import Heatmap
+from forclip.embedding.regions import Heatmap
 from forclip.index.view import View
 from forclip.search.combined import CombinedQuery, CombinedResult
 from forclip.search.labels import Relevance, StoreLabels

@@ -1,6 +1,6 @@
 """Which prompts stand for a dataset's classes: template sets, synonyms, overrides and the vocabulary."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -65,12 +65,7 @@ def _template_set(name: str) -> tuple[str, ...]:
     from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
     functions = {"clip7": SIMPLE_IMAGENET_TEMPLATES, "clip80": OPENAI_IMAGENET_TEMPLATES}[name]
-    return tuple(_to_template(function) for function in functions)
-
-
-def _to_template(fill: Callable[[str], str]) -> str:
-    """Convert a function that puts a name into a sentence to that sentence with `{}`."""
-    template = fill("{}")
-    assert template.count("{}") == 1, template
-    assert fill("Tea pot") == template.replace("{}", "Tea pot"), template
-    return template
+    templates = tuple(fill("{}") for fill in functions)
+    for fill, template in zip(functions, templates, strict=True):
+        assert fill("Tea pot") == template.replace("{}", "Tea pot"), template
+    return templates

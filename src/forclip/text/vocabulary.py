@@ -21,17 +21,13 @@ def load_vocabulary(source: str | Path | None, novel: Iterable[str] = ()) -> tup
     if source is None:
         return ()
     if str(source) in SHIPPED:
-        return _load_shipped(str(source), WordSet(novel))
+        lines = (line.split("\t") for line in read_names(_FOLDER / f"{source}_synonyms.txt"))
+        synonyms, excluded = {first: rest for first, *rest in lines}, WordSet(novel)
+        names = read_names(_FOLDER / f"{source}.txt")
+        return tuple(n for n in names if not any(word in excluded for word in (n, *synonyms.get(n, ()))))
     if not Path(source).exists():
         raise ValueError(f"{source}: no such file of names, and no shipped vocabulary; shipped: {', '.join(SHIPPED)}")
     return read_names(Path(source))
-
-
-def _load_shipped(name: str, excluded: "WordSet") -> tuple[str, ...]:
-    lines = (line.split("\t") for line in read_names(_FOLDER / f"{name}_synonyms.txt"))
-    synonyms = {first: rest for first, *rest in lines}
-    names = read_names(_FOLDER / f"{name}.txt")
-    return tuple(n for n in names if not any(word in excluded for word in (n, *synonyms.get(n, ()))))
 
 
 class WordSet:

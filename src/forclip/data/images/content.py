@@ -1,4 +1,4 @@
-"""Find files with identical content."""
+"""Compare image files: by content, and by size and time of change."""
 
 import contextlib
 import hashlib
@@ -34,3 +34,12 @@ def content_digest(path: Path) -> str | None:
             return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError:
         return None
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and time of the last change in nanoseconds; (-1, -1) for a missing file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
