@@ -54,14 +54,12 @@ def search_exactly(segment: Segment, query: Floats, k: int, allowed: Bools | Non
 
 
 def _nearest_rows(segment: Segment, query: Floats, fetch: int, allowed: Bools | None) -> tuple[Floats, Ints]:
-    """Return the scores and rows of the nearest allowed vectors, best first, in single precision.
-
-    FAISS keeps one query in one thread, so each thread searches a range of the rows.
-    """
+    """Return the scores and rows of the nearest allowed vectors, best first, in single precision."""
     total = segment.num_vectors
     bits = None if allowed is None else np.packbits(allowed, bitorder="little")
     bitmap = None if bits is None else faiss.IDSelectorBitmap(bits)
     scaled = segment.scale_queries(query)[None]
+    # FAISS keeps one query in one thread, so each thread searches a range of the rows.
     threads = max(1, min(cores(), total // _VECTORS_PER_THREAD))
     edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
 

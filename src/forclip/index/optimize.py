@@ -194,10 +194,7 @@ def sample_stored_queries(segment: Segment, count: int = 64, seed: int = 0) -> F
 
 
 def _choose_settings(segment: Segment, shards: tuple[Any, ...], kind: str, queries: Floats) -> IndexSettings:
-    """Return the settings that read the fewest bytes among those that reach TARGET_RECALL.
-
-    If none reach it, return the last that were tried, which read the most.
-    """
+    """Return the settings that read the fewest bytes at TARGET_RECALL, or the last tried if none reach it."""
     exact = [_best_images(search_exactly(segment, query, _TUNED_K)) for query in queries]
 
     def measure(nprobe: int, compared: float) -> IndexSettings:

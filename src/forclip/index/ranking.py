@@ -73,23 +73,20 @@ def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int) -> Rankin
     if len(order) > k:
         order = order[: np.searchsorted(-scores[order], -scores[order[k - 1]], "right")]
     best = Ranking(segments, parts, images, rows, scores).take(order)
-    tied = np.flatnonzero(np.diff(best.scores) == 0)
-    return (_sort_ties(best, np.union1d(tied, tied + 1)) if len(tied) else best)[:k]
+    same = np.flatnonzero(np.diff(best.scores) == 0)
+    if not len(same):
+        return best[:k]
+    tied = np.union1d(same, same + 1)
+    ids: dict[int, str] = {}
+    for part, segment in enumerate(segments):
+        at = tied[best.parts[tied] == part]
+        ids |= zip(at.tolist(), segment.ids.take(pa.array(best.images[at])).to_pylist(), strict=True)
+    order = np.arange(len(best))
+    order[tied] = sorted(tied.tolist(), key=lambda position: (-best.scores[position], ids[position]))
+    return best.take(order)[:k]
 
 
 def exclude_images(results: Sequence[SearchResult], image_ids: Collection[str]) -> list[SearchResult]:
     """Return the results without these images, ranked again from 1."""
     kept = [r for r in results if r.image_id not in image_ids]
     return [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]
-
-
-def _sort_ties(ranking: Ranking, tied: Ints) -> Ranking:
-    """Sort images of equal scores by id. tied: ascending positions of the images that tie with a neighbour."""
-    ids: dict[int, str] = {}
-    for part, segment in enumerate(ranking.segments):
-        at = tied[ranking.parts[tied] == part]
-        ids |= zip(at.tolist(), segment.ids.take(pa.array(ranking.images[at])).to_pylist(), strict=True)
-    scores = ranking.scores
-    order = np.arange(len(ranking))
-    order[tied] = sorted(tied.tolist(), key=lambda position: (-scores[position], ids[position]))
-    return ranking.take(order)

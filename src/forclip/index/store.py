@@ -139,9 +139,8 @@ class Store:
         with self._writing():
             self._add_columns(metadata, len(image_ids))
             columns = {"id": pa.array(image_ids, pa.string())}
-            for field in self.table().schema:
-                if field.name in metadata:
-                    columns[field.name] = _to_column(metadata[field.name], field, self.folder)
+            present = [field for field in self.table().schema if field.name in metadata]
+            columns |= {f.name: _to_column(metadata[f.name], f, self.folder) for f in present}
             _open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def compact(self, keep: timedelta = _KEPT_VERSIONS) -> None:
