@@ -17,12 +17,12 @@ CALIBRATION = Calibration(-3.0, 0.5, 1.5, 0.7, 0.9, 0.2, 0.05, 10, 200, {})
 NONE = np.zeros((0, DIM), np.float32)
 
 
-def texts(count: int, seed: int = 3) -> Floats:
+def random_vectors(count: int, seed: int = 3) -> Floats:
     return unit(np.random.default_rng(seed), count, DIM) if count else NONE
 
 
 def split_texts(any_of: int, all_of: int, none_of: int) -> CombinedQuery:
-    drawn = texts(any_of + all_of + none_of)
+    drawn = random_vectors(any_of + all_of + none_of)
     return CombinedQuery(drawn[:any_of], drawn[any_of : any_of + all_of], drawn[any_of + all_of :])
 
 
@@ -33,7 +33,7 @@ def create_index(folder: Path, count: int = 300) -> tuple[Index, dict[str, np.nd
     return index, by_image(embeddings)
 
 
-def reference(
+def loop_search(
     stored: dict[str, np.ndarray], query: CombinedQuery, k: int, calibration: Calibration | None
 ) -> list[tuple[str, float]]:
     """Score every image in a loop; return ids and scores of the best `k`."""
@@ -69,7 +69,7 @@ def test_results_equal_the_loop(
     query = split_texts(any_of, all_of, none_of)
     for k in (1, 5, 120):
         results = search_combined(index, query, k, calibration=calibration)
-        expected = reference(stored, query, k, calibration)
+        expected = loop_search(stored, query, k, calibration)
         assert [r.image_id for r in results] == [i for i, _ in expected]
         assert [r.normalised_score for r in results] == pytest.approx([s for _, s in expected], abs=1e-5)
         assert [r.rank for r in results] == list(range(1, len(expected) + 1))
@@ -77,7 +77,7 @@ def test_results_equal_the_loop(
 
 def test_one_text_equals_the_plain_search(tmp_path: Path) -> None:
     index, _ = create_index(tmp_path / "s")
-    (text,) = texts(1)
+    (text,) = random_vectors(1)
     for query in (CombinedQuery(text[None], NONE, NONE), CombinedQuery(NONE, text[None], NONE)):
         results = search_combined(index, query, 20)
         assert [(r.image_id, r.score, r.box) for r in results] == [
@@ -107,7 +107,7 @@ def test_a_filter_limits_images_and_normalisation(tmp_path: Path) -> None:
     query = split_texts(2, 1, 1)
     odd = {i: v for k, (i, v) in enumerate(stored.items()) if k % 2}
     results = search_combined(index, query, 10, "half = 1")
-    assert [r.image_id for r in results] == [i for i, _ in reference(odd, query, 10, None)]
+    assert [r.image_id for r in results] == [i for i, _ in loop_search(odd, query, 10, None)]
     assert search_combined(index, query, 10, "half = 7") == []
 
 
@@ -126,7 +126,7 @@ def test_a_small_gallery_ignores_the_calibration(tmp_path: Path) -> None:
     index, stored = create_index(tmp_path / "s", 20)
     query = split_texts(2, 0, 1)
     results = search_combined(index, query, 20, calibration=CALIBRATION)
-    assert [r.image_id for r in results] == [i for i, _ in reference(stored, query, 20, None)]
+    assert [r.image_id for r in results] == [i for i, _ in loop_search(stored, query, 20, None)]
 
 
 def test_a_query_needs_a_wanted_text() -> None:

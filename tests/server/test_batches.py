@@ -97,7 +97,7 @@ def test_too_few_values_are_an_error_for_every_caller() -> None:
             batches.get_many(["a text"])
 
 
-def test_a_batch_has_a_largest_size() -> None:
+def test_batches_have_a_maximum_size() -> None:
     encoder = Encoder()
     texts = [f"text {n}" for n in range(10)]
     get_while_first_batch_runs(Texts(encoder, "texts", most=4), encoder, texts)

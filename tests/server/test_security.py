@@ -40,7 +40,7 @@ def test_loopback_hosts_need_no_token(host: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "short", "schlüssel-mit-umlaut"])
 def test_weak_tokens_are_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="the token must"):
+    with pytest.raises(ValueError, match="token"):
         Access("0.0.0.0", token)
 
 
@@ -63,7 +63,7 @@ def test_requests_without_the_token_are_refused(locked: TestClient, headers: dic
     assert "content-security-policy" in response.headers
 
 
-def test_the_token_or_the_login_link_lets_in(locked: TestClient) -> None:
+def test_the_token_and_the_login_link_grant_access(locked: TestClient) -> None:
     assert locked.get("/health").json() == {"status": "ok"}
     assert locked.get("/api/info", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert locked.get("/login", params={"token": "wrong"}).status_code == 401
@@ -82,14 +82,14 @@ def test_the_printed_link_holds_host_port_and_quoted_token() -> None:
     assert page_link(Access("::1"), 1) == "http://[::1]:1/"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "localhost.evil"])
-def test_unknown_host_headers_are_refused(client: TestClient, host: str) -> None:
-    assert client.get("/api/info", headers={"Host": host}).status_code == 421
+UNKNOWN_HOSTS = ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "localhost.evil"]
+LOOPBACK_HOSTS = ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8000"]
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8000"])
-def test_loopback_host_headers_are_accepted(client: TestClient, host: str) -> None:
-    assert client.get("/api/info", headers={"Host": host}).status_code == 200
+@pytest.mark.parametrize("host", UNKNOWN_HOSTS + LOOPBACK_HOSTS)
+def test_only_loopback_host_headers_are_accepted(client: TestClient, host: str) -> None:
+    expected = 200 if host in LOOPBACK_HOSTS else 421
+    assert client.get("/api/info", headers={"Host": host}).status_code == expected
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])

@@ -10,7 +10,6 @@ from fastapi.testclient import TestClient
 
 from forclip.search.searcher import Searcher
 from forclip.server import limits
-from forclip.server.errors import Refused
 from forclip.server.selections import Selections
 from tests.server.conftest import client_of, search_keys
 
@@ -21,8 +20,8 @@ def test_a_selection_is_created_changed_and_deleted(client: TestClient, served: 
     assert client.post("/api/selections/my picks/add", json={"keys": [a, c]}).json()["keys"] == [b, a, c]
     assert client.post("/api/selections/my picks/remove", json={"keys": [a]}).json()["keys"] == [b, c]
     assert client.get("/api/selections").json() == [{"name": "my picks", "count": 2}]
-    again = client_of(served)  # another service on the same store
-    assert again.get("/api/selections/my picks").json() == {"name": "my picks", "keys": [b, c], "gone": 0}
+    other = client_of(served)  # another service on the same store
+    assert other.get("/api/selections/my picks").json() == {"name": "my picks", "keys": [b, c], "gone": 0}
     assert client.delete("/api/selections/my picks").status_code == 204
     assert client.get("/api/selections").json() == []
     assert client.get("/api/selections/my picks").status_code == 404
@@ -36,20 +35,17 @@ def test_a_deleted_image_is_counted_as_gone(client: TestClient, served: Searcher
     assert len(client.get("/api/selections/p/export?format=files").text.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["", " ", "a/b", "..\\b", "a\nb", "\x00", "x" * 101, " a"])
+@pytest.mark.parametrize("name", ["", " ", "a/b", "..\\b", "a\nb", "\x00", "x" * 101, " a", "../../etc"])
 def test_unreadable_names_are_refused(client: TestClient, name: str) -> None:
     response = client.post("/api/selections", json={"name": name})
     assert response.status_code == 422
     assert set(response.json()) == {"detail"}
 
 
-@pytest.mark.parametrize("name", ["Füße & Räder", "../../etc", "<script>", "__proto__", "猫"])
+@pytest.mark.parametrize("name", ["Füße & Räder", "<script>", "__proto__", "猫"])
 def test_a_name_never_names_a_file(client: TestClient, served: Searcher, name: str) -> None:
     before = {file.name for file in served.index.store.folder.iterdir()}
     response = client.post("/api/selections", json={"name": name})
-    if "/" in name:
-        assert response.status_code == 422
-        return
     assert response.status_code == 201
     assert client.get(f"/api/selections/{name}").json()["name"] == name
     after = {file.name for file in served.index.store.folder.iterdir()}
@@ -113,8 +109,3 @@ def test_the_file_stores_ids_not_keys(client: TestClient, served: Searcher) -> N
     client.post("/api/selections", json={"name": "p", "keys": [a]})
     stored = json.loads((served.index.store.folder / "selections.json").read_text())["selections"]["p"]
     assert stored == [served.search("snail", 1)[0].image_id]
-
-
-def test_an_unknown_selection_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused):
-        Selections(tmp_path).one("p")
