@@ -66,7 +66,11 @@ def read_json(file: Path, schema: type[Content], kind: JsonFormat) -> Content:
         raise ValueError(f"{file}: not readable as JSON: nested too deeply") from None
     # A UnicodeEncodeError comes from half a surrogate pair outside a file name.
     except (*_MALFORMED, ValueError) as error:
-        raise _syntax_error(file, data, error) from None
+        reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
+        position = error.pos if isinstance(error, json.JSONDecodeError) else _error_position(data, reason)
+        ids = _ENTRY_ID.findall(data, max(0, position - _SEARCHED), position)
+        after = f", after {ids[-1].decode(errors='replace')}" if ids else ""
+        raise ValueError(f"{file}: not readable as JSON: {reason}{after}") from None
 
 
 def _decode(data: bytes, schema: type[Content]) -> Content:
@@ -93,15 +97,6 @@ def _error_position(data: bytes, error: str) -> int:
     """The byte that msgspec stopped at, or the end of the data if the message has none."""
     position = re.search(r"\(byte (\d+)\)", error)
     return int(position[1]) if position else len(data)
-
-
-def _syntax_error(file: Path, data: bytes, error: Exception) -> ValueError:
-    """Says what is wrong, and after which entry's id."""
-    reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
-    position = error.pos if isinstance(error, json.JSONDecodeError) else _error_position(data, reason)
-    ids = _ENTRY_ID.findall(data, max(0, position - _SEARCHED), position)
-    after = f", after {ids[-1].decode(errors='replace')}" if ids else ""
-    return ValueError(f"{file}: not readable as JSON: {reason}{after}")
 
 
 def _type_error(file: Path, data: bytes, error: str, kind: JsonFormat) -> ValueError:
