@@ -14,7 +14,7 @@ from forclip.config import NovelRule
 from forclip.data.images.content import find_identical_files
 from forclip.data.sets import load_sets
 from forclip.experiments.published_recipes import RECIPES, TOWERS, find_recipe, smoke_config, smoke_recipe
-from forclip.experiments.smoke import SMOKE_DATASETS, write_smoke_dataset
+from forclip.experiments.smoke import write_smoke_dataset
 from forclip.models.towers import cut_tower
 
 CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
@@ -101,7 +101,7 @@ def test_recipes_are_listed_with_what_they_need() -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout  # nothing is cut at 80 columns
 
 
-@pytest.mark.parametrize("dataset", SMOKE_DATASETS)
+@pytest.mark.parametrize("dataset", CLASSES)
 def test_every_smoke_image_is_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
     write_smoke_dataset(dataset, tmp_path)
     recipe = find_recipe(f"{dataset}-vit-b-16")

@@ -61,7 +61,6 @@ TOWERS = {
     "siglip2": PretrainedTower("ViT-B-16-SigLIP2-256", "webli", 256, 768, 1.5),
 }
 
-
 DATASETS = (
     PaperDataset(
         "coco",

@@ -11,14 +11,13 @@ from PIL import Image
 from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE_NAMES
 from forclip.data.splits import COCO_BASE, COCO_NOVEL
 
-SMOKE_DATASETS = ("coco", "lvis", "nuimages")
 _SIDE, _LABELS_PER_IMAGE = 64, 3
 _PARTS = {"train": 16, "val": 8}
 _LVIS_NAMES = ("aerosol_can", "alarm_clock", "crab_(animal)", "mitten", "nut", "parasail", "quilt", "trench_coat")
 
 
 def write_smoke_dataset(dataset: str, root: Path) -> None:
-    """Write a dataset of SMOKE_DATASETS below root, with 16 training and 8 validation images."""
+    """Write a dataset (coco, lvis or nuimages) below root, with 16 training and 8 validation images."""
     match dataset:
         case "coco":
             names = sorted((*COCO_BASE, *COCO_NOVEL))
