@@ -18,10 +18,10 @@ from forclip.evaluation.metrics import (
     Denominator,
     average_precision_at,
     max_sim,
-    precision_at,
     ranked_average_precision,
+    ranked_precision,
+    ranked_recall,
     ranking,
-    recall_at,
 )
 
 relevances = st.lists(st.booleans(), min_size=1, max_size=40).filter(any).map(lambda r: np.array(r, bool))
@@ -72,18 +72,18 @@ def test_infinite_scores_are_ranked_and_nan_is_refused() -> None:
 
 def test_precision_and_recall() -> None:
     relevant = np.array([1, 0, 1, 0, 1], bool)
-    assert precision_at(descending(5), relevant, 3) == pytest.approx(2 / 3)
-    assert recall_at(descending(5), relevant, 3) == pytest.approx(2 / 3)
-    assert precision_at(descending(5), relevant, 10) == pytest.approx(3 / 10)
-    assert recall_at(descending(5), relevant, 10) == 1
+    assert ranked_precision(relevant, 3) == pytest.approx(2 / 3)
+    assert ranked_recall(relevant, 3) == pytest.approx(2 / 3)
+    assert ranked_precision(relevant, 10) == pytest.approx(3 / 10)
+    assert ranked_recall(relevant, 10) == 1
 
 
-@pytest.mark.parametrize("measure", [average_precision_at, precision_at, recall_at])
+@pytest.mark.parametrize("measure", [ranked_average_precision, ranked_precision, ranked_recall])
 def test_nothing_relevant_or_no_rank_is_refused(measure: Callable[..., float]) -> None:
     with pytest.raises(ValueError, match="no image is relevant"):
-        measure(descending(3), np.zeros(3, bool), 3)
+        measure(np.zeros(3, bool), 3)
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
-        measure(descending(3), np.ones(3, bool), 0)
+        measure(np.ones(3, bool), 0)
 
 
 @pytest.mark.parametrize("seed", range(8))

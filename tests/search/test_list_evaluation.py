@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forclip.config import SourceConfig
-from forclip.evaluation.metrics import average_precision_at, precision_at
+from forclip.evaluation.metrics import average_precision_at, ranked_precision
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
@@ -41,7 +41,7 @@ def test_a_list_is_evaluated_on_verified_labels(searcher: Searcher, labels: Stor
         if shows.any():
             num_evaluated += 1
             assert evaluation.average_precision == pytest.approx(100 * average_precision_at(best_first, shows, 50))
-            assert evaluation.precision_at_10 == pytest.approx(100 * precision_at(best_first, shows, 10))
+            assert evaluation.precision_at_10 == pytest.approx(100 * ranked_precision(shows, 10))
         else:
             assert (evaluation.average_precision, evaluation.precision_at_10) == (None, None)
         missed = [r for r, s in zip(verified, shows, strict=True) if s and r.rank > 50]

@@ -3,7 +3,6 @@
 The classes of a group are drawn again with replacement, as many as there are; the interval is that of the new means.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,23 +42,18 @@ def resampled_means(values: Doubles, resamples: int = RESAMPLES, seed: int = SEE
     """[S, C] values to [resamples, S]: each seed's mean over the drawn classes, NaN if the seed has none of them."""
     present = np.isfinite(values)
     filled = np.where(present, values, 0.0)
-    blocks = []
-    for counts in _draw_counts(values.shape[1], resamples, seed):
-        with np.errstate(invalid="ignore"):  # a seed without any of the drawn classes
-            blocks.append((counts @ filled.T) / (counts @ present.T.astype(np.float64)))
-    return np.concatenate(blocks)
-
-
-def _draw_counts(num_classes: int, resamples: int, seed: int) -> Iterator[Doubles]:
-    """How often each class is drawn, [block, num_classes], block by block."""
+    num_classes = values.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK_DRAWS // num_classes)
+    blocks = []
     for start in range(0, resamples, size):
         rows = min(size, resamples - start)
         drawn = rng.integers(0, num_classes, (rows, num_classes))
         drawn += num_classes * np.arange(rows)[:, None]  # so that one count serves all rows
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_classes)
-        yield counts.reshape(rows, num_classes).astype(np.float64)
+        counts = np.bincount(drawn.ravel(), minlength=rows * num_classes).reshape(rows, num_classes).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a seed without any of the drawn classes
+            blocks.append((counts @ filled.T) / (counts @ present.T.astype(np.float64)))
+    return np.concatenate(blocks)
 
 
 def gain_with_bound(precisions: Floats, reference: Floats) -> tuple[float, float]:

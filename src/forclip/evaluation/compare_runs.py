@@ -120,7 +120,15 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     names = [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
     first, *others = runs = [Run(name, file, read_metrics(file)) for name, file in zip(names, files, strict=True)]
     for run in others:
-        _check_comparable(run, first)
+        for key in ("dataset", "metric", "protocol", "distractors_kept", "images", "gallery"):
+            mine, theirs = (r.metrics.get(key, _OLD_DEFAULTS.get(key)) for r in (run, first))
+            if mine == theirs or None in (mine, theirs):  # older files lack the number of images
+                continue
+            if key == "gallery":  # a digest, which means nothing to people
+                raise ValueError(
+                    f"{run.file}: its gallery has other images, classes or labels than that of {first.file}"
+                )
+            raise ValueError(f"{run.file}: its {key} is {mine!r}, but that of {first.file} is {theirs!r}")
     for run in runs if others else ():
         if not run.metrics.get("classes"):
             raise ValueError(f"{run.file}: has no values by class, so it can't be paired with another run")
@@ -138,16 +146,6 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
         if (best := best_training_free(run.metrics, group)) is not None and FOR in run.metrics["methods"]
     ]
     return Comparison(tuple(runs), *(tuple(d for d in differences if d) for differences in (between, within)))
-
-
-def _check_comparable(run: Run, first: Run) -> None:
-    for key in ("dataset", "metric", "protocol", "distractors_kept", "images", "gallery"):
-        mine, theirs = (r.metrics.get(key, _OLD_DEFAULTS.get(key)) for r in (run, first))
-        if mine == theirs or None in (mine, theirs):  # older files lack the number of images
-            continue
-        if key == "gallery":  # a digest, which means nothing to people
-            raise ValueError(f"{run.file}: its gallery has other images, classes or labels than that of {first.file}")
-        raise ValueError(f"{run.file}: its {key} is {mine!r}, but that of {first.file} is {theirs!r}")
 
 
 def class_precisions(metrics: Metrics, method: str, group: Group) -> dict[str, float]:

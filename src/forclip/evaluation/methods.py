@@ -27,7 +27,6 @@ _NOTES = {
 class Gain:
     """FOR against the best training-free method of one group. value, best: percent; difference: value - best."""
 
-    group: Group
     value: float
     best: float
     best_method: str
@@ -48,10 +47,6 @@ def method_note(method: str) -> str:
     return _NOTES.get("cluster" if method.startswith("cluster_") else method, "")
 
 
-def is_training_free(method: str) -> bool:
-    return method in ("global", "dense", "cluster", "sum_untrained") or method.startswith("cluster_")
-
-
 def gains_over_baseline(metrics: Metrics) -> dict[Group, Gain]:
     """FOR's gain in each group in which FOR and a training-free method have a value."""
     gains: dict[Group, Gain] = {}
@@ -60,13 +55,18 @@ def gains_over_baseline(metrics: Metrics) -> dict[Group, Gain]:
         best = best_training_free(metrics, group)
         value = methods.get(FOR, {}).get(group)
         if best is not None and value is not None:
-            gains[group] = Gain(group, value, methods[best][group], best)
+            gains[group] = Gain(value, methods[best][group], best)
     return gains
 
 
 def best_training_free(metrics: Metrics, group: Group) -> str | None:
     """The training-free method with the highest value in a group; None if none has a value."""
-    values = {m: v[group] for m, v in metrics["methods"].items() if is_training_free(m) and v[group] is not None}
+    values = {
+        method: of_method[group]
+        for method, of_method in metrics["methods"].items()
+        if method in ("global", "dense", "cluster", "sum_untrained") or method.startswith("cluster_")
+        if of_method[group] is not None
+    }
     return max(values, key=lambda m: values[m]) if values else None
 
 

@@ -97,24 +97,14 @@ def ranked_average_precision(ranked: Bools, k: int, denominator: Denominator = "
             return gained / max(1, int(top.sum()))
 
 
-def precision_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
-    """The share of relevant images among the first k ranks; ranks beyond the last image count as misses."""
-    return ranked_precision(relevant[ranking(scores)], k)
-
-
 def ranked_precision(ranked: Bools, k: int) -> float:
-    """Precision at k of a ranking, as for `ranked_average_precision`."""
+    """The share of relevant images among the first k ranks; ranks beyond the last image count as misses."""
     _num_relevant(ranked, k)
     return int(ranked[:k].sum()) / k
 
 
-def recall_at(scores: NDArray[np.floating], relevant: Bools, k: int) -> float:
-    """The share of the relevant images that are within the first k ranks."""
-    return ranked_recall(relevant[ranking(scores)], k)
-
-
 def ranked_recall(ranked: Bools, k: int) -> float:
-    """Recall at k of a ranking, as for `ranked_average_precision`."""
+    """The share of the relevant images that are within the first k ranks."""
     return int(ranked[:k].sum()) / _num_relevant(ranked, k)
 
 
@@ -146,10 +136,13 @@ def rank_curves(ranked: Mapping[str, Bools], members: Mapping[str, Sequence[str]
     """Compute the curves of a method.
 
     ranked: by class, [I], whether the image at each rank is relevant, best first. members: class names by group. Ranks
-    beyond a class's last image count as misses, as in precision_at.
+    beyond a class's last image count as misses, as in ranked_precision.
     """
     ks = [k for k in RANKS if k <= num_images]
-    hits = {name: _hits_within(of_class, ks) for name, of_class in ranked.items()}
+    hits: dict[str, Doubles] = {}  # by class, [len(ks)], how many of the first k are relevant
+    for name, of_class in ranked.items():
+        within = np.concatenate([[0], np.cumsum(of_class[: max(ks, default=0)])])
+        hits[name] = within[np.minimum(ks, len(within) - 1).astype(np.int64)].astype(np.float64)
 
     def mean_lines(divisors: Mapping[str, Any]) -> dict[str, Line | None]:
         return {
@@ -175,13 +168,6 @@ def mean_curves(curves: Sequence[RankCurves]) -> RankCurves:
         }
 
     return RankCurves(ks, mean_lines([c.recall for c in curves]), mean_lines([c.precision for c in curves]))
-
-
-def _hits_within(ranked: Bools, ks: Sequence[int]) -> Doubles:
-    """ranked: [I]. Returns [len(ks)], how many of the first k are relevant."""
-    hits = np.concatenate([[0], np.cumsum(ranked[: max(ks, default=0)])])
-    within: Doubles = hits[np.minimum(ks, len(hits) - 1).astype(np.int64)].astype(np.float64)
-    return within
 
 
 def _mean_line(lines: Sequence[Doubles | Line], factor: int = 1) -> Line | None:

@@ -6,7 +6,7 @@ class's 50 best images, `above 0.05` those with a higher probability than that.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import numpy as np
@@ -50,11 +50,8 @@ class Reliability:
         return float(np.abs(np.subtract(self.predicted, self.observed)).sum()) / self.pairs
 
     def __add__(self, other: "Reliability") -> "Reliability":
-        return Reliability(
-            [a + b for a, b in zip(self.counts, other.counts, strict=True)],
-            [a + b for a, b in zip(self.predicted, other.predicted, strict=True)],
-            [a + b for a, b in zip(self.observed, other.observed, strict=True)],
-        )
+        sums = (np.add(mine, theirs).tolist() for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+        return Reliability(*sums)
 
 
 def reliability(probabilities: Doubles, relevant: Bools) -> Reliability:

@@ -1,6 +1,5 @@
 """Sections of the report: the sortable table of classes, and the quality of FOR's probabilities."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +98,8 @@ def confidence_section(metrics: Metrics) -> ConfidenceSection | None:
     if confidence is None:
         return None
     sides = tuple(group for group in CLASS_GROUPS if group in confidence)
-    measures = _measures(confidence["wanted_precision"])
-    rows = tuple((label, tuple(cell(confidence[side]) for side in sides)) for label, cell in measures)
+    columns = [_confidence_cells(confidence[side], _percent(confidence["wanted_precision"])) for side in sides]
+    rows = tuple((label, tuple(column[label] for column in columns)) for label in columns[0])
     curves = {side: read_reliability(confidence[side]["pairs"]["top 50"]["reliability"]) for side in sides}
     charts = tuple((f"{side} classes", reliability_chart(side, curve)) for side, curve in curves.items())
     return ConfidenceSection(sides, rows, charts)
@@ -119,30 +118,26 @@ def confidence_line(metrics: Metrics) -> str | None:
     return f"Calibration error of FOR's probabilities (ECE, {' / '.join(sides)}): {', '.join(errors)}"
 
 
-def _measures(wanted_precision: float) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
-    """The label of each row, and the function that formats a side's value."""
-    wanted = _percent(wanted_precision)
-    return [
-        *((f"ECE, {_PAIRS_NAMES[kind]}", lambda side, kind=kind: _error(side["pairs"][kind])) for kind in PAIRS),
-        *(
-            (
-                f"Brier score, {_PAIRS_NAMES[kind]} (in brackets: of always predicting the share of right ones)",
-                lambda side, kind=kind: _with_reference(
-                    side["pairs"][kind]["brier"], side["pairs"][kind]["brier_of_rate"], 3
-                ),
+def _confidence_cells(group: dict[str, Any], wanted: str) -> dict[str, str]:
+    """The texts of one group's column by the label of their row. wanted: the precision that a list is cut for."""
+    pairs = group["pairs"]
+    return {
+        **{f"ECE, {name}": _error(pairs[kind]) for kind, name in _PAIRS_NAMES.items()},
+        **{
+            f"Brier score, {_PAIRS_NAMES[kind]} (in brackets: of always predicting the share of right ones)": (
+                _with_reference(pairs[kind]["brier"], pairs[kind]["brier_of_rate"], 3)
             )
             for kind in PAIRS[:2]
+        },
+        f"classes with a list of at least {wanted} expected precision": _percent(group["kept_classes"]),
+        "right images, of those in these lists": _percent(group["kept_precision"]),
+        "images in these lists, of all right ones": _percent(group["kept_recall"]),
+        "factor by which the expected number of images is wrong, median (of guessing the base rate)": (
+            _with_reference(group["count_factor"], group["count_factor_of_rate"], 2)
         ),
-        (f"classes with a list of at least {wanted} expected precision", lambda side: _percent(side["kept_classes"])),
-        ("right images, of those in these lists", lambda side: _percent(side["kept_precision"])),
-        ("images in these lists, of all right ones", lambda side: _percent(side["kept_recall"])),
-        (
-            "factor by which the expected number of images is wrong, median (of guessing the base rate)",
-            lambda side: _with_reference(side["count_factor"], side["count_factor_of_rate"], 2),
-        ),
-        ("classes reported absent although images show them", lambda side: _percent(side["false_alarms"])),
-        ("classes reported absent once their images are removed", lambda side: _percent(side["caught"])),
-    ]
+        "classes reported absent although images show them": _percent(group["false_alarms"]),
+        "classes reported absent once their images are removed": _percent(group["caught"]),
+    }
 
 
 def _error(pairs: dict[str, Any]) -> str:

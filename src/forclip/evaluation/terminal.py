@@ -25,12 +25,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     """
     seeds = len(metrics["seeds"])
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
-    table = Table(
-        title=Text(f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    title = Text(f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     for column in (*GROUPS, "vectors\n/image", "ms\n/image"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -52,21 +48,7 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
         vectors = Text(f"{values['vectors_per_image']:g}")
         table.add_row(Text(display_name(method)), *cells, vectors, cell(method, "ms_per_image"))
     console.print(table)
-    for note in _notes(metrics):
-        console.print(Text(note, style="dim"), soft_wrap=True)
-    gains = gains_over_baseline(metrics).values()
-    if gains:
-        baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains))
-        differences = ", ".join(f"{gain.group} {gain.difference:+.1f}" for gain in gains)
-        console.print(Text(f"FOR over the best training-free method ({baselines}): {differences}"), soft_wrap=True)
-    line = confidence_line(metrics)
-    if line is not None:
-        console.print(Text(line), soft_wrap=True)
-
-
-def _notes(metrics: Metrics) -> list[str]:
-    """What the numbers are measured over, as far as the file says."""
-    notes = []
+    notes = []  # what the numbers are measured over, as far as the file says
     if "interval" in metrics:
         notes.append(f"in brackets: {100 * metrics['interval']['level']:.0f} % bootstrap interval over classes")
     if metrics.get("protocol") == "verified images":
@@ -74,4 +56,13 @@ def _notes(metrics: Metrics) -> list[str]:
     if metrics.get("distractors"):
         kept = "kept among" if metrics["distractors_kept"] else "removed from"
         notes.append(f"{metrics['distractors']:g} images of none of the classes were {kept} the gallery")
-    return notes
+    for note in notes:
+        console.print(Text(note, style="dim"), soft_wrap=True)
+    gains = gains_over_baseline(metrics)
+    if gains:
+        baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains.values()))
+        differences = ", ".join(f"{group} {gain.difference:+.1f}" for group, gain in gains.items())
+        console.print(Text(f"FOR over the best training-free method ({baselines}): {differences}"), soft_wrap=True)
+    line = confidence_line(metrics)
+    if line is not None:
+        console.print(Text(line), soft_wrap=True)
