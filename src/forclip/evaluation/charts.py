@@ -91,20 +91,16 @@ def line_chart(curve: Curve) -> Markup:
     finite = np.isfinite(xs) & np.isfinite(ys)
     if not finite.any():
         return Markup('<p class="muted">No finite value.</p>')
-    start, stop = xs[finite].min(), xs[finite].max()
-    xs, ys = _thin(xs[finite]), _thin(ys[finite])
+    xs, ys = xs[finite], ys[finite]
+    start, stop = xs.min(), xs.max()
+    num_points = min(len(xs), MAX_POINTS)
+    xs, ys = (np.array([part.mean() for part in np.array_split(values, num_points)]) for values in (xs, ys))
     axes = _axes(curve.x_label, nice_ticks(start, stop), nice_ticks(ys.min(), ys.max()))
     if start < stop:
         axes.set_xlim(start, stop)
     _plot(axes, "novel|", xs, ys)
     _plot(axes, "novel|", xs[-1:], ys[-1:], "o")
     return _svg(axes, "", f"{curve.name} over {curve.x_label}: from {ys[0]:.3g} to {ys[-1]:.3g}")
-
-
-def _thin(values: np.ndarray) -> np.ndarray:
-    if len(values) <= MAX_POINTS:
-        return values
-    return np.array([stretch.mean() for stretch in np.array_split(values, MAX_POINTS)])
 
 
 def ladder_chart(name: str, ks: Sequence[int], lines: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:

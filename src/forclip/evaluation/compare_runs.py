@@ -205,7 +205,10 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for title, differences, equals in _sections(comparison):
         rows: dict[str, dict[str, Text]] = {}
         for d in differences:
-            rows.setdefault(_pair(d.of, d.over), {})[d.group] = _difference_cell(d)
+            mark, style = ("*", "bold") if d.excludes_zero else (" ", "")
+            cell = Text(f"{d.mean:+.1f}{mark}", style=style).append(f"\n{_signed(d.interval)}", style="not bold")
+            cell.append(f"\n+{d.better}/-{d.worse} of {d.classes}", style="dim not bold")
+            rows.setdefault(_pair(d.of, d.over), {})[d.group] = cell
         cells = [[pair, *(by_group.get(group, "") for group in GROUPS)] for pair, by_group in rows.items()]
         console.print(_rich_table(title, ("difference", *GROUPS), cells, num_left=1))
         for line in equals:
@@ -270,13 +273,6 @@ def _describe_equals(differences: Sequence[Difference]) -> list[str]:
     return [f"Equal in {runs}: {', '.join(names)}." for runs, names in by_run.items()]
 
 
-def _difference_cell(difference: Difference) -> Text:
-    mark, style = ("*", "bold") if difference.excludes_zero else (" ", "")
-    cell = Text(f"{difference.mean:+.1f}{mark}", style=style)
-    cell.append(f"\n{_signed(difference.interval)}", style="not bold")
-    return cell.append(f"\n+{difference.better}/-{difference.worse} of {difference.classes}", style="dim not bold")
-
-
 def _method_rows(comparison: Comparison) -> list[list[str]]:
     """A row for each method of each run: its name, and the mean and the interval of each group."""
     rows = []
@@ -309,9 +305,6 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str 
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [" | ".join(line) for line in (columns, ["---"] * len(columns), *(map(_escape, row) for row in rows))]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    escapes = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " "})
+    lines = [columns, ["---"] * len(columns), *([cell.translate(escapes) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,7 +5,7 @@ right answer is that nothing is there.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from operator import add
 from typing import Any
@@ -69,68 +69,62 @@ def evaluate_confidence(
         scores, relevant, known = scores[shown], relevant[shown], known[shown]
     report: ConfidenceReport = {}
     for group, names in zip(CLASS_GROUPS, (split.base, split.novel), strict=True):
-        classes = _Classes()
-        for column in (class_names.index(name) for name in names):
-            classes.add(calibration, scores[:, column], relevant[:, column], known[:, column])
-        if classes.scores:
-            report[group] = classes.summarise(federated=not known.all())
+        columns = [class_names.index(name) for name in names]
+        classes = {
+            column: result
+            for column in columns
+            if (result := _evaluate_class(calibration, scores[:, column], relevant[:, column], known[:, column]))
+        }
+        if not classes:
+            continue
+        results, kept, federated = classes.values(), list(classes), not known.all()
+        probabilities = np.stack([result.probabilities for result in results], 1)
+        above, right_above, right = np.array([result.kept for result in results]).sum(0)
+        report[group] = GroupConfidence(
+            classes=len(classes),
+            pairs=evaluate_probabilities(probabilities, scores[:, kept], relevant[:, kept], known[:, kept]),
+            kept_classes=float(np.mean([result.kept[0] > 0 for result in results])),
+            kept_precision=float(right_above / above) if above else None,
+            kept_recall=float(right_above / right),
+            count_factor=None if federated else float(np.median([result.factor for result in results])),
+            count_factor_of_rate=None if federated else float(np.median([result.rate_factor for result in results])),
+            false_alarms=float(np.mean([result.false_alarm for result in results])),
+            caught=float(np.mean([result.caught for result in results])),
+        )
     return report
 
 
-@dataclass
-class _Classes:
-    """The evaluated classes of a group, one entry each."""
+@dataclass(frozen=True)
+class _ClassResult:
+    """kept: verified and right images above the cut-off, and all right images. The others are as in GroupConfidence."""
 
-    scores: list[Scores] = field(default_factory=list)
-    probabilities: list[Doubles] = field(default_factory=list)
-    relevant: list[Bools] = field(default_factory=list)
-    known: list[Bools] = field(default_factory=list)
-    kept: list[tuple[int, int, int]] = field(default_factory=list)  # verified and right above the cut-off, all right
-    factors: list[float] = field(default_factory=list)
-    rate_factors: list[float] = field(default_factory=list)
-    false_alarms: list[bool] = field(default_factory=list)
-    caught: list[bool] = field(default_factory=list)
+    probabilities: Doubles
+    kept: tuple[int, int, int]
+    factor: float
+    rate_factor: float
+    false_alarm: bool
+    caught: bool
 
-    def add(self, calibration: Calibration, scores: Scores, relevant: Bools, known: Bools) -> None:
-        """Evaluate a class, unless no image shows it. All arrays are [I]."""
-        order = ranking(scores)
-        confidence = estimate_confidence(calibration, scores[order], scores, len(scores)) if relevant.any() else None
-        if confidence is None:
-            return
-        above = order[: confidence.cutoff]
-        num_right = int(relevant.sum())
-        self.scores.append(scores)
-        wide = scores.astype(np.float64)
-        self.probabilities.append(estimate_probabilities(calibration, wide, wide))
-        self.relevant.append(relevant)
-        self.known.append(known)
-        self.kept.append((int(known[above].sum()), int(relevant[above].sum()), num_right))
-        self.factors.append(_factor(confidence.expected_images, num_right))
-        self.rate_factors.append(_factor(calibration.rate * len(scores), num_right))
-        self.false_alarms.append(confidence.nothing_here)
-        rest = order[~relevant[order]]
-        without = estimate_confidence(calibration, scores[rest], scores[rest], len(rest))
-        self.caught.append(without is not None and without.nothing_here)
 
-    def summarise(self, federated: bool) -> GroupConfidence:
-        above, right_above, right = np.array(self.kept).sum(0)
-        pairs = evaluate_probabilities(
-            np.stack(self.probabilities, 1),
-            np.stack(self.scores, 1),
-            np.stack(self.relevant, 1),
-            np.stack(self.known, 1),
-        )
-        return GroupConfidence(
-            classes=len(self.scores),
-            pairs=pairs,
-            kept_classes=float(np.mean([kept > 0 for kept, _, _ in self.kept])),
-            kept_precision=float(right_above / above) if above else None,
-            kept_recall=float(right_above / right),
-            count_factor=None if federated else float(np.median(self.factors)),
-            count_factor_of_rate=None if federated else float(np.median(self.rate_factors)),
-            false_alarms=float(np.mean(self.false_alarms)),
-            caught=float(np.mean(self.caught)),
-        )
+def _evaluate_class(calibration: Calibration, scores: Scores, relevant: Bools, known: Bools) -> _ClassResult | None:
+    """Evaluate a class; None if no image shows it, or for too small a gallery. All arrays are [I]."""
+    order = ranking(scores)
+    confidence = estimate_confidence(calibration, scores[order], scores, len(scores)) if relevant.any() else None
+    if confidence is None:
+        return None
+    above = order[: confidence.cutoff]
+    num_right = int(relevant.sum())
+    wide = scores.astype(np.float64)
+    rest = order[~relevant[order]]
+    without = estimate_confidence(calibration, scores[rest], scores[rest], len(rest))
+    return _ClassResult(
+        probabilities=estimate_probabilities(calibration, wide, wide),
+        kept=(int(known[above].sum()), int(relevant[above].sum()), num_right),
+        factor=_factor(confidence.expected_images, num_right),
+        rate_factor=_factor(calibration.rate * len(scores), num_right),
+        false_alarm=confidence.nothing_here,
+        caught=without is not None and without.nothing_here,
+    )
 
 
 def _factor(expected: float, actual: int) -> float:

@@ -38,18 +38,13 @@ def max_sim(vectors: NDArray[np.floating], offsets: Ints, texts: NDArray[np.floa
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + block_vectors, side="right")) - 1)
         first, last = offsets[start], offsets[stop]
         products = vectors[first:last].astype(np.float32, copy=False) @ columns
-        scores[start:stop] = _max_per_image(products, offsets[start : stop + 1] - first)
+        counts = np.diff(offsets[start : stop + 1])
+        if (counts == counts[0]).all():  # several times as fast as reduceat
+            scores[start:stop] = products.reshape(len(counts), counts[0], -1).max(axis=1)
+        else:
+            scores[start:stop] = np.maximum.reduceat(products, offsets[start:stop] - first, axis=0)
         start = stop
     return scores
-
-
-def _max_per_image(products: Floats, offsets: Ints) -> Floats:
-    """products: [total, C]. Returns [images, C], the largest of each image's rows."""
-    counts = np.diff(offsets)
-    if (counts == counts[0]).all():  # several times as fast as reduceat
-        largest: Floats = products.reshape(len(counts), counts[0], -1).max(axis=1)
-        return largest
-    return np.maximum.reduceat(products, offsets[:-1], axis=0)
 
 
 def ranking(scores: NDArray[np.floating]) -> Ints:

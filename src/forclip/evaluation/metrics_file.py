@@ -151,28 +151,26 @@ _CLASS_FIELDS = ("num_images", "num_relevant", "average_precision", "precision_a
 
 
 def _summarise_classes(by_method: dict[str, list[MethodRun]]) -> dict[str, Any]:
-    """Means over seeds, by class and method."""
+    """Means over seeds, by class and method.
+
+    If seeds differ in a class's group, `group` is the first, and `by_group` has the precision in each.
+    """
     by_class: dict[str, dict[str, list[ClassResult]]] = {}
     for method, runs in by_method.items():
-        for run in runs:
-            for result in run.report.classes:
-                by_class.setdefault(result.name, {}).setdefault(method, []).append(result)
-    return {name: _summarise_class(of_class) for name, of_class in by_class.items()}
-
-
-def _summarise_class(by_method: dict[str, list[ClassResult]]) -> dict[str, Any]:
-    """If seeds differ in the class's group, `group` is the first, and `by_group` has the precision in each."""
-    summary: dict[str, Any] = {
-        "group": next(iter(by_method.values()))[0].group,
-        "methods": {
+        for result in (result for run in runs for result in run.report.classes):
+            by_class.setdefault(result.name, {}).setdefault(method, []).append(result)
+    summaries: dict[str, Any] = {}
+    for name, of_class in by_class.items():
+        by_group: dict[str, dict[str, list[float]]] = {}
+        for method, results in of_class.items():
+            for result in results:
+                by_group.setdefault(result.group, {}).setdefault(method, []).append(result.average_precision)
+        means = {
             method: {field: float(np.mean([getattr(r, field) for r in results])) for field in _CLASS_FIELDS}
-            for method, results in by_method.items()
-        },
-    }
-    by_group: dict[str, dict[str, list[float]]] = {}
-    for method, results in by_method.items():
-        for result in results:
-            by_group.setdefault(result.group, {}).setdefault(method, []).append(result.average_precision)
-    if len(by_group) > 1:
-        summary["by_group"] = {g: {m: float(np.mean(v)) for m, v in values.items()} for g, values in by_group.items()}
-    return summary
+            for method, results in of_class.items()
+        }
+        summaries[name] = {"group": next(iter(by_group)), "methods": means}
+        if len(by_group) > 1:
+            precisions = {g: {m: float(np.mean(v)) for m, v in values.items()} for g, values in by_group.items()}
+            summaries[name]["by_group"] = precisions
+    return summaries

@@ -27,7 +27,7 @@ from forclip.evaluation.methods import (
 )
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
-from forclip.evaluation.report_sections import ClassTable, class_gains, class_table, confidence_section
+from forclip.evaluation.report_sections import ClassTable, class_table, confidence_section
 from forclip.evaluation.result_grid import EmbeddedThumbnails, GridHit, GridRow, QueryGrid
 
 __all__ = ["Curve", "GridHit", "GridRow", "QueryGrid", "ReportPage", "summary", "write_report"]
@@ -193,14 +193,12 @@ def _ladders(metrics: Metrics, kinds: Mapping[str, str]) -> list[tuple[str, Mark
 
 def _gains(table: ClassTable) -> tuple[str, Markup] | None:
     """FOR's gain by class in a sentence and as a chart; None if no class has one."""
-    gains = class_gains(table)
+    gains = [(row.name, row.group, row.gain) for row in table.rows if row.gain is not None]
     if not gains:
         return None
-    by_group: dict[str, list[float]] = {}
-    for _, group, gain in gains:
-        by_group.setdefault(group, []).append(gain)
     parts = []
-    for group, of_group in by_group.items():
+    for group in dict.fromkeys(group for _, group, _ in gains):
+        of_group = [gain for _, other, gain in gains if other == group]
         interval = mean_interval(np.array([of_group], np.float64))
         part = f"on {sum(gain > 0 for gain in of_group)} of {len(of_group)} {group} classes"
         if interval is not None:

@@ -71,11 +71,6 @@ def class_table(metrics: Metrics) -> ClassTable | None:
     return ClassTable(tuple(columns), tuple(rows), tuple(cells), places, sorted_by, baseline_name)
 
 
-def class_gains(table: ClassTable) -> list[tuple[str, str, float]]:
-    """The name, group and gain of the classes that have a gain."""
-    return [(row.name, row.group, row.gain) for row in table.rows if row.gain is not None]
-
-
 _PAIRS_NAMES: dict[Pairs, str] = {
     "top 50": "each class's 50 best images",
     "above 0.05": "images with a probability above 0.05",
