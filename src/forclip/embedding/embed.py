@@ -17,7 +17,7 @@ from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.progress import Advance, silent
-from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
+from forclip.types import ImageEmbeddings, Ints, SkippedImage
 
 BATCH_SIZE = 64
 
@@ -138,20 +138,16 @@ def embed_tokens(
     with_boxes: also find each vector's region, as fractions of the model's input; `with_boxes_in_images` converts
     them to fractions of the images.
     """
-    vectors: list[Floats] = []
-    boxes: list[Floats] = []
-    num_vectors = 0
-    for part in tokens.split(BATCH_SIZE):
-        batch = part.to(device, torch.float32)
-        embedded = head(batch)
-        num_vectors = embedded.shape[1]
-        vectors.append(embedded.flatten(0, 1).cpu().numpy())
+    assert len(image_ids) == len(tokens)
+    parts = []
+    for k, part in enumerate(tokens.split(BATCH_SIZE)):
+        batch, ids = part.to(device, torch.float32), image_ids[k * BATCH_SIZE : (k + 1) * BATCH_SIZE]
+        vectors, boxes = head(batch), None
         if with_boxes:
-            boxes.append(region_boxes(head.position_weights(batch).flatten(0, 1).cpu().numpy(), head.grid))
-    offsets = np.arange(len(image_ids) + 1, dtype=np.int64) * num_vectors
-    return ImageEmbeddings(
-        np.concatenate(vectors), offsets, tuple(image_ids), np.concatenate(boxes) if with_boxes else None
-    )
+            boxes = region_boxes(head.position_weights(batch).flatten(0, 1).cpu().numpy(), head.grid)
+        offsets = np.arange(len(ids) + 1, dtype=np.int64) * vectors.shape[1]
+        parts.append(ImageEmbeddings(vectors.flatten(0, 1).cpu().numpy(), offsets, tuple(ids), boxes))
+    return concatenate_embeddings(parts)
 
 
 def with_boxes_in_images(

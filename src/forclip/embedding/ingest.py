@@ -135,10 +135,8 @@ def index_images(
     if index is None or not len(index):
         first = next(iter((listed | unreadable).values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
-    if metadata is not None:
-        others = sorted((index.store.ids() & metadata.row_of.keys()) - todo.keys())
-        if others:
-            index.store.annotate(others, metadata.values_for(others))
+    if metadata is not None and (others := sorted((index.store.ids() & metadata.row_of.keys()) - todo.keys())):
+        index.store.annotate(others, metadata.values_for(others))
     if delete_vanished:
         index.delete_ids(vanished)
     if index.needs_optimizing():

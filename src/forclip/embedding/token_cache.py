@@ -36,7 +36,6 @@ FORMAT_VERSION = 1
 TOKENS_FILE, HEADER_FILE = "tokens.npy", "tokens.json"
 _BLOCK_BYTES = 1 << 24  # per checksum: small enough to locate damage
 _MAX_RANGES = 5  # of damaged rows, in an error message
-Halves = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ class TokenHeader:
     rows_a_block: int
     checksums: tuple[tuple[int, ...], ...]
 
-    @property
-    def num_rows(self) -> int:
-        """Images that have tokens."""
-        return self.room - len(self.skipped)
-
 
 _HEADER = TypeAdapter(TokenHeader)
 
@@ -101,13 +95,12 @@ def cached_tokens(
     # One process at a time: the second of two runs on the same set then reuses the first one's tokens.
     lock = FileLock(folder / "lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(timeout=0)
     except Timeout:
         say(f"waiting for another run that writes to {folder}")
         held = lock.acquire()
     except OSError as error:
-        raise _write_error(folder, error) from None
+        raise ValueError(f"{folder}: cannot write the cache of tokens: {error}") from None
     with held:
         if (folder / HEADER_FILE).exists():
             old = read_header(folder).source
@@ -153,7 +146,7 @@ def open_tokens(folder: Path, backbone: Backbone, check: bool = True) -> Encoded
     with warnings.catch_warnings():
         # PyTorch has no read-only tensors and warns each time.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        tokens = torch.from_numpy(_mapped(folder, header)[:, : header.num_rows])
+        tokens = torch.from_numpy(_mapped(folder, header)[:, : header.room - len(header.skipped)])
     skipped = tuple(SkippedImage(source.image_ids[row], Path(path), reason) for row, path, reason in header.skipped)
     rows = np.delete(np.arange(header.room, dtype=np.int64), [row for row, _, _ in header.skipped])
     return EncodedImages(tokens, rows, skipped, header.seconds)
@@ -170,7 +163,7 @@ def verify(folder: Path) -> None:
             file.seek(mapped.offset + view * header.room * row_bytes)
             for block, checksum in enumerate(checksums):
                 start = block * header.rows_a_block
-                stop = min(start + header.rows_a_block, header.num_rows)
+                stop = min(start + header.rows_a_block, header.room - len(header.skipped))
                 if zlib.crc32(file.read((stop - start) * row_bytes)) != checksum:
                     prefix = f"view {views[view]!r}, " if len(views) > 1 else ""
                     damaged.append(f"{prefix}rows {start}-{stop - 1}")
@@ -217,10 +210,6 @@ def _damage(file: Path, problem: str) -> ValueError:
     return ValueError(f"{file}: {problem}; delete {file.parent} and run again")
 
 
-def _write_error(folder: Path, error: OSError) -> ValueError:
-    return ValueError(f"{folder}: cannot write the cache of tokens: {error}")
-
-
 def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBatch]) -> None:
     """Write batches as they are encoded, and replace the tokens in the folder.
 
@@ -263,13 +252,13 @@ def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBat
     except OSError as error:
         with suppress(OSError):
             partial.unlink()  # gives a full disk its space back
-        raise _write_error(folder, error) from None
+        raise ValueError(f"{folder}: cannot write the cache of tokens: {error}") from None
 
 
 class _RowWriter:
     """Writes tokens.npy and its checksums. Not through a mapping: on a full disk that would kill the process."""
 
-    def __init__(self, file: BinaryIO, room: int, first: Halves, free: int) -> None:
+    def __init__(self, file: BinaryIO, room: int, first: NDArray[np.float16], free: int) -> None:
         """room: rows per view; first: tokens [views, B, T, W], for the shape; free: bytes available on the disk.
 
         Raises OSError at once if they are too few.
@@ -287,7 +276,7 @@ class _RowWriter:
         self.rows_a_block = max(1, _BLOCK_BYTES // self._row_bytes)
         self.checksums: list[list[int]] = [[] for _ in range(views)]
 
-    def add(self, tokens: Halves) -> None:
+    def add(self, tokens: NDArray[np.float16]) -> None:
         """tokens: [views, B, T, W]."""
         for view, rows in enumerate(np.ascontiguousarray(tokens)):
             self._file.seek(self._offset + (view * self._room + self._count) * self._row_bytes)

@@ -46,8 +46,7 @@ class OpenClipBackbone:
     ) -> None:
         """name: for open_clip's tokenizer factory; preprocessing: of the whole image, with size (rows, columns);
         is_random: whether the weights are random, so that another tokenizer may replace a missing one."""
-        self.is_random = is_random
-        self.name, self.model = name, model
+        self.name, self.model, self.is_random = name, model, is_random
         self.device = next(model.parameters()).device
         self._tower, self._preprocessing = tower, preprocessing
         self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(preprocessing, is_train=False)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 
-_ROUNDS = 5
 _REQUIRED_RATIO = 0.7  # of one thread's time: on a busy machine more threads get slower, so the gain must be clear
 
 
@@ -30,4 +29,4 @@ def choose_thread_count(work: Callable[[], object]) -> int:
 
 def _seconds(work: Callable[[], object], threads: int) -> float:
     with torch_threads(threads):
-        return min(timeit.repeat(work, timer=time.perf_counter, number=1, repeat=_ROUNDS))
+        return min(timeit.repeat(work, timer=time.perf_counter, number=1, repeat=5))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from forclip.text.prompt_options import resolve_templates
 from forclip.types import Floats, Ints
 
 Reduction = Literal["mean", "max"]
@@ -25,10 +26,11 @@ class TextEncoder(Protocol):
 class ClassTexts:
     """The names and prompts of a list of classes.
 
-    synonyms: other names of each class, or empty. templates: prompts with `{}` for a name. reduction: `mean` gives one
-    vector per class; `max` gives one per name, of which the best score counts. overrides: by class name, templates for
-    the class's names (with `{}`) or whole prompts (without), in place of `templates`. Raises ValueError for a template
-    without `{}`, no template, no class, and an override that is empty or of an unknown class.
+    synonyms: other names of each class, or empty. templates: prompts with `{}` for a name, or the name of a template
+    set. reduction: `mean` gives one vector per class; `max` gives one per name, of which the best score counts.
+    overrides: by class name, templates for the class's names (with `{}`) or whole prompts (without), in place of
+    `templates`. Raises ValueError for a template without `{}`, no template, no class, and an override that is empty or
+    of an unknown class.
     """
 
     names: tuple[str, ...]
@@ -39,11 +41,7 @@ class ClassTexts:
 
     def __post_init__(self) -> None:
         assert len(self.synonyms) in (0, len(self.names))
-        if not self.templates:
-            raise ValueError("there is no prompt template")
-        for template in self.templates:
-            if "{}" not in template:
-                raise ValueError(f"prompt template {template!r} has no {{}} for the class name")
+        object.__setattr__(self, "templates", resolve_templates(self.templates))
         if not self.names:
             raise ValueError("there is no class name to encode")
         for name, prompts in self.overrides.items():
