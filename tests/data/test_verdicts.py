@@ -8,10 +8,9 @@ import pytest
 from forclip.config import DataConfig, SourceConfig
 from forclip.data.sets import load_sets
 from forclip.data.verdicts import describe_verdicts, merge_verdicts, read_verdicts
-from forclip.search.export import export
+from forclip.search.export import export, select_search
 from forclip.search.request import SearchRequest
 from forclip.search.searcher import Searcher
-from forclip.search.selection import select_search
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations
 

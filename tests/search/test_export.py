@@ -15,10 +15,19 @@ from pycocotools.coco import COCO
 from forclip.calibration.model import Calibration
 from forclip.data.formats.coco import load_coco
 from forclip.data.formats.csv_labels import load_csv
-from forclip.search.export import FORMATS, export, write_csv, write_fiftyone
+from forclip.search.export import (
+    FORMATS,
+    Item,
+    Selection,
+    export,
+    select_ids,
+    select_ids_for,
+    select_search,
+    write_csv,
+    write_fiftyone,
+)
 from forclip.search.request import SearchRequest, parse_cutoff
 from forclip.search.searcher import Searcher
-from forclip.search.selection import Item, Selection, select_ids, select_ids_for, select_search
 
 
 @pytest.fixture

@@ -123,8 +123,8 @@ def export(
     from forclip.config import read_names
     from forclip.index.image_index import Index
     from forclip.search.export import export as write
+    from forclip.search.export import select_ids, select_ids_for, select_search
     from forclip.search.searcher import open_searcher
-    from forclip.search.selection import select_ids, select_ids_for, select_search
 
     if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
         raise ValueError(f"{ids}: --ids goes with a text at most, not with other search options")

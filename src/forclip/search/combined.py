@@ -71,11 +71,6 @@ class Scale:
         deviations: Doubles = (scores - self.sample.mean()) / (float(self.sample.std()) or 1.0)
         return deviations
 
-    @property
-    def shown(self) -> float:
-        """The normalised score from which an excluded text counts as shown."""
-        return SHOWN_DEVIATIONS if self.calibration is None else SHOWN_LOGIT
-
 
 def search_combined(
     index: Index,
@@ -145,7 +140,7 @@ def _score(
     normalised = np.stack([scale.normalised_score(row) for scale, row in zip(scales, cosines, strict=True)])
     num_wanted = len(query.wanted)
     joined, decided = combine(query, normalised[:num_wanted])
-    limit = np.minimum(scales[0].shown, joined)
+    limit = np.minimum(SHOWN_DEVIATIONS if scales[0].calibration is None else SHOWN_LOGIT, joined)
     kept = np.flatnonzero((normalised[num_wanted:] < limit).all(0))
     results = []
     for n in kept:

@@ -109,7 +109,7 @@ class SearchRequest:
     @property
     def is_one_text(self) -> bool:
         """Whether one text alone decides the ranking. Only then confidence and labels apply."""
-        return self.like is None and not self.is_combined and not self.is_refined
+        return not self.no_confidence_reason
 
     @property
     def no_confidence_reason(self) -> str:
@@ -278,9 +278,8 @@ def _answer_text(
     relevance = searcher.evaluate_list(labels, column, vector, options)
     if request.only is not None:
         confidence = None
-        ids, k = (
-            (relevance.missed, None) if request.only == "missed" else (labels.checked(column, False), options.depth)
-        )
+        ids = relevance.missed if request.only == "missed" else labels.checked(column, shows=False)
+        k = None if request.only == "missed" else options.depth
         results = rank_in_whole_list(searcher.index, ids, vector, k, request.where)
     page = _page(request, results)
     name = labels.images.class_names[column]

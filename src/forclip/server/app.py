@@ -26,13 +26,12 @@ from forclip.server.selections import Selections, selection_routes
 from forclip.server.service_routes import add_metrics, read_page, service_routes
 
 
-def create_app(
-    searcher: Searcher,
-    access: Access = Access(),  # noqa: B008 (frozen)
-    labels: StoreLabels | None = None,
-) -> FastAPI:
-    """Create an application that serves a store to the clients that `access` admits. labels: of its images."""
-    page = read_page()
+def create_app(searcher: Searcher, access: Access | None = None, labels: StoreLabels | None = None) -> FastAPI:
+    """Create an application that serves a store to the clients that `access` admits; None: to this machine.
+
+    labels: of the store's images.
+    """
+    page, access = read_page(), access or Access()
     cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
     service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.store.folder)
     table = None if labels is None else ClassTable(cached, labels)
@@ -54,12 +53,7 @@ def create_app(
 
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
     app = FastAPI(
-        title="forclip",
-        version=version("forclip"),
-        docs_url=None,
-        redoc_url=None,
-        responses=ERRORS,
-        lifespan=lifespan,
+        title="forclip", version=version("forclip"), docs_url=None, redoc_url=None, responses=ERRORS, lifespan=lifespan
     )
     app.add_middleware(Guard, access=access, content_policy=content_policy(page))
     registry = add_metrics(app, gallery)  # added last, so it sees every request first

@@ -68,7 +68,11 @@ class CachedSearcher(Searcher):
         def compute(keys: list[tuple[str, ListOptions]]) -> list[RankedText]:
             missing = [text for text, _ in keys]
             lists = rank(missing, options, view)
-            longer = [n for n, ranked in enumerate(lists) if _may_continue(ranked)]
+            longer = [  # those whose recommended cut-off may lie beyond the list
+                n
+                for n, ranked in enumerate(lists)
+                if ranked.confidence is not None and ranked.confidence.cutoff == len(ranked.results) < KEPT_DEPTH
+            ]
             if longer:
                 for n, ranked in zip(longer, rank([missing[n] for n in longer], deepest, view), strict=True):
                     lists[n] = ranked
@@ -103,8 +107,3 @@ class CachedSearcher(Searcher):
 
 def _in_pages(options: ListOptions) -> ListOptions:
     return replace(options, depth=-(-options.depth // _PAGE) * _PAGE)
-
-
-def _may_continue(ranked: RankedText) -> bool:
-    """Whether the recommended cut-off may lie beyond the list."""
-    return ranked.confidence is not None and ranked.confidence.cutoff == len(ranked.results) < KEPT_DEPTH

@@ -11,8 +11,7 @@ from typing import IO, Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
 
-from forclip.search.export import FORMATS, write_fiftyone
-from forclip.search.selection import Item, Selection
+from forclip.search.export import FORMATS, Item, Selection, write_fiftyone
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import StoredImage

@@ -265,8 +265,7 @@ class ClassOut(BaseModel):
     group: ClassGroup | None = Field(description="null where the split that the model was trained with is unknown.")
     images: int | None = Field(default=None, description="Images of the store that show it; null until counted.")
     average_precision: float | None = Field(
-        default=None,
-        description="AP@50 of a search for its name over min(50, images), in percent, of checked images.",
+        default=None, description="AP@50 of a search for its name over min(50, images), in percent, of checked images."
     )
     precision_at_10: float | None = Field(default=None, description="In percent, of checked images.")
     left_out: str | None = Field(default=None, description="Why there are no numbers.")

@@ -135,14 +135,13 @@ class Guard:
 
 def content_policy(page: str) -> str:
     """The Content-Security-Policy of the page: only its own inline style and script, known by hash, may run."""
+    hashes = {}
+    for element in ("script", "style"):
+        inline = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
+        hashes[element] = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
-        f"default-src 'none'; script-src {_hashes('script', page)}; style-src {_hashes('style', page)}; "
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
         "img-src 'self' blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-
-
-def _hashes(element: str, page: str) -> str:
-    inline = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
