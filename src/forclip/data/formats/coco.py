@@ -142,7 +142,8 @@ def build_annotations(
             for unknown in (i for i in image.neg_category_ids if i not in column):
                 problem = f"names {shown(unknown)} in neg_category_ids, which is not in the file"
                 raise FORMAT.entry_error(file, "images", position, image.id, problem)
-            verified[row[image.id], [column[i] for i in image.neg_category_ids]] = True
+        rows = [row[image.id] for image in content.images for _ in image.neg_category_ids]
+        verified[rows, [column[i] for image in content.images for i in image.neg_category_ids]] = True
     categories = [content.categories[k] for k in class_order]
     synonyms: tuple[tuple[str, ...], ...] = ()
     if any(category.synonyms for category in categories):  # without repetition
