@@ -1,8 +1,8 @@
 """Evaluate one method's scores on the base and the novel classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,23 +74,6 @@ class RetrievalReport:
     classes: tuple[ClassResult, ...]
     left_out: tuple[LeftOut, ...]
     empty_groups: tuple[LeftOut, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump, with the full names of the denominators."""
-        return {
-            "metric": metric_name(self.k, "min(k,R)"),
-            "protocol": self.protocol,
-            "images": self.images,
-            "distractors": self.distractors,
-            "distractors_kept": self.distractors_kept,
-            **{str(group): mean for group, mean in self.means["min(k,R)"].items()},
-            "other_denominators": {metric_name(self.k, d): dict(self.means[d]) for d in DENOMINATORS[1:]},
-            "other_protocols": {str(name): dict(means) for name, means in self.other_protocols.items()},
-            "curves": asdict(self.curves),
-            "classes": [asdict(c) for c in self.classes],
-            "left_out": [asdict(c) for c in self.left_out],
-            "empty_groups": [asdict(c) for c in self.empty_groups],
-        }
 
 
 def metric_name(k: int, denominator: Denominator) -> str:

@@ -93,11 +93,9 @@ def evaluate_probabilities(
     for column, order in column_rankings(scores, range(scores.shape[1])):
         top[order[known[order, column]][:_TOP_RANKS], column] = True
     masks: Mapping[Pairs, Bools] = {"top 50": top, "above 0.05": known & (probabilities > _LIKELY), "all": known}
-    return {pairs: _evaluate_pairs(probabilities[mask], relevant[mask]) for pairs, mask in masks.items()}
-
-
-def _evaluate_pairs(probabilities: Doubles, relevant: Bools) -> PairsResult:
-    if not len(relevant):
-        return PairsResult(reliability(probabilities, relevant), None, None)
-    rate = np.full(len(relevant), relevant.mean())
-    return PairsResult(reliability(probabilities, relevant), brier(probabilities, relevant), brier(rate, relevant))
+    results: dict[Pairs, PairsResult] = {}
+    for pairs, mask in masks.items():
+        p, right = probabilities[mask], relevant[mask]
+        errors = (brier(p, right), brier(np.full(len(right), right.mean()), right)) if len(right) else (None, None)
+        results[pairs] = PairsResult(reliability(p, right), *errors)
+    return results
