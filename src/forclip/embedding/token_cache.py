@@ -69,9 +69,6 @@ class TokenHeader:
     checksums: tuple[tuple[int, ...], ...]
 
 
-_HEADER = TypeAdapter(TokenHeader)
-
-
 def cached_tokens(
     cache: Path,
     backbone: Backbone,
@@ -183,7 +180,7 @@ def read_header(folder: Path) -> TokenHeader:
         # A wrong digit here could pair every later image with another one's labels.
         if checksum != zlib.crc32(json.dumps(content).encode()):
             raise _damage(file, "is damaged (its checksum is wrong)")
-        return _HEADER.validate_python(content)
+        return TypeAdapter(TokenHeader).validate_python(content)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder}: no complete cache of tokens there") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:

@@ -18,8 +18,6 @@ from torch.nn import functional as F
 
 from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool, Pool, split_linear
 
-_AVERAGES = ("avg", "fast", "fastavg")  # timm's names for the mean over positions
-
 
 @dataclass(frozen=True)
 class Tower:
@@ -131,7 +129,7 @@ def _cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
             average = AveragePool(trunk.embed_dim, after, trunk.patch_embed.grid_size, dim)
             return Tower(lambda pixels: trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :], average)
         case None, None, _, (ClassifierHead(input_fmt="NCHW") | NormMlpClassifierHead()) as classifier if (
-            classifier.global_pool.pool_type in _AVERAGES
+            classifier.global_pool.pool_type in ("avg", "fast", "fastavg")  # the mean over positions
         ):
             width, rows, columns = _map_shape(trunk.forward_features, visual)
             after = _AfterAverage(nn.Sequential(trunk.head, *head))
