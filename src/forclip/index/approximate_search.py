@@ -59,7 +59,7 @@ class ApproximateIndex:
 def search_approximately(
     segment: Segment, index: ApproximateIndex, queries: Floats, k: int, allowed: Bools | None = None
 ) -> list[ScoredImages]:
-    """Find for each unit query [Q, dim] the best k allowed images, and more, as far as the index finds them.
+    """Find for each unit query [Q, dim] the best k allowed images that the index finds; more may be returned.
 
     Scores are exact. The search is exact if few images are allowed or the index finds too few.
     """

@@ -140,7 +140,7 @@ def _blocks(segment: Segment, images: Ints) -> list[slice]:
 def _candidate_rows(
     segment: Segment, lists: ImageLists | None, queries: Floats, query_of: Ints, images: Ints
 ) -> tuple[Ints, Ints]:
-    """Return every row that may be its image's best, and the query of each: FAISS's scores decide all but near ties."""
+    """Return every row that may be its image's best, and the query of each. FAISS's scores exclude the others."""
     if lists is None:
         return _all_rows(segment, query_of, images)
     scores, rows = lists.nearest(segment.scale_queries(queries)[query_of], images, _CANDIDATES_PER_IMAGE)

@@ -28,7 +28,7 @@ class Index:
 
     An image's score is the largest cosine of its vectors with the query; the box of a result is that vector's. Scores
     are always exact, computed in double precision from the stored vectors. Large stores are searched approximately
-    unless `exact=True`: about 99 % of the best images are found, `info` says how many of sampled queries.
+    unless `exact=True`: about 99 % of the best images are found. `info` reports the share measured on sampled queries.
 
     An Index may be used by several threads, and any number of processes may open the same folder. Every search sees
     the newest version, whichever process wrote it, and only whole changes. One process writes at a time; others wait.
@@ -136,8 +136,8 @@ class Index:
         """Return the best k images for all vectors of a picture at once.
 
         queries: unit [Q, dim], the picture's vectors. An image's score is the mean over them of its largest cosine;
-        its box is that of the vector nearest to any of them. Scored are the images that are among the best k, at least
-        50, for one of the queries, or all images with `exact`. Raises ValueError as `search`.
+        its box is that of the vector nearest to any of them. Scores the images that are among the best k (at least 50)
+        of one of the queries; with `exact` all images. Raises ValueError as `search`.
         """
         self._check(queries, k)
         view, depth = self.view(), max(k, _MIN_COMPARED)

@@ -67,7 +67,7 @@ class Store:
     a table that was read before stays readable for an hour after it was replaced.
 
     Every image has a key, an integer that is never used for another image. Replacing an image's vectors gives it a new
-    key, so whoever keeps a copy of vectors by key can tell which of them are still valid.
+    key, so a client that caches vectors by key knows which of them are still valid.
     """
 
     def __init__(self, folder: Path) -> None:

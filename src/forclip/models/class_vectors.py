@@ -10,8 +10,8 @@ SAME_WORD = 0.999  # cosine of a text with itself: rounding takes it below 1, sy
 class ClassVectors(nn.Module):
     """Shifts the text vectors of labelled classes and leaves all others unchanged.
 
-    The shift applies fully to the class's own text. It falls linearly with the cosine, to 0 half-way to the nearest
-    other word, so that a novel class keeps its vector however similar its name is.
+    The class's own text gets the whole shift. For other texts the shift falls linearly with their cosine to it, and is 0
+    from half the distance to the nearest other word on. So a novel class keeps its vector, however similar its name.
     """
 
     texts: Tensor

@@ -84,7 +84,7 @@ def load_model(
     model: its name is the folder that `train` wrote, or a pretrained model as `load_open_clip` takes it. head: `sum`
     (the default: the untrained summary head), `global` (plain CLIP, one vector per image), `dense` (one per position)
     or `cluster_K` (K per image). num_query_tokens: vectors per image of the head `sum`; by default those of
-    `HeadConfig`. A trained run has its own head: for it both may be omitted.
+    `HeadConfig`. A trained run has its own head, so omit both for a run.
 
     The model is in eval mode on `device`, such as "cpu" or "cuda". Raises ValueError for an unknown model, head or
     device, for a damaged run, and for a head or number of query tokens that a trained run does not have.

@@ -27,8 +27,8 @@ class CombinedQuery:
     """Wanted and excluded texts as unit vectors [n, dim]. n may be 0, but at least one text must be wanted.
 
     An image's normalised score is min(max over any_of, min over all_of), a part without texts left out. The image is
-    left out where the normalised score of an excluded text reaches SHOWN_LOGIT or SHOWN_DEVIATIONS, or that of what is
-    wanted.
+    left out where the normalised score of an excluded text reaches SHOWN_LOGIT or SHOWN_DEVIATIONS, or the image's
+    normalised score for the wanted texts.
     """
 
     any_of: Floats

@@ -157,7 +157,7 @@ def evaluate_list(
 def rank_in_whole_list(
     index: Index, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
 ) -> list[SearchResult]:
-    """Return the best k of some images, or all, with their ranks in the whole list, where they win ties."""
+    """Return the best k of some images, or all, with their ranks in the whole list, first among equals."""
     if not (results := index.search_among(image_ids, query, k, where)):
         return []
     scores = np.sort(index.scores(query, where=where))

@@ -49,8 +49,8 @@ class SearchRequest:
         right, wrong: image ids with the user's verdicts, which refine the query (see forclip.search.feedback); the
             wrong ones are left out of the list.
         exclude: image ids to leave out; for a picture.
-        only: of the list of one text that names a labelled class, only false positives (`wrong`) or the images of
-            the class beyond rank 50 (`missed`).
+        only: for one text that names a labelled class: return only false positives (`wrong`), or only the images of
+            the class that rank below 50 (`missed`).
 
     Raises:
         SearchError: for options that do not go together, naming the offending value where there is one.

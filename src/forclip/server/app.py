@@ -27,7 +27,7 @@ from forclip.server.service_routes import add_metrics, read_page, service_routes
 
 
 def create_app(searcher: Searcher, access: Access | None = None, labels: StoreLabels | None = None) -> FastAPI:
-    """Create an application that serves a store to the clients that `access` admits; None: to this machine.
+    """Create an application that serves a store to the clients that `access` admits; by default to this machine only.
 
     labels: of the store's images.
     """

@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class StoreCache(Generic[Key, Value]):
-    """Keeps the least recently used values of one version; a request for another version empties it. Thread-safe.
+    """Keeps the most recently used values of one version; a request for another version empties it. Thread-safe.
 
     maxsize: the total size of the values kept, each counted by `size_of` (1 by default).
     """

@@ -59,7 +59,7 @@ class CachedSearcher(Searcher):
         self._searcher.warm_up()
 
     def rank_texts(self, texts: Sequence[str], options: ListOptions, view: View | None = None) -> list[RankedText]:
-        """As Searcher.rank_texts, for lists that reach below the recommended cut-off, or to KEPT_DEPTH."""
+        """As Searcher.rank_texts; lists extend beyond the recommended cut-off, or to KEPT_DEPTH images."""
         options, view = _in_pages(options), self.index.view() if view is None else view
         if options.precision is not None and self.model.calibration is not None:
             options = replace(options, depth=max(options.depth, _CONFIDENCE_DEPTH))

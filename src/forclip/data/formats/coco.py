@@ -89,7 +89,8 @@ def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
 
     Synonyms and frequencies are taken if the file has them. Raises ValueError, naming the file and the entry, for a
     missing or malformed file, a repeated id, a class without a name or with another's name, an annotation of an unknown
-    image or category, a box that is not four finite numbers, or a file name that leaves the folder.
+    image or category, a box that is not four finite numbers below 1e9 or
+    has a negative size, or a file name that leaves the folder.
     """
     content = read_json(annotation_file, CocoFile, FORMAT)
     names = [image.file_name for image in content.images]
