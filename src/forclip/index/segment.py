@@ -60,7 +60,7 @@ class ImageLists:
     """Search within chosen images: one FAISS inverted list per image, over a segment's vector file.
 
     `faiss.OnDiskInvertedLists` is a table of sizes and offsets into a file. Here the table points into the file of a
-    scalar quantiser, so that FAISS compares the vectors of chosen images without copying them. The file must not change.
+    scalar quantiser, so FAISS compares the vectors of chosen images without copying them. That file must not change.
     offsets: [images + 1], the images' rows. Raises RuntimeError if this FAISS version reads other vectors from the
     lists than the quantiser holds.
     """

@@ -45,7 +45,7 @@ class Backbone(Protocol):
         """Encode texts, one row each: float32 [T, D] of unit length, on `device`."""
 
     def new_pool(self) -> Pool:
-        """Return a new trainable copy of the pretrained pooling head, on `device`. Training it does not change the backbone."""
+        """Return a trainable copy of the pretrained pooling head, on `device`; the backbone keeps its own."""
 
 
 def weights_fingerprint(state: Mapping[str, Tensor], preprocessing: str) -> str:

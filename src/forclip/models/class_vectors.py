@@ -10,7 +10,7 @@ SAME_WORD = 0.999  # cosine of a text with itself: rounding takes it below 1, sy
 class ClassVectors(nn.Module):
     """Shifts the text vectors of labelled classes and leaves all others unchanged.
 
-    The class's own text gets the whole shift. For other texts the shift falls linearly with their cosine to it, and is 0
+    The class's own text gets the whole shift. For other texts the shift falls linearly with their cosine to it; it is 0
     from half the distance to the nearest other word on. So a novel class keeps its vector, however similar its name.
     """
 

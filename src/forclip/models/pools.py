@@ -21,9 +21,9 @@ class Pool(nn.Module, ABC):
     A subclass is one family of CLIP models. It sets `q_proj`, `k_proj` and `v_proj`, and implements `pretrained_query`
     and `project`; it overrides `attended`, `positions` and `normalise` where the family differs from the default.
 
-    A pool of any family has two optional parts, each applied in one place. `tower_stage`, [B, T', W'] -> [B, T, W], is the image
-    tower's last stage, moved into the pool so that it can be trained; `stage` applies it. `output`, [D] -> [D], aligns
-    the vectors with a domain (`fit_alignment`); `finish` applies it.
+    A pool of any family has two optional parts, each applied in one place. `tower_stage`, [B, T', W'] -> [B, T, W], is
+    the image tower's last stage, moved into the pool so that it can be trained; `stage` applies it. `output`,
+    [D] -> [D], aligns the vectors with a domain (`fit_alignment`); `finish` applies it.
 
     Callers call `stage` once and pass its result as `tokens` to everything else.
     """

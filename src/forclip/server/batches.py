@@ -26,7 +26,7 @@ class Batches(Generic[Key, Value]):
         self._thread = ThreadPoolExecutor(1, name)
 
     def get_many(self, keys: Sequence[Key]) -> list[Value]:
-        """Wait for the values of some keys. Raises the error that `compute` raises for a key when called for it alone."""
+        """Wait for the values of some keys. Raises what `compute` raises when it is called with one of them alone."""
         return [future.result() for future in [self._submit(key) for key in keys]]
 
     async def get(self, key: Key) -> Value:

@@ -82,9 +82,9 @@ def supervise(
     """Build the supervision of the training images. This is the only way from labels to training.
 
     The vocabulary gains the base classes. It loses novel classes and their synonyms, and the synonyms whose vectors are
-    already part of a base class's vector. Prompts of novel classes are not used. Raises ValueError for a base class without a training
-    image, unless allow_unlabelled_base (it is then left out, but stays in the vocabulary), and for the prompts of an
-    unknown class.
+    already part of a base class's vector. Prompts of novel classes are not used. Raises ValueError for a base class
+    without a training image, unless allow_unlabelled_base (it is then left out, but stays in the vocabulary), and for
+    the prompts of an unknown class.
     """
     check_classes_and_prompts(train, split, prompts, allow_unlabelled_base)
     base = train.with_classes(split.base)

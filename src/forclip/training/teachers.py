@@ -75,7 +75,7 @@ def choose_teacher(
 ) -> tuple[str | None, dict[str, Gain]]:
     """Choose the teacher that ranks a sample of the labelled images best, or None if none beats the untuned head.
 
-    Compares each mean gain over classes minus its standard error. candidates: by name; tokens: [I, T, W] of the training images.
+    Compares each mean gain over classes minus its standard error. candidates: by name; tokens: [I, T, W].
     Returns the teacher's name, and the gain of each candidate over the untuned head. A teacher that is worse by more
     than a standard error on the first third of the sample is not run on the rest.
     """
