@@ -28,8 +28,7 @@ from benchmarks.demo_runs import demo_arguments
 from forclip.atomic_write import write_text_atomically
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration, estimate_confidence, update_with_verdicts
-from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, summarise_confidence
-from forclip.evaluation.reliability import reliability
+from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, reliability, summarise_confidence
 from forclip.experiments.comparison import Task
 from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task

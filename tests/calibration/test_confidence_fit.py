@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from forclip.calibration.fit import fit_calibration, logistic_regression
 from forclip.calibration.model import Calibration, estimate_confidence, estimate_probabilities
-from forclip.evaluation.reliability import reliability
+from forclip.evaluation.confidence import reliability
 
 
 def world(classes: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

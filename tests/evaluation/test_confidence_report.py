@@ -10,13 +10,17 @@ from rich.console import Console
 from scipy.special import expit
 
 from forclip.calibration.model import Calibration, estimate_probabilities
-from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, read_reliability, summarise_confidence
+from forclip.evaluation.confidence import (
+    ConfidenceReport,
+    Reliability,
+    evaluate_confidence,
+    reliability,
+    summarise_confidence,
+)
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import evaluate_scores
-from forclip.evaluation.reliability import reliability
-from forclip.evaluation.report import ReportPage, write_report
-from forclip.evaluation.report_sections import confidence_line, confidence_section
-from forclip.evaluation.terminal import print_metrics
+from forclip.evaluation.report import ReportPage, confidence_section, write_report
+from forclip.evaluation.terminal import confidence_line, print_metrics
 from forclip.types import ClassSplit
 
 NAMES = tuple(f"class {k}" for k in range(40))
@@ -134,7 +138,7 @@ def test_means_over_seeds_with_reliability_summed_up() -> None:
     assert found["pairs"]["top 50"]["ece"] == pytest.approx(np.mean(np.array(errors, float)))
     assert found["pairs"]["top 50"]["ece_std"] == pytest.approx(np.std(np.array(errors, float), ddof=1))
     assert found["kept_recall"] == pytest.approx((one.kept_recall + other.kept_recall) / 2)
-    summed = read_reliability(found["pairs"]["all"]["reliability"])
+    summed = Reliability(**found["pairs"]["all"]["reliability"])
     assert summed == one.pairs["all"].reliability + other.pairs["all"].reliability
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from forclip.evaluation.reliability import NUM_BINS, brier, evaluate_probabilities, reliability
+from forclip.evaluation.confidence import NUM_BINS, brier, evaluate_probabilities, reliability
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from forclip.calibration.model import ABSENCE_RANK, BEND, MIN_SAMPLE, Calibration, Scores, estimate_confidence
 from forclip.evaluation.bootstrap import gain_with_bound
-from forclip.evaluation.reliability import evaluate_probabilities
+from forclip.evaluation.confidence import evaluate_probabilities
 from forclip.types import Bools, Doubles, Floats, Ints
 
 MIN_CLASSES = 5

@@ -37,7 +37,7 @@ class Calibration:
     given, since higher ones were not observed. absent_below: a text with a lower expected precision at ABSENCE_RANK is
     probably absent. rate: the share of right pairs in the fitted data. classes, images: the size of the fitted data.
     held_out_errors: the expected calibration error on base classes that a fit did not see, by kind of pairs
-    (forclip.evaluation.reliability). Raises ValueError for a value outside its range.
+    (forclip.evaluation.confidence). Raises ValueError for a value outside its range.
     """
 
     intercept: Annotated[float, Field(allow_inf_nan=False)]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from forclip.evaluation.reliability import Reliability
+from forclip.evaluation.confidence import Reliability
 
 MAX_POINTS = 240  # a longer curve is drawn as means of equal stretches
 # What matplotlib writes that a page has no use for, or that would reach other parts of it.

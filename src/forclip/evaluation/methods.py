@@ -3,11 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from forclip.evaluation.confidence import Pairs
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import GROUPS, Group
 
 FOR = "for"
+DASH = "\N{EN DASH}"  # for a missing value, and between the ends of an interval
 _NAMES = {
     "global": "CLIP (global)",
     "dense": "Dense-CLIP",
@@ -20,6 +23,11 @@ _NOTES = {
     "cluster": "Dense-CLIP's vectors grouped into k regions by Ward clustering; one mean vector per region.",
     "sum_untrained": "Query tokens attend to the positions through CLIP's own head, before finetuning.",
     FOR: "SUM-CLIP finetuned with labels of the base classes and a teacher's pseudo-labels, never a novel label.",
+}
+PAIRS_NAMES: dict[Pairs, str] = {
+    "top 50": "each class's 50 best images",
+    "above 0.05": "images with a probability above 0.05",
+    "all": "all images, nearly all of them easy",
 }
 
 
@@ -89,13 +97,20 @@ def best_cells(metrics: Metrics) -> set[tuple[str, str]]:
 def format_value(value: float | None) -> str:
     """One decimal, more for a value that would print as 0.0, a dash for None."""
     if value is None:
-        return "\N{EN DASH}"
+        return DASH
     return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.2g}"
 
 
 def format_interval(interval: Sequence[float] | None, decimals: int = 1) -> str:
     """The ends of an interval joined by a dash; empty for None."""
-    return "" if interval is None else "\N{EN DASH}".join(f"{end:.{decimals}f}" for end in interval)
+    return "" if interval is None else DASH.join(f"{end:.{decimals}f}" for end in interval)
+
+
+def format_error(pairs: dict[str, Any]) -> str:
+    """The calibration error of one kind of pairs in metrics.json, with its standard deviation over seeds."""
+    if pairs["ece"] is None:
+        return DASH
+    return f"{pairs['ece']:.3f}" + (f" ± {pairs['ece_std']:.3f}" if pairs["ece_std"] else "")
 
 
 def metric_label(metrics: Metrics) -> str:

@@ -5,17 +5,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forclip.evaluation.confidence import PAIRS
 from forclip.evaluation.methods import (
+    FOR,
+    PAIRS_NAMES,
     best_cells,
     display_name,
+    format_error,
     format_interval,
     format_value,
     gains_over_baseline,
     metric_label,
 )
 from forclip.evaluation.metrics_file import Metrics
-from forclip.evaluation.protocol import GROUPS
-from forclip.evaluation.report_sections import confidence_line
+from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
 
 
 def print_metrics(console: Console, metrics: Metrics) -> None:
@@ -66,3 +69,16 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     line = confidence_line(metrics)
     if line is not None:
         console.print(Text(line), soft_wrap=True)
+
+
+def confidence_line(metrics: Metrics) -> str | None:
+    """The calibration errors in one line, for a terminal."""
+    confidence = metrics["methods"].get(FOR, {}).get("confidence")
+    if confidence is None:
+        return None
+    sides = [group for group in CLASS_GROUPS if group in confidence]
+    errors = [
+        f"{' / '.join(format_error(confidence[side]['pairs'][kind]) for side in sides)} over {PAIRS_NAMES[kind]}"
+        for kind in PAIRS[:2]
+    ]
+    return f"Calibration error of FOR's probabilities (ECE, {' / '.join(sides)}): {', '.join(errors)}"

@@ -13,9 +13,11 @@ from PIL import Image
 import forclip
 from forclip.config import RunConfig, config_to_json
 from forclip.embedding.embed import embed_tokens, with_boxes_in_images
+from forclip.evaluation.charts import Curve
 from forclip.evaluation.methods import best_overall, best_training_free
 from forclip.evaluation.metrics_file import Metrics
-from forclip.evaluation.report import Curve, GridHit, GridRow, QueryGrid, ReportPage, write_report
+from forclip.evaluation.report import ReportPage, write_report
+from forclip.evaluation.result_grid import GridHit, GridRow, QueryGrid
 from forclip.experiments.comparison import MethodResult, Task
 from forclip.index.in_memory import best_vectors, rank
 from forclip.types import Ints
