@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, field
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -234,28 +234,22 @@ def load_config(file: Path) -> RunConfig:
     Raises ValueError naming the file, the key and the value.
     """
     try:
-        content = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such config file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(file, "config file"))
+    except yaml.YAMLError as error:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
     try:
         return TypeAdapter(RunConfig).validate_python(content, context=file.parent.absolute())
     except ValidationError as error:
-        first = max(error.errors(), key=_clarity)
+        # A key that takes several types has one error for each. Our own messages come first, then the type that matches
+        # most of the value: its error has the longest path.
+        other_keys = ("missing", "unexpected_keyword_argument")
+        first = max(
+            error.errors(), key=lambda e: (e["type"] == "value_error", len(e["loc"]), e["type"] not in other_keys)
+        )
         # Parts that are pydantic's name of a type, such as `NovelRule` or `tuple[...]`, are no keys.
         parts = (str(part) for part in first["loc"])
         key = ".".join(p for p in parts if p.isdigit() or (p.isidentifier() and not p[0].isupper())) or "the file"
         raise ValueError(f"{file}: {key}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
-
-
-def _clarity(error: ErrorDetails) -> tuple[bool, int, bool]:
-    """Rank pydantic's errors: a key that takes several types has one for each of them.
-
-    Our own messages come first, then the type that matches most of the value: its error has the longest path.
-    """
-    other_keys = error["type"] in ("missing", "unexpected_keyword_argument")
-    return error["type"] == "value_error", len(error["loc"]), not other_keys
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -269,15 +263,27 @@ def read_names(file: Path) -> tuple[str, ...]:
     return tuple(line for _, line in read_lines(file, "file of names"))
 
 
-def read_lines(file: Path, kind: str) -> list[tuple[int, str]]:
-    """Read the lines of a UTF-8 file that are not blank, without spaces around them, with their numbers from 1.
+def read_lines(file: Path, kind: str, errors: str = "strict") -> list[tuple[int, str]]:
+    """Read the lines of a text file that are not blank, without spaces around them, with their numbers from 1.
 
-    kind: what a missing file is called. Raises ValueError, naming a file that is missing or not text.
+    The arguments and errors are those of `read_text`.
+    """
+    lines = enumerate(StringIO(read_text(file, kind, errors), newline=None), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_text(file: Path, kind: str, errors: str = "strict") -> str:
+    """Read a UTF-8 file, with or without a byte order mark; line ends stay as they are.
+
+    kind: what a missing file is called. errors: as in `bytes.decode`. Raises ValueError, naming a file that is missing
+    or unreadable, and the line that is not UTF-8.
     """
     try:
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
+        return file.read_bytes().decode("utf-8-sig", errors)
     except FileNotFoundError:
         raise ValueError(f"{file}: no such {kind}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{file}: line {line} is not UTF-8; save the file in UTF-8") from None
+    except OSError as error:
         raise ValueError(f"{file}: not readable as text: {error}") from None
-    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -178,8 +178,8 @@ def test_bad_lines_are_refused_by_file_and_line(folder: Path, line: str, message
 
 
 def test_a_label_file_that_is_no_text_is_named(folder: Path) -> None:
-    (folder / "labels" / "val" / "c.txt").write_bytes(b"\xff\xd8")
-    with pytest.raises(ValueError, match=r"c\.txt: not readable as text"):
+    (folder / "labels" / "val" / "c.txt").write_bytes(b"0 .5 .5 1 1\n\xff\xd8")
+    with pytest.raises(ValueError, match=r"c\.txt: line 2 is not UTF-8"):
         load_yolo(described(folder, CONTENT), "val")
     (folder / "labels" / "val" / "c.txt").unlink()
     (folder / "labels" / "val" / "c.txt").mkdir()

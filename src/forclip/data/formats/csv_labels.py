@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from forclip.config import read_text
 from forclip.data.formats.common import path_inside
 from forclip.types import Annotations
 
@@ -84,17 +85,8 @@ def read_label_rows(file: Path) -> tuple[list[str], list[LabelRow]]:
     Raises ValueError, naming the file and the line, for a missing or malformed file or header, or a cell of `present`
     that is neither yes nor no.
     """
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{file}: line {line} is not UTF-8; save the file as CSV in UTF-8") from None
-    except OSError as error:
-        raise ValueError(f"{file}: not readable: {error}") from None
     # csv itself must see the line ends: one inside quotes belongs to a cell.
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    reader = csv.reader(StringIO(read_text(file, "file"), newline=""), strict=True)
     try:
         lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:

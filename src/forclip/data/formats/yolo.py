@@ -105,7 +105,10 @@ def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:
 
 
 def _image_paths(file: Path, content: dict[Any, Any], folder: Path, split: str) -> dict[str, Path]:
-    """The images of a split by sorted id, each once, even if several of the split's folders or lists hold it."""
+    """The images of a split by sorted id, each once, even if several of the split's folders or lists hold it.
+
+    In a list, ./ is relative to the list's own folder, other names to the dataset's.
+    """
     given = content.get(split)
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -118,23 +121,14 @@ def _image_paths(file: Path, content: dict[Any, Any], folder: Path, split: str) 
         if isdir(path):
             paths += list_images(str(path))
         elif path.suffix == ".txt" and isfile(path):
-            paths += _read_image_list(path, folder)
+            list_folder = path.parent.relative_to(folder).as_posix()
+            # File names need not be UTF-8; surrogateescape keeps their bytes.
+            for number, line in read_lines(path, "list of images", errors="surrogateescape"):
+                listed = f"{list_folder}/{line[2:]}" if line.startswith("./") else line
+                paths.append(_within(folder, listed, f"{path}: line {number}"))
         else:
             raise ValueError(f"{file}: {split} names {name!r}, but there is no such folder or list: {path}")
     return dict(sorted((path.relative_to(folder).as_posix(), path) for path in paths))
-
-
-def _read_image_list(file: Path, folder: Path) -> list[Path]:
-    """One image per line; ./ is relative to the list's own folder, other names to the dataset's."""
-    try:
-        # File names need not be UTF-8; surrogateescape keeps their bytes.
-        lines = file.read_bytes().decode("utf-8-sig", errors="surrogateescape").split("\n")
-    except OSError as error:
-        raise ValueError(f"{file}: not readable as a list of images: {error}") from None
-    list_folder = file.parent.relative_to(folder).as_posix()
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    names = [(number, f"{list_folder}/{name[2:]}" if name.startswith("./") else name) for number, name in numbered]
-    return [_within(folder, name, f"{file}: line {number}") for number, name in names]
 
 
 def _within(folder: Path, name: str, where: str) -> Path:

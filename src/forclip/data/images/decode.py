@@ -1,8 +1,8 @@
 """Decode untrusted image files; failures are reported, never fatal."""
 
-import warnings
 from pathlib import Path
 from typing import BinaryIO
+from warnings import catch_warnings
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -26,33 +26,24 @@ def read_image(path: Path) -> Image.Image:
 def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
     """Decode an image like `read_image`, from a file or a stream. name: what the error message calls it."""
     try:
-        with warnings.catch_warnings():
-            # Our own limit is checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImage(f"{name}: {image.width} x {image.height} is over {MAX_PIXELS} pixels")
-                image.load()
-                return to_rgb(image)
-    except UnreadableImage:
-        raise
-    except FileNotFoundError:
-        raise UnreadableImage(f"{name}: no such file") from None
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"{name}: not an image that Pillow can read") from None
+        # Our own limit is below Pillow's, which only warns.
+        with catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
+            image.load()
+            return to_rgb(image)
     # For damaged data Pillow's decoders raise SyntaxError, struct.error, RuntimeError (AVIF) and others.
     except Exception as error:
-        raise UnreadableImage(f"{name}: {error}") from None
+        reasons = {FileNotFoundError: "no such file", UnidentifiedImageError: "not an image that Pillow can read"}
+        raise UnreadableImage(f"{name}: {reasons.get(type(error), error)}") from None
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height in pixels, from the file's header, or None for an image that can't be read."""
     try:
-        with warnings.catch_warnings():
-            # Nothing is decoded here, so a large image does no harm.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.size
+        # Nothing is decoded here, so a large image does no harm.
+        with catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
+            return image.size
     # For damaged headers Pillow's plugins raise struct.error, SyntaxError and others.
     except Exception:
         return None
