@@ -25,7 +25,7 @@ from torch import Tensor
 from forclip.config import RunConfig
 from forclip.data.images.stream import stream_pixels
 from forclip.data.images.views import make_views
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.data.splits import choose_classes
 from forclip.embedding.token_cache import cached_tokens
 from forclip.experiments.demo import toyworld_config

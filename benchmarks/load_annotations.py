@@ -31,8 +31,7 @@ from rich.table import Table
 
 from forclip.atomic_write import write_text_atomically
 from forclip.data.annotation_cache import cached_annotations
-from forclip.data.formats.coco import load_coco
-from forclip.data.formats.lvis import load_lvis
+from forclip.data.formats.coco import load_coco, load_lvis
 from forclip.types import Annotations
 
 _LOAD: dict[str, Callable[[Path, Path], Annotations]] = {"coco": load_coco, "lvis": load_lvis}

@@ -32,7 +32,7 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
 from forclip.data.formats.coco import load_coco
 from forclip.data.images.stream import stream_pixels
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.data.splits import choose_classes, split_classes
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.metrics import max_sim

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forclip.config import DataConfig, NovelRule, SourceConfig
-from forclip.data.formats.lvis import load_lvis
+from forclip.data.formats.coco import load_lvis
 from forclip.data.splits import COCO_BASE, COCO_NEITHER, COCO_NOVEL, choose_classes
 from forclip.types import Annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forclip.config import DataConfig, SourceConfig
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.data.verdicts import describe_verdicts, merge_verdicts, read_verdicts
 from forclip.search.export import export, select_search
 from forclip.search.request import SearchRequest

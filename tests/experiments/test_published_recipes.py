@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from forclip.cli import app
 from forclip.config import NovelRule
 from forclip.data.images.content import find_identical_files
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.experiments.published_recipes import RECIPES, TOWERS, find_recipe, smoke_config, smoke_recipe
 from forclip.experiments.smoke import write_smoke_dataset
 from forclip.models.towers import cut_tower

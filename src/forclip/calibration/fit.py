@@ -123,7 +123,9 @@ def logistic_regression(features: Doubles, labels: Bools, weights: Doubles) -> t
 
     start: Doubles = np.concatenate([[np.log(rate / (1 - rate))], np.zeros(features.shape[1])])
     bounds = [(None, None), *[(0.0, None)] * features.shape[1]]
-    options = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-7}  # tight: the same model on any machine
-    parameters: Doubles = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    # Tight tolerances give the same model on any machine.
+    parameters: Doubles = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-7}
+    ).x
     slopes = parameters[1:] / spread
     return float(parameters[0] - slopes @ features.mean(0)), slopes

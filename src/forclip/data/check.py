@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from forclip.config import DataConfig
 from forclip.data.images.content import find_identical_files
 from forclip.data.images.decode import image_size
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes
 from forclip.progress import Advance, Track
 from forclip.text.prompt_options import read_prompt_options

@@ -1,22 +1,62 @@
-"""Load images and labels of any known format.
+"""Load images and labels of any known format, and the two sets of a run.
 
 To add a format: write a loader in forclip.data.formats, add its name to forclip.config.Format, and a case to
 `load_source`; add a case to `format_of` if the format can be recognised.
 """
 
+import math
 import mmap
 from pathlib import Path
 
-from forclip.config import Format, SourceConfig
+import numpy as np
+
+from forclip.config import DataConfig, Format, GalleryRule, SourceConfig, read_names
 from forclip.data.annotation_cache import cached_annotations
-from forclip.data.formats.coco import load_coco
+from forclip.data.formats.coco import load_coco, load_lvis
 from forclip.data.formats.csv_labels import load_csv
 from forclip.data.formats.folder import load_image_folder
-from forclip.data.formats.lvis import load_lvis
 from forclip.data.formats.nuimages import load_nuimages
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
-from forclip.types import Annotations
+from forclip.data.verdicts import merge_verdicts, read_verdicts
+from forclip.types import Annotations, Ints
+
+
+def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
+    """Load the training images, with the verdicts merged into their labels, and the gallery images.
+
+    Raises ValueError as the loaders do, and if one of the sets would be empty.
+    """
+    train = load_source(data.train, data.cache)
+    if isinstance(data.gallery, SourceConfig):
+        gallery = load_source(data.gallery, data.cache)
+    else:
+        if len(train) < 2:
+            file = data.train.annotations
+            raise ValueError(f"{file}: {len(train)} image(s) can't be split into training and gallery")
+        rows = np.arange(1, len(train), 2) if data.gallery is None else gallery_rows(train, data.gallery)
+        train, gallery = train.take(np.setdiff1d(np.arange(len(train)), rows)), train.take(rows)
+    if data.verdicts is not None:
+        train = merge_verdicts(train, gallery, read_verdicts(data.verdicts, data.train.image_folder))
+    return train, gallery
+
+
+def gallery_rows(images: Annotations, rule: GalleryRule) -> Ints:
+    """The rows of the gallery's images, ascending; at least one row is chosen and at least one is left.
+
+    Raises ValueError for a file of ids that is unreadable, has an unknown id, or lists none or all of the images.
+    """
+    if rule.image_ids is None:
+        assert rule.fraction is not None
+        count = min(max(1, math.floor(rule.fraction * len(images))), len(images) - 1)
+        return np.sort(np.random.default_rng(rule.seed).permutation(len(images))[:count]).astype(np.int64)
+    row = {image_id: k for k, image_id in enumerate(images.image_ids)}
+    listed = dict.fromkeys(read_names(rule.image_ids))
+    if unknown := [image_id for image_id in listed if image_id not in row]:
+        raise ValueError(f"{rule.image_ids}: no image has the id {unknown[0]!r}")
+    if not 0 < len(listed) < len(images):
+        raise ValueError(f"{rule.image_ids}: lists {len(listed)} of {len(images)} images; each set needs at least one")
+    return np.sort(np.array([row[image_id] for image_id in listed], np.int64))
 
 
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
@@ -71,9 +111,3 @@ def format_of(source: SourceConfig) -> Format:
         case ".json":
             return "coco"
     raise ValueError(f"{path}: unknown format; set `format`")
-
-
-def source_name(source: SourceConfig) -> str:
-    """A source's name in reports: the file without its suffix, or the folder."""
-    path = source.annotations
-    return path.name if path.is_dir() else path.stem

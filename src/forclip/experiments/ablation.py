@@ -13,7 +13,7 @@ from rich.console import Console
 import forclip
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, RunConfig, config_to_json
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.evaluation.methods import display_name
 from forclip.evaluation.protocol import GROUPS, metric_name
 from forclip.experiments.ablation_report import Entry, Row, ablation_table, bar_figure, markdown, summarise_entries

@@ -9,8 +9,7 @@ import torch
 from rich.console import Console
 
 from forclip.config import RunConfig, SourceConfig, load_config
-from forclip.data.sets import load_sets
-from forclip.data.sources import source_name
+from forclip.data.sources import load_sets
 from forclip.data.splits import read_split
 from forclip.embedding.embed import EncodedImages
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
@@ -102,4 +101,6 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     gallery_encoded = encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
     gallery_encoded = replace(gallery_encoded, tokens=gallery_encoded.tokens[0])
     sets, data = ((train, train_encoded), (gallery, gallery_encoded)), config.data
-    return new_task(source_name(data.train), backbone, *sets, split, prompts, data.allow_unlabelled_base)
+    file = data.train.annotations
+    name = file.name if file.is_dir() else file.stem
+    return new_task(name, backbone, *sets, split, prompts, data.allow_unlabelled_base)

@@ -10,7 +10,7 @@ from rich.console import Console
 from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, RunConfig, config_to_json, load_config
 from forclip.data.images.views import make_views, resolve_num_views
-from forclip.data.sets import load_sets
+from forclip.data.sources import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes, write_split
 from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views

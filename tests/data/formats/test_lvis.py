@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lvis import LVIS, LVISEval, LVISResults
 
-from forclip.data.formats.lvis import load_lvis
+from forclip.data.formats.coco import load_lvis
 from forclip.types import Annotations
 
 URL = "http://images.cocodataset.org/"

@@ -34,8 +34,14 @@ def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
             return to_rgb(image)
     # For damaged data Pillow's decoders raise SyntaxError, struct.error, RuntimeError (AVIF) and others.
     except Exception as error:
-        reasons = {FileNotFoundError: "no such file", UnidentifiedImageError: "not an image that Pillow can read"}
-        raise UnreadableImage(f"{name}: {reasons.get(type(error), error)}") from None
+        match error:
+            case FileNotFoundError():
+                reason = "no such file"
+            case UnidentifiedImageError():
+                reason = "not an image that Pillow can read"
+            case _:
+                reason = str(error)
+        raise UnreadableImage(f"{name}: {reason}") from None
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

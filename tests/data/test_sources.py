@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from forclip.config import DataConfig, GalleryRule, SourceConfig
-from forclip.data.sets import load_sets
-from forclip.data.sources import format_of
+from forclip.data.sources import format_of, load_sets
 
 
 def coco_file(folder: Path, count: int, **extra: Any) -> Path:
