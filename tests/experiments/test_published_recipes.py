@@ -13,8 +13,7 @@ from forclip.cli import app
 from forclip.config import NovelRule
 from forclip.data.images.content import find_identical_files
 from forclip.data.sources import load_sets
-from forclip.experiments.published_recipes import RECIPES, TOWERS, find_recipe, smoke_config, smoke_recipe
-from forclip.experiments.smoke import write_smoke_dataset
+from forclip.experiments.published_recipes import RECIPES, TOWERS, find_recipe, smoke_config, smoke_recipe, write_smoke
 from forclip.models.towers import cut_tower
 
 CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
@@ -103,7 +102,7 @@ def test_recipes_are_listed_with_what_they_need() -> None:
 
 @pytest.mark.parametrize("dataset", CLASSES)
 def test_every_smoke_image_is_where_its_annotations_say(tmp_path: Path, dataset: str) -> None:
-    write_smoke_dataset(dataset, tmp_path)
+    write_smoke(dataset, tmp_path)
     recipe = find_recipe(f"{dataset}-vit-b-16")
     train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
     assert (len(train), len(gallery)) == (16, 8)

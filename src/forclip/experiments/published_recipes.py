@@ -1,30 +1,33 @@
-"""Recipes of the paper's comparisons: a configuration for each dataset (COCO, LVIS, nuImages) and pretrained tower."""
+"""Recipes of the paper's comparisons: a configuration for each dataset (COCO, LVIS, nuImages) and pretrained tower.
 
+A smoke run tries a recipe in seconds, on a few generated images with annotation files in the dataset's real schema.
+"""
+
+import json
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Column, Table
 
-from forclip.config import (
-    DataConfig,
-    EvalConfig,
-    HeadConfig,
-    ModelConfig,
-    NovelRule,
-    RunConfig,
-    SourceConfig,
-    TrainConfig,
-)
+from forclip.config import DataConfig, ModelConfig, NovelRule, RunConfig, SourceConfig, TrainConfig
+from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE_NAMES
+from forclip.data.splits import COCO_BASE, COCO_NOVEL
 from forclip.evaluation.metrics_file import Metrics
 from forclip.experiments.evaluate import evaluate
-from forclip.experiments.smoke import write_smoke_dataset
 from forclip.models.open_clip_backbone import RANDOM
 from forclip.training.runs import train
 
 _BYTES = 2  # of a float16, in which tokens are cached
+_SIDE, _LABELS_PER_IMAGE = 64, 3
+_PARTS = {"train": 16, "val": 8}
+_LVIS_NAMES = ("aerosol_can", "alarm_clock", "crab_(animal)", "mitten", "nut", "parasail", "quilt", "trench_coat")
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,9 @@ def smoke_config(config: RunConfig) -> RunConfig:
     """Reduce a configuration to random weights, few steps and few query tokens, to test that it runs."""
     data = replace(config.data, vocabulary=None, allow_unlabelled_base=True)
     train = replace(config.train, epochs=1, batch_size=4, views=1, held_back_folds=0, teacher="cluster")
-    return replace(
-        config,
-        data=data,
-        model=replace(config.model, pretrained=RANDOM),
-        head=HeadConfig(num_query_tokens=4),
-        train=replace(train, teacher_clusters=3),
-        eval=EvalConfig(clusters=(3,)),
-    )
+    train, head = replace(train, teacher_clusters=3), replace(config.head, num_query_tokens=4)
+    model, evaluation = replace(config.model, pretrained=RANDOM), replace(config.eval, clusters=(3,))
+    return replace(config, data=data, model=model, head=head, train=train, eval=evaluation)
 
 
 def find_recipe(name: str) -> PaperRecipe:
@@ -156,7 +154,7 @@ def smoke_recipe(name: str, labelled_fraction: float, console: Console) -> Metri
     recipe = find_recipe(name)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "data", Path(folder) / "out"
-        write_smoke_dataset(recipe.dataset.name, root)
+        write_smoke(recipe.dataset.name, root)
         return _run(smoke_config(recipe.config(root, out, labelled_fraction)), out, False, console)
 
 
@@ -175,3 +173,77 @@ def print_recipes(console: Console) -> None:
     console.print(table)
     for dataset in DATASETS:
         console.print(f"{dataset.name}: --root holds {', '.join(dataset.needs)}", markup=False, highlight=False)
+
+
+def write_smoke(dataset: str, root: Path) -> None:
+    """Write a dataset (coco, lvis or nuimages) below root, with 16 training and 8 validation images."""
+    match dataset:
+        case "coco":
+            names = sorted((*COCO_BASE, *COCO_NOVEL))
+            categories = [{"id": k + 1, "name": name, "supercategory": "thing"} for k, name in enumerate(names)]
+            _write_coco(root, categories, "annotations/instances_{}2017.json")
+        case "lvis":
+            categories = [
+                {"id": k + 1, "name": name, "synonyms": [name], "frequency": "rcf"[k % 3], "synset": f"{name}.n.01"}
+                for k, name in enumerate(_LVIS_NAMES)
+            ]
+            _write_coco(root, categories, "lvis_v1_{}.json")
+        case "nuimages":
+            _write_nuimages(root)
+
+
+def _write_coco(root: Path, categories: list[dict[str, Any]], annotation_file: str) -> None:
+    """Write COCO 2017's layout, or LVIS v1's: federated, with images in COCO's folders that are named by URL only."""
+    for part in _PARTS:
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for k, (file, labels) in enumerate(_images(root / f"{part}2017", part, len(categories))):
+            image = {"id": k, "file_name": file.name, "width": _SIDE, "height": _SIDE}
+            if "lvis" in annotation_file:
+                del image["file_name"]
+                image["coco_url"] = f"http://images.cocodataset.org/{part}2017/{file.name}"
+                image["neg_category_ids"] = [c + 1 for c in range(len(categories)) if c not in labels][:4]
+                image["not_exhaustive_category_ids"] = []
+            images.append(image)
+            box = {"bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": 0}
+            first = len(annotations)
+            annotations += [{"id": n, "image_id": k, "category_id": c + 1, **box} for n, c in enumerate(labels, first)]
+        content = {"images": images, "categories": categories, "annotations": annotations}
+        _write_json(root / annotation_file.format(part), content)
+
+
+def _write_nuimages(root: Path) -> None:
+    """Write nuImages' relational tables, with an unannotated frame next to each keyframe."""
+    rare = [dotted for dotted, (name, *_) in READABLE_NAMES.items() if name in NUIMAGES_NOVEL]
+    names = [*rare, *[dotted for dotted in READABLE_NAMES if dotted not in rare][:6]]
+    categories = [{"token": f"category-{k}", "name": name, "description": ""} for k, name in enumerate(names)]
+    for part in _PARTS:
+        tables: dict[str, list[dict[str, Any]]] = defaultdict(list, category=categories)
+        for k, (file, labels) in enumerate(_images(root / "samples" / f"CAM_{part.upper()}", part, len(names))):
+            sample, keyframe = f"sample-{part}-{k}", f"data-{part}-{k}-True"
+            tables["sample"].append({"token": sample, "timestamp": k, "key_camera_token": keyframe})
+            frame = {"sample_token": sample, "filename": file.relative_to(root).as_posix()}
+            for key in (True, False):
+                token = {"token": f"data-{part}-{k}-{key}", "is_key_frame": key}
+                tables["sample_data"].append({**token, **frame, "width": _SIDE, "height": _SIDE})
+            for c in labels:
+                label = {"token": f"box-{part}-{k}-{c}", "category_token": f"category-{c}"}
+                box = {"bbox": [8, 8, 40, 40], "attribute_tokens": [], "mask": None}
+                tables["object_ann"].append({**label, "sample_data_token": keyframe, **box})
+        for table, rows in tables.items():
+            _write_json(root / f"v1.0-{part}" / f"{table}.json", rows)
+
+
+def _images(folder: Path, part: str, num_classes: int) -> Iterator[tuple[Path, list[int]]]:
+    """Write images of noise. Yields each file and its classes, which take turns so that many are shown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(_PARTS[part]):
+        file = folder / f"{k:012d}.jpg"
+        noise = np.random.default_rng([k, *folder.name.encode()]).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(noise).resize((_SIDE, _SIDE)).save(file)
+        yield file, [(_LABELS_PER_IMAGE * k + j) % num_classes for j in range(_LABELS_PER_IMAGE)]
+
+
+def _write_json(file: Path, content: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
