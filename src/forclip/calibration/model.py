@@ -22,6 +22,7 @@ Scores = NDArray[np.floating]
 BEND = 1.0  # the z at which the slope changes: most wrong images score below it, most right ones above
 ABSENCE_RANK = 10  # expected precision up to this rank decides whether a text is absent from a gallery
 MIN_SAMPLE = 50  # fewer scores of a text give no confidence
+SCORE_SAMPLE = 2000  # images whose scores show how the scores of a text are distributed
 WANTED_PRECISION = 0.5
 TEXT_SPREAD = 0.5  # prior of a text's own intercept, as a standard deviation around the calibration's
 FORMAT_VERSION = 1

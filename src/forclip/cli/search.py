@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from forclip.cli import options
 from forclip.cli.app import app
+from forclip.index import TOP_K
 
 if TYPE_CHECKING:
     from forclip.search.request import SearchRequest
@@ -25,7 +26,7 @@ def search(
     any_of: options.AnyOf = None,
     all_of: options.AllOf = None,
     none_of: options.NoneOf = None,
-    k: Annotated[int, Option("-k", min=1, help="Number of images to show.")] = 50,
+    k: Annotated[int, Option("-k", min=1, help="Number of images to show.")] = TOP_K,
     where: options.Where = None,
     min_score: Annotated[float, Option(help="Leave out images below this cosine.")] = -1.0,
     cutoff: options.CutoffOption = None,
@@ -114,7 +115,7 @@ def export(
     any_of: options.AnyOf = None,
     all_of: options.AllOf = None,
     none_of: options.NoneOf = None,
-    k: Annotated[int, Option("-k", min=1, help="Number of images to export at most.")] = 50,
+    k: Annotated[int, Option("-k", min=1, help="Number of images to export at most.")] = TOP_K,
     where: options.Where = None,
     cutoff: options.CutoffOption = None,
     device: options.Device = "cpu",

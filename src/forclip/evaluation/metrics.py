@@ -14,6 +14,7 @@ from forclip.types import Bools, Doubles, Floats, Ints
 
 Denominator = Literal["min(k,R)", "R", "hits"]
 DENOMINATORS: tuple[Denominator, ...] = ("min(k,R)", "R", "hits")
+AP_DEPTH = 50  # ranks that count, unless stated otherwise
 RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # of the recall and precision curves
 _BLOCK_PRODUCTS = 1 << 20  # similarities, or numbers of vectors, that max_sim holds at once: 4 MiB fit in a cache
 _BLOCK_SCORES = 1 << 20  # scores that column_rankings sorts at once: 4 MiB, and 8 MiB of ranks

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forclip.evaluation.metrics import (
+    AP_DEPTH,
     DENOMINATORS,
     Denominator,
     RankCurves,
@@ -87,7 +88,7 @@ def evaluate_scores(
     class_names: Sequence[str],
     split: ClassSplit,
     min_relevant: int = 1,
-    k: int = 50,
+    k: int = AP_DEPTH,
     verified: Bools | None = None,
     distractors: bool = True,
 ) -> RetrievalReport:

@@ -15,6 +15,7 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, RunConfig, config_to_json
 from forclip.data.sources import load_sets
 from forclip.evaluation.methods import display_name
+from forclip.evaluation.metrics import AP_DEPTH
 from forclip.evaluation.protocol import GROUPS, metric_name
 from forclip.experiments.ablation_report import Entry, Row, ablation_table, bar_figure, markdown, summarise_entries
 from forclip.experiments.ablation_variants import Changes, apply_changes, describe_changes
@@ -98,7 +99,7 @@ def run_ablation(
         apply_changes(dataset.config(seeds[0]), name, changes)
     about = {
         "dataset": dataset.name,
-        "metric": metric_name(50, "min(k,R)"),
+        "metric": metric_name(AP_DEPTH, "min(k,R)"),
         "command": command,
         "commit": source_commit(),
         "version": forclip.__version__,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
 from forclip.index.exact_search import ScoredImages, score_by_all, score_values, search_exactly
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
@@ -94,7 +95,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.store)
 
-    def search(self, query: Floats, k: int = 50, where: str | None = None, exact: bool = False) -> list[SearchResult]:
+    def search(
+        self, query: Floats, k: int = TOP_K, where: str | None = None, exact: bool = False
+    ) -> list[SearchResult]:
         """Return the best k images for a unit query [dim], best first, ties by id.
 
         where: an SQL expression over the store's columns; exact: compare every vector. Raises ValueError for a query
@@ -103,13 +106,18 @@ class Index:
         return self.search_many(query[None], k, where, exact)[0]
 
     def search_many(
-        self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
+        self, queries: Floats, k: int = TOP_K, where: str | None = None, exact: bool = False
     ) -> list[list[SearchResult]]:
         """Search for unit queries [Q, dim] together: faster, with the results that `search` has for each."""
         return [list(ranking) for ranking in self.rankings(queries, k, where, exact)]
 
     def rankings(
-        self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False, view: View | None = None
+        self,
+        queries: Floats,
+        k: int = TOP_K,
+        where: str | None = None,
+        exact: bool = False,
+        view: View | None = None,
     ) -> list[Ranking]:
         """Search as `search_many`, for long lists that are read in part. view: the version to search, by default the
         newest."""
@@ -131,7 +139,7 @@ class Index:
         return search_approximately(part.segment, part.index, queries, k, allowed)
 
     def search_picture(
-        self, queries: Floats, k: int = 50, where: str | None = None, exact: bool = False
+        self, queries: Floats, k: int = TOP_K, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
         """Return the best k images for all vectors of a picture at once.
 

@@ -20,6 +20,7 @@ from forclip.models.class_vectors import ClassVectors
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import upgrade_key
 from forclip.models.summary_head import SummaryHead
+from forclip.text.prompt_options import SINGLE_TEMPLATE
 from forclip.text.prompts import encode_classes
 
 FORMAT_VERSION = 2
@@ -40,7 +41,7 @@ class RetrievalModel:
     backbone: Backbone
     head: Head
     fingerprint: str
-    templates: tuple[str, ...] = ("a photo of a {}",)
+    templates: tuple[str, ...] = SINGLE_TEMPLATE
     class_vectors: ClassVectors | None = None
     calibration: Calibration | None = None
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forclip.calibration.model import MIN_SAMPLE, Calibration, logits
+from forclip.calibration.model import MIN_SAMPLE, SCORE_SAMPLE, Calibration, logits
+from forclip.index import TOP_K
 from forclip.index.image_index import Index
 from forclip.types import Doubles, Floats, SearchResult
 
-_SAMPLE = 2000  # images that estimate how a text's scores are distributed
 # From here on an excluded text counts as shown: a probability of one half, or without a calibration so many standard
 # deviations above its mean.
 SHOWN_LOGIT, SHOWN_DEVIATIONS = 0.0, 2.0
@@ -75,7 +75,7 @@ class Scale:
 def search_combined(
     index: Index,
     query: CombinedQuery,
-    k: int = 50,
+    k: int = TOP_K,
     where: str | None = None,
     exact: bool = False,
     calibration: Calibration | None = None,
@@ -111,7 +111,7 @@ def text_scales(index: Index, texts: Floats, where: str | None, calibration: Cal
 
     No text uses the calibration where the gallery is too small for it, or where a text scores all images alike.
     """
-    samples = [index.scores(text, _SAMPLE, where=where).astype(np.float64) for text in texts]
+    samples = [index.scores(text, SCORE_SAMPLE, where=where).astype(np.float64) for text in texts]
     if any(not len(sample) for sample in samples):
         return []
     usable = all(len(sample) >= MIN_SAMPLE and sample.std() > 0 for sample in samples)

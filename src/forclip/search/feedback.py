@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from forclip.calibration.model import SCORE_SAMPLE
 from forclip.index.image_index import Index
 from forclip.types import Bools, Doubles, Floats
 
 STIFFNESS = 100.0  # precision of the prior, so that weights move by about 1 / sqrt of it; chosen on base classes
 _BIAS = 0.1  # squared size of the bias feature: what all examples share moves the bias rather than the weights
 _STEPS = 60
-_SAMPLE = 2000  # images that estimate the spread of the query's scores
 
 
 def refined_query(
@@ -41,7 +41,7 @@ def refined_query(
         raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
     examples = np.stack([vectors[i] for i in (*right, *wrong)])
     is_right = np.arange(len(examples)) < len(right)
-    spread = float(index.scores(query, _SAMPLE, where=where).std())
+    spread = float(index.scores(query, SCORE_SAMPLE, where=where).std())
     return refine(query, examples, is_right, spread)
 
 

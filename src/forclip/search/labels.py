@@ -14,7 +14,7 @@ from forclip.config import NamedSplit, SourceConfig
 from forclip.data.sources import load_source
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.embedding.ingest import path_to_id
-from forclip.evaluation.metrics import max_sim, ranked_average_precision, ranked_precision
+from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
 from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
@@ -24,7 +24,6 @@ from forclip.text.vocabulary import normalise_word
 from forclip.types import Annotations, ClassSplit, Floats, Ints, SearchResult
 
 ClassGroup = Literal["base", "novel"]
-DEPTH = 50  # ranks that count for AP and for missed images
 
 
 @dataclass(frozen=True)
@@ -142,15 +141,15 @@ def evaluate_list(
 ) -> Relevance:
     """Compare the list of a text's vector, unit [dim], with the labels of a class."""
     right = index.search_among(labels.checked(column, shows=True), query, where=where)
-    first = {r.image_id for r in index.search(query, DEPTH, where, exact)}
+    first = {r.image_id for r in index.search(query, AP_DEPTH, where, exact)}
     missed = tuple(r.image_id for r in right if r.image_id not in first)
     if not right:
         return Relevance(column, 0, None, None, missed)
-    checked = index.search_among(labels.checked(column), query, DEPTH, where)
+    checked = index.search_among(labels.checked(column), query, AP_DEPTH, where)
     best = np.array([labels.shows(r.image_id, column) for r in checked], bool)
     # Both metrics count all relevant images, so those beyond the depth are appended. The store may change meanwhile.
     ranked = np.concatenate([best, np.ones(max(0, len(right) - int(best.sum())), bool)])
-    precision, average = ranked_precision(ranked, 10), ranked_average_precision(ranked, DEPTH)
+    precision, average = ranked_precision(ranked, 10), ranked_average_precision(ranked, AP_DEPTH)
     return Relevance(column, len(right), 100 * precision, 100 * average, missed)
 
 

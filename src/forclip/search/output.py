@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from forclip.calibration.model import WANTED_PRECISION
+from forclip.evaluation.metrics import AP_DEPTH
 from forclip.search.combined import CombinedResult
-from forclip.search.labels import DEPTH
 from forclip.search.request import LabelledList, SearchAnswer
 
 _VERDICTS = {True: "right", False: "wrong", None: "?"}
@@ -101,7 +101,7 @@ def _describe_labels(labels: LabelledList) -> str:
     return (
         f"Labels: {relevance.relevant} images show {labels.class_name!r}{group}. "
         f"AP@50 {relevance.average_precision:.1f} %, precision@10 {relevance.precision_at_10:.0f} %. "
-        f"{len(relevance.missed)} of them are not among the first {DEPTH}."
+        f"{len(relevance.missed)} of them are not among the first {AP_DEPTH}."
     )
 
 

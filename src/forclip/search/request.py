@@ -10,6 +10,7 @@ import numpy as np
 
 from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
+from forclip.index import TOP_K
 from forclip.index.in_memory import most_distinct_vector
 from forclip.index.ranking import exclude_images
 from forclip.search.combined import CombinedQuery
@@ -61,7 +62,7 @@ class SearchRequest:
     any_of: tuple[str, ...] = ()
     all_of: tuple[str, ...] = ()
     none_of: tuple[str, ...] = ()
-    k: int = 50
+    k: int = TOP_K
     offset: int = 0
     where: str | None = None
     exact: bool = False

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from forclip.calibration.model import Confidence, estimate_confidence
+from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.embedding.store_model import stored_model
+from forclip.index import TOP_K
 from forclip.index.image_index import Index
 from forclip.index.ranking import Ranking
 from forclip.index.store import require_model
@@ -19,8 +20,6 @@ from forclip.search.combined import CombinedQuery, CombinedResult, search_combin
 from forclip.search.feedback import refined_query
 from forclip.search.labels import Relevance, StoreLabels, evaluate_list
 from forclip.types import Floats, SearchResult
-
-_SAMPLE = 2000  # images that estimate how a text's scores are distributed
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class ListOptions:
 
     where: str | None = None
     exact: bool = False
-    depth: int = 50
+    depth: int = TOP_K
     precision: float | None = None
 
 
@@ -57,7 +56,7 @@ class Searcher:
         self._text_threads: int | None = None  # torch's own number
 
     def search(
-        self, text: str, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
+        self, text: str, k: int = TOP_K, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
         """Return the best k images for a text, best first, ties by id.
 
@@ -72,14 +71,19 @@ class Searcher:
         return self.search_vector(self.encode_text(text), k, min_score, where, exact)
 
     def search_image(
-        self, image: Image.Image, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
+        self,
+        image: Image.Image,
+        k: int = TOP_K,
+        min_score: float = -1.0,
+        where: str | None = None,
+        exact: bool = False,
     ) -> list[SearchResult]:
         """Return the best k images for everything that a picture, or a crop of one, shows (Index.search_picture)."""
         results = self.rank(self.encode_image(image), ListOptions(where, exact, k))
         return [r for r in results if r.score >= min_score]
 
     def search_vector(
-        self, query: Floats, k: int = 50, min_score: float = -1.0, where: str | None = None, exact: bool = False
+        self, query: Floats, k: int = TOP_K, min_score: float = -1.0, where: str | None = None, exact: bool = False
     ) -> list[SearchResult]:
         """Return the best k images for a unit vector [dim] of the model's text space."""
         return [r for r in self.rank(query, ListOptions(where, exact, k)) if r.score >= min_score]
@@ -106,7 +110,7 @@ class Searcher:
         if precision is None or calibration is None:
             return [RankedText(ranking, None) for ranking in rankings]
         ranked, images = [], self.index.count(options.where, view)
-        samples = self.index.scores_many(vectors, _SAMPLE, where=options.where, view=view)
+        samples = self.index.scores_many(vectors, SCORE_SAMPLE, where=options.where, view=view)
         for ranking, sample in zip(rankings, samples, strict=True):
             # Another process may delete images between the search and the count.
             size = max(images, len(ranking), len(sample))

@@ -9,6 +9,7 @@ from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from forclip.calibration.model import WANTED_PRECISION
+from forclip.index import TOP_K
 from forclip.search.labels import ClassGroup
 from forclip.search.request import Cutoff, SearchRequest
 from forclip.server import limits
@@ -64,7 +65,7 @@ def box_fields(edges: Sequence[float] | None) -> dict[str, float] | None:
 class ListBody(_Strict):
     """Which part of a ranked list to return."""
 
-    k: int = Field(50, ge=1, le=limits.K, description="How many images to return at most.")
+    k: int = Field(TOP_K, ge=1, le=limits.K, description="How many images to return at most.")
     offset: int = Field(0, ge=0, le=limits.OFFSET, description="How many of the best images to skip, for paging.")
     where: Where | None = Field(
         None, description="SQL over the store's columns, such as: camera = 'front' and width > 1000"

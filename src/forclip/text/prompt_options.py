@@ -8,6 +8,8 @@ from forclip.config import DataConfig
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Annotations, ClassSplit
 
+SINGLE_TEMPLATE = ("a photo of a {}",)
+
 TEMPLATE_SETS = ("single", "clip7", "clip80")
 
 
@@ -20,7 +22,7 @@ class PromptOptions:
     score counts, and train by the first). overrides: prompts by class, in place of the templates.
     """
 
-    templates: Sequence[str] = ("a photo of a {}",)
+    templates: Sequence[str] = SINGLE_TEMPLATE
     vocabulary: Sequence[str] = ()
     synonyms: str = "none"
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -60,7 +62,7 @@ def resolve_templates(templates: Sequence[str]) -> tuple[str, ...]:
 def _template_set(name: str) -> tuple[str, ...]:
     """Return one template, CLIP's seven best, or its eighty (Prompt_Engineering_for_ImageNet.ipynb, openai/CLIP)."""
     if name == "single":
-        return ("a photo of a {}",)
+        return SINGLE_TEMPLATE
     # Imported late: configurations with their own templates do not need PyTorch.
     from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 

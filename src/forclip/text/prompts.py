@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forclip.text.prompt_options import resolve_templates
+from forclip.text.prompt_options import SINGLE_TEMPLATE, resolve_templates
 from forclip.types import Floats, Ints
 
 Reduction = Literal["mean", "max"]
@@ -35,7 +35,7 @@ class ClassTexts:
 
     names: tuple[str, ...]
     synonyms: tuple[tuple[str, ...], ...] = ()
-    templates: tuple[str, ...] = ("a photo of a {}",)
+    templates: tuple[str, ...] = SINGLE_TEMPLATE
     reduction: Reduction = "mean"
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

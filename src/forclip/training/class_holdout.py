@@ -17,7 +17,7 @@ from forclip.calibration.model import Calibration
 from forclip.config import TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.bootstrap import gain_with_bound
-from forclip.evaluation.metrics import average_precision_at
+from forclip.evaluation.metrics import AP_DEPTH, average_precision_at
 from forclip.models.baselines import Head
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Advance, silent
@@ -28,7 +28,6 @@ from forclip.types import Bools, Floats, Ints
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _DEFAULT_ALPHA = 0.5  # without classes to choose it on
-_K = 50
 _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
 _CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
 
@@ -137,7 +136,7 @@ def class_precisions(scores: NDArray[np.floating], labels: Bools, verified: Bool
     for c in range(scores.shape[1]):
         rows = verified[:, c]
         if labels[rows, c].any() and not labels[rows, c].all():
-            precisions[c] = 100 * average_precision_at(scores[rows, c], labels[rows, c], _K)
+            precisions[c] = 100 * average_precision_at(scores[rows, c], labels[rows, c], AP_DEPTH)
     return precisions
 
 
