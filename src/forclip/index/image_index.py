@@ -1,6 +1,9 @@
 """`Index`: add, delete, search and maintain the images of a store."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,18 @@ from forclip.index.approximate_search import search_approximately
 from forclip.index.exact_search import ScoredImages, score_by_all, score_values, search_exactly
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
 from forclip.index.ranking import Ranking, rank_images
-from forclip.index.schema import StoreHeader
+from forclip.index.schema import FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
-from forclip.index.store import ImageFile, Metadata, Store, create_store, read_vectors
-from forclip.index.verify import describe_store, verify
+from forclip.index.store import TABLE, ImageFile, Metadata, Store, create_store, read_vectors
 from forclip.index.view import Part, View, Views
 from forclip.types import Floats, ImageEmbeddings, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
 _MIN_COMPARED = 50  # images that are compared with all vectors of a picture
+# Half precision changes a length in the fourth digit; int8 by half a step in each of some hundred dimensions.
+_LENGTH_TOLERANCE = {"fp16": 0.02, "int8": 0.2}
+_MAX_PROBLEMS = 20  # a damaged store may have one per image
 
 
 class Index:
@@ -85,12 +90,36 @@ class Index:
         self.optimize(kind)
 
     def verify(self) -> list[str]:
-        """Read all of the store and return what is wrong, one sentence each; nothing for a sound store."""
-        return verify(self.store, self.view())
+        """Read all of the store and return the first problems, one sentence each; none for a sound store.
+
+        Every row must be readable, ids unique, vectors of unit length, and the segments equal to the store.
+        """
+        return list(islice(_problems(self.store, self.view()), _MAX_PROBLEMS))
 
     def info(self) -> dict[str, Any]:
-        """Describe the store and how it is searched, as JSON values. Sizes are bytes on disk."""
-        return describe_store(self.store, self.view())
+        """Describe the store and how it is searched, as JSON values.
+
+        Sizes are bytes on disk; a part without an index is searched exactly.
+        """
+        view, header, parts = self.view(), self.store.header, []
+        for part in view.parts:
+            settings = {"kind": "none"} if part.index is None else asdict(part.index.settings)
+            place = "memory" if part.in_memory else "mapped"
+            index = {"index": settings.pop("kind"), **settings}
+            parts.append({"images": part.num_images, "vectors": part.num_vectors, "place": place, **index})
+        return {
+            "images": len(view),
+            "vectors": sum(p.num_vectors for p in view.parts),
+            "dim": header.dim,
+            "precision": header.precision,
+            "fingerprint": header.fingerprint,
+            "format_version": FORMAT_VERSION,
+            "version": int(view.table.version),
+            "columns": self.store.user_columns,
+            "table_bytes": _bytes_below(self.store.folder / TABLE),
+            "search_bytes": _bytes_below(self.segments.folder),
+            "parts": parts,
+        }
 
     def __len__(self) -> int:
         return len(self.store)
@@ -132,7 +161,7 @@ class Index:
     def _search_part(
         self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool
     ) -> list[ScoredImages]:
-        selected = view.selected(part, where)
+        selected = part.selected(where, view.matching_keys)
         allowed = None if selected.all() else selected
         if exact or part.index is None:
             return [search_exactly(part.segment, query, k, allowed) for query in queries]
@@ -152,7 +181,7 @@ class Index:
         found = []
         for part in view.parts:
             if exact:
-                images = np.flatnonzero(view.selected(part, where))
+                images = np.flatnonzero(part.selected(where, view.matching_keys))
             else:
                 best = self._search_part(view, part, queries, depth, where, exact=False)
                 images = np.unique(np.concatenate([np.empty(0, np.int64), *(b.images for b in best)]))
@@ -184,7 +213,7 @@ class Index:
         for part in view.parts:
             wanted = np.zeros(len(part.segment), bool)
             wanted[part.positions(image_ids)] = True
-            wanted &= view.selected(part, where)
+            wanted &= part.selected(where, view.matching_keys)
             found.append((part.segment, search_exactly(part.segment, query, k, wanted)))
         return found
 
@@ -209,7 +238,7 @@ class Index:
         self._check(queries, 1)
         view = self.view() if view is None else view
         if sample is None:
-            drawn = tuple(np.flatnonzero(view.selected(part, where)) for part in view.parts)
+            drawn = tuple(np.flatnonzero(part.selected(where, view.matching_keys)) for part in view.parts)
         else:
             drawn = view.sample(sample, where)
         scores = [score_values(p.segment, queries, images) for p, images in zip(view.parts, drawn, strict=True)]
@@ -234,3 +263,42 @@ class Index:
             raise ValueError(f"a query has length {wrong[0]:.3g}, not 1")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
+
+
+def _problems(store: Store, view: View) -> Iterator[str]:
+    """Compare every row of a store, and its segments on disk, with what the format promises."""
+    keys: Counter[int] = Counter()
+    ids: Counter[str] = Counter()
+    try:
+        for block in read_vectors(view.table, store.header.dim):
+            keys.update(block.keys.tolist())
+            names = block.images["id"].to_pylist()
+            ids.update(names)
+            lengths = np.linalg.norm(store.header.decode(block.codes), axis=1)
+            for row in np.flatnonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE[store.header.precision])):
+                owner = names[int(np.searchsorted(block.offsets, row, "right")) - 1]
+                yield f"a vector of image {owner!r} has length {lengths[row]:.3g}"
+            for position in np.flatnonzero(np.diff(block.offsets) < 1):
+                yield f"image {names[position]!r} has no vector"
+    except ValueError as error:
+        yield f"rows can't be read: {error}"
+        return
+    yield from (f"image {i!r} is stored {n} times" for i, n in ids.items() if n > 1)
+    yield from (f"key {key} is stored {n} times" for key, n in keys.items() if n > 1)
+    if Counter(int(key) for p in view.parts for key in p.segment.keys[p.live]) != keys:
+        yield "search does not cover the images of the store"
+    for part in view.parts:
+        segment = part.segment
+        if segment.folder is None:
+            continue
+        position_of = {int(key): position for position, key in enumerate(segment.keys)}
+        for block in read_vectors(view.table, store.header.dim, segment.keys[part.live]):
+            for image, key in enumerate(block.keys.tolist()):
+                stored = store.header.decode(block.codes[block.offsets[image] : block.offsets[image + 1]])
+                start, end = segment.offsets[position_of[key] : position_of[key] + 2].tolist()
+                if not np.array_equal(segment.decode(slice(start, end)), stored):
+                    yield f"{segment.folder}: image key {key} differs from the store's"
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

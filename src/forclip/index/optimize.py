@@ -5,7 +5,7 @@ An index's kind is chosen by the segment's size, its settings by measured recall
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,9 +16,8 @@ import numpy as np
 from forclip.index.approximate_search import ApproximateIndex, IndexSettings, count_lists, search_approximately
 from forclip.index.exact_search import ScoredImages, search_exactly
 from forclip.index.segment import Segment, segment_in_memory
-from forclip.index.segment_folder import SegmentFolder
-from forclip.index.store import Store, StoredVectors, read_vectors
-from forclip.index.view import Part, Views
+from forclip.index.store import StoredVectors, read_vectors
+from forclip.index.view import Views
 from forclip.types import Floats, Ints
 
 NO_INDEX = "none"
@@ -56,8 +55,15 @@ def optimize(views: Views, kind: str | None, queries: Floats | None) -> None:
             if name not in used:  # damaged, or all its images are deleted or in newer segments
                 segments.remove(name)
         for part in views.newest().parts:
-            if not part.in_memory:
-                _build(segments, part, kind, queries)
+            segment, current = part.segment, NO_INDEX if part.index is None else part.index.settings.kind
+            too_small = segment.num_vectors < MIN_INDEXED_VECTORS
+            if part.in_memory or kind == current or (kind is None and (part.index is not None or too_small)):
+                continue
+            index = None
+            if kind != NO_INDEX:
+                typical = sample_stored_queries(segment) if queries is None else queries
+                index = build_for_size(segment, typical) if kind is None else build_index(segment, kind, typical)
+            segments.write_index(part, index)
 
 
 def write_segments(views: Views, min_vectors: int) -> None:
@@ -75,9 +81,20 @@ def write_segments(views: Views, min_vectors: int) -> None:
     if enough or chosen:
         chosen += in_memory
     keys = np.concatenate([np.empty(0, np.int64), *(p.segment.keys[p.live] for p in chosen)])
-    if len(keys):
-        for segment in _build_segments(views.store, keys):
-            views.segments.write(segment)
+    store, waiting = views.store, deque[StoredVectors]()
+
+    def write_waiting() -> None:
+        total = sum(len(block.codes) for block in waiting)
+        # Empties `waiting` on the way, so that few vectors are in memory twice.
+        segment = segment_in_memory(store.header, (waiting.popleft() for _ in range(len(waiting))), total)
+        views.segments.write(segment)
+
+    for block in read_vectors(store.table(), store.header.dim, keys) if len(keys) else ():
+        waiting.append(block)
+        if sum(b.codes.nbytes for b in waiting) >= _MAX_SEGMENT_BYTES:
+            write_waiting()
+    if waiting:
+        write_waiting()
 
 
 def plan_merge(new: int, live: Sequence[int], dead: Sequence[int]) -> list[int]:
@@ -94,36 +111,6 @@ def plan_merge(new: int, live: Sequence[int], dead: Sequence[int]) -> list[int]:
             chosen.append(position)
             total += live[position]
     return chosen
-
-
-def _build_segments(store: Store, keys: Ints) -> Iterator[Segment]:
-    """Read images into memory as segments of at most _MAX_SEGMENT_BYTES."""
-    waiting: deque[StoredVectors] = deque()
-    for block in read_vectors(store.table(), store.header.dim, keys):
-        waiting.append(block)
-        if sum(b.codes.nbytes for b in waiting) >= _MAX_SEGMENT_BYTES:
-            yield _join(store, waiting)
-    if waiting:
-        yield _join(store, waiting)
-
-
-def _join(store: Store, waiting: deque[StoredVectors]) -> Segment:
-    """Build one segment and empty `waiting` on the way, so that few vectors are in memory twice."""
-    total = sum(len(block.codes) for block in waiting)
-    return segment_in_memory(store.header, (waiting.popleft() for _ in range(len(waiting))), total)
-
-
-def _build(segments: SegmentFolder, part: Part, kind: str | None, queries: Floats | None) -> None:
-    """Build the wanted index of a segment unless it has that already. Without a kind, an existing index stays."""
-    segment, current = part.segment, NO_INDEX if part.index is None else part.index.settings.kind
-    if kind == current or (kind is None and (part.index is not None or segment.num_vectors < MIN_INDEXED_VECTORS)):
-        return
-    if kind == NO_INDEX:
-        segments.write_index(part, None)
-        return
-    typical = sample_stored_queries(segment) if queries is None else queries
-    index = build_for_size(segment, typical) if kind is None else build_index(segment, kind, typical)
-    segments.write_index(part, index)
 
 
 def codes_kind(dim: int) -> str:

@@ -1,7 +1,7 @@
 """Rank the images found in each segment as one list, whose results are created when they are read."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import overload
 
@@ -84,9 +84,3 @@ def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int) -> Rankin
     order = np.arange(len(best))
     order[tied] = sorted(tied.tolist(), key=lambda position: (-best.scores[position], ids[position]))
     return best.take(order)[:k]
-
-
-def exclude_images(results: Sequence[SearchResult], image_ids: Collection[str]) -> list[SearchResult]:
-    """Return the results without these images, ranked again from 1."""
-    kept = [r for r in results if r.image_id not in image_ids]
-    return [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]

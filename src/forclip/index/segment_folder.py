@@ -107,7 +107,15 @@ class SegmentFolder:
             images = pa.ipc.open_file(pa.memory_map(str(folder / _IMAGES))).read_all()
             keys, offsets = np.load(folder / _KEYS), np.load(folder / _OFFSETS)
             boxes = np.asarray(np.load(folder / _BOXES, mmap_mode="r"))
-            index = _open_index(folder, details, len(boxes))
+            index = None
+            # Another version of forclip may have written an index with other settings.
+            if set(details.get("ann", ())) == {f.name for f in fields(IndexSettings)}:
+                index_files = [f"{folder}/ann-{number}.faiss" for number in range(details["ann_shards"])]
+                shards = tuple(faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC) for file in index_files)
+                total = sum(shard.ntotal for shard in shards)
+                if total != len(boxes):
+                    raise ValueError(f"{folder}: the index has {total} vectors, the segment {len(boxes)}")
+                index = ApproximateIndex(shards, IndexSettings(**details["ann"]))
         except (OSError, KeyError, TypeError, RuntimeError, pa.ArrowInvalid) as error:
             raise ValueError(f"{folder}: incomplete or damaged segment: {str(error)[:200]}") from None
         return StoredSegment(Segment(self.header, flat, keys, offsets, boxes, images, folder), index, details["made"])
@@ -128,15 +136,3 @@ class SegmentFolder:
                 yield
         except Timeout:
             raise ValueError(f"{self.folder.parent}: another process is optimizing it") from None
-
-
-def _open_index(folder: Path, details: dict[str, Any], num_vectors: int) -> ApproximateIndex | None:
-    """Map a segment's index. Returns None if there is none, or another version of forclip wrote other settings."""
-    if set(details.get("ann", ())) != {f.name for f in fields(IndexSettings)}:
-        return None
-    files = [f"{folder}/ann-{number}.faiss" for number in range(details["ann_shards"])]
-    shards = tuple(faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC) for file in files)
-    total = sum(shard.ntotal for shard in shards)
-    if total != num_vectors:
-        raise ValueError(f"{folder}: the index has {total} vectors, the segment {num_vectors}")
-    return ApproximateIndex(shards, IndexSettings(**details["ann"]))

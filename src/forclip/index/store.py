@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,7 +125,7 @@ class Store:
         """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
         with self._writing():
             before = len(self)
-            with _filter_errors(where):
+            with _reword_errors(f"can't select images by {where!r}"):
                 _open_table(self.folder).delete(where)
             return before - len(self)
 
@@ -252,7 +252,7 @@ def require_model(store: Store, fingerprint: str) -> None:
 
 def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
     """Return the keys of one version's images, as `Store.keys` does."""
-    with _reword_errors(f"{table.uri}: damaged") if where is None else _filter_errors(where):
+    with _reword_errors(f"{table.uri}: damaged" if where is None else f"can't select images by {where!r}"):
         keys: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
     return keys
 
@@ -293,11 +293,6 @@ def _reword_errors(
         yield
     except errors as error:
         raise ValueError(f"{prefix}: {str(error).split(', /')[0].strip()[:300]}") from None
-
-
-def _filter_errors(where: str) -> AbstractContextManager[None]:
-    """Name the SQL expression in errors."""
-    return _reword_errors(f"can't select images by {where!r}")
 
 
 def _to_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:

@@ -37,7 +37,10 @@ class Part(StoredSegment):
         return self.segment.folder is None
 
     def selected(self, where: str | None, matching_keys: Callable[[str], Ints]) -> Bools:
-        """Return which images [images] are live and match a filter."""
+        """Return which images [images] are live and match a filter. Raises ValueError for bad SQL.
+
+        matching_keys: of the view.
+        """
         return self.live if where is None else self.live & in_sorted(self.segment.keys, matching_keys(where))
 
     def positions(self, image_ids: Sequence[str]) -> Ints:
@@ -57,10 +60,6 @@ class View:
 
     def __len__(self) -> int:
         return sum(p.num_images for p in self.parts)
-
-    def selected(self, part: Part, where: str | None) -> Bools:
-        """Return which images [images] of a part are live and match a filter. Raises ValueError for bad SQL."""
-        return part.selected(where, self.matching_keys)
 
     @cached_property
     def matching_keys(self) -> Callable[[str], Ints]:

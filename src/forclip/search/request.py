@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,6 @@ from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
 from forclip.index import TOP_K
 from forclip.index.in_memory import most_distinct_vector
-from forclip.index.ranking import exclude_images
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import ListOptions, RankedText, Searcher
@@ -302,7 +301,9 @@ def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
             query = searcher.refine(start, request.right, request.wrong, request.where)
         results = searcher.rank(query, options)
         left_out = {*request.wrong, *request.exclude}
-        results = exclude_images(results, left_out) if left_out else results
+        if left_out:
+            kept = (r for r in results if r.image_id not in left_out)
+            results = [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]
     if options.precision is None:
         return SearchAnswer(request, _page(request, results))
     num_searched = searcher.index.count(request.where)
