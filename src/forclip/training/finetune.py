@@ -8,23 +8,24 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.models.backbone import Backbone
-from forclip.models.class_vectors import ClassVectors, no_class_vectors
+from forclip.models.class_vectors import SAME_WORD, ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
-from forclip.training import objectives
+from forclip.training import losses, objectives
 from forclip.training.class_holdout import Gain, History, calibrate, choose_alpha, run_in_batches, score_images
-from forclip.training.class_vectors import learn_class_vectors
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
 from forclip.training.supervision import Supervision
@@ -33,7 +34,10 @@ from forclip.training.trainer import TrainingSet, new_state, total_steps, train
 from forclip.training.weight_interpolation import interpolate
 
 _LEARNING_RATE_WIDTH = 128
-_CLASS_VECTOR_IMAGES = 20_000  # at most: their vectors are held in memory
+# Of class vectors.
+_TEXT_IMAGES = 20_000  # at most: their vectors are held in memory
+_TEXT_STEPS, _TEXT_BATCH, _TEXT_RATE = 200, 64, 1e-2
+_HALF_TRUST = 5.0  # positive images with which a class gets half of its shift
 
 
 @dataclass(frozen=True)
@@ -115,68 +119,53 @@ def finetune(
             advance = track(f"running teacher {teacher}", len(plain))
             teacher_vectors = teachers[teacher](range(len(plain)), advance)
 
-    trainer = _HeadTrainer(untuned, tokens, teacher_vectors, config, track)
-    alpha, alpha_gains, trials = choose_alpha(trainer.train, untuned, plain, supervision, config, checkpoint)
+    train_head = partial(_train_head, untuned, tokens, teacher_vectors, config, track)
+    alpha, alpha_gains, trials = choose_alpha(train_head, untuned, plain, supervision, config, checkpoint)
     calibration = calibrate(untuned, trials, alpha, plain, supervision, config.seed)
     # With alpha 0 nothing of a training would be kept.
-    tuned, history = trainer.train(supervision, "finetuning", checkpoint) if alpha > 0 else (untuned, [])
+    tuned, history = train_head(supervision, "finetuning", checkpoint) if alpha > 0 else (untuned, [])
     head = interpolate(untuned, tuned, alpha).eval()
-    choices = Choices(
-        labelled_images=len(supervision.labelled),
-        aligned=untuned.pool.output is not None,
-        alignment_gain=alignment_gain,
-        teacher=teacher,
-        teacher_gains=teacher_gains,
-        alpha=alpha,
-        alpha_gains=alpha_gains,
-    )
+    evidence = (untuned.pool.output is not None, alignment_gain, teacher, teacher_gains, alpha, alpha_gains)
+    choices = Choices(len(supervision.labelled), *evidence)
     class_vectors = _class_vectors(head, plain, supervision, config)
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
-@dataclass(frozen=True)
-class _HeadTrainer:
-    """Trains heads from one untuned head. teacher_vectors: [I, K, D], K = 0 without a teacher."""
-
-    untuned: SummaryHead
-    tokens: Tensor
-    teacher_vectors: Tensor
-    config: TrainConfig
-    track: Track
-
-    def train(self, supervision: Supervision, description: str, checkpoint: Path | None) -> tuple[SummaryHead, History]:
-        head = interpolate(self.untuned, self.untuned, 0.0)
-        tokens, teacher_vectors = self.tokens, self.teacher_vectors
-        labelled = supervision.labelled
-        if not teacher_vectors.shape[1] and len(labelled) < tokens.shape[1]:
-            # Without a teacher, unlabelled images add nothing to the loss.
-            rows = torch.from_numpy(labelled)
-            tokens, teacher_vectors = tokens[:, rows], teacher_vectors[rows]
-            supervision = replace(
-                supervision, labels=supervision.labels[labelled], verified=supervision.verified[labelled]
-            )
-        untuned_vectors = teacher_vectors[:, :0]
-        if self.config.neighbour_weight > 0:
-            untuned_vectors = run_in_batches(head, tokens[0], torch.arange(tokens.shape[1]), head.offsets.device)
-        targets, verified = torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified)
-        data = TrainingSet(targets, verified, teacher_vectors, untuned_vectors, tokens)
-        state = new_state(head, build_objectives(head, data, supervision, self.config), self.config)
-        state.identity = _identity(supervision, self.config)
-        if checkpoint is not None and checkpoint.exists():
-            state.load(checkpoint)
-        advance = self.track(description, total_steps(len(data), self.config))
-        advance(state.step)
-        train(state, data, self.config, checkpoint, lambda step, terms: advance(1))
-        return state.result.requires_grad_(False), state.history
-
-
-def _identity(supervision: Supervision, config: TrainConfig) -> str:
-    """Hash supervision and settings: continuing a run with another split would mix novel and base labels."""
+def _train_head(
+    untuned: SummaryHead,
+    tokens: Tensor,
+    teacher_vectors: Tensor,
+    config: TrainConfig,
+    track: Track,
+    supervision: Supervision,
+    description: str,
+    checkpoint: Path | None,
+) -> tuple[SummaryHead, History]:
+    """Train a copy of the untuned head. teacher_vectors: [I, K, D], K = 0 without a teacher."""
+    head = interpolate(untuned, untuned, 0.0)
+    labels, verified, labelled = supervision.labels, supervision.verified, supervision.labelled
+    if not teacher_vectors.shape[1] and len(labelled) < tokens.shape[1]:
+        # Without a teacher, unlabelled images add nothing to the loss.
+        rows = torch.from_numpy(labelled)
+        tokens, teacher_vectors = tokens[:, rows], teacher_vectors[rows]
+        labels, verified = labels[labelled], verified[labelled]
+    untuned_vectors = teacher_vectors[:, :0]
+    if config.neighbour_weight > 0:
+        untuned_vectors = run_in_batches(head, tokens[0], torch.arange(tokens.shape[1]), head.offsets.device)
+    base_labels = (torch.from_numpy(labels), torch.from_numpy(verified))
+    data = TrainingSet(*base_labels, teacher_vectors, untuned_vectors, tokens)
+    state = new_state(head, build_objectives(head, data, supervision, config), config)
+    # Settings and supervision: continuing a run with another split would mix novel and base labels.
     digest = hashlib.sha256(json.dumps(asdict(replace(config, checkpoint_every=1)), sort_keys=True).encode())
-    texts, vocabulary = supervision.texts.cpu().numpy(), supervision.vocabulary.cpu().numpy()
-    for array in (supervision.labels, supervision.verified, texts, vocabulary):
+    for array in (labels, verified, supervision.texts.cpu().numpy(), supervision.vocabulary.cpu().numpy()):
         digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    state.identity = digest.hexdigest()
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint)
+    advance = track(description, total_steps(len(data), config))
+    advance(state.step)
+    train(state, data, config, checkpoint, lambda step, terms: advance(1))
+    return state.result.requires_grad_(False), state.history
 
 
 def build_objectives(
@@ -219,9 +208,41 @@ def _class_vectors(head: SummaryHead, tokens: Tensor, supervision: Supervision, 
     if config.class_vectors == 0 or config.base_weight == 0:
         return no_class_vectors(head.pool.dim)
     rows = supervision.labelled
-    if len(rows) > _CLASS_VECTOR_IMAGES:
-        rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _CLASS_VECTOR_IMAGES, replace=False))
+    if len(rows) > _TEXT_IMAGES:
+        rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _TEXT_IMAGES, replace=False))
     vectors = run_in_batches(head, tokens, torch.from_numpy(rows), head.offsets.device).half()
     targets, verified = torch.from_numpy(supervision.labels[rows]), torch.from_numpy(supervision.verified[rows])
     texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
     return learn_class_vectors(vectors, targets, verified, texts, words, config.class_vectors, config.seed)
+
+
+def learn_class_vectors(
+    vectors: Tensor, targets: Tensor, verified: Tensor, texts: Tensor, vocabulary: Tensor, strength: float, seed: int
+) -> ClassVectors:
+    """Fit a shift of each class's text vector, with the images' vectors fixed, and keep `strength` of it.
+
+    vectors: [I, N, D] unit; targets, verified: [I, C]; texts: [C, D]; vocabulary: [V, D], words that keep their
+    vectors. Keeping a part of the shift is weight interpolation (WiSE-FT, arXiv 2109.01903) of the text side; classes
+    with few positive images keep less.
+    """
+    shifts = torch.zeros_like(texts, requires_grad=True)
+    classifier = objectives.BaseLabels(texts, "binary", 1.0)
+    classifier.fit(torch.cat([max_sim(part.float(), texts) for part in vectors.split(_TEXT_BATCH)]), targets, verified)
+    groups = [{"params": [shifts], "lr": _TEXT_RATE}, {"params": list(classifier.parameters()), "lr": 1e-3}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _TEXT_STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(_TEXT_STEPS):
+        rows = torch.randperm(len(vectors), generator=generator)[:_TEXT_BATCH]
+        scores = max_sim(vectors[rows].float(), F.normalize(texts + shifts, dim=-1))
+        loss = losses.binary_loss(classifier.logits(scores), targets[rows], verified[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    positives = (targets & verified).sum(0)
+    trust = strength * positives / (positives + _HALF_TRUST)
+    cosines = texts @ torch.cat([texts, vocabulary]).T
+    # Of words that are no class itself; 0 if there is none.
+    nearest = cosines.masked_fill(cosines > SAME_WORD, -1).amax(1).clamp(min=0)
+    return ClassVectors(texts, shifts.detach() * trust[:, None], nearest)
