@@ -37,7 +37,7 @@ from forclip.training.finetune import build_objectives
 from forclip.training.initialisation import seeded_head
 from forclip.training.supervision import Supervision, supervise
 from forclip.training.teachers import ClusterTeacher
-from forclip.training.trainer import TrainingSet, TrainingState, new_state, train_one_epoch
+from forclip.training.trainer import TrainingSet, TrainingState, learning_rate, new_state, train_step
 from forclip.types import Annotations
 
 Losses = list[dict[str, float]]
@@ -128,7 +128,8 @@ def run_epoch(setting: Setting, read_tokens: Callable[[Setting, Tensor], Tensor]
     """Train one epoch. Returns its seconds, the part spent on reading tokens, and the losses of each step."""
     state, data = initial_state(setting), setting.cached
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(data)))
-    batches = order.split(setting.config.train.batch_size)
+    config = setting.config.train
+    batches = order.split(config.batch_size)
     reading = 0.0
     start = time.perf_counter()
     for rows in batches:
@@ -138,15 +139,8 @@ def run_epoch(setting: Setting, read_tokens: Callable[[Setting, Tensor], Tensor]
         batch = replace(
             data, **{f.name: tokens[None] if f.name == "tokens" else getattr(data, f.name)[rows] for f in fields(data)}
         )
-        train_one_epoch(
-            state,
-            batch,
-            setting.config.train,
-            iter([(torch.zeros_like(rows), torch.arange(len(rows)))]),
-            len(batches),
-            None,
-            lambda step, terms: None,
-        )
+        rate = learning_rate(state.step, len(batches), config)
+        train_step(state, batch, torch.zeros_like(rows), torch.arange(len(rows)), rate, config.ema_decay)
     return time.perf_counter() - start, reading, state.history
 
 

@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from forclip.cli import app
 from forclip.config import DataConfig, RunConfig, SourceConfig, TrainConfig
 from forclip.experiments import ablation
-from forclip.experiments.ablation import AblationDataset, config_dataset, run_ablation
+from forclip.experiments.ablation import ABLATIONS, AblationDataset, Changes, apply_changes, run_ablation
 from forclip.experiments.ablation_report import Entry, bar_figure, markdown, summarise_entries
-from forclip.experiments.ablation_variants import ABLATIONS, Changes, apply_changes, describe_changes, select_variants
 
 VARIANTS: dict[str, Changes] = {
     "for": {},
@@ -59,12 +58,12 @@ def ablate(out: Path, seeds: Sequence[int] = (0, 1), epochs: int = 10, **options
     measured: list[tuple[str, int]] = []
     only, refused = options.get("only", list(VARIANTS)), options.get("refused", ())
 
-    def open_seed(dataset: AblationDataset, seed: int, console: Console) -> FakeRunner:
-        return FakeRunner(measured, seed, refused)
+    def new_runner(config: RunConfig, console: Console, tasks: object) -> FakeRunner:
+        return FakeRunner(measured, config.train.seed, refused)
 
     variants = options.get("variants", VARIANTS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation, "open_seed", open_seed)
+        patch.setattr(ablation, "SeedRunner", new_runner)
         run_ablation(small_dataset(epochs), variants, only, seeds, out, "forclip ablate", Console(quiet=True))
     return measured
 
@@ -182,18 +181,18 @@ def test_every_variant_has_another_configuration(name: str) -> None:
 
 
 def test_changes_are_described() -> None:
-    assert describe_changes(ABLATIONS["random_texts"]) == "random_text_weight 0.01, pseudo_weight 0"
-    assert describe_changes(ABLATIONS["noise_queries"]) == "seeding noise"
+    assert ablation.describe_changes(ABLATIONS["random_texts"]) == "random_text_weight 0.01, pseudo_weight 0"
+    assert ablation.describe_changes(ABLATIONS["noise_queries"]) == "seeding noise"
 
 
 def test_variants_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "variants.yaml"
     file.write_text(yaml.safe_dump({"softer": {"train": {"set_weight": 0.05}}, "tiny": {"head": {}}}))
-    variants, names = select_variants(file, [])
+    variants, names = ablation.select_variants(file, [])
     assert names == ["for", "softer", "tiny"]
     assert variants["softer"] == {"train": {"set_weight": 0.05}}
-    assert select_variants(file, ["ema", "softer"])[1] == ["ema", "softer"]
-    assert select_variants(None, [])[1] == list(ABLATIONS)
+    assert ablation.select_variants(file, ["ema", "softer"])[1] == ["ema", "softer"]
+    assert ablation.select_variants(None, [])[1] == list(ABLATIONS)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +222,7 @@ def test_invalid_variants_are_named(tmp_path: Path, content: str, named: str) ->
 def test_a_variant_of_a_config_changes_its_own_setting_only() -> None:
     """Each seed has the same data."""
     config = RunConfig(DataConfig(SourceConfig(Path("photos.json"), Path("a"))), train=TrainConfig(epochs=3, seed=9))
-    dataset = config_dataset(config)
+    dataset = ablation.config_dataset(config)
     assert dataset.name == "photos"
     assert dataset.data(0) == dataset.data(1)
     for name, epochs, vectors in (("for", 3, TrainConfig().class_vectors), ("no_class_vectors", 3, 0.0)):
@@ -233,7 +232,7 @@ def test_a_variant_of_a_config_changes_its_own_setting_only() -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="'fro' is unknown: for, "):
-        select_variants(None, ["for", "fro"])
+        ablation.select_variants(None, ["for", "fro"])
 
 
 def test_a_real_ablation_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

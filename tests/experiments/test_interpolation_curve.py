@@ -27,11 +27,11 @@ def points(chosen: float) -> list[CurvePoint]:
 
 def test_both_heads_and_the_chosen_alpha_are_read(tmp_path: Path) -> None:
     save_ends(tmp_path / "ends.safetensors", head(), head(1.0))
-    assert read_ends(tmp_path, TinyEyes()).chosen is None
+    assert read_ends(tmp_path, TinyEyes())[2] is None
     (tmp_path / "choices.json").write_text('{"share": 0.25}')
-    ends = read_ends(tmp_path, TinyEyes())
-    assert ends.chosen == 0.25
-    torch.testing.assert_close(ends.tuned.offsets, ends.untuned.offsets + 1)
+    untuned, tuned, chosen = read_ends(tmp_path, TinyEyes())
+    assert chosen == 0.25
+    torch.testing.assert_close(tuned.offsets, untuned.offsets + 1)
 
 
 def test_missing_equal_and_damaged_heads_are_refused(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_teacher_alone_needs_no_labels() -> None:
 def test_a_finished_checkpoint_is_not_trained_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = tmp_path / "state.safetensors"
     first = finetuned(file=checkpoint)
-    monkeypatch.setattr(training, "train_one_epoch", None)  # would fail if it were called
+    monkeypatch.setattr(training, "train_step", None)  # would fail if it were called
     assert_same(finetuned(file=checkpoint), first)
 
 

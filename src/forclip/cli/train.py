@@ -103,8 +103,7 @@ def ablate(
 ) -> None:
     """Measure what each part of FOR contributes: change one setting at a time and compare, over several seeds."""
     from forclip.config import load_config
-    from forclip.experiments.ablation import config_dataset, run_ablation, toyworld_dataset
-    from forclip.experiments.ablation_variants import select_variants
+    from forclip.experiments.ablation import config_dataset, run_ablation, select_variants, toyworld_dataset
     from forclip.experiments.demo import NUM_GALLERY, NUM_TRAIN
 
     if config is not None and (train_images or gallery_images):

@@ -19,13 +19,7 @@ from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import from_pretrained
 from forclip.progress import Track, tracking
-from forclip.training.runs import (
-    choose_classes_and_prompts,
-    create_folder,
-    encode_set,
-    encode_training_images,
-    load_backbone,
-)
+from forclip.training import runs
 
 
 def evaluate(
@@ -50,8 +44,8 @@ def evaluate(
     run = None if model is None else Path(model)
     if interpolate and run is None:
         raise ValueError("--interpolate needs --model, a trained run")
-    create_folder(out)
-    backbone = load_backbone(config)
+    runs.create_folder(out)
+    backbone = runs.load_backbone(config)
     # Read before encoding, so that a missing or damaged run is reported at once.
     trained = None if run is None else from_pretrained(run, config.device, backbone)
     ends = read_ends(run, backbone) if interpolate and run is not None else None
@@ -93,12 +87,12 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
         raise ValueError(
             f"{source.annotations}: images without labels cannot be evaluated; search them with `forclip index`"
         )
-    split, prompts = choose_classes_and_prompts(config.data, train, gallery)
+    split, prompts = runs.choose_classes_and_prompts(config.data, train, gallery)
     if will_train or config.head.seeding == "clusters":
-        train_encoded = encode_training_images(config, backbone, train, track, console)
+        train_encoded = runs.encode_training_images(config, backbone, train, track, console)
     else:
         train_encoded = EncodedImages(torch.empty(1, len(train), 0, 0), np.arange(len(train)), (), 0.0)
-    gallery_encoded = encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
+    gallery_encoded = runs.encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
     gallery_encoded = replace(gallery_encoded, tokens=gallery_encoded.tokens[0])
     sets, data = ((train, train_encoded), (gallery, gallery_encoded)), config.data
     file = data.train.annotations

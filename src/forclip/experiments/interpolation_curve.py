@@ -22,14 +22,7 @@ from forclip.progress import Track, untracked
 from forclip.training.class_holdout import ALPHAS
 from forclip.training.weight_interpolation import interpolate, load_ends
 
-
-@dataclass(frozen=True)
-class Ends:
-    """The untuned and the tuned head of a run. chosen: the run's own alpha, None if it was not recorded."""
-
-    untuned: SummaryHead
-    tuned: SummaryHead
-    chosen: float | None
+Ends = tuple[SummaryHead, SummaryHead, float | None]  # a run's untuned and tuned head, and its alpha if recorded
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ def read_ends(run: Path, backbone: Backbone) -> Ends:
             chosen = float(json.loads(choices.read_text())["share"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{choices}: not readable as the choices of a run: {error!r}") from None
-    return Ends(untuned, tuned, chosen)
+    return untuned, tuned, chosen
 
 
 def measure_curve(
@@ -67,13 +60,14 @@ def measure_curve(
 
     class_vectors: the run's text side, used for every head.
     """
-    alphas = sorted({*ALPHAS, *(() if ends.chosen is None else (ends.chosen,))})
+    untuned, tuned, chosen = ends
+    alphas = sorted({*ALPHAS} if chosen is None else {*ALPHAS, chosen})
     advance = track("evaluating interpolated heads", len(alphas))
     points = []
     for alpha in alphas:
-        head = interpolate(ends.untuned, ends.tuned, alpha).eval()
+        head = interpolate(untuned, tuned, alpha).eval()
         means = measure(task, "for", head, seed, config, class_vectors).run.report.means["min(k,R)"]
-        points.append(CurvePoint(alpha, means["base"], means["novel"], means["all"], alpha == ends.chosen))
+        points.append(CurvePoint(alpha, means["base"], means["novel"], means["all"], alpha == chosen))
         advance(1)
     return points
 

@@ -1,4 +1,4 @@
-"""Train a summary head on cached tokens: one epoch, the whole run, and a state that survives interruption."""
+"""Train a summary head on cached tokens: one step, the whole run, and a state that survives interruption."""
 
 import copy
 import json
@@ -35,10 +35,6 @@ class TrainingSet(Batch):
 
     def __len__(self) -> int:
         return len(self.targets)
-
-    def batch(self, rows: Tensor, device: torch.device) -> Batch:
-        """Return what the objectives see of these rows."""
-        return Batch(*(x[rows].to(device) for x in (self.targets, self.verified, self.teacher, self.untuned)))
 
 
 @dataclass
@@ -137,49 +133,42 @@ def train(
     state.head.train()
     while state.step < total:
         epoch, done = divmod(state.step, total // config.epochs)
-        train_one_epoch(state, data, config, _batches(data, config, epoch, done), total, checkpoint, on_step)
+        for views, rows in _batches(data, config, epoch, done):
+            train_step(state, data, views, rows, learning_rate(state.step, total, config), config.ema_decay)
+            if checkpoint is not None and state.step % config.checkpoint_every == 0:
+                state.save(checkpoint)
+            on_step(state.step, state.history[-1])
     state.head.eval()
     if checkpoint is not None:
         state.save(checkpoint)
 
 
-def train_one_epoch(
-    state: TrainingState,
-    data: TrainingSet,
-    config: TrainConfig,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    total_steps: int,
-    checkpoint: Path | None,
-    on_step: OnStep,
+def train_step(
+    state: TrainingState, data: TrainingSet, views: Tensor, rows: Tensor, learning_rate: float, ema_decay: float
 ) -> None:
-    """Take one step for each batch: the view and the row of each image, [B] each. total_steps: of the whole run."""
+    """Take one step. views, rows: of each image of the batch, [B] each. Raises ValueError if the loss is not finite."""
     device = state.head.offsets.device
-    parameters = _parameters(state.optimizer)
-    for views, rows in batches:
-        batch = data.batch(rows, device)
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["lr_scale"] * learning_rate(state.step, total_steps, config)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            vectors = state.head(data.tokens[views, rows].to(device, torch.float32)).float()
-        # Losses run in float32: they magnify differences of a thousandth, which bfloat16 cannot represent.
-        terms = {objective.name: objective(vectors, batch) for objective in state.objectives}
-        loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
-        if not torch.isfinite(loss):
-            raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
-        state.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
-        state.optimizer.step()
-        if state.average is not None:
-            # It moves faster at first, so that it forgets the start (as timm's ModelEma).
-            weight = 1 - min(config.ema_decay, (1 + state.step) / (10 + state.step))
-            with torch.no_grad():
-                for average, current in zip(state.average.parameters(), state.head.parameters(), strict=True):
-                    average.lerp_(current, weight)
-        state.history.append({name: term.item() for name, term in terms.items()})
-        if checkpoint is not None and state.step % config.checkpoint_every == 0:
-            state.save(checkpoint)
-        on_step(state.step, state.history[-1])
+    batch = Batch(*(x[rows].to(device) for x in (data.targets, data.verified, data.teacher, data.untuned)))
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["lr_scale"] * learning_rate
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        vectors = state.head(data.tokens[views, rows].to(device, torch.float32)).float()
+    # Losses run in float32: they magnify differences of a thousandth, which bfloat16 cannot represent.
+    terms = {objective.name: objective(vectors, batch) for objective in state.objectives}
+    loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
+    if not torch.isfinite(loss):
+        raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
+    state.optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(_parameters(state.optimizer), _MAX_GRADIENT_NORM)
+    state.optimizer.step()
+    if state.average is not None:
+        # It moves faster at first, so that it forgets the start (as timm's ModelEma).
+        weight = 1 - min(ema_decay, (1 + state.step) / (10 + state.step))
+        with torch.no_grad():
+            for average, current in zip(state.average.parameters(), state.head.parameters(), strict=True):
+                average.lerp_(current, weight)
+    state.history.append({name: term.item() for name, term in terms.items()})
 
 
 def total_steps(num_images: int, config: TrainConfig) -> int:
