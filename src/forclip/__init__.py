@@ -4,39 +4,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forclip.config import HeadConfig, ModelConfig, RunConfig, TrainConfig, load_config
-    from forclip.embedding.embed import embed_images
-    from forclip.experiments.evaluate import evaluate
-    from forclip.index.image_index import Index
-    from forclip.index.schema import StoreHeader
-    from forclip.index.store import ImageFile
-    from forclip.models.retrieval_model import load_model
-    from forclip.search.searcher import Searcher, open_searcher
-    from forclip.training.finetune import finetune
-    from forclip.training.runs import train
-    from forclip.types import Annotations, ImageEmbeddings, SearchResult
+    from forclip.config import HeadConfig as HeadConfig
+    from forclip.config import ModelConfig as ModelConfig
+    from forclip.config import RunConfig as RunConfig
+    from forclip.config import TrainConfig as TrainConfig
+    from forclip.config import load_config as load_config
+    from forclip.embedding.embed import embed_images as embed_images
+    from forclip.experiments.evaluate import evaluate as evaluate
+    from forclip.index.image_index import Index as Index
+    from forclip.index.schema import StoreHeader as StoreHeader
+    from forclip.index.store import ImageFile as ImageFile
+    from forclip.models.retrieval_model import load_model as load_model
+    from forclip.search.searcher import Searcher as Searcher
+    from forclip.search.searcher import open_searcher as open_searcher
+    from forclip.training.finetune import finetune as finetune
+    from forclip.training.runs import train as train
+    from forclip.types import Annotations as Annotations
+    from forclip.types import ImageEmbeddings as ImageEmbeddings
+    from forclip.types import SearchResult as SearchResult
 
 __version__ = "0.2.0"
-__all__ = [
-    "Annotations",
-    "HeadConfig",
-    "ImageEmbeddings",
-    "ImageFile",
-    "Index",
-    "ModelConfig",
-    "RunConfig",
-    "SearchResult",
-    "Searcher",
-    "StoreHeader",
-    "TrainConfig",
-    "embed_images",
-    "evaluate",
-    "finetune",
-    "load_config",
-    "load_model",
-    "open_searcher",
-    "train",
-]
 _NAMES = {
     "config": ("HeadConfig", "ModelConfig", "RunConfig", "TrainConfig", "load_config"),
     "embedding.embed": ("embed_images",),
@@ -51,6 +38,7 @@ _NAMES = {
     "types": ("Annotations", "ImageEmbeddings", "SearchResult"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

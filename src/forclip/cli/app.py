@@ -1,12 +1,18 @@
-"""The typer application, and how its commands report errors."""
+"""The typer application, how its commands report errors, and the options that groups of commands share."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 from forclip import __version__
+
+StoreFolder = Annotated[Path, Argument(help="Store written by `forclip index`.")]
+Device = Annotated[str, Option(help="PyTorch device: cpu, cuda, cuda:1 or mps.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 
 class _Commands(TyperGroup):
@@ -47,7 +53,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def forclip(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of `forclip` itself; the commands are in the other modules."""

@@ -8,28 +8,48 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli import options
-from forclip.cli.app import app
+from forclip.cli.app import AsJson, Device, StoreFolder, app
 from forclip.index import TOP_K
 
 if TYPE_CHECKING:
+    from forclip.index.image_index import Index
+    from forclip.search.labels import StoreLabels
     from forclip.search.request import SearchRequest
 
 Text = Annotated[str | None, Argument(help="What to search for.")]
+Like = Annotated[Path | None, Option(help="Search for what this image shows, instead of a text.")]
+AnyOf = Annotated[list[str] | None, Option("--any", help="Alternative text. Repeat for several.")]
+AllOf = Annotated[list[str] | None, Option("--all", help="Text that must match as well. Repeat for several.")]
+NoneOf = Annotated[list[str] | None, Option("--not", help="Text that must not match. Repeat for several.")]
+Where = Annotated[str | None, Option(help="SQL filter on the store's columns: \"camera = 'front' and width > 1000\".")]
+LabelFile = Annotated[Path | None, Option(help="Labels of the store's images: COCO, LVIS, YOLO, VOC or CSV.")]
+LabelImages = Annotated[Path | None, Option("--images", help="Image folder of the annotations.")]
+Subset = Annotated[str | None, Option(help="Subset of YOLO or Pascal VOC annotations: val, trainval.")]
+Split = Annotated[
+    str | None,
+    Option(help="Base and novel classes: a run's folder or coco-48-17. Default: those of the store's model."),
+]
+Cutoff = Annotated[
+    str | None,
+    Option(
+        help="Where the list of results ends: auto, a cosine (0.31) or an expected precision (80%). "
+        "Also prints the confidence of the results.",
+    ),
+]
 
 
 @app.command()
 def search(
-    store: options.StoreFolder,
+    store: StoreFolder,
     text: Text = None,
-    like: options.Like = None,
-    any_of: options.AnyOf = None,
-    all_of: options.AllOf = None,
-    none_of: options.NoneOf = None,
+    like: Like = None,
+    any_of: AnyOf = None,
+    all_of: AllOf = None,
+    none_of: NoneOf = None,
     k: Annotated[int, Option("-k", min=1, help="Number of images to show.")] = TOP_K,
-    where: options.Where = None,
+    where: Where = None,
     min_score: Annotated[float, Option(help="Leave out images below this cosine.")] = -1.0,
-    cutoff: options.CutoffOption = None,
+    cutoff: Cutoff = None,
     right: Annotated[
         Path | None, Option(help="File of image ids, one per line, that are right: rank images like them higher.")
     ] = None,
@@ -40,12 +60,12 @@ def search(
         bool, Option("--exact", help="Compare every vector instead of using the approximate index.")
     ] = False,
     report: Annotated[Path | None, Option(help="Also write an HTML page with the pictures to this file.")] = None,
-    annotations: options.AnnotationsOption = None,
-    images: options.LabelImages = None,
-    subset: options.Subset = None,
-    split: options.Split = None,
-    device: options.Device = "cpu",
-    as_json: options.AsJson = False,
+    annotations: LabelFile = None,
+    images: LabelImages = None,
+    subset: Subset = None,
+    split: Split = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Find the images that best match a text, and the region that matches in each."""
     from forclip.config import read_names
@@ -57,7 +77,7 @@ def search(
     others = {"k": k, "where": where, "exact": exact, "min_score": min_score, **verdicts}
     request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
     searcher = open_searcher(store, device)
-    labels = options.open_labels(searcher.index, annotations, images, subset, split)
+    labels = _open_labels(searcher.index, annotations, images, subset, split)
     if labels is not None:
         labelled_class(request, labels)  # fails before the search
     answer = run_search(searcher, request, labels)
@@ -73,14 +93,14 @@ def search(
 
 @app.command()
 def look(
-    store: options.StoreFolder,
+    store: StoreFolder,
     image: Annotated[Path, Argument(help="A picture that is in the store.")],
     text: Annotated[str, Argument(help="What to search for in it.")],
     to: Annotated[
         Path | None, Option(help="Write the picture with heatmap and regions to this file, such as heat.png.")
     ] = None,
-    device: options.Device = "cpu",
-    as_json: options.AsJson = False,
+    device: Device = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Show where one image matches a text: the score of each region, and a heatmap of the best."""
     from forclip.embedding.ingest import path_to_id
@@ -100,7 +120,7 @@ def look(
 
 @app.command()
 def export(
-    store: options.StoreFolder,
+    store: StoreFolder,
     to: Annotated[Path, Option(help="The file to write; with --format fiftyone a folder.")],
     text: Text = None,
     ids: Annotated[
@@ -111,14 +131,14 @@ def export(
     root: Annotated[
         Path | None, Option(help="Folder that file names are relative to. Default: absolute names.")
     ] = None,
-    like: options.Like = None,
-    any_of: options.AnyOf = None,
-    all_of: options.AllOf = None,
-    none_of: options.NoneOf = None,
+    like: Like = None,
+    any_of: AnyOf = None,
+    all_of: AllOf = None,
+    none_of: NoneOf = None,
     k: Annotated[int, Option("-k", min=1, help="Number of images to export at most.")] = TOP_K,
-    where: options.Where = None,
-    cutoff: options.CutoffOption = None,
-    device: options.Device = "cpu",
+    where: Where = None,
+    cutoff: Cutoff = None,
+    device: Device = "cpu",
 ) -> None:
     """Export search results, or images by id, as COCO JSON, CSV to review, FiftyOne folder or file list."""
     from forclip.config import read_names
@@ -142,17 +162,17 @@ def export(
 
 @app.command()
 def serve(
-    store: options.StoreFolder,
+    store: StoreFolder,
     host: Annotated[
         str, Option(help="Address to listen on. Any but this machine's loopback address needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     token: Annotated[str | None, Option(envvar="FORCLIP_TOKEN", help="Access token that clients must send.")] = None,
-    annotations: options.AnnotationsOption = None,
-    images: options.LabelImages = None,
-    subset: options.Subset = None,
-    split: options.Split = None,
-    device: options.Device = "cpu",
+    annotations: LabelFile = None,
+    images: LabelImages = None,
+    subset: Subset = None,
+    split: Split = None,
+    device: Device = "cpu",
 ) -> None:
     """Serve a page to search on, and the API behind it."""
     from forclip.search.searcher import open_searcher
@@ -163,16 +183,35 @@ def serve(
     access = Access(host, token)
     listener = listen(access, port)  # before the model, which takes a while to load
     searcher = open_searcher(store, device)
-    labels = options.open_labels(searcher.index, annotations, images, subset, split)
+    labels = _open_labels(searcher.index, annotations, images, subset, split)
     typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
     serve_until_stopped(searcher, access, listener, labels)
 
 
 def _search_request(
-    any_of: options.AnyOf, all_of: options.AllOf, none_of: options.NoneOf, cutoff: str | None, **others: Any
+    any_of: AnyOf, all_of: AllOf, none_of: NoneOf, cutoff: str | None, **others: Any
 ) -> "SearchRequest":
     from forclip.search.request import SearchRequest, parse_cutoff
 
     any_texts, all_texts, none_texts = (tuple(texts or ()) for texts in (any_of, all_of, none_of))
     parsed = None if cutoff is None else parse_cutoff(cutoff)
     return SearchRequest(any_of=any_texts, all_of=all_texts, none_of=none_texts, cutoff=parsed, **others)
+
+
+def _open_labels(
+    index: "Index", annotations: Path | None, images: Path | None, subset: str | None, split: str | None
+) -> "StoreLabels | None":
+    """Load the labels of a store's images and print how many images they match; None without annotations.
+
+    Raises ValueError if an option of the annotations is given without them.
+    """
+    from forclip.config import SourceConfig
+    from forclip.search.labels import describe_matches, load_store_labels
+
+    if annotations is None:
+        if images or subset or split:
+            raise ValueError("--images, --subset and --split need --annotations")
+        return None
+    labels = load_store_labels(index, SourceConfig(annotations, images, subset=subset), split)
+    typer.echo(describe_matches(labels, index), err=True)
+    return labels

@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import app
-from forclip.cli.options import AsJson, Device, Pretrained, StoreFolder
+from forclip.cli.app import AsJson, Device, StoreFolder, app
 
 _MAX_REASONS = 20  # unreadable images whose reason is printed
 
@@ -21,7 +20,7 @@ def index(
     model: Annotated[
         str | None, Option(help="Run folder, open_clip name, local-dir:PATH or forclip-mini (default).")
     ] = None,
-    pretrained: Pretrained = None,
+    pretrained: Annotated[str | None, Option(help="open_clip tag or weights file, for an open_clip model.")] = None,
     image_size: Annotated[int | None, Option(help="Input side in pixels. Default: the model's own.")] = None,
     head: Annotated[str | None, Option(help="Untrained head: sum (default), global, dense or cluster_K.")] = None,
     num_query_tokens: Annotated[int | None, Option(min=1, help="Vectors per image with head sum. Default: 25.")] = None,

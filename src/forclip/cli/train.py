@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import app
-from forclip.cli.options import AsJson, ConfigFile, Device, FirstSeed, Resume
+from forclip.cli.app import AsJson, Device, app
 
+ConfigFile = Annotated[Path, Argument(help="YAML file of the run.")]
+FirstSeed = Annotated[int, Option("--seed", min=0, help="First seed.")]
+Resume = Annotated[bool, Option("--resume", help="Continue a run that was stopped.")]
 data_app = typer.Typer(help="Inspect a dataset.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 

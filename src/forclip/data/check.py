@@ -14,7 +14,7 @@ from forclip.data.sources import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes
 from forclip.progress import Advance, Track
 from forclip.text.prompt_options import read_prompt_options
-from forclip.types import Annotations, ClassSplit
+from forclip.types import Annotations
 
 _EXAMPLES = 5  # of each kind of finding in the terminal; the JSON has all
 _ROWS = 40  # classes of each group in the table
@@ -102,12 +102,20 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
     both = [(group[0], row - first) for group in groups for row in group if group[0] < first <= row]
     train_groups = [[row for row in group if row < first] for group in groups]
     gallery_groups = [[row - first for row in group if row >= first] for group in groups]
+    names = (*train.class_names, *(n for n in gallery.class_names if n not in set(train.class_names)))
+    sets = [images.with_classes(names, add_missing=True) for images in (train, gallery)]
+    counts = [((images.labels & images.verified_mask).sum(0), images.verified_mask.sum(0)) for images in sets]
+    group_of = {**dict.fromkeys(split.base, "base"), **dict.fromkeys(split.novel, "novel")}
+    classes = [
+        ClassCheck(name, group_of.get(name, "neither"), *(int(part[k]) for pair in counts for part in pair))
+        for k, name in enumerate(names)
+    ]
     return DataCheck(
         _check_set(train, train_groups, track("reading headers: training", len(train))),
         _check_set(gallery, gallery_groups, track("reading headers: gallery", len(gallery))),
         [(train.image_ids[a], gallery.image_ids[b]) for a, b in both],
         sorted(set(train.class_names) ^ set(gallery.class_names)),
-        _check_classes(train, gallery, split),
+        classes,
     )
 
 
@@ -140,18 +148,6 @@ def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -
         odd_boxes=odd_boxes,
         duplicates=[[images.image_ids[r] for r in group] for group in groups if len(group) > 1],
     )
-
-
-def _check_classes(train: Annotations, gallery: Annotations, split: ClassSplit) -> list[ClassCheck]:
-    """All classes, the training set's first."""
-    names = (*train.class_names, *(n for n in gallery.class_names if n not in set(train.class_names)))
-    sets = [images.with_classes(names, add_missing=True) for images in (train, gallery)]
-    counts = [((images.labels & images.verified_mask).sum(0), images.verified_mask.sum(0)) for images in sets]
-    groups = {**dict.fromkeys(split.base, "base"), **dict.fromkeys(split.novel, "novel")}
-    return [
-        ClassCheck(name, groups.get(name, "neither"), *(int(part[k]) for pair in counts for part in pair))
-        for k, name in enumerate(names)
-    ]
 
 
 def print_check(check: DataCheck, console: Console) -> None:

@@ -53,12 +53,10 @@ def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -
     file, names = data.train.annotations, train.class_names
     if not names:
         raise ValueError(f"{file}: no image has a label, so there is nothing to learn from")
-    base = data.base
-    if isinstance(data.novel, NovelRule):
-        rule_base, novel = _by_rule(data.novel, train, file)
+    base, novel = data.base, data.novel
+    if isinstance(novel, NovelRule):
+        rule_base, novel = _by_rule(novel, train, file)
         base = rule_base if base is None else base
-    else:
-        novel = data.novel
     all_names = (*names, *(name for name in gallery.class_names if name not in set(names)))
     _check_novel_names(novel, all_names)
     if base is not None:

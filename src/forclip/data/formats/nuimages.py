@@ -126,7 +126,18 @@ def load_nuimages(folder: Path, image_root: Path) -> Annotations:
     file, sample_data = folder / "object_ann.json", folder / "sample_data.json"
     frames = sorted(_read_keyframes(folder), key=lambda frame: frame.token)
     annotations = _read_table(file, list[_ObjectAnn])
-    classes = _read_classes(folder / "category.json", {a.category_token for a in annotations})
+    used, categories = {a.category_token for a in annotations}, folder / "category.json"
+    classes: dict[str, _Category] = {}  # by readable name
+    for category in _read_table(categories, list[_Category]):
+        if is_background(category.name) and category.token not in used:
+            continue
+        name, _ = readable_names(category.name)
+        if not name.strip():
+            raise ValueError(f"{categories}: category {category.token} has no name, but {category.name!r}")
+        if name in classes:
+            both = f"{classes[name].name!r} and {category.name!r}"
+            raise ValueError(f"{categories}: categories {both} are both called {name!r}")
+        classes[name] = category
     name_of = {category.token: name for name, category in classes.items()}
     row = {frame.token: k for k, frame in enumerate(frames)}
     objects: list[LabelledObject] = []
@@ -138,8 +149,8 @@ def load_nuimages(folder: Path, image_root: Path) -> Annotations:
         [frame.token for frame in frames],
         [path_inside(image_root, f.filename, f"{sample_data}: sample_data {f.token}") for f in frames],
         objects,
-        list(classes),
-        tuple(readable_names(category.name)[1] for category in classes.values()),
+        sorted(classes),
+        tuple(readable_names(category.name)[1] for _, category in sorted(classes.items())),
     )
 
 
@@ -174,22 +185,6 @@ def _read_keyframes(folder: Path) -> list[_SampleData]:
             message = f"sample {sample} names key_camera_token {key!r}, which is no sample_data of it"
             raise ValueError(f"{folder / 'sample.json'}: {message}")
     return frames
-
-
-def _read_classes(file: Path, used: set[str]) -> dict[str, _Category]:
-    """The categories that become classes, by sorted readable name. used: the tokens that objects are annotated with."""
-    classes: dict[str, _Category] = {}
-    for category in _read_table(file, list[_Category]):
-        if is_background(category.name) and category.token not in used:
-            continue
-        name, _ = readable_names(category.name)
-        if not name.strip():
-            raise ValueError(f"{file}: category {category.token} has no name, but {category.name!r}")
-        if name in classes:
-            both = f"{classes[name].name!r} and {category.name!r}"
-            raise ValueError(f"{file}: categories {both} are both called {name!r}")
-        classes[name] = category
-    return dict(sorted(classes.items()))
 
 
 def _find(file: Path, entry: _Row, field: str, value_of: Mapping[str, Value], noun: str) -> Value:

@@ -35,7 +35,18 @@ def load_voc(folder: Path, image_set: str | None) -> Annotations:
             name = (element.findtext("name") or "").strip()
             if not name:
                 raise ValueError(f"{file}: object {number} has no name")
-            objects.append((row, name, _xyxy(f"{file}: object {number} ({name})", element.find("bndbox"))))
+            where = f"{file}: object {number} ({name})"
+            box = element.find("bndbox")
+            if box is None:
+                raise ValueError(f"{where} has no bndbox")
+            texts = [box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")]
+            try:
+                left, top, right, bottom = (float(text or "") for text in texts)
+            except ValueError:
+                raise ValueError(f"{where} has the box {texts}, not four numbers") from None
+            check_corners((left, top, right, bottom), where)
+            # Tools that count from 0 write 0 for the first pixel. Coordinates outside the image stay as they are.
+            objects.append((row, name, (max(left - 1, min(left, 0)), max(top - 1, min(top, 0)), right, bottom)))
     return annotations_of_objects(stems, paths, objects)
 
 
@@ -77,17 +88,3 @@ def _read_xml(file: Path) -> "ElementTree.Element[str]":
     if root.tag != "annotation":
         raise ValueError(f"{file}: holds <{root.tag}>, not a VOC <annotation>")
     return root
-
-
-def _xyxy(where: str, box: "ElementTree.Element[str] | None") -> list[float]:
-    """Pixels from 0. where: starts the message of the ValueError."""
-    if box is None:
-        raise ValueError(f"{where} has no bndbox")
-    texts = [box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        left, top, right, bottom = (float(text or "") for text in texts)
-    except ValueError:
-        raise ValueError(f"{where} has the box {texts}, not four numbers") from None
-    check_corners((left, top, right, bottom), where)
-    # Tools that count from 0 write 0 for the first pixel. Coordinates outside the image stay as they are.
-    return [max(left - 1, min(left, 0)), max(top - 1, min(top, 0)), right, bottom]
