@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from forclip.index.image_index import Index
@@ -79,11 +80,8 @@ def select_search(
 ) -> Selection:
     """Select the results of a search. label: None for the request in one line."""
     answer = run_search(searcher, request)
-    fields = {
-        r.image_id: {"score": r.score, "probability": answer.probability(r), "box": r.box} for r in answer.results
-    }
-    items = _items(searcher.index, fields)
-    return Selection(items, request.label if label is None else label, root)
+    fields = {r.image_id: dict(score=r.score, probability=answer.probability(r), box=r.box) for r in answer.results}
+    return Selection(_items(searcher.index, fields), request.label if label is None else label, root)
 
 
 def select_ids(index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None) -> Selection:
@@ -123,9 +121,9 @@ def write_coco(selection: Selection, to: Path) -> None:
         if category and (box := item.pixel_box) is not None:
             ids = {"id": len(annotations) + 1, "image_id": number, "category_id": 1}
             area = round(box[2] * box[3], 2)
-            annotation = {**ids, "bbox": list(box), "area": area, "iscrowd": 0, "score": item.score}
-            probability = {} if item.probability is None else {"probability": item.probability}
-            annotations.append(annotation | probability)
+            annotations.append({**ids, "bbox": list(box), "area": area, "iscrowd": 0, "score": item.score})
+            if item.probability is not None:
+                annotations[-1]["probability"] = item.probability
     root = "" if selection.root is None else str(selection.root)
     info = {"description": "forclip: boxes are suggestions, not checked by a person", "image_folder": root}
     content = {"info": info, "images": images, "annotations": annotations, "categories": category}
@@ -199,22 +197,17 @@ def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], 
 def write_files(selection: Selection, to: Path) -> None:
     """Write a list of file names, one per line. Raises ValueError for a name that contains a line break."""
     names = [selection.name_of(item) for item in selection.items]
-    for name in names:
-        if "\n" in name or "\r" in name:
-            raise ValueError(f"{name!r}: a file list cannot hold a name with a line break")
+    if broken := [name for name in names if "\n" in name or "\r" in name]:
+        raise ValueError(f"{broken[0]!r}: a file list cannot hold a name with a line break")
     to.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-FORMATS: dict[str, Callable[[Selection, Path], None]] = {
-    "coco": write_coco,
-    "csv": write_csv,
-    "fiftyone": write_fiftyone,
-    "files": write_files,
-}
+Writer = Callable[[Selection, Path], None]
+FORMATS: dict[str, Writer] = {"coco": write_coco, "csv": write_csv, "fiftyone": write_fiftyone, "files": write_files}
 
 
 def export(selection: Selection, format: str, to: Path) -> None:
-    """Write a selection in a format of FORMATS.
+    """Write a selection in a format of FORMATS. An export that fails leaves nothing at the target.
 
     Raises:
         ValueError: for an unknown format, a target that exists already (it may hold someone's work), an empty
@@ -227,4 +220,7 @@ def export(selection: Selection, format: str, to: Path) -> None:
     if not selection.items:
         raise ValueError(f"nothing to export: no image matches {selection.label!r}")
     to.parent.mkdir(parents=True, exist_ok=True)
-    FORMATS[format](selection, to)
+    with TemporaryDirectory(prefix=".", dir=to.parent) as folder:
+        written = Path(folder) / to.name
+        FORMATS[format](selection, written)
+        written.rename(to)
