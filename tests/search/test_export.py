@@ -21,7 +21,6 @@ from forclip.search.export import (
     Selection,
     export,
     select_ids,
-    select_ids_for,
     select_search,
     write_csv,
     write_fiftyone,
@@ -127,7 +126,7 @@ def test_images_are_selected_by_id(searcher: Searcher, tmp_path: Path) -> None:
     export(plain, "coco", tmp_path / "picks.json")
     content = json.loads((tmp_path / "picks.json").read_text())
     assert (len(content["images"]), content["annotations"]) == (4, [])
-    scored = select_ids_for(searcher, ids, "cat")
+    scored = select_ids(searcher.index, ids, query=searcher.encode_text("cat"))
     assert [i.image_id for i in scored.items] == ids[::-1]
     assert scored.items[0].score == searcher.search("cat", 1)[0].score
     with pytest.raises(ValueError, match="'nothing'"):

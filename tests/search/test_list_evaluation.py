@@ -36,7 +36,7 @@ def test_a_list_is_evaluated_on_verified_labels(searcher: Searcher, labels: Stor
         whole = searcher.search_vector(query, 60, where=where)
         verified = [r for r in whole if images.verified[row[r.image_id], column]]
         shows = np.array([images.labels[row[r.image_id], column] for r in verified], bool)
-        assert evaluation.relevant == shows.sum()
+        assert evaluation.images == shows.sum()
         best_first = -np.arange(float(len(verified)))
         if shows.any():
             num_evaluated += 1

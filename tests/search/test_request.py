@@ -229,7 +229,7 @@ def test_the_command_reports_verdicts_and_metrics(
     assert content["labels"]["precision_at_10"] == pytest.approx(expected.precision_at_10)
     assert content["labels"]["missed"] == list(expected.missed)
     table = " ".join(run_command(searcher, small_world, "snail", "-k", "5").stdout.split())
-    assert f"{expected.relevant} images show 'snail'" in table
+    assert f"{expected.images} images show 'snail'" in table
     assert f"{expected.average_precision:.1f} %" in table
 
 

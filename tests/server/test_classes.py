@@ -113,7 +113,7 @@ def test_a_search_for_a_class_has_verdicts_metrics_and_mistakes(
         assert answer["labels"] == {
             "class_name": name,
             "group": labels.groups[name],
-            "images": expected.relevant,
+            "images": expected.images,
             "precision_at_10": pytest.approx(expected.precision_at_10),
             "average_precision": pytest.approx(expected.average_precision),
             "missed": len(expected.missed),

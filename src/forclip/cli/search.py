@@ -144,7 +144,7 @@ def export(
     from forclip.config import read_names
     from forclip.index.image_index import Index
     from forclip.search.export import export as write
-    from forclip.search.export import select_ids, select_ids_for, select_search
+    from forclip.search.export import select_ids, select_search
     from forclip.search.searcher import open_searcher
 
     if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
@@ -155,7 +155,8 @@ def export(
     elif text is None:
         selection = select_ids(Index(store), read_names(ids), label or "", root)
     else:
-        selection = select_ids_for(open_searcher(store, device), read_names(ids), text, label, root)
+        searcher, label = open_searcher(store, device), text if label is None else label
+        selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
     write(selection, format, to)
     typer.echo(f"{len(selection.items)} images: {to}")
 

@@ -14,6 +14,7 @@ from typing import Any
 from forclip.index.image_index import Index
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
+from forclip.types import Floats
 
 Box = tuple[float, float, float, float]
 
@@ -80,23 +81,22 @@ def select_search(
 ) -> Selection:
     """Select the results of a search. label: None for the request in one line."""
     answer = run_search(searcher, request)
-    fields = {r.image_id: dict(score=r.score, probability=answer.probability(r), box=r.box) for r in answer.results}
-    return Selection(_items(searcher.index, fields), request.label if label is None else label, root)
+    rows = {r.image_id: {"score": r.score, "probability": answer.probability(r), "box": r.box} for r in answer.results}
+    return Selection(_items(searcher.index, rows), request.label if label is None else label, root)
 
 
-def select_ids(index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None) -> Selection:
-    """Select images by id, each once, without scores and boxes. Raises ValueError for an id that is not stored."""
-    return Selection(_items(index, {i: {} for i in image_ids}), label, root)
-
-
-def select_ids_for(
-    searcher: Searcher, image_ids: Sequence[str], text: str, label: str | None = None, root: Path | None = None
+def select_ids(
+    index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None, query: Floats | None = None
 ) -> Selection:
-    """Select images by id, best first, with the score and box that a text gives each. Raises as select_ids does."""
-    select_ids(searcher.index, image_ids)
-    results = searcher.index.search_among(image_ids, searcher.encode_text(text))
-    items = _items(searcher.index, {r.image_id: {"score": r.score, "box": r.box} for r in results})
-    return Selection(items, text if label is None else label, root)
+    """Select images by id, each once. Raises ValueError for an id that is not stored.
+
+    query: a text's unit vector [dim]; the images are then sorted best first, with the score and box that it gives each.
+    """
+    items = _items(index, {i: {} for i in image_ids})
+    if query is not None:
+        results = index.search_among(image_ids, query)
+        items = _items(index, {r.image_id: {"score": r.score, "box": r.box} for r in results})
+    return Selection(items, label, root)
 
 
 def _items(index: Index, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item, ...]:

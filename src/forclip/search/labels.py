@@ -122,15 +122,14 @@ def _split(index: Index, names: tuple[str, ...], path: Path, split: str | None) 
 
 @dataclass(frozen=True)
 class Relevance:
-    """A list compared with the labels of the class in `column`.
+    """A list compared with the labels of a class.
 
-    relevant: how many of the searched images show the class (R). precision_at_10, average_precision: in percent, of
+    images: how many of the searched images show the class (R). precision_at_10, average_precision: in percent, of
     the list without unchecked images, AP@50 over min(50, R); None where no image shows the class. missed: ids of the
     images that show the class and are not among the first 50 of the whole list, best first.
     """
 
-    column: int
-    relevant: int
+    images: int
     precision_at_10: float | None
     average_precision: float | None
     missed: tuple[str, ...]
@@ -144,13 +143,13 @@ def evaluate_list(
     first = {r.image_id for r in index.search(query, AP_DEPTH, where, exact)}
     missed = tuple(r.image_id for r in right if r.image_id not in first)
     if not right:
-        return Relevance(column, 0, None, None, missed)
+        return Relevance(0, None, None, missed)
     checked = index.search_among(labels.checked(column), query, AP_DEPTH, where)
     best = np.array([labels.shows(r.image_id, column) for r in checked], bool)
     # Both metrics count all relevant images, so those beyond the depth are appended. The store may change meanwhile.
     ranked = np.concatenate([best, np.ones(max(0, len(right) - int(best.sum())), bool)])
     precision, average = ranked_precision(ranked, 10), ranked_average_precision(ranked, AP_DEPTH)
-    return Relevance(column, len(right), 100 * precision, 100 * average, missed)
+    return Relevance(len(right), 100 * precision, 100 * average, missed)
 
 
 def rank_in_whole_list(

@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forclip.calibration.model import WANTED_PRECISION
 from forclip.evaluation.metrics import AP_DEPTH
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
@@ -40,7 +39,7 @@ def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
             "images": answer.num_searched,
             "expected_images": confidence and confidence.expected_images,
             "recommended_cutoff": confidence and confidence.cutoff,
-            "wanted_precision": _wanted_precision(answer),
+            "wanted_precision": answer.request.options.precision,
             "nothing_here": confidence and confidence.nothing_here,
             "no_confidence_reason": answer.no_confidence_reason or None,
         }
@@ -86,7 +85,7 @@ def describe_confidence(answer: SearchAnswer) -> str:
     about = "less than one" if count < 1 else f"about {count:.0f}"
     expected = f"Expected matches: {about} of {answer.num_searched} images."
     expected = "Probably no image matches." if confidence.nothing_here else expected
-    wanted = f"{_wanted_precision(answer):.0%} expected precision"
+    wanted = f"{answer.request.options.precision:.0%} expected precision"
     if not cutoff:
         return f"{expected} No result reaches {wanted}. Omit --cutoff to see all."
     if cutoff == len(confidence.probabilities) < answer.num_searched:
@@ -99,11 +98,7 @@ def _describe_labels(labels: LabelledList) -> str:
     if relevance.average_precision is None or relevance.precision_at_10 is None:
         return f"Labels: no searched image shows {labels.class_name!r}{group}."
     return (
-        f"Labels: {relevance.relevant} images show {labels.class_name!r}{group}. "
+        f"Labels: {relevance.images} images show {labels.class_name!r}{group}. "
         f"AP@50 {relevance.average_precision:.1f} %, precision@10 {relevance.precision_at_10:.0f} %. "
         f"{len(relevance.missed)} of them are not among the first {AP_DEPTH}."
     )
-
-
-def _wanted_precision(answer: SearchAnswer) -> float:
-    return WANTED_PRECISION if answer.request.lowest_precision is None else answer.request.lowest_precision

@@ -176,14 +176,7 @@ class LabelledList:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the verdicts as plain values; `images` is the number of images that show the class."""
-        return {
-            "class_name": self.class_name,
-            "group": self.group,
-            "images": self.relevance.relevant,
-            "precision_at_10": self.relevance.precision_at_10,
-            "average_precision": self.relevance.average_precision,
-            "missed": list(self.relevance.missed),
-        }
+        return {"class_name": self.class_name, "group": self.group, **vars(self.relevance)}
 
 
 @dataclass(frozen=True)

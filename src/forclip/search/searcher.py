@@ -114,9 +114,8 @@ class Searcher:
         for ranking, sample in zip(rankings, samples, strict=True):
             # Another process may delete images between the search and the count.
             size = max(images, len(ranking), len(sample))
-            ranked.append(
-                RankedText(ranking, estimate_confidence(calibration, ranking.scores, sample, size, precision))
-            )
+            confidence = estimate_confidence(calibration, ranking.scores, sample, size, precision)
+            ranked.append(RankedText(ranking, confidence))
         return ranked
 
     def refine(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:

@@ -51,14 +51,21 @@ class ClassTable:
                 self._version, self._done, self._failed, measuring = version, 0, False, True
                 self._thread = Thread(target=self._measure, name="classes", daemon=True)
                 self._thread.start()
-            result = self._result
-            total = len(self.labels.images.class_names) + len(self.labels.images)
+            names, groups, result = self.labels.images.class_names, self.labels.groups, self._result
+            facts: dict[str, dict[str, Any]] = {name: {"group": groups.get(name)} for name in names}
+            if result is not None:
+                for name, count in zip(names, result.relevant, strict=True):
+                    facts[name]["images"] = int(count)
+                for left_out in result.left_out:
+                    facts[left_out.name]["left_out"] = left_out.reason
+                for c in result.classes:
+                    facts[c.name] |= {"average_precision": c.average_precision, "precision_at_10": c.precision_at_10}
             return ClassesOut(
                 state="measuring" if measuring else "failed" if self._failed else "measured",
-                progress=min(1.0, self._done / total),
+                progress=min(1.0, self._done / (len(names) + len(self.labels.images))),
                 images=None if result is None else result.images,
-                means=MeansOut() if result is None else MeansOut(**result.means(self.labels.groups)),
-                classes=self._classes(result),
+                means=MeansOut() if result is None else MeansOut(**result.means(groups)),
+                classes=[ClassOut(name=name, **others) for name, others in facts.items()],
             )
 
     def stop(self) -> None:
@@ -86,15 +93,3 @@ class ClassTable:
         self._done += count
         if self._stopping.is_set():
             raise _Stopped
-
-    def _classes(self, result: ClassEvaluation | None) -> list[ClassOut]:
-        names, groups = self.labels.images.class_names, self.labels.groups
-        if result is None:
-            return [ClassOut(name=name, group=groups.get(name)) for name in names]
-        facts: dict[str, dict[str, Any]] = {c.name: {"left_out": c.reason} for c in result.left_out}
-        for c in result.classes:
-            facts[c.name] = {"average_precision": c.average_precision, "precision_at_10": c.precision_at_10}
-        return [
-            ClassOut(name=name, group=groups.get(name), images=int(count), **facts.get(name, {}))
-            for name, count in zip(names, result.relevant, strict=True)
-        ]

@@ -1,7 +1,6 @@
 """Errors of the service: a status and one sentence, never a path of the server."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -28,12 +27,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 class Refused(HTTPException):
     """A request that cannot be answered: a status, and one sentence why, for the client."""
-
-
-def public_message(error: ValueError, folder: Path) -> str:
-    """The message of a ValueError, without the path of the store's folder."""
-    sentence = " ".join(str(error).split())
-    return sentence.replace(f"{folder}: ", "").replace(str(folder), "the store")
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from forclip.search.look import look_at
-from forclip.search.request import SearchRequest, combined_query
+from forclip.search.request import combined_query
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.server.gallery import NO_IMAGE, StoredImage
@@ -64,7 +64,7 @@ def image_routes(service: SearchService) -> APIRouter:
 
 
 def _look(service: SearchService, stored: StoredImage, body: LookBody) -> LookOut:
-    request, searcher = SearchRequest(**body.request_fields()), service.searcher
+    request, searcher = body.to_request(), service.searcher
     with service.public_errors(request):
         query = combined_query(searcher, request)
         look = look_at(searcher.index, stored.key, query, request.where, searcher.model.calibration)

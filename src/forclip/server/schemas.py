@@ -13,7 +13,6 @@ from forclip.index import TOP_K
 from forclip.search.labels import ClassGroup
 from forclip.search.request import Cutoff, SearchRequest
 from forclip.server import limits
-from forclip.types import Floats
 
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
@@ -21,7 +20,6 @@ SearchText = Annotated[
 SearchTexts = Annotated[tuple[SearchText, ...], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
 Verdicts = Annotated[list[Key], Field(max_length=limits.VERDICTS)]
-Keys = Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 # Letters, digits, blanks and punctuation, but nothing invisible and no line break.
 _NAME = r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=_NAME)]
@@ -30,15 +28,19 @@ Format = Literal["coco", "csv", "fiftyone", "files"]
 Where = Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 IdsOfKeys = Callable[[Sequence[str]], Sequence[str]]
-_NO_VECTOR: Floats = np.empty(0, np.float32)
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    def request_fields(self) -> dict[str, Any]:
-        """The values of the fields that a SearchRequest has under the same names."""
-        return self.model_dump(include={field.name for field in fields(SearchRequest)})
+    def to_request(self, ids_of_keys: IdsOfKeys = lambda keys: keys, **others: Any) -> SearchRequest:
+        """The request of the fields with the same names, which checks its own rules.
+
+        ids_of_keys: converts the keys of verdicts to image ids; others: further fields of the request.
+        """
+        values = self.model_dump(include={field.name for field in fields(SearchRequest)})
+        values |= {name: tuple(ids_of_keys(values[name])) for name in ("right", "wrong") if name in values}
+        return SearchRequest(**values | others)
 
 
 class Box(_Strict):
@@ -80,10 +82,6 @@ class RefinableBody(ListBody):
     right: Verdicts = Field([], description="Images with the verdict right: rank images like them higher.")
     wrong: Verdicts = Field([], description="Images with the verdict wrong: rank images like them lower, omit these.")
 
-    def verdicts(self, ids_of_keys: IdsOfKeys) -> dict[str, tuple[str, ...]]:
-        """The image ids with verdicts, as fields of a SearchRequest."""
-        return {"right": tuple(ids_of_keys(self.right)), "wrong": tuple(ids_of_keys(self.wrong))}
-
 
 class _TextsBody(_Strict):
     """Wanted texts."""
@@ -107,11 +105,9 @@ class SearchBody(_TextsBody, RefinableBody):
         if len(self.to_request().wanted) + len(self.none_of) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
 
-    def to_request(self, ids_of_keys: IdsOfKeys = lambda keys: keys) -> SearchRequest:
-        """The request, which checks its own rules. ids_of_keys: converts keys to image ids."""
+    def to_request(self, ids_of_keys: IdsOfKeys = lambda keys: keys, **others: Any) -> SearchRequest:
         cutoff = None if self.cutoff is None else Cutoff("precision", WANTED_PRECISION)
-        values = {**self.request_fields(), **self.verdicts(ids_of_keys), "cutoff": cutoff, "confidence": True}
-        return SearchRequest(**values)
+        return super().to_request(ids_of_keys, cutoff=cutoff, confidence=True, **others)
 
 
 class ExportBody(SearchBody):
@@ -142,12 +138,7 @@ class SimilarBody(RefinableBody):
     box: Box | None = Field(None, description="Search for what this region shows; by default the whole image.")
 
     def model_post_init(self, context: Any) -> None:
-        self.to_request()
-
-    def to_request(self, like: Floats = _NO_VECTOR, ids_of_keys: IdsOfKeys = lambda keys: keys) -> SearchRequest:
-        """The request, without the image itself. like: the vectors to search with; not needed to check the rules."""
-        values = self.request_fields() | self.verdicts(ids_of_keys)
-        return SearchRequest(like=like, exclude=tuple(ids_of_keys([self.key])), **values)
+        self.to_request(like=np.empty(0, np.float32))  # any vector, to check the rules
 
 
 class UploadBody(ListBody):
@@ -167,7 +158,7 @@ class LookBody(_TextsBody):
         return self.text is not None or bool(self.any_of or self.all_of)
 
     def model_post_init(self, context: Any) -> None:
-        if self.has_texts and len(SearchRequest(**self.request_fields()).wanted) > limits.TEXTS:
+        if self.has_texts and len(self.to_request().wanted) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one look")
 
 
@@ -216,9 +207,7 @@ class SearchOut(BaseModel):
     )
     images: int = Field(description="In the store.")
     milliseconds: float
-    labels: ListLabels | None = Field(
-        default=None, description="null unless there are labels and the text names a class."
-    )
+    labels: ListLabels | None = Field(None, description="null unless there are labels and the text names a class.")
 
 
 class RegionOut(BaseModel):
@@ -332,7 +321,7 @@ class NewSelection(_Strict):
 class KeyList(_Strict):
     """Images to add to a selection or to remove from it."""
 
-    keys: Keys
+    keys: Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 
 
 class Problem(BaseModel):

@@ -16,7 +16,7 @@ from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run
 from forclip.server import limits
 from forclip.server.batches import Batches
 from forclip.server.cached_searcher import KEPT_DEPTH, CachedSearcher
-from forclip.server.errors import Refused, public_message
+from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery, StoredImage
 from forclip.server.pictures import decode, picture_bytes
 from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody, box_fields
@@ -49,7 +49,8 @@ class SearchService:
         except ValueError as error:
             if request.where is None and not isinstance(error, SearchError):
                 raise
-            raise Refused(400, public_message(error, self.searcher.index.store.folder)) from None
+            folder, message = str(self.searcher.index.store.folder), " ".join(str(error).split())
+            raise Refused(400, message.replace(f"{folder}: ", "").replace(folder, "the store")) from None
 
     def is_quick(self, request: SearchRequest) -> bool:
         """Whether the request takes some milliseconds: a list that is kept or comes from the approximate index."""
@@ -155,7 +156,8 @@ def search_routes(service: SearchService) -> APIRouter:
 
         def request() -> SearchRequest:
             vectors = service.query_vectors(gallery.one(body.key), body.box)
-            return body.to_request(vectors, gallery.ids_of_keys)
+            exclude = tuple(gallery.ids_of_keys([body.key]))
+            return body.to_request(gallery.ids_of_keys, like=vectors, exclude=exclude)
 
         return await run(request)
 
@@ -168,7 +170,7 @@ def search_routes(service: SearchService) -> APIRouter:
             if len(content) > limits.UPLOAD_BYTES:
                 raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
             vectors = service.searcher.encode_image(decode(content, 400, "the uploaded file"))
-            return SearchRequest(like=vectors, **body.request_fields())
+            return body.to_request(like=vectors)
 
         return await run(request)
 

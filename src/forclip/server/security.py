@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -18,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from forclip.server import limits
 
 COOKIE = "forclip_session"
-UPLOAD_PATH = "/api/similar/upload"
 _OPEN = ("/health", "/login")  # without a token
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -37,11 +35,6 @@ class Access:
             raise ValueError("the token must consist of ASCII characters")
         if self.token is None and not is_loopback(self.host):
             raise ValueError(f"{self.host} can be reached from other machines: set a --token, or bind to 127.0.0.1")
-
-    @property
-    def hosts(self) -> Sequence[str] | None:
-        """Host names that requests may use; None: any. This stops DNS rebinding, which uses a foreign host name."""
-        return _LOOPBACK_NAMES if is_loopback(self.host) else None
 
     @property
     def cookie(self) -> str:
@@ -90,7 +83,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_upload = scope["path"] == UPLOAD_PATH
+        is_upload = scope["path"] == "/api/similar/upload"
         max_bytes = limits.UPLOAD_BYTES + limits.MULTIPART_BYTES if is_upload else limits.BODY_BYTES
         received = 0
 
@@ -119,8 +112,9 @@ class Guard:
 
     def _refusal(self, scope: Scope, max_bytes: int) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
-        host, hosts = headers.get("host", "").lower(), self.access.hosts
-        if hosts is not None and re.sub(r":[0-9]+\Z", "", host) not in hosts:
+        host = headers.get("host", "").lower()
+        # This stops DNS rebinding, which uses a foreign host name.
+        if is_loopback(self.access.host) and re.sub(r":[0-9]+\Z", "", host) not in _LOOPBACK_NAMES:
             return 421, "this host name is not the service's"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host:

@@ -69,16 +69,10 @@ def service_routes(
     @routes.get("/api/info")
     def info() -> Info:
         """What is searched."""
-        described, store = gallery.index.info(), gallery.index.store
-        schema = store.table().schema
-        return Info(
-            version=version("forclip"),
-            images=described["images"],
-            vectors=described["vectors"],
-            store_version=described["version"],
-            columns={name: str(schema.field(name).type) for name in store.user_columns},
-            has_calibration=has_calibration,
-        )
+        described, schema = gallery.index.info(), gallery.index.store.table().schema
+        sizes = {"images": described["images"], "vectors": described["vectors"], "store_version": described["version"]}
+        columns = {name: str(schema.field(name).type) for name in gallery.index.store.user_columns}
+        return Info(version=version("forclip"), columns=columns, has_calibration=has_calibration, **sizes)
 
     @routes.get("/health")
     def health() -> Health:
