@@ -27,8 +27,8 @@ from forclip.data.formats.coco import load_coco
 from forclip.embedding.embed import embed_images
 from forclip.embedding.regions import overlaps
 from forclip.evaluation.metrics import average_precision_at
-from forclip.index.in_memory import most_distinct_vector
 from forclip.models.retrieval_model import load_model
+from forclip.search.request import most_distinct_vector
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Floats
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 import torch
 
 from forclip.config import EvalConfig
@@ -13,8 +14,9 @@ from forclip.embedding.embed import EncodedImages
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import evaluate_scores
 from forclip.experiments.comparison import MethodResult, Task
-from forclip.experiments.report import Comparison, extreme_classes, query_grids
+from forclip.experiments.report import Comparison, best_vectors, extreme_classes, query_grids, rank
 from forclip.types import Annotations, ClassSplit, ImageEmbeddings
+from tests.index.made import names, some
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g", "h")
 SPLIT = ClassSplit(NAMES[:4], NAMES[4:])
@@ -83,3 +85,39 @@ def test_best_and_worst_classes_are_by_precision_and_disjoint() -> None:
     assert min(precision[name] for name in best) >= max(precision[name] for name in worst)
     assert not set(best) & set(worst)
     assert extreme_classes({**metrics, "methods": {}}, comparison) == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_best_vectors_and_ranks_equal_a_naive_loop(seed: int) -> None:
+    embeddings = some(names(40), seed)
+    query = embeddings.vectors[7]
+    scores, winners = best_vectors(embeddings, query)
+    for image in range(40):
+        start, end = embeddings.offsets[image : image + 2]
+        cosines = [float(embeddings.vectors[row] @ query) for row in range(start, end)]
+        assert scores[image] == pytest.approx(max(cosines), abs=1e-6)
+        assert winners[image] == start + int(np.argmax(cosines))
+    expected = sorted(range(40), key=lambda i: (-scores[i], embeddings.image_ids[i]))
+    assert rank(scores, embeddings.image_ids, 10).tolist() == expected[:10]
+
+
+def test_negative_similarities_are_not_beaten_by_padding() -> None:
+    vectors = np.array([[-1, 0], [-0.6, 0.8], [0, 1]], np.float32)
+    embeddings = ImageEmbeddings(vectors, np.array([0, 2, 3]), ("a", "b"))
+    scores, winners = best_vectors(embeddings, np.array([0.8, -0.6], np.float32))
+    assert scores.tolist() == pytest.approx([-0.8, -0.6])
+    assert winners.tolist() == [0, 2]
+
+
+def test_ties_go_by_id_also_at_the_cut() -> None:
+    scores = np.array([0.5, 0.9, 0.5, 0.5], np.float32)
+    assert rank(scores, ("d", "c", "b", "a"), 2).tolist() == [1, 3]
+    assert rank(scores, ("d", "c", "b", "a"), 9).tolist() == [1, 3, 2, 0]
+
+
+def test_wrong_queries_are_refused() -> None:
+    embeddings = some(names(3))
+    with pytest.raises(ValueError, match="16 dimensions"):
+        best_vectors(embeddings, np.ones(5, np.float32))
+    with pytest.raises(ValueError, match="not 0"):
+        rank(np.ones(3, np.float32), embeddings.image_ids, 0)

@@ -21,12 +21,14 @@ from forclip.search.request import (
     SearchError,
     SearchRequest,
     labelled_class,
+    most_distinct_vector,
     parse_cutoff,
     run_search,
     run_searches,
 )
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
+from tests.index.made import DIM, unit
 
 CALIBRATION = Calibration(-3.0, 0.5, 1.5, 0.0, 0.9, 0.2, 0.05, 10, 60, {})
 
@@ -266,3 +268,9 @@ def test_serving_with_labels_of_other_images_is_refused(searcher: Searcher, tmp_
     done = CliRunner().invoke(app, ["serve", store, "--annotations", str(tmp_path / "other.csv"), "--port", port])
     assert done.exit_code == 2
     assert "x.jpg" in done.stderr
+
+
+def test_the_most_distinct_vector_is_least_like_the_others() -> None:
+    shared = unit(np.random.default_rng(0), DIM)
+    alike = [shared, shared, -shared]
+    assert (most_distinct_vector(np.stack(alike)) == -shared).all()

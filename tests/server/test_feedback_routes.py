@@ -9,9 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forclip.calibration.model import Calibration
-from forclip.index.in_memory import most_distinct_vector
 from forclip.search.feedback import refined_query
-from forclip.search.request import SearchRequest, run_search
+from forclip.search.request import SearchRequest, most_distinct_vector, run_search
 from forclip.search.searcher import Searcher
 from forclip.server.gallery import Gallery
 from tests.server.conftest import PICTURES, client_of, search

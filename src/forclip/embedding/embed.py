@@ -17,7 +17,7 @@ from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.progress import Advance, silent
-from forclip.types import ImageEmbeddings, Ints, SkippedImage
+from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
 
 BATCH_SIZE = 64
 
@@ -169,3 +169,37 @@ def concatenate_embeddings(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:
         tuple(image_id for part in parts for image_id in part.image_ids),
         np.concatenate(boxes) if len(boxes) == len(parts) else None,
     )
+
+
+def merge_near_duplicates(embeddings: ImageEmbeddings, cosine: float) -> ImageEmbeddings:
+    """Merge each image's near-duplicate vectors.
+
+    A vector that has at least this cosine with an earlier vector that was kept is merged into it. The result keeps the
+    order of the kept vectors. A merged vector is the mean of its members, scaled to unit length, and has the box of
+    the first member. Raises ValueError for a cosine outside 0..1.
+    """
+    if not 0 <= cosine <= 1:
+        raise ValueError(f"vectors are merged from a cosine within 0..1, not {cosine}")
+    spans = zip(embeddings.offsets[:-1].tolist(), embeddings.offsets[1:].tolist(), strict=True)
+    groups = [_group_similar(embeddings.vectors[start:end], cosine) for start, end in spans]
+    counts = np.array([g.max() + 1 for g in groups], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    targets = np.concatenate([g + start for g, start in zip(groups, offsets[:-1], strict=True)])
+    sums = np.zeros((offsets[-1], embeddings.dim), np.float32)
+    np.add.at(sums, targets, embeddings.vectors)
+    first = np.unique(targets, return_index=True)[1]
+    boxes = None if embeddings.boxes is None else embeddings.boxes[first]
+    return ImageEmbeddings(sums / np.linalg.norm(sums, axis=1, keepdims=True), offsets, embeddings.image_ids, boxes)
+
+
+def _group_similar(vectors: Floats, cosine: float) -> Ints:
+    """Return the group of each vector; groups are counted in order of appearance."""
+    similar = vectors @ vectors.T >= cosine
+    group = np.full(len(vectors), -1, np.int64)
+    count = 0
+    for row in range(len(vectors)):
+        if group[row] < 0:
+            group[similar[row] & (group < 0)] = count
+            group[row] = count  # rounding may leave a vector's cosine with itself below 1
+            count += 1
+    return group

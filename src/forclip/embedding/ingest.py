@@ -17,10 +17,15 @@ from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import ImageMetadata
 from forclip.data.sources import format_of, load_source
-from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches
+from forclip.embedding.embed import (
+    EncodedBatch,
+    concatenate_embeddings,
+    embed_batch,
+    encode_batches,
+    merge_near_duplicates,
+)
 from forclip.embedding.store_model import store_header, stored_model
 from forclip.index.image_index import Index
-from forclip.index.in_memory import merge_near_duplicates
 from forclip.index.schema import Precision
 from forclip.index.store import ImageFile, require_model
 from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model

@@ -5,7 +5,6 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -79,10 +78,8 @@ def _svg(axes: Axes, kind: str, label: str) -> Markup:
 
 def _plot(axes: Axes, gid: str, xs: ArrayLike, ys: ArrayLike, marker: str = "", size: float = 6) -> None:
     """Draw a line, or points if there is a marker."""
-    style: dict[str, Any] = (
-        {"marker": marker, "markersize": size, "markeredgewidth": 0, "linestyle": ""} if marker else {}
-    )
-    axes.plot(xs, ys, color="black", linewidth=1, gid=gid, clip_on=False, **style)
+    (line,) = axes.plot(xs, ys, marker, color="black", linewidth=1, gid=gid, clip_on=False)
+    line.set(markersize=size, markeredgewidth=0)
 
 
 def line_chart(curve: Curve) -> Markup:

@@ -179,17 +179,10 @@ def _difference(of: tuple[Run, str], over: tuple[Run, str], group: Group) -> Dif
     if not len(gains):
         return None
     interval = mean_interval(gains[None])
-    return Difference(
-        Side(of[0].name, of[1]),
-        Side(over[0].name, over[1]),
-        group,
-        len(gains),
-        float(gains.mean()),
-        interval,
-        interval is not None and (interval[0] > 0 or interval[1] < 0),
-        int((gains > 0).sum()),
-        int((gains < 0).sum()),
-    )
+    excludes_zero = interval is not None and (interval[0] > 0 or interval[1] < 0)
+    better, worse = int((gains > 0).sum()), int((gains < 0).sum())
+    ours, theirs = (Side(run.name, method) for run, method in (of, over))
+    return Difference(ours, theirs, group, len(gains), float(gains.mean()), interval, excludes_zero, better, worse)
 
 
 _DIFFERENCE_COLUMNS = ("difference", "classes", "points", "95 % interval", "excludes 0", "better / worse")

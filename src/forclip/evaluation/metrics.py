@@ -5,7 +5,7 @@ Rows are images in the order of their ids, which is the order that breaks ties.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,16 +140,13 @@ def rank_curves(ranked: Mapping[str, Bools], members: Mapping[str, Sequence[str]
         within = np.concatenate([[0], np.cumsum(of_class[: max(ks, default=0)])])
         hits[name] = within[np.minimum(ks, len(within) - 1).astype(np.int64)].astype(np.float64)
 
-    def mean_lines(divisors: Mapping[str, Any]) -> dict[str, Line | None]:
-        return {
-            group: _mean_line([hits[name] / divisors[name] for name in names], 100) for group, names in members.items()
-        }
+    recall = {name: hits[name] / of_class.sum() for name, of_class in ranked.items()}
+    precision = {name: of_class / np.array(ks) for name, of_class in hits.items()}
 
-    return RankCurves(
-        ks,
-        mean_lines({name: of_class.sum() for name, of_class in ranked.items()}),
-        mean_lines(dict.fromkeys(ranked, np.array(ks))),
-    )
+    def mean_lines(lines: Mapping[str, Doubles]) -> dict[str, Line | None]:
+        return {group: _mean_line([lines[name] for name in names], 100) for group, names in members.items()}
+
+    return RankCurves(ks, mean_lines(recall), mean_lines(precision))
 
 
 def mean_curves(curves: Sequence[RankCurves]) -> RankCurves:

@@ -17,16 +17,15 @@ from forclip.evaluation.charts import Curve
 from forclip.evaluation.methods import best_overall, best_training_free
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.report import ReportPage, write_report
-from forclip.evaluation.result_grid import GridHit, GridRow, QueryGrid
+from forclip.evaluation.result_grid import Box, GridHit, GridRow, QueryGrid
 from forclip.experiments.comparison import MethodResult, Task
-from forclip.index.in_memory import best_vectors, rank
-from forclip.types import Ints
+from forclip.types import Floats, ImageEmbeddings, Ints
 
 _NUM_HITS = 8
 _NUM_QUERIES = 6
 _MIN_RELEVANT = 3  # images of a random query's class
 _NUM_EXTREMES = 3  # classes ranked best, and as many ranked worst
-Box = tuple[float, float, float, float]
+_BLOCK_VECTORS = 1 << 18  # scored at once
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,34 @@ def _grid_row(task: Task, result: MethodResult, name: str, column: int, ranked: 
     )
     evaluated = {c.name: c.average_precision for c in result.run.report.classes}
     return GridRow(result.run.method, evaluated.get(name), hits)
+
+
+def best_vectors(embeddings: ImageEmbeddings, query: Floats) -> tuple[Floats, Ints]:
+    """Score every image by its vector nearest to a unit query [dim].
+
+    Returns the scores [images], cosines, and the winning rows of `embeddings.vectors` [images], the first of equal
+    ones. Raises ValueError if the query has another dimension.
+    """
+    if query.shape != (embeddings.dim,):
+        raise ValueError(f"the query has shape {query.shape}, the vectors have {embeddings.dim} dimensions")
+    blocks = range(0, len(embeddings.vectors), _BLOCK_VECTORS)
+    cosines = np.concatenate([embeddings.vectors[b : b + _BLOCK_VECTORS] @ query for b in blocks])
+    scores = np.maximum.reduceat(cosines, embeddings.offsets[:-1])
+    owner = np.repeat(np.arange(len(embeddings)), np.diff(embeddings.offsets))
+    hits = np.flatnonzero(cosines == scores[owner])
+    _, first = np.unique(owner[hits], return_index=True)
+    return scores, hits[first]
+
+
+def rank(scores: Floats, image_ids: tuple[str, ...], k: int) -> Ints:
+    """Return the positions of the best k images, best first, ties by image id. Raises ValueError for k below 1."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    k = min(k, len(scores))
+    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    candidates = np.flatnonzero(scores >= threshold)
+    best = sorted(candidates.tolist(), key=lambda row: (-scores[row], image_ids[row]))
+    return np.array(best[:k], np.int64)
 
 
 def _winning_boxes(task: Task, result: MethodResult, rows: Ints, winners: Ints) -> list[Box | None]:

@@ -11,7 +11,6 @@ import numpy as np
 from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
 from forclip.index import TOP_K
-from forclip.index.in_memory import most_distinct_vector
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import ListOptions, RankedText, Searcher
@@ -301,6 +300,15 @@ def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
         return SearchAnswer(request, _page(request, results))
     num_searched = searcher.index.count(request.where)
     return SearchAnswer(request, _page(request, results), None, request.no_confidence_reason, num_searched)
+
+
+def most_distinct_vector(vectors: Floats) -> Floats:
+    """Return the vector [dim] that is least similar to the mean of an image's unit vectors [N, dim].
+
+    It represents the image where only one vector can be searched with.
+    """
+    vector: Floats = vectors[np.argmin(vectors @ vectors.mean(0))]
+    return vector
 
 
 def combined_query(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
