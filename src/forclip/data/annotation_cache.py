@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
 from forclip.atomic_write import write_atomically
+from forclip.data.images.content import file_state
 from forclip.types import Annotations, Bools
 
 FORMAT_VERSION = 1  # of the cached file; a copy of another version is stale
 
 _DIGEST_BYTES = 32
-_Arrays = dict[str, NDArray[Any]]
 
 
 def cached_annotations(
@@ -40,12 +40,8 @@ def cached_annotations(
     parts = [kind, *map(str, (file.absolute(), image_folder, image_folder.absolute()))]
     key = hashlib.blake2b(_to_json(parts), digest_size=8).hexdigest()
     # The stamp is taken before loading, so that a file that changes meanwhile makes the copy stale, not wrong.
-    try:
-        folder_changed = image_folder.stat().st_mtime_ns
-    except OSError:  # annotations can be loaded before the images arrive
-        folder_changed = -1
-    status = file.stat()
-    stamp = _to_json([FORMAT_VERSION, kind, key, status.st_size, status.st_mtime_ns, folder_changed])
+    # The folder may be missing: annotations can be loaded before the images arrive.
+    stamp = _to_json([FORMAT_VERSION, kind, key, *file_state(file), file_state(image_folder)[1]])
     copy = cache / f"{kind}-{file.stem[:60]}-{key}.annotations"
     with contextlib.suppress(OSError):  # there is no copy
         content = copy.read_bytes()
@@ -53,7 +49,19 @@ def cached_annotations(
         if digest == _digest(stamp, payload):
             return _unpack(safetensors.load(payload))
     annotations = load(file, image_folder)
-    payload = safetensors.save(_pack(annotations))
+    # Eight labels per byte, indices in 32 bits, all texts as one JSON.
+    fields = ("image_ids", "class_names", "synonyms", "frequencies")
+    texts = {name: getattr(annotations, name) for name in fields} | {"paths": [*map(str, annotations.paths)]}
+    arrays: dict[str, NDArray[Any]] = {
+        "texts": np.frombuffer(_to_json(texts), np.uint8),
+        "labels": np.packbits(annotations.labels),
+        "boxes": annotations.boxes,
+        "box_images": annotations.box_images.astype(np.int32),
+        "box_classes": annotations.box_classes.astype(np.int32),
+    }
+    if annotations.verified is not None:
+        arrays["verified"] = np.packbits(annotations.verified)
+    payload = safetensors.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     try:
         write_atomically(copy, lambda temporary: temporary.write_bytes(_digest(stamp, payload) + payload))
     except OSError as error:
@@ -66,23 +74,7 @@ def _digest(stamp: bytes, payload: bytes) -> bytes:
     return hashlib.blake2b(stamp + payload, digest_size=_DIGEST_BYTES).digest()
 
 
-def _pack(annotations: Annotations) -> _Arrays:
-    """Eight labels per byte, indices in 32 bits, all texts as one JSON."""
-    fields = ("image_ids", "class_names", "synonyms", "frequencies")
-    texts = {name: getattr(annotations, name) for name in fields} | {"paths": [*map(str, annotations.paths)]}
-    arrays: _Arrays = {
-        "texts": np.frombuffer(_to_json(texts), np.uint8),
-        "labels": np.packbits(annotations.labels),
-        "boxes": annotations.boxes,
-        "box_images": annotations.box_images.astype(np.int32),
-        "box_classes": annotations.box_classes.astype(np.int32),
-    }
-    if annotations.verified is not None:
-        arrays["verified"] = np.packbits(annotations.verified)
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _unpack(arrays: _Arrays) -> Annotations:
+def _unpack(arrays: dict[str, NDArray[Any]]) -> Annotations:
     texts = json.loads(arrays["texts"].tobytes())
     shape = (len(texts["image_ids"]), len(texts["class_names"]))
 

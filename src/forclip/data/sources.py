@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forclip.config import DataConfig, Format, GalleryRule, SourceConfig, read_names
+from forclip.config import DataConfig, Format, SourceConfig, read_names
 from forclip.data.annotation_cache import cached_annotations
 from forclip.data.formats.coco import load_coco, load_lvis
 from forclip.data.formats.csv_labels import load_csv
@@ -19,44 +19,41 @@ from forclip.data.formats.nuimages import load_nuimages
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.data.verdicts import merge_verdicts, read_verdicts
-from forclip.types import Annotations, Ints
+from forclip.types import Annotations
 
 
 def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
     """Load the training images, with the verdicts merged into their labels, and the gallery images.
 
-    Raises ValueError as the loaders do, and if one of the sets would be empty.
+    Raises ValueError as the loaders do, if one of the sets would be empty, and for a gallery's file of ids that is
+    unreadable or has an unknown id.
     """
-    train = load_source(data.train, data.cache)
-    if isinstance(data.gallery, SourceConfig):
-        gallery = load_source(data.gallery, data.cache)
+    train, rule = load_source(data.train, data.cache), data.gallery
+    if isinstance(rule, SourceConfig):
+        gallery = load_source(rule, data.cache)
     else:
         if len(train) < 2:
             file = data.train.annotations
             raise ValueError(f"{file}: {len(train)} image(s) can't be split into training and gallery")
-        rows = np.arange(1, len(train), 2) if data.gallery is None else gallery_rows(train, data.gallery)
+        if rule is None:
+            rows = np.arange(1, len(train), 2)
+        elif rule.fraction is not None:
+            count = min(max(1, math.floor(rule.fraction * len(train))), len(train) - 1)
+            rows = np.sort(np.random.default_rng(rule.seed).permutation(len(train))[:count])
+        else:
+            assert rule.image_ids is not None
+            row = {image_id: k for k, image_id in enumerate(train.image_ids)}
+            listed = dict.fromkeys(read_names(rule.image_ids))
+            if unknown := [image_id for image_id in listed if image_id not in row]:
+                raise ValueError(f"{rule.image_ids}: no image has the id {unknown[0]!r}")
+            if not 0 < len(listed) < len(train):
+                problem = f"lists {len(listed)} of {len(train)} images; each set needs at least one"
+                raise ValueError(f"{rule.image_ids}: {problem}")
+            rows = np.sort([row[image_id] for image_id in listed])
         train, gallery = train.take(np.setdiff1d(np.arange(len(train)), rows)), train.take(rows)
     if data.verdicts is not None:
         train = merge_verdicts(train, gallery, read_verdicts(data.verdicts, data.train.image_folder))
     return train, gallery
-
-
-def gallery_rows(images: Annotations, rule: GalleryRule) -> Ints:
-    """The rows of the gallery's images, ascending; at least one row is chosen and at least one is left.
-
-    Raises ValueError for a file of ids that is unreadable, has an unknown id, or lists none or all of the images.
-    """
-    if rule.image_ids is None:
-        assert rule.fraction is not None
-        count = min(max(1, math.floor(rule.fraction * len(images))), len(images) - 1)
-        return np.sort(np.random.default_rng(rule.seed).permutation(len(images))[:count]).astype(np.int64)
-    row = {image_id: k for k, image_id in enumerate(images.image_ids)}
-    listed = dict.fromkeys(read_names(rule.image_ids))
-    if unknown := [image_id for image_id in listed if image_id not in row]:
-        raise ValueError(f"{rule.image_ids}: no image has the id {unknown[0]!r}")
-    if not 0 < len(listed) < len(images):
-        raise ValueError(f"{rule.image_ids}: lists {len(listed)} of {len(images)} images; each set needs at least one")
-    return np.sort(np.array([row[image_id] for image_id in listed], np.int64))
 
 
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:

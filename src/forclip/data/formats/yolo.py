@@ -28,7 +28,15 @@ def load_yolo(data_yaml: Path, split: str) -> Annotations:
     Layout: docs.ultralytics.com/datasets/detect. Raises ValueError, naming the file and the entry or line, for a
     malformed YAML, an unknown split, an image outside the dataset's folder, or a malformed label.
     """
-    content = _read_yaml(data_yaml)
+    try:
+        content = yaml.load(data_yaml.read_bytes(), _UniqueKeys)
+    except FileNotFoundError:
+        raise ValueError(f"{data_yaml}: no such file") from None
+    # For a value that doesn't fit its tag, PyYAML raises KeyError, AttributeError, IndexError and others.
+    except Exception as error:
+        raise ValueError(f"{data_yaml}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{data_yaml}: a YOLO data file holds keys and values, not a {type(content).__name__}")
     root = content.get("path") or "."
     if not isinstance(root, str):
         raise ValueError(f"{data_yaml}: path is {shortened(root)}, not a folder")
@@ -70,19 +78,6 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise ValueError(f"line {key.start_mark.line + 1} has the key {shortened(key.value)} a second time")
             seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
-
-
-def _read_yaml(file: Path) -> dict[Any, Any]:
-    try:
-        content = yaml.load(file.read_bytes(), _UniqueKeys)
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file") from None
-    # For a value that doesn't fit its tag, PyYAML raises KeyError, AttributeError, IndexError and others.
-    except Exception as error:
-        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: a YOLO data file holds keys and values, not a {type(content).__name__}")
-    return content
 
 
 def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:

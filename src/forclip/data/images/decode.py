@@ -32,16 +32,13 @@ def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
             image.load()
             return to_rgb(image)
+    except FileNotFoundError:
+        raise UnreadableImage(f"{name}: no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"{name}: not an image that Pillow can read") from None
     # For damaged data Pillow's decoders raise SyntaxError, struct.error, RuntimeError (AVIF) and others.
     except Exception as error:
-        match error:
-            case FileNotFoundError():
-                reason = "no such file"
-            case UnidentifiedImageError():
-                reason = "not an image that Pillow can read"
-            case _:
-                reason = str(error)
-        raise UnreadableImage(f"{name}: {reason}") from None
+        raise UnreadableImage(f"{name}: {error}") from None
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
