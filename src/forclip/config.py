@@ -23,15 +23,12 @@ Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "fold
 NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    return Path(info.context or ".", path)  # load_config passes the folder of the YAML file
-
-
 def _read_if_file(names: Any, info: ValidationInfo) -> Any:
-    return read_names(_resolve(Path(names), info)) if isinstance(names, str | Path) else names
+    return read_names(Path(info.context or ".", names)) if isinstance(names, str | Path) else names
 
 
-File = Annotated[Path, AfterValidator(_resolve)]
+# The context is the folder of the YAML file.
+File = Annotated[Path, AfterValidator(lambda path, info: Path(info.context or ".", path))]
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]  # names, or a file with one name per line
 
 

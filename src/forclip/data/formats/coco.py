@@ -124,12 +124,11 @@ def load_lvis(annotation_file: Path, image_folder: Path) -> Annotations:
         except OSError:  # no such folder; reading the image will report it
             return frozenset()
 
-    def locate(image: LvisImage, name: str) -> Path:
+    paths: list[Path] = []
+    for image, name in zip(content.images, names, strict=True):
         subfolder, _, file = name.rpartition("/")
         is_flat = image.coco_url and file in listed("") and file not in listed(subfolder)
-        return image_folder / (file if is_flat else name)
-
-    paths = [locate(image, name) for image, name in zip(content.images, names, strict=True)]
+        paths.append(image_folder / (file if is_flat else name))
     # "crab_(animal)" becomes "crab (animal)".
     return build_annotations(annotation_file, content, paths, lambda name: name.replace("_", " ").strip())
 

@@ -67,7 +67,6 @@ def crop_view(number: int, seed: int) -> View:
     return View(f"crop {number} of seed {seed}", change)
 
 
-ZOOM = 2
 _OFFSETS = (0.0, 0.25, 0.5)
 NUM_CROPS = len(_OFFSETS) ** 2
 
@@ -76,5 +75,5 @@ def zoomed_crops(image: Image.Image) -> list[Image.Image]:
     """Nine windows of half the width and height, row by row; neighbours overlap by half."""
     w, h = image.size
     corners = [(round(x * w), round(y * h)) for y in _OFFSETS for x in _OFFSETS]
-    size = (max(1, w // ZOOM), max(1, h // ZOOM))
+    size = (max(1, w // 2), max(1, h // 2))
     return [image.crop((x, y, x + size[0], y + size[1])) for x, y in corners]
