@@ -154,10 +154,9 @@ def mean_curves(curves: Sequence[RankCurves]) -> RankCurves:
     ks = min((c.k for c in curves), key=len)
 
     def mean_lines(lines: Sequence[Mapping[str, Line | None]]) -> dict[str, Line | None]:
-        by_group = {group: [by_group[group] for by_group in lines] for group in lines[0]}
         return {
-            group: _mean_line([line[: len(ks)] for line in of_group if line is not None])
-            for group, of_group in by_group.items()
+            group: _mean_line([line[: len(ks)] for by_group in lines if (line := by_group[group]) is not None])
+            for group in lines[0]
         }
 
     return RankCurves(ks, mean_lines([c.recall for c in curves]), mean_lines([c.precision for c in curves]))
