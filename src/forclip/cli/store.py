@@ -72,10 +72,9 @@ def index(
         lines.append(f"  and {len(failed) - _MAX_REASONS} more: {to / SKIPPED_FILE}")
     if summary.skipped:
         lines.append(f"{summary.skipped} could not be read before and have not changed. --retry tries them again")
-    if vanished and delete_vanished:
-        lines.append(f"{vanished} are no longer in the source: deleted from the store")
-    elif vanished:
-        lines.append(f"{vanished} are no longer in the source. --delete-vanished deletes them from the store")
+    if vanished:
+        deletion = ": deleted" if delete_vanished else ". --delete-vanished deletes them"
+        lines.append(f"{vanished} are no longer in the source{deletion} from the store")
     console.print("\n".join(lines), markup=False, highlight=False)
 
 

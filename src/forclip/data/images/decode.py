@@ -18,7 +18,7 @@ class UnreadableImage(ValueError):
 def read_image(path: Path) -> Image.Image:
     """Decode an image file to RGB, in the frame of the stored pixels, as COCO boxes are: EXIF orientation is ignored.
 
-    16-bit images are scaled to 8 bits, transparency becomes white. Raises UnreadableImage.
+    16-bit images are divided by 256, transparency becomes white, the rest is Pillow's. Raises UnreadableImage.
     """
     return decode_image(path, str(path))
 
@@ -31,7 +31,14 @@ def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
             image.load()
-            return to_rgb(image)
+            if image.mode.startswith("I"):
+                eight_bits = (np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8)
+                return Image.fromarray(eight_bits).convert("RGB")
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                with_alpha = image.convert("RGBA")
+                white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
+                return Image.alpha_composite(white, with_alpha).convert("RGB")
+            return image.convert("RGB")
     except FileNotFoundError:
         raise UnreadableImage(f"{name}: no such file") from None
     except UnidentifiedImageError:
@@ -50,15 +57,3 @@ def image_size(path: Path) -> tuple[int, int] | None:
     # For damaged headers Pillow's plugins raise struct.error, SyntaxError and others.
     except Exception:
         return None
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: 16 bits are divided by 256, transparency becomes white, the rest is Pillow's."""
-    if image.mode.startswith("I"):
-        eight_bits = (np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(eight_bits).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        with_alpha = image.convert("RGBA")
-        white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image.convert("RGB")
