@@ -80,7 +80,15 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
     if not annotations.class_names:
         raise ValueError(f"{source.annotations}: pictures without any label: there is nothing to compare with")
     names = annotations.class_names
-    class_split = _split(index, names, source.annotations, split)
+    class_split: ClassSplit | None
+    if split in get_args(NamedSplit):
+        base, novel = published_split(cast(NamedSplit, split), names, source.annotations)
+        class_split = ClassSplit(tuple(n for n in names if n not in novel) if base is None else base, novel)
+    else:
+        class_split = read_split(Path(index.store.header.model["name"] if split is None else split))
+    if class_split is None and split is not None:
+        known = ", ".join(get_args(NamedSplit))
+        raise ValueError(f"{split}: no run's folder with a {SPLIT_FILE}, and no published split; published: {known}")
     groups: dict[str, ClassGroup] = {}
     if class_split is not None:
         groups = {name: "base" for name in names if name in class_split.base}
@@ -107,17 +115,6 @@ def describe_matches(labels: StoreLabels, index: Index) -> str:
         f"Labels for {matched} of the store's {len(stored)} images; {len(labels.images)} are annotated. "
         f"{len(names)} classes: {groups if labels.groups else 'no split says which are base'}."
     )
-
-
-def _split(index: Index, names: tuple[str, ...], path: Path, split: str | None) -> ClassSplit | None:
-    if split in get_args(NamedSplit):
-        base, novel = published_split(cast(NamedSplit, split), names, path)
-        return ClassSplit(tuple(n for n in names if n not in novel) if base is None else base, novel)
-    found = read_split(Path(index.store.header.model["name"] if split is None else split))
-    if found is None and split is not None:
-        known = ", ".join(get_args(NamedSplit))
-        raise ValueError(f"{split}: no run's folder with a {SPLIT_FILE}, and no published split; published: {known}")
-    return found
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,21 @@ def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image
 
     The best region is outlined boldly, the others thinly. Returns RGB of the picture's size.
     """
+    rows, columns = heatmap.values.shape
+    (x0, y0, x1, y1), (width, height) = heatmap.frame, picture.size
+    # Pillow's affine transform maps a pixel of the picture to one of the map, interpolated linearly.
+    across, down = columns / ((x1 - x0) * width), rows / ((y1 - y0) * height)
+    padded = np.pad(heatmap.values, 1, mode="edge")  # so that interpolation reaches the edges
+    heat = Image.fromarray(np.round(255 * _MAX_OPACITY * padded).astype(np.uint8))
+    affine = (across, 0, 1 - x0 * width * across, 0, down, 1 - y0 * height * down)
+    everywhere = heat.transform(picture.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+    # The model's input may cover less than the picture, or more.
+    left, top = max(0, round(x0 * width)), max(0, round(y0 * height))
+    covered = (left, top, min(width, round(x1 * width)), min(height, round(y1 * height)))
+    opacity = Image.new("L", picture.size)
+    opacity.paste(everywhere.crop(covered), covered)
     veil = Image.new("RGB", picture.size, _HEAT)
-    drawn = Image.composite(veil, picture.convert("L").convert("RGB"), _opacity(picture.size, heatmap))
+    drawn = Image.composite(veil, picture.convert("L").convert("RGB"), opacity)
     canvas, bold = ImageDraw.Draw(drawn), max(2, round(max(picture.size) / 200))
     outlines = [(box, 1, _OTHER) for row, box in enumerate(look.boxes) if row != look.winner]
     outlines += [(look.boxes[look.winner], bold + 2, _BORDER), (look.boxes[look.winner], bold, _BEST)]
@@ -126,21 +139,3 @@ def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image
             out = (line - 1) // 2  # the outer half of a wide line lies outside the box
             canvas.rectangle((left - out, top - out, right - 1 + out, bottom - 1 + out), outline=colour, width=line)
     return drawn
-
-
-def _opacity(size: tuple[int, int], heatmap: Heatmap) -> Image.Image:
-    """The heatmap as opacity per pixel, placed where its frame lies, interpolated linearly between positions."""
-    rows, columns = heatmap.values.shape
-    (x0, y0, x1, y1), (width, height) = heatmap.frame, size
-    # Pillow's affine transform maps a pixel of the picture to one of the map.
-    across, down = columns / ((x1 - x0) * width), rows / ((y1 - y0) * height)
-    padded = np.pad(heatmap.values, 1, mode="edge")  # so that interpolation reaches the edges
-    heat = Image.fromarray(np.round(255 * _MAX_OPACITY * padded).astype(np.uint8))
-    affine = (across, 0, 1 - x0 * width * across, 0, down, 1 - y0 * height * down)
-    everywhere = heat.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-    # The model's input may cover less than the picture, or more.
-    left, top = max(0, round(x0 * width)), max(0, round(y0 * height))
-    covered = (left, top, min(width, round(x1 * width)), min(height, round(y1 * height)))
-    opacity = Image.new("L", size)
-    opacity.paste(everywhere.crop(covered), covered)
-    return opacity

@@ -81,9 +81,8 @@ class SearchRequest:
             raise SearchError("a cut-off or a lowest score applies to one text, not to any_of, all_of or none_of")
         if self.is_combined and self.is_refined:
             raise SearchError("verdicts (right, wrong) apply to one text, not to any_of, all_of or none_of")
-        both = sorted(set(self.right) & set(self.wrong))
-        if both:
-            raise SearchError(f"image {both[0]!r} is marked as right and as wrong")
+        if both := set(self.right) & set(self.wrong):
+            raise SearchError(f"image {min(both)!r} is marked as right and as wrong")
         if self.lowest_precision is not None and self.no_confidence_reason:
             raise SearchError(f"the cut-off must be a cosine: {self.no_confidence_reason}")
         if self.only is not None and (not self.is_one_text or self.cutoff is not None):

@@ -9,8 +9,6 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-_MAX_BATCH = 64
-
 
 class Batches(Generic[Key, Value]):
     """Computes values for keys in a thread of its own. A key that arrives alone is computed at once.
@@ -18,7 +16,7 @@ class Batches(Generic[Key, Value]):
     compute: returns the values of some keys, in their order.
     """
 
-    def __init__(self, compute: Callable[[Sequence[Key]], Sequence[Value]], name: str, most: int = _MAX_BATCH) -> None:
+    def __init__(self, compute: Callable[[Sequence[Key]], Sequence[Value]], name: str, most: int = 64) -> None:
         self._compute, self._most = compute, most
         self._waiting: dict[Key, Future[Value]] = {}
         self._running = False

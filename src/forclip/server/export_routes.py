@@ -1,14 +1,14 @@
 """Export a search, verdicts or a selection as a download. These files contain the pictures' paths."""
 
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import BoundedSemaphore
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query
+from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
 from forclip.search.export import FORMATS, Item, Selection, write_fiftyone
@@ -26,7 +26,6 @@ _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "fiftyone": ("zip", "application/zip"),
     "files": ("txt", "text/plain; charset=utf-8"),
 }
-_CHUNK = 1 << 20
 _zipping = BoundedSemaphore(2)  # each may take twice EXPORTED_BYTES of disk while it runs
 
 Images = Mapping[str, StoredImage]  # by image id
@@ -106,8 +105,10 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
     if format == "fiftyone":
         with _zipping:
             zipped = _zip(selection, images)
-        headers["Content-Length"] = str(zipped.seek(0, os.SEEK_END))
-        return StreamingResponse(_chunks(zipped), media_type=media_type, headers=headers)
+        headers["Content-Length"] = str(zipped.tell())
+        zipped.seek(0)
+        chunks, close = iter(lambda: zipped.read(1 << 20), b""), BackgroundTask(zipped.close)
+        return StreamingResponse(chunks, media_type=media_type, headers=headers, background=close)
     with TemporaryDirectory() as folder:
         to = Path(folder) / name
         FORMATS[format](selection, to)
@@ -130,7 +131,7 @@ def _zip(selection: Selection, images: Images) -> IO[bytes]:
             raise Refused(413, f"the pictures have more than {limits.EXPORTED_BYTES} bytes: export fewer, or as COCO")
         to.write_bytes(content)
 
-    output = TemporaryFile()  # noqa: SIM115 (closed by _chunks)
+    output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
     with TemporaryDirectory() as folder, zipfile.ZipFile(output, "w") as zipped:
         write_fiftyone(selection, Path(folder), copy)
         for file in sorted(Path(folder).rglob("*")):
@@ -138,10 +139,3 @@ def _zip(selection: Selection, images: Images) -> IO[bytes]:
                 zipped.write(file, file.relative_to(folder))
                 file.unlink()
     return output
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        file.seek(0)
-        while chunk := file.read(_CHUNK):
-            yield chunk

@@ -22,7 +22,6 @@ from forclip.types import Floats, Ints
 NO_IMAGE = (404, "there is no image with this key")
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
 _MAX_KEY = 2**63 - 1
-_KEPT_PAGES = 64
 _KEPT_BYTES = 256 << 20  # of rows in memory
 _UNREAD_COLUMNS = ("added", "vectors", "boxes")  # large, or of no use to a client
 
@@ -52,7 +51,7 @@ class Gallery:
     def __init__(self, index: Index) -> None:
         self.index = index
         self._rows = ImageRows(index.store)
-        self._pages: StoreCache[tuple[int, ...], dict[int, StoredImage]] = StoreCache(_KEPT_PAGES)
+        self._pages: StoreCache[tuple[int, ...], dict[int, StoredImage]] = StoreCache(maxsize=64)
 
     def by_key(self, keys: Sequence[int]) -> dict[int, StoredImage]:
         """Return images by key."""
@@ -138,19 +137,17 @@ class ImageRows:
         with self._lock:  # other threads wait while one reads a new version
             table = self.store.table()
             if self._version is None or self._version.table.version != table.version:
-                keys = read_keys(table)
+                keys, batches, size = read_keys(table), [], 0
+                for batch in table.to_batches(columns=_columns(table)):
+                    batches.append(batch)
+                    size += batch.nbytes
+                    if size > self.max_bytes:
+                        batches.clear()
+                        break
+                rows = pa.Table.from_batches(batches).combine_chunks() if batches else None
                 positions = np.argsort(keys)
-                self._version = _Version(table, keys[positions], positions, self._load(table))
+                self._version = _Version(table, keys[positions], positions, rows)
             return self._version
-
-    def _load(self, table: lance.LanceDataset) -> pa.Table | None:
-        batches, size = [], 0
-        for batch in table.to_batches(columns=_columns(table)):
-            batches.append(batch)
-            size += batch.nbytes
-            if size > self.max_bytes:
-                return None
-        return pa.Table.from_batches(batches).combine_chunks() if batches else None
 
 
 def _columns(table: lance.LanceDataset) -> list[str]:

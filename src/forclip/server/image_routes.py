@@ -15,8 +15,6 @@ from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, decode, mak
 from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, box_fields
 from forclip.server.search_routes import SearchService
 
-_KEPT_LOOKS = 64
-_HEATMAP_DIGITS = 4
 _THUMBNAIL_BYTES = 256_000_000  # kept in memory
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (403, 404, 409, 415)}
 _PICTURE: dict[int | str, dict[str, Any]] = {
@@ -30,7 +28,7 @@ def image_routes(service: SearchService) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["images"], responses=_ERRORS)
     gallery = service.gallery
     thumbnails: StoreCache[int, bytes] = StoreCache(_THUMBNAIL_BYTES, len)
-    looks: StoreCache[tuple[object, ...], LookOut] = StoreCache(_KEPT_LOOKS)
+    looks: StoreCache[tuple[object, ...], LookOut] = StoreCache(maxsize=64)
 
     @routes.get("/image/{key}", response_class=Response, responses=_PICTURE)
     def image(key: str, request: Request) -> Response:
@@ -73,7 +71,7 @@ def _look(service: SearchService, stored: StoredImage, body: LookBody) -> LookOu
     picture = decode(picture_bytes(stored.file), 415, "the picture")
     heatmap = searcher.heatmap(picture, look.vectors[look.winner])
     rows, columns = heatmap.values.shape
-    values = [round(value, _HEATMAP_DIGITS) for value in heatmap.values.ravel().tolist()]
+    values = [round(value, 4) for value in heatmap.values.ravel().tolist()]
     frame = Frame(**dict(zip(("x0", "y0", "x1", "y1"), heatmap.frame, strict=True)))
     return LookOut(
         regions=[_region(box, float(score)) for box, score in zip(look.boxes, look.scores, strict=True)],

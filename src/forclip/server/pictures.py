@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+from contextlib import suppress
 from io import BytesIO
 from threading import BoundedSemaphore
 
@@ -54,13 +55,9 @@ def picture_bytes(file: ImageFile) -> bytes:
 
 def browser_picture(content: bytes) -> tuple[bytes, str]:
     """Return the file and its media type where browsers show its format, else a JPEG. Raises Refused (415)."""
-    try:
-        with Image.open(BytesIO(content)) as image:
-            media_type = _BROWSER_FORMATS.get(image.format or "")
-    except Exception:
-        media_type = None
-    if media_type is not None:
-        return content, media_type
+    with suppress(Exception), Image.open(BytesIO(content)) as image:  # decode refuses what is no picture
+        if image.format in _BROWSER_FORMATS:
+            return content, _BROWSER_FORMATS[image.format]
     return _jpeg(decode(content, 415, "the picture"), quality=92), "image/jpeg"
 
 

@@ -22,7 +22,6 @@ from forclip.server.pictures import decode, picture_bytes
 from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody, box_fields
 from forclip.types import Floats
 
-_MAX_BATCH = 32
 _MAX_SEARCH_THREADS = 4  # half of a search is Python code, which runs in one thread at a time
 _SAME_REGION = 0.3  # intersection over union
 
@@ -129,16 +128,14 @@ def search_routes(service: SearchService) -> APIRouter:
             return [service.render(a, started) for a, (_, started) in zip(answers, batch, strict=True)]
 
     # Requests are compared by identity, so that each gets an answer of its own.
-    batches: Batches[tuple[SearchRequest, float], Response] = Batches(run_quick, "searches", _MAX_BATCH)
+    batches: Batches[tuple[SearchRequest, float], Response] = Batches(run_quick, "searches", most=32)
+
+    def answer(make_request: Callable[[], SearchRequest], started: float) -> Response:
+        with one_core():
+            return service.render(service.answer(make_request()), started)
 
     async def run(make_request: Callable[[], SearchRequest]) -> Response:
-        started = time.perf_counter()
-
-        def answer() -> Response:
-            with one_core():
-                return service.render(service.answer(make_request()), started)
-
-        return await to_thread.run_sync(answer, limiter=limiter)
+        return await to_thread.run_sync(answer, make_request, time.perf_counter(), limiter=limiter)
 
     @routes.post("/search", response_model=SearchOut, responses={404: {"model": Problem}})
     async def search(body: SearchBody) -> Response:

@@ -20,7 +20,6 @@ from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
 from forclip.server.schemas import KeyList, Name, NewSelection, Problem, SelectionOut, SelectionSummary
 
-_FILE, _LOCK = "selections.json", "selections.lock"
 _FORMAT_VERSION = 1
 
 Lists = dict[str, list[str]]
@@ -31,8 +30,8 @@ class Selections:
     """The selections of one store. Safe to use from several threads and processes."""
 
     def __init__(self, store: Path) -> None:
-        self.file = store / _FILE
-        self._lock, self._file_lock = Lock(), FileLock(store / _LOCK, timeout=30)
+        self.file = store / "selections.json"
+        self._lock, self._file_lock = Lock(), FileLock(store / "selections.lock", timeout=30)
 
     def all(self) -> Lists:
         """Return image ids by selection name, in the order added. Raises ValueError for a damaged file."""
