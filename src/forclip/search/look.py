@@ -45,8 +45,7 @@ def look_at(
     Raises:
         ValueError: for a filter that is not valid SQL.
     """
-    stored = index.vectors_of(key)
-    if stored is None:
+    if (stored := index.vectors_of(key)) is None:
         return None
     vectors, boxes = stored
     scores = query.wanted @ vectors.T

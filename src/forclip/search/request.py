@@ -242,10 +242,9 @@ def labelled_class(request: SearchRequest, labels: StoreLabels) -> int:
     """
     if not request.is_one_text:
         raise SearchError(f"labels apply to the list of one text, not to {request.label!r} or to verdicts")
-    column = labels.class_of(request.wanted[0])
-    if column is None:
-        names = labels.images.class_names
-        raise SearchError(f"{request.label!r} is no class of the labels{did_you_mean(request.label, names)}")
+    if (column := labels.class_of(request.wanted[0])) is None:
+        suggestion = did_you_mean(request.label, labels.images.class_names)
+        raise SearchError(f"{request.label!r} is no class of the labels{suggestion}")
     return column
 
 
@@ -295,10 +294,10 @@ def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
         if left_out:
             kept = (r for r in results if r.image_id not in left_out)
             results = [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]
+    page = _page(request, results)
     if options.precision is None:
-        return SearchAnswer(request, _page(request, results))
-    num_searched = searcher.index.count(request.where)
-    return SearchAnswer(request, _page(request, results), None, request.no_confidence_reason, num_searched)
+        return SearchAnswer(request, page)
+    return SearchAnswer(request, page, None, request.no_confidence_reason, searcher.index.count(request.where))
 
 
 def most_distinct_vector(vectors: Floats) -> Floats:

@@ -68,11 +68,9 @@ class CachedSearcher(Searcher):
         def compute(keys: list[tuple[str, ListOptions]]) -> list[RankedText]:
             missing = [text for text, _ in keys]
             lists = rank(missing, options, view)
-            longer = [  # those whose recommended cut-off may lie beyond the list
-                n
-                for n, ranked in enumerate(lists)
-                if ranked.confidence is not None and ranked.confidence.cutoff == len(ranked.results) < KEPT_DEPTH
-            ]
+            cutoffs = [ranked.confidence and ranked.confidence.cutoff for ranked in lists]
+            # The recommended cut-off of these may lie beyond the list.
+            longer = [n for n, cutoff in enumerate(cutoffs) if cutoff == len(lists[n].results) < KEPT_DEPTH]
             if longer:
                 for n, ranked in zip(longer, rank([missing[n] for n in longer], deepest, view), strict=True):
                     lists[n] = ranked

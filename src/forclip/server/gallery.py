@@ -65,10 +65,9 @@ class Gallery:
 
     def one(self, key: str) -> StoredImage:
         """Return the image with this key. Raises Refused (404) where there is none."""
-        image = self.by_key([_parse_key(key)]).get(_parse_key(key))
-        if image is None:
+        if not (images := self.by_key([_parse_key(key)])):
             raise Refused(*NO_IMAGE)
-        return image
+        return images[_parse_key(key)]
 
     def by_id(self, image_ids: Sequence[str]) -> dict[str, StoredImage]:
         """Return images by id."""
@@ -95,8 +94,7 @@ class Gallery:
 
     def vectors(self, key: int) -> tuple[Floats, Floats]:
         """Return an image's stored vectors, unit [N, dim], and their regions, [N, 4]. Raises Refused (404)."""
-        stored = self.index.vectors_of(key)
-        if stored is None:
+        if (stored := self.index.vectors_of(key)) is None:
             raise Refused(*NO_IMAGE)
         vectors, boxes = stored
         unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
