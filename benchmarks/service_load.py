@@ -49,7 +49,6 @@ from benchmarks.search_measure import ROOT
 from forclip.calibration.model import Calibration
 from forclip.config import ModelConfig
 from forclip.embedding.ingest import sample_queries
-from forclip.embedding.store_model import store_header
 from forclip.index.image_index import Index
 from forclip.models.class_vectors import no_class_vectors
 from forclip.models.mini_clip import MINI_NAME
@@ -59,6 +58,7 @@ from forclip.models.retrieval_model import (
     from_pretrained,
     load_model,
     save_pretrained,
+    store_header,
 )
 from forclip.models.summary_head import window_seeded_head
 from forclip.text.vocabulary import load_vocabulary

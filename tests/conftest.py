@@ -8,10 +8,9 @@ from PIL import Image
 
 from forclip.config import ModelConfig
 from forclip.embedding.embed import embed_images
-from forclip.embedding.store_model import store_header
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile
-from forclip.models.retrieval_model import load_model
+from forclip.models.retrieval_model import load_model, store_header
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
 

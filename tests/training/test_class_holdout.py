@@ -12,7 +12,7 @@ from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.models.summary_head import SummaryHead, noise_seeded_head
 from forclip.text.prompts import encode_classes
 from forclip.training import class_holdout
-from forclip.training.class_holdout import Trial, best_alpha, calibrate, class_folds, class_precisions, score_images
+from forclip.training.class_holdout import best_alpha, calibrate, class_folds, class_precisions, score_images
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
@@ -130,11 +130,11 @@ def scores_of(head: SummaryHead, columns: list[int]) -> np.ndarray:
 def test_each_class_is_scored_by_the_head_trained_without_it(fitted_scores: list[np.ndarray]) -> None:
     untuned, one, other = head_of_seed(0), head_of_seed(1), head_of_seed(2)
     halves = [np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)]
-    trials = [Trial(halves[0], one), Trial(halves[1], other)]
+    trials = [(halves[0], one), (halves[1], other)]
     calibrate(untuned, trials, 0.75, TOKENS, supervision(), 0)
-    for trial in trials:
-        expected = scores_of(interpolate(untuned, trial.tuned, 0.75), trial.held_out.tolist())
-        np.testing.assert_allclose(fitted_scores[0][:, trial.held_out], expected, atol=1e-6)
+    for held_out, tuned in trials:
+        expected = scores_of(interpolate(untuned, tuned, 0.75), held_out.tolist())
+        np.testing.assert_allclose(fitted_scores[0][:, held_out], expected, atol=1e-6)
 
 
 def test_with_alpha_zero_the_untuned_head_scores_every_class(fitted_scores: list[np.ndarray]) -> None:

@@ -24,11 +24,10 @@ from forclip.embedding.embed import (
     encode_batches,
     merge_near_duplicates,
 )
-from forclip.embedding.store_model import store_header, stored_model
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision
 from forclip.index.store import ImageFile, require_model
-from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model
+from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model, store_header, stored_model
 from forclip.progress import Advance, Track, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats, ImageEmbeddings

@@ -234,14 +234,9 @@ def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBat
             file.truncate(writer.end)
             file.flush()
             os.fsync(file.fileno())
-        header = TokenHeader(
-            source=source,
-            room=room,
-            skipped=tuple((row, str(image.path), image.reason) for row, image in skipped),
-            seconds=time.perf_counter() - start,
-            rows_a_block=writer.rows_a_block,
-            checksums=tuple(map(tuple, writer.checksums)),
-        )
+        unreadable = tuple((row, str(image.path), image.reason) for row, image in skipped)
+        seconds, checksums = time.perf_counter() - start, tuple(map(tuple, writer.checksums))
+        header = TokenHeader(source, room, unreadable, seconds, writer.rows_a_block, checksums)
         os.replace(partial, folder / TOKENS_FILE)
         content = {**vars(header), "source": vars(source)}
         head = {"format_version": FORMAT_VERSION, "checksum": zlib.crc32(json.dumps(content).encode())}

@@ -71,18 +71,10 @@ def new_task(
     overrides = {name: texts for name, texts in prompts.overrides.items() if name in names}
     class_texts = ClassTexts(names, synonyms, tuple(prompts.templates), reduction, overrides)
     texts, text_owners = encode_class_names(backbone, class_texts)
-    return Task(
-        name=name,
-        backbone=backbone,
-        train_tokens=tokens if tokens.ndim == 4 else tokens[None],
-        train_paths=labelled.paths,
-        supervision=supervise(backbone, labelled, split, prompts, allow_unlabelled_base),
-        gallery=gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows),
-        gallery_images=gallery_encoded,
-        split=split,
-        texts=texts,
-        text_owners=text_owners,
-    )
+    supervision = supervise(backbone, labelled, split, prompts, allow_unlabelled_base)
+    searched = gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows)
+    training = (tokens if tokens.ndim == 4 else tokens[None], labelled.paths, supervision)
+    return Task(name, backbone, *training, searched, gallery_encoded, split, texts, text_owners)
 
 
 def gallery_digest(gallery: Annotations) -> str:

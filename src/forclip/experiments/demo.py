@@ -17,16 +17,9 @@ from forclip.training.runs import create_folder, load_backbone, save_run
 
 def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
     """Return the complete configuration of one seed."""
-    return RunConfig(
-        data=DataConfig(
-            train=SourceConfig(world.train_file, world.images),
-            gallery=SourceConfig(world.gallery_file, world.images),
-            novel=world.novel,
-        ),
-        model=ModelConfig(name="forclip-mini"),
-        train=TrainConfig(seed=seed),
-        eval=EvalConfig(clusters=(5, 10, 25)),
-    )
+    train, gallery = (SourceConfig(file, world.images) for file in (world.train_file, world.gallery_file))
+    data, evaluation = DataConfig(train, world.novel, gallery), EvalConfig(clusters=(5, 10, 25))
+    return RunConfig(data, ModelConfig("forclip-mini"), train=TrainConfig(seed=seed), eval=evaluation)
 
 
 NUM_TRAIN, NUM_GALLERY = 1200, 800

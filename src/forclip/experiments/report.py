@@ -52,10 +52,8 @@ def write_comparison_report(path: Path, title: str, metrics: Metrics, comparison
     best, worst = extreme_classes(metrics, comparison)
     method = best_overall(metrics) or ""
     # The Cluster-CLIP that is best on novel classes, or on all classes without novel ones.
-    clusters: Metrics = {
-        **metrics,
-        "methods": {m: v for m, v in metrics["methods"].items() if m.startswith("cluster_")},
-    }
+    cluster_methods = {m: v for m, v in metrics["methods"].items() if m.startswith("cluster_")}
+    clusters: Metrics = {**metrics, "methods": cluster_methods}
     best_cluster = best_training_free(clusters, "novel") or best_training_free(clusters, "all")
     history = comparison.history
     steps = tuple(float(step) for step in range(1, len(history) + 1))
@@ -102,18 +100,12 @@ def _grid_row(task: Task, result: MethodResult, name: str, column: int, ranked: 
     scores = np.take_along_axis(all_scores, best_text, 0)[0]
     winners = np.take_along_axis(all_winners, best_text, 0)[0]
     rows = ranked[rank(scores[ranked], tuple(gallery.image_ids[row] for row in ranked), _NUM_HITS)]
-    hits = tuple(
-        GridHit(
-            gallery.paths[row],
-            gallery.image_ids[row],
-            float(scores[row]),
-            bool(gallery.labels[row, column]) if gallery.verified_mask[row, column] else None,
-            box,
-        )
-        for row, box in zip(rows, _winning_boxes(task, result, rows, winners), strict=True)
-    )
+    hits = []
+    for row, box in zip(rows, _winning_boxes(task, result, rows, winners), strict=True):
+        relevant = bool(gallery.labels[row, column]) if gallery.verified_mask[row, column] else None
+        hits.append(GridHit(gallery.paths[row], gallery.image_ids[row], float(scores[row]), relevant, box))
     evaluated = {c.name: c.average_precision for c in result.run.report.classes}
-    return GridRow(result.run.method, evaluated.get(name), hits)
+    return GridRow(result.run.method, evaluated.get(name), tuple(hits))
 
 
 def best_vectors(embeddings: ImageEmbeddings, query: Floats) -> tuple[Floats, Ints]:

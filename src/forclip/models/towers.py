@@ -41,16 +41,13 @@ def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool
     match visual:
         case ModifiedResNet(attnpool=AttentionPool2d()):
             tower = _cut_resnet(visual, image_size, last_stage)
-        case VisionTransformer(attn_pool=None, pool_type="avg"):
+        case VisionTransformer(attn_pool=pool, pool_type=kind, transformer=blocks):
+            last = blocks.resblocks[-1]
+            known_kind = kind == "avg" or (kind == "tok" and isinstance(last, ResidualAttentionBlock))
+            if pool is not None or not known_kind:
+                name = f"pool {type(pool).__name__} and pool_type {kind!r} after {type(last).__name__}"
+                raise ValueError(f"image tower VisionTransformer with {name} is of no supported family")
             tower = _cut_vit(visual, image_size, last_stage)
-        case VisionTransformer(attn_pool=None, pool_type="tok") if isinstance(
-            visual.transformer.resblocks[-1], ResidualAttentionBlock
-        ):
-            tower = _cut_vit(visual, image_size, last_stage)
-        case VisionTransformer():
-            pool, block = type(visual.attn_pool).__name__, type(visual.transformer.resblocks[-1]).__name__
-            pool = f"pool {pool} and pool_type {visual.pool_type!r} after {block}"
-            raise ValueError(f"image tower VisionTransformer with {pool} is of no supported family")
         case TimmModel():
             tower = _cut_timm(visual, image_size, last_stage)
         case _:

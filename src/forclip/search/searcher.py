@@ -8,13 +8,12 @@ from PIL import Image
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
 from forclip.embedding.regions import Heatmap, compute_heatmap
-from forclip.embedding.store_model import stored_model
 from forclip.index import TOP_K
 from forclip.index.image_index import Index
 from forclip.index.ranking import Ranking
 from forclip.index.store import require_model
 from forclip.index.view import View
-from forclip.models.retrieval_model import RetrievalModel, load_model
+from forclip.models.retrieval_model import RetrievalModel, load_model, stored_model
 from forclip.models.torch_threads import choose_thread_count, torch_threads
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query

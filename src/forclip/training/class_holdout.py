@@ -4,7 +4,6 @@ Each trial trains a head without some of the base classes, which then measure ho
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +31,10 @@ _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
 _CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
 
 Gain = tuple[float, float]  # mean AP in percent points, and that less one standard error over classes
+Trial = tuple[Ints, SummaryHead]  # columns of the base classes held out, and a head trained without them
 History = list[dict[str, float]]  # each objective's value at every step
 # Takes a description and a checkpoint file too.
 TrainHead = Callable[[Supervision, str, Path | None], tuple[SummaryHead, History]]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """held_out: columns of the base classes that `tuned` was trained without."""
-
-    held_out: Ints
-    tuned: SummaryHead
 
 
 def choose_alpha(
@@ -72,7 +64,7 @@ def choose_alpha(
         for alpha in ALPHAS:
             head = interpolate(untuned, tuned, alpha).eval()
             precisions[alpha][held_out] = labelled_precisions(head, tokens, supervision.keep_classes(held_out))
-        trials.append(Trial(held_out, tuned))
+        trials.append((held_out, tuned))
     alpha, gains = best_alpha(precisions)
     return alpha, gains, trials
 
@@ -106,7 +98,7 @@ def calibrate(
     """
     num_classes = len(supervision.texts)
     if alpha == 0:
-        trials = [Trial(np.arange(num_classes), untuned)]
+        trials = [(np.arange(num_classes), untuned)]
     if not trials or not num_classes:
         return None
     rows, (fewest, most) = supervision.labelled, _CALIBRATION_IMAGES
@@ -114,9 +106,9 @@ def calibrate(
     if len(rows) > count:
         rows = np.sort(np.random.default_rng([seed, 13]).choice(rows, count, replace=False))
     scores: Floats = np.zeros((len(rows), num_classes), np.float32)
-    for trial in trials:
-        head, texts = interpolate(untuned, trial.tuned, alpha).eval(), supervision.texts[trial.held_out]
-        scores[:, trial.held_out] = score_images(head, tokens, torch.from_numpy(rows), texts).numpy()
+    for held_out, tuned in trials:
+        head, texts = interpolate(untuned, tuned, alpha).eval(), supervision.texts[held_out]
+        scores[:, held_out] = score_images(head, tokens, torch.from_numpy(rows), texts).numpy()
     return fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed)
 
 
