@@ -17,6 +17,8 @@ from forclip.models.class_vectors import SAME_WORD
 from forclip.training import losses
 from forclip.training.losses import max_sim
 
+BaseLoss = Literal["binary", "asymmetric", "softmax"]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -58,13 +60,7 @@ class BaseLabels(Objective):
     texts: Tensor
     negatives: Tensor
 
-    def __init__(
-        self,
-        texts: Tensor,
-        loss: Literal["binary", "asymmetric", "softmax"],
-        weight: float,
-        negatives: Tensor | None = None,
-    ) -> None:
+    def __init__(self, texts: Tensor, loss: BaseLoss, weight: float, negatives: Tensor | None = None) -> None:
         """texts: [C, D], unit, of the base classes.
 
         negatives: [V, D], unit, of other words, for softmax alone; words equal to a base class are left out. They count
