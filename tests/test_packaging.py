@@ -4,8 +4,6 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-import forclip
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,8 +18,3 @@ def test_the_wheel_ships_every_data_file() -> None:
     files = {ROOT / name for name in tracked.stdout.split("\0") if name and not name.endswith(".py")}
     assert files
     assert files <= shipped
-
-
-def test_the_version_is_that_of_the_package() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        assert tomllib.load(file)["project"]["version"] == forclip.__version__

@@ -21,6 +21,24 @@ class _Commands(TyperGroup):
     Other exceptions are bugs and keep their traceback.
     """
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands in the order in which a user meets them."""
+        first = [
+            "demo",
+            "data",
+            "train",
+            "eval",
+            "compare",
+            "ablate",
+            "recipe",
+            "index",
+            "search",
+            "look",
+            "serve",
+            "export",
+        ]
+        return sorted(self.commands, key=lambda name: first.index(name) if name in first else len(first))
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
