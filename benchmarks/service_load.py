@@ -50,13 +50,13 @@ from forclip.calibration.model import Calibration
 from forclip.config import ModelConfig
 from forclip.embedding.ingest import sample_queries
 from forclip.index.image_index import Index
-from forclip.models.class_vectors import no_class_vectors
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.retrieval_model import (
     RetrievalModel,
     configured_backbone,
     from_pretrained,
     load_model,
+    no_class_vectors,
     save_pretrained,
     store_header,
 )

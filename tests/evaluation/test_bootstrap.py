@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from forclip.evaluation import bootstrap
-from forclip.evaluation.bootstrap import mean_interval, resampled_means
+from forclip.evaluation.metrics import mean_interval, resampled_means
 
 precisions = st.lists(st.floats(0, 100), min_size=2, max_size=30)
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from forclip.cli import app
-from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.compare_runs import class_precisions, compare_runs, group_interval, markdown, print_comparison
+from forclip.evaluation.metrics import mean_interval
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs, write_metrics
 from forclip.evaluation.protocol import evaluate_scores
 from forclip.types import Bools, ClassSplit

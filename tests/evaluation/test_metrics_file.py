@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from forclip.evaluation.bootstrap import mean_interval
+from forclip.evaluation.metrics import mean_interval
 from forclip.evaluation.metrics_file import MethodRun, Metrics, read_metrics, summarise_runs, write_metrics
 from forclip.evaluation.protocol import RetrievalReport, evaluate_scores
 from forclip.evaluation.terminal import print_metrics

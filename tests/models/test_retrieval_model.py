@@ -14,10 +14,17 @@ from torch.nn import functional as F
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, ModelConfig
 from forclip.models.backbone import weights_fingerprint
-from forclip.models.class_vectors import ClassVectors, no_class_vectors
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import upgrade_key
-from forclip.models.retrieval_model import from_pretrained, load_model, save_pretrained, store_header, stored_model
+from forclip.models.retrieval_model import (
+    ClassVectors,
+    from_pretrained,
+    load_model,
+    no_class_vectors,
+    save_pretrained,
+    store_header,
+    stored_model,
+)
 from forclip.models.summary_head import SummaryHead, noise_seeded_head, window_seeded_head
 from tests.tiny import TinyBackbone, tiny_pool
 

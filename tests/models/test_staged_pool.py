@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from forclip.config import ModelConfig, TrainConfig
 from forclip.models.baselines import ClusterHead, DenseHead, Head
-from forclip.models.class_vectors import no_class_vectors
 from forclip.models.open_clip_backbone import load_open_clip
-from forclip.models.retrieval_model import from_pretrained, save_pretrained
+from forclip.models.retrieval_model import from_pretrained, no_class_vectors, save_pretrained
 from forclip.models.summary_head import window_seeded_head
 from forclip.models.towers import cut_tower
 from forclip.training.objectives import BaseLabels

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from forclip.models.torch_threads import choose_thread_count, torch_threads
+from forclip.search.searcher import choose_thread_count, torch_threads
 
 
 def test_the_number_is_set_inside_the_block_only() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
-from forclip.evaluation.bootstrap import gain_with_bound
+from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.summary_head import SummaryHead, noise_seeded_head
 from forclip.text.prompts import encode_classes
 from forclip.training import class_holdout

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forclip.evaluation.metrics import average_precision_at
-from forclip.models.class_vectors import ClassVectors, no_class_vectors
+from forclip.models.retrieval_model import ClassVectors, no_class_vectors
 from forclip.training.finetune import learn_class_vectors
 from forclip.training.losses import max_sim
 

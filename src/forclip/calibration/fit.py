@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from forclip.calibration.model import ABSENCE_RANK, BEND, MIN_SAMPLE, Calibration, Scores, estimate_confidence
-from forclip.evaluation.bootstrap import gain_with_bound
 from forclip.evaluation.confidence import evaluate_probabilities
+from forclip.evaluation.metrics import gain_with_bound
 from forclip.types import Bools, Doubles, Floats, Ints
 
 MIN_CLASSES = 5

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from forclip.atomic_write import write_text_atomically
-from forclip.evaluation.bootstrap import DESCRIPTION, Interval, mean_interval
 from forclip.evaluation.methods import (
     FOR,
     best_training_free,
@@ -25,6 +24,7 @@ from forclip.evaluation.methods import (
     format_value,
     metric_label,
 )
+from forclip.evaluation.metrics import DESCRIPTION, Interval, mean_interval
 from forclip.evaluation.metrics_file import Metrics, read_metrics
 from forclip.evaluation.protocol import GROUPS, Group
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from forclip.atomic_write import write_text_atomically
-from forclip.evaluation.bootstrap import DESCRIPTION, mean_interval
 from forclip.evaluation.confidence import ConfidenceReport, summarise_confidence
-from forclip.evaluation.metrics import DENOMINATORS, mean_curves
+from forclip.evaluation.metrics import DENOMINATORS, DESCRIPTION, mean_curves, mean_interval
 from forclip.evaluation.protocol import GROUPS, ClassResult, Group, RetrievalReport, metric_name
 
 Metrics = dict[str, Any]  # the content of metrics.json
@@ -37,7 +36,7 @@ def summarise_runs(dataset: str, runs: Sequence[MethodRun]) -> Metrics:
     """Average over seeds, in the shape of metrics.json, with sample standard deviations (0 for a single run).
 
     Methods keep the order in which they first appear. A seed without a value for a group doesn't enter the group's
-    mean; the mean is None if no seed has one. Intervals are over classes (forclip.evaluation.bootstrap).
+    mean; the mean is None if no seed has one. Intervals are over classes (forclip.evaluation.metrics).
     Raises ValueError for no run, a repeated run, or runs that differ in k, protocol or distractors_kept.
     """
     if not runs:

@@ -12,7 +12,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from forclip.atomic_write import write_text_atomically
-from forclip.evaluation.bootstrap import mean_interval
 from forclip.evaluation.charts import Curve, gain_chart, ladder_chart, line_chart, reliability_chart
 from forclip.evaluation.confidence import PAIRS, Reliability
 from forclip.evaluation.methods import (
@@ -29,6 +28,7 @@ from forclip.evaluation.methods import (
     method_note,
     metric_label,
 )
+from forclip.evaluation.metrics import mean_interval
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
 from forclip.evaluation.result_grid import EmbeddedThumbnails, QueryGrid

@@ -19,7 +19,7 @@ from forclip.evaluation.metrics_file import MethodRun
 from forclip.evaluation.protocol import evaluate_scores
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head, training_free_head
-from forclip.models.class_vectors import ClassVectors
+from forclip.models.retrieval_model import ClassVectors
 from forclip.progress import Track, untracked
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import ClassTexts, Reduction, class_scores, encode_class_names

@@ -16,7 +16,7 @@ from forclip.config import EvalConfig
 from forclip.evaluation.methods import format_value
 from forclip.experiments.comparison import Task, measure
 from forclip.models.backbone import Backbone
-from forclip.models.class_vectors import ClassVectors
+from forclip.models.retrieval_model import ClassVectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
 from forclip.training.class_holdout import ALPHAS

@@ -1,9 +1,13 @@
 """Search a store by text, picture or vector."""
 
-from collections.abc import Sequence
+import time
+import timeit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
@@ -14,11 +18,34 @@ from forclip.index.ranking import Ranking
 from forclip.index.store import require_model
 from forclip.index.view import View
 from forclip.models.retrieval_model import RetrievalModel, load_model, stored_model
-from forclip.models.torch_threads import choose_thread_count, torch_threads
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
 from forclip.search.labels import Relevance, StoreLabels, evaluate_list
 from forclip.types import Floats, SearchResult
+
+_REQUIRED_RATIO = 0.7  # of one thread's time: on a busy machine more threads get slower, so the gain must be clear
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Set the number of threads inside a block, for the calling thread. None keeps the current number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def choose_thread_count(work: Callable[[], object]) -> int:
+    """Return the current number of threads if `work` is clearly faster with it, else 1. Compares the best of 5 runs."""
+    most = torch.get_num_threads()
+    return most if most > 1 and _seconds(work, most) < _REQUIRED_RATIO * _seconds(work, 1) else 1
+
+
+def _seconds(work: Callable[[], object], threads: int) -> float:
+    with torch_threads(threads):
+        return min(timeit.repeat(work, timer=time.perf_counter, number=1, repeat=5))
 
 
 @dataclass(frozen=True)

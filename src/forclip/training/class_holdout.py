@@ -15,8 +15,7 @@ from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration
 from forclip.config import TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import gain_with_bound
-from forclip.evaluation.metrics import AP_DEPTH, average_precision_at
+from forclip.evaluation.metrics import AP_DEPTH, average_precision_at, gain_with_bound
 from forclip.models.baselines import Head
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Advance, silent

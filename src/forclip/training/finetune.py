@@ -21,7 +21,7 @@ from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.models.backbone import Backbone
-from forclip.models.class_vectors import SAME_WORD, ClassVectors, no_class_vectors
+from forclip.models.retrieval_model import SAME_WORD, ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
 from forclip.training import losses, objectives

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from forclip.config import HeadConfig
-from forclip.evaluation.bootstrap import gain_with_bound
+from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head

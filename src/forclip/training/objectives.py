@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forclip.models.class_vectors import SAME_WORD
+from forclip.models.retrieval_model import SAME_WORD
 from forclip.training import losses
 from forclip.training.losses import max_sim
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from forclip.data.splits import check_classes_and_prompts
 from forclip.models.backbone import Backbone
-from forclip.models.class_vectors import SAME_WORD
+from forclip.models.retrieval_model import SAME_WORD
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import encode_classes
 from forclip.text.vocabulary import WordSet, normalise_word

@@ -15,7 +15,7 @@ from torch import Tensor
 from forclip.data.images.stream import stream_pixels
 from forclip.data.images.views import NUM_CROPS, zoomed_crops
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.bootstrap import gain_with_bound
+from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead, Head
 from forclip.models.pools import Pool
