@@ -202,10 +202,7 @@ def _search_request(
 def _open_labels(
     index: "Index", annotations: Path | None, images: Path | None, subset: str | None, split: str | None
 ) -> "StoreLabels | None":
-    """Load the labels of a store's images and print how many images they match; None without annotations.
-
-    Raises ValueError if an option of the annotations is given without them.
-    """
+    """Load the labels of a store's images and print how many images they match; None without annotations."""
     from forclip.config import SourceConfig
     from forclip.search.labels import describe_matches, load_store_labels
 

@@ -151,10 +151,7 @@ def index_images(
 def _choose_model(
     index: Index | None, model: ModelConfig | None, head: str | None, num_query_tokens: int | None
 ) -> tuple[ModelConfig, str | None, int | None]:
-    """Fill up a user's choice with what the store has, for `load_model`; a trained run has its own head.
-
-    Raises ValueError for options that would be ignored.
-    """
+    """Complete a user's choice with what the store has. Raises ValueError for options that would be ignored."""
     stored = (ModelConfig(), None, None) if index is None else stored_model(index.store.header)
     if model is not None and is_trained_run(model.name):
         for option, value in (("pretrained", model.pretrained), ("image_size", model.image_size)):
@@ -239,10 +236,7 @@ def _find_changes(
 def _embed_parts(
     model: RetrievalModel, todo: Mapping[str, ImageFile], batches: Iterable[EncodedBatch], merge: float | None
 ) -> Iterator[tuple[ImageEmbeddings | None, list[ImageFile], dict[str, UnreadableImage]]]:
-    """Embed the batches of `todo` in parts of _IMAGES_PER_PART. Memory holds one part and two batches of pixels.
-
-    Yields a part's embeddings, None if none of its images can be read, their files, and the unreadable images by id.
-    """
+    """Yield each part's embeddings (None if no image can be read), their files, and the unreadable images by id."""
     ids = list(todo)
     embedded: list[ImageEmbeddings] = []
     files: list[ImageFile] = []

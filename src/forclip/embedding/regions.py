@@ -54,10 +54,7 @@ def _extent(maps: Floats, region: Bools, level: Floats) -> tuple[Floats, Floats]
 
 
 def _reach(maps: Floats, level: Floats) -> Floats:
-    """Return how far after its centre a strong position's weight stays at the level, in positions.
-
-    After the last position, this is the edge of the image.
-    """
+    """Return how far after its centre a strong position's weight stays at the level, in positions, up to the edge."""
     following = maps[..., 1:]
     fall = maps[..., :-1] - following
     crossed = (maps[..., :-1] - level) / np.where(fall > 0, fall, 1)

@@ -60,10 +60,7 @@ def _axes(
 
 
 def _svg(axes: Axes, kind: str, label: str) -> Markup:
-    """The chart as an element of the page. kind: its CSS class; label: its accessible name.
-
-    An artist's gid is its CSS class and its tooltip, joined by a bar.
-    """
+    """The chart as inline SVG. kind: CSS class; label: accessible name; an artist's gid: its CSS class|tooltip."""
     assert isinstance(axes.figure, Figure)
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": ascii(label)}):

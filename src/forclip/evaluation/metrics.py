@@ -1,4 +1,4 @@
-"""Metrics of rankings: average precision, precision, recall. NumPy only; fractions in [0, 1], not percentages.
+"""Metrics of rankings, and bootstrap intervals of their means. NumPy only; fractions in [0, 1], not percentages.
 
 Rows are images in the order of their ids, which is the order that breaks ties.
 """

@@ -176,10 +176,7 @@ def _variants(metrics: Metrics) -> list[tuple[str, list[tuple[str, list[str]]]]]
 
 
 def _ladders(metrics: Metrics, kinds: Mapping[str, str]) -> list[tuple[str, Markup]]:
-    """Recall and precision by rank: a titled chart for each of base and novel that has a class.
-
-    kinds: the CSS class of each method's line.
-    """
+    """Recall and precision by rank: a titled chart for base and for novel. kinds: the CSS class of each method."""
     curves = {m: values["curves"] for m, values in metrics["methods"].items() if values.get("curves", {}).get("k")}
     charts = []
     for measure in ("recall", "precision"):

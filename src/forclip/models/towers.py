@@ -139,10 +139,7 @@ def _cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
 
 
 def _cut_timm_attention_pool(visual: Any, last_stage: bool) -> Tower:
-    """A feature map under CLIP's attention pool ('abs_attn'), which ends with the projection.
-
-    A last stage can be cut off a ByobNet only, timm's class for CLIP-like ResNets.
-    """
+    """A feature map under CLIP's attention pool ('abs_attn'). Only a ByobNet (CLIP-like ResNet) has a last stage."""
     trunk, pool = visual.trunk, visual.head.pool
     q, k, v = [pool.q, pool.k, pool.v] if pool.qkv is None else split_linear(pool.qkv.weight, pool.qkv.bias, 3)
     c_proj = nn.Sequential(pool.proj, *list(visual.head)[1:])

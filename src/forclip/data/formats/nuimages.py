@@ -167,10 +167,7 @@ def _read_table(file: Path, schema: type[list[Row]]) -> list[Row]:
 
 
 def _read_keyframes(folder: Path) -> list[_SampleData]:
-    """The annotated image of each sample: the one that the sample names, otherwise all images among its keyframes.
-
-    The lidar has a keyframe too, so `is_key_frame` alone is not enough.
-    """
+    """The image that each sample names, otherwise all images among its keyframes (the lidar has a keyframe, too)."""
     file = folder / "sample_data.json"
     key_of = {sample.token: sample.key_camera_token for sample in _read_table(folder / "sample.json", list[_Sample])}
     frames: list[_SampleData] = []

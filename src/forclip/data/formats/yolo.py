@@ -100,10 +100,7 @@ def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:
 
 
 def _image_paths(file: Path, content: dict[Any, Any], folder: Path, split: str) -> dict[str, Path]:
-    """The images of a split by sorted id, each once, even if several of the split's folders or lists hold it.
-
-    In a list, ./ is relative to the list's own folder, other names to the dataset's.
-    """
+    """The images of a split by sorted id. In a list, ./ is relative to its own folder, other names to the dataset's."""
     given = content.get(split)
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
