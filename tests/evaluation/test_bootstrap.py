@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from forclip.evaluation import bootstrap
+from forclip.evaluation import metrics
 from forclip.evaluation.metrics import mean_interval, resampled_means
 
 precisions = st.lists(st.floats(0, 100), min_size=2, max_size=30)
@@ -51,7 +51,7 @@ def test_a_seed_without_a_class_takes_its_mean_over_the_others() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((2, 30))
     whole = resampled_means(values, resamples=100)
-    monkeypatch.setattr(bootstrap, "_BLOCK_DRAWS", 7 * 30)
+    monkeypatch.setattr(metrics, "_BLOCK_DRAWS", 7 * 30)
     np.testing.assert_array_equal(resampled_means(values, resamples=100), whole)
 
 
