@@ -122,7 +122,7 @@ def finetune(
     train_head = partial(_train_head, untuned, tokens, teacher_vectors, config, track)
     alpha, alpha_gains, trials = choose_alpha(train_head, untuned, plain, supervision, config, checkpoint)
     calibration = calibrate(untuned, trials, alpha, plain, supervision, config.seed)
-    # With alpha 0 nothing of a training would be kept.
+    # With alpha 0 the trained head would not be used.
     tuned, history = train_head(supervision, "finetuning", checkpoint) if alpha > 0 else (untuned, [])
     head = interpolate(untuned, tuned, alpha).eval()
     evidence = (untuned.pool.output is not None, alignment_gain, teacher, teacher_gains, alpha, alpha_gains)
