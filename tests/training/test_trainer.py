@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -241,6 +243,21 @@ def test_a_checkpoint_of_other_shapes_is_refused(tmp_path: Path) -> None:
     fresh_state(CONFIG, num_query_tokens=4).save(file)
     with pytest.raises(ValueError, match=r"state.safetensors: .* has shape \(4, .*, not \(5, "):
         fresh_state(CONFIG, num_query_tokens=5).load(file)
+
+
+def test_a_checkpoint_of_forclip_0_1_resumes(tmp_path: Path) -> None:
+    """There an aligned pool held the plain one as `inner`."""
+    file = tmp_path / "state.safetensors"
+    done = trained(CONFIG)
+    done.save(file)
+    with safe_open(file, framework="pt") as stored:
+        metadata, tensors = stored.metadata(), {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    old = {name.replace("pool.", "pool.inner."): tensor for name, tensor in tensors.items()}
+    assert old.keys() != tensors.keys()
+    save_file(old, file, metadata)
+    resumed = fresh_state(CONFIG)
+    resumed.load(file)
+    assert_bit_identical(resumed, done)
 
 
 @pytest.mark.parametrize("change", [{"trainable": "queries"}, {"objectives": 1}])

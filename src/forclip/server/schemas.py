@@ -57,7 +57,7 @@ class Box(_Strict):
 
 
 def box_fields(edges: Sequence[float] | None) -> dict[str, float] | None:
-    """The fields of a Box for xyxy edges, clipped to the image; None where nothing of it is left."""
+    """The fields of a Box for xyxy edges, clipped to the image; None if no area remains."""
     if edges is None:
         return None
     x0, y0, x1, y1 = (min(1.0, max(0.0, float(edge))) for edge in edges)
