@@ -15,6 +15,19 @@ Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class SkippedEntry:
+    """An entry of a label file that can't be used and is left out.
+
+    entry: where it is, such as "labels/7.txt: line 3" or "a.json: annotation 12"; reason: its kind, equal for all
+    entries of a kind, such as "the box is not finite"; value: the offending value, shortened.
+    """
+
+    entry: str
+    reason: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
 class Annotations:
     """Labelled images: I images, C classes and B boxes.
 
@@ -27,6 +40,7 @@ class Annotations:
     dataset, arXiv 1908.03195). None: all labels are verified.
     synonyms: other names of each class; frequencies: how common each class is, in the dataset's own terms (LVIS: r, c
     or f). Empty tuples if the dataset has none.
+    skipped: entries of the label files that can't be used; everything else of those files is here.
 
     Raises ValueError if an image id or a class name occurs twice.
     """
@@ -41,6 +55,7 @@ class Annotations:
     verified: Bools | None = None
     synonyms: tuple[tuple[str, ...], ...] = ()
     frequencies: tuple[str, ...] = ()
+    skipped: tuple[SkippedEntry, ...] = ()
 
     def __post_init__(self) -> None:
         _refuse_repeated("image id", self.image_ids)
