@@ -1,0 +1,163 @@
+"""Read CSV files as spreadsheets write them: of any encoding and separator, with the line of every row."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from forclip.data.formats.text_encoding import read_unknown_text
+from forclip.types import SkippedEntry
+
+_SEPARATORS = ",;\t|"
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_SAMPLE_LINES = 50  # to choose the separator by
+_LONGEST_ROW = 1000  # lines that a row may span in a file with a damaged row
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row below the header, with a cell for each of its columns. line: in the file, from 1."""
+
+    line: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spreadsheet:
+    """A header and rows.
+
+    header: names without white space around them, which may be empty or occur twice; skipped: rows that can't be read;
+    every row of the file that is not blank is either here or there. encoding: the one that was guessed, or None where
+    the file itself shows it.
+    """
+
+    file: Path
+    header: tuple[str, ...]
+    header_line: int
+    rows: tuple[Row, ...]
+    skipped: tuple[SkippedEntry, ...]
+    separator: str
+    encoding: str | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed and the reader of a report should know, as sentences."""
+        if self.encoding is None:
+            return ()
+        return (f"{self.file}: is not UTF-8; read as {self.encoding}. If letters are wrong, save it in UTF-8",)
+
+    def where(self, line: int) -> str:
+        """The name of a line in messages."""
+        return f"{self.file}: line {line}"
+
+
+def read_spreadsheet(file: Path, kind: str = "file") -> Spreadsheet:
+    """Read a CSV file. Encoding (UTF-8, UTF-16, an older one) and separator (, ; tab |) are detected.
+
+    Excel's first line `sep=;` is obeyed, blank lines are ignored, empty cells beyond the header are dropped. Rows that
+    have too few or too many cells, broken quotes, bytes that are no text, or a cell of more than 131,072 characters
+    are left out.
+
+    kind: what a missing file is called. Raises ValueError, naming the file, for one that is missing or no text.
+    """
+    decoded = read_unknown_text(file, kind)
+    lines = list(StringIO(decoded.text.removeprefix("\ufeff"), newline=""))
+    start, separator = _stated_separator(lines)
+    separator = separator or _likely_separator(lines[start:])
+    records, skipped = _read_records(lines, start, separator, str(file))
+    if not records:
+        return Spreadsheet(file, (), 1, (), tuple(skipped), separator, decoded.guessed)
+    header_line, cells = records[0]
+    header = [cell.strip().strip("\ufeff\u200b") for cell in cells]
+    if any(_CONTROL.search(name) for name in header):
+        raise ValueError(f"{file}: line {header_line}, the header, is not text: {','.join(header)[:60]!r}")
+    while header and not header[-1] and all(len(c) < len(header) or not c[len(header) - 1].strip() for _, c in records):
+        header.pop()  # an empty column that a spreadsheet program added
+    rows = []
+    for line, cells in records[1:]:
+        if any(cell.strip() for cell in cells[len(header) :]) or len(cells) < len(header):
+            counts = f"{len(cells)} cells, the header {len(header)}"
+            skipped.append(SkippedEntry(f"{file}: line {line}", "the row has another number of cells", counts))
+        elif bad := next((cell for cell in cells if _is_damaged(cell)), None):
+            skipped.append(SkippedEntry(f"{file}: line {line}", "the row has bytes that are no text", repr(bad[:60])))
+        else:
+            rows.append(Row(line, tuple(cells[: len(header)])))
+    skipped.sort(key=lambda entry: int(entry.entry.rpartition(" ")[2]))
+    return Spreadsheet(file, tuple(header), header_line, tuple(rows), tuple(skipped), separator, decoded.guessed)
+
+
+def separator_name(separator: str) -> str:
+    """A separator's name in messages: comma, semicolon, tab or bar."""
+    return _NAMES.get(separator, repr(separator))
+
+
+def _stated_separator(lines: Sequence[str]) -> tuple[int, str | None]:
+    """Return how many lines to skip, and the separator that Excel's line `sep=;` states."""
+    stated = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n"), re.IGNORECASE) if lines else None
+    return (1, stated[1]) if stated else (0, None)
+
+
+def _likely_separator(lines: Sequence[str]) -> str:
+    """Choose the separator with which most rows have as many cells as the header, then the most cells."""
+    sample = lines[:_SAMPLE_LINES]
+
+    def fit(separator: str) -> tuple[bool, float, int]:
+        records, skipped = _read_records(sample, 0, separator, "")
+        counts = [len(cells) for _, cells in records] or [1]
+        same = sum(count == counts[0] for count in counts) / (len(counts) + len(skipped))
+        return counts[0] > 1, same, counts[0]
+
+    return max(_SEPARATORS, key=fit)  # the first of equals
+
+
+def _read_records(
+    lines: Sequence[str], start: int, separator: str, file: str
+) -> tuple[list[tuple[int, list[str]]], list[SkippedEntry]]:
+    """Return records that are not blank, each with its first line, and lines that are not readable as CSV."""
+    try:
+        return _parse(lines, start, separator), []
+    except csv.Error:
+        pass
+    # A damaged row must not swallow the ones below it, so each is read by itself.
+    records: list[tuple[int, list[str]]] = []
+    skipped = []
+    width: int | None = None
+    position = start
+    while position < len(lines):
+        reader = _reader(lines[position : position + _LONGEST_ROW], separator)
+        try:
+            cells = next(reader)
+            if reader.line_num > 1 and width is not None and len(cells) != width:
+                raise csv.Error("quotes that are not closed")
+        except csv.Error as error:
+            reason = "the row is not readable as CSV"
+            skipped.append(SkippedEntry(f"{file}: line {position + 1}", reason, str(error)))
+            position += 1
+            continue
+        if any(cell.strip() for cell in cells):
+            records.append((position + 1, cells))
+            width = width or len(cells)
+        position += reader.line_num
+    return records, skipped
+
+
+def _parse(lines: Sequence[str], start: int, separator: str) -> list[tuple[int, list[str]]]:
+    reader = _reader(lines[start:], separator)
+    records, first = [], start + 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            records.append((first, cells))
+        first = start + reader.line_num + 1
+    return records
+
+
+def _reader(lines: Sequence[str], separator: str) -> Any:
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+
+
+def _is_damaged(cell: str) -> bool:
+    return _CONTROL.search(cell) is not None or any("\ud800" <= char <= "\udfff" for char in cell)
