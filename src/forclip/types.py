@@ -19,12 +19,14 @@ class SkippedEntry:
     """An entry of a label file that can't be used and is left out.
 
     entry: where it is, such as "labels/7.txt: line 3" or "a.json: annotation 12"; reason: its kind, equal for all
-    entries of a kind, such as "the box is not finite"; value: the offending value, shortened.
+    entries of a kind, such as "the box is not finite"; value: the offending value, shortened. used_in_part: only what
+    the reason names is left out, such as the box of a label.
     """
 
     entry: str
     reason: str
     value: str = ""
+    used_in_part: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Count and report the entries of label files that are left out."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from forclip.types import SkippedEntry
+
+
+class LeftOutWarning(UserWarning):
+    """Entries of a label file are left out. The commands print its message on one line of standard error."""
+
+
+def count_reasons(skipped: Iterable[SkippedEntry]) -> str:
+    """Count entries by reason, most frequent first, such as "5 box is not finite, 2 unknown category_id"."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(s.reason for s in skipped).most_common())
+
+
+def describe_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> str:
+    """Say in one line how many entries of a source are left out, or used in part, and why. Empty if there are none."""
+    groups = {"left out": [], "used in part": []}  # type: dict[str, list[SkippedEntry]]
+    for entry in skipped:
+        groups["used in part" if entry.used_in_part else "left out"].append(entry)
+    parts = []
+    for what, entries in groups.items():
+        if entries:
+            noun = "entry" if len(entries) == 1 else "entries"
+            parts.append(f"{len(entries):,} {noun} {what}: {count_reasons(entries)}")
+    return f"{source}: {'; '.join(parts)}" if parts else ""
+
+
+def warn_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> None:
+    """Issue a LeftOutWarning if entries of a source are left out."""
+    if skipped:
+        message = f"{describe_left_out(source, skipped)}; `forclip data check` lists them"
+        warnings.warn(message, LeftOutWarning, stacklevel=3)
