@@ -28,6 +28,7 @@ from forclip.index.image_index import Index
 from forclip.index.schema import Precision
 from forclip.index.store import ImageFile, require_model
 from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model, store_header, stored_model
+from forclip.path_text import path_to_text
 from forclip.progress import Advance, Track, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats, ImageEmbeddings
@@ -166,7 +167,7 @@ def _choose_model(
 
 def path_to_id(path: Path) -> str:
     """Return an image's id: its absolute path, with the bytes of names that are not UTF-8 escaped."""
-    return os.path.abspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return path_to_text(os.path.abspath(path))
 
 
 def find_images(source: str, images: Path | None) -> Sequence[Path]:

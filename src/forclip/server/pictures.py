@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import stat
 from contextlib import suppress
 from io import BytesIO
@@ -12,6 +11,7 @@ from PIL import Image
 
 from forclip.data.images.decode import UnreadableImage, decode_image
 from forclip.index.store import ImageFile
+from forclip.path_text import text_to_path
 from forclip.server.errors import Refused
 
 THUMBNAIL_SIDE = 360  # pixels of the longer side
@@ -27,9 +27,7 @@ def picture_bytes(file: ImageFile) -> bytes:
         Refused: 404 for a missing file, 403 for a link that leads out of what was indexed, 409 for a file that changed
             since it was indexed.
     """
-    path = file.uri
-    if not os.path.lexists(path):  # decode the escapes that stand for bytes of a name that is not UTF-8
-        path = re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path)
+    path = text_to_path(file.uri)
     try:
         root = os.path.realpath(file.source if os.path.isdir(file.source) else os.path.dirname(path))
         real = os.path.realpath(path, strict=True)

@@ -1,0 +1,19 @@
+"""File names as stored text: names whose bytes are not UTF-8 are escaped, and found again."""
+
+import os
+import re
+from pathlib import Path
+
+_ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
+
+
+def path_to_text(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as UTF-8 text: a byte that is not UTF-8, such as E9, becomes `\udce9`."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def text_to_path(text: str) -> Path:
+    """Return the file that a text of `path_to_text` names. A file whose own name has such an escape comes first."""
+    if _ESCAPED.search(text) is None or os.path.lexists(text):
+        return Path(text)
+    return Path(_ESCAPED.sub(lambda escape: chr(0xDC00 + int(escape[1], 16)), text))
