@@ -6,12 +6,29 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from forclip.types import Annotations
+from forclip.types import Annotations, SkippedEntry
 
 LARGEST_COORDINATE = 1e9  # pixels; no image is as large. NaN and infinity are not below it either.
 
 # The row of the image, the name of the class, and the box: xyxy in pixels, or None if it is unknown.
 LabelledObject = tuple[int, str, Sequence[float] | None]
+
+
+_SHOWN = 80  # characters of an offending value
+
+
+class UnusableEntry(ValueError):
+    """An entry of a label file can't be used. reason: the same text for all of its kind; value: the offending one."""
+
+    def __init__(self, reason: str, value: object = "") -> None:
+        text = str(value)
+        self.reason = reason
+        self.value = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+        super().__init__(f"{reason}: {self.value!r}" if self.value else reason)
+
+    def at(self, entry: str) -> SkippedEntry:
+        """The entry as one that is left out. entry: where it is, such as "labels/7.txt: line 3"."""
+        return SkippedEntry(entry, self.reason, self.value)
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
