@@ -11,12 +11,12 @@ def test_names_that_are_not_utf8_are_found_again(tmp_path: Path) -> None:
     file.write_bytes(b"x")
     text = path_to_text(file)
     text.encode("utf-8")  # can be stored
-    assert text.endswith(r"caf\udce9 \udcff.jpg")
+    assert text.endswith(r"caf\xe9 \xff.jpg")
     assert text_to_path(text) == file
     assert text_to_path(path_to_text(tmp_path / "é.jpg")) == tmp_path / "é.jpg"
 
 
 def test_a_name_that_holds_an_escape_is_itself(tmp_path: Path) -> None:
-    file = tmp_path / r"a\udce9.jpg"
+    file = tmp_path / r"a\xe9.jpg"
     file.write_bytes(b"x")
     assert text_to_path(path_to_text(file)) == file

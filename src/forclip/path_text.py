@@ -4,11 +4,11 @@ import os
 import re
 from pathlib import Path
 
-_ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
+_ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 def path_to_text(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as UTF-8 text: a byte that is not UTF-8, such as E9, becomes `\udce9`."""
+    r"""Return a path as UTF-8 text: a byte that is not UTF-8, such as E9, becomes `\xe9`."""
     return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
