@@ -161,6 +161,13 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "an unknown set of templates": (with_data(templates="clip8"), "data.templates", "clip8"),
     "a list": ([1, 2], "the file", "[1, 2]"),
     "empty": ("", "the file", "None"),
+    "a class that YAML reads as false": (with_data(novel=["cat", False]), "data.novel.1", "False"),
+    "a key twice": (
+        "data: {}\ntrain:\n  epochs: 1\n  epochs: 2",
+        "not readable as YAML",
+        "line 4 has the key 'epochs'",
+    ),
+    "a tab": ("data:\n\ttrain: a", "not readable as YAML", "line 2"),
     "no YAML": ("data: [1, 2", "not readable as YAML", ""),
     "Python objects": ("data: !!python/object/apply:os.getcwd []", "not readable as YAML", ""),
 }
@@ -176,6 +183,31 @@ def test_a_bad_config_is_refused_by_file_key_and_value(tmp_path: Path, content: 
 def test_a_missing_list_of_names_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "gone.txt"))):
         load_config(written(tmp_path, with_data(novel="gone.txt")))
+
+
+@pytest.mark.parametrize("key", ["novel", "base"])
+def test_a_name_alone_is_a_class_unless_a_file_is_called_so(tmp_path: Path, key: str) -> None:
+    """A folder of that name, such as one of pictures, is no file of names."""
+    (tmp_path / "cat").mkdir()
+    for name in ("cat", "vehicle.car", "x" * 300):
+        assert getattr(load_config(written(tmp_path, with_data(**{key: name}))).data, key) == (name,)
+    (tmp_path / "vehicle.car").write_text("dog\n")
+    assert getattr(load_config(written(tmp_path, with_data(**{key: "vehicle.car"}))).data, key) == ("dog",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_byte_order_marks_are_no_part_of_a_name(tmp_path: Path, encoding: str) -> None:
+    """Windows' editors write one; PowerShell's `>` writes UTF-16."""
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "names.txt").write_bytes(f"{mark}caf\u00e9\r\ndog\r\n".encode(encoding))
+    (tmp_path / "run.yaml").write_bytes((mark + json.dumps(with_data(novel="names.txt"))).encode(encoding))
+    assert load_config(tmp_path / "run.yaml").data.novel == ("caf\u00e9", "dog")
+
+
+def test_text_that_is_damaged_is_named(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(ValueError, match=r"names\.txt.*UTF-16"):
+        load_config(written(tmp_path, with_data(novel="names.txt")))
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """The configuration of a run: frozen dataclasses, read from a YAML file and checked by pydantic."""
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import asdict, field
+from datetime import date
 from io import StringIO
+from os.path import isfile  # Path's method raises for a name that is too long
 from pathlib import Path
+from reprlib import repr as shortened  # YAML's aliases can make a short file endless when it is printed
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -19,17 +23,25 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1)]  # neither nothing nor everything
 
+_NAME_FILES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".json", ".yaml", ".yml")
+
 Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "folder"]
 NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
 
 
 def _read_if_file(names: Any, info: ValidationInfo) -> Any:
-    return read_names(Path(info.context or ".", names)) if isinstance(names, str | Path) else names
+    """A name alone is a file of names, or a single class name if there is no such file."""
+    if not isinstance(names, str | Path):
+        return names
+    file = Path(info.context or ".", names)
+    is_name = isinstance(names, str) and not isfile(file) and file.suffix.lower() not in _NAME_FILES
+    return (names,) if is_name else read_names(file)
 
 
 # The context is the folder of the YAML file.
 File = Annotated[Path, AfterValidator(lambda path, info: Path(info.context or ".", path))]
-Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]  # names, or a file with one name per line
+# Names, a single name, or a file with one name per line.
+Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -97,9 +109,10 @@ class GalleryRule:
 class DataConfig:
     """Where images and labels come from.
 
-    novel: the classes that are never used in training: names, a file with one name per line, or a rule.
+    novel: the classes that are never used in training: names, a file with one name per line, or a rule. One name alone
+    is a class if no file is called so.
     gallery: the images searched: another source, a part of train by a rule, or None for every second image of train in
-    id order. base: class names or a file of names; None means all other classes, or those of the published split.
+    id order. base: class names or a file, as for novel; None means all other classes, or those of the published split.
     vocabulary: words for pseudo-labels: a file of names, `lvis` for the shipped 1,203, or None for the base classes.
     templates: prompt templates, or the name of a set. synonyms: whether a class is also searched by the other names
     that the dataset gives: `mean` averages the text vectors, `max` takes the best score in evaluation. prompts:
@@ -230,10 +243,7 @@ def load_config(file: Path) -> RunConfig:
 
     Raises ValueError naming the file, the key and the value.
     """
-    try:
-        content = yaml.safe_load(read_text(file, "config file"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(file, "config file")
     try:
         return TypeAdapter(RunConfig).validate_python(content, context=file.parent.absolute())
     except ValidationError as error:
@@ -246,7 +256,10 @@ def load_config(file: Path) -> RunConfig:
         # Parts that are pydantic's name of a type, such as `NovelRule` or `tuple[...]`, are no keys.
         parts = (str(part) for part in first["loc"])
         key = ".".join(p for p in parts if p.isdigit() or (p.isidentifier() and not p[0].isupper())) or "the file"
-        raise ValueError(f"{file}: {key}: {first['msg']} (given: {str(first['input'])[:80]!r})") from None
+        value, hint = first["input"], ""
+        if first["type"] in ("string_type", "tuple_type", "path_type") and isinstance(value, int | float | date):
+            hint = "; put quotes around a text that YAML reads as a number, a date, or true or false"
+        raise ValueError(f"{file}: {key}: {first['msg']} (given: {repr(value)[:80]}){hint}") from None
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -269,17 +282,53 @@ def read_lines(file: Path, kind: str, errors: str = "strict") -> list[tuple[int,
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
+def read_yaml(file: Path, kind: str) -> Any:
+    """Read a YAML file. kind: what a missing file is called.
+
+    Raises ValueError, naming the file and the line, for a file that is missing or no YAML, and for a repeated key.
+    """
+    text = read_text(file, kind)
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark or error.context_mark, f"{error.problem or error.context}"
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        if "'\\t'" in problem:
+            problem = "YAML is indented with spaces, not with tabs"
+        raise ValueError(f"{file}: not readable as YAML: {where}{problem}") from None
+    # For a value that doesn't fit its tag, PyYAML raises KeyError, AttributeError, IndexError and others.
+    except Exception as error:
+        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuse a repeated key: PyYAML keeps the last, which silently loses a setting or a class name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise ValueError(f"line {key.start_mark.line + 1} has the key {shortened(key.value)} a second time")
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_text(file: Path, kind: str, errors: str = "strict") -> str:
-    """Read a UTF-8 file, with or without a byte order mark; line ends stay as they are.
+    """Read a UTF-8 file, with or without a byte order mark, or a UTF-16 file with one; line ends stay as they are.
 
     kind: what a missing file is called. errors: as in `bytes.decode`. Raises ValueError, naming a file that is missing
     or unreadable, and the line that is not UTF-8.
     """
     try:
-        return file.read_bytes().decode("utf-8-sig", errors)
+        content = file.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16", errors)
+        return content.decode("utf-8-sig", errors)
     except FileNotFoundError:
         raise ValueError(f"{file}: no such {kind}") from None
     except UnicodeDecodeError as error:
+        if error.encoding.startswith("utf-16"):
+            raise ValueError(f"{file}: starts as UTF-16 but is not: {error.reason}; save the file in UTF-8") from None
         line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{file}: line {line} is not UTF-8; save the file in UTF-8") from None
     except OSError as error:

@@ -56,6 +56,14 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
         ids(tmp_path, None, count=1)
 
 
+def test_a_set_without_an_image_is_refused_by_file(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    some, none = SourceConfig(coco_file(tmp_path, 3)), SourceConfig(coco_file(tmp_path / "none", 0))
+    for train, gallery in ((none, some), (some, none)):
+        with pytest.raises(ValueError, match=r"none.all\.json: has no image"):
+            load_sets(DataConfig(train, gallery=gallery))
+
+
 def test_another_source_is_used_whole_as_the_gallery(tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
     source, other = SourceConfig(coco_file(tmp_path, 4)), SourceConfig(coco_file(tmp_path / "val", 3))

@@ -43,6 +43,13 @@ def test_rules() -> None:
     assert chosen(NovelRule(fraction=0.4, seed=5)) == drawn[5]
 
 
+def test_a_fraction_leaves_a_class_to_learn_from() -> None:
+    two = annotations(("cat", "dog"), (1, 1))
+    for fraction in (0.01, 0.9):
+        split = choose_classes(config(NovelRule(fraction=fraction)), two, two)
+        assert (len(split.base), len(split.novel)) == (1, 1)
+
+
 def test_a_novel_class_may_be_in_either_set() -> None:
     """Nobody has labelled it, so the training file need not know it; and a gallery may not show it."""
     gallery = annotations(("ant", "bee", "cow", "dog", "yak"))

@@ -101,6 +101,14 @@ def test_fit_is_stable_for_any_relation_of_scores_and_labels(effect: float, num_
         assert base.log_scale.exp() * scores.std() < 100
 
 
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_fit_is_stable_for_one_image_of_one_class(is_shown: bool) -> None:
+    base = BaseLabels(torch.eye(4)[:1], "binary", 1.0)
+    base.fit(torch.tensor([[0.2]]), torch.tensor([[is_shown]]), torch.tensor([[True]]))
+    assert torch.isfinite(base.bias).all()
+    assert base.log_scale.exp().item() == pytest.approx(100, rel=0.1)  # CLIP's own
+
+
 def test_fit_uses_verified_pairs_only() -> None:
     scores, targets, verified = scored()
     verified[40:] = False

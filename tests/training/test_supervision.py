@@ -152,6 +152,21 @@ def test_a_base_class_without_an_image_is_refused_or_left_out() -> None:
     torch.testing.assert_close(result.vocabulary, words("cat", "dog", "cup"))  # its name may be used
 
 
+def test_labels_that_tell_nothing_apart_are_known() -> None:
+    """A class compares images if a verified label says yes and another says no."""
+    sup, everything = supervision(), np.ones((4, 3), bool)
+    assert sup.compares_images
+    assert not replace(sup, labels=everything).compares_images
+    assert not replace(sup, labels=~everything).compares_images
+    assert not replace(sup, verified=sup.labels & sup.verified).compares_images
+    assert not sup.keep_labelled_fraction(0.25, 0).compares_images
+
+
+def test_nothing_to_learn_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="no training image shows a base class, such as 'cat'"):
+        supervise(TinyBackbone(), annotations(LABELS & False), SPLIT, PromptOptions(["a {}"]), True)
+
+
 def test_removing_a_class_removes_its_word() -> None:
     kept = supervision().keep_classes(np.array([0, 2]))
     torch.testing.assert_close(kept.texts, words("cat", "cup"))

@@ -11,7 +11,7 @@ from forclip.config import DataConfig
 from forclip.data.images.content import find_identical_files
 from forclip.data.images.decode import image_size
 from forclip.data.sources import load_sets
-from forclip.data.splits import check_classes_and_prompts, choose_classes
+from forclip.data.splits import check_prompts, choose_classes
 from forclip.progress import Advance, Track
 from forclip.text.prompt_options import read_prompt_options
 from forclip.types import Annotations
@@ -94,7 +94,7 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
     """Read annotations, compare file contents and read image headers. Raises ValueError as the loaders do."""
     train, gallery = load_sets(data)
     split = choose_classes(data, train, gallery)
-    check_classes_and_prompts(train, split, read_prompt_options(data, train, split), allow_unlabelled_base=True)
+    check_prompts(train, split, read_prompt_options(data, train, split))
     paths = [*train.paths, *gallery.paths]
     groups = find_identical_files(paths, track("comparing contents", len(paths)))
     first = len(train)  # the first row of the gallery

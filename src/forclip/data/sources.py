@@ -51,6 +51,10 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
                 raise ValueError(f"{rule.image_ids}: {problem}")
             rows = np.sort([row[image_id] for image_id in listed])
         train, gallery = train.take(np.setdiff1d(np.arange(len(train)), rows)), train.take(rows)
+    for name, images in (("training", train), ("gallery", gallery)):
+        if not len(images):
+            file = (rule if name == "gallery" and isinstance(rule, SourceConfig) else data.train).annotations
+            raise ValueError(f"{file}: has no image, so there is no {name} set")
     if data.verdicts is not None:
         train = merge_verdicts(train, gallery, read_verdicts(data.verdicts, data.train.image_folder))
     return train, gallery

@@ -82,7 +82,8 @@ def _by_rule(rule: NovelRule, train: Annotations, file: Path) -> Groups:
         novel = train.labels.sum(0) < rule.below
     else:
         assert rule.fraction is not None
-        count = max(1, round(rule.fraction * len(names)))
+        # Neither nothing nor everything, of two classes or more.
+        count = max(1, min(round(rule.fraction * len(names)), len(names) - 1))
         novel = np.isin(np.arange(len(names)), np.random.default_rng(rule.seed).permutation(len(names))[:count])
     return None, tuple(compress(names, novel))
 
@@ -111,7 +112,8 @@ def split_classes(class_names: Sequence[str], novel_names: Sequence[str]) -> Cla
 
 def _check_novel_names(novel_names: Sequence[str], class_names: Sequence[str]) -> None:
     for name in (name for name in novel_names if name not in class_names):
-        raise ValueError(f"no class is named {name!r}, to be novel{did_you_mean(name, class_names)}")
+        several = "; write several names as a list: [cat, dog]" if "," in name else ""
+        raise ValueError(f"no class is named {name!r}, to be novel{did_you_mean(name, class_names) or several}")
 
 
 def check_classes_and_prompts(
@@ -119,14 +121,23 @@ def check_classes_and_prompts(
 ) -> None:
     """Check before any image is encoded that training can use the labels and the prompts.
 
-    Raises ValueError for a base class that no training image shows (unless allow_unlabelled_base), prompts of an
-    unknown class, or an empty list of prompts.
+    Raises ValueError for a base class that no training image shows (unless allow_unlabelled_base and another is
+    shown), and as `check_prompts` does.
     """
     base = train.with_classes(split.base)
     shown = np.atleast_1d((base.labels & base.verified_mask).any(0))
+    if not shown.any():
+        raise ValueError(
+            f"no training image shows a base class, such as {split.base[0]!r}: there is nothing to learn from"
+        )
     if not allow_unlabelled_base and not shown.all():
         name = split.base[int(shown.argmin())]
         raise ValueError(f"no training image shows base class {name!r}: leave it out or make it novel")
+    check_prompts(train, split, prompt_options)
+
+
+def check_prompts(train: Annotations, split: ClassSplit, prompt_options: PromptOptions) -> None:
+    """Raise ValueError for prompts of an unknown class, or an empty list of prompts."""
     for name, prompts in prompt_options.overrides.items():
         if name not in {*train.class_names, *split.novel}:
             raise ValueError(f"prompts are given for {name!r}, which is no class")

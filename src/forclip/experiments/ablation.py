@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
 import forclip
 from forclip.atomic_write import write_text_atomically
-from forclip.config import ModelConfig, RunConfig, config_to_json
+from forclip.config import ModelConfig, RunConfig, config_to_json, read_yaml
 from forclip.data.sources import load_sets
 from forclip.evaluation.methods import FOR, display_name
 from forclip.evaluation.metrics import AP_DEPTH
@@ -81,10 +80,7 @@ def select_variants(file: Path | None, names: Sequence[str]) -> tuple[dict[str, 
     """
     from_file: dict[str, Changes] = {}
     if file is not None:
-        try:
-            content = yaml.safe_load(file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{file}: not readable as YAML: {error}") from None
+        content = read_yaml(file, "file of variants")
         if not isinstance(content, dict) or not content:
             raise ValueError(f"{file}: must map names to changes, such as `softer: {{train: {{set_weight: 0.05}}}}`")
         for name, changes in content.items():

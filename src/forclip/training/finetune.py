@@ -195,8 +195,9 @@ def build_objectives(
     if config.neighbour_weight > 0 and len(texts):
         near = words[objectives.nearest_words(texts, words, config.neighbour_words)]
         if len(near):
-            spread = torch.cat([max_sim(part, near) for part in data.untuned.split(BATCH_SIZE)]).std(0).clamp(min=1e-4)
-            terms.append(objectives.NeighbourWords(near, spread.nan_to_num(1.0), config.neighbour_weight))
+            scores = torch.cat([max_sim(part, near) for part in data.untuned.split(BATCH_SIZE)])
+            spread = scores.std(0).clamp(min=1e-4) if len(scores) > 1 else torch.ones(len(near))
+            terms.append(objectives.NeighbourWords(near, spread, config.neighbour_weight))
     if config.diversity_weight > 0:
         terms.append(objectives.QueryDiversity(config.diversity_weight))
     if not terms:

@@ -97,7 +97,8 @@ class BaseLabels(Objective):
         common one, and the scale to 2 / (standard deviation of the scores), which it keeps if scores carry no
         information about the labels. For softmax only the scale is fitted, to the base classes without negatives.
         """
-        spread = scores.std().clamp(min=1e-4)
+        # A single score has no standard deviation; 0.02 gives CLIP's own scale of 100.
+        spread = scores.std().clamp(min=1e-4) if scores.numel() > 1 else torch.tensor(0.02, device=scores.device)
         start = (2 / spread).log()
         with torch.no_grad():
             self.log_scale.copy_(start)

@@ -53,6 +53,9 @@ def train(
         encoded = encode_training_images(config, backbone, train, track, console)
         readable = train.take(encoded.rows)
         supervision = supervise(backbone, readable, split, prompts, config.data.allow_unlabelled_base)
+        if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
+            message = "no base class has both a labelled image that shows it and one that doesn't"
+            console.print(f"[yellow]{message}: the labels can't teach what to tell apart[/]", highlight=False)
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
         settings = (config.head, config.train, checkpoint, track)
         finetuned = finetune(backbone, encoded.tokens, readable.paths, supervision, *settings)

@@ -34,6 +34,12 @@ class Supervision:
         """Rows of the images with at least one verified label."""
         return np.flatnonzero(self.verified.any(1))
 
+    @property
+    def compares_images(self) -> bool:
+        """Whether some class has both a labelled image that shows it and one that doesn't."""
+        shown, absent = (self.verified & self.labels).any(0), (self.verified & ~self.labels).any(0)
+        return bool((shown & absent).any())
+
     def keep_classes(self, columns: Ints) -> "Supervision":
         """Remove all other classes, also their words from the vocabulary."""
         removed = np.setdiff1d(np.arange(len(self.texts)), columns)

@@ -7,9 +7,8 @@ from reprlib import repr as shortened  # YAML's aliases can make a short file en
 from typing import Any
 
 import numpy as np
-import yaml
 
-from forclip.config import read_lines
+from forclip.config import read_lines, read_yaml
 from forclip.data.formats.common import LabelledObject, annotations_of_objects, path_inside
 from forclip.data.formats.folder import list_images
 from forclip.data.images.decode import image_size
@@ -28,13 +27,7 @@ def load_yolo(data_yaml: Path, split: str) -> Annotations:
     Layout: docs.ultralytics.com/datasets/detect. Raises ValueError, naming the file and the entry or line, for a
     malformed YAML, an unknown split, an image outside the dataset's folder, or a malformed label.
     """
-    try:
-        content = yaml.load(data_yaml.read_bytes(), _UniqueKeys)
-    except FileNotFoundError:
-        raise ValueError(f"{data_yaml}: no such file") from None
-    # For a value that doesn't fit its tag, PyYAML raises KeyError, AttributeError, IndexError and others.
-    except Exception as error:
-        raise ValueError(f"{data_yaml}: not readable as YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(data_yaml, "file")
     if not isinstance(content, dict):
         raise ValueError(f"{data_yaml}: a YOLO data file holds keys and values, not a {type(content).__name__}")
     root = content.get("path") or "."
@@ -66,18 +59,6 @@ def label_file(image: Path) -> Path:
     if folders:
         parts[folders[-1]] = "labels"
     return Path(*parts).with_suffix(".txt")
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuse a repeated key: PyYAML keeps the last, which would silently lose a class name."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (key.tag, key.value) in seen:
-                raise ValueError(f"line {key.start_mark.line + 1} has the key {shortened(key.value)} a second time")
-            seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
 
 
 def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:
