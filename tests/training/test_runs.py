@@ -14,9 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from forclip.experiments.evaluate import evaluate
+from forclip.models.summary_head import SummaryHead
 from forclip.training.runs import train
 
-GALLERY = (["cat"], ["dog"], ["cat", "dog"], [], ["car"])
+GALLERY: list[list[str]] = [["cat"], ["dog"], ["cat", "dog"], [], ["car"]]
 
 
 def coco(file: Path, images: Sequence[Sequence[str]]) -> None:
@@ -58,7 +59,7 @@ def test_small_sets_train_and_are_evaluated(
 ) -> None:
     coco(tmp_path / "train.json", images)
     coco(tmp_path / "gallery.json", GALLERY)
-    content = {
+    content: dict[str, Any] = {
         "data": {"train": {"annotations": "train.json"}, "gallery": {"annotations": "gallery.json"}},
         "head": {"num_query_tokens": 3},
         "train": {"epochs": 1, "views": 2, **settings},
@@ -70,6 +71,7 @@ def test_small_sets_train_and_are_evaluated(
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     console = Console(record=True, quiet=True, width=200)
     model = train(tmp_path / "run.yaml", tmp_path / "model", console=console)
+    assert isinstance(model.head, SummaryHead)
     assert all(torch.isfinite(weight).all() for weight in model.head.parameters())
     assert torch.isfinite(model.encode_query("cat")).all()
     metrics = evaluate(tmp_path / "run.yaml", tmp_path / "eval", model=tmp_path / "model", console=console)
