@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
+from forclip.index.column_changes import column_problems
+from forclip.index.columns import is_readable
 from forclip.index.exact_search import ScoredImages, score_by_all, score_values, search_exactly
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
 from forclip.index.ranking import Ranking, rank_images
@@ -94,7 +96,11 @@ class Index:
 
         Every row must be readable, ids unique, vectors of unit length, and the segments equal to the store.
         """
-        return list(islice(_problems(self.store, self.view()), _MAX_PROBLEMS))
+        schema = self.store.table().schema
+        problems = column_problems(schema)
+        if not all(map(is_readable, schema.names)):
+            return problems  # Lance can't read the rest
+        return [*problems, *islice(_problems(self.store, self.view()), _MAX_PROBLEMS)]
 
     def info(self) -> dict[str, Any]:
         """Describe the store and how it is searched, as JSON values.

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
+from forclip.index.column_changes import make_columns, repair_columns
+from forclip.index.columns import cast_exactly, is_readable, to_stored
 from forclip.index.schema import BUILT_IN_COLUMNS, Codes, StoreHeader, from_lists, read_header, to_lists
 from forclip.types import ImageEmbeddings, Ints
 
@@ -24,9 +26,11 @@ _LOCK_SECONDS = 600.0  # that a writer waits for another one
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
 _KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
 _ROWS_AT_ONCE = 4096
+_ARROW_VALUES = (pa.Array, pa.ChunkedArray)
 _COLUMN_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
-Metadata = Mapping[str, Sequence[Any]]  # by column name, one value per image, None for no value
+# By column name, one value per image, None for no value.
+Metadata = Mapping[str, Sequence[Any] | pa.Array | pa.ChunkedArray]
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ class Store:
         """Add images, replacing those whose ids are already stored: all of them, or none.
 
         embeddings: unit vectors; a missing box stands for the whole image; files: one per image, in the same order;
-        metadata: values of a user's columns, which are created where they are new.
+        metadata: values of a user's columns, which are created where they are new, and get a wider type where values
+        need it (whole numbers that meet fractions). A replaced image keeps the values that are None or not given.
 
         Raises ValueError for vectors of another dimension, metadata that do not fit their columns, a full disk, or
         another process that writes for ten minutes.
@@ -137,15 +142,18 @@ class Store:
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
         """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
         with self._writing():
-            self._add_columns(metadata, len(image_ids))
-            columns = {"id": pa.array(image_ids, pa.string())}
-            present = [field for field in self.table().schema if field.name in metadata]
-            columns |= {f.name: _to_column(metadata[f.name], f, self.folder) for f in present}
+            columns = {"id": pa.array(image_ids, pa.string()), **self._make_columns(metadata, len(image_ids))}
             _open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+
+    def make_columns(self, types: Mapping[str, pa.DataType]) -> None:
+        """Make metadata columns for values of these types, as `put` does for its values. Raises ValueError as `put`."""
+        with self._writing(), _reword_errors(f"{self.folder}"):
+            make_columns(self.folder / TABLE, types)
 
     def compact(self, keep: timedelta = _KEPT_VERSIONS) -> None:
         """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
         with self._writing():
+            repair_columns(self.folder / TABLE)
             table = _open_table(self.folder)
             table.optimize.compact_files()
             table.cleanup_old_versions(keep)
@@ -169,7 +177,7 @@ class Store:
     @property
     def user_columns(self) -> list[str]:
         """Names of the metadata columns."""
-        return [name for name in self.table().schema.names if name not in BUILT_IN_COLUMNS]
+        return [n for n in self.table().schema.names if n not in BUILT_IN_COLUMNS and is_readable(n)]
 
     def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
         with _reword_errors(f"{self.folder}: damaged"):
@@ -191,7 +199,7 @@ class Store:
         assert len(files) == count
         if embeddings.dim != self.header.dim:
             raise ValueError(f"{self.folder}: holds vectors of {self.header.dim} dimensions, not {embeddings.dim}")
-        self._add_columns(metadata or {}, count)
+        given = self._make_columns(metadata or {}, count)
         boxes = embeddings.boxes
         if boxes is None:
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
@@ -204,26 +212,34 @@ class Store:
             "added": [datetime.now(UTC)] * count,
             "vectors": to_lists(self.header.encode(embeddings.vectors), embeddings.offsets),
             "boxes": to_lists(boxes.astype(np.float16), embeddings.offsets),
-            **(metadata or {}),
+            **self._kept_values(embeddings.image_ids, given),
         }
         schema = self.table().schema
         arrays = [_to_column(columns.get(f.name, [None] * count), f, self.folder) for f in schema]
         return pa.Table.from_arrays(arrays, schema=schema)
 
-    def _add_columns(self, metadata: Metadata, count: int) -> None:
-        """Check metadata of `count` images and add the columns that are new to the table."""
-        present, new = self.table().schema.names, {}
+    def _make_columns(self, metadata: Metadata, count: int) -> dict[str, pa.Array]:
+        """Check metadata of `count` images, make their columns, and return the values in the columns' types."""
+        given: dict[str, pa.Array] = {}
         for name, values in metadata.items():
-            if name in BUILT_IN_COLUMNS:
-                raise ValueError(f"{self.folder}: metadata can't be named {name!r}: forclip has a column of that name")
             if len(values) != count:
                 raise ValueError(f"{self.folder}: {count} images need as many values of {name!r}, not {len(values)}")
-            if name not in present:
-                with _reword_errors(f"metadata {name!r}", _COLUMN_ERRORS):
-                    inferred = pa.array(list(values)).type
-                new[name] = pa.string() if pa.types.is_null(inferred) else inferred
-        if new:
-            _open_table(self.folder).add_columns(pa.schema(new))  # not readers' handle, which it would move
+            with _reword_errors(f"{self.folder}: metadata {name!r}", (ValueError, *_COLUMN_ERRORS)):
+                given[name] = to_stored(values if isinstance(values, _ARROW_VALUES) else pa.array(list(values)))
+        with _reword_errors(f"{self.folder}"):
+            make_columns(self.folder / TABLE, {name: values.type for name, values in given.items()})
+            schema = self.table().schema
+            return {n: cast_exactly(v, schema.field(n).type) for n, v in given.items() if n in schema.names}
+
+    def _kept_values(self, image_ids: Sequence[str], given: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+        """Fill in the metadata of images that are already stored where no value is given."""
+        columns = self.user_columns
+        stored = self._read(["id", *columns], pc.field("id").isin(pa.array(image_ids, pa.string())))
+        if not columns or not len(stored):
+            return dict(given)
+        rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=stored["id"].combine_chunks())
+        old = {name: stored[name].combine_chunks().take(rows) for name in columns}
+        return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}
 
 
 def create_store(folder: Path, header: StoreHeader) -> Store:

@@ -12,7 +12,9 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from forclip.index.columns import is_readable, to_shown
 from forclip.index.image_index import Index
+from forclip.index.schema import BUILT_IN_COLUMNS
 from forclip.index.store import ImageFile, Store, read_keys
 from forclip.index.view import in_sorted
 from forclip.server.cache import StoreCache
@@ -129,6 +131,8 @@ class ImageRows:
             rows = version.table.take(positions.tolist(), columns=_columns(version.table))
         else:
             rows = version.rows.take(pa.array(positions))
+        for name in set(rows.column_names) - set(BUILT_IN_COLUMNS):
+            rows = rows.set_column(rows.column_names.index(name), name, to_shown(rows[name]))
         return {row.pop("number"): row for row in rows.to_pylist()}
 
     def _newest(self) -> _Version:
@@ -149,7 +153,7 @@ class ImageRows:
 
 
 def _columns(table: lance.LanceDataset) -> list[str]:
-    return [name for name in table.schema.names if name not in _UNREAD_COLUMNS]
+    return [name for name in table.schema.names if name not in _UNREAD_COLUMNS and is_readable(name)]
 
 
 def _parse_key(key: str) -> int:
