@@ -37,7 +37,7 @@ class FileNames:
         self._starts = (Path(os.path.abspath(folder)), Path(os.path.realpath(folder)))
         self._names = cache(self._list)
         self._alike = cache(self._list_alike)
-        self._realpath = cache(os.path.realpath)
+        self._subfolder = cache(self._subfolder_now)
         self._meant: dict[Path, tuple[str, ...]] = {}  # the parts of the name that led to a picture by its end
 
     def resolve(self, name: str) -> Path:
@@ -80,7 +80,11 @@ class FileNames:
         raise UnusableEntry("the file is not in the image folder", name)
 
     def _look_up(self, name: str) -> Path | None:
-        inside = self._inside(name) if os.path.isabs(name) else None
+        inside = None
+        if os.path.isabs(name):
+            parent, base = os.path.split(os.path.normpath(name))
+            subfolder = self._subfolder(parent)
+            inside = None if subfolder is None else (*subfolder, base)
         readings = _readings(name) if inside is None else [_Reading(inside, is_foreign=False)]
         for reading in readings:
             if not reading.is_foreign and (found := self._match(reading.parts, _fold)):
@@ -97,13 +101,12 @@ class FileNames:
                     return self._take(name, reading.parts, self.folder.joinpath(*found))
         return self.folder.joinpath(*inside) if inside else None
 
-    def _inside(self, name: str) -> tuple[str, ...] | None:
-        """The parts of an absolute name below the folder, or None if it lies elsewhere."""
-        parent, base = os.path.split(os.path.normpath(name))
-        for path in (Path(parent), Path(self._realpath(parent))):
+    def _subfolder_now(self, path: str) -> tuple[str, ...] | None:
+        """The parts of an absolute path of a folder below this one, or None if it lies elsewhere."""
+        for either in (Path(path), Path(os.path.realpath(path))):
             for start in self._starts:
-                if path.is_relative_to(start):
-                    return (*path.relative_to(start).parts, base)
+                if either.is_relative_to(start):
+                    return either.relative_to(start).parts
         return None
 
     def _is_own_name(self, parts: tuple[str, ...]) -> bool:
@@ -126,7 +129,8 @@ class FileNames:
     def _take(self, name: str, parts: tuple[str, ...], path: Path) -> Path:
         """Return a picture that was found by the end of a name. Raises UnusableEntry if it may be another picture."""
         # The pictures may have been copied here from another folder.
-        if os.path.isabs(name) and _size(name) not in (None, _size(path)):
+        size = _size(name) if os.path.isabs(name) else None
+        if size is not None and size != _size(path):
             raise UnusableEntry("the file is outside the image folder", name)
         if self._meant.setdefault(path, parts) != parts:
             raise UnusableEntry("another file name leads to the same picture", name)
