@@ -287,9 +287,16 @@ def read_yaml(file: Path, kind: str) -> Any:
 
     Raises ValueError, naming the file and the line, for a file that is missing or no YAML, and for a repeated key.
     """
-    text = read_text(file, kind)
+    return parse_yaml(read_text(file, kind), file)
+
+
+def parse_yaml(text: str, file: Path, as_written: bool = False) -> Any:
+    """Parse YAML. file: for messages. as_written: numbers, `no`, dates and empty values stay the text that is written.
+
+    Raises ValueError as `read_yaml` does.
+    """
     try:
-        return yaml.load(text, _UniqueKeys)
+        return yaml.load(text, _UniqueTexts if as_written else _UniqueKeys)
     except yaml.MarkedYAMLError as error:
         mark, problem = error.problem_mark or error.context_mark, f"{error.problem or error.context}"
         where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
@@ -301,7 +308,7 @@ def read_yaml(file: Path, kind: str) -> Any:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _RefuseRepeatedKeys(yaml.constructor.BaseConstructor):
     """Refuse a repeated key: PyYAML keeps the last, which silently loses a setting or a class name."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -311,6 +318,14 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise ValueError(f"line {key.start_mark.line + 1} has the key {shortened(key.value)} a second time")
             seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+
+class _UniqueKeys(_RefuseRepeatedKeys, yaml.SafeLoader):
+    pass
+
+
+class _UniqueTexts(_RefuseRepeatedKeys, yaml.BaseLoader):
+    pass
 
 
 def read_text(file: Path, kind: str, errors: str = "strict") -> str:

@@ -60,10 +60,12 @@ def annotations_of_objects(
     objects: Sequence[LabelledObject],
     class_names: Sequence[str] | None = None,
     synonyms: tuple[tuple[str, ...], ...] = (),
+    skipped: Sequence[SkippedEntry] = (),
+    unknown_rows: Sequence[int] = (),
 ) -> Annotations:
     """Build annotations in which the objects' classes are the labels of their images, and all others are absent.
 
-    class_names: None means the names of the objects, sorted.
+    class_names: None means the names of the objects, sorted. unknown_rows: images whose labels nobody can tell.
     """
     names = sorted({name for _, name, _ in objects}) if class_names is None else class_names
     column = {name: k for k, name in enumerate(names)}
@@ -71,6 +73,10 @@ def annotations_of_objects(
     columns = np.array([column[name] for _, name, _ in objects], np.int64)
     labels = np.zeros((len(image_ids), len(names)), bool)
     labels[rows, columns] = True
+    verified = None
+    if len(unknown_rows):
+        verified = np.ones_like(labels)
+        verified[unknown_rows] = labels[unknown_rows]
     has_box = np.array([box is not None for *_, box in objects], bool)
     return Annotations(
         image_ids=tuple(image_ids),
@@ -80,5 +86,7 @@ def annotations_of_objects(
         boxes=np.array([box for *_, box in objects if box is not None], np.float32).reshape(-1, 4),
         box_images=rows[has_box],
         box_classes=columns[has_box],
+        verified=verified,
         synonyms=synonyms,
+        skipped=tuple(skipped),
     )

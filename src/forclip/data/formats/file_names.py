@@ -58,6 +58,19 @@ class FileNames:
         empty or impossible, one from elsewhere of which no end is a file below the folder, one of another file outside
         the folder on this machine, and one whose end is a picture that another name has led to.
         """
+        if path := self.find(name):
+            return path
+        if "\\" not in name and not _UNUSUAL.search(name):
+            return self.folder / name
+        if os.path.isabs(name) and (inside := self._inside(name)):
+            return self.folder.joinpath(*inside)
+        reading = _read(name.replace("\\", "/"))
+        if reading.parts and not reading.is_foreign:
+            return self.folder.joinpath(*reading.parts)
+        raise UnusableEntry("the file is not in the image folder", name)
+
+    def find(self, name: str) -> Path | None:
+        """Return the path of the picture that a name means, as `resolve` does, or None if there is no such file."""
         if not name.strip():
             raise UnusableEntry("no file name is given", name)
         try:
@@ -67,24 +80,12 @@ class FileNames:
         if not is_possible:
             raise UnusableEntry("the file name is not possible", ascii(name)[1:-1])
         parent, _, base = name.rpartition("/")
-        if not _UNUSUAL.search(name):
-            if base in self._names(parent):
-                return self.folder / name
-            if "\\" not in name:
-                return self._look_up(name) or self.folder / name  # missing
-        if path := self._look_up(name):
-            return path
-        reading = _read(name.replace("\\", "/"))
-        if reading.parts and not reading.is_foreign:
-            return self.folder.joinpath(*reading.parts)  # missing
-        raise UnusableEntry("the file is not in the image folder", name)
+        if not _UNUSUAL.search(name) and base in self._names(parent):
+            return self.folder / name
+        return self._look_up(name)
 
     def _look_up(self, name: str) -> Path | None:
-        inside = None
-        if os.path.isabs(name):
-            parent, base = os.path.split(os.path.normpath(name))
-            subfolder = self._subfolder(parent)
-            inside = None if subfolder is None else (*subfolder, base)
+        inside = self._inside(name) if os.path.isabs(name) else None
         readings = _readings(name) if inside is None else [_Reading(inside, is_foreign=False)]
         for reading in readings:
             if not reading.is_foreign and (found := self._match(reading.parts, _fold)):
@@ -99,7 +100,13 @@ class FileNames:
                     found = self._match(uploaded[start:], _fold_upload)
                 if found:
                     return self._take(name, reading.parts, self.folder.joinpath(*found))
-        return self.folder.joinpath(*inside) if inside else None
+        return None
+
+    def _inside(self, name: str) -> tuple[str, ...] | None:
+        """The parts of an absolute name below the folder, or None if it lies elsewhere."""
+        parent, base = os.path.split(os.path.normpath(name))
+        subfolder = self._subfolder(parent)
+        return None if subfolder is None else (*subfolder, base)
 
     def _subfolder_now(self, path: str) -> tuple[str, ...] | None:
         """The parts of an absolute path of a folder below this one, or None if it lies elsewhere."""
