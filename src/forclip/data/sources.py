@@ -77,7 +77,7 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
         case "nuimages":
             return load_nuimages(annotations, images)
         case "yolo":
-            return load_yolo(annotations, source.subset or "train")
+            return load_yolo(annotations, source.subset, source.images)
         case "voc":
             return load_voc(annotations, source.subset)
         case "csv":

@@ -17,7 +17,7 @@ from forclip.data.formats.common import UnusableEntry
 _UNUSUAL = re.compile(r"^[/~]|^[A-Za-z]:|(?:^|/)\.{0,2}(?:/|$)")
 _FOREIGN = re.compile(r"[/~]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:/")
 _LOCAL_FILES = "/data/local-files/"  # Label Studio's, with the path under ?d=
-_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
+UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
 
 
 def resolve_name(name: str, folder: Path) -> Path:
@@ -83,6 +83,11 @@ class FileNames:
         if not _UNUSUAL.search(name) and base in self._names(parent):
             return self.folder / name
         return self._look_up(name)
+
+    def match(self, name: str) -> Path | None:
+        """Return the file of a plain relative name, or the only one in another case or Unicode form, or None."""
+        found = self._match(tuple(name.split("/")), _fold)
+        return self.folder.joinpath(*found) if found else None
 
     def _look_up(self, name: str) -> Path | None:
         inside = self._inside(name) if os.path.isabs(name) else None
@@ -200,7 +205,7 @@ def _read(text: str) -> _Reading:
 
 def _without_upload_prefix(parts: tuple[str, ...]) -> tuple[str, ...] | None:
     """The parts without Label Studio's prefix, if the last part has it. Digits alone may be a date."""
-    prefix = _UPLOAD_PREFIX.match(parts[-1])
+    prefix = UPLOAD_PREFIX.match(parts[-1])
     if prefix is None or (prefix[0][:-1].isdigit() and "upload" not in parts):
         return None
     return (*parts[:-1], parts[-1][prefix.end() :])

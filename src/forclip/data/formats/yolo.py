@@ -1,56 +1,87 @@
-"""YOLO text labels in Ultralytics' layout: a data YAML, image folders or lists, and one .txt per image."""
+"""YOLO text labels: one .txt per image with a class number and fractions of the image in each line."""
 
-# Not Path's methods: they raise for a name that is too long.
-from os.path import exists, isdir, isfile
+import math
+import os
+import re
+from collections import defaultdict
+from functools import cache
+from io import StringIO
 from pathlib import Path
-from reprlib import repr as shortened  # YAML's aliases can make a short file endless when it is printed
-from typing import Any
 
 import numpy as np
 
-from forclip.config import read_lines, read_yaml
-from forclip.data.formats.common import LabelledObject, annotations_of_objects, path_inside
-from forclip.data.formats.folder import list_images
+from forclip.data.formats.common import LabelledObject, UnusableEntry, annotations_of_objects
+from forclip.data.formats.dataset_files import list_files
+from forclip.data.formats.file_names import UPLOAD_PREFIX, FileNames
+from forclip.data.formats.text_encoding import read_unknown_text
+from forclip.data.formats.yolo_dataset import YoloDataset, read_yolo_dataset
 from forclip.data.images.decode import image_size
-from forclip.types import Annotations
+from forclip.types import Annotations, SkippedEntry
 
-_TOLERANCE = 1e-3  # what rounding in an exporter may add to a fraction of 1
+_TOLERANCE = 1e-2  # how far rounding and resizing in an exporter may lead out of the image, as a fraction of it
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+_LABEL_FOLDERS = ("labels", "label")
+_DECIMAL_COMMA = re.compile(r"-?\d+(,\d+)?")
+# Text files beside labels that are none.
+_NO_LABELS = re.compile(
+    r"(classes|notes|readme.*|.*names|predefined_classes|labels?|license|train|valid|val|test)\.txt"
+)
 
 
-def load_yolo(data_yaml: Path, split: str) -> Annotations:
-    """Load images sorted by id (the path relative to the dataset's folder), with classes in the order of their index.
+def load_yolo(source: Path, split: str | None, image_folder: Path | None = None) -> Annotations:
+    """Load images sorted by id (the path relative to the dataset's folder), with classes in the order of their number.
 
-    split: train, val or test, if the YAML has it. Boxes are fractions and are scaled by the size in the image's header,
-    without applying its EXIF orientation (Ultralytics' own loader does apply it). Polygons become their bounding boxes;
-    lines with keypoints would be taken for polygons. An image that can't be read keeps its labels and has no boxes; an
-    image without a label file shows nothing.
-    Layout: docs.ultralytics.com/datasets/detect. Raises ValueError, naming the file and the entry or line, for a
-    malformed YAML, an unknown split, an image outside the dataset's folder, or a malformed label.
+    source: a data YAML (docs.ultralytics.com/datasets/detect), a darknet data file such as obj.data, or a folder with
+    one of them or with classes.txt, as `read_yolo_dataset` describes; split: train, val or test.
+
+    Boxes are fractions of the upright image, whose size comes from the file's header. Coordinates that leave the image
+    by rounding are clipped. A line may end with a confidence; polygons and rotated boxes become their bounding boxes;
+    keypoints are skipped if the data YAML has `kpt_shape`. An image that can't be read keeps its labels and has no
+    boxes; one without a label file shows nothing; one whose label file can't be read is unverified for all classes.
+
+    A line that can't be used is left out: no numbers, too few or too many, a class that the dataset does not name,
+    coordinates that are not finite or outside the image. So are label files without an image, and images of a list
+    that are outside the dataset's folder. Raises ValueError as `read_yolo_dataset` does.
     """
-    content = read_yaml(data_yaml, "file")
-    if not isinstance(content, dict):
-        raise ValueError(f"{data_yaml}: a YOLO data file holds keys and values, not a {type(content).__name__}")
-    root = content.get("path") or "."
-    if not isinstance(root, str):
-        raise ValueError(f"{data_yaml}: path is {shortened(root)}, not a folder")
-    folder = data_yaml.parent / root  # may be absolute or lead out of the YAML's folder
-    if not isdir(folder):
-        raise ValueError(f"{data_yaml}: path is {root!r}, but there is no folder {folder}")
-    names = _class_names(data_yaml, content)
-    paths = _image_paths(data_yaml, content, folder, split)
+    dataset = read_yolo_dataset(source, split, image_folder)
+    paths = list(dataset.images.values())
+    files = _LabelFiles(dataset)
+    skipped = list(dataset.skipped)
     objects: list[LabelledObject] = []
-    for row, path in enumerate(paths.values()):
-        file = label_file(path)
-        lines = read_lines(file, "label file") if exists(file) else []
-        labels = [_parse_label(f"{file}: line {number}", line.split(), names) for number, line in lines]
+    unknown_rows: list[int] = []
+    used: set[Path] = set()
+    for row, path in enumerate(paths):
+        file = files.of(path)
+        if file is None:
+            continue
+        used.add(file)
+        try:
+            lines = _read_label_lines(file)
+        except UnusableEntry as error:
+            skipped.append(error.at(str(file)))
+            unknown_rows.append(row)
+            continue
+        labels = []
+        for number, line in lines:
+            try:
+                labels.append(_parse_label(line, dataset))
+            except UnusableEntry as error:
+                skipped.append(error.at(f"{file}: line {number}"))
         size = image_size(path) if labels else None
         for name, fractions in labels:
             objects.append((row, name, None if size is None else [*np.multiply(fractions, [*size, *size])]))
-    return annotations_of_objects(list(paths), list(paths.values()), objects, list(names.values()))
+    skipped += (SkippedEntry(str(file), "the label file belongs to no image") for file in files.others(used))
+    if not used:
+        expected = label_file(paths[0])
+        skipped.append(SkippedEntry(str(source), "no image has a label file", f"the first would be {expected}"))
+    names = list(dict.fromkeys(dataset.names.values()))
+    return annotations_of_objects(
+        list(dataset.images), paths, objects, names, skipped=skipped, unknown_rows=unknown_rows
+    )
 
 
 def label_file(image: Path) -> Path:
-    """The label file of an image: the last folder called `images` becomes `labels`, and the suffix becomes .txt.
+    """The usual label file of an image: the last folder called `images` becomes `labels`, and the suffix becomes .txt.
 
     If no folder is called `images`, the label file is next to the image.
     """
@@ -61,73 +92,102 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _class_names(file: Path, content: dict[Any, Any]) -> dict[int, str]:
-    """Class names by index, in ascending order."""
-    given = content.get("names")
-    entries = dict(enumerate(given)) if isinstance(given, list) else given
-    if not isinstance(entries, dict) or not entries:
-        raise ValueError(f"{file}: names is {shortened(given)}, not a list of class names")
-    names: dict[int, str] = {}
-    for index, name in entries.items():
-        if type(index) is not int or index < 0:
-            raise ValueError(f"{file}: names has the index {shortened(index)}, not a whole number from 0")
-        # YAML reads a class called 7 as a number, which can be undone, and one called no or off as false.
-        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise ValueError(f"{file}: class {index} is called {shortened(name)}; quote a name that YAML misreads")
-        if str(name) in names.values():
-            raise ValueError(f"{file}: class {index} is called {str(name)!r}, as another is")
-        names[index] = str(name)
-    return dict(sorted(names.items()))
+class _LabelFiles:
+    """The label files of a dataset. Folders are listed once; no file is looked up by itself."""
+
+    def __init__(self, dataset: YoloDataset) -> None:
+        self._dataset = dataset
+        self._folders = cache(self._folders_now)
+        self._names = cache(FileNames)
+        self._by_original_name = cache(self._by_original_name_now)
+
+    def of(self, image: Path) -> Path | None:
+        """The label file of an image, or None. Its name may be in another case and Unicode form."""
+        name = f"{image.stem}.txt"
+        for folder in self._folders(image.parent):
+            if path := self._names(folder).match(name):
+                return path
+        return self._by_original_name().get(name) if self._dataset.label_folder else None
+
+    def others(self, used: set[Path]) -> list[Path]:
+        """Label files of the folders that are in the split as a whole, without those that are used."""
+        folders = {self._folders(folder)[0] for folder in self._dataset.image_folders}
+        files = {file for folder in folders for file in list_files(folder, {".txt"})}
+        return sorted(file for file in files - used if not _NO_LABELS.fullmatch(file.name.lower()))
+
+    def _folders_now(self, images: Path) -> list[Path]:
+        """Folders that may hold the labels of the images in a folder, the likeliest first."""
+        if root := self._dataset.label_folder:
+            return [root / images.relative_to(self._dataset.image_folders[0]), root]
+        parts = images.absolute().parts
+        found = []
+        for position in reversed(range(len(parts))):
+            if parts[position].lower() in _IMAGE_FOLDERS:
+                siblings = [name for name in os.listdir(Path(*parts[:position])) if name.lower() in _LABEL_FOLDERS]
+                # The usual name first.
+                siblings.sort(key=lambda name: (name != "labels", name.lower() != "labels", name))
+                found += [Path(*parts[:position], name, *parts[position + 1 :]) for name in siblings]
+        return [*(folder for folder in found if folder.is_dir()), images]
+
+    def _by_original_name_now(self) -> dict[str, Path]:
+        """Label files by the name that their image had before Label Studio put a prefix before it."""
+        assert self._dataset.label_folder is not None
+        files: dict[str, list[Path]] = defaultdict(list)
+        for file in list_files(self._dataset.label_folder, {".txt"}):
+            if prefix := UPLOAD_PREFIX.match(file.name):
+                files[file.name[prefix.end() :]].append(file)
+        return {name: found[0] for name, found in files.items() if len(found) == 1}
 
 
-def _image_paths(file: Path, content: dict[Any, Any], folder: Path, split: str) -> dict[str, Path]:
-    """The images of a split by sorted id. In a list, ./ is relative to its own folder, other names to the dataset's."""
-    given = content.get(split)
-    names = [given] if isinstance(given, str) else given
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images")
-    paths: list[Path] = []
-    for name in names:
-        # Roboflow exports name ../train/images for a folder next to the YAML; Ultralytics accepts that too.
-        is_roboflow = name.startswith("../") and exists(folder / name[3:])
-        path = _within(folder, name[3:] if is_roboflow else name, f"{file}: {split}")
-        if isdir(path):
-            paths += list_images(str(path))
-        elif path.suffix == ".txt" and isfile(path):
-            list_folder = path.parent.relative_to(folder).as_posix()
-            # File names need not be UTF-8; surrogateescape keeps their bytes.
-            for number, line in read_lines(path, "list of images", errors="surrogateescape"):
-                listed = f"{list_folder}/{line[2:]}" if line.startswith("./") else line
-                paths.append(_within(folder, listed, f"{path}: line {number}"))
-        else:
-            raise ValueError(f"{file}: {split} names {name!r}, but there is no such folder or list: {path}")
-    return dict(sorted((path.relative_to(folder).as_posix(), path) for path in paths))
+def _read_label_lines(file: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1. Raises UnusableEntry for a file that is no text."""
+    try:
+        text = read_unknown_text(file).text
+    except ValueError as error:
+        raise UnusableEntry("the label file can't be read", str(error).removeprefix(f"{file}: ")) from None
+    if "\0" in text:
+        raise UnusableEntry("the label file can't be read", "it is no text")
+    lines = enumerate(StringIO(text, newline=None), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def _within(folder: Path, name: str, where: str) -> Path:
-    """Like `path_inside`, but accepts an absolute name inside the folder."""
-    for start in (folder.absolute(), folder.resolve()):
-        if Path(name).is_relative_to(start):
-            name = Path(name).relative_to(start).as_posix()
-    return path_inside(folder, name, where)
-
-
-def _parse_label(where: str, words: list[str], names: dict[int, str]) -> tuple[str, list[float]]:
-    """The class name and the box: xyxy in fractions of the image."""
+def _parse_label(line: str, dataset: YoloDataset) -> tuple[str, list[float]]:
+    """The class name and the box: xyxy in fractions of the image. Raises UnusableEntry."""
+    words = _words(line)
     try:
         index, *numbers = (float(word) for word in words)
     except ValueError:
-        raise ValueError(f"{where} is {' '.join(words)[:80]!r}, not numbers") from None
-    if index not in names:
-        raise ValueError(f"{where} names class {words[0]}, which is not among the {len(names)} names")
-    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
-        raise ValueError(f"{where} has {len(numbers)} numbers after the class, not 4 for a box or pairs for a polygon")
-    for value, word in zip(numbers, words[1:], strict=True):
-        if not -_TOLERANCE <= value <= 1 + _TOLERANCE:  # written so that NaN fails too
-            raise ValueError(f"{where} has the value {word}, not a fraction from 0 to 1")
+        raise UnusableEntry("the line does not consist of numbers", line) from None
+    if index not in dataset.names:  # never true for NaN
+        raise UnusableEntry("the class number is not among the names", words[0])
+    count, keypoints = len(numbers), dataset.numbers_after_box
+    if keypoints and count in (4 + keypoints, 5 + keypoints):
+        numbers = numbers[:4]
+    elif count > 4 and count % 2:
+        numbers.pop()  # a confidence
+    if len(numbers) < 4:
+        raise UnusableEntry("the line has too few numbers", line)
+    for value, word in zip(numbers, words[1:], strict=False):
+        if not math.isfinite(value):
+            raise UnusableEntry("a coordinate is not finite", word)
+        if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
+            raise UnusableEntry("a coordinate is not between 0 and 1", word)
     numbers = np.clip(numbers, 0, 1).tolist()
     if len(numbers) > 4:  # the points of a polygon
         xs, ys = numbers[::2], numbers[1::2]
-        return names[int(index)], [min(xs), min(ys), max(xs), max(ys)]
+        return dataset.names[int(index)], [min(xs), min(ys), max(xs), max(ys)]
     x, y, width, height = numbers
-    return names[int(index)], [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    by_rounding = [-_TOLERANCE <= corner <= 1 + _TOLERANCE for corner in corners]
+    clipped = [
+        min(max(corner, 0.0), 1.0) if near else corner for corner, near in zip(corners, by_rounding, strict=True)
+    ]
+    return dataset.names[int(index)], clipped
+
+
+def _words(line: str) -> list[str]:
+    """The numbers of a line, which blanks, tabs, commas or semicolons separate. Commas may be decimal ones."""
+    words = line.split()
+    if len(words) > 4 and all(_DECIMAL_COMMA.fullmatch(word) for word in words):
+        return [word.replace(",", ".") for word in words]
+    return [word for word in re.split(r"[\s,;]+", line) if word]

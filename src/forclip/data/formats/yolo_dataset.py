@@ -1,0 +1,271 @@
+"""Find the classes and the images of a YOLO dataset: Ultralytics' data YAML, darknet's data file, or a folder."""
+
+# Not Path's methods: they raise for a name that is too long.
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os.path import isdir, isfile
+from pathlib import Path
+from reprlib import repr as shortened  # YAML's aliases can make a short file endless when it is printed
+from typing import Any
+
+from forclip.config import parse_yaml, read_lines
+from forclip.data.formats.common import UnusableEntry
+from forclip.data.formats.dataset_files import is_hidden, list_files
+from forclip.data.formats.file_names import FileNames
+from forclip.data.formats.folder import IMAGE_SUFFIXES
+from forclip.data.formats.text_encoding import read_unknown_text
+from forclip.types import SkippedEntry
+
+_SPLITS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # words for the same one
+_YAML = (".yaml", ".yml")
+_NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "predefined_classes.txt", "labels.txt")
+_ABSENT = ("", "null", "Null", "NULL", "~", "None")
+
+
+@dataclass(frozen=True)
+class YoloDataset:
+    """The classes and images of a split.
+
+    names: class names by their number, in ascending order; two numbers may have one name. images: by sorted id, the
+    path relative to the dataset's folder. image_folders: those that are in the split as a whole. label_folder: where
+    labels are if that does not follow from the image's place. numbers_after_box: of the keypoints in each line.
+    """
+
+    names: dict[int, str]
+    images: dict[str, Path]
+    image_folders: tuple[Path, ...]
+    label_folder: Path | None
+    numbers_after_box: int
+    skipped: tuple[SkippedEntry, ...]
+
+
+def read_yolo_dataset(source: Path, split: str | None, image_folder: Path | None = None) -> YoloDataset:
+    """Read a data YAML, a darknet data file, or a folder that holds one of them or a list of class names.
+
+    split: None is train, or all images of a folder without a data file. image_folder: where the images of such a folder
+    are, if they are elsewhere. Raises ValueError, naming the file and the value, for a source that is missing or can't
+    be understood, a split that it does not have, one without images, and class names that are missing.
+    """
+    if not isdir(source):
+        return _read_data_file(source, split or "train")
+    if image_folder is None and (file := data_file_in(source)):
+        return _read_data_file(file, split or "train")
+    return _read_folder(source, split, image_folder)
+
+
+def data_file_in(folder: Path) -> Path | None:
+    """The data YAML or darknet data file in a folder, if there is one and only one."""
+    files = [folder / name for name in sorted(os.listdir(folder)) if not is_hidden(name)]
+    described = [file for file in files if file.suffix.lower() in (*_YAML, ".data") and _describes_data(file)]
+    return described[0] if len(described) == 1 else None
+
+
+def class_file_in(folder: Path) -> Path | None:
+    """The file of class names in a dataset's folder or in its folder of labels."""
+    places = (folder, folder / "labels", folder / "data", folder / "obj_train_data", folder.parent)
+    return next((place / name for place in places for name in _NAME_FILES if isfile(place / name)), None)
+
+
+def _describes_data(file: Path) -> bool:
+    try:
+        content = _read_content(file)
+    except ValueError:
+        return False
+    return "names" in content and any(key in content for keys in _SPLITS for key in keys)
+
+
+def _read_content(file: Path) -> Mapping[str, Any]:
+    """The keys and values of a data file; values are texts as written, lists or mappings of them."""
+    text = read_unknown_text(file).text
+    if file.suffix.lower() == ".data":
+        pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+        return {key.strip().lower(): value.strip() for key, _, value in pairs}
+    content = parse_yaml(text, file, as_written=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: a YOLO data file holds keys and values, not {shortened(content)}")
+    return content
+
+
+def _read_data_file(file: Path, split: str) -> YoloDataset:
+    content = _read_content(file)
+    names, skipped = _class_names(file, content)
+    given = next((content[key] for key in _words_for(split) if key in content), None)
+    entries = [given] if isinstance(given, str) and given not in _ABSENT else given
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
+        has = ", ".join(key for keys in _SPLITS for key in keys if content.get(key, "") not in _ABSENT)
+        raise ValueError(
+            f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images; "
+            f"it has {has or 'no split'}"
+        )
+    stated = content.get("path", "")
+    if not isinstance(stated, str):
+        raise ValueError(f"{file}: path is {shortened(stated)}, not a folder")
+    folder, places = _find_places(file, stated, split, entries)
+    image_folders = tuple(place for place in places if isdir(place))
+    paths: list[Path] = []
+    for place in places:
+        if isdir(place):
+            paths += list_files(place, IMAGE_SUFFIXES)
+        else:
+            listed, unusable = _read_list(place, folder)
+            paths += listed
+            skipped += unusable
+    if not paths:
+        raise ValueError(f"{file}: {split} has no images below {', '.join(map(str, places))}")
+    images = {
+        path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix(): path for path in paths
+    }
+    return YoloDataset(
+        names, dict(sorted(images.items())), image_folders, None, _keypoint_numbers(file, content), tuple(skipped)
+    )
+
+
+def _words_for(split: str) -> tuple[str, ...]:
+    """The words that a split may have, the given one first."""
+    return (split, *(word for words in _SPLITS if split in words for word in words))
+
+
+def _find_places(file: Path, stated: str, split: str, entries: Sequence[str]) -> tuple[Path, list[Path]]:
+    """The dataset's folder, and the folder or list of each entry of a split.
+
+    A folder of another machine (/content/..., C:\\...) is looked for below the file's own.
+    """
+    folders = [file.parent] if stated in _ABSENT else [file.parent / stated, *_below(file.parent, stated), file.parent]
+    for folder in (folder for folder in folders if isdir(folder)):
+        places = [next((p for p in _candidates(folder, entry) if isdir(p) or _is_list(p)), None) for entry in entries]
+        if all(places):
+            return folder, [place for place in places if place is not None]
+    problem = f"{split} names {entries[0]!r}, but there is no such folder or list"
+    if len(folders) > 1:
+        problem += f" in the path {stated!r}"
+    raise ValueError(f"{file}: {problem}: {folders[0] / entries[0]}")
+
+
+def _candidates(folder: Path, entry: str) -> Iterator[Path]:
+    # Roboflow exports name ../train/images for a folder next to the YAML; Ultralytics accepts that too.
+    if entry.startswith("../"):
+        yield folder / entry.removeprefix("../")
+    yield folder / entry
+    yield from _below(folder, entry)
+    for words in _SPLITS:
+        parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for position, part in enumerate(parts):
+            for other in words if part in words else ():
+                yield folder.joinpath(*parts[:position], other, *parts[position + 1 :])
+
+
+def _below(folder: Path, name: str) -> list[Path]:
+    """What a name from elsewhere may mean below a folder."""
+    names = FileNames(folder)
+    found = []
+    for reading in (name, f"/{name}"):  # the second one as a path of another machine
+        try:
+            if path := names.find(reading):
+                found.append(path)
+        except UnusableEntry:
+            pass
+    return found
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and isfile(path)
+
+
+def _read_list(file: Path, folder: Path) -> tuple[list[Path], list[SkippedEntry]]:
+    """The images that a file lists, one a line.
+
+    A name with ./ is relative to the list, others to the dataset's folder; if there is no such file, its end counts.
+    """
+    here, everywhere = FileNames(file.parent), FileNames(folder)
+    paths, skipped = [], []
+    # File names need not be UTF-8; surrogateescape keeps their bytes.
+    for number, line in read_lines(file, "list of images", errors="surrogateescape"):
+        try:
+            nearest = here if line.startswith("./") else everywhere
+            path = nearest.find(line) or here.find(line) or everywhere.find(f"/{line}")
+            paths.append(path or nearest.resolve(line))
+        except UnusableEntry as error:
+            skipped.append(error.at(f"{file}: line {number}"))
+    return paths, skipped
+
+
+def _class_names(file: Path, content: Mapping[str, Any]) -> tuple[dict[int, str], list[SkippedEntry]]:
+    """Class names by number, in ascending order; names that can't be used are left out."""
+    given = content.get("names")
+    if isinstance(given, str) and given not in _ABSENT:
+        places = [file.parent / given, *_below(file.parent, given)]
+        listed = next((place for place in places if isfile(place)), None)
+        if listed is None:
+            raise ValueError(f"{file}: names is {shortened(given)}, which is neither a list nor a file of class names")
+        return _check_names(listed, dict(_numbered_lines(listed)))
+    if isinstance(given, list) and given:
+        return _check_names(file, dict(enumerate(given)))
+    if isinstance(given, dict) and given:
+        return _check_names(file, given)
+    if listed := class_file_in(file.parent):
+        return _check_names(listed, dict(_numbered_lines(listed)))
+    raise ValueError(f"{file}: names is {shortened(given)}, not a list of class names, and there is no classes.txt")
+
+
+def _numbered_lines(file: Path) -> list[tuple[int, str]]:
+    """The lines of a file of class names, by class number; a blank line is a number without a class."""
+    lines = read_unknown_text(file).text.splitlines()
+    return [(number, line.strip()) for number, line in enumerate(lines) if line.strip()]
+
+
+def _check_names(file: Path, given: Mapping[Any, Any]) -> tuple[dict[int, str], list[SkippedEntry]]:
+    names: dict[int, str] = {}
+    skipped: list[SkippedEntry] = []
+    for key, name in given.items():
+        where = f"{file}: class {key}"
+        if not str(key).strip().isdecimal():
+            skipped.append(SkippedEntry(where, "the class number is no whole number from 0", shortened(key)))
+        elif not isinstance(name, str) or not name.strip():
+            skipped.append(SkippedEntry(where, "the class has no name", shortened(name)))
+        elif int(key) in names:
+            skipped.append(SkippedEntry(where, "the class number occurs twice", shortened(name)))
+        else:
+            names[int(key)] = name.strip()
+    if not names:
+        raise ValueError(f"{file}: names no class: {shortened(given)}")
+    first: dict[str, int] = {}
+    for number, name in names.items():
+        if first.setdefault(name, number) != number:
+            where, reason = f"{file}: class {number}", "another class has the same name; both are read as one class"
+            skipped.append(SkippedEntry(where, reason, name, used_in_part=True))
+    return dict(sorted(names.items())), skipped
+
+
+def _keypoint_numbers(file: Path, content: Mapping[str, Any]) -> int:
+    """How many numbers the keypoints take: kpt_shape is their count, and 2 or 3 numbers for each."""
+    shape = content.get("kpt_shape") or ["0", "0"]
+    try:
+        count, each = (int(number) for number in shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"{file}: kpt_shape is {shortened(shape)}, not a count and 2 or 3") from None
+    return count * each
+
+
+def _read_folder(folder: Path, split: str | None, image_folder: Path | None) -> YoloDataset:
+    """A dataset without a data file, as Label Studio and labelImg write it: class names, images and labels."""
+    file = class_file_in(folder)
+    if file is None:
+        known = ", ".join(_NAME_FILES[:2])
+        raise ValueError(f"{folder}: no data YAML and no list of class names ({known}), so class numbers mean nothing")
+    names, skipped = _check_names(file, dict(_numbered_lines(file)))
+    images = image_folder or (folder / "images" if isdir(folder / "images") else folder)
+    places = [images]
+    if split is not None:
+        words = _words_for(split)
+        places = [p for word in words for p in (images / word, folder / word / "images", folder / word) if isdir(p)]
+        if not places:
+            raise ValueError(f"{folder}: no folder of images is called {split!r}")
+    place = places[0]
+    paths = list_files(place, IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"{place}: no images found; say where they are with `images`")
+    start = images if image_folder else folder
+    by_id = {path.relative_to(start).as_posix(): path for path in paths}
+    labels = (folder / "labels" if isdir(folder / "labels") else folder) if image_folder else None
+    return YoloDataset(names, by_id, (place,), labels, 0, tuple(skipped))
