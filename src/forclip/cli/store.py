@@ -26,7 +26,8 @@ def index(
     num_query_tokens: Annotated[int | None, Option(min=1, help="Vectors per image with head sum. Default: 25.")] = None,
     images: Annotated[Path | None, Option(help="Image folder of an annotation file.")] = None,
     metadata: Annotated[
-        Path | None, Option(help="CSV or Parquet file: a column `image`, and others to filter by with --where.")
+        Path | None,
+        Option(help="CSV, Parquet or JSON lines file: a column `image`, and others to filter by with --where."),
     ] = None,
     precision: Annotated[str | None, Option(help="Number format of a new store: fp16 (default) or int8.")] = None,
     merge: Annotated[float | None, Option(help="Merge an image's vectors from this cosine up, such as 0.95.")] = None,
@@ -75,6 +76,7 @@ def index(
     if vanished:
         deletion = ": deleted" if delete_vanished else ". --delete-vanished deletes them"
         lines.append(f"{vanished} are no longer in the source{deletion} from the store")
+    lines += summary.metadata
     console.print("\n".join(lines), markup=False, highlight=False)
 
 

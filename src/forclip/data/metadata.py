@@ -1,47 +1,224 @@
-"""A user's own columns for images, from a CSV or Parquet file: camera, time, and whatever a search may filter by."""
+"""A user's own columns for images, from a file: camera, time, and whatever a search may filter by."""
 
-import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
-_KEY = "image"
+from forclip.data.formats.common import UnusableEntry
+from forclip.data.image_names import ImageNames
+from forclip.data.left_out import count_reasons
+from forclip.data.metadata_table import Column, MetadataTable, Misfit, read_table
+from forclip.index.columns import kind_of, usable_name
+from forclip.index.schema import BUILT_IN_COLUMNS
+from forclip.types import SkippedEntry
+
+_KEYS = (  # columns that may name the pictures, the likeliest first
+    *("image", "file", "filename", "file_name", "path", "image_path", "filepath", "file_path", "image_file"),
+    *("image_name", "imagename", "img", "img_path", "image_id", "imageid", "uri", "id", "name"),
+)
+_INDEX_COLUMN = re.compile(r"__index_level_\d+__")  # pandas' index in a Parquet file
+_MAX_SHOWN = 3  # entries of a kind that are shown
+
+Match = Callable[[str], str]  # from a name to an image id; raises UnusableEntry
 
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """table: the columns, without `image`. row_of: the table's row of each image id."""
+    """Columns whose rows belong to images.
 
+    table: the columns, in the types that the store gets; row_of: the table's row of each image id; num_rows: rows of
+    the file that belong to an image, equal ones of the same image among them; skipped: all others; notes: sentences
+    about what was assumed or changed.
+    """
+
+    file: Path
     table: pa.Table
     row_of: dict[str, int]
+    num_rows: int
+    skipped: tuple[SkippedEntry, ...]
+    notes: tuple[str, ...]
 
-    def values_for(self, image_ids: Sequence[str]) -> dict[str, list[Any]]:
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """The type of each column."""
+        return {field.name: field.type for field in self.table.schema}
+
+    def values_for(self, image_ids: Sequence[str]) -> dict[str, pa.Array]:
         """Each column's values for these images; None for images that the file doesn't list."""
         rows = pa.array([self.row_of.get(i) for i in image_ids], pa.int64())
-        return {name: self.table[name].take(rows).to_pylist() for name in self.table.column_names}
+        return {name: self.table[name].take(rows).combine_chunks() for name in self.table.column_names}
+
+    def report(self, stored: Collection[str], source: Collection[str]) -> list[str]:
+        """Say in some lines what became of the rows. stored: ids of the store; source: ids of the indexed source."""
+        used = sum(image_id in stored for image_id in self.row_of)
+        unread = len(self.row_of) - used
+        lines = [f"{self.file}: {_count(used, 'picture')} got values of {_list(self.table.column_names)}"]
+        if not self.row_of:
+            lines = [
+                f"{self.file}: none of {_count(len(self.skipped), 'row')} belongs to a picture; no column was made"
+            ]
+        if self.skipped:
+            lines.append(f"  {_count(len(self.skipped), 'row')} left out: {count_reasons(self.skipped)}")
+            for reason in dict.fromkeys(entry.reason for entry in self.skipped):
+                same = [entry for entry in self.skipped if entry.reason == reason]
+                lines += [
+                    f"    {e.entry.removeprefix(f'{self.file}: ')}: {e.value or reason}" for e in same[:_MAX_SHOWN]
+                ]
+        if unread:
+            lines.append(f"  {_count(unread, 'row')} of pictures that could not be read")
+        if missing := sum(image_id not in self.row_of for image_id in source if image_id in stored):
+            lines.append(f"  {_count(missing, 'picture')} of the source without a row")
+        return [*lines, *(f"  {note}" for note in self.notes)]
 
 
-def read_metadata(file: Path) -> ImageMetadata:
-    """Read columns with their types (numbers, dates and times).
+@dataclass(frozen=True)
+class MetadataFile:
+    """A metadata file as it was read, before its rows are matched to images."""
 
-    The column `image` holds image paths, absolute or relative to the file's folder. Raises ValueError for a file that
-    can't be read, has no such column, or lists an image twice.
+    file: Path
+    table: MetadataTable
+
+    def match(
+        self, paths: Mapping[str, str], folder: Path | None = None, schema: pa.Schema | None = None
+    ) -> ImageMetadata:
+        """Match rows to images, and columns to those of a store.
+
+        paths: where the images are, by id; folder: that names may be relative to, beside the file's own; schema: of the
+        store, None for a new one.
+
+        Raises ValueError, naming the file and the lines, for two rows of one image that differ, and for a value that
+        fits neither the type of the store's column nor a wider one.
+        """
+        names = ImageNames(paths, [self.file.parent, *([] if folder is None else [folder])])
+        keys = self._key_columns()
+        for key in keys:
+            rows, row_of, skipped = self._match_rows(key, names.match)
+            if row_of:
+                break
+        else:
+            key = keys[0]
+            rows, row_of, skipped = self._match_rows(key, names.match)
+        notes = [*self.table.notes]
+        if key.name.strip().lower() != "image":
+            notes.append(f"column {key.name!r} names the pictures")
+        columns: dict[str, pa.Array] = {}
+        if row_of:
+            columns = self._fit_columns([c for c in self.table.columns if c is not key], rows, schema, notes)
+        return ImageMetadata(
+            self.file,
+            pa.table(columns) if columns else pa.table({}),
+            row_of,
+            len(self.table.lines) - len(skipped),
+            (*self.table.skipped, *skipped),
+            tuple(notes),
+        )
+
+    def _key_columns(self) -> list[Column]:
+        columns = {column.name.strip().lower(): column for column in reversed(self.table.columns)}
+        keys = [columns[name] for name in _KEYS if name in columns]
+        if not keys:
+            raise ValueError(f"{self.file}: no column 'image', only {_list([c.name for c in self.table.columns])}")
+        return keys
+
+    def _match_rows(self, key: Column, match: Match) -> tuple[list[int], dict[str, int], list[SkippedEntry]]:
+        """Return the rows of images, the position in them of each image id, and what is left out."""
+        rows: list[int] = []
+        row_of: dict[str, int] = {}
+        skipped = []
+        for row, name in enumerate(key.texts()):
+            try:
+                image_id = match(name)
+            except UnusableEntry as error:
+                skipped.append(error.at(self._where(row)))
+                continue
+            if image_id in row_of:
+                first = rows[row_of[image_id]]
+                if any(c.value(first) != c.value(row) for c in self.table.columns if c is not key):
+                    lines = f"{self.table.lines[first]} and {self.table.lines[row]}"
+                    raise ValueError(f"{self.file}: {lines} have different values for {name!r}")
+                continue
+            row_of[image_id] = len(rows)
+            rows.append(row)
+        return rows, row_of, skipped
+
+    def _fit_columns(
+        self, columns: Sequence[Column], rows: Sequence[int], schema: pa.Schema | None, notes: list[str]
+    ) -> dict[str, pa.Array]:
+        """Convert the columns to the types, and give them the names, that the store has or can have."""
+        stored = {} if schema is None else {f.name: f.type for f in schema if f.name not in BUILT_IN_COLUMNS}
+        fitted: dict[str, pa.Array] = {}
+        original: dict[str, Column] = {}
+        for column in columns:
+            name = column.name.strip()
+            if not name or _INDEX_COLUMN.fullmatch(name):
+                notes.append(f"a column without a name was left out; it starts with {_first_cell(column)}")
+                continue
+            if name in original and all(column.value(row) == original[name].value(row) for row in rows):
+                notes.append(f"column {name!r} is there twice, with the same values")
+                continue
+            others = {*fitted, *(c.name.strip() for c in columns)} - {name}
+            new_name = _column_name(name, stored, fitted.keys(), others)
+            if new_name != name:
+                notes.append(f"column {name!r} is stored as {new_name!r}")
+            original.setdefault(name, column)
+            try:
+                values = column.values_as(rows, stored[new_name]) if new_name in stored else column.values(rows)
+            except Misfit as error:
+                message = f"{self._where(rows[error.position])} has {error.value!r} under {name!r} ({error.kind})"
+                holds = f"which holds {kind_of(stored[new_name])} in the store"
+                raise ValueError(f"{message}, {holds}; correct it, or give the column another name") from None
+            except ValueError as error:
+                notes.append(f"column {name!r} was left out: it {error}")
+                continue
+            if pa.types.is_null(values.type) and new_name not in stored:
+                notes.append(f"column {name!r} has no values and was left out")
+                continue
+            if new_name not in stored and (odd := column.odd_row(rows)) is not None:
+                notes.append(f"column {name!r} is text because of {self.table.lines[odd]}: {column.value(odd)!r}")
+            if (before := stored.get(new_name, values.type)) != values.type:
+                notes.append(f"column {new_name!r} held {kind_of(before)}, now it holds {kind_of(values.type)}")
+            fitted[new_name] = values
+        return fitted
+
+    def _where(self, row: int) -> str:
+        return f"{self.file}: {self.table.lines[row]}"
+
+
+def read_metadata(file: Path) -> MetadataFile:
+    """Read a CSV, Parquet, Arrow or JSON lines file of which a column names pictures: image, file_name, path, ...
+
+    Raises ValueError for a file that is missing, can't be understood, or has no such column.
     """
-    try:
-        table = pa.parquet.read_table(file) if file.suffix.lower() == ".parquet" else pa.csv.read_csv(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{file}: metadata can't be read: {' '.join(str(error).split())[:200]}") from None
-    if _KEY not in table.column_names:
-        raise ValueError(f"{file}: no column {_KEY!r}, only {', '.join(map(repr, table.column_names))}")
-    row_of: dict[str, int] = {}
-    for row, name in enumerate(table[_KEY].to_pylist()):
-        image_id = os.path.abspath(file.parent / str(name))
-        if image_id in row_of:
-            raise ValueError(f"{file}: {name!r} is listed twice")
-        row_of[image_id] = row
-    return ImageMetadata(table.drop_columns([_KEY]), row_of)
+    read = MetadataFile(file, read_table(file))
+    read._key_columns()
+    return read
+
+
+def _column_name(name: str, stored: Collection[str], made: Collection[str], others: Collection[str]) -> str:
+    """The name in the store: of the column there, in any case, or a new one that a column can have.
+
+    made: names that the file's earlier columns have got; others: these, and the names in the file.
+    """
+    if name in stored and name not in made:
+        return name
+    if same := next((s for s in stored if s.casefold() == name.casefold() and s not in others), None):
+        return same
+    # The second time a file is used, the store has the changed name.
+    changed = usable_name(name, made)
+    return changed if changed in stored else usable_name(name, {*made, *stored})
+
+
+def _first_cell(column: Column) -> str:
+    texts = column.texts()
+    return ", ".join(map(repr, texts[:_MAX_SHOWN])) if texts else "no rows"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "no column"

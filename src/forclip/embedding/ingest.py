@@ -15,7 +15,7 @@ from forclip.config import ModelConfig, SourceConfig
 from forclip.data.formats.folder import list_images
 from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.views import PLAIN
-from forclip.data.metadata import ImageMetadata
+from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source
 from forclip.embedding.embed import (
     EncodedBatch,
@@ -56,7 +56,7 @@ class IndexSummary:
 
     added, updated, unchanged: numbers of images; unreadable: images that could not be read, by id; skipped: images
     that could not be read before, have not changed and were not tried again; vanished: ids of stored images that are
-    no longer in the source.
+    no longer in the source; metadata: what became of the rows of the metadata file, line by line.
     """
 
     added: int
@@ -65,6 +65,7 @@ class IndexSummary:
     unreadable: dict[str, UnreadableImage]
     skipped: int
     vanished: tuple[str, ...]
+    metadata: tuple[str, ...] = ()
 
 
 def index_images(
@@ -77,7 +78,7 @@ def index_images(
     precision: Precision | None = None,
     merge: float | None = None,
     images: Path | None = None,
-    metadata: ImageMetadata | None = None,
+    metadata: MetadataFile | None = None,
     retry: bool = False,
     delete_vanished: bool = False,
     processes: int | None = None,
@@ -92,8 +93,9 @@ def index_images(
     source: a folder, a glob pattern, or an annotation file or folder of any known format; to: the store, created if
     there is none; model, head, num_query_tokens: as `load_model` takes them; precision: "fp16" or "int8"; merge: the
     cosine from which an image's vectors are merged. None for one of these five means what an existing store has, or
-    the default. images: image folder of an annotation file; retry: try images again that could not be read;
-    delete_vanished: delete stored images that are no longer in the source; processes: that decode, 0 for threads, None
+    the default. images: image folder of an annotation file; metadata: columns for the images of the store and of the
+    source; retry: try images again that could not be read; delete_vanished: delete stored images that are no longer in
+    the source; processes: that decode, 0 for threads, None
     to choose by device.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
@@ -112,6 +114,16 @@ def index_images(
             if wanted not in (None, actual):
                 raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
         merge, stored, known = index.store.header.merge, index.store.files(), read_unreadable(to)
+    columns = None
+    if metadata is not None:
+        places = {i: file.uri for i, file in stored.items()} | {
+            i: path_to_text(os.path.abspath(p)) for i, p in paths.items()
+        }
+        folder = images or (Path(source) if os.path.isdir(source) else None)
+        columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
+    types = {} if columns is None else columns.types
+    if index is not None:
+        index.store.make_columns(types)
     origin, advance = os.path.abspath(source), track("looking for changes", len(paths))
     todo, skipped = _find_changes(paths, stored, {} if retry else known, origin, advance)
     vanished = tuple(i for i, file in stored.items() if file.source == origin and i not in paths)
@@ -130,23 +142,29 @@ def index_images(
                 largest = float(np.abs(embeddings.vectors).max())
                 code_range = largest * _CODE_HEADROOM if precision == "int8" else 1.0
                 index = Index.create(to, store_header(loaded, *chosen, precision or "fp16", code_range, merge))
-            ids = embeddings.image_ids
-            index.put(embeddings, files, None if metadata is None else metadata.values_for(ids))
-            replaced = sum(i in stored for i in ids)
-            added, updated = added + len(ids) - replaced, updated + replaced
+                index.store.make_columns(types)
+            part = embeddings.image_ids
+            index.put(embeddings, files, None if columns is None else columns.values_for(part))
+            replaced = sum(i in stored for i in part)
+            added, updated = added + len(part) - replaced, updated + replaced
         if index is not None:
             content = {image_id: vars(image) for image_id, image in (listed | unreadable).items()}
             write_text_atomically(to / SKIPPED_FILE, json.dumps(content, indent=1))
     if index is None or not len(index):
         first = next(iter((listed | unreadable).values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
-    if metadata is not None and (others := sorted((index.store.ids() & metadata.row_of.keys()) - todo.keys())):
-        index.store.annotate(others, metadata.values_for(others))
+    report: list[str] = []
+    if columns is not None:
+        ids = index.store.ids()
+        if columns.types and (others := sorted((ids & columns.row_of.keys()) - (todo.keys() - stored.keys()))):
+            index.store.annotate(others, columns.values_for(others))
+        report = columns.report(ids, paths.keys())
     if delete_vanished:
         index.delete_ids(vanished)
     if index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
-    return IndexSummary(added, updated, len(paths) - len(todo) - len(skipped), unreadable, len(skipped), vanished)
+    unchanged = len(paths) - len(todo) - len(skipped)
+    return IndexSummary(added, updated, unchanged, unreadable, len(skipped), vanished, tuple(report))
 
 
 def _choose_model(

@@ -17,7 +17,7 @@ OLD_SUFFIX, NEW_SUFFIX = " (replaced)", " (widened)"  # of columns while one is 
 _LONGEST_NAME = 100
 # Lance takes some of these when a column is made, and fails when it is read or written.
 _BAD_CHARACTERS = re.compile(r"""[.`"'*\\\x00-\x1f\x7f\ud800-\udfff]+""")
-_LANCE_COLUMNS = ("_rowid", "_rowaddr", "_row_last_updated_at_version", "_row_created_at_version")
+_LANCE_COLUMNS = ("_rowid", "_rowaddr", "_rowoffset", "_row_last_updated_at_version", "_row_created_at_version")
 _YEARS = pa.scalar(datetime(1, 1, 1), pa.timestamp("us")), pa.scalar(datetime(9999, 12, 31), pa.timestamp("us"))
 _EXACT_DIGITS = 15  # decimal digits that a double keeps
 
