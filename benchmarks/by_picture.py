@@ -120,7 +120,7 @@ def _objects(
 
 def _crop(path: Path, box: Floats) -> Image.Image:
     """The box with a margin, cut to the image. box: xyxy as fractions of the image."""
-    image = Image.open(path).convert("RGB")
+    image = read_image(path)
     left, top, right, bottom = box * (image.size * 2)
     margin = _MARGIN * max(right - left, bottom - top)
     upper = max(0, int(left - margin)), max(0, int(top - margin))

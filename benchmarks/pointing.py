@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
@@ -143,7 +142,7 @@ def _encoded(backbone: Backbone, images: Annotations) -> tuple[Annotations, Enco
 
 
 def _pairs(images: Annotations) -> list[Pair]:
-    return pairs_with_boxes(images, np.array([Image.open(path).size for path in images.paths]))
+    return pairs_with_boxes(images, np.array([image_size(path) for path in images.paths]))
 
 
 def methods(world: World, clusters: Sequence[int] = CLUSTERS) -> dict[str, Method]:

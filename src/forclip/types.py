@@ -36,8 +36,11 @@ class Annotations:
     image_ids: I unique ids; rankings break ties in this order. paths: the file of each image. class_names: C unique
     names, one per column of `labels`.
     labels: [I, C], True where an image shows a class.
-    boxes: [B, 4] xyxy, pixels of the stored image (before EXIF orientation). box_images, box_classes: [B], the row and
-    column of `labels` that each box belongs to. A label may have no box.
+    boxes: [B, 4] xyxy in pixels. box_images, box_classes: [B], the row and column of `labels` that each box belongs
+    to. A label may have no box.
+    box_sizes: [I, 2], width and height of each image as the label file gives them, 0 where it gives none. They tell
+    whether boxes refer to the stored pixels or to the upright image: `forclip.data.images.box_frames.upright_boxes`
+    converts them. None: all boxes refer to the upright images.
     verified: [I, C], True where somebody has checked the label; elsewhere it is unknown, as in LVIS (a federated
     dataset, arXiv 1908.03195). None: all labels are verified.
     synonyms: other names of each class; frequencies: how common each class is, in the dataset's own terms (LVIS: r, c
@@ -54,6 +57,7 @@ class Annotations:
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     box_images: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     box_classes: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_sizes: Ints | None = None
     verified: Bools | None = None
     synonyms: tuple[tuple[str, ...], ...] = ()
     frequencies: tuple[str, ...] = ()
@@ -66,6 +70,7 @@ class Annotations:
         assert self.labels.shape == (len(self.image_ids), len(self.class_names))
         assert self.boxes.shape == (len(self.box_images), 4)
         assert len(self.box_images) == len(self.box_classes)
+        assert self.box_sizes is None or self.box_sizes.shape == (len(self.image_ids), 2)
         assert self.verified is None or self.verified.shape == self.labels.shape
         assert len(self.synonyms) in (0, len(self.class_names))
         assert len(self.frequencies) in (0, len(self.class_names))
@@ -91,6 +96,7 @@ class Annotations:
             boxes=self.boxes[kept],
             box_images=new_row[self.box_images[kept]],
             box_classes=self.box_classes[kept],
+            box_sizes=None if self.box_sizes is None else self.box_sizes[rows],
             verified=None if self.verified is None else self.verified[rows],
         )
 
@@ -128,8 +134,8 @@ class ImageEmbeddings:
     """Embeddings of images: one or more unit vectors per image, stored flat, without padding.
 
     vectors: [total, dim] float32, unit length. offsets: [images + 1]; image i owns vectors[offsets[i]:offsets[i + 1]].
-    image_ids: one unique id per image. boxes: [total, 4] xyxy, fractions of the image's width and height: the region
-    that each vector comes from, or None.
+    image_ids: one unique id per image. boxes: [total, 4] xyxy, fractions of the upright image's width and height: the
+    region that each vector comes from, or None.
 
     Raises ValueError for an image without a vector, a vector that is not finite or not of unit length, a repeated
     image id, or arrays whose lengths don't match.
@@ -172,8 +178,8 @@ class SearchResult:
     """One image in a ranked list.
 
     rank: position in the list, from 1. image_id: the image's id in the store. uri: where the image file is. score: the
-    largest cosine between the query and the image's vectors, in [-1, 1]. box: xyxy, fractions of width and height: the
-    region of the best vector, or None. key: the image's unique key in its store, never reused.
+    largest cosine between the query and the image's vectors, in [-1, 1]. box: xyxy, fractions of the upright image's
+    width and height: the region of the best vector, or None. key: the image's unique key in its store, never reused.
     """
 
     rank: int

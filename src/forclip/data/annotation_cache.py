@@ -17,7 +17,7 @@ from forclip.atomic_write import write_atomically
 from forclip.data.images.content import file_state
 from forclip.types import Annotations, Bools
 
-FORMAT_VERSION = 1  # of the cached file; a copy of another version is stale
+FORMAT_VERSION = 2  # of the cached file; a copy of another version is stale
 
 _DIGEST_BYTES = 32
 
@@ -59,6 +59,8 @@ def cached_annotations(
         "box_images": annotations.box_images.astype(np.int32),
         "box_classes": annotations.box_classes.astype(np.int32),
     }
+    if annotations.box_sizes is not None:
+        arrays["box_sizes"] = annotations.box_sizes.astype(np.int32)
     if annotations.verified is not None:
         arrays["verified"] = np.packbits(annotations.verified)
     payload = safetensors.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -89,6 +91,7 @@ def _unpack(arrays: dict[str, NDArray[Any]]) -> Annotations:
         boxes=arrays["boxes"].copy(),  # the array that was read is read-only
         box_images=arrays["box_images"].astype(np.int64),
         box_classes=arrays["box_classes"].astype(np.int64),
+        box_sizes=arrays["box_sizes"].astype(np.int64) if "box_sizes" in arrays else None,
         verified=unpack_bits(arrays["verified"]) if "verified" in arrays else None,
         synonyms=tuple(map(tuple, texts["synonyms"])),
         frequencies=tuple(texts["frequencies"]),

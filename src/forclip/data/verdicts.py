@@ -67,6 +67,7 @@ def merge_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts)
         boxes=merged.boxes[kept],
         box_images=merged.box_images[kept],
         box_classes=merged.box_classes[kept],
+        box_sizes=None if merged.box_sizes is None else np.pad(merged.box_sizes, ((0, len(new_paths)), (0, 0))),
     )
 
 

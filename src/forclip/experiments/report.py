@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 
 import forclip
 from forclip.config import RunConfig, config_to_json
+from forclip.data.images.decode import image_size
 from forclip.embedding.embed import embed_tokens, with_boxes_in_images
 from forclip.evaluation.charts import Curve
 from forclip.evaluation.methods import best_overall, best_training_free
@@ -142,7 +142,7 @@ def _winning_boxes(task: Task, result: MethodResult, rows: Ints, winners: Ints) 
         return [None] * len(rows)  # its region is the whole image
     tokens = task.gallery_images.tokens[rows]
     ids = [task.gallery.image_ids[r] for r in rows]
-    sizes = [Image.open(task.gallery.paths[r]).size for r in rows]
+    sizes = [image_size(task.gallery.paths[r]) or (1, 1) for r in rows]  # all were decoded before
     embeddings = embed_tokens(result.head, tokens, ids, task.backbone.device, with_boxes=True)
     embeddings = with_boxes_in_images(embeddings, task.backbone, sizes)
     assert embeddings.boxes is not None

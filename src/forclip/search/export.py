@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]
 class Item:
     """One image of a selection.
 
-    width, height: in pixels of the stored image; box: xyxy as fractions of them; score: a cosine; present: the user's
+    width, height: in pixels of the upright image; box: xyxy as fractions of them; score: a cosine; present: the user's
     verdict on whether the image shows the label; own: the user's columns by name.
     """
 

@@ -60,7 +60,7 @@ def look_at(
 
 @dataclass(frozen=True)
 class LookResult:
-    """A closer look at a picture for a text. picture: in the frame of its stored pixels."""
+    """A closer look at a picture for a text. picture: upright; regions and heatmap refer to it."""
 
     image_id: str
     text: str

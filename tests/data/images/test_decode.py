@@ -35,6 +35,16 @@ def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(saved(tmp_path, Image.fromarray(GRADIENT))), GRADIENT[..., None].repeat(3, 2))
 
 
+def test_other_modes_are_converted(tmp_path: Path) -> None:
+    assert pixels(saved(tmp_path, Image.new("1", (8, 8), 1), "bits.png"))[0, 0].tolist() == [255] * 3
+    yellow = np.array([255, 255, 0])
+    converted = Image.new("RGB", (8, 8), (255, 255, 0)).convert("YCbCr")
+    np.testing.assert_allclose(pixels(saved(tmp_path, converted, "ycbcr.tif"))[0, 0], yellow, atol=3)
+    # CIE L*a*b* of the yellow of sRGB: 97, -22, 94. Pillow scales L to 255 and adds 128 to a and b.
+    lab = Image.new("LAB", (8, 8), (247, 128 - 22, 128 + 94))
+    np.testing.assert_allclose(pixels(saved(tmp_path, lab, "lab.tif"))[0, 0], yellow, atol=25)
+
+
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
 def test_sixteen_bits_are_scaled_and_not_clipped_to_white(tmp_path: Path, name: str) -> None:
     deep = (GRADIENT.astype(np.uint16) << 8) | 255
@@ -75,19 +85,6 @@ def test_cmyk_is_converted(tmp_path: Path) -> None:
     np.testing.assert_allclose(pixels(tmp_path / "print.jpg").mean((0, 1)), [255, 0, 0], atol=6)
 
 
-def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
-    """Boxes are in the frame of the stored pixels: 40 x 20, dark on the left, though the file says 'turn me'."""
-    stored = np.zeros((20, 40, 3), np.uint8)
-    stored[:, 20:] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(stored).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    image = read_image(tmp_path / "turned.jpg")
-    assert image.size == (40, 20)
-    assert np.asarray(image)[:, :15].mean() < 10
-    assert np.asarray(image)[:, 25:].mean() > 245
-
-
 def refusal(path: Path) -> str:
     with pytest.raises(UnreadableImage, match=re.escape(str(path))) as raised:
         read_image(path)
@@ -109,7 +106,7 @@ def test_a_file_that_is_no_image_is_refused_with_the_reason(tmp_path: Path) -> N
     (tmp_path / "notes.jpg").write_text("dear diary")
     (tmp_path / "empty.png").touch()
     assert "not an image that Pillow can read" in refusal(tmp_path / "notes.jpg")
-    assert "not an image that Pillow can read" in refusal(tmp_path / "empty.png")
+    assert "empty" in refusal(tmp_path / "empty.png")
     assert "no such file" in refusal(tmp_path / "missing.jpg")
     refusal(tmp_path)
 

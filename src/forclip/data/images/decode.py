@@ -1,14 +1,34 @@
-"""Decode untrusted image files; failures are reported, never fatal."""
+"""Decode untrusted image files to upright RGB; failures are reported, never fatal."""
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from warnings import catch_warnings
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from forclip.data.images.deep_colour import combine_bytes, is_deep_colour, lower_bytes_layout, set_layout
+from forclip.data.images.depth import to_eight_bits
+from forclip.data.images.picture_types import HEIC_HINT, SIGNATURE_BYTES, is_heic, picture_formats, reads_heic
 
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
+
+_TRANSPOSE = Image.Transpose
+# How stored pixels become upright, by the value of EXIF's Orientation; 1 and all other values change nothing.
+_TURNS = {
+    2: _TRANSPOSE.FLIP_LEFT_RIGHT,
+    3: _TRANSPOSE.ROTATE_180,
+    4: _TRANSPOSE.FLIP_TOP_BOTTOM,
+    5: _TRANSPOSE.TRANSPOSE,
+    6: _TRANSPOSE.ROTATE_270,
+    7: _TRANSPOSE.TRANSVERSE,
+    8: _TRANSPOSE.ROTATE_90,
+}
+_PNG_METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
+_WHITE_IS_ZERO = 0  # of TIFF's PhotometricInterpretation, tag 262
 
 
 class UnreadableImage(ValueError):
@@ -16,9 +36,10 @@ class UnreadableImage(ValueError):
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, in the frame of the stored pixels, as COCO boxes are: EXIF orientation is ignored.
+    """Decode an image file to upright RGB: the orientation in its metadata (EXIF) is applied.
 
-    16-bit images are divided by 256, transparency becomes white, the rest is Pillow's. Raises UnreadableImage.
+    Of an animation or a file of several pages it is the first. Transparency becomes white. Pixels of more than 8 bits
+    are scaled as `to_eight_bits` says. Raises UnreadableImage.
     """
     return decode_image(path, str(path))
 
@@ -26,34 +47,159 @@ def read_image(path: Path) -> Image.Image:
 def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
     """Decode an image like `read_image`, from a file or a stream. name: what the error message calls it."""
     try:
-        # Our own limit is below Pillow's, which only warns.
-        with catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(file) as image:
+        # Our own limit is below Pillow's, which only warns, as it does of broken metadata.
+        with catch_warnings(action="ignore"), _open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
+            layout = lower_bytes_layout(image) if is_deep_colour(image) else None
             image.load()
-            if image.mode.startswith("I"):
-                eight_bits = (np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8)
-                return Image.fromarray(eight_bits).convert("RGB")
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                with_alpha = image.convert("RGBA")
-                white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
-                return Image.alpha_composite(white, with_alpha).convert("RGB")
-            return image.convert("RGB")
+            turn = _TURNS.get(orientation_of(image))
+            # Values that fill 16 bits lose nothing in Pillow's 8; for 10 or 12 bits in 16 the lower bytes are needed.
+            is_dark = layout is not None and np.asarray(image)[..., :3].max() < 128
+            rgb = _to_rgb(_read_lower_bytes(image, file, layout) if layout and is_dark else image)
+            return rgb if turn is None else rgb.transpose(turn)
     except FileNotFoundError:
         raise UnreadableImage(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{name}: not an image that Pillow can read") from None
+        raise UnreadableImage(f"{name}: {_why_unidentified(file)}") from None
     # For damaged data Pillow's decoders raise SyntaxError, struct.error, RuntimeError (AVIF) and others.
     except Exception as error:
         raise UnreadableImage(f"{name}: {error}") from None
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height in pixels, from the file's header, or None for an image that can't be read."""
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file's header says.
+
+    width, height: in pixels, of the upright image. orientation: EXIF's value, 1 to 8, from the stored pixels to the
+    upright image. is_deep: whether pixels have more than 8 bits per channel. format: Pillow's name of it.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    is_deep: bool
+    format: str
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of the pixels as they are stored, before the orientation is applied."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(file: Path | BinaryIO) -> ImageHeader | None:
+    """Read an image's header without decoding it, or None for an image that can't be read."""
     try:
         # Nothing is decoded here, so a large image does no harm.
-        with catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
-            return image.size
+        with catch_warnings(action="ignore"), _open(file) as image:
+            # Its size is that of the upright image already, if the orientation is in a tag.
+            tags = getattr(image, "tag_v2", {})
+            is_turned = image.format == "TIFF" and tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            is_deep = image.mode[0] in "IF" or is_deep_colour(image)
+            orientation = orientation_of(image)
+            turned = orientation >= 5 and not is_turned
+            width, height = image.size[::-1] if turned else image.size
+            return ImageHeader(width, height, orientation, is_deep, image.format or "")
     # For damaged headers Pillow's plugins raise struct.error, SyntaxError and others.
     except Exception:
         return None
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in pixels of the upright image, from the file's header, or None if it can't be read."""
+    header = read_header(path)
+    return None if header is None else (header.width, header.height)
+
+
+def picture_needs_reindex(path: Path) -> bool:
+    """Whether forclip 0.2 decoded this image in another way: turned, or of more than 8 bits. Reads the header only."""
+    header = read_header(path)
+    # Pillow has always turned TIFFs itself.
+    return header is not None and (header.is_deep or (header.orientation != 1 and header.format != "TIFF"))
+
+
+def orientation_of(image: ImageFile.ImageFile) -> int:
+    """EXIF's Orientation of an opened image, 1 to 8; 1 where there is none, or its metadata are broken.
+
+    In a TIFF that is loaded it is 1, because Pillow turns those itself.
+    """
+    with suppress(Exception):
+        _load_late_metadata(image)
+        # Not PngImageFile's own method, which decodes the image.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        return value if isinstance(value, int) and value in _TURNS else 1
+    return 1
+
+
+def _load_late_metadata(image: ImageFile.ImageFile) -> None:
+    """Load a PNG whose metadata follow the pixels; Pillow finds them only then."""
+    if image.format != "PNG" or "exif" in image.info or image.fp is None or not image.fp.seekable():
+        return
+    before, late = image.fp.tell(), False
+    try:
+        image.fp.seek(8)
+        is_after = False
+        while len(start := image.fp.read(8)) == 8:
+            length, kind = int.from_bytes(start[:4]), start[4:]
+            is_after = is_after or kind == b"IDAT"
+            if is_after and kind in _PNG_METADATA:
+                late = True
+                break
+            image.fp.seek(length + 4, 1)  # the data and the checksum
+    finally:
+        image.fp.seek(before)
+    if late:
+        image.load()
+
+
+def _open(file: Path | BinaryIO) -> ImageFile.ImageFile:
+    return Image.open(file, formats=picture_formats())
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a loaded image of any mode, as it is stored."""
+    if image.mode[0] in "IF":  # I, I;16, I;16B and F
+        values = np.asarray(image)
+        grey = to_eight_bits(values)
+        if getattr(image, "tag_v2", {}).get(262) == _WHITE_IS_ZERO:
+            grey = 255 - grey
+        if isinstance(transparent := image.info.get("transparency"), int):
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None
+        return converted
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _read_lower_bytes(image: Image.Image, file: Path | BinaryIO, layout: str) -> Image.Image:
+    """Decode a colour picture of 16 bits again, and scale it by all of them."""
+    if not isinstance(file, Path):
+        file.seek(0)
+    with _open(file) as second:
+        set_layout(second, layout)
+        second.load()
+        return combine_bytes(image, second, layout)
+
+
+def _why_unidentified(file: Path | BinaryIO) -> str:
+    """Why Pillow does not know a file's format."""
+    with suppress(OSError):
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                start = opened.read(SIGNATURE_BYTES)
+        else:
+            file.seek(0)
+            start = file.read(SIGNATURE_BYTES)
+        if not start:
+            return "the file is empty"
+        if is_heic(start) and not reads_heic():
+            return HEIC_HINT
+        if start.startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer, not the picture itself: git lfs pull downloads it"
+    return "not an image that Pillow can read"

@@ -24,8 +24,8 @@ Prepare = Callable[[int, Image.Image], Tensor]  # a row and its image to a tenso
 class PixelBatch:
     """One batch of images.
 
-    pixels: [B, ...], as prepared. rows: [B], the positions in the list of paths. sizes: [B], width and height of the
-    stored images. unreadable: the row and the reason of each image that is left out.
+    pixels: [B, ...], as prepared. rows: [B], the positions in the list of paths. sizes: [B], width and height in
+    pixels of the upright images. unreadable: the row and the reason of each image that is left out.
     """
 
     pixels: Tensor

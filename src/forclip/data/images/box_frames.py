@@ -1,0 +1,85 @@
+"""Convert boxes of label files to the frame of the upright images.
+
+Some tools label the pixels as they are stored, others the upright image that a viewer shows. The width and height in
+the label file tell which, where the orientation exchanges them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from forclip.data.images.decode import ImageHeader, read_header
+from forclip.types import Annotations, Floats, Ints
+
+
+def upright_boxes(images: Annotations) -> Annotations:
+    """Convert boxes to pixels of the upright images, from the header of each image that has a box."""
+    if images.box_sizes is None:
+        return images
+    headers: list[ImageHeader | None] = [None] * len(images)
+    for row in np.unique(images.box_images):
+        headers[row] = read_header(images.paths[row])
+    return convert_boxes(images, headers)
+
+
+def convert_boxes(images: Annotations, headers: Sequence[ImageHeader | None]) -> Annotations:
+    """As `upright_boxes`, with the headers already read. headers: one per image; boxes of an image without one stay.
+
+    A label file's boxes refer to the upright image where its width and height are the upright image's and not the
+    stored one's. Where both are equal (half turns, squares) or none is given, the boxes are like those of most turned
+    images of the set that can be told, and refer to the stored pixels if there are none.
+    """
+    if images.box_sizes is None:
+        return images
+    turned = {row: header for row, header in enumerate(headers) if header is not None and header.orientation != 1}
+    is_upright: dict[int, bool] = {}
+    for row, header in turned.items():
+        size = tuple(images.box_sizes[row].tolist())
+        candidates = {header.stored_size: False, (header.width, header.height): True}
+        if len(candidates) == 2 and size in candidates:
+            is_upright[row] = candidates[size]
+    usual = sum(is_upright.values()) * 2 > len(is_upright)
+    boxes = images.boxes.copy()
+    of_turned = np.isin(images.box_images, list(turned))
+    for position in np.flatnonzero(of_turned):
+        row = int(images.box_images[position])
+        if not is_upright.get(row, usual):
+            header = turned[row]
+            boxes[position] = turn_boxes(boxes[position][None], header.orientation, header.stored_size)[0]
+    return replace(images, boxes=boxes, box_sizes=None)
+
+
+def turn_boxes(boxes: Floats, orientation: int, size: tuple[int, int]) -> Floats:
+    """Convert boxes [B, 4] xyxy from pixels of a stored image of this width and height to those of the upright one.
+
+    orientation: EXIF's value, 1 to 8.
+    """
+    width, height = size
+    left, top, right, bottom = boxes.T
+    mirrored_x, mirrored_y = (width - right, width - left), (height - bottom, height - top)
+    plain_x, plain_y = (left, right), (top, bottom)
+    # What becomes the upright image's x, and its y.
+    x, y = {
+        1: (plain_x, plain_y),
+        2: (mirrored_x, plain_y),
+        3: (mirrored_x, mirrored_y),
+        4: (plain_x, mirrored_y),
+        5: (plain_y, plain_x),
+        6: (mirrored_y, plain_x),
+        7: (mirrored_y, mirrored_x),
+        8: (plain_y, mirrored_x),
+    }[orientation]
+    turned: Floats = np.stack([x[0], y[0], x[1], y[1]], 1).astype(np.float32)
+    return turned
+
+
+def sizes_of(widths: Sequence[object], heights: Sequence[object]) -> Ints:
+    """`Annotations.box_sizes` from what a label file gives: whole positive numbers, or 0 for both."""
+    pairs = zip(widths, heights, strict=True)
+    whole = [(int(w), int(h)) if _is_size(w) and _is_size(h) else (0, 0) for w, h in pairs]  # type: ignore[call-overload]
+    return np.array(whole, np.int64).reshape(-1, 2)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 1e9 and value == int(value)
