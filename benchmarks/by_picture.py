@@ -24,6 +24,7 @@ from benchmarks.feedback import Gallery, toy_gallery
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.data.formats.coco import load_coco
+from forclip.data.images.decode import read_image
 from forclip.embedding.embed import embed_images
 from forclip.embedding.regions import overlaps
 from forclip.evaluation.metrics import average_precision_at

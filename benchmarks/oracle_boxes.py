@@ -31,6 +31,7 @@ from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
 from forclip.data.formats.coco import load_coco
+from forclip.data.images.box_frames import upright_boxes
 from forclip.data.images.stream import stream_pixels
 from forclip.data.sources import load_sets
 from forclip.data.splits import choose_classes, split_classes
@@ -81,6 +82,7 @@ def regions(images: Annotations) -> tuple[Ints, Floats]:
     Returns the row of the image of each region, [V] ascending, and its box, [V, 4] xyxy in pixels; `_WHOLE` for the
     whole image.
     """
+    images = upright_boxes(images)
     owners = np.concatenate([np.arange(len(images)), images.box_images])
     boxes = np.concatenate([np.tile(np.array(_WHOLE, np.float32), (len(images), 1)), images.boxes])
     order = np.argsort(owners, kind="stable")

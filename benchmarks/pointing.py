@@ -36,6 +36,8 @@ from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.atomic_write import write_text_atomically
 from forclip.config import HeadConfig, ModelConfig, TrainConfig, read_names
 from forclip.data.formats.coco import load_coco
+from forclip.data.images.box_frames import upright_boxes
+from forclip.data.images.decode import image_size
 from forclip.data.splits import split_classes
 from forclip.embedding.embed import EncodedImages, encode_images
 from forclip.embedding.regions import overlaps, region_boxes
@@ -142,7 +144,7 @@ def _encoded(backbone: Backbone, images: Annotations) -> tuple[Annotations, Enco
 
 
 def _pairs(images: Annotations) -> list[Pair]:
-    return pairs_with_boxes(images, np.array([image_size(path) for path in images.paths]))
+    return pairs_with_boxes(upright_boxes(images), np.array([image_size(path) for path in images.paths]))
 
 
 def methods(world: World, clusters: Sequence[int] = CLUSTERS) -> dict[str, Method]:

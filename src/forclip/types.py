@@ -57,11 +57,11 @@ class Annotations:
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     box_images: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     box_classes: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    box_sizes: Ints | None = None
     verified: Bools | None = None
     synonyms: tuple[tuple[str, ...], ...] = ()
     frequencies: tuple[str, ...] = ()
     skipped: tuple[SkippedEntry, ...] = ()
+    box_sizes: Ints | None = None
 
     def __post_init__(self) -> None:
         _refuse_repeated("image id", self.image_ids)

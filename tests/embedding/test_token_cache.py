@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import threading
+import zlib
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from forclip.data.images.decode import DECODING
 from forclip.data.images.views import make_views
 from forclip.embedding import token_cache
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches, encode_images, encode_views
@@ -388,3 +390,33 @@ def test_encode_set_refuses_a_set_without_a_picture(tmp_path: Path) -> None:
     for cache in (None, tmp_path / "cache"):
         with pytest.raises(ValueError, match=r"none of 2 "):
             encode_set(TinyEyes(), images, "gallery images", untracked, Console(quiet=True), cache)
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+def test_tokens_of_an_earlier_decoding_are_reused_unless_a_picture_is_turned(
+    tmp_path: Path, orientation: int | None
+) -> None:
+    """Version 1 did not turn pictures; its headers do not name a version."""
+    paths, said = pictures(tmp_path / "pictures", 3), []  # type: tuple[list[Path], list[str]]
+    if orientation is not None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.open(paths[1]).save(paths[1], exif=exif)
+    ids = [p.stem for p in paths]
+
+    def cached() -> EncodedImages:
+        said.clear()
+        return cached_tokens(tmp_path / "cache", TinyEyes(), ids, paths, make_views(1, 0), say=said.append)
+
+    expected = cached().tokens.clone()
+    (folder,) = (tmp_path / "cache").iterdir()
+    header = json.loads((folder / "tokens.json").read_text())
+    assert header.pop("decoding") == DECODING
+    del header["format_version"], header["checksum"]
+    head = {"format_version": token_cache.FORMAT_VERSION, "checksum": zlib.crc32(json.dumps(header).encode())}
+    (folder / "tokens.json").write_text(json.dumps(head | header))
+    assert torch.equal(cached().tokens, expected)
+    assert ("are reused" in said[-1]) == (orientation != 6)
+    cached()
+    assert len(said) == 1
+    assert "are reused" in said[0]

@@ -95,7 +95,7 @@ def test_one_text_returns_the_searchers_results(searcher: Searcher) -> None:
     answer = run_search(searcher, SearchRequest(text="cat", k=7))
     assert answer.results == searcher.search("cat", 7)
     assert [answer.probability(r) for r in answer.results] == [None] * 7
-    assert answer_json(answer) == [dict(vars(r)) for r in answer.results]
+    assert answer_json(answer) == [{**vars(r), "box_frame": "upright"} for r in answer.results]
     assert run_search(searcher, SearchRequest(text="cat", k=3, offset=4)).results == answer.results[4:]
 
 

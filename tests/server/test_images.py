@@ -5,9 +5,10 @@ import shutil
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageOps
 
 from forclip.index.store import ImageFile
 from forclip.search.searcher import Searcher
@@ -150,3 +151,45 @@ def test_an_invalid_key_is_not_found(client: TestClient, kind: str, key: str) ->
     response = client.get(f"/api/{kind}/{key}")
     assert response.status_code == 404
     assert "/" not in response.json()["detail"]
+
+
+HALVES = np.concatenate([np.zeros((30, 60, 3), np.uint8), np.full((30, 60, 3), 255, np.uint8)], 0)  # dark above
+
+
+def turned(kind: str, exif: Image.Exif) -> bytes:
+    """A picture whose dark half is on the left as it is stored, and above once it is turned."""
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.rot90(HALVES))).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_turned_picture_is_sent_so_that_every_browser_shows_it_upright(kind: str) -> None:
+    """Browsers turn JPEGs as EXIF says. Any other picture is sent with its pixels upright, and no orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content, media_type = browser_picture(turned(kind, exif))
+    with Image.open(BytesIO(content)) as sent:
+        assert media_type == "image/jpeg"
+        assert (sent.getexif().get(0x0112, 1) == 6) == (kind in ("JPEG", "MPO"))
+        shown = np.asarray(ImageOps.exif_transpose(sent).convert("L"))
+    np.testing.assert_allclose(shown, HALVES[..., 0], atol=40)
+
+
+def test_an_orientation_that_browsers_do_not_read_is_applied() -> None:
+    """XMP, which Pillow reads."""
+    buffer = BytesIO()
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+    Image.fromarray(np.ascontiguousarray(np.rot90(HALVES))).save(buffer, "JPEG", xmp=xmp)
+    content, _ = browser_picture(buffer.getvalue())
+    with Image.open(BytesIO(content)) as sent:
+        np.testing.assert_allclose(np.asarray(sent.convert("L")), HALVES[..., 0], atol=40)
+
+
+def test_a_deep_picture_is_sent_as_it_was_scaled() -> None:
+    buffer = BytesIO()
+    Image.fromarray(HALVES[..., 0].astype(np.uint16) * 16).save(buffer, "PNG")
+    content, media_type = browser_picture(buffer.getvalue())
+    assert media_type == "image/jpeg"
+    with Image.open(BytesIO(content)) as sent:
+        np.testing.assert_allclose(np.asarray(sent.convert("L")), HALVES[..., 0], atol=40)

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from forclip.config import DataConfig
+from forclip.data.images.box_frames import convert_boxes
 from forclip.data.images.content import find_identical_files
-from forclip.data.images.decode import image_size
+from forclip.data.images.decode import read_header
 from forclip.data.sources import load_sets
 from forclip.data.splits import check_prompts, choose_classes
 from forclip.progress import Advance, Track
@@ -23,7 +24,7 @@ _SLACK = 1.0  # pixels that a box may stick out, because annotation tools round
 
 @dataclass(frozen=True)
 class OddBox:
-    """A box without area or outside its image. box: xyxy in pixels of the stored image."""
+    """A box without area or outside its image. box: xyxy in pixels of the upright image."""
 
     image_id: str
     class_name: str
@@ -123,13 +124,15 @@ def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -
     sizes = np.full((len(images), 2), np.inf)  # width and height, infinite if unknown
     missing: list[str] = []
     unreadable: list[str] = []
+    headers = []
     for row, path in enumerate(images.paths):
-        if size := image_size(path):
-            sizes[row] = size
+        headers.append(header := read_header(path))
+        if header is not None:
+            sizes[row] = header.width, header.height
         else:
             (unreadable if os.path.exists(path) else missing).append(str(path))
         advance(1)
-    boxes, limits = images.boxes, sizes[images.box_images]
+    boxes, limits = convert_boxes(images, headers).boxes, sizes[images.box_images]
     no_area = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     outside = (boxes[:, :2] < -_SLACK).any(1) | (boxes[:, 2:] > limits + _SLACK).any(1)
     odd_boxes = []

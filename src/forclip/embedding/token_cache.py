@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from forclip.atomic_write import write_text_atomically
 from forclip.data.images.content import file_state
+from forclip.data.images.decode import DECODING, picture_needs_reindex
 from forclip.data.images.views import View
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches
 from forclip.models.backbone import Backbone
@@ -58,7 +59,7 @@ class TokenHeader:
     """The content of tokens.json.
 
     room: rows of a view in the file; skipped: row, path and reason of each unreadable image; seconds: spent encoding;
-    checksums: per view, CRC-32 of each block of `rows_a_block` rows.
+    checksums: per view, CRC-32 of each block of `rows_a_block` rows; decoding: the version of the images' decoding.
     """
 
     source: TokenSource
@@ -67,6 +68,7 @@ class TokenHeader:
     seconds: float
     rows_a_block: int
     checksums: tuple[tuple[int, ...], ...]
+    decoding: int = 1
 
 
 def cached_tokens(
@@ -100,12 +102,19 @@ def cached_tokens(
         raise ValueError(f"{folder}: cannot write the cache of tokens: {error}") from None
     with held:
         if (folder / HEADER_FILE).exists():
-            old = read_header(folder).source
+            header = read_header(folder)
+            old, turned = header.source, 0
+            if header.decoding != DECODING:
+                turned = sum(picture_needs_reindex(Path(path)) for path, _, _ in old.files)
+                if not turned:
+                    _write_header(folder, replace(header, decoding=DECODING))
             changed = [now[0] for before, now in zip(old.files, source.files, strict=False) if before != now]
             if replace(old, backbone=source.backbone, files=source.files) != source:
                 difference = "holds another set of images"  # two sets whose short keys collide
             elif changed:
                 difference = f"{len(changed)} image(s) changed, the first {changed[0]}"
+            elif turned:
+                difference = f"{turned} image(s) are turned, or have more than 8 bits, and are decoded differently now"
             else:
                 encoded = open_tokens(folder, backbone)
                 advance(len(image_ids))
@@ -236,15 +245,19 @@ def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBat
             os.fsync(file.fileno())
         unreadable = tuple((row, str(image.path), image.reason) for row, image in skipped)
         seconds, checksums = time.perf_counter() - start, tuple(map(tuple, writer.checksums))
-        header = TokenHeader(source, room, unreadable, seconds, writer.rows_a_block, checksums)
         os.replace(partial, folder / TOKENS_FILE)
-        content = {**vars(header), "source": vars(source)}
-        head = {"format_version": FORMAT_VERSION, "checksum": zlib.crc32(json.dumps(content).encode())}
-        write_text_atomically(folder / HEADER_FILE, json.dumps(head | content), sync=True)
+        header = TokenHeader(source, room, unreadable, seconds, writer.rows_a_block, checksums, DECODING)
+        _write_header(folder, header)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()  # gives a full disk its space back
         raise ValueError(f"{folder}: cannot write the cache of tokens: {error}") from None
+
+
+def _write_header(folder: Path, header: TokenHeader) -> None:
+    content = {**vars(header), "source": vars(header.source)}
+    head = {"format_version": FORMAT_VERSION, "checksum": zlib.crc32(json.dumps(content).encode())}
+    write_text_atomically(folder / HEADER_FILE, json.dumps(head | content), sync=True)
 
 
 class _RowWriter:

@@ -110,7 +110,8 @@ def _items(index: Index, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item,
 def write_coco(selection: Selection, to: Path) -> None:
     """Write a COCO instances file (cocodataset.org/#format-data): boxes are suggestions, each with its score.
 
-    Ids count from 1 in the selection's order. `score` is the cosine; `probability` is present where it is known.
+    Boxes, width and height refer to the upright images. Ids count from 1 in the selection's order. `score` is the
+    cosine; `probability` is present where it is known.
     """
     category = [{"id": 1, "name": selection.label, "supercategory": ""}] if selection.label else []
     images: list[dict[str, Any]] = []
@@ -125,7 +126,9 @@ def write_coco(selection: Selection, to: Path) -> None:
             if item.probability is not None:
                 annotations[-1]["probability"] = item.probability
     root = "" if selection.root is None else str(selection.root)
-    info = {"description": "forclip: boxes are suggestions, not checked by a person", "image_folder": root}
+    frame = "Boxes, width and height refer to upright images: EXIF orientation is applied."
+    description = f"forclip: boxes are suggestions, not checked by a person. {frame}"
+    info = {"description": description, "image_folder": root, "box_frame": "upright"}
     content = {"info": info, "images": images, "annotations": annotations, "categories": category}
     to.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -138,8 +141,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def write_csv(selection: Selection, to: Path) -> None:
     """Write a UTF-8 CSV file to review: fill `present` with 1 or 0 where it is empty.
 
-    x, y, width, height are the suggested box in pixels. The user's own columns follow. Text that a spreadsheet would
-    run as a formula gets a leading apostrophe, a relative file name a leading `./`.
+    x, y, width, height are the suggested box in pixels of the upright image. The user's own columns follow. Text that a
+    spreadsheet would run as a formula gets a leading apostrophe, a relative file name a leading `./`.
     """
     own = list(dict.fromkeys(name for item in selection.items for name in item.own))
     with to.open("w", encoding="utf-8", newline="") as file:
@@ -174,8 +177,8 @@ def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], 
     """Write a folder that FiftyOne imports (FiftyOneImageDetectionDataset): `data/` and `labels.json`, written last.
 
     The layout follows docs.voxel51.com, "Importing data": `classes`, and under `labels` for each file of `data/`, by
-    its name without the ending, detections with `label`, `bounding_box` (x, y, width, height as fractions),
-    `confidence` and `attributes`. copy: copies one picture; its errors are passed on.
+    its name without the ending, detections with `label`, `bounding_box` (x, y, width, height as fractions of the
+    upright image), `confidence` and `attributes`. copy: copies one picture; its errors are passed on.
     """
     data = to / "data"
     data.mkdir(parents=True)

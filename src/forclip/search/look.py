@@ -26,8 +26,8 @@ _BEST, _OTHER, _BORDER = (255, 176, 0), (255, 255, 255), (0, 0, 0)
 class Look:
     """The stored vectors of an image, compared with one text.
 
-    vectors: [N, dim]; boxes: [N, 4] xyxy as fractions of the image; scores: [N], cosines with the text that decided;
-    decided_by: the position of that text among the wanted ones; winner: the vector with the highest score.
+    vectors: [N, dim]; boxes: [N, 4] xyxy as fractions of the upright image; scores: [N], cosines with the text that
+    decided; decided_by: the position of that text among the wanted ones; winner: the vector with the highest score.
     """
 
     vectors: Floats
@@ -75,6 +75,7 @@ class LookResult:
             "image_id": self.image_id,
             "text": self.text,
             "winner": self.look.winner,
+            "box_frame": "upright",
             "regions": [{"box": box, "score": score} for box, score in pairs],
             "heatmap": {**vars(self.heatmap), "values": self.heatmap.values.tolist()},
         }

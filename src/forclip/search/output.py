@@ -21,7 +21,7 @@ def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
     cutoff, confidence, labels = answer.request.cutoff, answer.confidence, answer.labels
     results = []
     for k, result in enumerate(answer.results):
-        row = dict(vars(result))
+        row = {**vars(result), "box_frame": "upright"}
         if isinstance(result, CombinedResult):
             row["decided_by"] = answer.request.wanted[result.decided_by]
         if cutoff is not None:

@@ -3,20 +3,25 @@
 import hashlib
 import os
 import stat
-from contextlib import suppress
 from io import BytesIO
 from threading import BoundedSemaphore
 
 from PIL import Image
 
-from forclip.data.images.decode import UnreadableImage, decode_image
+from forclip.data.images.decode import UnreadableImage, decode_image, read_header
 from forclip.index.store import ImageFile
 from forclip.path_text import text_to_path
 from forclip.server.errors import Refused
 
 THUMBNAIL_SIDE = 360  # pixels of the longer side
-# Formats that browsers show, by Pillow's names. Others are sent as JPEG.
-_BROWSER_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+# Formats that browsers show, by Pillow's names. Others are sent as JPEG. MPO is JPEG with further pictures behind it.
+_BROWSER_FORMATS = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
 _decoding = BoundedSemaphore(4)  # the largest allowed picture takes half a gigabyte while it is decoded
 
 
@@ -52,15 +57,22 @@ def picture_bytes(file: ImageFile) -> bytes:
 
 
 def browser_picture(content: bytes) -> tuple[bytes, str]:
-    """Return the file and its media type where browsers show its format, else a JPEG. Raises Refused (415)."""
-    with suppress(Exception), Image.open(BytesIO(content)) as image:  # decode refuses what is no picture
-        if image.format in _BROWSER_FORMATS:
-            return content, _BROWSER_FORMATS[image.format]
+    """Return the file and its media type where browsers show it as `decode` does, else a JPEG.
+
+    Raises Refused (415).
+    """
+    header = read_header(BytesIO(content))
+    if header is not None and header.format in _BROWSER_FORMATS and not header.is_deep:
+        media_type = _BROWSER_FORMATS[header.format]
+        # All browsers turn JPEGs as EXIF says; for other formats, and for other metadata, they differ.
+        is_turned_alike = media_type == "image/jpeg" and header.orientation_in_exif
+        if header.orientation == 1 or is_turned_alike:
+            return content, media_type
     return _jpeg(decode(content, 415, "the picture"), quality=92), "image/jpeg"
 
 
 def decode(content: bytes, status: int, name: str) -> Image.Image:
-    """Decode to RGB, in the frame of the stored pixels. Raises Refused with this status; `name` names the picture."""
+    """Decode to upright RGB. Raises Refused with this status; `name` names the picture."""
     with _decoding:
         try:
             return decode_image(BytesIO(content), name)

@@ -44,7 +44,7 @@ class _Strict(BaseModel):
 
 
 class Box(_Strict):
-    """A region of an image: fractions of its width and height, from the upper left corner."""
+    """A region of an image: fractions of its width and height, from the upper left corner of the upright image."""
 
     x0: Fraction
     y0: Fraction
@@ -171,7 +171,7 @@ class Result(BaseModel):
     probability: float | None = Field(description="That the image matches; null where the model has no calibration.")
     box: Box | None = Field(description="The region that matched.")
     name: str = Field(description="The file's name, without its folder.")
-    width: int
+    width: int = Field(description="In pixels, of the upright image.")
     height: int
     metadata: dict[str, Any] = Field(description="The store's own columns.")
     relevant: bool | None = Field(
@@ -218,7 +218,7 @@ class RegionOut(BaseModel):
 
 
 class Frame(BaseModel):
-    """Where something lies in an image, as a Box that may reach beyond the image."""
+    """Where something lies in an upright image, as a Box that may reach beyond the image."""
 
     x0: float
     y0: float

@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 from forclip.data.formats.yolo import label_file, load_yolo
+from forclip.data.images.box_frames import upright_boxes
 from forclip.types import Annotations
 
 
@@ -123,12 +124,12 @@ def test_the_path_of_a_label_file() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_exif_orientation_changes_no_box(tmp_path: Path, orientation: int) -> None:
-    """Fractions are of the image as it is stored."""
+def test_boxes_refer_to_the_upright_image(tmp_path: Path, orientation: int) -> None:
+    """As in Ultralytics' own loader."""
     picture(tmp_path / "images" / "a.jpg", orientation=orientation)
-    labels(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
-    found = load_yolo(described(tmp_path, {"train": "images", "names": ["dog"]}), "train")
-    assert found.boxes.tolist() == [[50, 25, 150, 75]]
+    labels(tmp_path / "labels" / "a.txt", "0 0.5 0.25 0.5 0.5")
+    found = upright_boxes(load_yolo(described(tmp_path, {"train": "images", "names": ["dog"]}), "train"))
+    assert found.boxes.tolist() == ([[50, 0, 150, 50]] if orientation < 5 else [[25, 0, 75, 100]])
 
 
 def test_an_unreadable_image_keeps_its_labels_only(folder: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from forclip.data.formats.common import LARGEST_COORDINATE
 from forclip.data.formats.json_file import JsonFormat, read_json, shown
+from forclip.data.images.box_frames import sizes_of
 from forclip.types import Annotations, Floats, Ints
 
 Id = int | str
@@ -40,10 +41,12 @@ FORMAT = JsonFormat(
 
 
 class Image(Struct, gc=False, kw_only=True):
-    """file_name: relative to the image folder, or empty if the file has none."""
+    """file_name: relative to the image folder, or empty if the file has none. width, height: may be anything."""
 
     id: Id
     file_name: str = ""
+    width: Any = None
+    height: Any = None
 
 
 class Category(Struct, gc=False, kw_only=True):
@@ -202,6 +205,7 @@ def build_annotations(
         boxes=boxes,
         box_images=image_rows[boxed],
         box_classes=class_columns[boxed],
+        box_sizes=sizes_of((content.images[k].width, content.images[k].height) for k in image_order),
         verified=verified,
         synonyms=synonyms,
         frequencies=tuple(c.frequency for c in categories) if any(c.frequency for c in categories) else (),

@@ -1,5 +1,6 @@
 """Pascal VOC: one XML file per image (VOC2012 development kit)."""
 
+from dataclasses import replace
 from os.path import isfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,6 +8,7 @@ from xml.etree import ElementTree
 from forclip.config import read_lines
 from forclip.data.formats.common import LabelledObject, annotations_of_objects, check_corners, path_inside
 from forclip.data.formats.folder import IMAGE_SUFFIXES
+from forclip.data.images.box_frames import sizes_of
 from forclip.types import Annotations
 
 
@@ -22,10 +24,12 @@ def load_voc(folder: Path, image_set: str | None) -> Annotations:
     stems = sorted(_image_ids(folder, image_set))
     paths: list[Path] = []
     objects: list[LabelledObject] = []
+    sizes: list[tuple[str | None, str | None]] = []
     for row, stem in enumerate(stems):
         file = folder / "Annotations" / f"{stem}.xml"
         root = _read_xml(file)
         paths.append(folder / "JPEGImages" / f"{stem}.jpg")
+        sizes.append((root.findtext("size/width"), root.findtext("size/height")))
         filename = root.findtext("filename") or ""
         # Tools that write PNGs say so there; in VOC's own kit it only repeats the name.
         if not paths[row].exists() and Path(filename).suffix.lower() in IMAGE_SUFFIXES:
@@ -47,7 +51,7 @@ def load_voc(folder: Path, image_set: str | None) -> Annotations:
             check_corners((left, top, right, bottom), where)
             # Tools that count from 0 write 0 for the first pixel. Coordinates outside the image stay as they are.
             objects.append((row, name, (max(left - 1, min(left, 0)), max(top - 1, min(top, 0)), right, bottom)))
-    return annotations_of_objects(stems, paths, objects)
+    return replace(annotations_of_objects(stems, paths, objects), box_sizes=sizes_of(sizes))
 
 
 def _image_ids(folder: Path, image_set: str | None) -> set[str]:

@@ -4,13 +4,16 @@ Some tools label the pixels as they are stored, others the upright image that a 
 the label file tell which, where the orientation exchanges them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from forclip.data.images.decode import ImageHeader, read_header
 from forclip.types import Annotations, Floats, Ints
+
+_LARGEST = 1e9  # pixels; no image is as wide
 
 
 def upright_boxes(images: Annotations) -> Annotations:
@@ -74,12 +77,15 @@ def turn_boxes(boxes: Floats, orientation: int, size: tuple[int, int]) -> Floats
     return turned
 
 
-def sizes_of(widths: Sequence[object], heights: Sequence[object]) -> Ints:
-    """`Annotations.box_sizes` from what a label file gives: whole positive numbers, or 0 for both."""
-    pairs = zip(widths, heights, strict=True)
-    whole = [(int(w), int(h)) if _is_size(w) and _is_size(h) else (0, 0) for w, h in pairs]  # type: ignore[call-overload]
-    return np.array(whole, np.int64).reshape(-1, 2)
+def sizes_of(given: Iterable[tuple[Any, Any]]) -> Ints:
+    """`Annotations.box_sizes` from widths and heights, numbers or texts; what is no positive number becomes 0, 0."""
+    sizes = [(_to_number(width), _to_number(height)) for width, height in given]
+    return np.array([pair if all(pair) else (0, 0) for pair in sizes], np.int64).reshape(-1, 2)
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < 1e9 and value == int(value)
+def _to_number(value: Any) -> int:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return round(number) if 0 < number < _LARGEST else 0

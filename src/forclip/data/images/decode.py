@@ -16,6 +16,9 @@ from forclip.data.images.picture_types import HEIC_HINT, SIGNATURE_BYTES, is_hei
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
 
+# Of the pixels that decoding gives. Version 1 (forclip 0.1 and 0.2) did not turn pictures.
+DECODING = 2
+
 _TRANSPOSE = Image.Transpose
 # How stored pixels become upright, by the value of EXIF's Orientation; 1 and all other values change nothing.
 _TURNS = {
@@ -72,12 +75,14 @@ class ImageHeader:
     """What an image file's header says.
 
     width, height: in pixels, of the upright image. orientation: EXIF's value, 1 to 8, from the stored pixels to the
-    upright image. is_deep: whether pixels have more than 8 bits per channel. format: Pillow's name of it.
+    upright image. orientation_in_exif: whether EXIF itself has the orientation, not only XMP. is_deep: whether pixels
+    have more than 8 bits per channel. format: Pillow's name of it.
     """
 
     width: int
     height: int
     orientation: int
+    orientation_in_exif: bool
     is_deep: bool
     format: str
 
@@ -97,9 +102,9 @@ def read_header(file: Path | BinaryIO) -> ImageHeader | None:
             is_turned = image.format == "TIFF" and tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
             is_deep = image.mode[0] in "IF" or is_deep_colour(image)
             orientation = orientation_of(image)
-            turned = orientation >= 5 and not is_turned
-            width, height = image.size[::-1] if turned else image.size
-            return ImageHeader(width, height, orientation, is_deep, image.format or "")
+            width, height = image.size[::-1] if orientation >= 5 and not is_turned else image.size
+            in_exif = _exif_value(image.info.get("exif")) == orientation
+            return ImageHeader(width, height, orientation, in_exif, is_deep, image.format or "")
     # For damaged headers Pillow's plugins raise struct.error, SyntaxError and others.
     except Exception:
         return None
@@ -112,7 +117,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def picture_needs_reindex(path: Path) -> bool:
-    """Whether forclip 0.2 decoded this image in another way: turned, or of more than 8 bits. Reads the header only."""
+    """Whether version 1 decoded this image in another way: turned, or of more than 8 bits. Reads the header only."""
     header = read_header(path)
     # Pillow has always turned TIFFs itself.
     return header is not None and (header.is_deep or (header.orientation != 1 and header.format != "TIFF"))
@@ -129,6 +134,14 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
         return value if isinstance(value, int) and value in _TURNS else 1
     return 1
+
+
+def _exif_value(exif: bytes | None) -> int | None:
+    """The orientation in these bytes of EXIF."""
+    parsed = Image.Exif()
+    with suppress(Exception):
+        parsed.load(exif or b"")
+    return parsed.get(ExifTags.Base.Orientation)
 
 
 def _load_late_metadata(image: ImageFile.ImageFile) -> None:
