@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forclip.config import DataConfig, GalleryRule, SourceConfig
-from forclip.data.sources import format_of, load_sets
+from forclip.data.sources import format_of, load_sets, load_source
 
 
 def coco_file(folder: Path, count: int, **extra: Any) -> Path:
@@ -113,12 +113,95 @@ def test_formats_are_detected(tmp_path: Path) -> None:
     assert format_of(SourceConfig(tmp_path / "gone.json", format="coco")) == "coco"
 
 
+def write(folder: Path, name: str, content: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(content)
+
+
+FOLDERS = {
+    "XML beside pictures": ({"a.jpg": "", "a.xml": "<annotation/>"}, "voc"),
+    "XML of Windows": ({"a.jpg": "", "a.xml": '\ufeff<?xml version="1.0"?>\r\n<annotation verified="yes"/>'}, "voc"),
+    "Roboflow's XML": ({"README.txt": "", "train/a.jpg": "", "train/a.xml": "<annotation></annotation>"}, "voc"),
+    "Kaggle's XML": ({"annotations/a.xml": "<annotation/>", "images/a.jpg": ""}, "voc"),
+    "several years of VOC": ({"VOC2007/Annotations/a.xml": "<annotation/>"}, "voc"),
+    "COCO's annotations": ({"annotations/a.json": "{}", "train2017/a.jpg": ""}, "folder"),
+    "another XML": ({"a.jpg": "", "a.xml": "<gpx/>"}, "folder"),
+    "macOS' XML": ({"a.jpg": "", "._a.xml": "<annotation/>"}, "folder"),
+    "a data YAML": ({"data.yaml": "names: [cat]\ntrain: images", "images/a.jpg": ""}, "yolo"),
+    "a YAML of forclip": ({"run.yaml": "data: {train: {annotations: .}}", "a.jpg": ""}, "folder"),
+    "CVAT's YOLO": ({"obj.data": "names = obj.names\ntrain = train.txt", "obj.names": "cat"}, "yolo"),
+    "Label Studio's YOLO": ({"classes.txt": "cat", "images/a.jpg": "", "labels/a.txt": "0 .5 .5 1 1"}, "yolo"),
+    "YOLO beside pictures": ({"classes.txt": "cat", "a.jpg": "", "a.txt": "0 0.5 0.5 1 1\r\n"}, "yolo"),
+    "class names alone": ({"classes.txt": "cat", "a.jpg": ""}, "folder"),
+    "notes beside pictures": ({"classes.txt": "cat", "a.jpg": "", "a.txt": "2024 was a good year"}, "folder"),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), FOLDERS.values(), ids=FOLDERS.keys())
+def test_folders_are_recognised(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    for name, content in files.items():
+        write(tmp_path, name, content)
+    assert format_of(SourceConfig(tmp_path)) == expected
+
+
+COCO = '{"images": [], "annotations": [], "categories": []}'
+UNREAD = {
+    "COCO": ({"_annotations.coco.json": COCO}, r"_annotations\.coco\.json; give that file"),
+    "COCO below": ({"annotations/a.json": COCO}, r"annotations/a\.json; give that file"),
+    "CSV": ({"labels.csv": "image,label\n"}, r"labels\.csv; give that file"),
+    "CSV of TensorFlow": ({"_annotations.csv": "filename,width,height,class,xmin\n"}, "_annotations.csv; give"),
+    "YOLO": ({"a.txt": "0 0.5 0.5 1 1\n"}, r"a\.txt, but no class names; add data\.yaml or classes\.txt"),
+    "LabelMe": ({"a.json": '{"version": "5.0.1", "flags": {}, "shapes": []}'}, r"a\.json: is in LabelMe format"),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), UNREAD.values(), ids=UNREAD.keys())
+def test_labels_in_a_folder_of_pictures_are_not_ignored(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, content in {"a.jpg": "", **files}.items():
+        write(tmp_path, name, content)
+    with pytest.raises(ValueError, match=message):
+        load_source(SourceConfig(tmp_path))
+    assert len(load_source(SourceConfig(tmp_path, format="folder"))) == 1
+
+
+def test_other_files_in_a_folder_of_pictures_are_ignored(tmp_path: Path) -> None:
+    for name in ("a.jpg", "README.txt", "notes.json", "metadata.csv", "._a.json"):
+        write(tmp_path, name, "image,camera,time\n")
+    assert len(load_source(SourceConfig(tmp_path))) == 1
+
+
+FOREIGN = {
+    "LabelMe": '{"version": "5.0.1", "flags": {}, "shapes": [{"label": "cat"}], "imagePath": "a.jpg"}',
+    "VGG Image Annotator": '{"a.jpg1": {"regions": [{"shape_attributes": {}, "region_attributes": {}}]}}',
+    "CreateML": '[{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]',
+    "Datumaro": '{"info": {}, "categories": {}, "items": [{"annotations": [{"label_id": 0}]}]}',
+    "Label Studio": '[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]',
+    "Supervisely": '{"size": {}, "objects": [{"classTitle": "cat"}]}',
+}
+
+
+@pytest.mark.parametrize(("tool", "content"), FOREIGN.items(), ids=FOREIGN.keys())
+def test_files_of_other_tools_are_refused_with_what_to_export(tmp_path: Path, tool: str, content: str) -> None:
+    write(tmp_path, "a.json", content)
+    with pytest.raises(ValueError, match=rf"a\.json: is in {tool}.* format, which is not read; export COCO"):
+        format_of(SourceConfig(tmp_path / "a.json"))
+
+
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.json: no such annotation file or folder"):
         format_of(SourceConfig(tmp_path / "gone.json"))
-    (tmp_path / "labels.xls").write_bytes(b"")
+    write(tmp_path, "labels.xls", "")
     with pytest.raises(ValueError, match=r"labels\.xls: unknown format"):
         format_of(SourceConfig(tmp_path / "labels.xls"))
+    write(tmp_path, "a.xml", "<annotation/>")
+    with pytest.raises(ValueError, match=r"a\.xml: .*; give the folder"):
+        format_of(SourceConfig(tmp_path / "a.xml"))
+    write(tmp_path, "a.xml", "<annotations><image id='0'/></annotations>")
+    with pytest.raises(ValueError, match=r"a\.xml: is in CVAT's own format"):
+        format_of(SourceConfig(tmp_path / "a.xml"))
+    write(tmp_path, "train.txt", "a.jpg")
+    with pytest.raises(ValueError, match=r"train\.txt: for YOLO give the data YAML"):
+        format_of(SourceConfig(tmp_path / "train.txt"))
 
 
 def test_rows_keep_their_labels(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from forclip.data.formats.coco import load_coco, load_lvis
 from forclip.data.formats.csv_labels import load_csv
 from forclip.data.formats.folder import load_image_folder
 from forclip.data.formats.nuimages import load_nuimages
+from forclip.data.formats.recognise import labelled_folder_format, refuse_foreign_tool, refuse_unread_labels
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.data.verdicts import merge_verdicts, read_verdicts
@@ -68,7 +69,7 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     annotations, images, kind = source.annotations, source.image_folder, format_of(source)
     if source.subset is not None and kind not in ("yolo", "voc"):
         raise ValueError(f"{annotations}: only yolo and voc data have a subset, not {kind}: {source.subset!r}")
-    if source.images is not None and kind in ("yolo", "voc", "folder"):
+    if source.images is not None and (kind == "folder" or (kind == "yolo" and annotations.is_file())):
         raise ValueError(f"{annotations}: {kind} data define where images are; remove `images: {source.images}`")
     match kind:
         case "coco" | "lvis":
@@ -79,10 +80,12 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
         case "yolo":
             return load_yolo(annotations, source.subset, source.images)
         case "voc":
-            return load_voc(annotations, source.subset)
+            return load_voc(annotations, source.subset, source.images)
         case "csv":
             return load_csv(annotations, images)
         case _:
+            if source.format == "auto":
+                refuse_unread_labels(annotations)
             return load_image_folder(annotations)
 
 
@@ -97,18 +100,24 @@ def format_of(source: SourceConfig) -> Format:
     if path.is_dir():
         if (path / "object_ann.json").exists():
             return "nuimages"
-        return "voc" if (path / "Annotations").is_dir() else "folder"
+        return labelled_folder_format(path) or "folder"
     if not path.is_file():
         raise ValueError(f"{path}: no such annotation file or folder")
     match path.suffix.lower():
         case ".csv":
             return "csv"
-        case ".yaml" | ".yml":
+        case ".yaml" | ".yml" | ".data":
             return "yolo"
         case ".json" if path.stat().st_size:
+            refuse_foreign_tool(path)
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 # In every LVIS file and in no COCO file.
                 return "lvis" if content.find(b'"neg_category_ids"') >= 0 else "coco"
         case ".json":
             return "coco"
+        case ".xml":
+            refuse_foreign_tool(path)
+            raise ValueError(f"{path}: is one file of a Pascal VOC dataset; give the folder that holds all of them")
+        case ".txt":
+            raise ValueError(f"{path}: for YOLO give the data YAML or the dataset's folder, not a text file")
     raise ValueError(f"{path}: unknown format; set `format`")

@@ -86,21 +86,21 @@ class FileNames:
 
     def match(self, name: str) -> Path | None:
         """Return the file of a plain relative name, or the only one in another case or Unicode form, or None."""
-        found = self._match(tuple(name.split("/")), _fold)
+        found = self._match(tuple(name.split("/")), fold_name)
         return self.folder.joinpath(*found) if found else None
 
     def _look_up(self, name: str) -> Path | None:
         inside = self._inside(name) if os.path.isabs(name) else None
         readings = _readings(name) if inside is None else [_Reading(inside, is_foreign=False)]
         for reading in readings:
-            if not reading.is_foreign and (found := self._match(reading.parts, _fold)):
+            if not reading.is_foreign and (found := self._match(reading.parts, fold_name)):
                 return self.folder.joinpath(*found)
         for reading in readings:
             uploaded = _without_upload_prefix(reading.parts)
             for start in range(len(reading.parts)):
                 if not (reading.is_foreign or self._is_own_name(reading.parts[:start])):
                     continue
-                found = self._match(reading.parts[start:], _fold)
+                found = self._match(reading.parts[start:], fold_name)
                 if found is None and uploaded:
                     found = self._match(uploaded[start:], _fold_upload)
                 if found:
@@ -211,14 +211,14 @@ def _without_upload_prefix(parts: tuple[str, ...]) -> tuple[str, ...] | None:
     return (*parts[:-1], parts[-1][prefix.end() :])
 
 
-def _fold(name: str) -> str:
+def fold_name(name: str) -> str:
     """A name without differences of Unicode's normal form and of case."""
     return normalize("NFC", normalize("NFC", name).casefold())
 
 
 def _fold_upload(name: str) -> str:
     """A name as Label Studio keeps that of an uploaded file: underscores for blanks, no brackets and the like."""
-    return _fold(re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_")))
+    return fold_name(re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_")))
 
 
 def _size(path: str | Path) -> int | None:

@@ -14,10 +14,10 @@ from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.dataset_files import is_hidden, list_files
 from forclip.data.formats.file_names import FileNames
 from forclip.data.formats.folder import IMAGE_SUFFIXES
+from forclip.data.formats.split_words import SPLIT_WORDS, words_for_split
 from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.types import SkippedEntry
 
-_SPLITS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # words for the same one
 _YAML = (".yaml", ".yml")
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "predefined_classes.txt", "labels.txt")
 _ABSENT = ("", "null", "Null", "NULL", "~", "None")
@@ -72,7 +72,7 @@ def _describes_data(file: Path) -> bool:
         content = _read_content(file)
     except ValueError:
         return False
-    return "names" in content and any(key in content for keys in _SPLITS for key in keys)
+    return "names" in content and any(key in content for keys in SPLIT_WORDS for key in keys)
 
 
 def _read_content(file: Path) -> Mapping[str, Any]:
@@ -90,10 +90,10 @@ def _read_content(file: Path) -> Mapping[str, Any]:
 def _read_data_file(file: Path, split: str) -> YoloDataset:
     content = _read_content(file)
     names, skipped = _class_names(file, content)
-    given = next((content[key] for key in _words_for(split) if key in content), None)
+    given = next((content[key] for key in words_for_split(split) if key in content), None)
     entries = [given] if isinstance(given, str) and given not in _ABSENT else given
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
-        has = ", ".join(key for keys in _SPLITS for key in keys if content.get(key, "") not in _ABSENT)
+        has = ", ".join(key for keys in SPLIT_WORDS for key in keys if content.get(key, "") not in _ABSENT)
         raise ValueError(
             f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images; "
             f"it has {has or 'no split'}"
@@ -121,11 +121,6 @@ def _read_data_file(file: Path, split: str) -> YoloDataset:
     )
 
 
-def _words_for(split: str) -> tuple[str, ...]:
-    """The words that a split may have, the given one first."""
-    return (split, *(word for words in _SPLITS if split in words for word in words))
-
-
 def _find_places(file: Path, stated: str, split: str, entries: Sequence[str]) -> tuple[Path, list[Path]]:
     """The dataset's folder, and the folder or list of each entry of a split.
 
@@ -148,7 +143,7 @@ def _candidates(folder: Path, entry: str) -> Iterator[Path]:
         yield folder / entry.removeprefix("../")
     yield folder / entry
     yield from _below(folder, entry)
-    for words in _SPLITS:
+    for words in SPLIT_WORDS:
         parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for position, part in enumerate(parts):
             for other in words if part in words else ():
@@ -257,7 +252,7 @@ def _read_folder(folder: Path, split: str | None, image_folder: Path | None) -> 
     images = image_folder or (folder / "images" if isdir(folder / "images") else folder)
     places = [images]
     if split is not None:
-        words = _words_for(split)
+        words = words_for_split(split)
         places = [p for word in words for p in (images / word, folder / word / "images", folder / word) if isdir(p)]
         if not places:
             raise ValueError(f"{folder}: no folder of images is called {split!r}")

@@ -1,0 +1,123 @@
+"""Recognise label files and dataset folders by what they hold."""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from forclip.data.formats.dataset_files import is_hidden
+from forclip.data.formats.voc_files import XML_FOLDERS
+from forclip.data.formats.yolo_dataset import class_file_in, data_file_in
+
+_LOOKED_AT = 20_000  # files of a folder, enough to recognise it
+_SAMPLED = 20  # files of a kind whose content is looked at
+_HEAD = 1 << 16  # bytes of a file
+_YOLO_LINE = re.compile(rb"\s*\d+(\.0+)?([\s,;]+-?[\d.]+(e-?\d+)?){4,}\s*(\r|\n|$)", re.IGNORECASE)
+
+# What is in the first bytes of the files of tools whose own formats are not read.
+_TOOLS: dict[str, tuple[bytes, ...]] = {
+    "LabelMe": (b'"shapes"', b'"flags"'),
+    "VGG Image Annotator (VIA)": (b'"shape_attributes"', b'"region_attributes"'),
+    "CreateML": (b'"coordinates"', b'"label"', b'"annotations"'),
+    "Datumaro": (b'"items"', b'"categories"', b'"label_id"'),
+    "Label Studio's own": (b'"result"', b'"from_name"'),
+    "Label Studio's short": (b'"rectanglelabels"',),
+    "Labelbox": (b'"data_row"',),
+    "Supervisely": (b'"classTitle"',),
+    "BDD100K": (b'"box2d"',),
+    "V7 Darwin": (b'"bounding_box"', b'"annotations"', b'"item"'),
+    "CVAT's own": (b"<annotations>", b"<image "),
+}
+_EXPORT = "export COCO, YOLO or Pascal VOC from the tool instead"
+
+
+def foreign_tool(file: Path) -> str | None:
+    """The tool that wrote a label file in a format of its own, or None."""
+    head = _read_head(file)
+    return next((tool for tool, marks in _TOOLS.items() if all(mark in head for mark in marks)), None)
+
+
+def refuse_foreign_tool(file: Path) -> None:
+    """Raise ValueError, naming the tool and what to export instead, for a label file in a tool's own format."""
+    if tool := foreign_tool(file):
+        raise ValueError(f"{file}: is in {tool} format, which is not read; {_EXPORT}")
+
+
+def labelled_folder_format(folder: Path) -> Literal["voc", "yolo"] | None:
+    """The format of a folder that holds Pascal VOC's XML files or a YOLO dataset, or None."""
+    if data_file_in(folder):
+        return "yolo"
+    if any(name.lower() in XML_FOLDERS[:2] for name in os.listdir(folder)) and _has_xml_folder(folder):
+        return "voc"
+    xml_files = (file for file in _first_files(folder) if file.suffix.lower() == ".xml")
+    if any(_is_voc(file) for file in islice(xml_files, _SAMPLED)):
+        return "voc"
+    return "yolo" if class_file_in(folder) and _has_yolo_labels(folder) else None
+
+
+def refuse_unread_labels(folder: Path) -> None:
+    """Raise ValueError, saying what was seen and how to name it, for a folder of images with label files among them."""
+    texts: list[Path] = []
+    for file in _first_files(folder):
+        match file.suffix.lower():
+            case ".json":
+                refuse_foreign_tool(file)
+                head = _read_head(file)
+                if b'"annotations"' in head and (b'"categories"' in head or b'"image_id"' in head):
+                    raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
+            case ".csv":
+                columns = re.split(rb"[,;\t]", _read_head(file).partition(b"\n")[0].strip().lower())
+                if {b"label", b"labels", b"class"} & {column.strip(b'" ') for column in columns}:
+                    raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
+            case ".txt":
+                texts.append(file)
+    labels = [file for file in texts[:_SAMPLED] if _YOLO_LINE.match(_read_head(file))]
+    if labels:
+        problem = f"has YOLO labels such as {labels[0]}, but no class names; add data.yaml or classes.txt"
+        raise ValueError(f"{folder}: {problem}, or set `format: folder` to ignore them")
+
+
+def _has_xml_folder(folder: Path) -> bool:
+    """Whether a folder for XML files is empty or holds one: `annotations` is also where COCO keeps its JSON files."""
+    for name in os.listdir(folder):
+        if name.lower() in XML_FOLDERS[:2] and (folder / name).is_dir():
+            files = list(_first_files(folder / name))
+            if not files or any(file.suffix.lower() == ".xml" for file in files):
+                return True
+    return False
+
+
+def _is_voc(file: Path) -> bool:
+    return re.search(rb"<(\w+:)?annotation[\s>/]", _read_head(file)) is not None
+
+
+def _has_yolo_labels(folder: Path) -> bool:
+    texts = (file for file in _first_files(folder) if file.suffix.lower() == ".txt")
+    return any(_YOLO_LINE.match(_read_head(file)) for file in islice(texts, _SAMPLED))
+
+
+def _first_files(folder: Path) -> Iterator[Path]:
+    """The files near the top of a folder, without hidden ones; not all of a very large one."""
+    seen, waiting = 0, [str(folder)]
+    while waiting and seen < _LOOKED_AT:
+        try:
+            entries = sorted(os.scandir(waiting.pop(0)), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in (entry for entry in entries if not is_hidden(entry.name)):
+            seen += 1
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            else:
+                yield Path(entry.path)
+
+
+def _read_head(file: Path) -> bytes:
+    """The first bytes, without the zeros of UTF-16. Empty if the file can't be read."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_HEAD).replace(b"\0", b"").removeprefix(b"\xef\xbb\xbf")
+    except OSError:
+        return b""

@@ -1,0 +1,163 @@
+"""Read Pascal VOC's XML files, as many tools write them."""
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
+from forclip.data.formats.text_encoding import decode_unknown
+
+_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+_ENCODING = re.compile(rb"<\?xml[^>]*encoding=[\"']([\w.:-]+)[\"']")
+_ROUNDING = 0.01  # how far rounding and resizing may lead out of the image, as a fraction of it; at least a pixel
+
+Element = ElementTree.Element
+
+
+@dataclass(frozen=True)
+class VocFile:
+    """What an XML file says about one image.
+
+    objects: the name and the box of each, xyxy in pixels from 0, or None if it has none. size: width and height, 0 if
+    the file does not say. names: what the file calls its image, the likeliest first. unusable: the number of each
+    object that can't be used, from 1, and why.
+    """
+
+    objects: list[tuple[str, Sequence[float] | None]]
+    size: tuple[int, int]
+    names: list[str]
+    unusable: list[tuple[int, UnusableEntry]]
+
+
+def read_voc_xml(file: Path) -> VocFile:
+    """Read one file. Raises UnusableEntry for a file that is damaged, has a DOCTYPE, or is no VOC annotation."""
+    root = _read_xml(file)
+    if root.tag != "annotation":
+        raise UnusableEntry("the XML file is no VOC annotation", f"<{root.tag}>")
+    size = tuple(_size(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    width, height = size if all(size) else (0, 0)
+    objects, unusable = [], []
+    # Direct children only: the parts of a person (head, hand, foot) have names and boxes too.
+    for number, element in enumerate(root.findall("object"), start=1):
+        try:
+            name = (element.findtext("name") or "").strip()
+            if not name:
+                raise UnusableEntry("the object has no name")
+            objects.append((name, _box(element, width, height)))
+        except UnusableEntry as error:
+            unusable.append((number, error))
+    texts = {tag: (root.findtext(tag) or "").strip() for tag in ("filename", "folder", "path")}
+    names = [texts["filename"], texts["folder"] and f"{texts['folder']}/{texts['filename']}", texts["path"]]
+    return VocFile(objects, (width, height), [name for name in names if name], unusable)
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuse a DOCTYPE, and drop namespaces.
+
+    VOC doesn't use a DOCTYPE, and it can declare entities that expand without end. The parser reports it, so no
+    encoding of the file can hide it.
+    """
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it has a DOCTYPE, which could declare entities")
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
+        return super().start(tag.rpartition("}")[2], attrs)
+
+    def end(self, tag: str) -> Element:
+        return super().end(tag.rpartition("}")[2])
+
+
+def _read_xml(file: Path) -> Element:
+    reason = "the XML file can't be read"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UnusableEntry(reason, error.strerror) from None
+    try:
+        return _parse(content)
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
+        # The encoding may be missing, wrong or unknown to the parser, and blanks may precede its declaration.
+        for text in _texts(content):
+            try:
+                return _parse(_DECLARATION.sub("", text, count=1).lstrip("\ufeff \r\n\t"))
+            except (ElementTree.ParseError, ValueError, RecursionError):
+                continue
+        raise UnusableEntry(reason, error) from None
+
+
+def _parse(content: str | bytes) -> Element:
+    parser = ElementTree.XMLParser(target=_Builder())
+    parser.feed(content)
+    root: Element = parser.close()
+    return root
+
+
+def _texts(content: bytes) -> list[str]:
+    """The content as the encoding that it states decodes it, and as the likeliest one does."""
+    texts = []
+    stated = _ENCODING.search(content[:200])
+    with suppress(LookupError, ValueError):
+        if stated:
+            texts.append(content.decode(stated[1].decode()))
+    with suppress(ValueError):
+        texts.append(decode_unknown(content, "").text)
+    return texts
+
+
+def _box(element: Element, width: int, height: int) -> Sequence[float] | None:
+    """xyxy in pixels from 0, or None. width, height: of the image, or 0 if unknown."""
+    if (box := element.find("bndbox")) is not None and len(box):
+        left, top, right, bottom = _numbers([box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")])
+        left, right = sorted((left, right))
+        top, bottom = sorted((top, bottom))
+        # VOC counts from 1 and includes the last pixel. Tools that count from 0 write 0 for the first pixel.
+        corners = [max(left - 1, min(left, 0)), max(top - 1, min(top, 0)), right, bottom]
+    elif (rotated := element.find("robndbox")) is not None and len(rotated):  # roLabelImg's
+        x, y, w, h, angle = _numbers([rotated.findtext(field) for field in ("cx", "cy", "w", "h", "angle")])
+        half_x = (abs(w * math.cos(angle)) + abs(h * math.sin(angle))) / 2
+        half_y = (abs(w * math.sin(angle)) + abs(h * math.cos(angle))) / 2
+        corners = [x - half_x, y - half_y, x + half_x, y + half_y]
+    elif (polygon := element.find("polygon")) is not None and len(polygon):
+        # Roboflow's x1, y1, x2, ... and others' points with x and y.
+        leaves = [leaf for leaf in polygon.iter() if not len(leaf)]
+        xs, ys = (_numbers([leaf.text for leaf in leaves if re.fullmatch(rf"{axis}\d*", leaf.tag)]) for axis in "xy")
+        if not xs or not ys:
+            return None
+        corners = [min(xs), min(ys), max(xs), max(ys)]
+    else:
+        return None
+    limits = (width, height, width, height)
+    return [_clip(value, limit) for value, limit in zip(corners, limits, strict=True)]
+
+
+def _numbers(texts: Sequence[str | None]) -> list[float]:
+    try:
+        numbers = [float((text or "").replace(",", ".")) for text in texts]
+    except ValueError:
+        raise UnusableEntry("the box does not consist of numbers", texts) from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise UnusableEntry("the box is not finite", numbers)
+    if any(abs(number) >= LARGEST_COORDINATE for number in numbers):
+        raise UnusableEntry("the box is larger than any image", numbers)
+    return numbers
+
+
+def _clip(value: float, limit: int) -> float:
+    """A coordinate without what rounding leads out of the image. limit: the image's side, or 0 if unknown."""
+    slack = max(1.0, _ROUNDING * limit)
+    if -slack <= value < 0:
+        return 0
+    return limit if limit and limit < value <= limit + slack else value
+
+
+def _size(text: str | None) -> int:
+    try:
+        size = float(text or "")
+    except ValueError:
+        return 0
+    return round(size) if 0 < size < LARGEST_COORDINATE else 0
