@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
 from forclip.data.formats.text_encoding import decode_unknown
+from forclip.data.images.box_frames import sizes_of
 
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding=[\"']([\w.:-]+)[\"']")
@@ -38,8 +39,7 @@ def read_voc_xml(file: Path) -> VocFile:
     root = _read_xml(file)
     if root.tag != "annotation":
         raise UnusableEntry("the XML file is no VOC annotation", f"<{root.tag}>")
-    size = tuple(_size(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    width, height = size if all(size) else (0, 0)
+    width, height = sizes_of([(root.findtext("size/width"), root.findtext("size/height"))])[0].tolist()
     objects, unusable = [], []
     # Direct children only: the parts of a person (head, hand, foot) have names and boxes too.
     for number, element in enumerate(root.findall("object"), start=1):
@@ -153,11 +153,3 @@ def _clip(value: float, limit: int) -> float:
     if -slack <= value < 0:
         return 0
     return limit if limit and limit < value <= limit + slack else value
-
-
-def _size(text: str | None) -> int:
-    try:
-        size = float(text or "")
-    except ValueError:
-        return 0
-    return round(size) if 0 < size < LARGEST_COORDINATE else 0
