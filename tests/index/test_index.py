@@ -309,7 +309,7 @@ def test_a_sample_is_of_the_same_images_until_the_store_changes(tmp_path: Path) 
     np.testing.assert_allclose(np.sort(index.scores(second, sample=60)), expected, atol=1e-6)
     index.delete_ids([min(drawn)])
     assert min(drawn) not in {nearest_of(of_first, score) for score in index.scores(first, sample=60)}
-    index.delete("number > 0")
+    index.delete("id IS NOT NULL")
     assert len(index.scores(first, sample=60)) == 0
 
 

@@ -63,7 +63,7 @@ def test_a_list_with_verdicts_has_no_confidence(served: Searcher, calibration: C
 def test_a_verdict_on_a_deleted_image_is_refused(
     client: TestClient, served: Searcher, ranking: list[dict[str, Any]]
 ) -> None:
-    served.index.delete(f"number = {ranking[3]['key']}")
+    served.index.delete_ids(Gallery(served.index).ids_of_keys([ranking[3]["key"]]))
     request = {"text": "snail", "right": [ranking[3]["key"]]}
     assert client.post("/api/search", json=request).status_code == 404
     filtered = {"text": "snail", "wrong": [ranking[4]["key"]], "where": "nothing = 1"}

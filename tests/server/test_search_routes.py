@@ -184,7 +184,7 @@ def test_an_upload_with_an_invalid_field_is_refused(client: TestClient, form: di
 
 def test_a_deleted_image_disappears_at_once(client: TestClient, served: Searcher) -> None:
     first = search(client, text="snail", k=1)["results"][0]
-    served.index.delete(f"number = {first['key']}")
+    served.index.delete_ids(Gallery(served.index).ids_of_keys([first["key"]]))
     assert first["name"] not in names(search(client, text="snail", k=60))
     assert client.get(f"/api/image/{first['key']}").status_code == 404
     assert client.get("/api/info").json()["images"] == PICTURES - 1

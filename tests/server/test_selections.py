@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from forclip.search.searcher import Searcher
 from forclip.server import limits
+from forclip.server.gallery import Gallery
 from forclip.server.selections import Selections
 from tests.server.conftest import client_of, search_keys
 
@@ -30,7 +31,7 @@ def test_a_selection_is_created_changed_and_deleted(client: TestClient, served: 
 def test_a_deleted_image_is_counted_as_gone(client: TestClient, served: Searcher) -> None:
     a, b = search_keys(client, 2)
     client.post("/api/selections", json={"name": "p", "keys": [a, b]})
-    served.index.delete(f"number = {a}")
+    served.index.delete_ids(Gallery(served.index).ids_of_keys([a]))
     assert client.get("/api/selections/p").json() == {"name": "p", "keys": [b], "gone": 1}
     assert len(client.get("/api/selections/p/export?format=files").text.splitlines()) == 1
 

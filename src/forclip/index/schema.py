@@ -24,6 +24,7 @@ _FILE_COLUMNS = {
     "added": pa.timestamp("us", "UTC"),
 }
 BUILT_IN_COLUMNS = (*_FILE_COLUMNS, "vectors", "boxes")
+HIDDEN_COLUMNS = ("number", "vectors", "boxes")  # no filter may use them
 
 
 @dataclass(frozen=True)

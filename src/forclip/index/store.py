@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from forclip.index.column_changes import make_columns, repair_columns
 from forclip.index.columns import cast_exactly, is_readable, to_stored
+from forclip.index.filter_values import quote
+from forclip.index.filters import lance_filter
 from forclip.index.schema import BUILT_IN_COLUMNS, Codes, StoreHeader, from_lists, read_header, to_lists
 from forclip.types import ImageEmbeddings, Ints
 
@@ -128,16 +130,16 @@ class Store:
 
     def delete(self, where: str) -> int:
         """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
-        with self._writing():
-            before = len(self)
-            with _reword_errors(f"can't select images by {where!r}"):
-                _open_table(self.folder).delete(where)
-            return before - len(self)
+        wanted = lance_filter(where, self.table().schema)
+        with self._writing(), _reword_errors(f"can't select images by {where!r}"):
+            return self._delete(wanted)
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
         """Delete images by id in one version, and return how many. Unknown ids are ignored."""
-        quoted = ", ".join("'" + i.replace("'", "''") + "'" for i in image_ids)
-        return self.delete(f"id IN ({quoted})") if image_ids else 0
+        if not image_ids:
+            return 0
+        with self._writing():
+            return self._delete(f"id IN ({', '.join(map(quote, image_ids))})")
 
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
         """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
@@ -178,6 +180,11 @@ class Store:
     def user_columns(self) -> list[str]:
         """Names of the metadata columns."""
         return [n for n in self.table().schema.names if n not in BUILT_IN_COLUMNS and is_readable(n)]
+
+    def _delete(self, lance_sql: str) -> int:
+        before = len(self)
+        _open_table(self.folder).delete(lance_sql)
+        return before - len(self)
 
     def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
         with _reword_errors(f"{self.folder}: damaged"):
@@ -268,8 +275,9 @@ def require_model(store: Store, fingerprint: str) -> None:
 
 def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
     """Return the keys of one version's images, as `Store.keys` does."""
+    wanted = None if where is None else lance_filter(where, table.schema)
     with _reword_errors(f"{table.uri}: damaged" if where is None else f"can't select images by {where!r}"):
-        keys: Ints = table.to_table(["number"], filter=where)["number"].to_numpy()
+        keys: Ints = table.to_table(["number"], filter=wanted)["number"].to_numpy()
     return keys
 
 
