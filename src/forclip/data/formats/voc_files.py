@@ -5,9 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from forclip.data.formats.dataset_files import list_files
+from forclip.data.formats.dataset_files import image_suffixes, list_files
 from forclip.data.formats.file_names import fold_name
-from forclip.data.formats.folder import IMAGE_SUFFIXES
 from forclip.types import SkippedEntry
 
 # Folders that say what kind of file they hold, in lower case. XML files and images are paired without them.
@@ -22,7 +21,8 @@ Value = TypeVar("Value")
 class VocFiles:
     """The XML files and images below a folder.
 
-    xml_files, images: by key, each key of one file. skipped: files that share the key of another.
+    xml_files, images: by key, each key of one file. skipped: files that share the key of another, and folders that
+    can't be read.
     """
 
     def __init__(self, folder: Path, image_folder: Path | None = None) -> None:
@@ -30,21 +30,21 @@ class VocFiles:
 
         Raises ValueError for a folder without XML files.
         """
-        found = list_files(folder, {".xml", *IMAGE_SUFFIXES})
+        self.skipped: list[SkippedEntry] = []
+        found = list_files(folder, {".xml", *image_suffixes()}, self.skipped)
         xml_files = [file for file in found if file.suffix.lower() == ".xml"]
         if not xml_files:
             raise ValueError(f"{folder}: no XML files found")
         images = [file for file in found if file.suffix.lower() != ".xml"]
         self.folder = self._image_root = folder
         if image_folder is not None:
-            self._image_root, images = image_folder, list_files(image_folder, IMAGE_SUFFIXES)
+            self._image_root, images = image_folder, list_files(image_folder, image_suffixes(), self.skipped)
         elif not images and folder.name.lower() in XML_FOLDERS:
             self.folder = self._image_root = folder.parent
             images = [
-                i for i in list_files(folder.parent, IMAGE_SUFFIXES) if _is_among(i, folder.parent, IMAGE_FOLDERS)
+                i for i in list_files(folder.parent, image_suffixes()) if _is_among(i, folder.parent, IMAGE_FOLDERS)
             ]
         self._xml_root = folder
-        self.skipped: list[SkippedEntry] = []
         self.xml_files = self._by_key(xml_files, folder, "another XML file has the same name")
         # JPEGs first: masks are PNGs.
         images.sort(key=lambda image: image.suffix.lower() not in (".jpg", ".jpeg"))
@@ -100,7 +100,7 @@ class VocFiles:
     def _missing_image(self, key: Key, names: Sequence[str]) -> Path:
         file = self.xml_files[key]
         name = names[0].replace("\\", "/").rpartition("/")[2] if names else ""
-        if Path(name).suffix.lower() not in IMAGE_SUFFIXES or "\0" in name:
+        if Path(name).suffix.lower() not in image_suffixes() or "\0" in name:
             name = f"{file.stem}.jpg"
         if self._image_root not in (self._xml_root, self._xml_root.parent):
             return self._image_root.joinpath(*key[:-1], name)
@@ -114,7 +114,7 @@ def key_of(parts: Sequence[str]) -> Key:
         part for part in parts[:-1] if part not in ("", ".") and part.lower() not in (*XML_FOLDERS, *IMAGE_FOLDERS)
     ]
     stem = parts[-1]
-    for suffixes in ({".xml"}, IMAGE_SUFFIXES):  # some tools write a.jpg.xml
+    for suffixes in ({".xml"}, image_suffixes()):  # some tools write a.jpg.xml
         if (path := Path(stem)).suffix.lower() in suffixes:
             stem = path.stem
     return (*folders, stem)

@@ -11,9 +11,8 @@ from typing import Any
 
 from forclip.config import parse_yaml, read_lines
 from forclip.data.formats.common import UnusableEntry
-from forclip.data.formats.dataset_files import is_hidden, list_files
+from forclip.data.formats.dataset_files import image_suffixes, is_hidden, list_files
 from forclip.data.formats.file_names import FileNames
-from forclip.data.formats.folder import IMAGE_SUFFIXES
 from forclip.data.formats.split_words import SPLIT_WORDS, words_for_split
 from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.types import SkippedEntry
@@ -106,7 +105,7 @@ def _read_data_file(file: Path, split: str) -> YoloDataset:
     paths: list[Path] = []
     for place in places:
         if isdir(place):
-            paths += list_files(place, IMAGE_SUFFIXES)
+            paths += list_files(place, image_suffixes(), skipped)
         else:
             listed, unusable = _read_list(place, folder)
             paths += listed
@@ -257,7 +256,7 @@ def _read_folder(folder: Path, split: str | None, image_folder: Path | None) -> 
         if not places:
             raise ValueError(f"{folder}: no folder of images is called {split!r}")
     place = places[0]
-    paths = list_files(place, IMAGE_SUFFIXES)
+    paths = list_files(place, image_suffixes(), skipped)
     if not paths:
         raise ValueError(f"{place}: no images found; say where they are with `images`")
     start = images if image_folder else folder
