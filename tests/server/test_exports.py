@@ -151,7 +151,7 @@ def test_exported_verdicts_can_be_read_for_training(client: TestClient, served: 
     response = client.post("/api/export/verdicts", json={"label": "garden, snail", "right": [c, a], "wrong": [b]})
     (tmp_path / "verdicts.csv").write_bytes(response.content)
     uris = [Path(r.uri) for r in served.search("snail", 3)]
-    assert read_verdicts(tmp_path / "verdicts.csv", tmp_path) == {
+    assert read_verdicts(tmp_path / "verdicts.csv", tmp_path)[0] == {
         (uri, "garden, snail"): right for uri, right in zip(uris, (True, False, True), strict=True)
     }
 

@@ -83,7 +83,7 @@ def test_verdicts_rank_the_results_again(page: Page, served: Searcher, tmp_path:
     page.locator("#verdicts").get_by_role("button", name="Export").click()
     expect(page.locator("#format")).to_be_disabled()
     export(page, tmp_path / "verdicts.csv")
-    exported = read_verdicts(tmp_path / "verdicts.csv", tmp_path)
+    exported, _ = read_verdicts(tmp_path / "verdicts.csv", tmp_path)
     verdicts = ((first, True), (wrong, False), (right, True))
     assert exported == {(Path(r.uri), "snail"): present for r, present in verdicts}
 

@@ -6,6 +6,7 @@ To add a format: write a loader in forclip.data.formats, add its name to forclip
 
 import math
 import mmap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from forclip.data.formats.nuimages import load_nuimages
 from forclip.data.formats.recognise import labelled_folder_format, refuse_foreign_tool, refuse_unread_labels
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
+from forclip.data.left_out import warn_left_out
 from forclip.data.verdicts import merge_verdicts, read_verdicts
 from forclip.types import Annotations
 
@@ -57,7 +59,10 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
             file = (rule if name == "gallery" and isinstance(rule, SourceConfig) else data.train).annotations
             raise ValueError(f"{file}: has no image, so there is no {name} set")
     if data.verdicts is not None:
-        train = merge_verdicts(train, gallery, read_verdicts(data.verdicts, data.train.image_folder))
+        verdicts, skipped = read_verdicts(data.verdicts, data.train.image_folder)
+        warn_left_out(data.verdicts, skipped)
+        train = merge_verdicts(train, gallery, verdicts)
+        train = replace(train, skipped=(*train.skipped, *skipped))
     return train, gallery
 
 
@@ -104,7 +109,7 @@ def format_of(source: SourceConfig) -> Format:
     if not path.is_file():
         raise ValueError(f"{path}: no such annotation file or folder")
     match path.suffix.lower():
-        case ".csv":
+        case ".csv" | ".tsv":
             return "csv"
         case ".yaml" | ".yml" | ".data":
             return "yolo"

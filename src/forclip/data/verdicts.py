@@ -1,38 +1,55 @@
 """Verdicts: a user's right and wrong search results, which join the labels of a training set."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from forclip.data.formats.common import path_inside
-from forclip.data.formats.csv_labels import read_label_rows
-from forclip.types import Annotations
+from forclip.data.formats.common import UnusableEntry
+from forclip.data.formats.csv_rows import LabelRow, read_label_rows
+from forclip.data.formats.file_names import FileNames
+from forclip.types import Annotations, SkippedEntry
 
 Verdicts = Mapping[tuple[Path, str], bool]  # by absolute image path and label: whether the image shows it
 
 
-def read_verdicts(file: Path, image_folder: Path) -> dict[tuple[Path, str], bool]:
+def read_verdicts(file: Path, image_folder: Path) -> tuple[dict[tuple[Path, str], bool], tuple[SkippedEntry, ...]]:
     """Read a CSV file as `forclip export --format csv` writes it, with the column `present` filled in.
 
     The columns are image (absolute, or relative to image_folder), label or labels, and present; others are ignored. A
-    row whose present is empty has no verdict. Raises ValueError, naming the file and the line, as `load_csv` does, and
-    for a file without a column present.
+    row whose present is empty has no verdict. Returns the verdicts, and the rows that can't be used: with another
+    present than yes or no, of a picture that is not there, or that contradict each other.
+
+    Raises ValueError, naming the file, as `load_csv` does, and for a file without a column present.
     """
-    header, rows = read_label_rows(file)
-    if "present" not in header:
-        raise ValueError(f"{file}: the header has no column present, 1 for right and 0 for wrong: {header}")
-    verdicts: dict[tuple[Path, str], bool] = {}
-    for row in rows:
-        if row.present is None:
+    sheet = read_label_rows(file)
+    if not sheet.has_present:
+        names = ", ".join(sheet.header)
+        raise ValueError(f"{file}: the header has no column present, 1 for right and 0 for wrong, but: {names}")
+    skipped, files = list(sheet.skipped), FileNames(image_folder)
+    said: dict[tuple[Path, str], list[tuple[bool, LabelRow]]] = defaultdict(list)
+    for row in sheet.rows:
+        judged = [(label, present) for label, present in row.labels if present is not None]
+        if not judged:
             continue
-        path = Path(row.image) if os.path.isabs(row.image) else path_inside(image_folder, row.image, row.where)
-        for label in row.labels:
-            if verdicts.setdefault((_absolute(path), label), row.present) != row.present:
-                raise ValueError(f"{row.where} contradicts an earlier line about {label!r} in {row.image!r}")
-    return verdicts
+        try:
+            path = Path(row.image)
+            if not (path.is_absolute() and path.exists()):
+                path = files.resolve(row.image)
+            if not path.exists():
+                raise UnusableEntry("no picture has this name", row.image)
+        except UnusableEntry as error:
+            skipped.append(error.at(row.where))
+            continue
+        for label, present in judged:
+            said[_absolute(path), label].append((present, row))
+    verdicts = {pair: rows[0][0] for pair, rows in said.items() if len({present for present, _ in rows}) == 1}
+    for pair in said.keys() - verdicts.keys():
+        skipped += (SkippedEntry(row.where, "rows contradict each other", pair[1]) for _, row in said[pair])
+    return verdicts, tuple(skipped)
 
 
 def merge_verdicts(train: Annotations, gallery: Annotations, verdicts: Verdicts) -> Annotations:

@@ -47,7 +47,7 @@ def train(
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
         if config.data.verdicts is not None:
-            verdicts = read_verdicts(config.data.verdicts, config.data.train.image_folder)
+            verdicts, _ = read_verdicts(config.data.verdicts, config.data.train.image_folder)
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
         split, prompts = choose_classes_and_prompts(config.data, train, gallery)
         encoded = encode_training_images(config, backbone, train, track, console)

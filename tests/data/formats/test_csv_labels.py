@@ -1,6 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from forclip.data.formats.csv_labels import load_csv
 from forclip.types import Annotations
@@ -71,53 +75,59 @@ def test_a_cell_may_hold_what_separates_lines_elsewhere(tmp_path: Path) -> None:
     assert found.class_names == ("blue\u2028cup", "red\ncup")
 
 
-MALFORMED: dict[str, tuple[str | bytes, str]] = {
-    "empty": ("", r"line 1, the header, needs a column image and one of label or labels: \[\]"),
-    "no header": ("a.jpg,cat\n", r"line 1, the header, needs .*: \['a\.jpg', 'cat'\]"),
-    "separated by semicolons": ("image;label\na.jpg;cat\n", r"line 1, the header, needs .*: \['image;label'\]"),
+REFUSED: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "line 1, the header, needs a column image and one of label or labels, but has: nothing"),
+    "no header": ("a.jpg,cat\n", r"line 1, the header, needs .*: a\.jpg, cat"),
+    "other columns": ("image,score\na.jpg,0.5\n", "line 1, the header, needs .*: image, score"),
     "label and labels": ("image,label,labels\na.jpg,cat,dog\n", "line 1, the header, needs"),
     "column twice": ("image,label,image\na.jpg,cat,b.jpg\n", "line 1, the header, has the column image twice"),
-    "no rows": ("image,label\n", "lists no image"),
-    "short row": ("image,label\na.jpg,cat\nb.jpg\n", "line 3 has 1 cells, but the header has 2"),
-    "long row": ("image,label\na.jpg,cat,dog\n", "line 2 has 3 cells, but the header has 2"),
-    "no image": ("image,label\na.jpg,cat\n,dog\n", "line 3 has no file name, but ''"),
-    "no id": ("image,label,id\na.jpg,cat, \n", "line 2 has no id"),
-    "id of two images": (
-        "image,label,id\na.jpg,cat,1\nb.jpg,cat,1\n",
-        "line 3 gives the id '1' to 'b.jpg', but another",
-    ),
-    "image with two ids": (
-        "image,label,id\na.jpg,cat,1\na.jpg,dog,2\n",
-        "line 3 gives the id '2' to 'a.jpg', which has",
-    ),
-    "present is a word": ("image,label,present\na.jpg,cat,maybe\n", "line 2 has 'maybe' under present"),
-    "present is empty": ("image,label,present\na.jpg,cat,\n", "line 2 has '' under present"),
-    "both present and absent": (
-        "image,label,present\na.jpg,cat,1\nb.jpg,cat,1\na.jpg,cat,0\n",
-        "line 4 contradicts .*'cat' in 'a.jpg'",
-    ),
-    "path traversal": (
-        "image,label\na.jpg,cat\n../../etc/passwd,cat\n",
-        r"line 3 has a file name outside the folder pictures: '\.\./\.\./etc/passwd'",
-    ),
-    "absolute path": ("image,label\n/etc/passwd,cat\n", "line 2 has a file name outside the folder pictures"),
-    "latin-1": ("image,label\na.jpg,cat\nb.jpg,caf\xe9\n".encode("latin-1"), "line 3 is not UTF-8"),
-    "open quotes": ('image,label\na.jpg,cat\nb.jpg,"cat\nc.jpg,dog\n', "line 4 is not readable as CSV"),
-    "a cell too large": ("image,label\na.jpg," + "x" * 200_000, "line 2 is not readable as CSV"),
-    "a JPEG": (b"\xff\xd8\xff\xe0 JFIF", "line 1 is not UTF-8"),
+    "no rows": ("image,label\n", "no row can be used"),
+    "no good rows": ("image,label\n,cat\n/etc/passwd,cat\n", "no row can be used; the first: line 2: no file name"),
+    "a JPEG": (b"\xff\xd8\xff\xe0 JFIF", "is a picture"),
+    "a workbook": (b"PK\x03\x04", "is a workbook"),
 }
 
 
-@pytest.mark.parametrize(("content", "message"), MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_files_are_refused_by_file_and_line(tmp_path: Path, content: str | bytes, message: str) -> None:
+@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_file_that_can_not_be_understood_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(ValueError, match=rf"labels\.csv: {message}"):
         load(tmp_path, content)
 
 
+BAD_ROWS: dict[str, tuple[str, str, list[int], str]] = {
+    "short row": ("image,label", "b.jpg", [3], ""),
+    "long row": ("image,label", "b.jpg,dog,bird", [3], ""),
+    "no image": ("image,label", ",dog", [3], ""),
+    "no id": ("image,label,id", "b.jpg,cat, ", [3], "b.jpg"),
+    "id of another image": ("image,label,id", "b.jpg,cat,1", [3], "1"),
+    "another id": ("image,label,id", "a.jpg,dog,3", [3], "3"),
+    "present is a word": ("image,label,present", "b.jpg,cat,maybe", [3], "maybe"),
+    "present is empty": ("image,label,present", "b.jpg,cat,", [3], "cat"),
+    "both present and absent": ("image,label,present", "a.jpg,cat,0", [2, 3], "cat"),
+    "path traversal": ("image,label", "../../etc/passwd,cat", [3], "../../etc/passwd"),
+    "absolute path": ("image,label", "/etc/passwd,cat", [3], "/etc/passwd"),
+    "open quotes": ("image,label", 'b.jpg,"cat', [3], ""),
+    "a cell too large": ("image,label", "b.jpg," + "x" * 200_000, [3], ""),
+}
+
+
+@pytest.mark.parametrize(("header", "bad", "lines", "value"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_a_bad_row_is_left_out_and_listed(header: str, bad: str, lines: list[int], value: str, tmp_path: Path) -> None:
+    good = {"id": ["a.jpg,cat,1", "c.jpg,cup,5"], "present": ["a.jpg,cat,1", "c.jpg,cup,1"]}
+    first, last = good.get(header.rpartition(",")[2], ["a.jpg,cat", "c.jpg,cup"])
+    found = load(tmp_path, "\n".join([header, first, bad, last]))
+    assert [entry.entry.rpartition(" ")[2] for entry in found.skipped] == list(map(str, lines))
+    assert all(value in entry.value for entry in found.skipped)
+    assert {IMAGES / "a.jpg", IMAGES / "c.jpg"} <= set(found.paths)
+    assert found.labels[:, found.class_names.index("cup")].tolist() == [False] * (len(found) - 1) + [True]
+    if len(lines) == 2:  # nobody knows which row is right
+        assert not found.verified_mask[0, found.class_names.index("cat")]
+
+
 def test_the_line_is_the_files_own(tmp_path: Path) -> None:
     """Blank lines count, and so do the lines inside a quoted cell."""
-    with pytest.raises(ValueError, match=r"labels\.csv: line 6 has no file name"):
-        load(tmp_path, 'image,label\n\na.jpg,"red\ncup"\n\n,dog\n')
+    found = load(tmp_path, 'image,label\n\na.jpg,"red\ncup"\n\n,dog\n')
+    assert [entry.entry for entry in found.skipped] == [f"{tmp_path / 'labels.csv'}: line 6"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -125,3 +135,149 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_csv(tmp_path / "nowhere.csv", IMAGES)
     with pytest.raises(ValueError, match=f"{tmp_path.name}: not readable"):
         load_csv(tmp_path, IMAGES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_other_encodings_and_separators(encoding: str, tmp_path: Path) -> None:
+    found = load(tmp_path, "image;label\r\nb.jpg;Vögel\r\na.jpg;cat\r\n".encode(encoding))
+    assert found.class_names == ("Vögel", "cat")
+    assert [entry.value for entry in found.skipped if entry.used_in_part] == ["cp1252"] * (encoding == "cp1252")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'image,labels\na.jpg,"cat, dog"\nb.jpg,dog\n',
+        "image;labels\na.jpg;cat, dog\nb.jpg;dog\n",
+        'image,label\na.jpg,"[""cat"", ""dog""]"\nb.jpg,dog\n',
+        "image,label\na.jpg,\"['cat', 'dog']\"\nb.jpg,dog\n",
+        "image,label\na.jpg,cat|dog\nb.jpg,dog\n",
+        'image,tags\na.jpg,"cat\ndog"\nb.jpg,dog\n',
+    ],
+)
+def test_several_labels_in_a_cell_are_split_where_the_file_says_so(content: str, tmp_path: Path) -> None:
+    found = load(tmp_path, content)
+    assert found.class_names == ("cat", "dog")
+    assert found.labels.tolist() == [[True, True], [False, True]]
+    assert found.skipped == ()
+
+
+def test_labels_with_commas_are_pointed_out(tmp_path: Path) -> None:
+    found = load(tmp_path, 'image,label\na.jpg,"cat, dog"\nb.jpg,dog\nc.jpg,cat\nd.jpg,"cup, red"\ne.jpg,owl\n')
+    assert "cat, dog" in found.class_names
+    assert [(e.value, e.used_in_part) for e in found.skipped] == [("cat, dog", True)]
+    names = load(tmp_path, 'image,labels\na.jpg,"cup, red|dog"\nb.jpg,dog\n').class_names
+    assert names == ("cup, red", "dog")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (200, 100)).save(folder / name)
+    return folder
+
+
+VIA = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+RECT = '"{""name"":""rect"",""x"":20,""y"":10,""width"":80,""height"":40}"'
+STUDIO = (
+    '"[{""x"":10,""y"":10,""width"":40,""height"":40,""rotation"":0,""rectanglelabels"":[""cat""],'
+    '""original_width"":200,""original_height"":100}]"'
+)
+BOXED = {
+    "TensorFlow and Roboflow": (
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,200,100,cat,20,10,100,50\nb.jpg,200,100,,,,,\n"
+    ),
+    "VoTT": "image,xmin,ymin,xmax,ymax,label\na.jpg,20.0,10.0,100.0,50.0,cat\nb.jpg,,,,,\n",
+    "Make Sense": "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name\ncat,20,10,80,40,a.jpg\n,,,,,b.jpg\n",
+    "Kaggle": 'image_id,class,bbox\na,cat,"[20.0, 10.0, 80.0, 40.0]"\nb,,\n',
+    "Open Images": "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\na,x,cat,1,0.1,0.5,0.1,0.5\nb,x,,1,,,,\n",
+    "VIA": f'#{VIA}\na.jpg,9,"{{}}",1,0,{RECT},"{{""class"":""cat""}}"\nb.jpg,9,"{{}}",0,0,"{{}}","{{}}"\n',
+    "AutoML": "TRAIN,gs://bucket/set/a.jpg,cat,0.1,0.1,,,0.5,0.5,,\nTEST,gs://bucket/set/b.jpg,,,,,,,,,\n",
+    "keras-retinanet": "a.jpg,20,10,100,50,cat\nb.jpg,,,,,\n",
+    "Label Studio": (
+        f"annotator,id,image,label\n1,7,/data/upload/1/ab12cd34-a.jpg,{STUDIO}\n1,8,/data/upload/1/ab12cd35-b.jpg,\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", BOXED.values(), ids=BOXED.keys())
+def test_boxes_of_other_tools(content: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(content)
+    found = load_csv(tmp_path / "labels.csv", pictures)
+    assert found.skipped == ()
+    assert found.paths == (pictures / "a.jpg", pictures / "b.jpg")
+    assert found.class_names == ("cat",)
+    assert found.labels.tolist() == [[True], [False]]
+    assert found.verified is None
+    np.testing.assert_allclose(found.boxes, [[20, 10, 100, 50]], atol=1e-4)
+    assert (found.box_images.tolist(), found.box_classes.tolist()) == ([0], [0])
+
+
+def test_open_images_verified_labels_have_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "class-descriptions.csv").write_text("/m/01yrx,Cat\n/m/0bt9lr,Dog\n")
+    rows = "a,verification,/m/01yrx,1\na,verification,/m/0bt9lr,0\nb,verification,/m/0bt9lr,1\n"
+    found = load(tmp_path, "ImageID,Source,LabelName,Confidence\n" + rows)
+    assert found.class_names == ("Cat", "Dog")
+    assert found.labels.tolist() == [[True, False], [False, True]]
+    assert found.verified_mask.tolist() == [[True, True], [False, True]]
+
+
+def test_a_column_for_each_class(tmp_path: Path) -> None:
+    found = load(tmp_path, "filename, cat, dog, size\na.jpg,1,0,12\nb.jpg,0.0,1.0,7\n")
+    assert found.class_names == ("cat", "dog")
+    assert found.labels.tolist() == [[True, False], [False, True]]
+    assert found.verified is None
+    unsure = load(tmp_path, "Path,cat,dog\na.jpg,1,-1\nb.jpg,,1\n")
+    assert unsure.labels.tolist() == [[True, False], [False, True]]
+    assert unsure.verified_mask.tolist() == [[True, False], [False, True]]
+    rows = "".join(f"{k}.jpg,1,0\n" for k in range(12))
+    bad = load(tmp_path, f"filename,cat,dog\n{rows}x.jpg,perhaps,1\n")
+    assert [(entry.entry[-7:], entry.value) for entry in bad.skipped] == [("line 14", "perhaps")]
+
+
+def test_a_bad_box_leaves_its_label(pictures: Path, tmp_path: Path) -> None:
+    bad = ["nan,0,10,10", "10,0,5,10", "0,0,inf,10", "x,0,10,10", "0,0,1e12,10"]
+    rows = "".join(f"a.jpg,cat{k},{box}\n" for k, box in enumerate(bad))
+    (tmp_path / "labels.csv").write_text(f"image,label,xmin,ymin,xmax,ymax\n{rows}b.jpg,dog,1,2,3,4\n")
+    found = load_csv(tmp_path / "labels.csv", pictures)
+    assert found.labels.sum() == 6
+    assert found.boxes.tolist() == [[1, 2, 3, 4]]
+    assert [entry.entry[-6:] for entry in found.skipped] == [f"line {k}" for k in range(2, 7)]
+    assert all(entry.used_in_part for entry in found.skipped)
+
+
+MANGLED = [
+    "a.jpg,cat",
+    "b.jpg,vögel",
+    "b.jpg",
+    "a.jpg,cat,x",
+    ",dog",
+    "../x.jpg,dog",
+    '"',
+    'c.jpg,"dog',
+    "d.jpg,",
+    "\0,x",
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(MANGLED), max_size=8),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    st.sampled_from(["image,label", "label,image", "image,labels", "filename,class"]),
+)
+def test_no_row_of_a_mangled_file_is_lost_and_none_stops_the_set(
+    tmp_path: Path, rows: list[str], separator: str, encoding: str, header: str
+) -> None:
+    """Every line is used, reported, or part of a quoted cell that is."""
+    text = "\n".join([header, "z.jpg,owl", "owl,z.jpg", *rows]).replace(",", separator)
+    found = load(tmp_path, text.encode(encoding))
+    reported = {int(entry.entry.rpartition(" ")[2]) for entry in found.skipped if "line" in entry.entry}
+    names = {*found.image_ids}
+    for number, line in enumerate(text.split("\n")[1:], start=2):
+        cells = [cell.strip('"') for cell in line.split(separator)]
+        quoted = any('"' in other for other in text.split("\n")[:number])
+        assert number in reported or names & set(cells) or quoted or not any(cells), line

@@ -1,113 +1,133 @@
-"""Image-level labels in a CSV file: which image shows what, without boxes."""
+"""Labels in a CSV file: which image shows what, with or without boxes."""
 
-import csv
-import re
-from dataclasses import dataclass
-from io import StringIO
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from forclip.config import read_text
-from forclip.data.formats.common import path_inside
-from forclip.types import Annotations
+from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
+from forclip.data.formats.csv_rows import LabelRow, read_label_rows
+from forclip.data.formats.file_names import FileNames
+from forclip.data.images.decode import image_size
+from forclip.types import Annotations, SkippedEntry
 
-_PRESENT = {"": None, "1": True, "true": True, "0": False, "false": False}
-_COLUMNS = ("image", "label", "labels", "id", "present")
-
-
-@dataclass(frozen=True)
-class LabelRow:
-    """One row of the file. where: the file and line, for messages; present: whether the image shows the labels, or
-    None if the cell is empty."""
-
-    where: str
-    image: str
-    image_id: str | None
-    labels: list[str]
-    present: bool | None
+_FRACTION = 1 + 1e-6  # boxes in fractions of the image are not larger
 
 
 def load_csv(file: Path, image_folder: Path) -> Annotations:
-    """Load images sorted by id, with classes sorted by name, without boxes.
+    """Load images sorted by id, with classes sorted by name.
 
-    The header names the columns, in any order; other columns are ignored.
+    The header names the columns, in any order; `forclip.data.formats.csv_rows` says which layouts are known. In the
+    plainest one these count, and others are ignored:
 
     - image: a path relative to image_folder. An image may have several rows.
-    - label: one class, or nothing; or labels: several, separated by | or ;.
+    - label: one class, or nothing; or labels: several, separated by | or ; or commas, or a JSON list.
     - id (optional): the image's id; the default is its path.
-    - present (optional): 1, true, 0 or false. With this column only the listed pairs are verified (a federated
-      dataset); without it all classes that an image doesn't list are absent.
+    - present (optional): yes or no, as `forclip.data.formats.csv_rows.parse_present` reads it. With this column only
+      the listed pairs are verified (a federated dataset); without it all classes that an image doesn't list are absent.
 
-    The file is UTF-8, with or without a byte order mark. Raises ValueError, naming the file and the line, for a missing
-    or malformed file, a header without these columns, an id of two images, an image with two ids, a pair that is both
-    present and absent, or an image path that leaves the folder.
+    Rows that can't be used are in `skipped`. So are both of two rows of which one says present and one absent; the pair
+    is then unverified. Raises ValueError, naming the file, for one that is missing or no text, has a header without
+    such columns, or has no row that can be used.
     """
-    header, rows = read_label_rows(file)
+    sheet = read_label_rows(file)
+    skipped = list(sheet.skipped)
+    names, endings = FileNames(image_folder), _Endings()
     paths: dict[str, Path] = {}
     id_of: dict[Path, str] = {}
-    present: dict[tuple[str, str], bool] = {}
-    for row in rows:
-        path = path_inside(image_folder, row.image, row.where)
-        image_id = path.relative_to(image_folder).as_posix() if row.image_id is None else row.image_id
-        if not image_id:
-            raise ValueError(f"{row.where} has no id")
-        if paths.setdefault(image_id, path) != path:
-            raise ValueError(f"{row.where} gives the id {image_id!r} to {row.image!r}, but another image has it")
-        if id_of.setdefault(path, image_id) != image_id:
-            raise ValueError(f"{row.where} gives the id {image_id!r} to {row.image!r}, which has another")
-        if row.labels and row.present is None:
-            raise ValueError(f"{row.where} has '' under present, not 1, true, 0 or false")
-        for label in row.labels:
-            if present.setdefault((image_id, label), bool(row.present)) != row.present:
-                raise ValueError(f"{row.where} contradicts an earlier line about {label!r} in {row.image!r}")
+    claims: dict[tuple[str, str], list[tuple[bool | None, LabelRow]]] = defaultdict(list)
+    boxes: list[tuple[str, str, list[float]]] = []
+    for row in sheet.rows:
+        try:
+            path = endings.complete(names.resolve(row.image))
+            image_id = path.relative_to(image_folder).as_posix() if row.image_id is None else row.image_id
+            if not image_id:
+                raise UnusableEntry("the row has no id", row.image)
+            if paths.get(image_id, path) != path:
+                raise UnusableEntry("the id belongs to another image", image_id)
+            if id_of.get(path, image_id) != image_id:
+                raise UnusableEntry("the image has another id", image_id)
+        except UnusableEntry as error:
+            skipped.append(error.at(row.where))
+            continue
+        paths[image_id], id_of[path] = path, image_id
+        for label, present in row.labels:
+            if sheet.has_present and present is None:
+                skipped.append(SkippedEntry(row.where, "present is empty", label))
+                continue
+            claims[image_id, label].append((present, row))
+            if row.box is not None and present:
+                try:
+                    if (box := _pixels(row, path)) is not None:
+                        boxes.append((image_id, label, box))
+                except UnusableEntry as error:  # the label is as good as without a box
+                    skipped.append(SkippedEntry(row.where, error.reason, error.value, used_in_part=True))
     if not paths:
-        raise ValueError(f"{file}: lists no image")
-    ids, names = sorted(paths), sorted({label for _, label in present})
+        first = f"; the first: {skipped[0].entry.removeprefix(f'{file}: ')}: {skipped[0].reason}" if skipped else ""
+        raise ValueError(f"{file}: no row can be used{first}")
+    present_of: dict[tuple[str, str], bool | None] = {}
+    for (image_id, label), said in claims.items():
+        values = {present for present, _ in said if present is not None}
+        if len(values) == 2:
+            skipped += (SkippedEntry(row.where, "rows contradict each other", label) for _, row in said)
+        present_of[image_id, label] = values.pop() if len(values) == 1 else None
+    ids, classes = sorted(paths), sorted({label for _, label in present_of})
     row_of = {image_id: k for k, image_id in enumerate(ids)}
-    column_of = {name: k for k, name in enumerate(names)}
-    labels, verified = np.zeros((2, len(ids), len(names)), bool)
-    for (image_id, label), shown in present.items():
+    column_of = {name: k for k, name in enumerate(classes)}
+    labels, verified = np.zeros((2, len(ids), len(classes)), bool)
+    for (image_id, label), present in present_of.items():
         position = row_of[image_id], column_of[label]
-        labels[position], verified[position] = shown, True
+        labels[position], verified[position] = bool(present), present is not None
+    boxes = [box for box in boxes if present_of[box[0], box[1]]]
     return Annotations(
         image_ids=tuple(ids),
         paths=tuple(paths[i] for i in ids),
-        class_names=tuple(names),
+        class_names=tuple(classes),
         labels=labels,
-        verified=verified if "present" in header else None,
+        boxes=np.array([box for *_, box in boxes], np.float32).reshape(-1, 4),
+        box_images=np.array([row_of[image_id] for image_id, *_ in boxes], np.int64),
+        box_classes=np.array([column_of[label] for _, label, _ in boxes], np.int64),
+        verified=verified if sheet.federated else None,
+        skipped=tuple(skipped),
     )
 
 
-def read_label_rows(file: Path) -> tuple[list[str], list[LabelRow]]:
-    """Read the header and the rows that are not blank. Without a column `present`, all labels are present.
+class _Endings:
+    """Completes names without an ending, such as Open Images' ids, by the only file that has one."""
 
-    Raises ValueError, naming the file and the line, for a missing or malformed file or header, or a cell of `present`
-    that is neither yes nor no.
+    def __init__(self) -> None:
+        self._files = cache(self._list)
+
+    def complete(self, path: Path) -> Path:
+        """Return the path, or the picture whose name starts with it."""
+        files = self._files(path.parent)
+        found = files.get(path.name, [])
+        return found[0] if len(found) == 1 and path not in found else path
+
+    def _list(self, folder: Path) -> dict[str, list[Path]]:
+        files: dict[str, list[Path]] = defaultdict(list)
+        for file in folder.iterdir() if folder.is_dir() else ():
+            files[file.name].append(file)
+            if file.suffix:
+                files[file.stem].append(file)
+        return files
+
+
+def _pixels(row: LabelRow, path: Path) -> list[float] | None:
+    """The row's box: xyxy in pixels, None where it has fractions and the picture's size is unknown.
+
+    Raises UnusableEntry for a box that is not finite or has a negative size.
     """
-    # csv itself must see the line ends: one inside quotes belongs to a cell.
-    reader = csv.reader(StringIO(read_text(file, "file"), newline=""), strict=True)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise ValueError(f"{file}: line {reader.line_num} is not readable as CSV: {error}") from None
-    number, cells = lines[0] if lines else (1, [])
-    header = [cell.strip().lower() for cell in cells]
-    where = f"{file}: line {number}, the header,"
-    if "image" not in header or ("label" in header) == ("labels" in header):
-        raise ValueError(f"{where} needs a column image and one of label or labels: {header}")
-    for name in (name for name in _COLUMNS if header.count(name) > 1):
-        raise ValueError(f"{where} has the column {name} twice")
-    rows = []
-    for number, cells in lines[1:]:
-        where = f"{file}: line {number}"
-        if len(cells) != len(header):
-            raise ValueError(f"{where} has {len(cells)} cells, but the header has {len(header)}")
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        labels = [row["label"]] if "label" in row else re.split(r"[|;]", row["labels"])
-        labels = [label.strip() for label in labels if label.strip()]
-        present = row.get("present", "1")
-        if present.lower() not in _PRESENT:
-            raise ValueError(f"{where} has {present!r} under present, not 1, true, 0 or false")
-        rows.append(LabelRow(where, row["image"], row.get("id"), labels, _PRESENT[present.lower()]))
-    return header, rows
+    assert row.box is not None
+    box = row.box
+    if not all(abs(value) < LARGEST_COORDINATE for value in box):  # never true for NaN
+        raise UnusableEntry("the box is not finite", list(box))
+    if box[2] < box[0] or box[3] < box[1]:
+        raise UnusableEntry("the box has a negative size", list(box))
+    if not row.in_fractions:
+        return list(box)
+    if max(map(abs, box)) > _FRACTION:
+        raise UnusableEntry("the box is not between 0 and 1", list(box))
+    size = image_size(path)
+    return None if size is None else [value * side for value, side in zip(box, (*size, *size), strict=True)]

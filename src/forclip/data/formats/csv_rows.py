@@ -1,0 +1,318 @@
+"""Read rows of labels from CSV files of several tools, which are told apart by their headers."""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from forclip.data.formats.common import UnusableEntry
+from forclip.data.formats.csv_shapes import (
+    BoxReader,
+    box_reader,
+    label_studio_regions,
+    open_images_names,
+    read_via_region,
+)
+from forclip.data.formats.spreadsheet import Row, Spreadsheet, read_spreadsheet, separator_name
+from forclip.types import SkippedEntry
+
+IMAGE_COLUMNS = (  # that may name pictures, the likeliest first
+    *("image", "file", "filename", "file_name", "path", "image_path", "filepath", "file_path", "image_file"),
+    *("image_name", "imagename", "img", "img_path", "image_id", "imageid", "uri", "id", "name"),
+)
+_LABEL_COLUMNS = (
+    *("label", "labels", "class", "classes", "class_name", "classname", "category", "categories", "category_name"),
+    *("label_name", "labelname", "tag", "tags", "choice", "choices"),
+)
+_PLURAL = ("labels", "classes", "categories", "tags", "choices")
+_TRUE = re.compile(r"1([.,]0*)?|true|yes|y|ja|wahr|oui|vrai|si|sí|right|correct", re.IGNORECASE)
+_FALSE = re.compile(r"0([.,]0*)?|false|no|n|nein|falsch|non|faux|wrong|incorrect", re.IGNORECASE)
+_UNCERTAIN = re.compile(r"|-1([.,]0*)?|nan|u", re.IGNORECASE)  # in tables with a column for each class
+_MANY = 0.5  # share of the names that shows that commas separate labels
+_ONE_HOT_SHARE = 0.9  # of a column's cells that show that it is a class
+_PICTURE = re.compile(r"(gs://.+|.+\.(jpe?g|png|bmp|gif|tiff?|webp|ico|heic|avif))", re.IGNORECASE)
+_ML_USES = ("train", "training", "validate", "validation", "test", "unassigned", "")
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """What one row says about an image.
+
+    where: the file and line, for messages; labels: class names, each with whether the image shows it, None where the
+    row does not tell; box: xyxy of all its labels, in pixels or in fractions of the image's sides, or None.
+    """
+
+    where: str
+    image: str
+    image_id: str | None
+    labels: tuple[tuple[str, bool | None], ...]
+    box: tuple[float, float, float, float] | None = None
+    in_fractions: bool = False
+
+
+@dataclass(frozen=True)
+class LabelSheet:
+    """The rows that can be used.
+
+    federated: only the listed pairs are verified; has_present: there is a column present; header: names of the columns.
+    """
+
+    rows: tuple[LabelRow, ...]
+    skipped: tuple[SkippedEntry, ...]
+    federated: bool
+    has_present: bool
+    header: tuple[str, ...]
+
+
+def read_label_rows(file: Path) -> LabelSheet:
+    """Read labels from a CSV file with a header; encoding and separator are detected.
+
+    The first of these layouts that the header fits, with a column for the picture (image, filename, path, ...):
+
+    - VGG Image Annotator: region_shape_attributes and region_attributes;
+    - a column for the label (label, labels, class, category, tag, ...), with a box in columns such as xmin, ymin, xmax,
+      ymax, or bbox; and in `present` or Open Images' Confidence whether the image shows it;
+    - a column of 0 and 1 for each class, as Roboflow and Kaggle have it; -1 and empty: unknown;
+    - without a header: Google AutoML and Vertex AI, and keras-retinanet.
+
+    Raises ValueError, naming the file, for one that is missing or no text, and, with the columns that it has, for a
+    header that fits none.
+    """
+    sheet = read_spreadsheet(file)
+    notes = []
+    if sheet.encoding is not None:
+        reason = "the encoding is a guess; if letters are wrong, save the file in UTF-8"
+        notes.append(SkippedEntry(str(file), reason, sheet.encoding, used_in_part=True))
+    found = _without_header(sheet) or _with_header(sheet)
+    return replace(found, skipped=(*notes, *sheet.skipped, *found.skipped))
+
+
+def parse_present(cell: str) -> bool | None:
+    """Read yes or no as people and spreadsheets write it: 1, 1.0, true, yes, ja, WAHR, ... None for an empty cell.
+
+    Raises UnusableEntry for anything else, which is never guessed.
+    """
+    text = cell.strip()
+    if not text or text.lower() == "nan":
+        return None
+    if _TRUE.fullmatch(text):
+        return True
+    if _FALSE.fullmatch(text):
+        return False
+    raise UnusableEntry("present is neither yes nor no", cell)
+
+
+class _Columns:
+    """The columns of a header by their names in lower case, without blanks."""
+
+    def __init__(self, sheet: Spreadsheet) -> None:
+        self.names = [re.sub(r"[\s-]+", "_", name.strip(" #")).lower() for name in sheet.header]
+        for name, count in Counter(self.names).items():
+            if count > 1 and name in ("image", "label", "labels", "id", "present"):
+                raise ValueError(f"{sheet.where(sheet.header_line)}, the header, has the column {name} twice")
+
+    def find(self, *names: str) -> int | None:
+        """The position of the first of these names that there is."""
+        return next((self.names.index(name) for name in names if name in self.names), None)
+
+
+def _with_header(sheet: Spreadsheet) -> LabelSheet:
+    columns = _Columns(sheet)
+    image = columns.find(*IMAGE_COLUMNS)
+    if image is None:
+        raise ValueError(_unknown_header(sheet))
+    if (shape := columns.find("region_shape_attributes")) is not None:
+        attributes = columns.find("region_attributes")
+        return _collect(sheet, lambda row: _via_row(sheet, row, image, shape, attributes), federated=False)
+    label = columns.find(*_LABEL_COLUMNS)
+    if "label" in columns.names and "labels" in columns.names:
+        raise ValueError(_unknown_header(sheet))
+    if label is not None and label != image:
+        return _listed(sheet, columns, image, label)
+    return _one_hot(sheet, columns, image)
+
+
+def _unknown_header(sheet: Spreadsheet) -> str:
+    names = ", ".join(sheet.header) or "nothing"
+    where = f"{sheet.where(sheet.header_line)}, the header,"
+    separator = f" (separated by {separator_name(sheet.separator)}s)" if len(sheet.header) > 1 else ""
+    return f"{where} needs a column image and one of label or labels, but has: {names[:200]}{separator}"
+
+
+def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> LabelSheet:
+    """Rows that name their labels."""
+    is_plain = columns.names[image] == "image"
+    image_id = columns.find("id") if is_plain and columns.names[image] != "id" else None
+    present = columns.find("present")
+    federated = present is not None
+    read_box: BoxReader | None = None if federated else box_reader(columns.names, sheet.rows)
+    if (
+        present is None
+        and columns.names[label] == "labelname"
+        and (confidence := columns.find("confidence")) is not None
+    ):
+        present, federated = confidence, read_box is None  # Open Images: 1 and 0 are what people have verified
+    split, notes = _label_splitter(sheet, label, columns.names[label])
+    described = open_images_names(sheet.file.parent) if columns.names[label] == "labelname" else {}
+
+    def read(row: Row) -> Iterable[LabelRow]:
+        shown = None
+        regions = label_studio_regions(row.cells[label])
+        names = split(row.cells[label]) if regions is None else []
+        if present is not None:
+            shown = parse_present(row.cells[present])
+        start = LabelRow(
+            sheet.where(row.line),
+            row.cells[image].strip(),
+            None if image_id is None else row.cells[image_id].strip(),
+            (),
+        )
+        if regions is not None:
+            yield start
+            for name, box in regions:
+                yield replace(start, labels=((name, True),), box=box, in_fractions=True)
+            return
+        said = True if present is None else shown
+        labels = tuple((described.get(name, name), said) for name in names)
+        box, in_fractions = (None, False) if read_box is None else read_box(row)
+        yield replace(start, labels=labels, box=box, in_fractions=in_fractions)
+
+    collected = _collect(sheet, read, federated)
+    return replace(collected, skipped=(*collected.skipped, *notes), has_present=columns.find("present") is not None)
+
+
+def _one_hot(sheet: Spreadsheet, columns: _Columns, image: int) -> LabelSheet:
+    """Rows with a cell for each class."""
+    classes = []
+    for position, name in enumerate(sheet.header):
+        cells = [row.cells[position].strip() for row in sheet.rows]
+        good = sum(bool(_TRUE.fullmatch(c) or _FALSE.fullmatch(c) or _UNCERTAIN.fullmatch(c)) for c in cells)
+        given = any(_TRUE.fullmatch(c) or _FALSE.fullmatch(c) for c in cells)
+        if position != image and name and given and good >= _ONE_HOT_SHARE * len(cells):
+            classes.append(position)
+    names = [sheet.header[position] for position in classes]
+    if not classes or len(set(names)) < len(names):
+        raise ValueError(_unknown_header(sheet))
+    unknown = False
+
+    def read(row: Row) -> Iterable[LabelRow]:
+        nonlocal unknown
+        labels: list[tuple[str, bool | None]] = []
+        for position in classes:
+            cell = row.cells[position].strip()
+            if _UNCERTAIN.fullmatch(cell):
+                unknown = True
+                labels.append((sheet.header[position], None))
+            else:
+                try:
+                    labels.append((sheet.header[position], parse_present(cell)))
+                except UnusableEntry as error:
+                    raise UnusableEntry("a class has neither 0 nor 1", error.value) from None
+        yield LabelRow(sheet.where(row.line), row.cells[image].strip(), None, tuple(labels))
+
+    collected = _collect(sheet, read, federated=False)
+    return replace(collected, federated=unknown)
+
+
+def _via_row(sheet: Spreadsheet, row: Row, image: int, shape: int, attributes: int | None) -> Iterator[LabelRow]:
+    names, box = read_via_region(row.cells[shape], "{}" if attributes is None else row.cells[attributes])
+    yield LabelRow(sheet.where(row.line), row.cells[image].strip(), None, tuple((name, True) for name in names), box)
+
+
+def _without_header(sheet: Spreadsheet) -> LabelSheet | None:
+    """Rows of Google's AutoML and Vertex AI, or of keras-retinanet, whose first line is a row already. None if not."""
+    first = Row(sheet.header_line, sheet.header)
+    if not first.cells or any(name.lower() in IMAGE_COLUMNS for name in first.cells):
+        return None
+    has_use = first.cells[0].lower() in _ML_USES and len(first.cells) > 1 and _PICTURE.fullmatch(first.cells[1])
+    if has_use or (first.cells[0].lower().startswith("gs://") and len(first.cells) > 1):
+        return _collect_all(sheet, first, lambda row: _google_row(sheet, row, 1 if has_use else 0))
+    is_retina = len(first.cells) == 6 and _PICTURE.fullmatch(first.cells[0])
+    if is_retina and all(re.fullmatch(r"-?\d*\.?\d*", cell) for cell in first.cells[1:5]):
+        return _collect_all(sheet, first, lambda row: _retina_row(sheet, row))
+    return None
+
+
+def _google_row(sheet: Spreadsheet, row: Row, image: int) -> Iterator[LabelRow]:
+    """[use,]file,label,xmin,ymin,,,xmax,ymax,, in fractions; or [use,]file,label,label,..."""
+    cells = [cell.strip() for cell in row.cells]
+    start = LabelRow(sheet.where(row.line), cells[image], None, ())
+    values = cells[image + 2 :]
+    numbers = [value for value in values if value]
+    if len(values) >= 6 and len(numbers) >= 4 and all(re.fullmatch(r"[-+\d.eE]+", value) for value in numbers):
+        xs, ys = [float(v) for v in values[0::2] if v], [float(v) for v in values[1::2] if v]
+        box = min(xs), min(ys), max(xs), max(ys)
+        yield replace(start, labels=((cells[image + 1], True),), box=box, in_fractions=True)
+        return
+    yield replace(start, labels=tuple((name, True) for name in cells[image + 1 :] if name))
+
+
+def _retina_row(sheet: Spreadsheet, row: Row) -> Iterator[LabelRow]:
+    """file,x1,y1,x2,y2,label in pixels; all but the file empty for a picture without objects."""
+    name, *corners, label = (cell.strip() for cell in row.cells)
+    start = LabelRow(sheet.where(row.line), name, None, ())
+    if not any(corners) and not label:
+        yield start
+        return
+    try:
+        x0, y0, x1, y1 = map(float, corners)
+    except ValueError:
+        raise UnusableEntry("the box is not four numbers", corners) from None
+    yield replace(start, labels=((label, True),) if label else (), box=(x0, y0, x1, y1))
+
+
+def _collect_all(sheet: Spreadsheet, first: Row, read: Callable[[Row], Iterable[LabelRow]]) -> LabelSheet:
+    return _collect(replace(sheet, rows=(first, *sheet.rows)), read, federated=False)
+
+
+def _collect(sheet: Spreadsheet, read: Callable[[Row], Iterable[LabelRow]], federated: bool) -> LabelSheet:
+    rows: list[LabelRow] = []
+    skipped = []
+    for row in sheet.rows:
+        try:
+            rows += list(read(row))
+        except UnusableEntry as error:
+            skipped.append(error.at(sheet.where(row.line)))
+    return LabelSheet(tuple(rows), tuple(skipped), federated, has_present=False, header=sheet.header)
+
+
+def _label_splitter(
+    sheet: Spreadsheet, position: int, column: str
+) -> tuple[Callable[[str], list[str]], list[SkippedEntry]]:
+    """Return how the cells of a column are split into labels, and those that may hold several all the same."""
+    cells = [row.cells[position] for row in sheet.rows]
+    marked = any("|" in cell or ";" in cell for cell in cells)
+    separators = r"[|;\n]" if marked else r"[,\n]" if column in _PLURAL else None
+
+    def split(cell: str) -> list[str]:
+        listed = _list_in(cell)
+        parts = listed if listed is not None else re.split(separators, cell) if separators else [cell]
+        return [part.strip() for part in parts if part.strip()]
+
+    if separators is not None:
+        return split, []
+    classes = {cell.strip() for cell in cells if cell.strip()}
+    doubtful = {name for name in classes if "," in name and not name.startswith(("[", "{"))}
+    if len(doubtful) < _MANY * len(classes):  # some names have commas; those made of other names may be two
+        doubtful = {name for name in doubtful if {part.strip() for part in name.split(",")} <= classes}
+    reason = "the cell may hold several labels; a column `labels` is split at commas"
+    rows = [row for row in sheet.rows if row.cells[position].strip() in doubtful]
+    found = [SkippedEntry(sheet.where(r.line), reason, r.cells[position], used_in_part=True) for r in rows]
+    return split, found
+
+
+def _list_in(cell: str) -> list[str] | None:
+    """The texts of a list in JSON or Python's notation, or None."""
+    if not (cell.strip().startswith("[") and cell.strip().endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            content = read(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(content, list) and all(isinstance(part, str | int) for part in content):
+            return [str(part) for part in content]
+    return None
