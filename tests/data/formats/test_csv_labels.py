@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from forclip.data.formats.csv_labels import load_csv
+from forclip.data.images.box_frames import upright_boxes
 from forclip.types import Annotations
 
 IMAGES = Path("pictures")
@@ -213,6 +214,17 @@ def test_boxes_of_other_tools(content: str, pictures: Path, tmp_path: Path) -> N
     assert found.verified is None
     np.testing.assert_allclose(found.boxes, [[20, 10, 100, 50]], atol=1e-4)
     assert (found.box_images.tolist(), found.box_classes.tolist()) == ([0], [0])
+
+
+def test_the_size_in_the_file_tells_whether_boxes_are_of_the_turned_picture(pictures: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # a viewer shows 100 x 200 pixels
+    Image.new("RGB", (200, 100)).save(pictures / "a.jpg", exif=exif)
+    for size, expected in (("200,100", [50, 20, 90, 100]), ("100,200", [20, 10, 100, 50])):
+        (tmp_path / "labels.csv").write_text(
+            f"filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,{size},cat,20,10,100,50\n"
+        )
+        assert upright_boxes(load_csv(tmp_path / "labels.csv", pictures)).boxes.tolist() == [expected]
 
 
 def test_open_images_verified_labels_have_names_of_their_own(tmp_path: Path) -> None:

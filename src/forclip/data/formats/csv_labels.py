@@ -9,6 +9,7 @@ import numpy as np
 from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
 from forclip.data.formats.csv_rows import LabelRow, read_label_rows
 from forclip.data.formats.file_names import FileNames
+from forclip.data.images.box_frames import sizes_of
 from forclip.data.images.decode import image_size
 from forclip.types import Annotations, SkippedEntry
 
@@ -38,6 +39,8 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
     id_of: dict[Path, str] = {}
     claims: dict[tuple[str, str], list[tuple[bool | None, LabelRow]]] = defaultdict(list)
     boxes: list[tuple[str, str, list[float]]] = []
+    sizes: dict[str, tuple[int, int]] = {}
+    in_pixels = False
     for row in sheet.rows:
         try:
             path = endings.complete(names.resolve(row.image))
@@ -61,6 +64,8 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
                 try:
                     if (box := _pixels(row, path)) is not None:
                         boxes.append((image_id, label, box))
+                        in_pixels |= not row.in_fractions
+                        sizes |= {} if row.size is None else {image_id: row.size}
                 except UnusableEntry as error:  # the label is as good as without a box
                     skipped.append(SkippedEntry(row.where, error.reason, error.value, used_in_part=True))
     if not paths:
@@ -88,6 +93,7 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
         boxes=np.array([box for *_, box in boxes], np.float32).reshape(-1, 4),
         box_images=np.array([row_of[image_id] for image_id, *_ in boxes], np.int64),
         box_classes=np.array([column_of[label] for _, label, _ in boxes], np.int64),
+        box_sizes=sizes_of([sizes.get(i, (0, 0)) for i in ids]) if in_pixels else None,
         verified=verified if sheet.federated else None,
         skipped=tuple(skipped),
     )

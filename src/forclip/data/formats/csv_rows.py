@@ -15,6 +15,7 @@ from forclip.data.formats.csv_shapes import (
     label_studio_regions,
     open_images_names,
     read_via_region,
+    size_of,
 )
 from forclip.data.formats.spreadsheet import Row, Spreadsheet, read_spreadsheet, separator_name
 from forclip.types import SkippedEntry
@@ -42,7 +43,8 @@ class LabelRow:
     """What one row says about an image.
 
     where: the file and line, for messages; labels: class names, each with whether the image shows it, None where the
-    row does not tell; box: xyxy of all its labels, in pixels or in fractions of the image's sides, or None.
+    row does not tell; box: xyxy of all its labels, in pixels or in fractions of the image's sides, or None; size: width
+    and height of the image as the row gives them.
     """
 
     where: str
@@ -51,6 +53,7 @@ class LabelRow:
     labels: tuple[tuple[str, bool | None], ...]
     box: tuple[float, float, float, float] | None = None
     in_fractions: bool = False
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> La
         said = True if present is None else shown
         labels = tuple((described.get(name, name), said) for name in names)
         box, in_fractions = (None, False) if read_box is None else read_box(row)
-        yield replace(start, labels=labels, box=box, in_fractions=in_fractions)
+        yield replace(start, labels=labels, box=box, in_fractions=in_fractions, size=size_of(columns.names, row))
 
     collected = _collect(sheet, read, federated)
     return replace(collected, skipped=(*collected.skipped, *notes), has_present=columns.find("present") is not None)

@@ -70,6 +70,18 @@ def box_reader(names: Sequence[str], rows: Sequence[Row]) -> BoxReader | None:
     return read
 
 
+def size_of(names: Sequence[str], row: Row) -> tuple[int, int] | None:
+    """Return the image's width and height if columns give them: image_width, image_height, or width and height."""
+    short = [re.sub(r"[^a-z0-9]", "", name) for name in names]
+    is_box = any("width" in group and set(group) <= set(short) for group in _SIZES)
+    for pair in (("imagewidth", "imageheight"), *([] if is_box else [("width", "height")])):
+        if set(pair) <= set(short):
+            cells = [row.cells[short.index(name)].strip() for name in pair]
+            if all(re.fullmatch(r"[1-9]\d{0,5}(\.0)?", cell) for cell in cells):
+                return int(float(cells[0])), int(float(cells[1]))
+    return None
+
+
 def read_via_region(shape: str, attributes: str) -> tuple[list[str], Box | None]:
     """Read a region of VGG Image Annotator: the class names and the box in pixels, None for a region without area.
 
