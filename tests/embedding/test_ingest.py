@@ -116,7 +116,7 @@ def test_metadata_come_with_pictures_and_later(photos: Path, tmp_path: Path) -> 
 
 
 def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -> None:
-    paths = find_images(str(small_world.gallery_file), small_world.images)
+    paths = find_images(str(small_world.gallery_file), small_world.images).pictures
     assert len(paths) == 60
     assert all(p.exists() for p in paths)
     with pytest.raises(ValueError, match="nothing"):

@@ -77,6 +77,12 @@ def index(
         deletion = ": deleted" if delete_vanished else ". --delete-vanished deletes them"
         lines.append(f"{vanished} are no longer in the source{deletion} from the store")
     lines += summary.metadata
+    if summary.not_indexed:
+        lines.append("not indexed:")
+    for what, left_out in summary.not_indexed.items():
+        more = ", ..." if left_out.count > len(left_out.examples) > 0 else ""
+        examples = f": {', '.join(left_out.examples)}{more}" if left_out.examples else ""
+        lines.append(f"  {left_out.count:,} {what}{examples}")
     console.print("\n".join(lines), markup=False, highlight=False)
 
 

@@ -3,8 +3,8 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
-from forclip.data.formats.folder import list_images
 from forclip.data.images.content import content_digest, file_state
+from forclip.data.images.listing import LeftOut, Listing, list_pictures
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source
@@ -56,7 +56,8 @@ class IndexSummary:
 
     added, updated, unchanged: numbers of images; unreadable: images that could not be read, by id; skipped: images
     that could not be read before, have not changed and were not tried again; vanished: ids of stored images that are
-    no longer in the source; metadata: what became of the rows of the metadata file, line by line.
+    no longer in the source; metadata: what became of the rows of the metadata file, line by line; not_indexed: what
+    else the source holds, by reason: how many files or folders, and examples.
     """
 
     added: int
@@ -66,6 +67,7 @@ class IndexSummary:
     skipped: int
     vanished: tuple[str, ...]
     metadata: tuple[str, ...] = ()
+    not_indexed: Mapping[str, LeftOut] = field(default_factory=dict)
 
 
 def index_images(
@@ -101,7 +103,10 @@ def index_images(
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options; and for a head or number of query tokens that a trained model does not have.
     """
-    paths = {path_to_id(path): path for path in find_images(source, images)}
+    listing = find_images(source, images)
+    if not listing.pictures:
+        raise ValueError(listing.why_empty(source))
+    paths = {path_to_id(path): path for path in listing.pictures}
     index = None if not to.exists() or (to.is_dir() and not any(to.iterdir())) else Index(to)
     chosen = _choose_model(index, model, head, num_query_tokens)
     loaded = load_model(chosen[0], device, *chosen[1:])
@@ -127,6 +132,8 @@ def index_images(
     origin, advance = os.path.abspath(source), track("looking for changes", len(paths))
     todo, skipped = _find_changes(paths, stored, {} if retry else known, origin, advance)
     vanished = tuple(i for i, file in stored.items() if file.source == origin and i not in paths)
+    # What is in a folder that can't be read at the moment has not vanished.
+    vanished = tuple(i for i in vanished if not listing.may_hold(stored[i].uri))
     # Unreadable images of other sources stay listed.
     listed = {i: image for i, image in known.items() if i not in paths} | skipped
     unreadable: dict[str, UnreadableImage] = {}
@@ -164,7 +171,7 @@ def index_images(
     if index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
     unchanged = len(paths) - len(todo) - len(skipped)
-    return IndexSummary(added, updated, unchanged, unreadable, len(skipped), vanished, tuple(report))
+    return IndexSummary(added, updated, unchanged, unreadable, len(skipped), vanished, tuple(report), listing.summary())
 
 
 def _choose_model(
@@ -188,18 +195,19 @@ def path_to_id(path: Path) -> str:
     return path_to_text(os.path.abspath(path))
 
 
-def find_images(source: str, images: Path | None) -> Sequence[Path]:
+def find_images(source: str, images: Path | None) -> Listing:
     """List the images of a folder, a glob pattern, or an annotation file or folder of any known format.
 
-    images: image folder of an annotation file. Raises ValueError if there are none.
+    images: image folder of an annotation file. Raises ValueError for a source that is missing, or annotations that
+    can't be read. A folder without images gives an empty listing.
     """
     path = Path(source)
     is_pattern = glob.has_magic(source) and not path.exists()
     if is_pattern or (path.is_dir() and images is None and format_of(SourceConfig(path)) == "folder"):
-        return list_images(source)
+        return list_pictures(source)
     if not path.exists():
         raise ValueError(f"{source}: no such folder or file")
-    return load_source(SourceConfig(path, images)).paths
+    return Listing(load_source(SourceConfig(path, images)).paths, {}, {})
 
 
 def sample_queries(model: RetrievalModel) -> Floats:

@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from forclip.data.formats.common import LabelledObject, annotations_of_objects, check_corners, path_inside
-from forclip.data.formats.folder import IMAGE_SUFFIXES
 from forclip.data.formats.json_file import JsonFormat, read_json
+from forclip.data.images.picture_types import picture_suffixes
 from forclip.types import Annotations
 
 # Each category's class name and synonyms. The names are ours; the synonyms of a category that is a collection follow
@@ -173,7 +173,7 @@ def _read_keyframes(folder: Path) -> list[_SampleData]:
     frames: list[_SampleData] = []
     for frame in _read_table(file, list[_SampleData]):
         key = _find(file, frame, "sample_token", key_of, "sample")
-        is_image = Path(frame.filename).suffix.lower() in IMAGE_SUFFIXES
+        is_image = Path(frame.filename).suffix.lower() in picture_suffixes()
         if frame.token == key or (not key and frame.is_key_frame and is_image):
             frames.append(frame)
     own_frames = {(frame.sample_token, frame.token) for frame in frames}

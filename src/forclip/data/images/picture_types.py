@@ -34,7 +34,7 @@ def picture_formats() -> tuple[str, ...]:
 @cache
 def picture_suffixes() -> frozenset[str]:
     """Endings of picture files, in lower case: all that Pillow opens, but none of what is no picture."""
-    formats = set(picture_formats())
+    formats = {*picture_formats(), "MPO"}  # JPEG's plugin opens those
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
@@ -48,11 +48,13 @@ def is_heic(start: bytes) -> bool:
     return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
 
 
-def has_signature(start: bytes) -> bool:
+def has_signature(start: bytes, with_tiff: bool = False) -> bool:
     """Whether a file that starts with these bytes is a picture of a common format, whatever its name.
 
-    TIFF is not among them: most camera raw files start like it.
+    with_tiff: TIFF is one, although most camera raw files start like it.
     """
+    if with_tiff and start.startswith((b"II*\0", b"MM\0*")):
+        return True
     if start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  ")):
         return True
     if start[:4] == b"RIFF":

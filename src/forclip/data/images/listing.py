@@ -1,0 +1,354 @@
+"""List the pictures of a folder or a pattern, and say what else is there and why it is left out."""
+
+import glob
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache, partial
+from mimetypes import MimeTypes
+from pathlib import Path
+
+from forclip.data.images.picture_types import (
+    HEIC_HINT,
+    HEIC_SUFFIXES,
+    SIGNATURE_BYTES,
+    has_signature,
+    is_heic,
+    picture_suffixes,
+    reads_heic,
+)
+from forclip.path_text import path_to_text
+from forclip.types import SkippedEntry
+
+HIDDEN = "hidden files and folders"
+SYSTEM = "folders of thumbnails, trash and system files"
+UNREADABLE = "folders that can't be read"
+UNREADABLE_FILE = "files that can't be read"
+BROKEN_LINK = "links to what does not exist"
+LOOP = "links to a folder that they are in"
+OTHER_MACHINE = "links to another machine"
+LISTED_FOLDER = "folders that are listed under another name"
+LISTED_FILE = "files that are listed under the name of a link"
+SPECIAL = "pipes, sockets and devices"
+CAMERA_RAW = "camera raw files"
+VIDEO = "videos"
+
+_SYSTEM_FOLDERS = frozenset(
+    {
+        *("__macosx", "lost+found", "#recycle", "#snapshot", "@eadir", "@recycle", "@recently-snapshot"),
+        *("$recycle.bin", "system volume information"),
+    }
+)
+# Files of cameras that start like a TIFF, with a small preview in front.
+_CAMERA_RAW_SUFFIXES = frozenset(
+    {
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc"),
+        *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf"),
+        *(".srw", ".x3f"),
+    }
+)
+_FILE_TYPES = MimeTypes()  # the table that comes with Python, equal on all machines
+# Endings of files beside pictures that it does not have.
+_OTHER_SUFFIXES = frozenset(
+    {".aae", ".db", ".ini", ".log", ".md", ".parquet", ".pp3", ".thm", ".xmp", ".yaml", ".yml", ".zip"}
+)
+_NETWORK_FILE_SYSTEMS = (
+    *("nfs", "cifs", "smb", "afs", "ceph", "lustre", "beegfs", "gpfs", "davfs"),
+    *(f"fuse.{name}" for name in ("sshfs", "s3fs", "rclone", "gcsfuse", "glusterfs", "gvfsd", "mount-s3", "juicefs")),
+)
+_MOUNTS = "/proc/self/mountinfo"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is left out for one reason. count: how many; examples: some of their paths."""
+
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures below a folder, sorted, and what else is there.
+
+    left_out: paths by reason; other_files: how many files with each ending, in lower case, are no pictures.
+    """
+
+    pictures: tuple[Path, ...]
+    left_out: dict[str, tuple[str, ...]]
+    other_files: dict[str, int]
+
+    def may_hold(self, path: str) -> bool:
+        """Whether a file may be in a folder that can't be read. path: absolute, as `path_to_text` writes it."""
+        folders = (path_to_text(os.path.abspath(folder)) for folder in self.left_out.get(UNREADABLE, ()))
+        return any(path.startswith(os.path.join(folder, "")) for folder in folders)
+
+    def summary(self, examples: int = 5) -> dict[str, LeftOut]:
+        """What is left out, by reason, with this number of examples of each."""
+        summary = {
+            reason: LeftOut(len(paths), tuple(map(path_to_text, paths[:examples])))
+            for reason, paths in self.left_out.items()
+        }
+        for suffix, count in sorted(self.other_files.items(), key=lambda item: (-item[1], item[0])):
+            summary[f"other files: {suffix or 'without an ending'}"] = LeftOut(count, ())
+        return summary
+
+    def skipped_entries(self) -> tuple[SkippedEntry, ...]:
+        """What may be pictures and is left out, as entries of a set of labels."""
+        return tuple(
+            SkippedEntry(path_to_text(path), reason) for reason, paths in self.left_out.items() for path in paths
+        )
+
+    def why_empty(self, source: str) -> str:
+        """One sentence for a source without pictures."""
+        found = ", ".join(f"{left_out.count:,} {reason}" for reason, left_out in self.summary().items())
+        return f"{source}: no images found" + (f"; left out: {found}" if found else "")
+
+
+def list_pictures(source: str) -> Listing:
+    """List the pictures below a folder, or those that a glob pattern matches. The listing may be empty.
+
+    A file is a picture by its ending, or by its first bytes where the ending says nothing. Links are followed where
+    they stay on this machine. Each folder is listed once, under its own name rather than a link's; files are listed
+    under every name they have. Raises ValueError for a source that does not exist.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        walk = _Walk(source)
+        walk.add(source)
+    elif glob.has_magic(source):
+        walk = _walk_pattern(source)
+    elif folder.exists():
+        raise ValueError(f"{source}: not a folder; give a folder or a pattern such as 'photos/**/*.jpg'")
+    else:
+        raise ValueError(f"{source}: no such folder")
+    return walk.listing()
+
+
+def _walk_pattern(pattern: str) -> "_Walk":
+    parts = Path(pattern).parts
+    position = parts.index("**") if "**" in parts else len(parts)
+    if position == len(parts):
+        walk = _Walk(os.path.dirname(pattern) or ".")
+        for name in sorted(glob.glob(pattern)):
+            if not os.path.isdir(name):
+                walk.add_named_file(name)
+        return walk
+    rest = parts[position:]
+    starts = sorted(glob.glob(str(Path(*parts[:position])))) if position else ["."]
+    walk = _Walk(starts[0] if starts else ".")
+    for start in starts:
+        if os.path.isdir(start):
+            walk.add(start, partial(_is_wanted, start, rest))
+    return walk
+
+
+def _is_wanted(start: str, pattern: Sequence[str], path: str) -> bool:
+    return _matches(Path(os.path.relpath(path, start)).parts, pattern)
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a glob pattern; ** stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+class _Walk:
+    """Collects pictures and what is left out."""
+
+    def __init__(self, start: str) -> None:
+        self._left_out: dict[str, list[str]] = defaultdict(list)
+        self._other_files: Counter[str] = Counter()
+        self._pictures: list[str] = []
+        self._visited: set[tuple[int, int]] = set()  # device and number of each folder
+        self._around: set[tuple[int, int]] = set()  # and of each folder around what is listed
+        self._linked: set[tuple[int, int]] = set()  # and of each file that a link leads to
+        self._nameless: dict[str, tuple[int, int]] = {}  # pictures whose name has no ending
+        self._home = os.stat(start).st_dev if os.path.exists(start) else -1
+
+    def listing(self) -> Listing:
+        # A cache of blobs and the links that name them: the links' names are the ones that people know.
+        for path, key in self._nameless.items():
+            if key in self._linked:
+                self._left_out[LISTED_FILE].append(path)
+        listed = set(self._left_out.get(LISTED_FILE, ()))
+        # The order of Paths, faster: folder by folder.
+        ordered = sorted((path for path in self._pictures if path not in listed), key=_folders_first)
+        left_out = {reason: tuple(sorted(paths)) for reason, paths in self._left_out.items() if paths}
+        return Listing(tuple(map(Path, ordered)), left_out, dict(self._other_files))
+
+    def add(self, folder: str, wanted: Callable[[str], bool] = lambda path: True) -> None:
+        """Add what is below a folder. wanted: whether a file is asked for at all."""
+        links = self._walk([folder], wanted)
+        while links:  # after all others, so that a folder is listed under its own name rather than a link's
+            links = self._walk(links, wanted)
+
+    def add_named_file(self, path: str) -> None:
+        """Add a file that may be anything, and may be hidden."""
+        try:
+            is_file = stat.S_ISREG(os.stat(path).st_mode)
+        except OSError:
+            self._left_out[BROKEN_LINK].append(path)
+            return
+        if is_file:
+            self.add_file(path)
+        else:
+            self._left_out[SPECIAL].append(path)
+
+    def _walk(self, folders: list[str], wanted: Callable[[str], bool]) -> list[str]:
+        """Add folders. Returns the links to folders in them."""
+        links: list[str] = []
+        for folder in folders:
+            for parent in Path(os.path.realpath(folder)).parents:
+                with suppress(OSError):
+                    self._around.add(_key_of(parent))
+        pending = sorted(folders, reverse=True)
+        while pending:
+            folder = pending.pop()
+            try:
+                if (key := _key_of(folder)) in self._visited:
+                    self._left_out[LISTED_FOLDER].append(folder)
+                    continue
+                with os.scandir(folder) as entries:
+                    found = list(entries)
+            except OSError:
+                self._left_out[UNREADABLE].append(folder)
+                continue
+            self._visited.add(key)
+            for entry in found:
+                try:
+                    self._add_entry(entry, wanted, pending, links)
+                except OSError:
+                    self._left_out[UNREADABLE_FILE].append(entry.path)
+        return links
+
+    def _add_entry(
+        self, entry: "os.DirEntry[str]", wanted: Callable[[str], bool], folders: list[str], links: list[str]
+    ) -> None:
+        """Add a file, or append a folder to the folders or to the links to folders."""
+        if entry.is_symlink():
+            if self._add_link(entry, wanted):
+                links.append(entry.path)
+        elif entry.is_dir():
+            if not self._is_skipped(entry):
+                folders.append(entry.path)
+        elif wanted(entry.path) and not self._is_skipped(entry):
+            if entry.is_file():
+                self.add_file(entry.path, is_link=False)
+            else:
+                self._left_out[SPECIAL].append(entry.path)
+
+    def _is_skipped(self, entry: "os.DirEntry[str]") -> bool:
+        """Whether a file or folder is hidden, or is the system's own."""
+        if entry.name.startswith("."):
+            self._left_out[HIDDEN].append(entry.path)
+            return True
+        name = entry.name.lower()
+        if (name in _SYSTEM_FOLDERS or name.endswith(".lrdata")) and entry.is_dir():
+            self._left_out[SYSTEM].append(entry.path)
+            return True
+        return False
+
+    def _add_link(self, entry: "os.DirEntry[str]", wanted: Callable[[str], bool]) -> bool:
+        """Add a link to a file. Returns whether it leads to a folder that is to be added."""
+        try:
+            status = entry.stat()
+        except OSError:  # no target, no permission, or a link to itself
+            if wanted(entry.path) and not self._is_skipped(entry):
+                self._left_out[BROKEN_LINK].append(entry.path)
+            return False
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if (not is_folder and not wanted(entry.path)) or self._is_skipped(entry):
+            return False
+        if is_folder and (status.st_dev, status.st_ino) in self._around:
+            self._left_out[LOOP].append(entry.path)
+        elif status.st_dev != self._home and status.st_dev in _network_devices():
+            self._left_out[OTHER_MACHINE].append(entry.path)
+        elif is_folder:
+            return True
+        elif not stat.S_ISREG(status.st_mode):
+            self._left_out[SPECIAL].append(entry.path)
+        elif self.add_file(entry.path):
+            self._linked.add((status.st_dev, status.st_ino))
+        return False
+
+    def add_file(self, path: str, is_link: bool = True) -> bool:
+        """Add a file, and return whether it is a picture."""
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in picture_suffixes():
+            self._pictures.append(path)
+            return True
+        reason = self._reason_of_suffix(suffix)
+        if reason is None:
+            try:
+                start = _read_start(path)
+            except OSError:
+                self._left_out[UNREADABLE_FILE].append(path)
+                return False
+            if is_heic(start) and not reads_heic():
+                reason = HEIC_HINT
+            elif has_signature(start, with_tiff=not suffix):
+                self._pictures.append(path)
+                if not is_link and not suffix:
+                    self._nameless[path] = _key_of(path)
+                return True
+        if reason:
+            self._left_out[reason].append(path)
+        else:
+            self._other_files[suffix] += 1
+        return False
+
+    @staticmethod
+    def _reason_of_suffix(suffix: str) -> str | None:
+        """Why a file with this ending is left out; empty for no picture, None where the ending does not tell."""
+        if suffix in HEIC_SUFFIXES:
+            return HEIC_HINT
+        if suffix in _CAMERA_RAW_SUFFIXES:
+            return CAMERA_RAW
+        kind = _FILE_TYPES.guess_type(f"file{suffix}")[0]
+        if kind is None and suffix not in _OTHER_SUFFIXES:
+            return None
+        return VIDEO if kind is not None and kind.startswith("video/") else ""
+
+
+def _key_of(path: str | Path) -> tuple[int, int]:
+    """What tells two files or folders apart, whatever their names."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _folders_first(path: str) -> str:
+    return path.replace(os.sep, "\0")
+
+
+def _read_start(path: str) -> bytes:
+    """The first bytes of a file."""
+    # O_NONBLOCK: do not wait for the other end of what was a file a moment ago.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        return os.read(descriptor, SIGNATURE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _network_devices() -> frozenset[int]:
+    """Device numbers of mounted folders of other machines; empty where the system does not list them as Linux does."""
+    devices = set()
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                before, _, after = line.partition(" - ")
+                if after.startswith(_NETWORK_FILE_SYSTEMS):
+                    major, minor = map(int, before.split()[2].split(":"))
+                    devices.add(os.makedev(major, minor))
+    except (OSError, ValueError, IndexError):
+        return frozenset()
+    return frozenset(devices)
