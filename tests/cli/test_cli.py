@@ -191,24 +191,47 @@ def test_errors_in_the_data(tmp_path: Path, small_world: ToyWorld) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"images": [')
     assert_one_line(attempt(data={"train": {"annotations": str(broken), "images": images}}), "broken.json")
-    content = json.loads(small_world.train_file.read_text())
-    content["annotations"][0]["image_id"] = 424242
-    broken.write_text(json.dumps(content))
-    assert_one_line(attempt(data={"train": {"annotations": str(broken), "images": images}}), "424242")
-    content["annotations"][0]["image_id"] = 1
-    content["annotations"][0]["category_id"] = 989898
-    broken.write_text(json.dumps(content))
-    assert_one_line(attempt(data={"train": {"annotations": str(broken), "images": images}}), "989898")
     assert_one_line(attempt(novel=["unicorn"]), "'unicorn'")
     assert_one_line(attempt(base=["cat", "dog"], novel=["dog"]), "'dog'", "both")
+    content = json.loads(small_world.train_file.read_text())
     names = [c["name"] for c in content["categories"]]
     assert_one_line(attempt(novel=names), "none is left to learn from")
-    content = json.loads(small_world.train_file.read_text())
     content["categories"].append({"id": 999, "name": "mobility scooter"})
     broken.write_text(json.dumps(content))
     source = {"annotations": str(broken), "images": images}
     empty = attempt(data={"train": source, "gallery": None, "allow_unlabelled_base": False})
     assert_one_line(empty, "no training image shows base class")
+
+
+def test_what_is_left_out_of_labels_is_told_once_and_listed(tmp_path: Path, small_world: ToyWorld) -> None:
+    content = json.loads(small_world.train_file.read_text())
+    content["annotations"][0]["image_id"] = 424242
+    content["annotations"][1]["bbox"] = [1, 2, float("nan"), 4]
+    (tmp_path / "broken.json").write_text(json.dumps(content))
+    source = {"annotations": str(tmp_path / "broken.json"), "images": str(small_world.images)}
+    # The gallery is a part of the same file.
+    stopped = run(
+        "train",
+        write_config(tmp_path, small_world, data={"train": source, "gallery": None, "novel": ["unicorn"]}),
+        *("--out", tmp_path / "never"),
+    )
+    assert stopped.exit_code == 2
+    line, error = stopped.stderr.splitlines()
+    assert "broken.json: 1 entry left out" in line
+    assert "data check" in line
+    assert "unicorn" in error
+    config = write_config(tmp_path, small_world, data={"train": source, "gallery": None})
+    listed = json.loads(run("data", "check", config, "--json").stdout)
+    assert [(e["value"], e["used_in_part"]) for e in listed["train"]["left_out"]] == [
+        ("424242", False),
+        ("[1.0, 2.0, nan, 4.0]", True),
+    ]
+    assert listed["gallery"]["left_out"] == []
+    printed = run("data", "check", config)
+    assert printed.exit_code == 0
+    assert "424242" in printed.stdout
+    assert "nan" in printed.stdout
+    assert "left out" not in printed.stderr
 
 
 @pytest.mark.parametrize(

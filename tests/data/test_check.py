@@ -108,7 +108,7 @@ def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> Non
     sources = {p: {"annotations": f"{p}.json", "images": p} for p in ("train", "gallery")}
     config.write_text(json.dumps({"data": {**sources, "novel": ["dog"]}}))
     result = CliRunner().invoke(app, ["data", "check", str(config), "--json"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # a picture is missing
     assert json.loads(result.stdout)["train"]["duplicates"] == [["0", "1"]]
 
 

@@ -1,6 +1,8 @@
 """The typer application, how its commands report errors, and the options that groups of commands share."""
 
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +42,8 @@ class _Commands(TyperGroup):
         return sorted(self.commands, key=lambda name: first.index(name) if name in first else len(first))
 
     def invoke(self, ctx: Any) -> Any:
+        shown = warnings.showwarning
+        warnings.showwarning = _show_warning(shown)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -52,6 +56,24 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("forclip: interrupted", err=True)
             raise typer.Exit(130) from None
+        finally:
+            warnings.showwarning = shown
+
+
+def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """A function that prints what is left out of label files on one line, once, and other warnings as Python does."""
+    printed: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        from forclip.data.left_out import LeftOutWarning
+
+        if not issubclass(category, LeftOutWarning):
+            otherwise(message, category, *args, **kwargs)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            typer.echo(f"forclip: {message}", err=True)
+
+    return show
 
 
 app = typer.Typer(

@@ -149,7 +149,10 @@ def recipe(
 
 @data_app.command()
 def check(config: ConfigFile, as_json: AsJson = False) -> None:
-    """Count images and classes, show the base/novel split, and list missing files, duplicates and invalid boxes."""
+    """Count images and classes, show the split, and list missing files, duplicates and labels that can't be used.
+
+    Exit code 0, 1 if pictures are missing, 2 if the configuration or a label file can't be read.
+    """
     from forclip.config import load_config
     from forclip.data.check import check_data, print_check
     from forclip.progress import tracking
@@ -160,3 +163,5 @@ def check(config: ConfigFile, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({**asdict(result), "problems": result.problems}))
     else:
         print_check(result, Console())
+    if result.train.missing or result.gallery.missing:
+        raise typer.Exit(1)

@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import numpy as safetensors
 
 from forclip.atomic_write import write_atomically
 from forclip.data.images.content import file_state
-from forclip.types import Annotations, Bools
+from forclip.types import Annotations, Bools, SkippedEntry
 
 FORMAT_VERSION = 2  # of the cached file; a copy of another version is stale
 
@@ -28,8 +29,9 @@ def cached_annotations(
     """Load annotations from a copy in the folder `cache`, or with `load`, which then writes the copy.
 
     kind: the name of the format that `load` reads. cache: None keeps no copy. A copy is valid while the format, paths,
-    sizes and modification times are unchanged; a damaged or stale copy is replaced. Raises only the errors of `load`: a
-    copy that can't be written causes a warning.
+    sizes and modification times are unchanged, those of the pictures' folders among them; a damaged or stale copy is
+    replaced. Where a picture's name leads to no file, no copy is kept, because the file may arrive. Raises only the
+    errors of `load`: a copy that can't be written causes a warning.
     """
     if cache is None or not os.path.exists(file):
         return load(file, image_folder)
@@ -47,12 +49,19 @@ def cached_annotations(
         content = copy.read_bytes()
         digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if digest == _digest(stamp, payload):
-            return _unpack(safetensors.load(payload))
+            arrays = safetensors.load(payload)
+            texts = json.loads(arrays["texts"].tobytes())
+            if texts["folders"] == _folder_states(texts["paths"]):
+                return _unpack(texts, arrays)
     annotations = load(file, image_folder)
+    if any(entry.reason.startswith(("the file", "another file")) for entry in annotations.skipped):
+        return annotations
     # Eight labels per byte, indices in 32 bits, all texts as one JSON.
     fields = ("image_ids", "class_names", "synonyms", "frequencies")
     texts = {name: getattr(annotations, name) for name in fields} | {"paths": [*map(str, annotations.paths)]}
-    arrays: dict[str, NDArray[Any]] = {
+    texts["skipped"] = [astuple(entry) for entry in annotations.skipped]
+    texts["folders"] = _folder_states(texts["paths"])
+    arrays = {
         "texts": np.frombuffer(_to_json(texts), np.uint8),
         "labels": np.packbits(annotations.labels),
         "boxes": annotations.boxes,
@@ -76,8 +85,13 @@ def _digest(stamp: bytes, payload: bytes) -> bytes:
     return hashlib.blake2b(stamp + payload, digest_size=_DIGEST_BYTES).digest()
 
 
-def _unpack(arrays: dict[str, NDArray[Any]]) -> Annotations:
-    texts = json.loads(arrays["texts"].tobytes())
+def _folder_states(paths: Sequence[str]) -> dict[str, int]:
+    """When each folder of the pictures was changed last, because names may be resolved by what is in them."""
+    folders = sorted({os.path.dirname(path) for path in paths})
+    return {folder: file_state(Path(folder))[1] for folder in folders}
+
+
+def _unpack(texts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Annotations:
     shape = (len(texts["image_ids"]), len(texts["class_names"]))
 
     def unpack_bits(packed: NDArray[Any]) -> Bools:
@@ -95,6 +109,7 @@ def _unpack(arrays: dict[str, NDArray[Any]]) -> Annotations:
         verified=unpack_bits(arrays["verified"]) if "verified" in arrays else None,
         synonyms=tuple(map(tuple, texts["synonyms"])),
         frequencies=tuple(texts["frequencies"]),
+        skipped=tuple(SkippedEntry(*entry) for entry in texts["skipped"]),
     )
 
 

@@ -1,6 +1,9 @@
 """Check a configuration's data for mistakes before training on it."""
 
 import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +14,12 @@ from forclip.config import DataConfig
 from forclip.data.images.box_frames import convert_boxes
 from forclip.data.images.content import find_identical_files
 from forclip.data.images.decode import read_header
+from forclip.data.left_out import LeftOutWarning, describe_left_out
 from forclip.data.sources import load_sets
 from forclip.data.splits import check_prompts, choose_classes
 from forclip.progress import Advance, Track
 from forclip.text.prompt_options import read_prompt_options
-from forclip.types import Annotations
+from forclip.types import Annotations, SkippedEntry
 
 _EXAMPLES = 5  # of each kind of finding in the terminal; the JSON has all
 _ROWS = 40  # classes of each group in the table
@@ -34,7 +38,12 @@ class OddBox:
 
 @dataclass(frozen=True)
 class SetCheck:
-    """Findings in one set. missing, unreadable: paths; duplicates: groups of ids of images with the same content."""
+    """Findings in one set.
+
+    missing, unreadable: paths; duplicates: groups of ids of images with the same content; left_out: entries of the
+    label files that can't be used. A gallery from the same files as the training set has none, so that each is listed
+    once.
+    """
 
     images: int
     without_label: int
@@ -44,6 +53,7 @@ class SetCheck:
     unreadable: list[str]
     odd_boxes: list[OddBox]
     duplicates: list[list[str]]
+    left_out: list[SkippedEntry]
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,8 @@ class DataCheck:
                 "groups of images have the same content": len(one.duplicates),
             }
             problems += [f"{name}: {count} {problem}" for problem, count in counts.items() if count]
+            if one.left_out:
+                problems.append(describe_left_out(name, one.left_out))
         if self.in_both:
             problems.append(f"{len(self.in_both)} gallery images are also in training, so results would be too good")
         for group, where in (("base", "training"), ("novel", "gallery")):
@@ -93,7 +105,9 @@ class DataCheck:
 
 def check_data(data: DataConfig, track: Track) -> DataCheck:
     """Read annotations, compare file contents and read image headers. Raises ValueError as the loaders do."""
-    train, gallery = load_sets(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftOutWarning)  # the check lists what is left out
+        train, gallery = load_sets(data)
     split = choose_classes(data, train, gallery)
     check_prompts(train, split, read_prompt_options(data, train, split))
     paths = [*train.paths, *gallery.paths]
@@ -111,16 +125,20 @@ def check_data(data: DataConfig, track: Track) -> DataCheck:
         ClassCheck(name, group_of.get(name, "neither"), *(int(part[k]) for pair in counts for part in pair))
         for k, name in enumerate(names)
     ]
+    in_train = set(train.skipped)
+    own_skipped = [entry for entry in gallery.skipped if entry not in in_train]
     return DataCheck(
-        _check_set(train, train_groups, track("reading headers: training", len(train))),
-        _check_set(gallery, gallery_groups, track("reading headers: gallery", len(gallery))),
+        _check_set(train, train.skipped, train_groups, track("reading headers: training", len(train))),
+        _check_set(gallery, own_skipped, gallery_groups, track("reading headers: gallery", len(gallery))),
         [(train.image_ids[a], gallery.image_ids[b]) for a, b in both],
         sorted(set(train.class_names) ^ set(gallery.class_names)),
         classes,
     )
 
 
-def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -> SetCheck:
+def _check_set(
+    images: Annotations, skipped: Sequence[SkippedEntry], groups: list[list[int]], advance: Advance
+) -> SetCheck:
     sizes = np.full((len(images), 2), np.inf)  # width and height, infinite if unknown
     missing: list[str] = []
     unreadable: list[str] = []
@@ -150,6 +168,7 @@ def _check_set(images: Annotations, groups: list[list[int]], advance: Advance) -
         unreadable=unreadable,
         odd_boxes=odd_boxes,
         duplicates=[[images.image_ids[r] for r in group] for group in groups if len(group) > 1],
+        left_out=list(skipped),
     )
 
 
@@ -180,9 +199,21 @@ def print_check(check: DataCheck, console: Console) -> None:
         boxes = one.odd_boxes[:_EXAMPLES]
         examples += (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}" for b in boxes)
         examples += (f"same content: {', '.join(group)}" for group in one.duplicates[:_EXAMPLES])
+        examples += _examples_left_out(one.left_out)
     examples += (f"in training as {a}, in the gallery as {b}" for a, b in check.in_both[:_EXAMPLES])
     examples += (f"a class of only one set: {name}" for name in check.not_in_both[:_EXAMPLES])
     for example in examples:
         console.print(f"  {example}", markup=False, highlight=False)
     if not check.problems:
         console.print("[green]no problem was found[/]")
+
+
+def _examples_left_out(skipped: Sequence[SkippedEntry]) -> Iterator[str]:
+    """The first entries of each reason."""
+    by_reason: dict[str, list[SkippedEntry]] = defaultdict(list)
+    for entry in skipped:
+        by_reason[entry.reason].append(entry)
+    for reason, entries in by_reason.items():
+        for entry in entries[:_EXAMPLES]:
+            value = f": {entry.value}" if entry.value else ""
+            yield f"{'used in part' if entry.used_in_part else 'left out'}: {entry.entry}: {reason}{value}"

@@ -17,9 +17,12 @@ def count_reasons(skipped: Iterable[SkippedEntry]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(s.reason for s in skipped).most_common())
 
 
-def describe_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> str:
-    """Say in one line how many entries of a source are left out, or used in part, and why. Empty if there are none."""
-    groups = {"left out": [], "used in part": []}  # type: dict[str, list[SkippedEntry]]
+def describe_left_out(source: Path | str, skipped: Sequence[SkippedEntry]) -> str:
+    """Say in one line how many entries of a source are left out, or used in part, and why. Empty if there are none.
+
+    source: starts the line.
+    """
+    groups: dict[str, list[SkippedEntry]] = {"left out": [], "used in part": []}
     for entry in skipped:
         groups["used in part" if entry.used_in_part else "left out"].append(entry)
     parts = []
@@ -28,6 +31,12 @@ def describe_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> str:
             noun = "entry" if len(entries) == 1 else "entries"
             parts.append(f"{len(entries):,} {noun} {what}: {count_reasons(entries)}")
     return f"{source}: {'; '.join(parts)}" if parts else ""
+
+
+def none_usable(source: Path, what: str, skipped: Sequence[SkippedEntry]) -> ValueError:
+    """The error for a source of which nothing can be used. what: how many of what, such as "12 images"."""
+    first = skipped[0]
+    return ValueError(f"{source}: none of its {what} can be used: {count_reasons(skipped)}; the first: {first.value}")
 
 
 def warn_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> None:

@@ -69,8 +69,15 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     """Load a source. cache: a folder for compact copies of JSON files, or None.
 
-    Raises ValueError as the format's loader does, and for an option that the format doesn't have.
+    Issues a LeftOutWarning if entries of the source can't be used. Raises ValueError as the format's loader does, and
+    for an option that the format doesn't have.
     """
+    loaded = _load(source, cache)
+    warn_left_out(source.annotations, loaded.skipped)
+    return loaded
+
+
+def _load(source: SourceConfig, cache: Path | None) -> Annotations:
     annotations, images, kind = source.annotations, source.image_folder, format_of(source)
     if source.subset is not None and kind not in ("yolo", "voc"):
         raise ValueError(f"{annotations}: only yolo and voc data have a subset, not {kind}: {source.subset!r}")
@@ -116,8 +123,9 @@ def format_of(source: SourceConfig) -> Format:
         case ".json" if path.stat().st_size:
             refuse_foreign_tool(path)
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                # In every LVIS file and in no COCO file.
-                return "lvis" if content.find(b'"neg_category_ids"') >= 0 else "coco"
+                # In every LVIS file and in no COCO file; in UTF-16 with a zero between the letters.
+                marks = (b'"neg_category_ids"', "neg_category_ids".encode("utf-16-le")[:-1])
+                return "lvis" if any(content.find(mark) >= 0 for mark in marks) else "coco"
         case ".json":
             return "coco"
         case ".xml":

@@ -1,5 +1,7 @@
+import ast
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -221,47 +223,81 @@ def test_each_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [found.paths[k] for k in (7, 8)] == [images / "train2017/7.jpg", images / "8.jpg"]
 
 
-IMAGE_10 = r"image 10 \(entry 0 of 'images'\)"
-MALFORMED: dict[str, tuple[Any, str]] = {
-    "no negatives": (changed("images", 0, neg_category_ids=7), f"{IMAGE_10} has the neg_category_ids 7, not a list of"),
-    "a COCO file": (
-        small() | {"images": [{"id": 10, "file_name": "x.jpg"}]},
-        f"{IMAGE_10} has no neg_category_ids",
-    ),
-    "an unknown negative": (
-        changed("images", 1, neg_category_ids=[4, 77]),
-        r"image 2 \(entry 1 of 'images'\) names 77 in neg_category_ids",
-    ),
-    "a fraction among the negatives": (changed("images", 0, neg_category_ids=[1, 4.5]), rf"{IMAGE_10} has the neg_cat"),
-    "an unknown frequency": (
-        changed("categories", 1, frequency="x"),
-        r"category 1 \(entry 1 of 'categories'\) has the frequency 'x'",
-    ),
-    "readable names that collide": (
-        changed("categories", 1, name="crab (animal)"),
-        r"category 1 \(entry 1 of 'categories'\) is named 'crab \(animal\)', .* category 9 'crab_\(animal\)'",
-    ),
-    "a name of underscores": (changed("categories", 1, name="__"), "category 1 .* has no name"),
-    "neither name nor address": (changed("images", 0, coco_url=None), f"{IMAGE_10} has no file name"),
-    "an address without a file": (changed("images", 0, coco_url="http://example.org/"), f"{IMAGE_10} has no file name"),
-    "no address": (changed("images", 0, coco_url="http://[x/train2017/a.jpg"), f"{IMAGE_10} has no file name"),
-    "an address that climbs": (
-        changed("images", 0, coco_url=f"{URL}%2e%2e/x.jpg"),
-        rf"{IMAGE_10} has the file name '\.\./x\.jpg'",
-    ),
-    "an address with Windows' separators": (
-        changed("images", 0, coco_url=f"{URL}a/..%5Cx.jpg"),
-        rf"{IMAGE_10} has the file name 'a/\.\.\\\\x\.jpg'",
-    ),
-    "a file name that climbs": (
-        changed("images", 0, file_name="../x.jpg", coco_url=""),
-        rf"{IMAGE_10} has the file name '\.\./x",
-    ),
-    "a negative width": (changed("annotations", 1, bbox=[0, 0, -1, 1]), r"annotation 2 \(entry 1 of 'annotations'\)"),
+# The content, where each entry is that is left out or used in part, and its value.
+LEFT_OUT: dict[str, tuple[Any, dict[str, str]]] = {
+    "negatives no list": (changed("images", 0, neg_category_ids=7), {"images[0]": "7"}),
+    "no negatives": (changed("images", 0, neg_category_ids=None), {"images[0]": ""}),
+    "an unknown negative": (changed("images", 1, neg_category_ids=[4, 77]), {"images[1]": "77"}),
+    "a fraction among the negatives": (changed("images", 0, neg_category_ids=[1, 4.5]), {"images[0]": "4.5"}),
+    "a frequency that is no text": (changed("categories", 1, frequency=[1]), {"categories[1]": "[1]"}),
+    "synonyms that are no texts": (changed("categories", 1, synonyms=[1]), {"categories[1]": "[1]"}),
+    "a negative width": (changed("annotations", 1, bbox=[0, 0, -1, 1]), {"annotations[1]": "[0.0, 0.0, -1.0, 1.0]"}),
 }
 
 
-@pytest.mark.parametrize(("content", "message"), MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_files_are_refused_by_file_and_entry(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"lvis\.json: {message}"):
-        load(tmp_path, content)
+@pytest.mark.parametrize(("content", "expected"), LEFT_OUT.values(), ids=LEFT_OUT.keys())
+def test_parts_that_cannot_be_used_are_left_out(tmp_path: Path, content: Any, expected: dict[str, str]) -> None:
+    found, whole = load(tmp_path, content), load(tmp_path, small())
+    assert all(s.used_in_part for s in found.skipped)
+    assert {re.findall(r"\((\S+)\)$", s.entry)[0]: s.value for s in found.skipped} == expected
+    np.testing.assert_array_equal(found.labels, whole.labels)
+    lost = changed_negatives(found, whole)
+    assert lost == ({("10", "aerosol can")} if next(iter(expected.values())) in ("7", "") else set())
+
+
+def changed_negatives(found: Annotations, whole: Annotations) -> set[tuple[str, str]]:
+    """Images and classes that are verified in only one of the two."""
+    different = np.argwhere(found.verified_mask != whole.verified_mask)
+    return {(whole.image_ids[r], whole.class_names[c]) for r, c in different}
+
+
+NO_NAME: dict[str, tuple[dict[str, Any], str]] = {
+    "neither name nor address": (changed("images", 0, coco_url=None), ""),
+    "an address without a file": (changed("images", 0, coco_url="http://example.org/"), ""),
+    "no address": (changed("images", 0, coco_url="http://[x/train2017/a.jpg"), ""),
+    "an address that climbs": (changed("images", 0, coco_url=f"{URL}%2e%2e/x.jpg"), "../x.jpg"),
+    "an address that climbs with Windows' separators": (changed("images", 0, coco_url=f"{URL}..%5Cx.jpg"), "..\\x.jpg"),
+    "a file name that climbs": (changed("images", 0, file_name="../x.jpg", coco_url=""), "../x.jpg"),
+}
+
+
+@pytest.mark.parametrize(("content", "value"), NO_NAME.values(), ids=NO_NAME.keys())
+def test_an_image_without_a_usable_name_is_left_out(tmp_path: Path, content: dict[str, Any], value: str) -> None:
+    found = load(tmp_path, content)
+    assert found.image_ids == ("2",)
+    assert found.verified_mask.tolist() == [[False, True, False]]
+    assert [re.findall(r"\((\S+)\)$", s.entry)[0] for s in found.skipped] == [
+        *("images[0]", "annotations[0]", "annotations[1]")
+    ]
+    assert value in ast.literal_eval(found.skipped[0].value or "''")
+
+
+def test_readable_names_that_collide_are_one_class(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("categories", 1, name="crab (animal)"))
+    assert found.class_names == ("bow", "crab (animal)")
+    assert found.synonyms[1] == ("aerosol can", "spray can")
+    assert found.labels.tolist() == [[False, False], [False, True]]
+    assert found.skipped == ()
+
+
+def test_a_category_whose_name_is_only_underscores_is_left_out(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("categories", 1, name="__"))
+    assert found.class_names == ("bow", "crab (animal)")
+    assert {(s.value, s.used_in_part) for s in found.skipped} == {("'__'", False), ("1", True)}
+
+
+def test_ids_of_negatives_may_be_texts_or_end_in_a_point(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("images", 0, neg_category_ids=["1", 4.0]))
+    assert found.skipped == ()
+    assert found.verified_mask[1].tolist() == [True, True, True]
+
+
+def test_a_coco_file_read_as_lvis_says_that_nothing_is_known_to_be_absent(tmp_path: Path) -> None:
+    images = [{"id": 10, "file_name": "x.jpg"}, {"id": 2, "file_name": "y.jpg"}]
+    found = load(tmp_path, small() | {"images": images})
+    assert len(found.skipped) == 2
+    np.testing.assert_array_equal(found.verified_mask, found.labels)
+
+
+def test_an_empty_frequency_or_another_word_is_kept(tmp_path: Path) -> None:
+    assert load(tmp_path, changed("categories", 1, frequency="x")).frequencies == ("x", "f", "r")

@@ -3,108 +3,37 @@
 LVIS has COCO's photos with 1,203 classes, of which only some are checked in each photo (arXiv 1908.03195).
 """
 
-import os
-import re
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeVar
 
 import numpy as np
-from msgspec import UNSET, Struct, UnsetType
 
-from forclip.data.formats.common import LARGEST_COORDINATE
-from forclip.data.formats.json_file import JsonFormat, read_json, shown
+from forclip.data.formats.coco_entries import Category, Image, Instance, LvisImage, name_in_url, read_coco, read_lvis
+from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry, box_problem
+from forclip.data.formats.file_names import FileNames
+from forclip.data.formats.json_file import Entries, Id
 from forclip.data.images.box_frames import sizes_of
-from forclip.types import Annotations, Floats, Ints
+from forclip.data.left_out import none_usable
+from forclip.types import Annotations, Bools, Floats, Ints, SkippedEntry
 
-Id = int | str
-
-_ID = "a whole number or a text"
-FORMAT = JsonFormat(
-    name="a COCO or LVIS instances file",
-    id_field="id",
-    nouns={"images": "image", "annotations": "annotation", "categories": "category"},
-    expected={
-        "id": _ID,
-        "image_id": _ID,
-        "category_id": _ID,
-        "bbox": "x, y, width, height",
-        "iscrowd": "0 or 1",
-        "synonyms": "a list of texts",
-        "frequency": "a text; r, c or f in LVIS",
-        "neg_category_ids": "a list of category ids",
-    },
-)
-
-
-class Image(Struct, gc=False, kw_only=True):
-    """file_name: relative to the image folder, or empty if the file has none. width, height: may be anything."""
-
-    id: Id
-    file_name: str = ""
-    width: Any = None
-    height: Any = None
-
-
-class Category(Struct, gc=False, kw_only=True):
-    """synonyms, frequency: fields of LVIS that a COCO file may have too."""
-
-    id: Id
-    name: str
-    synonyms: tuple[str, ...] = ()
-    frequency: str = ""
-
-
-class Instance(Struct, gc=False, kw_only=True):
-    """One object. bbox: x, y, width, height in pixels. All other fields are skipped, polygons among them.
-
-    COCO calls it an annotation, but `forclip.types.Annotations` is something else.
-    """
-
-    id: Id
-    image_id: Id
-    category_id: Id
-    bbox: tuple[float, float, float, float] | UnsetType = UNSET
-    iscrowd: int | bool | None = 0
-
-
-class CocoFile(Struct, kw_only=True):
-    images: Sequence[Image]
-    categories: Sequence[Category]
-    annotations: Sequence[Instance]
-
-
-class LvisImage(Image, gc=False, kw_only=True):
-    """neg_category_ids: categories that are certainly not in the image; they say which labels are verified."""
-
-    coco_url: str = ""
-    neg_category_ids: tuple[Id, ...]
-
-
-class LvisCategory(Category, gc=False, kw_only=True):
-    frequency: Literal["r", "c", "f", ""] = ""
-
-
-class LvisFile(CocoFile, kw_only=True):
-    images: Sequence[LvisImage]
-    categories: Sequence[LvisCategory]
+AnyImage = TypeVar("AnyImage", Image, LvisImage)
+Index = dict[Id, int]  # rows or columns by id
 
 
 def load_coco(annotation_file: Path, image_folder: Path) -> Annotations:
     """Load images sorted by id, with classes sorted by name. A crowd annotation labels its image but gives no box.
 
-    Synonyms and frequencies are taken if the file has them. Raises ValueError, naming the file and the entry, for a
-    missing or malformed file, a repeated id, a class without a name or with another's name, an annotation of an unknown
-    image or category, a box that is not four finite numbers below 1e9 or
-    has a negative size, or a file name that leaves the folder.
+    Synonyms and frequencies are taken if the file has them. Categories with the same name are one class. Entries that
+    can't be used are listed in `skipped`; a label whose box can't be used is kept without it. Raises ValueError, naming
+    the file, if it is missing, is no JSON, has no list of images, or if none of its images can be used.
     """
-    content = read_json(annotation_file, CocoFile, FORMAT)
-    names = [image.file_name for image in content.images]
-    check_file_names(annotation_file, content.images, names)
-    return build_annotations(annotation_file, content, [image_folder / name for name in names], readable_name=str)
+    skipped: list[SkippedEntry] = []
+    images, categories, instances = read_coco(annotation_file, skipped)
+    names = FileNames(image_folder)
+    paths = _find_images(images, lambda image: names.resolve(image.file_name), skipped)
+    return _build(images, paths, categories, instances, str, skipped)
 
 
 def load_lvis(annotation_file: Path, image_folder: Path) -> Annotations:
@@ -112,144 +41,176 @@ def load_lvis(annotation_file: Path, image_folder: Path) -> Annotations:
 
     A label is verified if it is positive or in the image's `neg_category_ids`. `not_exhaustive_category_ids` (not every
     instance of a positive class is marked) changes nothing. An image is found by its URL, as train2017/x.jpg or as
-    x.jpg below the folder, or by its file name if it has no URL. Raises ValueError as `load_coco` does, and if an image
-    has no `neg_category_ids`.
+    x.jpg below the folder, or by its file name if it has no URL. Leaves out and raises as `load_coco` does.
     """
-    content = read_json(annotation_file, LvisFile, FORMAT)
-    # URLs first: in files that have both, such as lvis-api's sample, file names are those of COCO 2014.
-    names = [_name_in_url(image) or image.file_name for image in content.images]
-    check_file_names(annotation_file, content.images, names)
+    skipped: list[SkippedEntry] = []
+    images, categories, instances = read_lvis(annotation_file, skipped)
+    names = FileNames(image_folder)
 
-    @cache  # lists each folder once: checking 100,000 files one by one takes minutes on a network drive
-    def listed(subfolder: str) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(image_folder / subfolder))
-        except OSError:  # no such folder; reading the image will report it
-            return frozenset()
+    def find(image: LvisImage) -> Path:
+        # URLs first: in files that have both, such as lvis-api's sample, file names are those of COCO 2014.
+        name = name_in_url(image.coco_url) or image.file_name
+        file = name.rpartition("/")[2]
+        is_flat = image.coco_url and names.match(file) and not names.match(name)
+        return names.resolve(file if is_flat else name)
 
-    paths: list[Path] = []
-    for image, name in zip(content.images, names, strict=True):
-        subfolder, _, file = name.rpartition("/")
-        is_flat = image.coco_url and file in listed("") and file not in listed(subfolder)
-        paths.append(image_folder / (file if is_flat else name))
+    paths = _find_images(images, find, skipped)
+    negatives = [images.values[k].neg_category_ids for k in paths]
     # "crab_(animal)" becomes "crab (animal)".
-    return build_annotations(annotation_file, content, paths, lambda name: name.replace("_", " ").strip())
+    return _build(images, paths, categories, instances, lambda name: name.replace("_", " ").strip(), skipped, negatives)
 
 
-def _name_in_url(image: LvisImage) -> str:
-    """The folder and the file name in a URL, such as "train2017/000000391895.jpg". Empty if it is no URL."""
-    try:
-        path = urlsplit(image.coco_url).path
-    except ValueError:
-        return ""
-    return "/".join(unquote(path).strip("/").split("/")[-2:])
-
-
-# A name from the root, from a drive, with Windows' separators, or with `..`. No file system allows NUL in a name. Of
-# the halves of surrogate pairs, only those that stand for a byte that is not UTF-8 can be part of a name.
-_OUTSIDE = re.compile(r"^/|^[A-Za-z]:|[\\\0\ud800-\udc7f\udd00-\udfff]|(?:^|/)\.\.(?:/|$)")
-
-
-def check_file_names(file: Path, images: Sequence[Image], names: Sequence[str]) -> None:
-    """Raise ValueError for an empty file name or one that leads out of the image folder. names: one per image."""
-    for position, (image, name) in enumerate(zip(images, names, strict=True)):
-        if not name.strip():
-            raise FORMAT.entry_error(file, "images", position, image.id, "has no file name")
-        if _OUTSIDE.search(name):
-            problem = f"has the file name {shown(name)}, not a path inside the image folder with / between its parts"
-            raise FORMAT.entry_error(file, "images", position, image.id, problem)
-
-
-def build_annotations(
-    file: Path, content: CocoFile, paths: Sequence[Path], readable_name: Callable[[str], str]
-) -> Annotations:
-    """Convert a file's entries to arrays; of an LvisFile, only positive labels and stated negatives are verified.
-
-    paths: one per image of the file. readable_name: converts a name in the file to a class name or synonym.
-    Raises ValueError, naming the file and the entry, as `load_coco` does.
-    """
-    # Ids of images and categories as texts, because image ids become texts.
-    FORMAT.check_unique(file, "images", (str(image.id) for image in content.images))
-    FORMAT.check_unique(file, "categories", (str(category.id) for category in content.categories))
-    FORMAT.check_unique(file, "annotations", (annotation.id for annotation in content.annotations))
-    names = _class_names(file, content.categories, readable_name)
+def _find_images(
+    images: Entries[AnyImage], find: Callable[[AnyImage], Path], skipped: list[SkippedEntry]
+) -> dict[int, Path]:
+    """The path of each image that can be used, by its position in `images`, sorted by the images' ids."""
+    paths: dict[int, Path] = {}
+    first: dict[str, int] = {}
+    for k, image in enumerate(images.values):
+        try:
+            path = find(image)
+        except UnusableEntry as error:
+            skipped.append(images.skip(k, error.reason, error.value))
+            continue
+        other = first.setdefault(str(image.id), k)  # as texts, because image ids become texts
+        if other == k:
+            paths[k] = path
+        elif not _equal(images.values[other], image):
+            skipped.append(images.skip(k, "image id occurs twice", image.id))
+    given = len(images.values) + len(images.lost)
+    if given and not paths:
+        raise none_usable(images.file, f"{given} images", skipped)
     # Numbers before texts, because the two don't compare.
-    image_order = sorted(range(len(paths)), key=lambda k: (isinstance(i := content.images[k].id, str), i))
-    class_order = sorted(range(len(names)), key=names.__getitem__)
-    row = {content.images[k].id: r for r, k in enumerate(image_order)}
-    column = {content.categories[k].id: c for c, k in enumerate(class_order)}
-    image_rows = _lookup(file, content.annotations, "image_id", row)
-    class_columns = _lookup(file, content.annotations, "category_id", column)
-    boxes, boxed = _boxes(file, content.annotations)
-    labels = np.zeros((len(row), len(column)), bool)
-    labels[image_rows, class_columns] = True
+    order = sorted(paths, key=lambda k: (isinstance(i := images.values[k].id, str), i))
+    return {k: paths[k] for k in order}
+
+
+def _equal(first: AnyImage, second: AnyImage) -> bool:
+    """Whether two images have the same values, apart from the type of their id."""
+    return all(getattr(first, field) == getattr(second, field) for field in first.__struct_fields__ if field != "id")
+
+
+def _build(
+    images: Entries[AnyImage],
+    paths: dict[int, Path],
+    categories: Entries[Category],
+    instances: Entries[Instance],
+    readable_name: Callable[[str], str],
+    skipped: list[SkippedEntry],
+    negatives: Sequence[tuple[Id, ...]] | None = None,
+) -> Annotations:
+    """Convert entries to arrays, and add those that can't be used to `skipped`.
+
+    paths: of the images to use, by position, in the order of rows. readable_name: converts a name in the file to a
+    class name or synonym. negatives: one per path, the categories that are certainly not in the image; if given, only
+    positive labels and these are verified.
+    """
+    row = {images.values[k].id: r for r, k in enumerate(paths)}
+    used = (*(a.category_id for a in instances.values), *(i for ids in negatives or () for i in ids))
+    members = _group_categories(categories, readable_name, used, skipped)
+    column = {category.id: c for c, of_class in enumerate(members.values()) for category in of_class}
+    image_rows = _look_up([a.image_id for a in instances.values], row)
+    class_columns = _look_up([a.category_id for a in instances.values], column)
+    unknown = np.flatnonzero((image_rows < 0) | (class_columns < 0)).tolist()
+    if unknown:
+        in_file = [_ids_in_file(entries) for entries in (images, categories)]
+        for k in unknown:
+            is_image = image_rows[k] < 0
+            field = "image_id" if is_image else "category_id"
+            value = getattr(instances.values[k], field)
+            known = str(value) in in_file[0 if is_image else 1]
+            reason = f"its {'image' if is_image else 'category'} is left out" if known else f"unknown {field}"
+            skipped.append(instances.skip(k, reason, value))
+    usable = (image_rows >= 0) & (class_columns >= 0)
+    labels = np.zeros((len(row), len(members)), bool)
+    labels[image_rows[usable], class_columns[usable]] = True
+    boxes, boxed = _boxes(instances, usable, skipped)
     verified = None
-    if isinstance(content, LvisFile):
+    if negatives is not None:
         verified = labels.copy()
-        for position, image in enumerate(content.images):
-            for unknown in (i for i in image.neg_category_ids if i not in column):
-                problem = f"names {shown(unknown)} in neg_category_ids, which is not in the file"
-                raise FORMAT.entry_error(file, "images", position, image.id, problem)
-        rows = [row[image.id] for image in content.images for _ in image.neg_category_ids]
-        verified[rows, [column[i] for image in content.images for i in image.neg_category_ids]] = True
-    categories = [content.categories[k] for k in class_order]
-    synonyms: tuple[tuple[str, ...], ...] = ()
-    if any(category.synonyms for category in categories):  # without repetition
-        named = ((readable_name(c.name), dict.fromkeys(map(readable_name, c.synonyms))) for c in categories)
-        synonyms = tuple(tuple(s for s in others if s != name and s.strip()) for name, others in named)
+        rows = np.repeat(np.arange(len(row)), [len(ids) for ids in negatives])
+        columns = _look_up([i for ids in negatives for i in ids], column)
+        verified[rows[columns >= 0], columns[columns >= 0]] = True
+        positions, flat = list(paths), [i for ids in negatives for i in ids]
+        for j in np.flatnonzero(columns < 0).tolist():
+            reason = "neg_category_ids names an unknown category"
+            skipped.append(images.skip(positions[rows[j]], reason, flat[j], used_in_part=True))
+    synonyms = tuple(_synonyms(name, of_class, readable_name) for name, of_class in members.items())
+    frequencies = tuple(next((c.frequency for c in of_class if c.frequency), "") for of_class in members.values())
     return Annotations(
-        image_ids=tuple(str(content.images[k].id) for k in image_order),
-        paths=tuple(paths[k] for k in image_order),
-        class_names=tuple(names[k] for k in class_order),
+        image_ids=tuple(map(str, row)),
+        paths=tuple(paths.values()),
+        class_names=tuple(members),
         labels=labels,
         boxes=boxes,
         box_images=image_rows[boxed],
         box_classes=class_columns[boxed],
-        box_sizes=sizes_of((content.images[k].width, content.images[k].height) for k in image_order),
+        box_sizes=sizes_of((images.values[k].width, images.values[k].height) for k in paths),
         verified=verified,
-        synonyms=synonyms,
-        frequencies=tuple(c.frequency for c in categories) if any(c.frequency for c in categories) else (),
+        synonyms=synonyms if any(synonyms) else (),
+        frequencies=frequencies if any(frequencies) else (),
+        skipped=tuple(skipped),
     )
 
 
-def _class_names(file: Path, categories: Sequence[Category], readable_name: Callable[[str], str]) -> list[str]:
-    """One readable name per category, in the file's order."""
-    first: dict[str, Category] = {}
-    for position, category in enumerate(categories):
-        name = readable_name(category.name)
+def _ids_in_file(entries: Entries[Any]) -> set[str]:
+    return {*entries.lost, *(str(entry.id) for entry in entries.values)}
+
+
+def _group_categories(
+    categories: Entries[Category], readable_name: Callable[[str], str], used: Iterable[Id], skipped: list[SkippedEntry]
+) -> dict[str, list[Category]]:
+    """The categories of each class, by its name, sorted by name. used: ids of the categories that some image has."""
+    parents = _unused_parents(categories.values, used)
+    members: dict[str, list[Category]] = {}
+    name_of: dict[str, str] = {}  # by id
+    for k, category in enumerate(categories.values):
+        name, category_id = readable_name(category.name), str(category.id)
         if not name.strip():
-            raise FORMAT.entry_error(file, "categories", position, category.id, "has no name")
-        if name in first:
-            other = f"category {shown(first[name].id)} {shown(first[name].name)}"
-            problem = f"is named {shown(category.name)}, the same class name as that of {other}"
-            raise FORMAT.entry_error(file, "categories", position, category.id, problem)
-        first[name] = category
-    return list(first)
+            skipped.append(categories.skip(k, "no name", category.name))
+        elif name_of.setdefault(category_id, name) != name:
+            skipped.append(categories.skip(k, "category id occurs twice", category.name))
+        elif category_id in parents:
+            skipped.append(categories.skip(k, "parent category that no object has", category.name))
+        else:
+            members.setdefault(name, []).append(category)
+    return dict(sorted(members.items()))
 
 
-def _lookup(file: Path, annotations: Sequence[Instance], field: str, index: dict[Id, int]) -> Ints:
-    """[annotations]. The index of the id in a field of each annotation."""
-    found = np.fromiter((index.get(getattr(a, field), -1) for a in annotations), np.int64, len(annotations))
+def _unused_parents(categories: Sequence[Category], used: Iterable[Id]) -> set[str]:
+    """Ids of categories that only group the others, as Roboflow adds one: at the top, above others, and unused."""
+    above = {c.supercategory for c in categories if isinstance(c.supercategory, str) and c.supercategory != c.name}
+    with_parent = {c.name for c in categories if c.supercategory not in (None, "", "none")}
+    parents = {str(c.id) for c in categories if c.name in above - with_parent}
+    return parents.difference(map(str, used)) if parents else set()
+
+
+def _synonyms(name: str, members: Sequence[Category], readable_name: Callable[[str], str]) -> tuple[str, ...]:
+    """The other names of a class, without repetition."""
+    others = dict.fromkeys(readable_name(synonym) for category in members for synonym in category.synonyms)
+    return tuple(other for other in others if other != name and other.strip())
+
+
+def _look_up(ids: Sequence[Id], index: Index) -> Ints:
+    """[ids]. The index of each id, -1 for an unknown one. The number 7 and the text "7" are the same id."""
+    found = np.fromiter((index.get(i, -1) for i in ids), np.int64, len(ids))
     if (found < 0).any():
-        position = int(np.argmax(found < 0))
-        unknown = annotations[position]
-        problem = f"names {field} {shown(getattr(unknown, field))}, which is not in the file"
-        raise FORMAT.entry_error(file, "annotations", position, unknown.id, problem)
+        by_text = {str(i): row for i, row in index.items()}
+        for k in np.flatnonzero(found < 0).tolist():
+            found[k] = by_text.get(str(ids[k]), -1)
     return found
 
 
-def _boxes(file: Path, annotations: Sequence[Instance]) -> tuple[Floats, Ints]:
-    """[B, 4] xyxy in pixels and [B] the positions of the annotations that have a box and are no crowd."""
-    count = len(annotations)
-    boxed = np.flatnonzero(np.fromiter((isinstance(a.bbox, tuple) for a in annotations), bool, count))
-    numbers = chain.from_iterable(a.bbox for a in annotations if isinstance(a.bbox, tuple))
+def _boxes(instances: Entries[Instance], usable: Bools, skipped: list[SkippedEntry]) -> tuple[Floats, Ints]:
+    """[B, 4] xyxy in pixels and [B] the positions of the usable instances that have a box and are no crowd."""
+    values, count = instances.values, len(instances.values)
+    boxed = np.flatnonzero(np.fromiter((a.bbox is not None and not a.iscrowd for a in values), bool, count) & usable)
+    numbers = chain.from_iterable(values[k].bbox or () for k in boxed.tolist())
     boxes = np.fromiter(numbers, np.float64, 4 * len(boxed)).reshape(-1, 4)
-    impossible = ~(np.abs(boxes) < LARGEST_COORDINATE).all(1) | (boxes[:, 2:] < 0).any(1)
-    if impossible.any():
-        position = int(boxed[np.argmax(impossible)])
-        box = boxes[np.argmax(impossible)].tolist()
-        problem = f"has the bbox {box}, not finite x and y in pixels with a width and a height of at least 0"
-        raise FORMAT.entry_error(file, "annotations", position, annotations[position].id, problem)
-    boxes[:, 2:] += boxes[:, :2]
-    crowd = np.fromiter((bool(a.iscrowd) for a in annotations), bool, count)[boxed]
-    return boxes[~crowd].astype(np.float32), boxed[~crowd]
+    with np.errstate(invalid="ignore"):  # inf - inf
+        boxes[:, 2:] += boxes[:, :2]
+    # Written so that NaN is wrong too.
+    kept = (np.abs(boxes) < LARGEST_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
+    for k, box in zip(boxed[~kept].tolist(), boxes[~kept].tolist(), strict=True):
+        skipped.append(instances.skip(k, box_problem(box), list(values[k].bbox or ()), used_in_part=True))
+    return boxes[kept].astype(np.float32), boxed[kept]

@@ -1,5 +1,6 @@
 """Helpers that the readers of label files share."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
@@ -45,6 +46,16 @@ def path_inside(folder: Path, name: str, where: str) -> Path:
     if windows.root or ".." in windows.parts or re.match(r"[A-Za-z]:", name):
         raise ValueError(f"{where} has a file name outside the folder {folder}: {name!r}")
     return folder / name
+
+
+def box_problem(corners: Sequence[float]) -> str:
+    """Why left, top, right, bottom are no box in pixels, or an empty text if they are one."""
+    left, top, right, bottom = corners
+    if not all(map(math.isfinite, corners)):
+        return "the box is not finite"
+    if any(abs(value) >= LARGEST_COORDINATE for value in corners):
+        return "the box is larger than any image"
+    return "the box has a negative size" if right < left or bottom < top else ""
 
 
 def check_corners(corners: Sequence[float], where: str) -> None:
