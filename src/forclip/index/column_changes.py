@@ -79,7 +79,8 @@ def repair_columns(table: Path) -> None:
         dataset = _rename(table, dataset, bad)
     for field in dataset.schema:
         if field.name not in BUILT_IN_COLUMNS and not is_stored_as_is(field.type):
-            _replace(table, field.name, to_shown(pa.nulls(0, field.type)).type, to_shown)
+            shown = to_shown(dataset.to_table([field.name])[field.name])  # the values decide the type
+            _replace(table, field.name, shown.type, to_shown)
 
 
 def _rename(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
