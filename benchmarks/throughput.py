@@ -33,9 +33,11 @@ from forclip.config import ModelConfig
 from forclip.data.images.decode import read_image
 from forclip.embedding.embed import embed_images
 from forclip.models.mini_clip import MINI_NAME
-from forclip.models.open_clip_backbone import RANDOM, OpenClipBackbone, load_open_clip
+from forclip.models.open_clip_backbone import load_open_clip
+from forclip.models.references import RANDOM
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.models.summary_head import window_seeded_head
+from forclip.models.tower_backbone import TowerBackbone
 from forclip.toyworld.dataset import write_toyworld
 from forclip.types import Floats
 
@@ -108,7 +110,7 @@ def compare_with_open_clip(
         yield Comparison(f"{name} / encode_image", count, args.batch, ours, theirs, _LEAST_RATIO)
 
 
-def _noise(backbone: OpenClipBackbone, count: int) -> Tensor:
+def _noise(backbone: TowerBackbone, count: int) -> Tensor:
     size = backbone.model.visual.image_size
     rows, columns = size if isinstance(size, tuple) else (size, size)
     return torch.randn(count, 3, rows, columns, generator=torch.Generator().manual_seed(0))

@@ -38,8 +38,16 @@ def _read_if_file(names: Any, info: ValidationInfo) -> Any:
     return (names,) if is_name else read_names(file)
 
 
+def _resolve_if_path(name: str, info: ValidationInfo) -> str:
+    prefix = "local-dir:" if name.startswith("local-dir:") else ""
+    path = Path(info.context or ".", name.removeprefix(prefix))
+    is_model = (path.suffix and path.is_file()) or (path.is_dir() and (prefix or any(path.glob("*config.json"))))
+    return f"{prefix}{path}" if info.context and name and is_model else name
+
+
 # The context is the folder of the YAML file.
 File = Annotated[Path, AfterValidator(lambda path, info: Path(info.context or ".", path))]
+ModelName = Annotated[str, AfterValidator(_resolve_if_path)]  # a name, or a local path
 # Names, a single name, or a file with one name per line.
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]
 
@@ -137,14 +145,17 @@ class DataConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """A pretrained model: an open_clip name (with a pretrained tag or file), `local-dir:PATH`, or `forclip-mini`.
+    """A pretrained model.
 
+    name: a short name of `forclip models`, an open_clip architecture, a model folder in open_clip's or Hugging Face's
+    layout, `hf-hub:ORG/NAME`, or `forclip-mini`; the default is for photos (forclip.models.registry). pretrained: an
+    architecture's weights: an open_clip tag, a file, or `random`; None takes its best-known tag.
     image_size: pixels per side, or None for the model's own. train_last_stage: also finetune the last stage of the
     image tower, at train.stage_learning_rate (only CLIP's own ResNets and ViTs).
     """
 
-    name: str = "forclip-mini"
-    pretrained: str | None = None
+    name: ModelName = "ViT-B-16"
+    pretrained: ModelName | None = None
     image_size: int | None = None
     resize_mode: Literal["squash", "letterbox"] = "squash"
     train_last_stage: bool = False

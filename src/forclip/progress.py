@@ -1,5 +1,6 @@
-"""Report the progress of long work."""
+"""Report the progress of long work, and what a user should know about it."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Advance = Callable[[int], None]  # called with the number of items done since the last call
 Track = Callable[[str, int], Advance]  # starts a task: a description and the total number of items
+
+
+class Notice(Warning):
+    """Something that the user should know and that is no error: one line, shown by every command."""
+
+
+def notify(message: str) -> None:
+    """Issue a `Notice`: Python shows it as a warning, the command line as a line on standard error."""
+    warnings.warn(message, Notice, stacklevel=3)
 
 
 def silent(count: int) -> None:

@@ -43,6 +43,7 @@ def write_config(folder: Path, world: ToyWorld, **changes: Any) -> Path:
             "novel": list(world.novel),
             "allow_unlabelled_base": True,
         },
+        "model": {"name": "forclip-mini"},
         "head": {"num_query_tokens": 9},
         "train": {
             **{"epochs": 2, "batch_size": 40, "checkpoint_every": 2},
@@ -139,9 +140,9 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert_one_line(run("search", store, "cat", "--where", "shelve < 3"), "'shelve < 3'")
     high = json.loads(run("search", store, "cat", "--min-score", str(scores[1]), "--exact", "--json").stdout)
     assert [r["score"] for r in high] == scores[:2]
-    assert "3 deleted, 9 left" in run("delete", store, "--where", "shelf < 3", "--yes").stdout
+    assert "3 deleted, 9 left" in run("delete", store, "--where", "shelf < 3").stdout
     (tmp_path / "ids.txt").write_text(f"{pictures / names[5]}\n")
-    assert "1 deleted, 8 left" in run("delete", store, "--ids", tmp_path / "ids.txt", "--yes").stdout
+    assert "1 deleted, 8 left" in run("delete", store, "--ids", tmp_path / "ids.txt").stdout
     assert_one_line(run("delete", store), "--where or --ids")
     assert "8 images" in run("compact", store).stdout
     sound = run("verify", store)
@@ -255,7 +256,7 @@ def test_errors_on_the_command_line(tmp_path: Path, small_world: ToyWorld) -> No
     assert_one_line(run("search", tmp_path / "nothing", "cat"), "nothing")
     assert_one_line(run("index", tmp_path / "nothing", "--to", tmp_path / "s"), "nothing")
     assert_one_line(run("index", tmp_path, "--to", tmp_path / "s"), "no images")
-    head = run("index", small_world.images, "--to", tmp_path / "s", "--head", "cluster_x")
+    head = run("index", small_world.images, "--to", tmp_path / "s", "--model", "forclip-mini", "--head", "cluster_x")
     assert_one_line(head, "cluster_x")
     assert_one_line(run("eval", tmp_path / "gone.yaml", "--out", tmp_path / "o"), "gone.yaml")
     config = write_config(tmp_path, small_world)
@@ -372,7 +373,7 @@ def test_look(searcher: Searcher, tmp_path: Path) -> None:
 def test_look_refuses_an_image_that_changed(tmp_path: Path, small_world: ToyWorld) -> None:
     picture = tmp_path / "a.jpg"
     shutil.copy(sorted(small_world.images.glob("gallery_*.jpg"))[0], picture)
-    assert run("index", tmp_path, "--to", tmp_path / "s").exit_code == 0
+    assert run("index", tmp_path, "--to", tmp_path / "s", "--model", "forclip-mini").exit_code == 0
     assert run("look", tmp_path / "s", picture, "snail").exit_code == 0
     Image.new("RGB", (8, 8)).save(picture)
     assert_one_line(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "changed since it was indexed")

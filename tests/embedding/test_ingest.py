@@ -21,7 +21,8 @@ from tests.child import run_in_child
 
 def index(source: Path | str, to: Path, **options: Any) -> IndexSummary:
     """Index with four vectors per image by default."""
-    return index_images(str(source), to, **({"num_query_tokens": 4} | options))
+    mini = {} if to.exists() else {"model": ModelConfig("forclip-mini")}
+    return index_images(str(source), to, **({"num_query_tokens": 4} | mini | options))
 
 
 def counts(summary: IndexSummary) -> tuple[int, int, int, int]:
@@ -157,7 +158,7 @@ def test_a_store_keeps_its_options(photos: Path, tmp_path: Path) -> None:
         ({"precision": "fp16"}, "int8, not fp16"),
         ({"merge": 0.5}, r"0\.9, not 0\.5"),
         ({"num_query_tokens": 9}, "another model"),
-        ({"model": ModelConfig(), "head": "global"}, "another model"),
+        ({"model": ModelConfig("forclip-mini"), "head": "global"}, "another model"),
     ):
         with pytest.raises(ValueError, match=named):
             index(photos, tmp_path / "s", **({"num_query_tokens": None} | options))

@@ -2,22 +2,32 @@
 
 import json
 import logging
+import shutil
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from forclip.config import ModelConfig
 from forclip.models import open_clip_backbone
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.mini_clip import MINI_NAME
-from forclip.models.open_clip_backbone import OpenClipBackbone, ResizeMode, load_open_clip
+from forclip.models.open_clip_backbone import OpenClipBackbone, load_open_clip
+from forclip.models.references import absolute_reference, written_reference
+from forclip.models.retrieval_model import configured_backbone
+from forclip.models.tower_backbone import ResizeMode, TowerBackbone
+from forclip.progress import Notice
+from tests.models.hub import cache_repository, without_network
 
-TINY = {
+TINY: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 16, "image_size": 64},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
@@ -26,7 +36,7 @@ TINY_PREPROCESSING = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpol
 
 
 @pytest.fixture(scope="module")
-def mini() -> OpenClipBackbone:
+def mini() -> TowerBackbone:
     return load_open_clip(MINI_NAME, "random")
 
 
@@ -55,6 +65,9 @@ def tiny(tmp_path: Path, tiny_weights: dict[str, Tensor]) -> str:
     [
         ("ViT-B-33", None, r"'ViT-B-33'.*did you mean 'ViT-B-32'"),
         ("", None, "model ''"),
+        ("openai/clip-vit-base-patch32", None, "hf-hub:openai/clip-vit-base-patch32"),
+        ("ViT-B-32", "/tmp", "/tmp"),
+        ("ViT-S-32", None, "ViT-S-32"),
         ("ViT-B-32", "laion2b_s34b_b79", r"'laion2b_s34b_b79'.*did you mean 'laion2b_s34b_b79k'"),
         ("ViT-B-32", "/no/such/file.safetensors", "/no/such/file.safetensors"),
         ("local-dir:/no/such/folder", None, "/no/such/folder"),
@@ -86,7 +99,7 @@ def test_missing_mini_weights_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_mini_loads_its_weights_from_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mini: OpenClipBackbone
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mini: TowerBackbone
 ) -> None:
     weights = {name: value + 1 if "head" in name else value for name, value in mini.model.state_dict().items()}
     save_file(weights, tmp_path / "mini.safetensors")
@@ -100,11 +113,13 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, tiny: str) -> N
     weights = tmp_path / "tiny" / "open_clip_model.safetensors"
     with pytest.raises(ValueError, match="forclip-mini"):
         load_open_clip(MINI_NAME, str(weights))
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=tiny):
-        load_open_clip(tiny, None)
+    whole = weights.read_bytes()
+    for damaged in (whole[:1000], b"version https://git-lfs.github.com/spec/v1\n"):
+        weights.write_bytes(damaged)
+        with pytest.raises(ValueError, match=weights.name):
+            load_open_clip(tiny, None)
     weights.unlink()
-    with pytest.raises(ValueError, match=tiny):
+    with pytest.raises(ValueError, match=tiny.removeprefix("local-dir:")):
         load_open_clip(tiny, None)
 
 
@@ -123,7 +138,7 @@ def test_local_folder_round_trip(tiny: str, tiny_weights: dict[str, Tensor]) -> 
     torch.testing.assert_close(backbone.encode_text(["a cup", "a cow"]), text)
 
 
-def test_text_vectors_have_unit_length_in_any_batch(mini: OpenClipBackbone) -> None:
+def test_text_vectors_have_unit_length_in_any_batch(mini: TowerBackbone) -> None:
     texts = [f"number {i}" for i in range(300)]
     vectors = mini.encode_text(texts)
     assert vectors.shape == (300, 128)
@@ -133,7 +148,7 @@ def test_text_vectors_have_unit_length_in_any_batch(mini: OpenClipBackbone) -> N
     assert mini.encode_text([]).shape == (0, 128)
 
 
-def test_random_weights_are_seeded_and_leave_the_global_state(mini: OpenClipBackbone) -> None:
+def test_random_weights_are_seeded_and_leave_the_global_state(mini: TowerBackbone) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -241,7 +256,7 @@ def test_very_thin_images_survive_the_letterbox(shape: tuple[int, int]) -> None:
     assert (letterbox.preprocess(Image.new("RGB", shape, "white"))[0] > 0).sum() == 96
 
 
-def test_every_image_mode_is_accepted(mini: OpenClipBackbone) -> None:
+def test_every_image_mode_is_accepted(mini: TowerBackbone) -> None:
     for mode in ("L", "1", "P", "RGBA", "CMYK"):
         assert mini.preprocess(Image.new(mode, (30, 20))).shape == (3, 96, 96)
 
@@ -254,7 +269,7 @@ def test_image_size_sets_pixels_and_grid() -> None:
     assert backbone.new_pool().grid == (16, 16)
 
 
-def test_training_a_pool_never_changes_the_backbone(mini: OpenClipBackbone) -> None:
+def test_training_a_pool_never_changes_the_backbone(mini: TowerBackbone) -> None:
     pool = mini.new_pool()
     assert all(parameter.requires_grad for parameter in pool.parameters())
     assert not any(parameter.requires_grad for parameter in mini.model.parameters())
@@ -266,21 +281,152 @@ def test_training_a_pool_never_changes_the_backbone(mini: OpenClipBackbone) -> N
     assert not any((parameter == 9).all() for parameter in mini.new_pool().parameters())
 
 
-def test_quick_gelu_follows_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def registered(tmp_path: Path) -> Iterator[str]:
+    """The tiny architecture, as one of open_clip's own."""
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    yield "tiny-clip"
+    open_clip.factory._MODEL_CONFIG_PATHS.pop()
+    open_clip.factory._MODEL_CONFIGS.pop("tiny-clip")
+
+
+@pytest.fixture
+def published(
+    tmp_path: Path, registered: str, tiny_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> ModelConfig:
+    """The tiny architecture with a tag, whose weights are in the hub's cache. There is no network."""
+    tag = {"hf_hub": "org/tiny/", "quick_gelu": True, "interpolation": "bilinear", "mean": (0.1, 0.2, 0.3)}
+    cfg = {"mytag": {**tag, "std": (0.5, 0.5, 0.5), "url": "", "resize_mode": "shortest"}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, registered, cfg)
+    without_network(monkeypatch, tmp_path / "hub")
+    save_file(tiny_weights, cache_repository(tmp_path / "hub", "org/tiny") / "open_clip_model.safetensors")
+    return ModelConfig(registered, "mytag")
+
+
+def test_a_cached_tag_brings_its_preprocessing_and_activation(published: ModelConfig) -> None:
     """open_clip alone builds ViT-B-32 with the wrong activation for OpenAI's tag, and only warns."""
-    passed: dict[str, object] = {}
+    backbone = load_open_clip(published.name, published.pretrained)
+    theirs = open_clip.create_model(published.name, load_weights=False, force_quick_gelu=True)
+    theirs.load_state_dict(backbone.model.state_dict())
+    pixels = torch.randn(1, 3, 64, 64)
+    tokens, pool = backbone.encode_tokens(pixels), backbone.new_pool()
+    with torch.no_grad():
+        ours = pool(tokens, pool.pretrained_query(tokens))[:, 0]
+        torch.testing.assert_close(ours, theirs.eval().encode_image(pixels), rtol=1e-4, atol=1e-5)
+    grey = backbone.preprocess(Image.new("RGB", (9, 9), (128, 128, 128)))
+    torch.testing.assert_close(grey[:, 0, 0], (128 / 255 - torch.tensor([0.1, 0.2, 0.3])) / 0.5)
 
-    def create(name: str, **options: object) -> None:
-        passed.update(options)
-        raise RuntimeError("no network in tests")
 
-    monkeypatch.setattr(open_clip, "create_model", create)
-    with pytest.raises(ValueError, match=r"ViT-B-32: cannot load openai: no network"):
-        load_open_clip("ViT-B/32", "openai")
-    assert passed["force_quick_gelu"] is True
+def test_an_architecture_takes_its_best_known_weights_and_says_so(published: ModelConfig) -> None:
+    expected = load_open_clip(published.name, published.pretrained).fingerprint
+    with pytest.warns(Notice, match="mytag"):
+        assert configured_backbone(ModelConfig(published.name), "cpu").fingerprint == expected
+    with pytest.raises(ValueError, match="mytag"):
+        load_open_clip(published.name, None)
 
 
-def test_an_unreachable_tokenizer_is_reported(mini: OpenClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_weights_are_drawn_on_request_only(registered: str) -> None:
+    with pytest.raises(ValueError, match=registered):
+        configured_backbone(ModelConfig(registered), "cpu")
+    assert configured_backbone(ModelConfig(registered, "random"), "cpu").name == registered
+    written = written_reference({"name": registered, "pretrained": None})  # by a version that drew random weights
+    assert written == ModelConfig(registered, "random")
+
+
+def test_without_a_network_one_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_network(monkeypatch, tmp_path)
+    for name, tag, todo in (
+        ("ViT-B-16", "datacomp_xl_s13b_b90k", r"open_clip_model\.safetensors .* --model ViT-B-16 --pretrained FILE"),
+        ("ViT-B/32", "openai", r"--model ViT-B-32-quickgelu --pretrained FILE"),
+        ("ViT-B-16-SigLIP2-256", "webli", str(tmp_path)),
+        ("hf-hub:org/name", None, "--model FOLDER"),
+    ):
+        with pytest.raises(ValueError, match=todo) as error:
+            load_open_clip(name, tag)
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_of_published_weights_gets_their_preprocessing(
+    tmp_path: Path, published: ModelConfig, tiny_weights: dict[str, Tensor]
+) -> None:
+    save_file(tiny_weights, tmp_path / "downloaded.safetensors")
+    backbone = load_open_clip(published.name, str(tmp_path / "downloaded.safetensors"))
+    assert backbone._preprocessing.mean == (0.1, 0.2, 0.3)
+    config = {"model_cfg": {**TINY, "quick_gelu": True}, "preprocess_cfg": {"mean": [0.3, 0.2, 0.1]}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    beside = load_open_clip(published.name, str(tmp_path / "downloaded.safetensors"))
+    assert beside._preprocessing.mean == (0.3, 0.2, 0.1)
+
+
+def test_a_folder_needs_no_prefix_and_works_from_elsewhere(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load_open_clip(tiny, None).fingerprint
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "./tiny", "local-dir:tiny"):
+        stored = absolute_reference(ModelConfig(name))
+        monkeypatch.chdir("/")
+        assert configured_backbone(stored, "cpu").fingerprint == expected
+        monkeypatch.chdir(tmp_path)
+
+
+def test_weights_for_another_image_size_are_used_at_that_size(tmp_path: Path, registered: str) -> None:
+    larger = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": 96}}
+    model = open_clip.model.CLIP(**larger)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "larger.pt")
+    with pytest.warns(Notice, match="96 pixels"):
+        backbone = load_open_clip(registered, str(tmp_path / "larger.pt"))
+    assert backbone.preprocess(Image.new("RGB", (9, 9))).shape == (3, 96, 96)
+    torch.testing.assert_close(backbone.model.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_first_difference(
+    tmp_path: Path, registered: str, tiny_weights: dict[str, Tensor]
+) -> None:
+    small = open_clip.create_model("ViT-S-32", load_weights=False).state_dict()
+    lacking = {name: value for name, value in tiny_weights.items() if name != "ln_final.bias"}
+    layout = {name.replace("visual.", "vision_model."): value for name, value in tiny_weights.items()}
+    for state, message in (
+        (small, "ViT-S-32"),
+        (lacking, r"ln_final\.bias"),
+        ({**tiny_weights, "adapter.weight": torch.ones(2)}, r"adapter\.weight"),
+        (layout, "Hugging Face"),
+    ):
+        torch.save(state, tmp_path / "weights.pt")
+        with pytest.raises(ValueError, match=message) as error:
+            load_open_clip(registered, str(tmp_path / "weights.pt"))
+        assert len(str(error.value)) < 300 + len(str(tmp_path))
+
+
+def test_openais_archives_get_their_activation(
+    tmp_path: Path, registered: str, tiny_weights: dict[str, Tensor]
+) -> None:
+    archive = nn.Module()
+    for name, value in (*tiny_weights.items(), ("input_resolution", torch.tensor(64))):
+        owner = archive
+        for part in name.split(".")[:-1]:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        owner.register_buffer(name.rsplit(".", 1)[-1], value.half() if value.is_floating_point() else value)
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.script(archive).save(str(tmp_path / "archive.pt"))
+    backbone = load_open_clip(registered, str(tmp_path / "archive.pt"))
+    assert isinstance(backbone.model.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
+
+
+def test_a_hub_model_of_open_clip_needs_no_network_once_it_is_cached(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_network(monkeypatch, tmp_path / "hub")
+    snapshot = cache_repository(tmp_path / "hub", "org/own")
+    for file in (tmp_path / "tiny").iterdir():
+        shutil.copy(file, snapshot)
+    assert load_open_clip("hf-hub:org/own", None).fingerprint == load_open_clip(tiny, None).fingerprint
+
+
+def test_an_unreachable_tokenizer_is_reported(mini: TowerBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(name: str) -> None:
         raise OSError("offline")
 

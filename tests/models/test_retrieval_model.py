@@ -144,7 +144,9 @@ def test_damaged_and_foreign_runs_are_refused(tmp_path: Path) -> None:
 def test_a_trained_run_refuses_a_head_that_it_does_not_have(tmp_path: Path) -> None:
     backbone = load_open_clip("forclip-mini", None)
     trained, run = window_seeded_head(backbone.new_pool(), 3).eval(), ModelConfig(str(tmp_path))
-    save_pretrained(tmp_path, trained, no_class_vectors(backbone.new_pool().dim), backbone, ModelConfig(), ("a {}",))
+    save_pretrained(
+        tmp_path, trained, no_class_vectors(backbone.new_pool().dim), backbone, ModelConfig("forclip-mini"), ("a {}",)
+    )
     assert cast(SummaryHead, load_model(run, head="sum", num_query_tokens=3).head).num_query_tokens == 3
     assert load_model(run).fingerprint == load_model(run, head="sum").fingerprint
     with pytest.raises(ValueError, match="num_query_tokens 3, not 25"):
@@ -157,7 +159,7 @@ def test_a_trained_run_refuses_a_head_that_it_does_not_have(tmp_path: Path) -> N
 
 
 def test_a_pretrained_model_takes_the_configs_default_head() -> None:
-    model = load_model(ModelConfig())
+    model = load_model(ModelConfig("forclip-mini"))
     assert cast(SummaryHead, model.head).num_query_tokens == HeadConfig().num_query_tokens
-    assert model.fingerprint == load_model(ModelConfig(), head="sum", num_query_tokens=25).fingerprint
-    assert stored_model(store_header(model, ModelConfig())) == (ModelConfig(), "sum", 25)
+    assert model.fingerprint == load_model(ModelConfig("forclip-mini"), head="sum", num_query_tokens=25).fingerprint
+    assert stored_model(store_header(model, ModelConfig("forclip-mini"))) == (ModelConfig("forclip-mini"), "sum", 25)

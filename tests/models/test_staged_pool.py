@@ -117,7 +117,7 @@ def test_training_only_queries_does_not_train_the_stage() -> None:
 
 
 def test_a_model_with_a_trained_stage_is_saved_and_loaded(tmp_path: Path) -> None:
-    model = ModelConfig(train_last_stage=True)
+    model = ModelConfig("forclip-mini", train_last_stage=True)
     early, late = load_open_clip("forclip-mini", None, last_stage=True), load_open_clip("forclip-mini", None)
     assert early.fingerprint != late.fingerprint  # their tokens differ
     head = window_seeded_head(early.new_pool(), 3)

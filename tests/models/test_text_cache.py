@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forclip.config import DataConfig, RunConfig, SourceConfig
+from forclip.config import DataConfig, ModelConfig, RunConfig, SourceConfig
 from forclip.models.backbone import Backbone
 from forclip.models.open_clip_backbone import OpenClipBackbone
 from forclip.models.text_cache import cache_texts, read_texts, write_texts
@@ -179,8 +179,9 @@ def test_class_vectors_are_equal_through_the_cache(tmp_path: Path) -> None:
 
 def test_a_run_caches_texts_in_its_configured_folder(tmp_path: Path) -> None:
     data = DataConfig(SourceConfig(Path("zoo.json")))
-    assert isinstance(load_backbone(RunConfig(data)), OpenClipBackbone)
-    backbone = load_backbone(RunConfig(replace(data, cache=tmp_path)))
+    mini = ModelConfig("forclip-mini")
+    assert isinstance(load_backbone(RunConfig(data, mini)), OpenClipBackbone)
+    backbone = load_backbone(RunConfig(replace(data, cache=tmp_path), mini))
     backbone.encode_text(["a cat"])
     (file,) = files(tmp_path / "texts")
     assert list(read_texts(file, backbone.fingerprint)) == ["a cat"]

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from forclip.calibration.model import Calibration
+from forclip.config import ModelConfig
 from forclip.data.metadata import read_metadata
 from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
@@ -44,7 +45,9 @@ def store_folder(small_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory
         for k, n in enumerate(names)
     ]
     (folder / "meta.csv").write_text("\n".join(["image,camera,remark", *rows]) + "\n")
-    index_images(str(pictures), folder / "store", metadata=read_metadata(folder / "meta.csv"))
+    index_images(
+        str(pictures), folder / "store", model=ModelConfig("forclip-mini"), metadata=read_metadata(folder / "meta.csv")
+    )
     return folder
 
 
@@ -68,7 +71,7 @@ def own_pictures(store_folder: Path, model: Searcher, tmp_path: Path) -> tuple[S
     pictures.mkdir()
     for file in sorted((store_folder / "pictures").iterdir())[:3]:
         shutil.copy2(file, pictures / file.name)
-    index_images(str(pictures), tmp_path / "own.store")
+    index_images(str(pictures), tmp_path / "own.store", model=ModelConfig("forclip-mini"))
     return Searcher(Index(tmp_path / "own.store"), model.model), pictures
 
 

@@ -9,6 +9,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from forclip.config import ModelConfig
 from forclip.data.images.decode import read_image
 from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
@@ -83,7 +84,7 @@ def test_a_merged_vector_is_shown_by_the_images_nearest_vector(
     model: Searcher, own_pictures: tuple[Searcher, Path], tmp_path: Path
 ) -> None:
     _, pictures = own_pictures
-    index_images(str(pictures), tmp_path / "merged", merge=0.9)
+    index_images(str(pictures), tmp_path / "merged", model=ModelConfig("forclip-mini"), merge=0.9)
     merged = Searcher(Index(tmp_path / "merged"), model.model)
     client = client_of(merged)
     key = search_keys(client, 1)[0]

@@ -61,6 +61,7 @@ def test_small_sets_train_and_are_evaluated(
     coco(tmp_path / "gallery.json", GALLERY)
     content: dict[str, Any] = {
         "data": {"train": {"annotations": "train.json"}, "gallery": {"annotations": "gallery.json"}},
+        "model": {"name": "forclip-mini"},
         "head": {"num_query_tokens": 3},
         "train": {"epochs": 1, "views": 2, **settings},
         "eval": {"clusters": [2]},
@@ -82,7 +83,11 @@ def test_small_sets_train_and_are_evaluated(
 
 def test_labels_that_tell_nothing_apart_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco(tmp_path / "train.json", [["cat"], ["cat"]])
-    content = {"data": {"train": {"annotations": "train.json"}}, "train": {"epochs": 1, "teacher": "none"}}
+    content = {
+        "data": {"train": {"annotations": "train.json"}},
+        "model": {"name": "forclip-mini"},
+        "train": {"epochs": 1, "teacher": "none"},
+    }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     train(tmp_path / "run.yaml", tmp_path / "model", console=Console(width=200))
     assert "no base class has both" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """The command line: each command opens something, calls one function and maps errors to messages."""
 
-from forclip.cli import search, store, train  # noqa: F401 (importing a module registers its commands)
+from forclip.cli import models, search, store, train  # noqa: F401 (importing a module registers its commands)
 from forclip.cli.app import app
 
 __all__ = ["app", "main"]

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from forclip import __version__
+from forclip.progress import Notice
 
 StoreFolder = Annotated[Path, Argument(help="Store written by `forclip index`.")]
 Device = Annotated[str, Option(help="PyTorch device: cpu, cuda, cuda:1 or mps.")]
@@ -33,6 +34,7 @@ class _Commands(TyperGroup):
             "compare",
             "ablate",
             "recipe",
+            "models",
             "index",
             "search",
             "look",
@@ -61,13 +63,11 @@ class _Commands(TyperGroup):
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """A function that prints what is left out of label files on one line, once, and other warnings as Python does."""
+    """A function that prints notices on one line, once each, and other warnings as Python does."""
     printed: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-        from forclip.data.left_out import LeftOutWarning
-
-        if not issubclass(category, LeftOutWarning):
+        if not issubclass(category, Notice):
             otherwise(message, category, *args, **kwargs)
         elif str(message) not in printed:
             printed.add(str(message))

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from forclip.progress import Notice
 from forclip.types import SkippedEntry
 
 
-class LeftOutWarning(UserWarning):
-    """Entries of a label file are left out. The commands print its message on one line of standard error."""
+class LeftOutWarning(Notice):
+    """Entries of a label file are left out."""
 
 
 def count_reasons(skipped: Iterable[SkippedEntry]) -> str:

@@ -27,6 +27,7 @@ from forclip.embedding.embed import (
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision
 from forclip.index.store import ImageFile, require_model
+from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model, store_header, stored_model
 from forclip.path_text import path_to_text
 from forclip.progress import Advance, Track, untracked
@@ -141,6 +142,7 @@ def index_images(
     if processes is None:  # a CPU's cores are the model's
         processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
     advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
+    warn_about_photos(loaded.backbone.name, todo_paths)
     batches = encode_batches(loaded.backbone, list(todo), todo_paths, [PLAIN], advance, processes)
     for embeddings, files, failed in _embed_parts(loaded, todo, batches, merge):
         unreadable |= failed

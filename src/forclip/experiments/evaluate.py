@@ -17,6 +17,7 @@ from forclip.experiments.comparison import Task, gallery_digest, measure, measur
 from forclip.experiments.interpolation_curve import curve_table, measure_curve, read_ends, write_curve
 from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
+from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import from_pretrained
 from forclip.progress import Track, tracking
 from forclip.training import runs
@@ -82,6 +83,7 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     gallery without labels, and for data that cannot be read or trained on.
     """
     train, gallery = load_sets(config.data)
+    warn_about_photos(backbone.name, gallery.paths)
     if not gallery.class_names:
         source = config.data.gallery if isinstance(config.data.gallery, SourceConfig) else config.data.train
         raise ValueError(

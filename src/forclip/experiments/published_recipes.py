@@ -21,7 +21,7 @@ from forclip.data.formats.nuimages import NUIMAGES_NOVEL, READABLE_NAMES
 from forclip.data.splits import COCO_BASE, COCO_NOVEL
 from forclip.evaluation.metrics_file import Metrics
 from forclip.experiments.evaluate import evaluate
-from forclip.models.open_clip_backbone import RANDOM
+from forclip.models.references import RANDOM
 from forclip.training.runs import train
 
 _BYTES = 2  # of a float16, in which tokens are cached

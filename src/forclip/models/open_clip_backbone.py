@@ -1,102 +1,86 @@
 """open_clip's models as backbones: built-in names, files, local folders, the Hugging Face hub, and the mini CLIP."""
 
-import copy
-import json
+import contextlib
 import logging
 import math
-import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import huggingface_hub
 import open_clip
 import torch
+from open_clip.convert import convert_state_dict, load_big_vision_weights
 from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
-from safetensors import SafetensorError
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.pretrained import get_pretrained_cfg
+from open_clip.tokenizer import HFTokenizer
+from open_clip.transform import PreprocessCfg
 from torch import Tensor
-from torch.nn import functional as F
 
-from forclip.models.backbone import weights_fingerprint
-from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS, register_mini
-from forclip.models.pools import Pool
+from forclip.models.checkpoint import Checkpoint, first_mismatch, is_transformers_state, read_checkpoint, read_json
+from forclip.models.download import HUB, NotReachable, hub_file, hub_folder
+from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS
+from forclip.models.model_folder import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, folder_layout, open_clip_weights
+from forclip.models.references import RANDOM, model_folder
+from forclip.models.registry import is_architecture, suggest_model, weights_on_hub
+from forclip.models.tower_backbone import ResizeMode, TowerBackbone, checked_device, whole_image
 from forclip.models.towers import Tower, cut_tower
+from forclip.models.transformers_backbone import load_transformers
+from forclip.progress import notify
 from forclip.text.vocabulary import did_you_mean
 
-ResizeMode = Literal["squash", "letterbox"]
-RANDOM = "random"  # as `pretrained`: weights drawn from a fixed seed
-_MIN_IMAGE_SIZE = 32  # a patch of the coarsest tower
-_TEXT_BATCH_SIZE = 256
-# What open_clip and the readers under it raise for weights or configs that are damaged, foreign or out of reach.
-_LOAD_ERRORS = (
-    *(AssertionError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),
-    pickle.UnpicklingError,
-    SafetensorError,
-)
+_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "*.model", "vocab*", "merges.txt", "config.json")
+_TRANSFORMERS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+# What open_clip and the libraries under it raise for configurations that are damaged, foreign or out of reach.
+_LOAD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
-class OpenClipBackbone:
+class OpenClipBackbone(TowerBackbone):
     """A frozen open_clip model behind the `Backbone` protocol. Built by `load_open_clip`."""
 
     def __init__(
-        self, name: str, model: Any, tower: Tower, preprocessing: PreprocessCfg, is_random: bool = False
+        self,
+        name: str,
+        model: Any,
+        tower: Tower,
+        preprocessing: PreprocessCfg,
+        is_random: bool = False,
+        source: str | None = None,
     ) -> None:
-        """name: for open_clip's tokenizer factory; preprocessing: of the whole image, with size (rows, columns);
-        is_random: whether the weights are random, so that another tokenizer may replace a missing one."""
-        self.name, self.model, self.is_random = name, model, is_random
-        self.device = next(model.parameters()).device
-        self._tower, self._preprocessing = tower, preprocessing
-        self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(preprocessing, is_train=False)
+        """is_random: whether the weights are random, so that another tokenizer may replace a missing one; source: the
+        model as open_clip's tokenizer factory names it; by default, `name`."""
+        super().__init__(name, model, tower, preprocessing)
+        self.is_random, self._source = is_random, source or name
 
-    @cached_property
-    def fingerprint(self) -> str:
-        cut = "; cut a stage earlier" if self._tower.pool.tower_stage is not None else ""
-        preprocessing = json.dumps(asdict(self._preprocessing), sort_keys=True)
-        return weights_fingerprint(self.model.state_dict(), preprocessing + cut)
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        rgb = image.convert("RGB")
-        if self._preprocessing.resize_mode == "longest":
-            # A letterbox would round the short side of a thin image to zero pixels: stretch it to just one.
-            rows, columns = self._preprocessing.size
-            least = math.ceil(max(rgb.width / columns, rgb.height / rows))
-            if least > min(rgb.size):
-                rgb = rgb.resize((max(rgb.width, least), max(rgb.height, least)))
-        return self._transform(rgb)
-
-    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
-        if self._preprocessing.resize_mode == "squash":
-            return 0.0, 0.0, 1.0, 1.0
-        rows, columns = self._preprocessing.size
-        ratio = max(width / columns, height / rows)
-        x, y = (columns * ratio / width - 1) / 2, (rows * ratio / height - 1) / 2
-        return -x, -y, 1 + x, 1 + y
-
-    def encode_tokens(self, pixels: Tensor) -> Tensor:
-        return self._tower.tokens(pixels)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Raises ValueError if the model's tokenizer cannot be loaded, for example without access to the hub."""
-        if not texts:
-            return torch.empty(0, self._tower.pool.dim, device=self.device)
-        batches = self._tokenizer(list(texts)).to(self.device).split(_TEXT_BATCH_SIZE)
-        return torch.cat([F.normalize(self.model.encode_text(batch).float(), dim=-1) for batch in batches])
+    def _encode_batch(self, texts: list[str]) -> Tensor:
+        return self.model.encode_text(self._tokenizer(texts).to(self.device))
 
     @cached_property
     def _tokenizer(self) -> Callable[[list[str]], Tensor]:
-        # Loaded late: some tokenizers come from the hub, and embedding images does not need them.
         try:
-            return open_clip.get_tokenizer(self.name)
+            return _load_tokenizer(self._source)
         except _LOAD_ERRORS as error:
             if self.is_random:
                 return open_clip.SimpleTokenizer(context_length=self.model.context_length)
-            raise ValueError(f"{self.name}: cannot load its tokenizer: {error}") from error
+            raise ValueError(f"{self.name}: cannot load its tokenizer: {_first_line(error)}") from None
 
-    def new_pool(self) -> Pool:
-        return copy.deepcopy(self._tower.pool).requires_grad_(True)
+
+@dataclass(frozen=True)
+class _Source:
+    """What a model is built from.
+
+    name: as open_clip's factory takes it; weights: a file, or None for random ones; preprocessing, quick_gelu: what
+    the published weights need, beyond the architecture; is_file: whether the user gave the file of weights.
+    """
+
+    name: str
+    weights: Path | None
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    quick_gelu: bool = False
+    is_file: bool = False
 
 
 def load_open_clip(
@@ -106,15 +90,16 @@ def load_open_clip(
     resize_mode: ResizeMode = "squash",
     device: str = "cpu",
     last_stage: bool = False,
-) -> OpenClipBackbone:
-    """Load a frozen backbone with open_clip.
+) -> TowerBackbone:
+    """Load a frozen backbone.
 
     name: one of these, with the values of `pretrained` that it takes (besides "random", for weights drawn from a
     fixed seed):
 
-    - a built-in architecture: a tag, a file of weights, or None for random weights;
+    - a built-in architecture: a tag, or a file of weights; None is refused (`complete_reference` chooses a tag);
     - `forclip-mini`: None for its bundled weights, or a file;
-    - `local-dir:PATH` or `hf-hub:ORG/NAME`: None, as they carry their own weights.
+    - a model folder in open_clip's or Hugging Face's layout, also as `local-dir:PATH`, or a hub model,
+      `hf-hub:ORG/NAME`: None, as they carry their own weights.
 
     image_size: pixels per side, at least 32; None is the model's own. resize_mode: squash the whole image to a square,
     or letterbox it. last_stage: give the tower's last stage to the pool, so that it can be finetuned.
@@ -122,71 +107,289 @@ def load_open_clip(
     Raises ValueError naming what is unknown, missing, damaged or of an unsupported family. The global random state is
     unchanged.
     """
-    try:
-        target = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise ValueError(f"device {device!r} is unknown or not available: {str(error).splitlines()[0]}") from None
-    if image_size is not None and image_size < _MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size {image_size}: must be at least {_MIN_IMAGE_SIZE} pixels")
-    modes = {"squash": "squash", "letterbox": "longest"}
-    if resize_mode not in modes:
-        raise ValueError(f"resize_mode {resize_mode!r}: must be squash or letterbox")
-    name, weights, load = _resolve(name, pretrained)
-    is_random = pretrained == RANDOM
+    target = checked_device(device)
+    whole_image(PreprocessCfg(), image_size, resize_mode)
+    is_random, folder = pretrained == RANDOM, _folder_of(name, pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed accelerators too
-        model = _create(name, weights, load, quiet=is_random).eval().requires_grad_(False).to(target)
+        if folder is not None and folder[1] == "transformers":
+            return load_transformers(folder[0], name, image_size, resize_mode, target, last_stage, is_random)
+        source = _resolve(name, pretrained, folder and folder[0])
+        model = _create(name, source).eval().requires_grad_(False).to(target)
         tower = cut_tower(model.visual, image_size, last_stage)
         tower.pool.eval().requires_grad_(False)
     own = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
-    size = own.input_size[1:] if image_size is None else (image_size, image_size)
-    # The whole image: a squash or a letterbox instead of the model's crop.
-    whole = replace(own, size=size, mean=tuple(own.mean), std=tuple(own.std), resize_mode=modes[resize_mode])
-    return OpenClipBackbone(name, model, tower, whole, is_random)
+    shown = source.name if is_architecture(name) else name
+    backbone = OpenClipBackbone(
+        shown, model, tower, whole_image(own, image_size, resize_mode), is_random, source=source.name
+    )
+    if not is_random:
+        with contextlib.suppress(ValueError):
+            backbone.encode_text(["a"])  # loads the tokenizer now, while there is a network; searches report errors
+    return backbone
 
 
-def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
-    """Return the name and weights for open_clip, and whether to load weights at all."""
-    register_mini()
-    if name.startswith((LOCAL_DIR_PREFIX, HF_HUB_PREFIX)):
-        if pretrained not in (None, RANDOM):
-            raise ValueError(f"{name} carries its own weights: pretrained {pretrained!r} cannot be combined with it")
-        return name, None, pretrained is None
+def _folder_of(name: str, pretrained: str | None) -> tuple[Path, str] | None:
+    """Return a local or hub model's folder and its layout; None for an architecture."""
+    folder = model_folder(name)
+    if folder is None and not name.startswith(HF_HUB_PREFIX):
+        return None
+    if pretrained not in (None, RANDOM):
+        raise ValueError(f"{name} carries its own weights: pretrained {pretrained!r} cannot be combined with it")
+    if folder is not None:
+        if name == LOCAL_DIR_PREFIX:
+            raise ValueError("local-dir: needs a folder")
+        return folder_layout(folder)
+    return _hub_folder(name.removeprefix(HF_HUB_PREFIX))
+
+
+def _hub_folder(repository: str) -> tuple[Path, str]:
+    """Fetch a hub model's files, in open_clip's or in Hugging Face's layout; return their folder and the layout."""
+    try:
+        config = hub_file(repository, (OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG))
+        if config.name == OPEN_CLIP_CONFIG:
+            hub_file(repository, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+            if read_json(config).get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name"):
+                hub_folder(repository, _TOKENIZER_FILES[:-1])
+        else:
+            hub_folder(repository, _TRANSFORMERS_FILES)
+    except NotReachable as error:
+        raise ValueError(
+            f"hf-hub:{repository}: is not on this machine, and {error}; download {HUB}/{repository} elsewhere into a"
+            " folder and give it with --model FOLDER"
+        ) from None
+    return folder_layout(config.parent)
+
+
+def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
+    """Find the architecture and the weights of a model in open_clip's layout."""
+    if folder is not None:
+        weights = None if pretrained == RANDOM else open_clip_weights(folder)
+        return _Source(f"{LOCAL_DIR_PREFIX}{folder}", weights)
+    if not is_architecture(name):
+        if Path(name).is_file():
+            raise ValueError(
+                f"model {name!r} is a file: give it with its architecture, --model ViT-B-32 --pretrained FILE"
+            )
+        hub = f"; a model of the Hugging Face hub is hf-hub:{name}" if name.count("/") == 1 and " " not in name else ""
+        raise ValueError(f"model {name!r} is no folder, and unknown to open_clip{suggest_model(name) or hub}")
     name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
-    if name not in open_clip.list_models():
-        raise ValueError(f"model {name!r} is unknown to open_clip{did_you_mean(name, open_clip.list_models())}")
     if name == MINI_NAME and pretrained is None:
-        pretrained = str(MINI_WEIGHTS)
         if not MINI_WEIGHTS.is_file():
             raise ValueError(f"{name}: no weights at {MINI_WEIGHTS}; forclip.toyworld.pretraining trains them")
-    if pretrained in (None, RANDOM):
-        return name, None, False
-    if not open_clip.is_pretrained_cfg(name, pretrained) and not Path(pretrained).is_file():
+        return _Source(name, MINI_WEIGHTS)
+    if pretrained is None:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "a file of weights"
+        raise ValueError(f"model {name!r} needs pretrained weights: {tags}")
+    if pretrained == RANDOM:
+        return _Source(name, None)
+    if open_clip.is_pretrained_cfg(name, pretrained):
+        tag = get_pretrained_cfg(name, pretrained)
+        # ViT-B-32 with OpenAI's weights is the QuickGELU model, whatever the name says.
+        return _Source(name, _download(name, pretrained), tag, bool(tag.get("quick_gelu")))
+    file = Path(pretrained)
+    if file.is_dir():
+        raise ValueError(f"pretrained {pretrained!r} is a folder; give it with --model {pretrained}")
+    if not file.is_file() and not file.is_symlink():
         suggestion = did_you_mean(pretrained, open_clip.list_pretrained_tags_by_model(name))
         raise ValueError(f"pretrained {pretrained!r} is no tag of {name} and no file{suggestion}")
-    return name, pretrained, True
+    beside = file.parent / OPEN_CLIP_CONFIG
+    if beside.is_file():  # as a hub model's files lie together
+        config = read_json(beside)
+        quick_gelu = bool(config.get("model_cfg", {}).get("quick_gelu"))
+        return _Source(name, file, config.get("preprocess_cfg", {}), quick_gelu, is_file=True)
+    return _Source(name, file, _usual_preprocessing(name), is_file=True)
 
 
-def _create(name: str, weights: str | None, load: bool, quiet: bool) -> Any:
-    """Create the whole model on the CPU. quiet: without a warning that the weights are random."""
-    tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
+def _usual_preprocessing(name: str) -> dict[str, Any]:
+    """Return the preprocessing of an architecture's published weights if all share it, else open_clip's default."""
+    tags = [get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    usual = [{key: tag[key] for key in ("mean", "std", "interpolation")} for tag in tags]
+    return usual[0] if usual and all(other == usual[0] for other in usual) else {}
+
+
+def _download(name: str, tag: str) -> Path:
+    """Return the file of published weights, from the hub's cache or downloaded once."""
+    repository, files = weights_on_hub(name, tag)
+    try:
+        return hub_file(repository, files)
+    except NotReachable as error:
+        text = (open_clip.get_model_config(name) or {})["text_cfg"]
+        if "hf_tokenizer_name" in text or "hf_model_name" in text:
+            cache = huggingface_hub.constants.HF_HUB_CACHE
+            todo = f"run the command on a machine with a network and copy its folder {cache} here"
+        else:
+            exact = f"{name}-quickgelu" if get_pretrained_cfg(name, tag).get("quick_gelu") else name
+            exact = exact if is_architecture(exact) else name
+            todo = (
+                f"download {HUB}/{repository}/resolve/main/{files[0]} elsewhere and give it with"
+                f" --model {exact} --pretrained FILE"
+            )
+        raise ValueError(f"{name}: its weights {tag} are not on this machine, and {error}; {todo}") from None
+
+
+def _create(name: str, source: _Source) -> Any:
+    """Create the whole model on the CPU and load its weights."""
+    checkpoint = None
+    if source.weights is not None and source.weights.suffix != ".npz":
+        checkpoint = read_checkpoint(source.weights)
+    config = _model_config(source.name)
+    options: dict[str, Any] = {}
+    if checkpoint is not None:
+        options["force_image_size"] = _image_size(checkpoint, config)
+    text = config.get("text_cfg", {})
+    if "hf_model_name" in text:
+        try:
+            folder = hub_folder(text["hf_model_name"], ("config.json",))
+        except ValueError as error:
+            raise ValueError(f"{name}: the config of its text tower is not on this machine: {error}") from None
+        options["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    try:
+        with _silent_open_clip():
+            model = open_clip.create_model(
+                source.name,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=source.quick_gelu or (checkpoint is not None and checkpoint.is_openai),
+                force_preprocess_cfg=source.preprocessing,
+                **options,
+            )
+    except _LOAD_ERRORS as error:
+        raise ValueError(f"{name}: cannot be built: {_first_line(error)}") from None
+    if checkpoint is not None:
+        _fill(model, checkpoint.state, source)
+        size = options["force_image_size"]
+        if size is not None and source.is_file:
+            notify(f"{source.weights}: its weights are for images of {size} pixels, and are used so")
+    elif source.weights is not None:
+        try:
+            load_big_vision_weights(model, str(source.weights))
+        except _LOAD_ERRORS as error:
+            raise ValueError(f"{source.weights}: no weights of {source.name}: {_first_line(error)}") from None
+    return model
+
+
+def _model_config(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = open_clip.get_model_config(name) or {}
+    return config
+
+
+def _image_size(checkpoint: Checkpoint, config: dict[str, Any]) -> int | None:
+    """Return the image size that a file's weights are for, if it is another one than the architecture's."""
+    vision, state = config.get("vision_cfg", {}), checkpoint.state
+    size, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
+    if isinstance(vision.get("layers"), list):
+        positions, patch, prefix = state.get("visual.attnpool.positional_embedding"), 32, 1
+    elif "timm_model_name" in vision:
+        positions, prefix = state.get("visual.trunk.pos_embed"), 0
+        projection = state.get("visual.trunk.patch_embed.proj.weight")
+        positions, patch = (
+            (None, 1) if positions is None or projection is None else (positions[0], projection.shape[-1])
+        )
+    else:
+        positions, prefix = state.get("visual.positional_embedding"), 1
+        conv = state.get("visual.conv1.weight")
+        patch = patch if conv is None else conv.shape[-1]
+    if positions is None or not isinstance(size, int):
+        return None
+    side = math.isqrt(len(positions) - prefix)
+    if side * side != len(positions) - prefix or side == size // patch:
+        return None
+    return int(side * patch)
+
+
+def _fill(model: Any, state: dict[str, Tensor], source: _Source) -> None:
+    """Load weights into a model, all of them. Raises ValueError that names the first one that does not fit."""
+    name = source.name.removeprefix(LOCAL_DIR_PREFIX)
+    if is_transformers_state(state):
+        folder = source.weights.parent if source.weights else Path()
+        todo = (
+            f"give {folder}"
+            if (folder / TRANSFORMERS_CONFIG).exists()
+            else "put its config.json beside it and give the folder"
+        )
+        raise ValueError(f"{source.weights}: has the layout of Hugging Face's models; {todo} with --model")
+    try:
+        with _silent_open_clip():
+            state = convert_state_dict(model, dict(state))
+    except _LOAD_ERRORS as error:
+        raise ValueError(f"{source.weights}: no weights of {name}: {_first_line(error)}") from None
+    is_custom = not hasattr(model, "positional_embedding")
+    if is_custom and "positional_embedding" in state:
+        state = convert_to_custom_text_state_dict(state)
+    elif not is_custom and "text.positional_embedding" in state:
+        state = {key.removeprefix("text."): value for key, value in state.items()}
+    expected = model.state_dict()
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and key in expected and state[key].numel() == 1:
+            state[key] = state[key].reshape(expected[key].shape)
+    if "logit_bias" in expected and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(expected["logit_bias"])
+    for key in ("logit_bias", "attn_mask", "text.attn_mask", "text.transformer.embeddings.position_ids"):
+        if key not in expected:
+            state.pop(key, None)  # says nothing about images or texts
+    mismatch = first_mismatch(state, expected, name)
+    if mismatch is not None:
+        raise ValueError(f"{source.weights}: does not fit {name}: {mismatch}{_resembling(state, name)}")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source.weights}: does not fit {name}: {_first_line(error)}") from None
+
+
+def _resembling(state: dict[str, Tensor], name: str) -> str:
+    """Name the open_clip architecture whose image and text tower have the sizes of these weights, if one has them."""
+    conv, projection = state.get("visual.conv1.weight"), state.get("visual.proj")
+    is_coca = any(key.startswith("text_decoder.") for key in state)
+    words = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
+    if conv is None or projection is None or words is None or conv.ndim != 4:
+        return ""
+    layers = len({key.split(".")[3] for key in state if key.startswith("visual.transformer.resblocks.")})
+    sizes = (conv.shape[0], conv.shape[-1], layers, projection.shape[1], words.shape[1], words.shape[0])
+    for other in open_clip.list_models():
+        config = _model_config(other)
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        if ("multimodal_cfg" in config) != is_coca or "timm_model_name" in vision or "hf_model_name" in text:
+            continue
+        known = (vision.get("width", 768), vision.get("patch_size", 16), vision.get("layers", 12), config["embed_dim"])
+        if (*known, text.get("width", 512), text.get("vocab_size", 49408)) == sizes and other != name:
+            return f"; it looks like {other}"
+    return ""
+
+
+def _load_tokenizer(source: str) -> Callable[[list[str]], Tensor]:
+    """Load a model's tokenizer: from its folder, or from the hub's cache, or the hub."""
+    text = _model_config(source).get("text_cfg", {})
+    wanted = text.get("hf_tokenizer_name")
+    if not wanted:
+        tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(source)
+        return tokenizer
+    folder = Path(source.removeprefix(LOCAL_DIR_PREFIX))
+    if not source.startswith(LOCAL_DIR_PREFIX) or not (list(folder.glob("tokenizer*")) or list(folder.glob("*.model"))):
+        folder = hub_folder(wanted, _TOKENIZER_FILES)
+    loaded: Callable[[list[str]], Tensor] = HFTokenizer(
+        str(folder),
+        context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    )
+    return loaded
+
+
+@contextlib.contextmanager
+def _silent_open_clip() -> Iterator[None]:
+    """Keep open_clip, which logs to the root logger, from warnings about weights: forclip reports on them itself."""
+    root = logging.getLogger()
 
     def passes(record: logging.LogRecord) -> bool:
-        return not (quiet and record.getMessage().startswith("No pretrained weights loaded"))
+        return record.levelno >= logging.ERROR
 
-    root = logging.getLogger()  # open_clip logs there
     root.addFilter(passes)
     try:
-        return open_clip.create_model(
-            name,
-            pretrained=weights,
-            load_weights=load,
-            require_pretrained=load,
-            pretrained_text=False,
-            # ViT-B-32 with OpenAI's weights is the QuickGELU model, whatever the name says.
-            force_quick_gelu=bool(tag.get("quick_gelu")),
-        )
-    except _LOAD_ERRORS as error:
-        raise ValueError(f"{name}: cannot load {weights or 'it'}: {error}") from error
+        yield
     finally:
         root.removeFilter(passes)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -18,8 +18,11 @@ from forclip.config import HeadConfig, ModelConfig
 from forclip.index.schema import Precision, StoreHeader
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
+from forclip.models.checkpoint import check_is_no_placeholder, read_json
+from forclip.models.model_folder import is_run_config
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import upgrade_key
+from forclip.models.references import absolute_reference, complete_reference, written_reference
 from forclip.models.summary_head import SummaryHead
 from forclip.text.prompt_options import SINGLE_TEMPLATE
 from forclip.text.prompts import encode_classes
@@ -101,15 +104,19 @@ class RetrievalModel:
 
 
 def configured_backbone(model: ModelConfig, device: str) -> Backbone:
-    """Load the backbone of a configuration. Raises ValueError as load_open_clip does."""
+    """Load the backbone of a configuration; an architecture without weights gets its best-known ones.
+
+    Raises ValueError as `load_open_clip` and `complete_reference` do.
+    """
+    model = complete_reference(model)
     return load_open_clip(
         model.name, model.pretrained, model.image_size, model.resize_mode, device, model.train_last_stage
     )
 
 
 def is_trained_run(name: str) -> bool:
-    """Whether a model's name is the folder of a finished run."""
-    return (Path(name) / _CONFIG_FILE).exists()
+    """Whether a model's name is the folder of a finished run, and not another tool's model folder."""
+    return is_run_config(Path(name) / _CONFIG_FILE)
 
 
 def load_model(
@@ -162,7 +169,7 @@ def save_pretrained(
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / _WEIGHTS_FILE)
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "backbone": asdict(model),
+        "backbone": asdict(absolute_reference(model)),
         "backbone_fingerprint": backbone.fingerprint,
         "num_query_tokens": head.num_query_tokens,
         "templates": list(templates),
@@ -178,18 +185,19 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     """
     file = folder / _CONFIG_FILE
     try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
+        content = read_json(file)
+    except ValueError:
+        if file.exists():
+            raise
         raise ValueError(f"{folder}: no {_CONFIG_FILE}, so no finished run") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not readable: {error}") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
+    version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
     if backbone is None:
-        backbone = configured_backbone(ModelConfig(**content["backbone"]), device)
+        backbone = configured_backbone(written_reference(content["backbone"]), device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
         raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
+    check_is_no_placeholder(folder / _WEIGHTS_FILE)
     try:
         state = load_file(folder / _WEIGHTS_FILE)
         text_side = {k.removeprefix(_TEXT_SIDE): v for k, v in state.items() if k.startswith(_TEXT_SIDE)}
@@ -224,7 +232,7 @@ def stored_model(header: StoreHeader) -> tuple[ModelConfig, str | None, int | No
     """
     description = dict(header.model)
     head, count = description.pop("head"), description.pop("num_query_tokens")
-    config = ModelConfig(**description)
+    config = written_reference(description)
     return (config, None, None) if is_trained_run(config.name) else (config, head, count)
 
 
@@ -243,9 +251,9 @@ def store_header(
     """
     if model.class_vectors is not None and isinstance(model.head, SummaryHead):  # a trained run
         num_query_tokens = model.head.num_query_tokens
-    folder = Path(config.name)
+    config = absolute_reference(config)
     description = {
-        "name": str(folder.resolve()) if folder.is_dir() else config.name,
+        "name": config.name,
         "pretrained": config.pretrained,
         "image_size": config.image_size,
         "resize_mode": config.resize_mode,

@@ -16,6 +16,7 @@ from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views
 from forclip.embedding.token_cache import cached_tokens
 from forclip.models.backbone import Backbone
+from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import RetrievalModel, configured_backbone, from_pretrained, save_pretrained
 from forclip.models.text_cache import cache_texts
 from forclip.progress import Track, tracking
@@ -46,6 +47,7 @@ def train(
     backbone = pretrained if config.data.cache is None else cache_texts(pretrained, config.data.cache / "texts")
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
+        warn_about_photos(backbone.name, train.paths)
         if config.data.verdicts is not None:
             verdicts, _ = read_verdicts(config.data.verdicts, config.data.train.image_folder)
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)

@@ -5,6 +5,8 @@ text tower is a two-layer transformer over CLIP's vocabulary. It is registered w
 built and loaded like any other model. `forclip.toyworld.pretraining` pretrains it.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import open_clip
 from timm.models import register_model
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
+from forclip.progress import notify
+
 MINI_NAME = "forclip-mini"
 MINI_WEIGHTS = Path(__file__).parent / f"{MINI_NAME}.safetensors"
 _STAGES = ((48, 2), (96, 2), (128, 1))  # (channels, stride) of each residual block, after a stem of stride 2
 _PIXELS, _POSITIONS_PER_SIDE = 96, 12
+_TOY_PICTURE = re.compile(r"(train|gallery)_\d{5}\.jpg")  # as forclip.toyworld.dataset names them
 
 
 @register_model
@@ -36,3 +41,12 @@ def register_mini() -> None:
     """Register MINI_NAME with open_clip, once."""
     if MINI_NAME not in open_clip.list_models():
         open_clip.add_model_config(Path(__file__).parent / f"{MINI_NAME}.json")
+
+
+def warn_about_photos(backbone_name: str, pictures: Sequence[Path]) -> None:
+    """Tell the user if the mini CLIP is used on pictures that are not the toy world's, by their names."""
+    if backbone_name == MINI_NAME and not all(_TOY_PICTURE.fullmatch(picture.name) for picture in pictures):
+        notify(
+            f"{MINI_NAME} knows drawn pictographs, not photos: it finds next to nothing in photos."
+            " Choose a pretrained model: --model clip-b16, or another one of `forclip models`"
+        )
