@@ -10,11 +10,14 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 
+from forclip.embedding.ingest import index_images
+from forclip.index.image_index import Index
 from forclip.index.store import ImageFile
 from forclip.search.searcher import Searcher
 from forclip.server import image_routes
+from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
-from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, make_thumbnail
+from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, make_thumbnail, picture_bytes
 from tests.server.conftest import client_of
 
 OwnPictures = tuple[Searcher, Path]
@@ -83,13 +86,54 @@ def test_a_thumbnail_is_made_once(own_pictures: OwnPictures, monkeypatch: pytest
     assert files == [str(file)]
 
 
-def test_an_image_replaced_by_a_link_is_refused(own_pictures: OwnPictures, tmp_path: Path) -> None:
+def test_links_to_pictures_elsewhere_are_served(own_pictures: OwnPictures, tmp_path: Path) -> None:
+    """As in git-annex, DVC and the caches of model hubs: a folder of links into a store of blobs."""
+    model, pictures = own_pictures
+    blobs, photos = tmp_path / "blobs", tmp_path / "photos"
+    blobs.mkdir()
+    photos.mkdir()
+    for number, file in enumerate(sorted(pictures.glob("*.jpg"))):
+        shutil.copy2(file, blobs / f"{number:040x}")
+        (photos / file.name).symlink_to(Path("..") / "blobs" / f"{number:040x}")
+    index_images(str(photos), tmp_path / "linked.store")
+    searcher = Searcher(Index(tmp_path / "linked.store"), model.model)
+    first, second, *_ = sorted(photos.iterdir())
+    assert statuses(searcher, first) == statuses(searcher, second) == (200, 200)
+    # A link that now leads to another picture, even one that was indexed, is not what was indexed under its name.
+    first.unlink()
+    first.symlink_to(blobs / f"{1:040x}")
+    assert statuses(searcher, first) == (409, 409)
+    first.unlink()
+    first.symlink_to(blobs / f"{9:040x}")
+    assert statuses(searcher, first) == (404, 404)
+
+
+def test_an_image_replaced_by_a_link_to_another_file_is_refused(own_pictures: OwnPictures, tmp_path: Path) -> None:
+    """Of the same size, and with the same time of change."""
     searcher, file = first_file(own_pictures)
-    secret = tmp_path / "secret.jpg"
-    shutil.copy2(file, secret)  # same bytes and times; only the path differs
+    status = file.stat()
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * status.st_size)
+    os.utime(secret, ns=(status.st_atime_ns, status.st_mtime_ns))
     file.unlink()
     file.symlink_to(secret)
-    assert statuses(searcher, file) == (403, 403)
+    assert statuses(searcher, file) == (409, 409)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_store_that_names_any_file_does_not_serve_it(tmp_path: Path, known: bool) -> None:
+    """Even one that knows its size and time; only its content would do."""
+    secret = tmp_path / "passwd"
+    secret.write_text("root:x:0:0")
+    state = (secret.stat().st_size, secret.stat().st_mtime_ns) if known else (0, 0)
+    with pytest.raises(Refused) as raised:
+        picture_bytes(ImageFile(str(secret), 8, 8, "0" * 32 if known else "", *state))
+    assert raised.value.status_code == 409
+    link = tmp_path / "link.jpg"
+    link.symlink_to(secret)
+    with pytest.raises(Refused) as raised:
+        picture_bytes(ImageFile(str(link), 8, 8, "", *state))
+    assert raised.value.status_code == 403
 
 
 def test_a_folder_replaced_by_a_link_is_refused(own_pictures: OwnPictures, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "Something in the request is wrong, such as its filter or its picture.",
         401: "The token is missing or wrong.",
-        403: "The request comes from another page, or a link leads out of what was indexed.",
+        403: "The request comes from another page, or the picture is a link of unknown content.",
         413: "The body is too large.",
         421: "The request uses a host name that is not the service's.",
         422: "The request does not have the form that this document describes.",
