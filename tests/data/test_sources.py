@@ -151,6 +151,8 @@ UNREAD = {
     "CSV": ({"labels.csv": "image,label\n"}, r"labels\.csv; give that file"),
     "CSV of TensorFlow": ({"_annotations.csv": "filename,width,height,class,xmin\n"}, "_annotations.csv; give"),
     "YOLO": ({"a.txt": "0 0.5 0.5 1 1\n"}, r"a\.txt, but no class names; add data\.yaml or classes\.txt"),
+    "Stanford dogs": ({"Annotation/n1/a": "<annotation>\n</annotation>"}, "Annotation/n1/a; add .xml"),
+    "CVAT": ({"annotations.xml": "<annotations><image/><image id='0'/></annotations>"}, "is in CVAT's own format"),
     "LabelMe": ({"a.json": '{"version": "5.0.1", "flags": {}, "shapes": []}'}, r"a\.json: is in LabelMe format"),
 }
 
@@ -165,7 +167,7 @@ def test_labels_in_a_folder_of_pictures_are_not_ignored(tmp_path: Path, files: d
 
 
 def test_other_files_in_a_folder_of_pictures_are_ignored(tmp_path: Path) -> None:
-    for name in ("a.jpg", "README.txt", "notes.json", "metadata.csv", "._a.json"):
+    for name in ("a.jpg", "README.txt", "notes.json", "metadata.csv"):
         write(tmp_path, name, "image,camera,time\n")
     assert len(load_source(SourceConfig(tmp_path))) == 1
 

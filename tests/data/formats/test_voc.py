@@ -308,6 +308,20 @@ def test_an_image_that_only_the_file_names(tmp_path: Path, filename: str, image:
     assert load_voc(tmp_path, None).paths[0] == tmp_path / "JPEGImages" / expected
 
 
+def test_the_only_image_of_a_name_in_another_folder(tmp_path: Path) -> None:
+    """Where an image of the same folder is missing, one of another folder is none."""
+    for name in ("photos/a.jpg", "photos/c.jpg", "more/c.jpg", "more/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("xml/a.xml", "xml/c.xml", "xml/photos/d.xml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(xml(HORSE))
+    paths = dict(zip((found := load_voc(tmp_path, None)).image_ids, found.paths, strict=True))
+    assert paths["a"] == tmp_path / "photos" / "a.jpg"
+    assert not paths["c"].exists()
+    assert not paths["photos/d"].exists()
+
+
 def test_images_without_a_file_are_unknown(tmp_path: Path) -> None:
     """Masks in other folders are no images of the set."""
     write(tmp_path, a=xml(HORSE))

@@ -73,6 +73,10 @@ def refuse_unread_labels(folder: Path) -> None:
                     raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
             case ".txt":
                 texts.append(file)
+            case ".xml":
+                refuse_foreign_tool(file)
+            case "" if _is_voc(file):
+                raise ValueError(f"{folder}: has Pascal VOC labels in {file}; add .xml to the names of these files")
     labels = [file for file in texts[:_SAMPLED] if _YOLO_LINE.match(_read_head(file))]
     if labels:
         problem = f"has YOLO labels such as {labels[0]}, but no class names; add data.yaml or classes.txt"

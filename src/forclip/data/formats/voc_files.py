@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,20 +68,34 @@ class VocFiles:
         """
         if image := self.find_image(key):
             return self.images[image]
-        for end in (end for name in names for end in self._ends(key, name)):
-            image = self.find_image(end)
+        for end in (*(end for name in names for end in self._ends(key, name)), self._only_image(key)):
+            image = self.find_image(end) if end else None
             if image and image not in self._taken and not self.find_xml(image):
                 self._taken.add(image)
                 return self.images[image]
         return self._missing_image(key, names)
 
     def unlabelled_images(self) -> list[Key]:
-        """The images that no XML file belongs to.
+        """The images that no XML file belongs to."""
+        return [key for key in self._own_images if key not in self._taken and not self.find_xml(key)]
 
-        If there are folders for images, images elsewhere, such as masks, don't count.
-        """
+    @cached_property
+    def _own_images(self) -> list[Key]:
+        """The images of the dataset. If there are folders for images, those elsewhere, such as masks, don't count."""
         named = [key for key, image in self.images.items() if _is_among(image, self._image_root, IMAGE_FOLDERS)]
-        return [key for key in named or self.images if key not in self._taken and not self.find_xml(key)]
+        return named or list(self.images)
+
+    @cached_property
+    def _own_by_stem(self) -> dict[str, list[Key]]:
+        by_stem: dict[str, list[Key]] = defaultdict(list)
+        for key in self._own_images:
+            by_stem[key[-1]].append(key)
+        return by_stem
+
+    def _only_image(self, key: Key) -> Key | None:
+        """The only image of this name in whatever folder, for an XML file that is in no folder of its own."""
+        found = self._own_by_stem.get(key[0], []) if len(key) == 1 else []
+        return found[0] if len(found) == 1 else None
 
     def _by_key(self, files: Iterable[Path], root: Path, problem: str) -> dict[Key, Path]:
         by_key: dict[Key, Path] = {}
