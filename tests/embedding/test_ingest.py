@@ -124,6 +124,17 @@ def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -
         find_images(str(tmp_path / "nothing"), None)
 
 
+def test_a_folder_of_labels_and_pictures_gives_all_pictures(tmp_path: Path) -> None:
+    """Whether or not they have labels; but VOC's masks are none."""
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "a.xml").write_text("<annotation/>")
+    assert [p.name for p in find_images(str(tmp_path), None).pictures] == ["a.jpg", "a.png", "b.jpg"]
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "JPEGImages" / "a.jpg").touch()
+    assert find_images(str(tmp_path), None).pictures == (tmp_path / "JPEGImages" / "a.jpg",)
+
+
 def test_smaller_stores_find_the_same_objects(photos: Path, tmp_path: Path) -> None:
     """int8 and merged vectors are near the full ones; scores move by little."""
     index(photos, tmp_path / "full")

@@ -205,11 +205,19 @@ def find_images(source: str, images: Path | None) -> Listing:
     """
     path = Path(source)
     is_pattern = glob.has_magic(source) and not path.exists()
-    if is_pattern or (path.is_dir() and images is None and format_of(SourceConfig(path)) == "folder"):
+    if is_pattern or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
         return list_pictures(source)
     if not path.exists():
         raise ValueError(f"{source}: no such folder or file")
     return Listing(load_source(SourceConfig(path, images)).paths, {}, {})
+
+
+def _keeps_other_pictures(folder: Path) -> bool:
+    """Whether a folder has pictures that are not its images: nuImages' other frames, Pascal VOC's masks."""
+    kind = format_of(SourceConfig(folder))
+    return kind == "nuimages" or (
+        kind == "voc" and any(any(folder.glob(pattern)) for pattern in ("JPEGImages", "*/JPEGImages"))
+    )
 
 
 def sample_queries(model: RetrievalModel) -> Floats:
