@@ -140,9 +140,9 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert_one_line(run("search", store, "cat", "--where", "shelve < 3"), "'shelve < 3'")
     high = json.loads(run("search", store, "cat", "--min-score", str(scores[1]), "--exact", "--json").stdout)
     assert [r["score"] for r in high] == scores[:2]
-    assert "3 deleted, 9 left" in run("delete", store, "--where", "shelf < 3").stdout
+    assert "3 deleted, 9 left" in run("delete", store, "--where", "shelf < 3", "--yes").stdout
     (tmp_path / "ids.txt").write_text(f"{pictures / names[5]}\n")
-    assert "1 deleted, 8 left" in run("delete", store, "--ids", tmp_path / "ids.txt").stdout
+    assert "1 deleted, 8 left" in run("delete", store, "--ids", tmp_path / "ids.txt", "--yes").stdout
     assert_one_line(run("delete", store), "--where or --ids")
     assert "8 images" in run("compact", store).stdout
     sound = run("verify", store)

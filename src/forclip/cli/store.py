@@ -1,6 +1,7 @@
 """Fill and maintain a store: index, delete, compact, verify, info."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from typer import Argument, Option
 
 from forclip.cli.app import AsJson, Device, StoreFolder, app
 
+_MAX_LISTED = 20  # images that a dry run lists
 _MAX_REASONS = 20  # unreadable images whose reason is printed
 
 
@@ -92,16 +94,34 @@ def delete(
     store: StoreFolder,
     where: Annotated[str | None, Option(help="SQL filter: the images to remove.")] = None,
     ids: Annotated[Path | None, Option(help="File of image ids, one per line.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be deleted.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Delete without asking, as scripts need it.")] = False,
 ) -> None:
-    """Remove images from a store. The image files themselves are not touched."""
+    """Remove images from a store, after showing how many. The image files themselves are not touched."""
     from forclip.config import read_names
     from forclip.index.image_index import Index
 
     if (where is None) == (ids is None):
         raise ValueError("give either --where or --ids")
     opened = Index(store)
-    count = opened.delete(where) if where is not None else opened.delete_ids(read_names(ids)) if ids else 0
-    typer.echo(f"{count} deleted, {len(opened)} left: {store}")
+    listed = [] if ids is None else read_names(ids)
+    selected = opened.store.ids(where) if where is not None else opened.store.ids().intersection(listed)
+    if unknown := [image_id for image_id in listed if image_id not in selected]:
+        typer.echo(f"{len(unknown)} of {len(listed)} ids are not in the store, such as {unknown[0]!r}", err=True)
+    count = f"{len(selected)} of {len(opened)} images"
+    if dry_run:
+        more = [f"  and {len(selected) - _MAX_LISTED} more"] if len(selected) > _MAX_LISTED else []
+        listing = [f"  {image_id}" for image_id in sorted(selected)[:_MAX_LISTED]]
+        typer.echo("\n".join([f"{count} would be deleted: {store}", *listing, *more]))
+        return
+    if selected and not yes:
+        if not sys.stdin.isatty():
+            raise ValueError(
+                f"{store}: {count} would be deleted: --yes deletes them without asking, --dry-run lists them"
+            )
+        typer.confirm(f"Delete {count} from {store}? The image files stay.", abort=True)
+    deleted = opened.delete(where) if where is not None else opened.delete_ids(sorted(selected))
+    typer.echo(f"{deleted} deleted, {len(opened)} left: {store}")
 
 
 @app.command()

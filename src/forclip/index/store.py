@@ -165,9 +165,9 @@ class Store:
         SQL."""
         return read_keys(self.table(), where)
 
-    def ids(self) -> set[str]:
-        """Return the ids of all images."""
-        return set(self._read(["id"])["id"].to_pylist())
+    def ids(self, where: str | None = None) -> set[str]:
+        """Return the ids of all images, or of those for which an SQL expression holds, as `keys` does."""
+        return set(read_column(self.table(), "id", where).to_pylist())
 
     def files(self, image_ids: Sequence[str] | None = None) -> dict[str, ImageFile]:
         """Return files by image id: of all images, or of these; unknown ids are left out."""
@@ -275,10 +275,15 @@ def require_model(store: Store, fingerprint: str) -> None:
 
 def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
     """Return the keys of one version's images, as `Store.keys` does."""
+    keys: Ints = read_column(table, "number", where).to_numpy()
+    return keys
+
+
+def read_column(table: lance.LanceDataset, name: str, where: str | None = None) -> pa.ChunkedArray:
+    """Return a column of all images, or of those for which an SQL expression holds. Raises ValueError for bad SQL."""
     wanted = None if where is None else lance_filter(where, table.schema)
     with _reword_errors(f"{table.uri}: damaged" if where is None else f"can't select images by {where!r}"):
-        keys: Ints = table.to_table(["number"], filter=wanted)["number"].to_numpy()
-    return keys
+        return table.to_table([name], filter=wanted)[name]
 
 
 def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) -> Iterator[StoredVectors]:

@@ -412,6 +412,24 @@ def test_a_folder_with_a_data_file_or_with_splits(folder: Path) -> None:
         load_yolo(folder, "test")
 
 
+def test_a_folder_with_several_data_files(folder: Path) -> None:
+    described(folder, CONTENT).rename(folder / "a.yaml")
+    described(folder, CONTENT | {"train": "images/val"}).rename(folder / "b.yaml")
+    with pytest.raises(ValueError, match=r"several data files; give one of them: a\.yaml, b\.yaml"):
+        load_yolo(folder, None)
+    described(folder, CONTENT)
+    assert len(load_yolo(folder, None)) == 2
+
+
+def test_a_data_file_in_a_folder_of_its_own(folder: Path) -> None:
+    (folder / "cfg").mkdir()
+    (folder / "train.txt").write_text("images/train/a.png\nimages/train/b.png\n")
+    (folder / "my.names").write_text("dog\ncat\nant\n")
+    (folder / "cfg" / "my.data").write_text("classes = 3\ntrain = train.txt\nnames = my.names\n")
+    found = load_yolo(folder / "cfg" / "my.data", None)
+    assert (found.image_ids, len(found.boxes)) == (("images/train/a.png", "images/train/b.png"), 2)
+
+
 def test_a_folder_without_class_names_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"no list of class names \(classes\.txt"):
         load_yolo(folder, None)
@@ -434,7 +452,7 @@ BAD_FILES: dict[str, tuple[object, str]] = {
     ),
     "billion laughs": (LAUGHS + "names: *a99\n", "names no class"),
     "keypoints": (CONTENT | {"kpt_shape": "many"}, "kpt_shape is 'many'"),
-    "no such split": ({"names": ["dog"], "train": "images/train"}, "val is None, not a folder.*; it has train"),
+    "no such split": ({"names": ["dog"], "train": "images/train"}, "has no images for 'val', only for train"),
     "split a number": (CONTENT | {"val": [[1]]}, r"val is \[\['1'\]\], not a folder"),
     "split nowhere": (CONTENT | {"val": "images/test"}, "val names 'images/test', but there is no such folder or list"),
     "path and split nowhere": (

@@ -9,7 +9,7 @@ from typing import Literal
 
 from forclip.data.formats.dataset_files import is_hidden
 from forclip.data.formats.voc_files import XML_FOLDERS
-from forclip.data.formats.yolo_dataset import class_file_in, data_file_in
+from forclip.data.formats.yolo_dataset import class_file_in, data_files_in
 
 _LOOKED_AT = 20_000  # files of a folder, enough to recognise it
 _SAMPLED = 20  # files of a kind whose content is looked at
@@ -47,7 +47,7 @@ def refuse_foreign_tool(file: Path) -> None:
 
 def labelled_folder_format(folder: Path) -> Literal["voc", "yolo"] | None:
     """The format of a folder that holds Pascal VOC's XML files or a YOLO dataset, or None."""
-    if data_file_in(folder):
+    if data_files_in(folder):
         return "yolo"
     if any(name.lower() in XML_FOLDERS[:2] for name in os.listdir(folder)) and _has_xml_folder(folder):
         return "voc"

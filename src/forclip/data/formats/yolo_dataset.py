@@ -19,6 +19,7 @@ from forclip.types import SkippedEntry
 
 _YAML = (".yaml", ".yml")
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "predefined_classes.txt", "labels.txt")
+_CONFIG_FOLDERS = ("cfg", "config", "configs", "data")
 _ABSENT = ("", "null", "Null", "NULL", "~", "None")
 
 
@@ -48,16 +49,18 @@ def read_yolo_dataset(source: Path, split: str | None, image_folder: Path | None
     """
     if not isdir(source):
         return _read_data_file(source, split or "train")
-    if image_folder is None and (file := data_file_in(source)):
-        return _read_data_file(file, split or "train")
+    if image_folder is None and (files := data_files_in(source)):
+        usual = [file for file in files if file.stem in ("data", "dataset", "obj")]
+        if len(files) > 1 and len(usual) != 1:
+            raise ValueError(f"{source}: has several data files; give one of them: {', '.join(f.name for f in files)}")
+        return _read_data_file((usual or files)[0], split or "train")
     return _read_folder(source, split, image_folder)
 
 
-def data_file_in(folder: Path) -> Path | None:
-    """The data YAML or darknet data file in a folder, if there is one and only one."""
+def data_files_in(folder: Path) -> list[Path]:
+    """The data YAML and darknet data files in a folder."""
     files = [folder / name for name in sorted(os.listdir(folder)) if not is_hidden(name)]
-    described = [file for file in files if file.suffix.lower() in (*_YAML, ".data") and _describes_data(file)]
-    return described[0] if len(described) == 1 else None
+    return [file for file in files if file.suffix.lower() in (*_YAML, ".data") and _describes_data(file)]
 
 
 def class_file_in(folder: Path) -> Path | None:
@@ -90,13 +93,12 @@ def _read_data_file(file: Path, split: str) -> YoloDataset:
     content = _read_content(file)
     names, skipped = _class_names(file, content)
     given = next((content[key] for key in words_for_split(split) if key in content), None)
-    entries = [given] if isinstance(given, str) and given not in _ABSENT else given
+    if given in (None, *_ABSENT):
+        has = [key for words in SPLIT_WORDS for key in words if content.get(key, "") not in _ABSENT]
+        raise ValueError(f"{file}: has no images for {split!r}, only for {', '.join(has) or 'nothing'}")
+    entries = [given] if isinstance(given, str) else given
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
-        has = ", ".join(key for keys in SPLIT_WORDS for key in keys if content.get(key, "") not in _ABSENT)
-        raise ValueError(
-            f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images; "
-            f"it has {has or 'no split'}"
-        )
+        raise ValueError(f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images")
     stated = content.get("path", "")
     if not isinstance(stated, str):
         raise ValueError(f"{file}: path is {shortened(stated)}, not a folder")
@@ -125,15 +127,23 @@ def _find_places(file: Path, stated: str, split: str, entries: Sequence[str]) ->
 
     A folder of another machine (/content/..., C:\\...) is looked for below the file's own.
     """
-    folders = [file.parent] if stated in _ABSENT else [file.parent / stated, *_below(file.parent, stated), file.parent]
+    bases = _bases(file)
+    paths = [] if stated in _ABSENT else [p for base in bases for p in (base / stated, *_below(base, stated))]
+    folders = [*paths, *bases]
     for folder in (folder for folder in folders if isdir(folder)):
         places = [next((p for p in _candidates(folder, entry) if isdir(p) or _is_list(p)), None) for entry in entries]
         if all(places):
             return folder, [place for place in places if place is not None]
     problem = f"{split} names {entries[0]!r}, but there is no such folder or list"
-    if len(folders) > 1:
+    if paths:
         problem += f" in the path {stated!r}"
     raise ValueError(f"{file}: {problem}: {folders[0] / entries[0]}")
+
+
+def _bases(file: Path) -> tuple[Path, ...]:
+    """The folders that names in a data file may be relative to: its own, or the one with cfg/ in it, as in darknet."""
+    folder = file.parent.absolute()
+    return (file.parent, folder.parent) if folder.name.lower() in _CONFIG_FOLDERS else (file.parent,)
 
 
 def _candidates(folder: Path, entry: str) -> Iterator[Path]:
@@ -188,7 +198,7 @@ def _class_names(file: Path, content: Mapping[str, Any]) -> tuple[dict[int, str]
     """Class names by number, in ascending order; names that can't be used are left out."""
     given = content.get("names")
     if isinstance(given, str) and given not in _ABSENT:
-        places = [file.parent / given, *_below(file.parent, given)]
+        places = [p for base in _bases(file) for p in (base / given, *_below(base, given))]
         listed = next((place for place in places if isfile(place)), None)
         if listed is None:
             raise ValueError(f"{file}: names is {shortened(given)}, which is neither a list nor a file of class names")
