@@ -47,8 +47,8 @@ class VocFiles:
             ]
         self._xml_root = folder
         self.xml_files = self._by_key(xml_files, folder, "another XML file has the same name")
-        # JPEGs first: masks are PNGs.
-        images.sort(key=lambda image: image.suffix.lower() not in (".jpg", ".jpeg"))
+        # Masks are PNGs in other folders.
+        images.sort(key=lambda i: (not self._is_own(i), i.suffix.lower() not in (".jpg", ".jpeg")))
         self.images = self._by_key(images, self._image_root, "another image has the same name")
         self._alike = {key: _alike(files) for key, files in (("xml", self.xml_files), ("images", self.images))}
         self._taken: set[Key] = set()
@@ -79,11 +79,13 @@ class VocFiles:
         """The images that no XML file belongs to."""
         return [key for key in self._own_images if key not in self._taken and not self.find_xml(key)]
 
+    def _is_own(self, image: Path) -> bool:
+        return _is_among(image, self._image_root, IMAGE_FOLDERS)
+
     @cached_property
     def _own_images(self) -> list[Key]:
         """The images of the dataset. If there are folders for images, those elsewhere, such as masks, don't count."""
-        named = [key for key, image in self.images.items() if _is_among(image, self._image_root, IMAGE_FOLDERS)]
-        return named or list(self.images)
+        return [key for key, image in self.images.items() if self._is_own(image)] or list(self.images)
 
     @cached_property
     def _own_by_stem(self) -> dict[str, list[Key]]:

@@ -8,8 +8,6 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-import numpy as np
-
 from forclip.data.formats.common import LabelledObject, UnusableEntry, annotations_of_objects
 from forclip.data.formats.dataset_files import list_files
 from forclip.data.formats.file_names import UPLOAD_PREFIX, FileNames
@@ -68,8 +66,9 @@ def load_yolo(source: Path, split: str | None, image_folder: Path | None = None)
             except UnusableEntry as error:
                 skipped.append(error.at(f"{file}: line {number}"))
         size = image_size(path) if labels else None
-        for name, fractions in labels:
-            objects.append((row, name, None if size is None else [*np.multiply(fractions, [*size, *size])]))
+        for name, (left, top, right, bottom) in labels:
+            box = size and (left * size[0], top * size[1], right * size[0], bottom * size[1])
+            objects.append((row, name, box))
     skipped += (SkippedEntry(str(file), "the label file belongs to no image") for file in files.others(used))
     if not used:
         expected = label_file(paths[0])
@@ -172,7 +171,7 @@ def _parse_label(line: str, dataset: YoloDataset) -> tuple[str, list[float]]:
             raise UnusableEntry("a coordinate is not finite", word)
         if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
             raise UnusableEntry("a coordinate is not between 0 and 1", word)
-    numbers = np.clip(numbers, 0, 1).tolist()
+    numbers = [min(max(number, 0.0), 1.0) for number in numbers]
     if len(numbers) > 4:  # the points of a polygon
         xs, ys = numbers[::2], numbers[1::2]
         return dataset.names[int(index)], [min(xs), min(ys), max(xs), max(ys)]
