@@ -32,12 +32,12 @@ class KnownModel:
 
 
 KNOWN_MODELS = (
-    KnownModel("clip-b16", "ViT-B-16", "datacomp_xl_s13b_b90k", "MIT", 599, 224, None, 73.5),
-    KnownModel("clip-b32", "ViT-B-32-256", "datacomp_s34b_b86k", "MIT", 605, 256, None, 72.8),
-    KnownModel("clip-l14", "ViT-L-14", "datacomp_xl_s13b_b90k", "MIT", 1710, 224, None, 79.2),
+    KnownModel("clip-b16", "ViT-B-16", "datacomp_xl_s13b_b90k", "MIT", 599, 224, 400, 73.5),
+    KnownModel("clip-b32", "ViT-B-32-256", "datacomp_s34b_b86k", "MIT", 605, 256, 150, 72.8),
+    KnownModel("clip-l14", "ViT-L-14", "datacomp_xl_s13b_b90k", "MIT", 1710, 224, 2100, 79.2),
     KnownModel("clip-h14", "ViT-H-14", "laion2b_s32b_b79k", "MIT", 3944, 224, None, 78.0),
-    KnownModel("siglip2-b32", "ViT-B-32-SigLIP2-256", "webli", "Apache-2.0", 1507, 256, None, None, "many"),
-    KnownModel("siglip2-b16", "ViT-B-16-SigLIP2-256", "webli", "Apache-2.0", 1501, 256, None, 79.1, "many"),
+    KnownModel("siglip2-b32", "ViT-B-32-SigLIP2-256", "webli", "Apache-2.0", 1507, 256, 150, None, "many"),
+    KnownModel("siglip2-b16", "ViT-B-16-SigLIP2-256", "webli", "Apache-2.0", 1501, 256, 590, 79.1, "many"),
     KnownModel("siglip2-b16-384", "ViT-B-16-SigLIP2-384", "webli", "Apache-2.0", 1502, 384, None, None, "many"),
     KnownModel("siglip2-l16", "ViT-L-16-SigLIP2-256", "webli", "Apache-2.0", 3526, 256, None, None, "many"),
     KnownModel("siglip2-so400m", "ViT-SO400M-16-SigLIP2-384", "webli", "Apache-2.0", 4544, 384, None, 84.1, "many"),
@@ -47,10 +47,10 @@ KNOWN_MODELS = (
     KnownModel("pe-b16", "PE-Core-B-16", "meta", "Apache-2.0", 1791, 224, None, None),
     KnownModel("pe-l14", "PE-Core-L-14-336", "meta", "Apache-2.0", 2685, 336, None, None),
     KnownModel("openai-rn50", "RN50", "openai", "MIT", 408, 224, None, 59.8),
-    KnownModel("openai-b16", "ViT-B-16", "openai", "MIT", 599, 224, None, 68.3),
+    KnownModel("openai-b16", "ViT-B-16", "openai", "MIT", 599, 224, 400, 68.3),
     KnownModel("openai-l14-336", "ViT-L-14-336", "openai", "MIT", 1712, 336, None, 76.6),
-    KnownModel("mobileclip-s1", "MobileCLIP-S1", "datacompdr", "apple-amlr", 340, 256, None, 72.6),
-    KnownModel("mobileclip-s2", "MobileCLIP-S2", "datacompdr", "apple-amlr", 397, 256, None, 74.4),
+    KnownModel("mobileclip-s1", "MobileCLIP-S1", "datacompdr", "apple-amlr", 340, 256, 190, 72.6),
+    KnownModel("mobileclip-s2", "MobileCLIP-S2", "datacompdr", "apple-amlr", 397, 256, 290, 74.4),
     KnownModel("mobileclip2-s0", "MobileCLIP2-S0", "dfndr2b", "apple-amlr", 300, 256, None, None),
     KnownModel(
         "clip-b32-multilingual", "xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "MIT", 1465, 224, None, 62.4, "many"
