@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 
 def without_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """Use a cache in this folder, and fail on every request without retries."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 def cache_repository(cache: Path, repository: str) -> Path:

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import huggingface_hub
 import open_clip
 import pytest
 import torch
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from forclip.cli import app
@@ -58,4 +58,4 @@ def test_the_command_lists_what_is_on_this_machine(tmp_path: Path, monkeypatch: 
     assert [row["name"] for row in rows if row["default"]] == [DEFAULT.name]
     shown = CliRunner().invoke(app, ["models"]).output
     assert all(model.name in shown and model.licence in shown for model in KNOWN_MODELS)
-    assert str(tmp_path) == huggingface_hub.constants.HF_HUB_CACHE
+    assert str(tmp_path) == constants.HF_HUB_CACHE

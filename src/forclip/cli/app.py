@@ -44,10 +44,11 @@ class _Commands(TyperGroup):
         return sorted(self.commands, key=lambda name: first.index(name) if name in first else len(first))
 
     def invoke(self, ctx: Any) -> Any:
-        shown = warnings.showwarning
-        warnings.showwarning = _show_warning(shown)
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", Notice)
+                warnings.showwarning = _show_warning(warnings.showwarning)
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader stopped early, as `| head` does; click ends quietly
         except (ValueError, OSError) as error:
@@ -58,8 +59,6 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("forclip: interrupted", err=True)
             raise typer.Exit(130) from None
-        finally:
-            warnings.showwarning = shown
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:

@@ -239,7 +239,7 @@ def read_unreadable(store: Path) -> dict[str, UnreadableImage]:
 
 def describe(path: Path) -> dict[str, Any]:
     """Describe a store or a run, as JSON values. Raises ValueError for anything else."""
-    if (path / "config.json").exists():
+    if is_trained_run(str(path)):
         model = load_model(ModelConfig(name=str(path)))
         return {"kind": "run", "fingerprint": model.fingerprint, "backbone": model.backbone.name, "dim": model.dim}
     index = Index(path)

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import open_clip
 import torch
+from huggingface_hub import constants as hub_constants
 from open_clip.convert import convert_state_dict, load_big_vision_weights
 from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX
 from open_clip.model import convert_to_custom_text_state_dict
@@ -216,7 +216,7 @@ def _download(name: str, tag: str) -> Path:
     except NotReachable as error:
         text = (open_clip.get_model_config(name) or {})["text_cfg"]
         if "hf_tokenizer_name" in text or "hf_model_name" in text:
-            cache = huggingface_hub.constants.HF_HUB_CACHE
+            cache = hub_constants.HF_HUB_CACHE
             todo = f"run the command on a machine with a network and copy its folder {cache} here"
         else:
             exact = f"{name}-quickgelu" if get_pretrained_cfg(name, tag).get("quick_gelu") else name

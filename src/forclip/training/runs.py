@@ -1,6 +1,7 @@
 """Train a run: from its configuration to a folder with the model."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from forclip.embedding.embed import EncodedImages, encode_views
 from forclip.embedding.token_cache import cached_tokens
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
+from forclip.models.references import absolute_reference
 from forclip.models.retrieval_model import RetrievalModel, configured_backbone, from_pretrained, save_pretrained
 from forclip.models.text_cache import cache_texts
 from forclip.progress import Track, tracking
@@ -58,7 +60,8 @@ def train(
         if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
             message = "no base class has both a labelled image that shows it and one that doesn't"
             console.print(f"[yellow]{message}: the labels can't teach what to tell apart[/]", highlight=False)
-        (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(config), sort_keys=False))
+        exact = replace(config, model=absolute_reference(config.model))
+        (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
         settings = (config.head, config.train, checkpoint, track)
         finetuned = finetune(backbone, encoded.tokens, readable.paths, supervision, *settings)
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
