@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from forclip.config import ModelConfig
 from forclip.models import open_clip_backbone
 from forclip.models.backbone import Backbone, weights_fingerprint
+from forclip.models.baselines import training_free_head
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.open_clip_backbone import OpenClipBackbone, load_open_clip
 from forclip.models.references import absolute_reference, written_reference
@@ -73,7 +74,6 @@ def tiny(tmp_path: Path, tiny_weights: dict[str, Tensor]) -> str:
         ("local-dir:/no/such/folder", None, "/no/such/folder"),
         ("local-dir:", None, "local-dir:"),
         ("local-dir:/no/such/folder", "openai", "openai"),
-        ("coca_ViT-B-32", "random", "AttentionalPooler"),
     ],
 )
 def test_unknown_models_are_refused_by_name(name: str, pretrained: str | None, message: str) -> None:
@@ -136,6 +136,36 @@ def test_local_folder_round_trip(tiny: str, tiny_weights: dict[str, Tensor]) -> 
         torch.testing.assert_close(ours, theirs.encode_image(pixels[None]), rtol=1e-4, atol=1e-5)
         text = theirs.encode_text(open_clip.get_tokenizer(tiny)(["a cup", "a cow"]), normalize=True)
     torch.testing.assert_close(backbone.encode_text(["a cup", "a cow"]), text)
+
+
+EVA = {"timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token", "timm_proj": "linear", "image_size": 224}
+PE = {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "image_size": 384}
+COCA = {**TINY["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
+COCA_TEXT = {**TINY["text_cfg"], "embed_cls": True, "output_tokens": True}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**TINY, "vision_cfg": EVA},
+        {**TINY, "vision_cfg": PE},
+        {**TINY, "vision_cfg": COCA, "text_cfg": COCA_TEXT, "multimodal_cfg": TINY["text_cfg"], "custom_text": True},
+    ],
+    ids=["EVA", "PE", "CoCa"],
+)
+def test_local_folders_of_other_families(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(1)
+    model = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False).eval()
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    backbone = load_open_clip(f"local-dir:{tmp_path}", None)
+    pixels = backbone.preprocess(Image.radial_gradient("L"))[None]
+    with torch.no_grad():
+        [[vector]] = training_free_head(backbone, "global")(backbone.encode_tokens(pixels))
+        torch.testing.assert_close(vector, model.encode_image(pixels, normalize=True)[0], rtol=1e-4, atol=1e-5)
+        tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a cup"])
+        text = model.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(backbone.encode_text(["a cup"]), text)
 
 
 def test_text_vectors_have_unit_length_in_any_batch(mini: TowerBackbone) -> None:

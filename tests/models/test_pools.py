@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 import torch
 from open_clip.model import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from scipy.linalg import fractional_matrix_power
 from timm.layers.attention_pool import AttentionPoolLatent
+from timm.models.eva import Eva
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.models.baselines import ClusterHead, DenseHead, Head
 from forclip.models.pools import AveragePool, LatentPool, MeanTokenPool, Pool, fit_alignment
 from forclip.models.summary_head import global_head, noise_seeded_head, window_seeded_head
-from forclip.models.towers import Tower, cut_tower
+from forclip.models.tower_parts import Tower
+from forclip.models.towers import cut_tower
 from tests.tiny import aligned
 
-FAMILIES = ["resnet", "vit", "latent", "average"]
+FAMILIES = ["resnet", "vit", "eva", "relative positions", "coca", "latent", "latent with class token", "average"]
 
 
 def randomise(module: nn.Module) -> Any:
@@ -37,9 +41,25 @@ def vit() -> Any:
     return randomise(VisionTransformer(32, 8, 32, 2, 4, 2.0, ls_init_value=0.5, output_dim=12))
 
 
-def latent_pool() -> LatentPool:
+def coca() -> Any:
+    return randomise(VisionTransformer(32, 8, 32, 2, 4, 2.0, attentional_pool=True, attn_pooler_heads=4, output_dim=12))
+
+
+def timm_vit(build: Any, **options: Any) -> Any:
+    """A class token under 4 x 4 positions."""
+    visual = TimmModel("vit_tiny_patch16_224", 12, 32, pool="token", proj="")
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 12}
+    visual.trunk = build(**small, global_pool="token", **options)
+    return randomise(visual)
+
+
+def eva() -> Any:
+    return timm_vit(Eva, use_rot_pos_emb=True, scale_attn_inner=True, init_values=0.1)
+
+
+def latent_pool(num_prefix: int = 0) -> LatentPool:
     pool = AttentionPoolLatent(8, num_heads=2, qk_norm=True, norm_layer=nn.LayerNorm)
-    latent: LatentPool = randomise(LatentPool(pool, None, nn.Linear(8, 5), (2, 3), 5))
+    latent: LatentPool = randomise(LatentPool(pool, None, nn.Linear(8, 5), (2, 3), 5, num_prefix))
     return latent
 
 
@@ -84,6 +104,39 @@ def test_dense_vit_is_maskclip() -> None:
             torch.testing.assert_close(dense[image, position], visual.proj.T @ visual.ln_post(x), rtol=1e-4, atol=1e-4)
 
 
+def test_dense_eva_is_maskclip() -> None:
+    """The last block, with its attention replaced by the value path of each position: no key, so no rotation."""
+    visual = eva()
+    dense = cut_tower(visual).pool.dense(tokens_of(cut_tower(visual), 32))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    trunk, block = visual.trunk, visual.trunk.blocks[1]
+    x, rope = trunk._pos_embed(trunk.patch_embed(images))
+    entering = trunk.blocks[0](x, rope=rope)
+    w_v, attention = block.attn.qkv.weight[64:], block.attn
+    for image in range(2):
+        for position in range(16):
+            x = entering[image, 1 + position]
+            value = attention.norm(w_v @ block.norm1(x) + attention.v_bias)
+            x = x + block.gamma_1 * linear(attention.proj, value)
+            x = x + block.gamma_2 * block.mlp(block.norm2(x))
+            expected = linear(trunk.head, trunk.norm(x))
+            torch.testing.assert_close(dense[image, position], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dense_coca_is_the_poolers_value_path() -> None:
+    visual = coca()
+    tower = cut_tower(visual)
+    tokens = tokens_of(tower, 32)
+    dense = tower.pool.dense(tokens)
+    pooler = visual.attn_pool
+    for image in range(2):
+        for position in range(16):
+            x = pooler.ln_k(tokens[image, 1 + position])
+            value = pooler.attn.v_proj_weight @ x + pooler.attn.in_proj_bias[24:]
+            expected = visual.proj.T @ visual.ln_post(linear(pooler.attn.out_proj, value))
+            torch.testing.assert_close(dense[image, position], expected, rtol=1e-4, atol=1e-4)
+
+
 def naive_weights(pool: Pool, tokens: Tensor, queries: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax of scaled dot products, head by head and query by query, averaged over heads. [B, N, P]."""
     inputs = pool.normalise(pool.attended(tokens))
@@ -94,6 +147,8 @@ def naive_weights(pool: Pool, tokens: Tensor, queries: Tensor, bias: Tensor | No
         for head in range(pool.num_heads):
             part = slice(head * head_width, (head + 1) * head_width)
             logits = torch.stack([q[b, n, part] @ key[part] / head_width**0.5 for key in k[b]])
+            if pool.position_bias is not None:
+                logits = logits + pool.position_bias[head]
             exponentials = torch.exp(logits + (0 if bias is None else bias[n]))
             weights[b, n] += exponentials / exponentials.sum() / pool.num_heads
     return weights[..., pool.num_prefix :]
@@ -120,8 +175,19 @@ def pool_and_tokens(family: str) -> tuple[Pool, Tensor]:
         case "vit":
             tower = cut_tower(vit())
             return tower.pool, tokens_of(tower, 32)
+        case "eva":
+            tower = cut_tower(eva())
+            return tower.pool, tokens_of(tower, 32)
+        case "relative positions":
+            tower = cut_tower(timm_vit(VisionTransformerRelPos, class_token=True, rel_pos_type="bias"))
+            return tower.pool, tokens_of(tower, 32)
+        case "coca":
+            tower = cut_tower(coca())
+            return tower.pool, tokens_of(tower, 32)
         case "latent":
             return latent_pool(), torch.randn(2, 6, 8)
+        case "latent with class token":
+            return latent_pool(num_prefix=1), torch.randn(2, 7, 8)
         case _:
             return randomise(AveragePool(8, nn.Linear(8, 5), (2, 3), 5)), torch.randn(2, 6, 8)
 
@@ -181,6 +247,27 @@ def test_query_key_parameters_do_not_change_the_value_path() -> None:
             for parameter in pool.query_key_parameters():
                 parameter.add_(1)
         torch.testing.assert_close(pool.dense(tokens), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_pool_can_be_trained(family: str) -> None:
+    """Query tokens, biases and the projections behind the attention get gradients, and a few steps lower a loss."""
+    pool, tokens = pool_and_tokens(family)
+    head = window_seeded_head(pool.requires_grad_(True), 3)
+    targets = F.normalize(torch.randn(2, 3, pool.dim), dim=-1)
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(5):
+        loss = (head(tokens) - targets).square().sum()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        if family != "average" or len(losses) > 1:  # its keys start at zero
+            for parameter in (head.offsets, head.bias, *pool.query_key_parameters()[:1]):
+                assert parameter.grad is not None
+                assert parameter.grad.abs().max() > 0
+        optimizer.step()
+    assert losses == sorted(losses, reverse=True)
 
 
 def outputs(count: int = 200, dim: int = 5) -> Tensor:

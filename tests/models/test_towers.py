@@ -5,102 +5,101 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.attention_pool2d import AttentionPool2d
+from timm.models.eva import Eva
+from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
 from torch import Tensor, nn
 
+from forclip.models.baselines import ClusterHead, DenseHead
 from forclip.models.mini_clip import MINI_NAME, register_mini
-from forclip.models.pools import AveragePool, ClassTokenPool, LatentPool, MeanTokenPool
-from forclip.models.towers import Tower, cut_tower, resize_positions
+from forclip.models.pools import AveragePool, ClassTokenPool, ContrastivePool, LatentPool, MeanTokenPool
+from forclip.models.summary_head import window_seeded_head
+from forclip.models.tower_parts import resize_positions
+from forclip.models.towers import cut_tower
+from tests.models.architectures import (
+    assert_same,
+    awake,
+    calibrated,
+    embedded,
+    image_shape,
+    pixels,
+    pooled,
+    shallow_tower,
+)
 
+# Name, pool, grid, and the tokens that have no position.
 FAMILIES = [
-    (MINI_NAME, MeanTokenPool, (12, 12)),
-    ("RN50", MeanTokenPool, (7, 7)),
-    ("ViT-B-32", ClassTokenPool, (7, 7)),
-    ("ViT-B-16-SigLIP", LatentPool, (14, 14)),
-    ("MobileCLIP2-S0", AveragePool, (8, 8)),
-    ("convnext_tiny", AveragePool, (7, 7)),
-    ("ViTamin-S", AveragePool, (14, 14)),
+    (MINI_NAME, MeanTokenPool, (12, 12), 0),
+    ("RN50", MeanTokenPool, (7, 7), 0),
+    ("ViT-B-32", ClassTokenPool, (7, 7), 1),
+    ("coca_ViT-B-32", ContrastivePool, (7, 7), 1),
+    ("EVA02-B-16", ClassTokenPool, (14, 14), 1),
+    ("MobileCLIP-B", ClassTokenPool, (14, 14), 1),
+    ("vit_relpos_medium_patch16_cls_224", ClassTokenPool, (14, 14), 1),
+    ("PE-Core-T-16-384", LatentPool, (24, 24), 1),
+    ("ViT-B-16-SigLIP", LatentPool, (14, 14), 0),
+    ("MobileCLIP2-S0", AveragePool, (8, 8), 0),
+    ("convnext_tiny", AveragePool, (7, 7), 0),
+    ("swin_base_patch4_window7_224", AveragePool, (7, 7), 0),
+    ("ViTamin-S", AveragePool, (14, 14), 0),
 ]
 
 
-def build_visual(name: str) -> Any:
-    """The randomly initialised image tower of a built-in model, without its text tower, in eval mode."""
-    register_mini()
-    config = open_clip.get_model_config(name)
-    assert config is not None
-    torch.manual_seed(0)
-    return awake(_build_vision_tower(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"])))
-
-
-def awake(visual: nn.Module) -> Any:
-    """Freeze, set eval mode, and randomise constant parameters (biases, layer scales, latents)."""
-    for parameter in visual.parameters():
-        parameter.requires_grad_(False)
-        if (parameter == parameter.flatten()[0]).all():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return visual.eval()
-
-
-def calibrated(visual: nn.Module, images: Tensor) -> Any:
-    """Set batch norms to the statistics of `images`: else a deep random tower maps all images to almost one vector."""
-    for module in visual.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        visual.train()(images)
-    return visual.eval()
-
-
-def pixels(*shape: int) -> Tensor:
-    return torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1))
-
-
-def pooled(tower: Tower, images: Tensor) -> Tensor:
-    """Pool with the pretrained query. Returns [B, D]."""
-    with torch.no_grad():
-        tokens = tower.tokens(images)
-        embeddings: Tensor = tower.pool(tokens, tower.pool.pretrained_query(tokens))
-    return embeddings[:, 0]
-
-
-def assert_same(ours: Tensor, theirs: Tensor) -> None:
-    assert ours.shape == theirs.shape
-    assert torch.cosine_similarity(ours, theirs).min() > 0.9999
-    # Directions alone would accept towers that map all images to almost one vector.
-    scale = (theirs[0] - theirs[1]).abs().max()
-    assert scale > 1e-3 * theirs.abs().max()
-    assert (ours - theirs).abs().max() < 1e-3 * scale
-
-
-@pytest.mark.parametrize(("name", "family", "grid"), FAMILIES, ids=[family[0] for family in FAMILIES])
-def test_the_pretrained_query_gives_the_towers_embedding(name: str, family: type, grid: tuple[int, int]) -> None:
-    visual = build_visual(name)
-    images = pixels(*(visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2))
+@pytest.mark.parametrize(("name", "family", "grid", "prefix"), FAMILIES, ids=[family[0] for family in FAMILIES])
+def test_the_pretrained_query_gives_the_towers_embedding(
+    name: str, family: type, grid: tuple[int, int], prefix: int
+) -> None:
+    visual = shallow_tower(name)
+    images = pixels(*image_shape(visual))
     calibrated(visual, images)
     tower = cut_tower(visual)
-    assert isinstance(tower.pool, family)
-    assert tower.pool.grid == grid
-    with torch.no_grad():
-        theirs = visual(images)
-        tokens = tower.tokens(images)
-        assert tokens.shape == (2, grid[0] * grid[1] + (family is ClassTokenPool), tower.pool.width)
-        assert tower.pool.dense(tokens).shape == (2, grid[0] * grid[1], tower.pool.dim)
-    assert tower.pool.dim == theirs.shape[1]
+    pool, num_positions = tower.pool, grid[0] * grid[1]
+    assert isinstance(pool, family)
+    assert pool.grid == grid
+    theirs = embedded(visual, images)
+    assert pool.dim == theirs.shape[1]
     assert_same(pooled(tower, images), theirs)
-    # The comparison is meaningful only if a wrong query fails it.
-    if family is not AveragePool:
-        with torch.no_grad():
-            wrong = tower.pool(tokens, tower.pool.pretrained_query(tokens) + torch.randn(1, 1, tower.pool.width))[:, 0]
-        assert (wrong - theirs).abs().max() > 1e-2 * (theirs[0] - theirs[1]).abs().max()
+    with torch.no_grad():
+        tokens = tower.tokens(images)
+        assert tokens.shape[:2] == (2, prefix + num_positions)
+        # The comparison is meaningful only if a wrong query fails it.
+        if family is not AveragePool:
+            wrong = pool(tokens, pool.pretrained_query(tokens) + torch.randn(1, 1, pool.width))[:, 0]
+            assert (wrong - theirs).abs().max() > 1e-2 * (theirs[0] - theirs[1]).abs().max()
+        # Every head works, and a token without a position is in no weight.
+        for head, count in (
+            (DenseHead(pool), num_positions),
+            (ClusterHead(pool, 3), 3),
+            (window_seeded_head(pool, 4), 4),
+        ):
+            torch.testing.assert_close(head(tokens).norm(dim=-1), torch.ones(2, count))
+            assert head.position_weights(tokens).shape == (2, count, num_positions)
+
+
+@pytest.mark.slow
+def test_every_architecture_gives_its_own_embedding() -> None:
+    """With few layers: 144 architectures in 15 minutes."""
+    register_mini()
+    failed = {}
+    for name in open_clip.list_models():
+        try:
+            visual = shallow_tower(name)
+            images = pixels(*image_shape(visual))
+            calibrated(visual, images)
+            assert_same(pooled(cut_tower(visual), images), embedded(visual, images))
+        except (AssertionError, ValueError) as error:
+            failed[name] = error
+    assert not failed
 
 
 def small_vit(image_size: int = 32, **options: Any) -> Any:
     torch.manual_seed(0)
-    return awake(VisionTransformer(image_size, 8, 32, 3, 4, 2.0, output_dim=16, **options))
+    return awake(VisionTransformer(image_size, 8, 32, 3, 4, 2.0, **{"output_dim": 16, **options}))
 
 
 @pytest.mark.parametrize(
@@ -113,12 +112,18 @@ def small_vit(image_size: int = 32, **options: Any) -> Any:
         {"pos_embed_type": "sin_cos_2d"},
         {"pool_type": "avg"},
         {"pool_type": "avg", "final_ln_after_pool": True},
+        {"qk_norm": True},
+        {"scale_heads": True, "scale_attn_inner": True, "scale_attn": True, "scale_fc": True, "ls_init_value": 0.1},
+        {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5},
+        {"attentional_pool": True, "attn_pooler_heads": 4, "output_dim": 32},
     ],
     ids=str,
 )
-def test_vit_variants(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("last_stage", [False, True])
+def test_vit_variants(options: dict[str, Any], last_stage: bool) -> None:
     visual = small_vit(**options)
-    assert_same(pooled(cut_tower(visual), pixels(32, 32)), visual(pixels(32, 32)))
+    theirs = visual(pixels(32, 32))
+    assert_same(pooled(cut_tower(visual, last_stage=last_stage), pixels(32, 32)), theirs)
 
 
 def test_vit_without_projection_or_batch_first() -> None:
@@ -148,7 +153,7 @@ def test_vit_at_another_size_equals_open_clips_own_resizing(pool_type: str) -> N
 
 @pytest.mark.parametrize("size", [64, 72, 128])
 def test_timm_attention_pool_at_another_size_equals_timms_own_resizing(size: int) -> None:
-    visual = build_visual(MINI_NAME)
+    visual = shallow_tower(MINI_NAME)
     tower = cut_tower(visual, image_size=size)
     assert tower.pool.grid == (size // 8, size // 8)
     assert_same(pooled(tower, pixels(size, size)), visual(pixels(size, size)))
@@ -196,7 +201,7 @@ def test_open_clips_projections_behind_a_timm_average(proj: str) -> None:
 
 
 def test_latent_pool_at_another_size() -> None:
-    visual = build_visual("ViT-B-32-SigLIP2-256")
+    visual = shallow_tower("ViT-B-32-SigLIP2-256")
     tower = cut_tower(visual, image_size=160)
     assert tower.pool.grid == (5, 5)
     assert_same(pooled(tower, pixels(160, 160)), visual(pixels(160, 160)))
@@ -218,17 +223,89 @@ def test_latent_pool_with_all_options() -> None:
     assert_same(pooled(tower, pixels(96, 96)), visual(pixels(96, 96)))
 
 
+def timm_trunk(build: Any, **options: Any) -> Any:
+    """A small transformer of timm in open_clip's adapter, whose own trunk is replaced."""
+    visual = timm_tower("vit_tiny_patch16_224", pool="token", proj="linear", image_size=48)
+    torch.manual_seed(0)
+    small = {"img_size": 48, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4, "num_classes": 0}
+    visual.trunk = build(**{**small, "global_pool": "token", **options})
+    visual.head = nn.Sequential(nn.Linear(32, 16))
+    return awake(visual)
+
+
+ROTARY = {"use_rot_pos_emb": True, "ref_feat_shape": (4, 4)}
+TIMM_TRANSFORMERS: list[tuple[Any, dict[str, Any]]] = [
+    (Eva, {}),
+    (Eva, {**ROTARY, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True, "qkv_fused": False}),
+    (Eva, {**ROTARY, "use_post_norm": True, "init_values": 0.1}),
+    (Eva, {**ROTARY, "init_values": 0.1, "num_reg_tokens": 2, "use_abs_pos_emb": False}),
+    (Eva, {**ROTARY, "attn_type": "rope", "qk_norm": True, "rope_rotate_half": True, "qkv_fused": False}),
+    (Eva, {**ROTARY, "rope_type": "mixed"}),
+    (Eva, {**ROTARY, "global_pool": "avg"}),
+    (Eva, {**ROTARY, "global_pool": "map", "use_pre_transformer_norm": True, "num_reg_tokens": 1}),
+    (Eva, {"global_pool": "map", "class_token": False}),
+    (TimmVisionTransformer, {"init_values": 0.1, "qk_norm": True, "scale_attn_norm": True, "scale_mlp_norm": True}),
+    (TimmVisionTransformer, {"block_fn": ResPostBlock, "no_embed_class": True, "reg_tokens": 2, "pre_norm": True}),
+    (TimmVisionTransformer, {"global_pool": "avg", "pool_include_prefix": True}),
+    (TimmVisionTransformer, {"global_pool": "avg", "reg_tokens": 2}),
+    (TimmVisionTransformer, {"global_pool": "map"}),
+    (TimmVisionTransformer, {"global_pool": "map", "pool_include_prefix": True}),
+    (VisionTransformerRelPos, {"class_token": True}),
+    (VisionTransformerRelPos, {"class_token": True, "rel_pos_type": "bias", "shared_rel_pos": True}),
+    (VisionTransformerRelPos, {"class_token": True, "block_fn": ResPostRelPosBlock, "qk_norm": True}),
+    (VisionTransformerRelPos, {"global_pool": "avg"}),
+]
+
+
+@pytest.mark.parametrize("last_stage", [False, True])
+@pytest.mark.parametrize("size", [48, 64])
+@pytest.mark.parametrize(("build", "options"), TIMM_TRANSFORMERS, ids=str)
+def test_timms_transformers(build: Any, options: dict[str, Any], size: int, last_stage: bool) -> None:
+    """Also at another size: timm resizes positions, rotary and relative ones among them, itself."""
+    visual = timm_trunk(build, **options)
+    tower = cut_tower(visual, None if size == 48 else size, last_stage)
+    assert tower.pool.grid == (size // 8, size // 8)
+    images = pixels(size, size)
+    assert_same(pooled(tower, images), embedded(visual, images))
+    tokens = tower.pool.stage(tower.tokens(images))
+    assert tower.pool.dense(tokens).shape == (2, tower.pool.num_positions, 16)
+
+
+@pytest.mark.parametrize("options", [{}, ROTARY, {**ROTARY, "num_reg_tokens": 2}], ids=str)
+def test_attention_to_positions_is_the_class_tokens_in_timms_block(options: dict[str, Any]) -> None:
+    visual = timm_trunk(Eva, **options)
+    attention = visual.trunk.blocks[-1].attn
+    attention.fused_attn = False
+    seen: list[Tensor] = []
+    attention.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    embedded(visual, pixels(48, 48))
+    tower = cut_tower(visual)
+    tokens = tower.tokens(pixels(48, 48))
+    ours = tower.pool.attention(tokens, tower.pool.pretrained_query(tokens))[:, 0]
+    torch.testing.assert_close(ours, seen[0].mean(1)[:, 0, visual.trunk.num_prefix_tokens :])
+    assert (ours.sum(-1) < 1).all()
+
+
 def test_unknown_towers_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="AttentionalPooler"):
-        cut_tower(small_vit(attentional_pool=True, attn_pooler_heads=4))
+    pooler = {"attn_pooler_heads": 4, "output_dim": 32}
+    with pytest.raises(ValueError, match=r"AttentionalPooler.*'none'"):
+        cut_tower(small_vit(attentional_pool="parallel", **pooler))
+    with pytest.raises(ValueError, match=r"AttentionalPooler.*'avg'"):
+        cut_tower(small_vit(attentional_pool=True, pool_type="avg", **pooler))
     with pytest.raises(ValueError, match=r"VisionTransformer.*pool_type 'none'"):
         cut_tower(small_vit(pool_type="none"))
     with pytest.raises(ValueError, match=r"VisionTransformer.*CustomResidualAttentionBlock"):
-        cut_tower(small_vit(qk_norm=True))
+        cut_tower(small_vit(scaled_cosine_attn=True))
     with pytest.raises(ValueError, match=r"ConvNeXt.*RotAttentionPool2d"):
         cut_tower(timm_tower("convnext_atto", pool="rot_attn", proj="", image_size=64))
-    with pytest.raises(ValueError, match=r"VisionTransformer.*token"):
-        cut_tower(timm_tower("vit_tiny_patch16_224", pool="token", proj="linear"))
+    with pytest.raises(ValueError, match=r"VisionTransformer.*avgmax"):
+        cut_tower(timm_trunk(TimmVisionTransformer, global_pool="avgmax"))
+    with pytest.raises(ValueError, match=r"VisionTransformer.*token after ParallelScalingBlock"):
+        cut_tower(timm_trunk(TimmVisionTransformer, block_fn=ParallelScalingBlock))
+    with pytest.raises(ValueError, match=r"Eva.*token after EvaBlock"):
+        cut_tower(timm_trunk(Eva, attn_type="rope", qkv_fused=False, num_kv_heads=2))
+    with pytest.raises(ValueError, match=r"Eva.*token"):
+        cut_tower(timm_trunk(Eva, depth=1))
     with pytest.raises(ValueError, match="Linear"):
         cut_tower(nn.Linear(2, 2))
 

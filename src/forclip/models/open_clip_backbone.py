@@ -27,7 +27,8 @@ from forclip.models.model_folder import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, f
 from forclip.models.references import RANDOM, model_folder
 from forclip.models.registry import is_architecture, suggest_model, weights_on_hub
 from forclip.models.tower_backbone import ResizeMode, TowerBackbone, checked_device, whole_image
-from forclip.models.towers import Tower, cut_tower
+from forclip.models.tower_parts import Tower
+from forclip.models.towers import cut_tower
 from forclip.models.transformers_backbone import load_transformers
 from forclip.progress import notify
 from forclip.text.vocabulary import did_you_mean

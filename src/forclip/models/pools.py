@@ -1,11 +1,13 @@
 """CLIP's pretrained pooling heads, opened up so that any number of queries can attend to the same tokens.
 
 Shapes: B images; T tokens of width W, as the backbone returns them; L attended tokens, of which the first
-`num_prefix` have no position; P positions of a grid, row-major; N queries; D dimensions of the text space.
+`num_prefix` have no position (class and register tokens, a mean token); P positions of a grid, row-major; N queries of
+width W (CoCa's tokens alone have another width than its queries); D dimensions of the text space.
 """
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -16,7 +18,8 @@ from torch.nn import functional as F
 def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
     """Compute scaled dot-product attention (arXiv 1706.03762).
 
-    queries: [B, N, W]; keys, values: [B, L, W]; bias: [N, L], added to the logits of every head. Returns [B, N, W].
+    queries: [B, N, W]; keys, values: [B, L, W]; bias: [N, L], or [H, N, L] for each head, added to the logits.
+    Returns [B, N, W].
     """
     q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys, values))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
@@ -29,13 +32,13 @@ def attend_absorbed(
 
     The keys' weights are multiplied into the queries, and the values' weights are applied after mixing, as DeepSeek-V2
     does at inference (arXiv 2405.04434, section 2.1.2). The keys' bias adds a constant to all logits of a query, which
-    does not change a softmax. queries: [B, N, W]; inputs: [B, L, W']; bias: [N, L]. Returns [B, N, W].
+    does not change a softmax. queries: [B, N, W]; inputs: [B, L, W']; bias: as in `attend`. Returns [B, N, W].
     """
     split = queries.unflatten(-1, (num_heads, -1))
     key_weight, value_weight = (p.weight.unflatten(0, (num_heads, -1)) for p in (k_proj, v_proj))  # [H, W / H, W']
     absorbed = torch.einsum("bnhd,hdw->bhnw", split, key_weight).flatten(1, 2)
     # One head with H * N queries: all of them look at the same inputs.
-    mask = None if bias is None else bias.repeat(num_heads, 1)
+    mask = None if bias is None else bias.expand(num_heads, queries.shape[1], -1).flatten(0, 1)
     same = inputs[:, None]
     mixed = F.scaled_dot_product_attention(absorbed[:, None], same, same, mask, scale=split.shape[-1] ** -0.5)[:, 0]
     out = torch.einsum("bhnw,hdw->bnhd", mixed.unflatten(1, (num_heads, -1)), value_weight).flatten(2)
@@ -63,7 +66,8 @@ class Pool(nn.Module, ABC):
     """A pretrained pooling head: queries attend to an image's tokens, and the results go to the text space.
 
     A subclass is one family of CLIP models. It sets `q_proj`, `k_proj` and `v_proj`, and implements `pretrained_query`
-    and `project`; it overrides `attended`, `positions` and `normalise` where the family differs from the default.
+    and `project`; it overrides `attended`, `positions` and `normalise` where the family differs from the default. It
+    may set `position_bias`, [H, L], a bias of each head towards each attended token that all queries share.
 
     A pool of any family has two optional parts, each applied in one place. `tower_stage`, [B, T', W'] -> [B, T, W], is
     the image tower's last stage, moved into the pool so that it can be trained; `stage` applies it. `output`,
@@ -77,10 +81,11 @@ class Pool(nn.Module, ABC):
     v_proj: nn.Module
 
     def __init__(self, grid: tuple[int, int], width: int, dim: int, num_heads: int, num_prefix: int) -> None:
-        """grid: (rows, columns) of the positions; width: W; dim: D."""
+        """grid: (rows, columns) of the positions; width: W, of the queries; dim: D."""
         super().__init__()
         self.grid, self.width, self.dim = grid, width, dim
         self.num_heads, self.num_prefix, self.num_positions = num_heads, num_prefix, grid[0] * grid[1]
+        self.position_bias: nn.Parameter | None = None
         self.tower_stage: nn.Module | None = None
         self.output: nn.Linear | None = None
 
@@ -98,7 +103,7 @@ class Pool(nn.Module, ABC):
 
     def positions(self, tokens: Tensor) -> Tensor:
         """Return the inputs of the value path at each position, before `normalise`. [B, T, W] -> [B, P, W]."""
-        return tokens
+        return tokens[:, self.num_prefix :]
 
     def normalise(self, x: Tensor) -> Tensor:
         """Apply the layer norm before the projections, if the family has one."""
@@ -123,8 +128,8 @@ class Pool(nn.Module, ABC):
         """
         inputs = self.normalise(self.attended(tokens))
         projected = self.q_proj(self.normalise(queries))
-        k_proj, v_proj, num_heads = self.k_proj, self.v_proj, self.num_heads
-        absorb = absorbing_is_faster(projected.shape[1], inputs.shape[1], self.width, num_heads)
+        k_proj, v_proj, num_heads, bias = self.k_proj, self.v_proj, self.num_heads, self._logits_bias(bias)
+        absorb = absorbing_is_faster(projected.shape[1], inputs.shape[1], inputs.shape[2], num_heads)
         if absorb and isinstance(k_proj, nn.Linear) and isinstance(v_proj, nn.Linear):
             mixed = attend_absorbed(projected, inputs, k_proj, v_proj, num_heads, bias)
         else:
@@ -135,6 +140,7 @@ class Pool(nn.Module, ABC):
         """Return the attention weights over positions, averaged over heads: [B, N, P]. A row sums to at most 1."""
         inputs = self.normalise(self.attended(tokens))
         projected = self.q_proj(self.normalise(queries))
+        bias = self._logits_bias(bias)
         return attention_weights(projected, self.k_proj(inputs), self.num_heads, bias)[..., self.num_prefix :]
 
     def dense(self, tokens: Tensor) -> Tensor:
@@ -147,7 +153,8 @@ class Pool(nn.Module, ABC):
 
     def query_key_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that decide only where queries attend: training them keeps outputs in CLIP's space."""
-        return [*self.q_proj.parameters(), *self.k_proj.parameters()]
+        own = [] if self.position_bias is None else [self.position_bias]
+        return [*self.q_proj.parameters(), *self.k_proj.parameters(), *own]
 
     def stage_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the tower's last stage; none if it belongs to the backbone."""
@@ -159,6 +166,12 @@ class Pool(nn.Module, ABC):
         if self.tower_stage is not None:
             self.tower_stage.eval()
         return self
+
+    def _logits_bias(self, bias: Tensor | None) -> Tensor | None:
+        """Add the pool's own bias to that of the queries, [N, L]. Returns [N, L], [H, N, L] or [H, 1, L]."""
+        if self.position_bias is None:
+            return bias
+        return self.position_bias[:, None] + (0 if bias is None else bias)
 
 
 def upgrade_key(key: str) -> str:
@@ -213,9 +226,11 @@ class MeanTokenPool(Pool):
         self.q_proj, self.k_proj, self.v_proj, self.c_proj = q_proj, k_proj, v_proj, c_proj
         self.positional_embedding = nn.Parameter(positional_embedding.clone())
 
-    # MaskCLIP leaves the positional embedding out of the value path, so `positions` stays the default.
     def attended(self, tokens: Tensor) -> Tensor:
         return torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positional_embedding
+
+    def positions(self, tokens: Tensor) -> Tensor:
+        return tokens  # MaskCLIP leaves the positional embedding out of the value path.
 
     def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1, keepdim=True) + self.positional_embedding[:1]
@@ -224,30 +239,47 @@ class MeanTokenPool(Pool):
         return self.c_proj(attention_output)
 
 
-class ClassTokenPool(Pool):
-    """CLIP ViT's last block, final norm and projection: the query is the class token as it enters that block.
+@dataclass(frozen=True)
+class Block:
+    """A transformer block, taken apart: x + after_attention(out_proj(attention(norm(x)))), then x + mlp(x).
 
-    tokens: the inputs of the last block, [B, 1 + P, W], the class token first.
+    q_proj, k_proj, v_proj: [W] -> [W'], with the norms of queries and keys and the rotation of keys, if there are any;
+    out_proj: [W'] -> [W]; mlp: with its norm. position_bias: [H, L], of the class token's attention.
     """
 
-    def __init__(self, block: Any, ln_post: nn.Module, proj: nn.Module, grid: tuple[int, int], dim: int) -> None:
-        """block: an open_clip ResidualAttentionBlock, of which all but the fused projection is shared; ln_post: [W] ->
-        [W]; proj: [W] -> [D]."""
-        attention = block.attn
-        super().__init__(grid, attention.embed_dim, dim, attention.num_heads, num_prefix=1)
-        self.ln_1 = block.ln_1
-        self.q_proj, self.k_proj, self.v_proj = split_linear(attention.in_proj_weight, attention.in_proj_bias, 3)
-        self.out_proj, self.after_attention = attention.out_proj, block.ls_1
-        self.mlp, self.ln_post, self.proj = nn.Sequential(block.ln_2, block.mlp, block.ls_2), ln_post, proj
+    norm: nn.Module
+    q_proj: nn.Module
+    k_proj: nn.Module
+    v_proj: nn.Linear
+    out_proj: nn.Module
+    after_attention: nn.Module
+    mlp: nn.Module
+    num_heads: int
+    position_bias: Tensor | None = None
+
+
+class ClassTokenPool(Pool):
+    """A ViT's last block, final norm and projection: the query is the class token as it enters that block.
+
+    tokens: the inputs of the last block, [B, num_prefix + P, W]: the class token, register tokens, positions.
+    """
+
+    def __init__(
+        self, block: Block, ln_post: nn.Module, proj: nn.Module, grid: tuple[int, int], dim: int, num_prefix: int = 1
+    ) -> None:
+        """ln_post: [W] -> [W]; proj: [W] -> [D]."""
+        super().__init__(grid, block.v_proj.in_features, dim, block.num_heads, num_prefix)
+        self.ln_1, self.q_proj, self.k_proj, self.v_proj = block.norm, block.q_proj, block.k_proj, block.v_proj
+        self.out_proj, self.after_attention, self.mlp = block.out_proj, block.after_attention, block.mlp
+        self.ln_post, self.proj = ln_post, proj
+        if block.position_bias is not None:
+            self.position_bias = nn.Parameter(block.position_bias.clone())
 
     def normalise(self, x: Tensor) -> Tensor:
         return self.ln_1(x)
 
     def pretrained_query(self, tokens: Tensor) -> Tensor:
         return tokens[:, :1]
-
-    def positions(self, tokens: Tensor) -> Tensor:
-        return tokens[:, 1:]
 
     def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
         x = residual + self.after_attention(self.out_proj(attention_output))
@@ -256,24 +288,29 @@ class ClassTokenPool(Pool):
 
 
 class LatentPool(Pool):
-    """SigLIP's MAP pool: the query is a learned latent (arXiv 2205.01580, as in timm's AttentionPoolLatent).
+    """SigLIP's and PE's MAP pool: the query is a learned latent (arXiv 2205.01580, as in timm's AttentionPoolLatent).
 
-    tokens: the tower's output positions [B, P, W].
+    tokens: the tower's output [B, num_prefix + P, W]. PE attends to its class token too, SigLIP has none.
     """
 
     def __init__(
-        self, pool: Any, positional_embedding: Tensor | None, proj: nn.Module, grid: tuple[int, int], dim: int
+        self,
+        pool: Any,
+        positional_embedding: Tensor | None,
+        proj: nn.Module,
+        grid: tuple[int, int],
+        dim: int,
+        num_prefix: int = 0,
     ) -> None:
-        """pool: an AttentionPoolLatent, of which all but the fused projection is shared; positional_embedding: [P, W]
-        or None; proj: [W] -> [D]."""
+        """pool: an AttentionPoolLatent, of which all but the fused projection is shared; positional_embedding:
+        [num_prefix + P, W] or None; proj: [W] -> [D]."""
+        latent = pool.latent.detach()[0, :1]
+        super().__init__(grid, latent.shape[1], dim, pool.num_heads, num_prefix)
         k_proj, v_proj = split_linear(pool.kv.weight, pool.kv.bias, 2)
-        super().__init__(grid, k_proj.in_features, dim, pool.num_heads, num_prefix=0)
-        self.latent = nn.Parameter(pool.latent.detach()[0].clone())
-        self.q_proj, self.k_proj = (
-            layer if isinstance(norm, nn.Identity) else nn.Sequential(layer, _PerHead(norm, pool.num_heads))
-            for layer, norm in ((pool.q, pool.q_norm), (k_proj, pool.k_norm))
-        )
-        self.v_proj, self.out_proj, self.mlp, self.proj = v_proj, pool.proj, nn.Sequential(pool.norm, pool.mlp), proj
+        self.latent = nn.Parameter(latent.clone())
+        self.q_proj = normed_heads(pool.q, pool.q_norm, pool.num_heads)
+        self.k_proj, self.v_proj = normed_heads(k_proj, pool.k_norm, pool.num_heads), v_proj
+        self.out_proj, self.mlp, self.proj = pool.proj, nn.Sequential(pool.norm, pool.mlp), proj
         self.positional_embedding = None if positional_embedding is None else nn.Parameter(positional_embedding.clone())
 
     def attended(self, tokens: Tensor) -> Tensor:
@@ -287,15 +324,50 @@ class LatentPool(Pool):
         return self.proj(x + self.mlp(x))
 
 
+class ContrastivePool(Pool):
+    """CoCa's attentional pooler (arXiv 2205.01917): the first of its learned queries gives the image embedding.
+
+    tokens: the tower's output [B, 1 + P, W'], the class token first. W' may differ from the queries' width W.
+    """
+
+    def __init__(self, pooler: Any, ln_post: nn.Module, proj: nn.Module, grid: tuple[int, int], dim: int) -> None:
+        """pooler: an open_clip AttentionalPooler, of which all but the projections is shared; ln_post: [W] -> [W];
+        proj: [W] -> [D]."""
+        attention = pooler.attn
+        super().__init__(grid, attention.embed_dim, dim, attention.num_heads, num_prefix=1)
+        if attention.in_proj_weight is None:
+            weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
+        else:
+            weights = list(attention.in_proj_weight.chunk(3))
+        biases = [None] * 3 if attention.in_proj_bias is None else list(attention.in_proj_bias.chunk(3))
+        q_proj, self.k_proj, self.v_proj = map(copied_linear, weights, biases)
+        self.query = nn.Parameter(pooler.query.detach()[:1].clone())
+        self.q_proj, self.ln_k = nn.Sequential(pooler.ln_q, q_proj), pooler.ln_k
+        self.out_proj, self.ln_post, self.proj = attention.out_proj, ln_post, proj
+
+    def attended(self, tokens: Tensor) -> Tensor:
+        return self.ln_k(tokens)
+
+    def positions(self, tokens: Tensor) -> Tensor:
+        return self.ln_k(tokens[:, 1:])
+
+    def pretrained_query(self, tokens: Tensor) -> Tensor:
+        return self.query.expand(len(tokens), 1, -1)
+
+    def project(self, attention_output: Tensor, residual: Tensor) -> Tensor:
+        return self.proj(self.ln_post(self.out_proj(attention_output)))
+
+
 class AveragePool(Pool):
     """A pool for towers that average their positions. It starts as that average and can learn where to attend.
 
-    Keys start at zero, so that all positions weigh the same; values are the positions themselves. tokens: [B, P, W].
+    Keys start at zero, so that all tokens weigh the same; values are the tokens themselves. tokens: [B, num_prefix + P,
+    W]; a prefix only where the tower's average includes it.
     """
 
-    def __init__(self, width: int, after: nn.Module, grid: tuple[int, int], dim: int) -> None:
+    def __init__(self, width: int, after: nn.Module, grid: tuple[int, int], dim: int, num_prefix: int = 0) -> None:
         """after: all that the tower does after averaging, [..., W] -> [..., D]."""
-        super().__init__(grid, width, dim, num_heads=1, num_prefix=0)
+        super().__init__(grid, width, dim, num_heads=1, num_prefix=num_prefix)
         self.q_proj, self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width), nn.Identity()
         nn.init.eye_(self.q_proj.weight)
         for parameter in (self.q_proj.bias, self.k_proj.weight, self.k_proj.bias):
@@ -309,8 +381,13 @@ class AveragePool(Pool):
         return self.after(attention_output)
 
 
+def normed_heads(projection: nn.Module, norm: nn.Module, num_heads: int) -> nn.Module:
+    """Normalise each head's slice of a projection, as qk-norm does; return the projection if there is no norm."""
+    return projection if isinstance(norm, nn.Identity) else nn.Sequential(projection, _PerHead(norm, num_heads))
+
+
 class _PerHead(nn.Module):
-    """Apply a norm to each head's slice, as timm's qk-norm does. [B, T, W] -> [B, T, W]."""
+    """Apply a norm to each head's slice. [B, T, W] -> [B, T, W]."""
 
     def __init__(self, norm: nn.Module, num_heads: int) -> None:
         super().__init__()
@@ -322,12 +399,15 @@ class _PerHead(nn.Module):
 
 def split_linear(weight: Tensor, bias: Tensor | None, parts: int) -> list[nn.Linear]:
     """Split a fused projection, weight [parts * out, in] and bias [parts * out], into layers with copied rows."""
-    layers = []
-    biases = [None] * parts if bias is None else bias.detach().chunk(parts)
-    for rows, row_bias in zip(weight.detach().chunk(parts), biases, strict=True):
-        layer = nn.Linear(rows.shape[1], len(rows), row_bias is not None, rows.device, rows.dtype)
-        layer.weight.data.copy_(rows)
-        if row_bias is not None:
-            layer.bias.data.copy_(row_bias)
-        layers.append(layer)
-    return layers
+    biases = [None] * parts if bias is None else bias.chunk(parts)
+    return list(map(copied_linear, weight.chunk(parts), biases))
+
+
+@torch.no_grad()
+def copied_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Build a layer with a copy of this weight [out, in] and bias [out]."""
+    layer = nn.Linear(weight.shape[1], len(weight), bias is not None, weight.device, weight.dtype)
+    layer.weight.copy_(weight)
+    if bias is not None:
+        layer.bias.copy_(bias)
+    return layer

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.pools import Pool
-from forclip.models.towers import Tower
+from forclip.models.tower_parts import Tower
 
 ResizeMode = Literal["squash", "letterbox"]
 _MODES = {"squash": "squash", "letterbox": "longest"}  # in open_clip's words

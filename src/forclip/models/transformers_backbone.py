@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from forclip.models.checkpoint import read_json
 from forclip.models.model_folder import TRANSFORMERS_CONFIG, TRANSFORMERS_MODELS, check_transformers_weights
-from forclip.models.pools import ClassTokenPool, LatentPool, attend
+from forclip.models.pools import Block, ClassTokenPool, LatentPool, attend
 from forclip.models.tower_backbone import TowerBackbone, whole_image
-from forclip.models.towers import Tower, resize_positions
+from forclip.models.tower_parts import Tower, resize_positions
 from forclip.progress import notify
 
 _CLIP_VOCABULARY = 49408
@@ -171,22 +171,18 @@ def _cut_clip(model: Any, side: int, last_stage: bool) -> Tower:
     _resize_embeddings(embeddings, side, prefix=1)
     *before, last = [_Block(layer) for layer in vision.encoder.layers]
     attention = last.layer.self_attn
-    parts = SimpleNamespace(
-        attn=SimpleNamespace(
-            embed_dim=attention.embed_dim,
-            num_heads=attention.num_heads,
-            in_proj_weight=torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]),
-            in_proj_bias=torch.cat([attention.q_proj.bias, attention.k_proj.bias, attention.v_proj.bias]),
-            out_proj=attention.out_proj,
-        ),
-        ln_1=last.layer.layer_norm1,
-        ls_1=nn.Identity(),
-        ln_2=last.layer.layer_norm2,
-        mlp=last.layer.mlp,
-        ls_2=nn.Identity(),
+    block = Block(
+        norm=last.layer.layer_norm1,
+        q_proj=attention.q_proj,
+        k_proj=attention.k_proj,
+        v_proj=attention.v_proj,
+        out_proj=attention.out_proj,
+        after_attention=nn.Identity(),
+        mlp=nn.Sequential(last.layer.layer_norm2, last.layer.mlp),
+        num_heads=attention.num_heads,
     )
     dim = model.visual_projection.out_features
-    head = ClassTokenPool(parts, vision.post_layernorm, model.visual_projection, grid, dim)
+    head = ClassTokenPool(block, vision.post_layernorm, model.visual_projection, grid, dim)
     if last_stage:
         head.tower_stage = before.pop()
     blocks = nn.Sequential(*before)
@@ -203,13 +199,11 @@ def _cut_clip(model: Any, side: int, last_stage: bool) -> Tower:
 def _cut_siglip(model: Any, side: int, last_stage: bool) -> Tower:
     """SigLIP's ViT, cut before its attention pool. side: of the grid of patches."""
     vision = model.vision_model
-    if last_stage:
-        raise ValueError("train_last_stage: the last stage of Hugging Face's SigLIP can't be trained")
     if getattr(vision, "head", None) is None:
         raise ValueError("a SigLIP without its attention pool is not supported")
     embeddings, pool = vision.embeddings, vision.head
     positions = _siglip_positions(embeddings, side)
-    blocks = nn.Sequential(*(_Block(layer) for layer in vision.encoder.layers), vision.post_layernorm)
+    layers: list[nn.Module] = [*(_Block(layer) for layer in vision.encoder.layers), vision.post_layernorm]
     width = pool.attention.embed_dim
     q_proj = nn.Linear(width, width)
     q_proj.weight.data.copy_(pool.attention.in_proj_weight[:width])
@@ -226,10 +220,16 @@ def _cut_siglip(model: Any, side: int, last_stage: bool) -> Tower:
         mlp=pool.mlp,
     )
 
+    head = LatentPool(parts, None, nn.Identity(), (side, side), width)
+    if last_stage:
+        head.tower_stage = nn.Sequential(*layers[-2:])
+        del layers[-2:]
+    blocks = nn.Sequential(*layers)
+
     def tokens(pixels: Tensor) -> Tensor:
         return blocks(_siglip_patches(embeddings.patch_embedding, pixels, side) + positions)
 
-    return Tower(tokens, LatentPool(parts, None, nn.Identity(), (side, side), width))
+    return Tower(tokens, head)
 
 
 def _siglip_patches(embedding: nn.Module, pixels: Tensor, side: int) -> Tensor:
