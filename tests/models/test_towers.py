@@ -82,8 +82,9 @@ def test_the_pretrained_query_gives_the_towers_embedding(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 def test_every_architecture_gives_its_own_embedding() -> None:
-    """With few layers: 144 architectures in 15 minutes."""
+    """Few layers, full width: takes about half an hour."""
     register_mini()
     failed = {}
     for name in open_clip.list_models():

@@ -81,7 +81,7 @@ def _cut_vit(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
         visual.positional_embedding = nn.Parameter(resized, requires_grad=embedding.requires_grad)
     width, grid = visual.class_embedding.shape[0], visual.grid_size
     proj: Any = nn.Identity() if visual.proj is None else split_linear(visual.proj.T, None, 1)[0]
-    dim = visual.ln_post.normalized_shape[0] if visual.proj is None else proj.out_features
+    dim = len(visual.ln_post.weight) if visual.proj is None else proj.out_features
     blocks: list[nn.Module] = [BlockStage(b, visual.transformer.batch_first) for b in visual.transformer.resblocks]
     last = visual.transformer.resblocks[-1]
     before_pool: list[nn.Module] = []  # applied to the blocks' output
