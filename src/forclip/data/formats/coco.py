@@ -86,8 +86,9 @@ def _find_images(
 
 
 def _equal(first: AnyImage, second: AnyImage) -> bool:
-    """Whether two images have the same values, apart from the type of their id."""
-    return all(getattr(first, field) == getattr(second, field) for field in first.__struct_fields__ if field != "id")
+    """Whether two images of one id say the same of what is used."""
+    names = ("file_name", "coco_url", "neg_category_ids")
+    return all(getattr(first, name, None) == getattr(second, name, None) for name in names)
 
 
 def _build(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Meta, Struct
@@ -69,7 +69,7 @@ class Instance(Struct, gc=False, kw_only=True):
     image_id: Id
     category_id: Id
     bbox: Box | None
-    iscrowd: int | bool | None = 0
+    iscrowd: Literal[0, 1] | bool | None = 0
 
 
 class BoxedInstance(Instance, gc=False, kw_only=True):
@@ -217,13 +217,16 @@ def _read_instance(fields: Fields, notes: Notes) -> Instance:
     except UnusableEntry as error:
         notes.append((error.reason, error.value))
         box = None
+    crowd = str(fields.get("iscrowd")).lower()
+    if crowd not in _CROWD:
+        notes.append(("iscrowd is not 0 or 1", fields["iscrowd"]))
     entry_id = fields.get("id")
     return Instance(
         id=entry_id if isinstance(entry_id, int | str) else None,
         image_id=read_id(fields, "image_id"),
         category_id=read_id(fields, "category_id"),
         bbox=box,
-        iscrowd=fields.get("iscrowd") not in (None, 0, False, "", "0", "0.0", "false", "False"),
+        iscrowd=_CROWD.get(crowd, False),
     )
 
 
@@ -276,6 +279,7 @@ def _describe(content: Undecoded) -> str:
     return f"a list of {len(entries)} entries, not an object with images, annotations and categories"
 
 
+_CROWD = dict.fromkeys(("0", "0.0", "false", "none", ""), False) | dict.fromkeys(("1", "1.0", "true", "2"), True)
 _EXPECTED = "a COCO or LVIS instances file"
 _IMAGES = EntryKind("image", "images", Image, _mend_image)
 _LVIS_IMAGES = EntryKind("image", "images", LvisImage, _mend_lvis_image)
