@@ -256,6 +256,20 @@ def test_label_files_without_an_image_are_listed(folder: Path) -> None:
     assert [s.entry for s in found.skipped] == expected
 
 
+def test_text_files_beside_images_are_no_labels(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    for name, line in (
+        ("a", "0 .5 .5 1 1"),
+        ("b", "0 .5 .5 1 1"),
+        ("my_list", "a.png"),
+        ("log", ""),
+        ("notes_2", "Hi"),
+    ):
+        labels(tmp_path / f"{name}.txt", line)
+    found = load_yolo(described(tmp_path, {"train": ".", "names": ["dog"]}), "train")
+    assert [s.entry for s in found.skipped] == [str(tmp_path / "b.txt")]
+
+
 def test_a_set_without_any_label_file_says_so(folder: Path) -> None:
     (folder / "labels").rename(folder / "label files")
     found = load_yolo(described(folder, CONTENT), "train")

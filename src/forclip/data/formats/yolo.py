@@ -110,9 +110,14 @@ class _LabelFiles:
 
     def others(self, used: set[Path]) -> list[Path]:
         """Label files of the folders that are in the split as a whole, without those that are used."""
-        folders = {self._folders(folder)[0] for folder in self._dataset.image_folders}
-        files = {file for folder in folders for file in list_files(folder, {".txt"})}
-        return sorted(file for file in files - used if not _NO_LABELS.fullmatch(file.name.lower()))
+        found = []
+        for images in self._dataset.image_folders:
+            folder = self._folders(images)[0]
+            for file in list_files(folder, {".txt"}):
+                is_label = not _NO_LABELS.fullmatch(file.name.lower()) and (folder != images or _starts_as_label(file))
+                if is_label and file not in used:
+                    found.append(file)
+        return sorted(set(found))
 
     def _folders_now(self, images: Path) -> list[Path]:
         """Folders that may hold the labels of the images in a folder, the likeliest first."""
@@ -148,6 +153,15 @@ def _read_label_lines(file: Path) -> list[tuple[int, str]]:
         raise UnusableEntry("the label file can't be read", "it is no text")
     lines = enumerate(StringIO(text, newline=None), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def _starts_as_label(file: Path) -> bool:
+    """Whether a text file beside images starts with a number, as labels do."""
+    try:
+        lines = _read_label_lines(file)
+    except UnusableEntry:
+        return False
+    return bool(lines) and lines[0][1].split()[0].replace(".", "", 1).isdigit()
 
 
 def _parse_label(line: str, dataset: YoloDataset) -> tuple[str, list[float]]:
