@@ -111,6 +111,17 @@ def test_a_file_that_is_no_image_is_refused_with_the_reason(tmp_path: Path) -> N
     refusal(tmp_path)
 
 
+def test_what_stands_for_a_picture_is_recognised(tmp_path: Path) -> None:
+    """Large files that were not downloaded, and a link that git wrote where the file system has none."""
+    saved(tmp_path, Image.new("RGB", (4, 4)))
+    (tmp_path / "lfs.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n")
+    (tmp_path / "annex.png").write_text("/annex/objects/SHA256E-s12--0123.png\n")
+    (tmp_path / "link.png").write_text("../" + tmp_path.name + "/picture.png")
+    assert "git lfs pull" in refusal(tmp_path / "lfs.png")
+    assert "git annex get" in refusal(tmp_path / "annex.png")
+    assert f"../{tmp_path.name}/picture.png" in refusal(tmp_path / "link.png")
+
+
 def test_any_error_of_a_decoder_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged AVIF files gave RuntimeError, damaged DDS files NotImplementedError."""
     path = saved(tmp_path, Image.new("RGB", (4, 4)))

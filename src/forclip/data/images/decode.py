@@ -1,5 +1,6 @@
 """Decode untrusted image files to upright RGB; failures are reported, never fatal."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from forclip.data.images.deep_colour import combine_bytes, is_deep_colour, lower_bytes_layout, set_layout
 from forclip.data.images.depth import to_eight_bits
-from forclip.data.images.picture_types import HEIC_HINT, SIGNATURE_BYTES, is_heic, picture_formats, reads_heic
+from forclip.data.images.picture_types import HEIC_HINT, is_heic, picture_formats, reads_heic
 
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
@@ -30,6 +31,7 @@ _TURNS = {
     7: _TRANSPOSE.TRANSVERSE,
     8: _TRANSPOSE.ROTATE_90,
 }
+_POINTER_BYTES = 1024  # what stands for a file is shorter
 _PNG_METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 _WHITE_IS_ZERO = 0  # of TIFF's PhotometricInterpretation, tag 262
 
@@ -202,17 +204,22 @@ def _read_lower_bytes(image: Image.Image, file: Path | BinaryIO, layout: str) ->
 
 def _why_unidentified(file: Path | BinaryIO) -> str:
     """Why Pillow does not know a file's format."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         if isinstance(file, Path):
             with file.open("rb") as opened:
-                start = opened.read(SIGNATURE_BYTES)
+                start = opened.read(_POINTER_BYTES)
         else:
             file.seek(0)
-            start = file.read(SIGNATURE_BYTES)
+            start = file.read(_POINTER_BYTES)
         if not start:
             return "the file is empty"
         if is_heic(start) and not reads_heic():
             return HEIC_HINT
         if start.startswith(b"version https://git-lfs"):
             return "a Git LFS pointer, not the picture itself: git lfs pull downloads it"
+        if start.startswith(b"/annex/objects/"):
+            return "a git-annex pointer, not the picture itself: git annex get downloads it"
+        # Git writes links like this where the file system has none.
+        if isinstance(file, Path) and len(start) < _POINTER_BYTES and (file.parent / os.fsdecode(start)).is_file():
+            return f"a link that was saved as text; the picture is {os.fsdecode(start)}"
     return "not an image that Pillow can read"
