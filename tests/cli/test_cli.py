@@ -407,3 +407,20 @@ def test_search_with_verdicts(searcher: Searcher, tmp_path: Path) -> None:
     assert first[0] not in ranked
     (tmp_path / "wrong").write_text("nothing")
     assert_one_line(run("search", store, "cat", "--wrong", tmp_path / "wrong"), "has no image 'nothing'")
+
+
+def test_index_says_what_is_not_indexed(tmp_path: Path, small_world: ToyWorld) -> None:
+    photos = tmp_path / "photos"
+    (photos / ".thumbnails").mkdir(parents=True)
+    shutil.copy(sorted(small_world.images.glob("gallery_*.jpg"))[0], photos / "a.jpg")
+    (photos / "a.xmp").touch()
+    (photos / "gone.jpg").symlink_to("nowhere")
+    options = ("--to", tmp_path / "s", "--model", "forclip-mini")
+    printed = run("index", photos, *options).stdout
+    assert str(photos / ".thumbnails") in "".join(printed.split())
+    assert str(photos / "gone.jpg") in "".join(printed.split())
+    assert "1 .xmp" in printed
+    content = json.loads(run("index", photos, *options, "--json").stdout)
+    assert (content["added"], content["unchanged"], content["unreadable"]) == (0, 1, {})
+    assert sorted(part["count"] for part in content["not_indexed"].values()) == [1, 1, 1]
+    assert [str(photos / "gone.jpg")] in [part["examples"] for part in content["not_indexed"].values()]

@@ -215,3 +215,25 @@ def test_a_killed_job_continues_where_it_was(tmp_path: Path, small_world: ToyWor
     assert counts(index(photos, tmp_path / "s")) == (66, 0, 64, 0)
     assert len(Index(tmp_path / "s")) == 130
     assert Index(tmp_path / "s").verify() == []
+
+
+def test_pictures_in_a_folder_that_cannot_be_read_have_not_vanished(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "secret").mkdir()
+    files = sorted(photos.glob("*.jpg"))
+    files[0].rename(photos / "secret" / "a.jpg")
+    index(photos, tmp_path / "s")
+    scan = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    files[1].unlink()
+    summary = index(photos, tmp_path / "s", delete_vanished=True)
+    assert len(summary.vanished) == 1
+    assert [part.examples for part in summary.not_indexed.values()] == [(str(photos / "secret"),)]
+    assert len(Index(tmp_path / "s")) == len(files) - 1

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,9 +41,11 @@ def index(
         int | None, Option(min=0, help="Decoding processes; 0: threads. Default: 0 on a CPU, else up to 8.")
     ] = None,
     device: Device = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Embed images and store them: adds new images, updates changed ones and lists unreadable ones."""
     from forclip.config import ModelConfig
+    from forclip.data.images.listing import describe_left_out
     from forclip.data.metadata import read_metadata
     from forclip.embedding.ingest import SKIPPED_FILE, index_images
     from forclip.index.schema import checked_precision
@@ -50,7 +53,7 @@ def index(
 
     if model is None and (pretrained or image_size):
         raise ValueError("--pretrained and --image-size need --model")
-    console = Console()
+    console = Console(stderr=as_json)
     with tracking(console) as track:
         summary = index_images(
             source,
@@ -68,6 +71,9 @@ def index(
             device=device,
             track=track,
         )
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+        return
     failed, vanished = list(summary.unreadable.values()), len(summary.vanished)
     counts = f"{summary.added} added, {summary.updated} updated, {summary.unchanged} unchanged"
     lines = [f"{counts}, {len(failed)} could not be read: {to}"]
@@ -82,10 +88,7 @@ def index(
     lines += summary.metadata
     if summary.not_indexed:
         lines.append("not indexed:")
-    for what, left_out in summary.not_indexed.items():
-        more = ", ..." if left_out.count > len(left_out.examples) > 0 else ""
-        examples = f": {', '.join(left_out.examples)}{more}" if left_out.examples else ""
-        lines.append(f"  {left_out.count:,} {what}{examples}")
+        lines += [f"  {line}" for line in describe_left_out(summary.not_indexed)]
     console.print("\n".join(lines), markup=False, highlight=False)
 
 

@@ -135,11 +135,13 @@ def test_a_picture_without_an_ending_is_known_by_its_content(tmp_path: Path, kin
 def test_hidden_and_system_files_and_folders_are_left_out(tmp_path: Path) -> None:
     made(tmp_path, "a.jpg", ".b.jpg", "._a.jpg", ".thumbnails/c.jpg", ".Trash-1000/d.jpg")
     made(tmp_path, "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/a.jpg", "lost+found/e.jpg", "#recycle/f.jpg")
-    made(tmp_path, "Previews.lrdata/g.jpg", "$RECYCLE.BIN/h.jpg")
-    assert pictures(tmp_path) == ["a.jpg"]
+    made(tmp_path, "Previews.lrdata/g.jpg", "$RECYCLE.BIN/h.jpg", "resources/i.jpg")
+    made(tmp_path, "My.photoslibrary/originals/j.jpg", "My.photoslibrary/resources/derivatives/j.jpg")
+    assert pictures(tmp_path) == ["My.photoslibrary/originals/j.jpg", "a.jpg", "resources/i.jpg"]
+    folders = ["My.photoslibrary/resources", "Previews.lrdata"]
     assert left_out(tmp_path) == {
         HIDDEN: sorted([".Trash-1000", "._a.jpg", ".b.jpg", ".thumbnails"]),
-        SYSTEM: sorted(["#recycle", "$RECYCLE.BIN", "@eaDir", "Previews.lrdata", "__MACOSX", "lost+found"]),
+        SYSTEM: sorted(["#recycle", "$RECYCLE.BIN", "@eaDir", *folders, "__MACOSX", "lost+found"]),
     }
 
 
@@ -265,4 +267,6 @@ def test_an_empty_folder_says_what_it_holds(tmp_path: Path) -> None:
     made(tmp_path, ".a.jpg", "b.txt", "c.txt")
     found = list_pictures(str(tmp_path))
     assert found.pictures == ()
-    assert re.search(r"1 hidden.*2 other files: \.txt", found.why_empty("here"))
+    assert re.search(
+        r"here: no images found.*hidden.*: 1 \(.*\.a\.jpg\); other files: 2 \.txt", found.why_empty("here")
+    )

@@ -4,7 +4,7 @@ import glob
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,7 +25,7 @@ from forclip.path_text import path_to_text
 from forclip.types import SkippedEntry
 
 HIDDEN = "hidden files and folders"
-SYSTEM = "folders of thumbnails, trash and system files"
+SYSTEM = "folders of thumbnails, trash, databases and the system"
 UNREADABLE = "folders that can't be read"
 UNREADABLE_FILE = "files that can't be read"
 BROKEN_LINK = "links to what does not exist"
@@ -36,6 +36,7 @@ LISTED_FILE = "files that are listed under the name of a link"
 SPECIAL = "pipes, sockets and devices"
 CAMERA_RAW = "camera raw files"
 VIDEO = "videos"
+_OTHER = "other files: "
 
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -94,7 +95,7 @@ class Listing:
             for reason, paths in self.left_out.items()
         }
         for suffix, count in sorted(self.other_files.items(), key=lambda item: (-item[1], item[0])):
-            summary[f"other files: {suffix or 'without an ending'}"] = LeftOut(count, ())
+            summary[_OTHER + (suffix or "without an ending")] = LeftOut(count, ())
         return summary
 
     def skipped_entries(self) -> tuple[SkippedEntry, ...]:
@@ -105,8 +106,20 @@ class Listing:
 
     def why_empty(self, source: str) -> str:
         """One sentence for a source without pictures."""
-        found = ", ".join(f"{left_out.count:,} {reason}" for reason, left_out in self.summary().items())
-        return f"{source}: no images found" + (f"; left out: {found}" if found else "")
+        found = "; ".join(describe_left_out(self.summary(examples=1)))
+        return f"{source}: no images found" + (f". Not indexed: {found}" if found else "")
+
+
+def describe_left_out(summary: Mapping[str, LeftOut]) -> list[str]:
+    """One line per reason of `Listing.summary`, and one for all other files."""
+    lines, others = [], []
+    for reason, left_out in summary.items():
+        if reason.startswith(_OTHER):
+            others.append(f"{left_out.count:,} {reason.removeprefix(_OTHER)}")
+            continue
+        more = ", ..." if left_out.count > len(left_out.examples) else ""
+        lines.append(f"{reason}: {left_out.count:,} ({', '.join(left_out.examples)}{more})")
+    return [*lines, f"other files: {', '.join(others)}"] if others else lines
 
 
 def list_pictures(source: str) -> Listing:
@@ -251,7 +264,10 @@ class _Walk:
             self._left_out[HIDDEN].append(entry.path)
             return True
         name = entry.name.lower()
-        if (name in _SYSTEM_FOLDERS or name.endswith(".lrdata")) and entry.is_dir():
+        # Lightroom's previews, a store's own table, and what Apple's Photos derives from the originals.
+        is_system = name in _SYSTEM_FOLDERS or name.endswith((".lrdata", ".lance"))
+        is_system |= name == "resources" and os.path.dirname(entry.path).endswith(".photoslibrary")
+        if is_system and entry.is_dir():
             self._left_out[SYSTEM].append(entry.path)
             return True
         return False
