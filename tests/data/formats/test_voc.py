@@ -174,23 +174,31 @@ def test_a_damaged_file_leaves_out_only_itself(tmp_path: Path, content: str, val
     assert [s.entry for s in found.skipped] == [str(tmp_path / "Annotations" / "one.xml")]
 
 
-BAD_OBJECTS = {
-    "no name": (HORSE.replace("horse", " "), ""),
+BAD_BOXES = {
     "side missing": (HORSE.replace("<xmin>1</xmin>", ""), "[None, '2', '7.5', '10']"),
     "words": (HORSE.replace("7.5", "wide"), "['1', '2', 'wide', '10']"),
     "NaN": (HORSE.replace("7.5", "nan"), "[1.0, 2.0, nan, 10.0]"),
     "infinite": (HORSE.replace("7.5", "1e999"), "[1.0, 2.0, inf, 10.0]"),
-    "huge": (HORSE.replace("7.5", "1e10"), "[1.0, 2.0, 10000000000.0, 10.0]"),
+    "huge": (HORSE.replace("7.5", "1e10"), "[0.0, 1.0, 10000000000.0, 10.0]"),
+    "infinite angle": (BOXES["rotated"][0].replace("1.5707963", "inf"), "[10.0, 20.0, 8.0, 4.0, inf]"),
 }
 
 
-@pytest.mark.parametrize(("element", "value"), BAD_OBJECTS.values(), ids=BAD_OBJECTS.keys())
-def test_a_bad_object_leaves_out_only_itself(tmp_path: Path, element: str, value: str) -> None:
-    found = load(tmp_path, xml(PERSON, element, HORSE))
+@pytest.mark.parametrize(("element", "value"), BAD_BOXES.values(), ids=BAD_BOXES.keys())
+def test_a_bad_box_leaves_its_label(tmp_path: Path, element: str, value: str) -> None:
+    found = load(tmp_path, xml(PERSON, element, PERSON))
     assert found.labels.tolist() == [[True, True]]
-    assert found.boxes.tolist() == [[173, 100, 349, 351], [0, 1, 7.5, 10]]
-    assert [(s.entry, s.value) for s in found.skipped] == [(f"{tmp_path}/Annotations/one.xml: object 2", value)]
-    assert found.verified is None
+    assert found.boxes.tolist() == [[173, 100, 349, 351]] * 2
+    entry = f"{tmp_path}/Annotations/one.xml: object 2"
+    assert [(s.entry, s.value, s.used_in_part) for s in found.skipped] == [(entry, value, True)]
+
+
+def test_an_object_without_a_name_leaves_out_only_itself(tmp_path: Path) -> None:
+    found = load(tmp_path, xml(PERSON, HORSE.replace("horse", " "), "<object/>", PERSON))
+    assert found.class_names == ("person",)
+    assert len(found.boxes) == 2
+    entries = [f"{tmp_path}/Annotations/one.xml: object {number}" for number in (2, 3)]
+    assert [(s.entry, s.used_in_part) for s in found.skipped] == [(entry, False) for entry in entries]
 
 
 @pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/secret.jpg", "C:\\secret.jpg"])

@@ -195,12 +195,6 @@ BAD_LINES = {
     "class NaN": ("nan 0.5 0.5 0.1 0.1", "nan"),
     "class by name": ("dog 0.5 0.5 0.1 0.1", "dog 0.5 0.5 0.1 0.1"),
     "words": ("0 0.5 0.5 0.1 wide", "0 0.5 0.5 0.1 wide"),
-    "NaN": ("0 0.5 nan 0.1 0.1", "nan"),
-    "infinite": ("0 0.5 0.5 1e999 0.1", "1e999"),
-    "pixels": ("0 100 50 20 20", "100"),
-    "far above 1": ("0 0.5 1.0371 0.1 0.1", "1.0371"),
-    "far below 0": ("0 0.5 0.5 0.1 -0.011", "-0.011"),
-    "polygon above 1": ("0 0 0 1 0 1 2", "2"),
     "class alone": ("0", "0"),
     "three numbers": ("0 0.5 0.5 0.1", "0 0.5 0.5 0.1"),
     "XML": ("<annotation>", "<annotation>"),
@@ -214,6 +208,26 @@ def test_a_bad_line_leaves_out_only_itself(folder: Path, line: str, value: str) 
     np.testing.assert_allclose(found.boxes, [[18, 36, 22, 44], [0, 0, 40, 80]], atol=1e-5)
     assert [(s.entry, s.value) for s in found.skipped] == [(f"{folder}/labels/val/c.txt: line 3", value)]
     assert found.verified is None
+
+
+BAD_BOXES = {
+    "NaN": "0.5 nan 0.1 0.1",
+    "infinite": "0.5 0.5 1e999 0.1",
+    "pixels": "100 50 20 20",
+    "far above 1": "0.5 1.0371 0.1 0.1",
+    "far below 0": "0.5 0.5 0.1 -0.011",
+    "polygon above 1": "0 0 1 0 1 2",
+}
+
+
+@pytest.mark.parametrize("numbers", BAD_BOXES.values(), ids=BAD_BOXES.keys())
+def test_a_bad_box_leaves_its_label(folder: Path, numbers: str) -> None:
+    found = load_line(folder, f"0 {numbers}", "1 0.5 0.5 1 1")
+    assert found.labels.tolist() == [[True, True, False]]
+    np.testing.assert_allclose(found.boxes, [[0, 0, 40, 80]], atol=1e-5)
+    value = str([float(number) for number in numbers.split()])
+    entry = f"{folder}/labels/val/c.txt: line 1"
+    assert [(s.entry, s.value, s.used_in_part) for s in found.skipped] == [(entry, value, True)]
 
 
 def test_the_reason_is_the_same_for_all_lines_of_a_kind(folder: Path) -> None:

@@ -1,9 +1,8 @@
 """Helpers that the readers of label files share."""
 
 import math
-import re
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,6 @@ LARGEST_COORDINATE = 1e9  # pixels; no image is as large. NaN and infinity are n
 
 # The row of the image, the name of the class, and the box: xyxy in pixels, or None if it is unknown.
 LabelledObject = tuple[int, str, Sequence[float] | None]
-
 
 _SHOWN = 80  # characters of an offending value
 
@@ -27,25 +25,9 @@ class UnusableEntry(ValueError):
         self.value = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
         super().__init__(f"{reason}: {self.value!r}" if self.value else reason)
 
-    def at(self, entry: str) -> SkippedEntry:
+    def at(self, entry: str, used_in_part: bool = False) -> SkippedEntry:
         """The entry as one that is left out. entry: where it is, such as "labels/7.txt: line 3"."""
-        return SkippedEntry(entry, self.reason, self.value)
-
-
-def path_inside(folder: Path, name: str, where: str) -> Path:
-    """Join a file name from a label file to the folder it is relative to.
-
-    Raises ValueError for a name that leads out of the folder, on this system or on Windows: one that is empty, is
-    absolute, climbs by `..` or starts with a drive letter. Sub-folders are fine; links in the folder are followed.
-    where: the file and the entry that hold the name; it starts the message.
-    """
-    if not name.strip() or "\0" in name:
-        raise ValueError(f"{where} has no file name, but {name!r}")
-    # Windows accepts both slashes, so its rules cover POSIX names too.
-    windows = PureWindowsPath(name)
-    if windows.root or ".." in windows.parts or re.match(r"[A-Za-z]:", name):
-        raise ValueError(f"{where} has a file name outside the folder {folder}: {name!r}")
-    return folder / name
+        return SkippedEntry(entry, self.reason, self.value, used_in_part)
 
 
 def box_problem(corners: Sequence[float]) -> str:
@@ -56,13 +38,6 @@ def box_problem(corners: Sequence[float]) -> str:
     if any(abs(value) >= LARGEST_COORDINATE for value in corners):
         return "the box is larger than any image"
     return "the box has a negative size" if right < left or bottom < top else ""
-
-
-def check_corners(corners: Sequence[float], where: str) -> None:
-    """Raise ValueError unless corners are left, top, right, bottom in this order. where: starts the message."""
-    left, top, right, bottom = corners
-    if right < left or bottom < top or not all(abs(value) < LARGEST_COORDINATE for value in corners):
-        raise ValueError(f"{where} has the box {list(corners)}, not xmin, ymin, xmax, ymax")
 
 
 def annotations_of_objects(

@@ -29,9 +29,9 @@ def load_voc(folder: Path, image_set: str | None, image_folder: Path | None = No
     rounding. An object without a box labels its image. Objects marked difficult count like others: VOC leaves them out
     of its scores, but the image does show them.
 
-    Left out are objects without a name or with a box that is not four finite numbers, damaged XML files, those with a
-    DOCTYPE, and names in an image set that mean no file. Raises ValueError for a folder without XML files that can be
-    read, and an image set that is missing or empty.
+    An object whose box is not four finite numbers labels its image without a box. Left out are objects without a name,
+    damaged XML files, those with a DOCTYPE, and names in an image set that mean no file. Raises ValueError for a folder
+    without XML files that can be read, and an image set that is missing or empty.
     """
     files = VocFiles(folder, image_folder)
     skipped = list(files.skipped)
@@ -55,7 +55,7 @@ def load_voc(folder: Path, image_set: str | None, image_folder: Path | None = No
         rows[image_id] = files.image_of_xml(key, content.names)
         sizes[image_id] = content.size
         objects += ((image_id, name, box) for name, box in content.objects)
-        skipped += (error.at(f"{file}: object {number}") for number, error in content.unusable)
+        skipped += content.skipped
     for key in files.unlabelled_images() if listed is None else sorted(listed - files.xml_files.keys()):
         rows["/".join(key)] = files.images[key]
         unknown.append("/".join(key))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
+from forclip.data.formats.common import UnusableEntry, box_problem
 from forclip.data.formats.text_encoding import decode_unknown
 from forclip.data.images.box_frames import sizes_of
+from forclip.types import SkippedEntry
 
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding=[\"']([\w.:-]+)[\"']")
@@ -24,14 +25,14 @@ class VocFile:
     """What an XML file says about one image.
 
     objects: the name and the box of each, xyxy in pixels from 0, or None if it has none. size: width and height, 0 if
-    the file does not say. names: what the file calls its image, the likeliest first. unusable: the number of each
-    object that can't be used, from 1, and why.
+    the file does not say. names: what the file calls its image, the likeliest first. skipped: objects without a name,
+    and those whose box can't be used.
     """
 
     objects: list[tuple[str, Sequence[float] | None]]
     size: tuple[int, int]
     names: list[str]
-    unusable: list[tuple[int, UnusableEntry]]
+    skipped: list[SkippedEntry]
 
 
 def read_voc_xml(file: Path) -> VocFile:
@@ -40,19 +41,24 @@ def read_voc_xml(file: Path) -> VocFile:
     if root.tag != "annotation":
         raise UnusableEntry("the XML file is no VOC annotation", f"<{root.tag}>")
     width, height = sizes_of([(root.findtext("size/width"), root.findtext("size/height"))])[0].tolist()
-    objects, unusable = [], []
+    objects: list[tuple[str, Sequence[float] | None]] = []
+    skipped = []
     # Direct children only: the parts of a person (head, hand, foot) have names and boxes too.
     for number, element in enumerate(root.findall("object"), start=1):
+        where = f"{file}: object {number}"
+        name = (element.findtext("name") or "").strip()
+        if not name:
+            skipped.append(SkippedEntry(where, "the object has no name"))
+            continue
+        box = None
         try:
-            name = (element.findtext("name") or "").strip()
-            if not name:
-                raise UnusableEntry("the object has no name")
-            objects.append((name, _box(element, width, height)))
+            box = _box(element, width, height)
         except UnusableEntry as error:
-            unusable.append((number, error))
+            skipped.append(error.at(where, used_in_part=True))
+        objects.append((name, box))
     texts = {tag: (root.findtext(tag) or "").strip() for tag in ("filename", "folder", "path")}
     names = [texts["filename"], texts["folder"] and f"{texts['folder']}/{texts['filename']}", texts["path"]]
-    return VocFile(objects, (width, height), [name for name in names if name], unusable)
+    return VocFile(objects, (width, height), [name for name in names if name], skipped)
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -131,6 +137,8 @@ def _box(element: Element, width: int, height: int) -> Sequence[float] | None:
         corners = [min(xs), min(ys), max(xs), max(ys)]
     else:
         return None
+    if problem := box_problem(corners):
+        raise UnusableEntry(problem, corners)
     limits = (width, height, width, height)
     return [_clip(value, limit) for value, limit in zip(corners, limits, strict=True)]
 
@@ -142,8 +150,6 @@ def _numbers(texts: Sequence[str | None]) -> list[float]:
         raise UnusableEntry("the box does not consist of numbers", texts) from None
     if not all(math.isfinite(number) for number in numbers):
         raise UnusableEntry("the box is not finite", numbers)
-    if any(abs(number) >= LARGEST_COORDINATE for number in numbers):
-        raise UnusableEntry("the box is larger than any image", numbers)
     return numbers
 
 

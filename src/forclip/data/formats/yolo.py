@@ -37,9 +37,9 @@ def load_yolo(source: Path, split: str | None, image_folder: Path | None = None)
     keypoints are skipped if the data YAML has `kpt_shape`. An image that can't be read keeps its labels and has no
     boxes; one without a label file shows nothing; one whose label file can't be read is unverified for all classes.
 
-    A line that can't be used is left out: no numbers, too few or too many, a class that the dataset does not name,
-    coordinates that are not finite or outside the image. So are label files without an image, and images of a list
-    that are outside the dataset's folder. Raises ValueError as `read_yolo_dataset` does.
+    A label whose coordinates are not finite or further outside has no box. Left out are lines without numbers or with
+    too few, those of a class that the dataset does not name, label files without an image, and images of a list that
+    are outside the dataset's folder. Raises ValueError as `read_yolo_dataset` does.
     """
     dataset = read_yolo_dataset(source, split, image_folder)
     paths = list(dataset.images.values())
@@ -59,15 +59,20 @@ def load_yolo(source: Path, split: str | None, image_folder: Path | None = None)
             skipped.append(error.at(str(file)))
             unknown_rows.append(row)
             continue
-        labels = []
+        size = image_size(path) if lines else None
         for number, line in lines:
+            where = f"{file}: line {number}"
             try:
-                labels.append(_parse_label(line, dataset))
+                name, numbers = _parse_label(line, dataset)
             except UnusableEntry as error:
-                skipped.append(error.at(f"{file}: line {number}"))
-        size = image_size(path) if labels else None
-        for name, (left, top, right, bottom) in labels:
-            box = size and (left * size[0], top * size[1], right * size[0], bottom * size[1])
+                skipped.append(error.at(where))
+                continue
+            box = None
+            try:
+                left, top, right, bottom = _to_corners(numbers)
+                box = size and (left * size[0], top * size[1], right * size[0], bottom * size[1])
+            except UnusableEntry as error:
+                skipped.append(error.at(where, used_in_part=True))
             objects.append((row, name, box))
     skipped += (SkippedEntry(str(file), "the label file belongs to no image") for file in files.others(used))
     if not used:
@@ -165,7 +170,7 @@ def _starts_as_label(file: Path) -> bool:
 
 
 def _parse_label(line: str, dataset: YoloDataset) -> tuple[str, list[float]]:
-    """The class name and the box: xyxy in fractions of the image. Raises UnusableEntry."""
+    """The class name, and the numbers of the box or the polygon. Raises UnusableEntry."""
     words = _words(line)
     try:
         index, *numbers = (float(word) for word in words)
@@ -180,22 +185,27 @@ def _parse_label(line: str, dataset: YoloDataset) -> tuple[str, list[float]]:
         numbers.pop()  # a confidence
     if len(numbers) < 4:
         raise UnusableEntry("the line has too few numbers", line)
-    for value, word in zip(numbers, words[1:], strict=False):
-        if not math.isfinite(value):
-            raise UnusableEntry("a coordinate is not finite", word)
-        if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
-            raise UnusableEntry("a coordinate is not between 0 and 1", word)
+    return dataset.names[int(index)], numbers
+
+
+def _to_corners(numbers: list[float]) -> list[float]:
+    """xyxy in fractions of the image, of a box (centre, width, height) or a polygon. Raises UnusableEntry."""
+    if not all(map(math.isfinite, numbers)):
+        raise UnusableEntry("the box is not finite", numbers)
+    if not all(map(_is_near, numbers)):
+        raise UnusableEntry("the box is not in fractions from 0 to 1", numbers)
     numbers = [min(max(number, 0.0), 1.0) for number in numbers]
     if len(numbers) > 4:  # the points of a polygon
         xs, ys = numbers[::2], numbers[1::2]
-        return dataset.names[int(index)], [min(xs), min(ys), max(xs), max(ys)]
+        return [min(xs), min(ys), max(xs), max(ys)]
     x, y, width, height = numbers
     corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-    by_rounding = [-_TOLERANCE <= corner <= 1 + _TOLERANCE for corner in corners]
-    clipped = [
-        min(max(corner, 0.0), 1.0) if near else corner for corner, near in zip(corners, by_rounding, strict=True)
-    ]
-    return dataset.names[int(index)], clipped
+    return [min(max(corner, 0.0), 1.0) if _is_near(corner) else corner for corner in corners]
+
+
+def _is_near(number: float) -> bool:
+    """Whether a coordinate is in the image, or leaves it by rounding."""
+    return -_TOLERANCE <= number <= 1 + _TOLERANCE
 
 
 def _words(line: str) -> list[str]:
