@@ -40,7 +40,7 @@ def _read_if_file(names: Any, info: ValidationInfo) -> Any:
 
 def _resolve_if_path(name: str, info: ValidationInfo) -> str:
     prefix = "local-dir:" if name.startswith("local-dir:") else ""
-    path = Path(info.context or ".", name.removeprefix(prefix))
+    path = Path(info.context or ".", Path(name.removeprefix(prefix)).expanduser())
     is_model = (path.suffix and path.is_file()) or (path.is_dir() and (prefix or any(path.glob("*config.json"))))
     return f"{prefix}{path}" if info.context and name and is_model else name
 

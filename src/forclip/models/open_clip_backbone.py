@@ -172,8 +172,7 @@ def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
             raise ValueError(
                 f"model {name!r} is a file: give it with its architecture, --model ViT-B-32 --pretrained FILE"
             )
-        hub = f"; a model of the Hugging Face hub is hf-hub:{name}" if name.count("/") == 1 and " " not in name else ""
-        raise ValueError(f"model {name!r} is no folder, and unknown to open_clip{suggest_model(name) or hub}")
+        raise ValueError(f"model {name!r} is no folder, and unknown to open_clip{suggest_model(name)}")
     name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
     if name == MINI_NAME and pretrained is None:
         if not MINI_WEIGHTS.is_file():
@@ -189,7 +188,7 @@ def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
         # ViT-B-32 with OpenAI's weights is the QuickGELU model, whatever the name says.
         return _Source(name, _download(name, pretrained), tag, bool(tag.get("quick_gelu")))
     file = Path(pretrained)
-    if file.is_dir():
+    if pretrained.strip() and file.is_dir():
         raise ValueError(f"pretrained {pretrained!r} is a folder; give it with --model {pretrained}")
     if not file.is_file() and not file.is_symlink():
         suggestion = did_you_mean(pretrained, open_clip.list_pretrained_tags_by_model(name))
@@ -216,15 +215,13 @@ def _download(name: str, tag: str) -> Path:
         return hub_file(repository, files)
     except NotReachable as error:
         text = (open_clip.get_model_config(name) or {})["text_cfg"]
-        if "hf_tokenizer_name" in text or "hf_model_name" in text:
-            cache = hub_constants.HF_HUB_CACHE
-            todo = f"run the command on a machine with a network and copy its folder {cache} here"
-        else:
+        todo = f"copy {hub_constants.HF_HUB_CACHE} from a machine where the command ran"
+        if not {"hf_tokenizer_name", "hf_model_name"} & text.keys():
             exact = f"{name}-quickgelu" if get_pretrained_cfg(name, tag).get("quick_gelu") else name
             exact = exact if is_architecture(exact) else name
             todo = (
                 f"download {HUB}/{repository}/resolve/main/{files[0]} elsewhere and give it with"
-                f" --model {exact} --pretrained FILE"
+                f" --model {exact} --pretrained FILE, or {todo}"
             )
         raise ValueError(f"{name}: its weights {tag} are not on this machine, and {error}; {todo}") from None
 

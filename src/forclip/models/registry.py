@@ -1,11 +1,12 @@
 """The pretrained models that forclip recommends, by short names, and the best-known weights of every architecture."""
 
+import re
 from dataclasses import dataclass
 
 import open_clip
 from open_clip.pretrained import get_pretrained_cfg
 
-from forclip.models.download import cached_file
+from forclip.models.download import HUB, cached_file
 from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS, register_mini
 from forclip.text.vocabulary import did_you_mean
 
@@ -134,5 +135,15 @@ def describe_weights(architecture: str, tag: str) -> str:
 
 
 def suggest_model(name: str) -> str:
-    """Suggest a known model for a misspelt name: `; did you mean ...?`, or nothing."""
-    return did_you_mean(name, [*BY_NAME, *open_clip.list_models()])
+    """Suggest a known model for a misspelt name, or a hub model for one without its prefix; or return nothing."""
+    names = [*BY_NAME, *open_clip.list_models()]
+    for known in names:
+        if known.lower() == name.replace("/", "-").lower():
+            return f"; did you mean {known!r}?"
+    architecture, _, tag = name.replace(":", "/").rpartition("/")
+    if open_clip.is_pretrained_cfg(architecture, tag):  # as open_clip's tables write it
+        return f"; did you mean --model {architecture} --pretrained {tag}?"
+    repository = name.removeprefix(f"{HUB}/")
+    if re.fullmatch(r"[\w][\w.-]*/[\w.-]+", repository):
+        return f"; a model of the Hugging Face hub is hf-hub:{repository}"
+    return did_you_mean(name, names)
