@@ -27,9 +27,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from forclip.atomic_write import write_text_atomically
-from forclip.config import EvalConfig, HeadConfig, TrainConfig, read_names
-from forclip.data.formats.coco import load_coco
+from forclip.config import EvalConfig, HeadConfig, SourceConfig, TrainConfig, read_names
 from forclip.data.images.views import make_views, resolve_num_views
+from forclip.data.sources import load_source
 from forclip.data.splits import split_classes
 from forclip.embedding.embed import encode_images, encode_views
 from forclip.evaluation.metrics_file import MethodRun, summarise_runs, write_metrics
@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> None:
     backbone = PhotoClipBackbone(args.model)
     embeddable = backbone.known_texts()
     requested = set(read_names(args.classes)) if args.classes else set(embeddable)
-    sets = [load_coco(args.train, args.train_images), load_coco(args.gallery, args.gallery_images)]
+    files = ((args.train, args.train_images), (args.gallery, args.gallery_images))
+    sets = [load_source(SourceConfig(file, images, format="coco")) for file, images in files]
     # Use the classes that are in both files and that the model has a text vector for.
     names = [n for n in sets[0].class_names if n in sets[1].class_names and n in embeddable and n in requested]
     split = split_classes(names, [n for n in read_names(args.novel) if n in names])

@@ -1,6 +1,6 @@
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from forclip.data import annotation_cache
 from forclip.data.annotation_cache import cached_annotations
-from forclip.types import Annotations
+from forclip.types import Annotations, SkippedEntry
 
 
 def example(folder: Path, federated: bool = True) -> Annotations:
@@ -30,6 +30,10 @@ def example(folder: Path, federated: bool = True) -> Annotations:
         verified=labels | (rng.random((3, 11)) < 0.3) if federated else None,
         synonyms=tuple(("a", "b")[: k % 3] for k in range(11)) if federated else (),
         frequencies=tuple("rcf"[k % 3] for k in range(11)) if federated else (),
+        skipped=(
+            SkippedEntry("file.json: annotation 7", "unknown image_id", "'\udcff'"),
+            SkippedEntry("file.json: annotation 8", "the box is not finite", "[nan]", used_in_part=True),
+        ),
     )
 
 
@@ -111,6 +115,30 @@ def test_the_file_is_read_once(source: Source) -> None:
     for _ in range(3):
         assert_same(source.get(), example(source.images))
     assert source.reads == 1
+
+
+def test_a_picture_that_arrives_in_a_folder_makes_the_copy_stale(source: Source) -> None:
+    """Names may be resolved by what is in the folders of the pictures."""
+    (source.images / "sub").mkdir()
+    source.get()
+    os.utime(source.images, ns=(1, 1))
+    source.get()
+    (source.images / "sub" / "new.jpg").touch()
+    os.utime(source.images, ns=(1, 1))
+    source.get()
+    source.get()
+    assert source.reads == 3
+
+
+def test_there_is_no_copy_while_files_are_not_found(source: Source) -> None:
+    skipped = (SkippedEntry("file.json: image 7", "the file is not in the image folder", "/elsewhere/x.jpg"),)
+
+    def load(file: Path, images: Path) -> Annotations:
+        return replace(source.load(file, images), skipped=skipped)
+
+    for _ in range(2):
+        cached_annotations(source.file, source.images, "coco", load, source.cache)
+    assert source.reads == 2
 
 
 def test_a_cache_in_the_image_folder_does_not_make_itself_stale(source: Source) -> None:

@@ -1,6 +1,7 @@
 """A small dataset with one of each thing that can be wrong."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -96,6 +97,33 @@ def test_how_many_images_were_checked_for_a_class(tmp_path: Path) -> None:
     found = check_data(DataConfig(train, gallery=gallery), untracked)
     numbers = [(c.name, c.train, c.train_verified, c.gallery, c.gallery_verified) for c in found.classes]
     assert numbers == [("cat", 1, 2, 0, 1), ("dog", 1, 1, 0, 0)]
+
+
+def test_what_is_left_out_is_listed_once_by_reason(broken: DataConfig, tmp_path: Path) -> None:
+    """The gallery is a part of the training file; the terminal shows the first of each reason, the JSON all."""
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["annotations"] += [{"id": k, "image_id": 900 + k, "category_id": 1} for k in range(9)]
+    content["annotations"] += [{"id": 9, "image_id": 0, "category_id": 1, "bbox": [0, 0, -1, 1]}]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    found = check_data(replace(broken, gallery=None), untracked)
+    assert [e.value for e in found.train.left_out] == [str(900 + k) for k in range(9)] + ["[0.0, 0.0, -1.0, 1.0]"]
+    assert found.gallery.left_out == []
+    (problem,) = (p for p in found.problems if "left out" in p)
+    assert "9 entries" in problem
+    assert "1 entry" in problem
+    stream = StringIO()
+    print_check(found, Console(file=stream, width=400))
+    assert "904" in stream.getvalue()
+    assert "905" not in stream.getvalue()
+    assert "-1.0" in stream.getvalue()
+
+
+def test_a_gallery_of_its_own_lists_its_own(broken: DataConfig, tmp_path: Path) -> None:
+    content = json.loads((tmp_path / "gallery.json").read_text())
+    content["annotations"].append({"id": 7, "image_id": 77, "category_id": 1})
+    (tmp_path / "gallery.json").write_text(json.dumps(content))
+    found = check_data(broken, untracked)
+    assert (found.train.left_out, [e.value for e in found.gallery.left_out]) == ([], ["77"])
 
 
 def test_a_table_and_json_of_the_same(broken: DataConfig, tmp_path: Path) -> None:
