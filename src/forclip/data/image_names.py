@@ -40,7 +40,7 @@ class ImageNames:
         if not name.strip():
             raise UnusableEntry("the row names no picture", name)
         for folder in self._folders:
-            if image_id := self._id_of.get(path_to_text(os.path.normpath(folder.folder / name))):
+            if image_id := self._id_of.get(path_to_text(os.path.normpath(os.path.join(folder.folder, name)))):
                 return image_id
         for folder in self._folders:
             try:

@@ -176,7 +176,8 @@ class MetadataFile:
             if pa.types.is_null(values.type) and new_name not in stored:
                 notes.append(f"column {name!r} has no values and was left out")
                 continue
-            if new_name not in stored and (odd := column.odd_row(rows)) is not None:
+            is_new_text = new_name not in stored and pa.types.is_string(values.type)
+            if is_new_text and (odd := column.odd_row(rows)) is not None:
                 notes.append(f"column {name!r} is text because of {self.table.lines[odd]}: {column.value(odd)!r}")
             if (before := stored.get(new_name, values.type)) != values.type:
                 notes.append(f"column {new_name!r} held {kind_of(before)}, now it holds {kind_of(values.type)}")

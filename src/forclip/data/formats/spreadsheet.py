@@ -15,7 +15,7 @@ _SEPARATORS = ",;\t|"
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_LINES = 50  # to choose the separator by
 _LONGEST_ROW = 1000  # lines that a row may span in a file with a damaged row
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_DAMAGED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are no text
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,17 @@ def read_spreadsheet(file: Path, kind: str = "file") -> Spreadsheet:
         return Spreadsheet(file, (), 1, (), tuple(skipped), separator, decoded.guessed)
     header_line, cells = records[0]
     header = [cell.strip().strip("\ufeff\u200b") for cell in cells]
-    if any(_CONTROL.search(name) for name in header):
+    if any(_DAMAGED.search(name) for name in header):
         raise ValueError(f"{file}: line {header_line}, the header, is not text: {','.join(header)[:60]!r}")
     while header and not header[-1] and all(len(c) < len(header) or not c[len(header) - 1].strip() for _, c in records):
         header.pop()  # an empty column that a spreadsheet program added
+    damaged = _DAMAGED.search(decoded.text) is not None
     rows = []
     for line, cells in records[1:]:
         if any(cell.strip() for cell in cells[len(header) :]) or len(cells) < len(header):
             counts = f"{len(cells)} cells, the header {len(header)}"
             skipped.append(SkippedEntry(f"{file}: line {line}", "the row has another number of cells", counts))
-        elif bad := next((cell for cell in cells if _is_damaged(cell)), None):
+        elif damaged and (bad := next((cell for cell in cells if _DAMAGED.search(cell)), None)):
             skipped.append(SkippedEntry(f"{file}: line {line}", "the row has bytes that are no text", repr(bad[:60])))
         else:
             rows.append(Row(line, tuple(cells[: len(header)])))
@@ -157,7 +158,3 @@ def _parse(lines: Sequence[str], start: int, separator: str) -> list[tuple[int, 
 
 def _reader(lines: Sequence[str], separator: str) -> Any:
     return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
-
-
-def _is_damaged(cell: str) -> bool:
-    return _CONTROL.search(cell) is not None or any("\ud800" <= char <= "\udfff" for char in cell)
