@@ -27,6 +27,7 @@ def names(tmp_path: Path) -> ImageNames:
         (".\\photos\\cam1\\b.jpg", "cam1/b.jpg"),
         ("cam2/b.jpg", "cam2/b.jpg"),
         ("a.jpg", "a.jpg"),
+        (" photos/a.jpg ", "a.jpg"),
         ("A.JPG", "a.jpg"),
         ("a", "a.jpg"),
         ("cam2/b", "cam2/b.jpg"),

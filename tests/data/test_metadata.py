@@ -56,6 +56,12 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [entry.entry.rpartition(": ")[2] for entry in metadata.skipped] == ["line 3", "line 4"]
 
 
+def test_a_list_in_json(tmp_path: Path) -> None:
+    metadata = matched(tmp_path, json.dumps([{"image": "a.jpg", "n": 1}, 5, {"image": "x.jpg"}]), name="m.json")
+    assert columns(metadata) == {"n": [1, None, None]}
+    assert [entry.entry.rpartition(": ")[2] for entry in metadata.skipped] == ["entry 2", "entry 3"]
+
+
 @pytest.mark.parametrize("key", ["Image", "file", "filename", "FileName", "file_name", "path", "image_path"])
 def test_other_columns_may_name_the_pictures(key: str, tmp_path: Path) -> None:
     metadata = matched(tmp_path, f"speed,{key}\n1,a.jpg\n")
@@ -96,6 +102,7 @@ def test_rows_of_pictures_that_could_not_be_read_are_counted(tmp_path: Path) -> 
 def test_a_picture_may_be_listed_twice_with_the_same_values(tmp_path: Path) -> None:
     metadata = matched(tmp_path, "image,n\na.jpg,1\n./a.jpg,1\n")
     assert (metadata.num_rows, metadata.row_of) == (2, {"a.jpg": 0})
+    assert matched(tmp_path, ",image,n\n0,a.jpg,1\n1,a.jpg,1\n").row_of == {"a.jpg": 0}  # pandas' index differs
     with pytest.raises(ValueError, match=r"m\.csv: line 2 and line 3 have different values for '\./a\.jpg'"):
         matched(tmp_path, "image,n\na.jpg,1\n./a.jpg,2\n")
 
@@ -105,7 +112,7 @@ def test_a_file_without_pictures_names_what_it_has(content: str, tmp_path: Path)
     if content.startswith("name"):
         assert matched(tmp_path, content).row_of == {"a.jpg": 0}
     else:
-        with pytest.raises(ValueError, match=r"m\.csv: no column 'image'"):
+        with pytest.raises(ValueError, match=r"m\.csv: .* column 'image'"):
             matched(tmp_path, content)
 
 

@@ -49,6 +49,8 @@ class ImageNames:
                 continue
             if image_id := self._id_of.get(path_to_text(path)):
                 return image_id
+        if name != name.strip():
+            return self.match(name.strip())
         parts = _parts(name)
         found = [] if name.startswith("/") or not parts else self._ending_with(parts)
         if not found:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from forclip.data.formats.common import UnusableEntry
+from forclip.data.formats.spreadsheet import IMAGE_COLUMNS
 from forclip.data.image_names import ImageNames
 from forclip.data.left_out import count_reasons
 from forclip.data.metadata_table import Column, MetadataTable, Misfit, read_table
@@ -15,10 +16,6 @@ from forclip.index.columns import kind_of, usable_name
 from forclip.index.schema import BUILT_IN_COLUMNS
 from forclip.types import SkippedEntry
 
-_KEYS = (  # columns that may name the pictures, the likeliest first
-    *("image", "file", "filename", "file_name", "path", "image_path", "filepath", "file_path", "image_file"),
-    *("image_name", "imagename", "img", "img_path", "image_id", "imageid", "uri", "id", "name"),
-)
 _INDEX_COLUMN = re.compile(r"__index_level_\d+__")  # pandas' index in a Parquet file
 _MAX_SHOWN = 3  # entries of a kind that are shown
 
@@ -118,7 +115,9 @@ class MetadataFile:
 
     def _key_columns(self) -> list[Column]:
         columns = {column.name.strip().lower(): column for column in reversed(self.table.columns)}
-        keys = [columns[name] for name in _KEYS if name in columns]
+        keys = [columns[name] for name in IMAGE_COLUMNS if name in columns]
+        if not columns:
+            raise ValueError(f"{self.file}: is empty; it needs a column 'image' and others")
         if not keys:
             raise ValueError(f"{self.file}: no column 'image', only {_list([c.name for c in self.table.columns])}")
         return keys
@@ -136,7 +135,7 @@ class MetadataFile:
                 continue
             if image_id in row_of:
                 first = rows[row_of[image_id]]
-                if any(c.value(first) != c.value(row) for c in self.table.columns if c is not key):
+                if any(c.value(first) != c.value(row) for c in self.table.columns if c is not key and not _is_index(c)):
                     lines = f"{self.table.lines[first]} and {self.table.lines[row]}"
                     raise ValueError(f"{self.file}: {lines} have different values for {name!r}")
                 continue
@@ -153,7 +152,7 @@ class MetadataFile:
         original: dict[str, Column] = {}
         for column in columns:
             name = column.name.strip()
-            if not name or _INDEX_COLUMN.fullmatch(name):
+            if _is_index(column):
                 notes.append(f"a column without a name was left out; it starts with {_first_cell(column)}")
                 continue
             if name in original and all(column.value(row) == original[name].value(row) for row in rows):
@@ -210,6 +209,11 @@ def _column_name(name: str, stored: Collection[str], made: Collection[str], othe
     # The second time a file is used, the store has the changed name.
     changed = usable_name(name, made)
     return changed if changed in stored else usable_name(name, {*made, *stored})
+
+
+def _is_index(column: Column) -> bool:
+    """Whether a column has no name, as the row numbers of pandas and R."""
+    return not column.name.strip() or _INDEX_COLUMN.fullmatch(column.name) is not None
 
 
 def _first_cell(column: Column) -> str:

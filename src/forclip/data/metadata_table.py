@@ -11,7 +11,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from forclip.data.cell_types import odd_cell, parse_cells, parse_cells_as
-from forclip.data.formats.spreadsheet import read_spreadsheet
+from forclip.data.formats.spreadsheet import IMAGE_COLUMNS, read_spreadsheet
 from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.index.columns import cast_exactly, kind_of, to_stored, wider_type
 from forclip.types import SkippedEntry
@@ -129,9 +129,9 @@ def read_table(file: Path) -> MetadataTable:
             return _typed_table(file, pa.parquet.read_table)
         case ".arrow" | ".feather":
             return _typed_table(file, pa.feather.read_table)
-        case ".jsonl" | ".ndjson":
+        case ".json" | ".jsonl" | ".ndjson":
             return _json_lines(file)
-    sheet = read_spreadsheet(file, "metadata file")
+    sheet = read_spreadsheet(file, "metadata file", IMAGE_COLUMNS)
     comma = sheet.separator != ","
     columns = [
         TextColumn(name, [row.cells[position] for row in sheet.rows], comma)
@@ -154,23 +154,30 @@ def _typed_table(file: Path, read: Any) -> MetadataTable:
 
 
 def _json_lines(file: Path) -> MetadataTable:
-    """Read one JSON object per line. Lines that are none are left out."""
-    decoded = read_unknown_text(file, "metadata file")
-    rows, lines, skipped = [], [], []
-    for number, line in enumerate(decoded.text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            if isinstance(row := json.loads(line), dict):
-                rows.append(row)
-                lines.append(f"line {number}")
-                continue
-        except (ValueError, RecursionError):
-            pass
-        skipped.append(SkippedEntry(f"{file}: line {number}", "the line is no JSON object", line.strip()[:60]))
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = tuple(_json_column(name, [row.get(name) for row in rows]) for name in names)
-    return MetadataTable(columns, tuple(lines), tuple(skipped), ())
+    """Read one JSON object per line, or a list of them. What is no object is left out."""
+    text = read_unknown_text(file, "metadata file").text
+    entries: list[tuple[str, Any]] = []
+    try:
+        content = json.loads(text)
+        entries = [
+            (f"entry {k}", entry) for k, entry in enumerate(content if isinstance(content, list) else [content], 1)
+        ]
+    except (ValueError, RecursionError):
+        lines = [(f"line {k}", line) for k, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        entries = [(where, _json_or_text(line)) for where, line in lines]
+    rows = [(where, entry) for where, entry in entries if isinstance(entry, dict)]
+    bad = [(where, str(entry)) for where, entry in entries if not isinstance(entry, dict)]
+    skipped = [SkippedEntry(f"{file}: {where}", "it is no JSON object", value.strip()[:60]) for where, value in bad]
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    columns = tuple(_json_column(name, [row.get(name) for _, row in rows]) for name in names)
+    return MetadataTable(columns, tuple(where for where, _ in rows), tuple(skipped), ())
+
+
+def _json_or_text(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return line
 
 
 def _json_column(name: str, values: list[Any]) -> Column:

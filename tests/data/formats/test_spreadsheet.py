@@ -85,6 +85,14 @@ def test_empty_columns_that_a_program_added_are_dropped(tmp_path: Path) -> None:
     assert read(tmp_path, "image,label,\na.jpg,cat,note\n").header == ("image", "label", "")
 
 
+def test_lines_above_the_header_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("# camera log\n\nfilename;label\na.jpg;cat\n")
+    sheet = read_spreadsheet(tmp_path / "t.csv", known=["filename", "id"])
+    assert (sheet.header, sheet.header_line, sheet.rows[0].line) == (("filename", "label"), 3, 4)
+    assert [entry.value for entry in sheet.skipped] == ["# camera log"]
+    assert read_spreadsheet(tmp_path / "t.csv", known=["id"]).header_line == 1
+
+
 def test_an_empty_file_has_no_header(tmp_path: Path) -> None:
     for content in ("", "\n\n", "\ufeff"):
         assert read(tmp_path, content).header == ()

@@ -17,13 +17,9 @@ from forclip.data.formats.csv_shapes import (
     read_via_region,
     size_of,
 )
-from forclip.data.formats.spreadsheet import Row, Spreadsheet, read_spreadsheet, separator_name
+from forclip.data.formats.spreadsheet import IMAGE_COLUMNS, Row, Spreadsheet, read_spreadsheet, separator_name
 from forclip.types import SkippedEntry
 
-IMAGE_COLUMNS = (  # that may name pictures, the likeliest first
-    *("image", "file", "filename", "file_name", "path", "image_path", "filepath", "file_path", "image_file"),
-    *("image_name", "imagename", "img", "img_path", "image_id", "imageid", "uri", "id", "name"),
-)
 _LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "category", "categories", "category_name"),
     *("label_name", "labelname", "tag", "tags", "choice", "choices"),
@@ -84,7 +80,7 @@ def read_label_rows(file: Path) -> LabelSheet:
     Raises ValueError, naming the file, for one that is missing or no text, and, with the columns that it has, for a
     header that fits none.
     """
-    sheet = read_spreadsheet(file)
+    sheet = read_spreadsheet(file, known=IMAGE_COLUMNS)
     notes = []
     if sheet.encoding is not None:
         reason = "the encoding is a guess; if letters are wrong, save the file in UTF-8"

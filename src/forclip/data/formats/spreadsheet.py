@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -10,6 +10,13 @@ from typing import Any
 
 from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.types import SkippedEntry
+
+IMAGE_COLUMNS = (  # that may name pictures, the likeliest first
+    *("image", "file", "filename", "file_name", "path", "image_path", "filepath", "file_path", "image_file"),
+    *("image_name", "imagename", "sourcefile", "img", "img_path", "image_id", "imageid", "uri", "id", "name"),
+)
+_SHORT = 5  # letters; a column name of fewer may be a cell too
+_HEADER_LINES = 10  # that may be above the header
 
 _SEPARATORS = ",;\t|"
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -55,40 +62,46 @@ class Spreadsheet:
         return f"{self.file}: line {line}"
 
 
-def read_spreadsheet(file: Path, kind: str = "file") -> Spreadsheet:
+def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = ()) -> Spreadsheet:
     """Read a CSV file. Encoding (UTF-8, UTF-16, an older one) and separator (, ; tab |) are detected.
 
     Excel's first line `sep=;` is obeyed, blank lines are ignored, empty cells beyond the header are dropped. Rows that
     have too few or too many cells, broken quotes, bytes that are no text, or a cell of more than 131,072 characters
     are left out.
 
-    kind: what a missing file is called. Raises ValueError, naming the file, for one that is missing or no text.
+    kind: what a missing file is called; known: column names in lower case. If the first line has none of them and one
+    of the next ten has, that is the header, and the lines above are left out. Raises ValueError, naming the file, for
+    one that is missing or no text.
     """
     decoded = read_unknown_text(file, kind)
     lines = list(StringIO(decoded.text.removeprefix("\ufeff"), newline=""))
     start, separator = _stated_separator(lines)
-    separator = separator or _likely_separator(lines[start:])
-    records, skipped = _read_records(lines, start, separator, str(file))
+    header = _header_line(lines, start, known)
+    above = [(number, lines[number - 1].strip()) for number in range(start + 1, header + 1)]
+    separator = separator or _likely_separator(lines[header:])
+    records, skipped = _read_records(lines, header, separator, str(file))
+    reason = "the line is above the header"
+    skipped += (SkippedEntry(f"{file}: line {number}", reason, line[:60]) for number, line in above if line)
     if not records:
         return Spreadsheet(file, (), 1, (), tuple(skipped), separator, decoded.guessed)
     header_line, cells = records[0]
-    header = [cell.strip().strip("\ufeff\u200b") for cell in cells]
-    if any(_DAMAGED.search(name) for name in header):
-        raise ValueError(f"{file}: line {header_line}, the header, is not text: {','.join(header)[:60]!r}")
-    while header and not header[-1] and all(len(c) < len(header) or not c[len(header) - 1].strip() for _, c in records):
-        header.pop()  # an empty column that a spreadsheet program added
+    names = [cell.strip().strip("\ufeff\u200b") for cell in cells]
+    if any(_DAMAGED.search(name) for name in names):
+        raise ValueError(f"{file}: line {header_line}, the header, is not text: {','.join(names)[:60]!r}")
+    while names and not names[-1] and all(len(c) < len(names) or not c[len(names) - 1].strip() for _, c in records):
+        names.pop()  # an empty column that a spreadsheet program added
     damaged = _DAMAGED.search(decoded.text) is not None
     rows = []
     for line, cells in records[1:]:
-        if any(cell.strip() for cell in cells[len(header) :]) or len(cells) < len(header):
-            counts = f"{len(cells)} cells, the header {len(header)}"
+        if any(cell.strip() for cell in cells[len(names) :]) or len(cells) < len(names):
+            counts = f"{len(cells)} cells, the header {len(names)}"
             skipped.append(SkippedEntry(f"{file}: line {line}", "the row has another number of cells", counts))
         elif damaged and (bad := next((cell for cell in cells if _DAMAGED.search(cell)), None)):
             skipped.append(SkippedEntry(f"{file}: line {line}", "the row has bytes that are no text", repr(bad[:60])))
         else:
-            rows.append(Row(line, tuple(cells[: len(header)])))
+            rows.append(Row(line, tuple(cells[: len(names)])))
     skipped.sort(key=lambda entry: int(entry.entry.rpartition(" ")[2]))
-    return Spreadsheet(file, tuple(header), header_line, tuple(rows), tuple(skipped), separator, decoded.guessed)
+    return Spreadsheet(file, tuple(names), header_line, tuple(rows), tuple(skipped), separator, decoded.guessed)
 
 
 def separator_name(separator: str) -> str:
@@ -100,6 +113,16 @@ def _stated_separator(lines: Sequence[str]) -> tuple[int, str | None]:
     """Return how many lines to skip, and the separator that Excel's line `sep=;` states."""
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n"), re.IGNORECASE) if lines else None
     return (1, stated[1]) if stated else (0, None)
+
+
+def _header_line(lines: Sequence[str], start: int, known: Collection[str]) -> int:
+    """Return how many lines are above the header."""
+    for number, line in enumerate(lines[start : start + _HEADER_LINES], start=start):
+        cells = {cell.strip(' "#\ufeff').lower() for cell in re.split("[,;\t|]", line.strip())}
+        names = known if number == start else [name for name in known if len(name) >= _SHORT]
+        if not cells.isdisjoint(names):
+            return number
+    return start
 
 
 def _likely_separator(lines: Sequence[str]) -> str:
