@@ -24,7 +24,8 @@ OwnPictures = tuple[Searcher, Path]
 
 
 def key_of(searcher: Searcher, file: Path) -> str:
-    return str(Gallery(searcher.index).keys_of_ids([str(file)])[str(file)])
+    image_id = searcher.index.store.id_of(file)
+    return str(Gallery(searcher.index).keys_of_ids([image_id])[image_id])
 
 
 def statuses(searcher: Searcher, file: Path) -> tuple[int, int]:

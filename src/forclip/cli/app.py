@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -13,8 +13,18 @@ from typer.core import TyperGroup
 from forclip import __version__
 from forclip.progress import Notice
 
+if TYPE_CHECKING:
+    from forclip.config import ModelConfig
+
 StoreFolder = Annotated[Path, Argument(help="Store written by `forclip index`.")]
 Device = Annotated[str, Option(help="PyTorch device: cpu, cuda, cuda:1 or mps.")]
+Moved = Annotated[
+    str | None,
+    Option(
+        "--model", help="Where the store's model is now, if it has moved: run folder, open_clip name or model folder."
+    ),
+]
+MovedWeights = Annotated[str | None, Option("--pretrained", help="Where its weights file is now, if it has moved.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -73,6 +83,23 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"forclip: {message}", err=True)
 
     return show
+
+
+def moved_model(model: str | None, pretrained: str | None) -> "ModelConfig | None":
+    """Return where a store's model is now, None if it has not moved."""
+    from forclip.config import ModelConfig
+
+    if model is None and pretrained is not None:
+        raise ValueError("--pretrained needs --model")
+    return None if model is None else ModelConfig(name=model, pretrained=pretrained)
+
+
+def outdated_message(images: int) -> str:
+    """Say what to do about images that an older version decoded."""
+    return (
+        f"{images} images were indexed by a version that ignored EXIF orientation. Index their folder again: "
+        "forclip index FOLDER --to STORE updates the rotated ones"
+    )
 
 
 app = typer.Typer(

@@ -1,6 +1,7 @@
 """Search a store: search, look, export, serve."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, StoreFolder, app
+from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model
 from forclip.index import TOP_K
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def search(
     images: LabelImages = None,
     subset: Subset = None,
     split: Split = None,
+    model: Moved = None,
+    pretrained: MovedWeights = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -76,7 +79,9 @@ def search(
     verdicts = {kind: read_names(file) for kind, file in (("right", right), ("wrong", wrong)) if file is not None}
     others = {"k": k, "where": where, "exact": exact, "min_score": min_score, **verdicts}
     request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
-    searcher = open_searcher(store, device)
+    searcher = open_searcher(store, device, moved_model(model, pretrained))
+    ids_of = searcher.index.store.ids_of
+    request = replace(request, right=tuple(ids_of(request.right)), wrong=tuple(ids_of(request.wrong)))
     labels = _open_labels(searcher.index, annotations, images, subset, split)
     if labels is not None:
         labelled_class(request, labels)  # fails before the search
@@ -99,15 +104,16 @@ def look(
     to: Annotated[
         Path | None, Option(help="Write the picture with heatmap and regions to this file, such as heat.png.")
     ] = None,
+    model: Moved = None,
+    pretrained: MovedWeights = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Show where one image matches a text: the score of each region, and a heatmap of the best."""
-    from forclip.embedding.ingest import path_to_id
     from forclip.search.look import draw_look, look_for
     from forclip.search.searcher import open_searcher
 
-    result = look_for(open_searcher(store, device), path_to_id(image), text)
+    result = look_for(open_searcher(store, device, moved_model(model, pretrained)), str(image), text)
     if to is not None:
         draw_look(result.picture, result.look, result.heatmap).save(to)
     if as_json:
@@ -138,6 +144,8 @@ def export(
     k: Annotated[int, Option("-k", min=1, help="Number of images to export at most.")] = TOP_K,
     where: Where = None,
     cutoff: Cutoff = None,
+    model: Moved = None,
+    pretrained: MovedWeights = None,
     device: Device = "cpu",
 ) -> None:
     """Export search results, or images by id, as COCO JSON, CSV to review, FiftyOne folder or file list."""
@@ -149,13 +157,14 @@ def export(
 
     if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
         raise ValueError(f"{ids}: --ids goes with a text at most, not with other search options")
+    moved = moved_model(model, pretrained)
     if ids is None:
         request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, k=k, where=where)
-        selection = select_search(open_searcher(store, device), request, label, root)
+        selection = select_search(open_searcher(store, device, moved), request, label, root)
     elif text is None:
         selection = select_ids(Index(store), read_names(ids), label or "", root)
     else:
-        searcher, label = open_searcher(store, device), text if label is None else label
+        searcher, label = open_searcher(store, device, moved), text if label is None else label
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
     write(selection, format, to)
     typer.echo(f"{len(selection.items)} images: {to}")
@@ -173,6 +182,8 @@ def serve(
     images: LabelImages = None,
     subset: Subset = None,
     split: Split = None,
+    model: Moved = None,
+    pretrained: MovedWeights = None,
     device: Device = "cpu",
 ) -> None:
     """Serve a page to search on, and the API behind it."""
@@ -183,7 +194,7 @@ def serve(
 
     access = Access(host, token)
     listener = listen(access, port)  # before the model, which takes a while to load
-    searcher = open_searcher(store, device)
+    searcher = open_searcher(store, device, moved_model(model, pretrained))
     labels = _open_labels(searcher.index, annotations, images, subset, split)
     typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
     serve_until_stopped(searcher, access, listener, labels)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, StoreFolder, app
+from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model, outdated_message
 
 _MAX_LISTED = 20  # images that a dry run lists
 _MAX_REASONS = 20  # unreadable images whose reason is printed
@@ -76,6 +76,7 @@ def index(
         return
     failed, vanished = list(summary.unreadable.values()), len(summary.vanished)
     counts = f"{summary.added} added, {summary.updated} updated, {summary.unchanged} unchanged"
+    counts += f", {summary.moved} moved" if summary.moved else ""
     lines = [f"{counts}, {len(failed)} could not be read: {to}"]
     lines += [f"  {image.reason}" for image in failed[:_MAX_REASONS]]
     if len(failed) > _MAX_REASONS:
@@ -107,7 +108,7 @@ def delete(
     if (where is None) == (ids is None):
         raise ValueError("give either --where or --ids")
     opened = Index(store)
-    listed = [] if ids is None else read_names(ids)
+    listed = [] if ids is None else opened.store.ids_of(read_names(ids))
     selected = opened.store.ids(where) if where is not None else opened.store.ids().intersection(listed)
     if unknown := [image_id for image_id in listed if image_id not in selected]:
         typer.echo(f"{len(unknown)} of {len(listed)} ids are not in the store, such as {unknown[0]!r}", err=True)
@@ -133,15 +134,48 @@ def compact(
     kind: Annotated[
         str | None, Option("--index", help="FAISS index type such as RaBitQ, or none. Default: by size.")
     ] = None,
+    model: Moved = None,
+    pretrained: MovedWeights = None,
+    device: Device = "cpu",
 ) -> None:
-    """Free the space of deleted images and old versions, and update the search index."""
+    """Free the space of deleted images and old versions, and update the search index.
+
+    Converts a store of an older format first.
+    """
+    from forclip.embedding.migrate import migrate_store, needs_migration
     from forclip.index.image_index import Index
 
+    if needs_migration(store):
+        converted = migrate_store(store, moved_model(model, pretrained), device)
+        typer.echo(f"{converted} images converted to the current format: {store}")
     opened = Index(store)
     opened.compact(kind)
     contents = opened.info()
     size = (contents["table_bytes"] + contents["search_bytes"]) / 1e6
     typer.echo(f"{contents['images']} images, {size:.0f} MB: {store}")
+    if outdated := contents["to_index_again"]:
+        typer.echo(outdated_message(outdated))
+
+
+@app.command()
+def relocate(
+    store: StoreFolder,
+    roots: Annotated[list[str] | None, Argument(help="ROOT=FOLDER: where the images of a root are now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a store's images are after they have moved. Without ROOT=FOLDER, list the roots."""
+    from forclip.embedding.relocate import describe_roots, relocate_roots
+    from forclip.index.image_index import Index
+
+    index = Index(store)
+    if roots:
+        relocate_roots(index, roots)
+    described = describe_roots(index)
+    if as_json:
+        typer.echo(json.dumps(described))
+        return
+    for root in described:
+        typer.echo(f"{root['root']}={root['folder']}  {root['images']} images, {root['state']}")
 
 
 @app.command()

@@ -12,11 +12,12 @@ import numpy as np
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
-from forclip.data.images.content import content_digest, file_state
+from forclip.data.images.decode import DECODING
 from forclip.data.images.listing import LeftOut, Listing, list_pictures
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source
+from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
 from forclip.embedding.embed import (
     EncodedBatch,
     concatenate_embeddings,
@@ -25,12 +26,19 @@ from forclip.embedding.embed import (
     merge_near_duplicates,
 )
 from forclip.index.image_index import Index
+from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import ImageFile, require_model
 from forclip.models.mini_clip import warn_about_photos
-from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model, store_header, stored_model
-from forclip.path_text import path_to_text
-from forclip.progress import Advance, Track, untracked
+from forclip.models.retrieval_model import (
+    RetrievalModel,
+    describe_model,
+    is_trained_run,
+    load_model,
+    load_store_model,
+    store_header,
+)
+from forclip.progress import Track, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats, ImageEmbeddings
 
@@ -42,22 +50,12 @@ _MAX_PROCESSES = 8
 
 
 @dataclass(frozen=True)
-class UnreadableImage:
-    """An image file that could not be read: its size in bytes and time of change (ns) at that time, and why."""
-
-    uri: str
-    size: int
-    modified: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class IndexSummary:
     """What `index_images` did.
 
-    added, updated, unchanged: numbers of images; unreadable: images that could not be read, by id; skipped: images
-    that could not be read before, have not changed and were not tried again; vanished: ids of stored images that are
-    no longer in the source; metadata: what became of the rows of the metadata file, line by line; not_indexed: what
+    added, updated, unchanged, moved: numbers of images; unreadable: images that could not be read, by id; skipped:
+    images that could not be read before, have not changed and were not tried again; vanished: ids of stored images that
+    are no longer in the source; metadata: what became of the rows of the metadata file, line by line; not_indexed: what
     else the source holds, by reason: how many files or folders, and examples.
     """
 
@@ -69,6 +67,7 @@ class IndexSummary:
     vanished: tuple[str, ...]
     metadata: tuple[str, ...] = ()
     not_indexed: Mapping[str, LeftOut] = field(default_factory=dict)
+    moved: int = 0
 
 
 def index_images(
@@ -88,7 +87,10 @@ def index_images(
     device: str = "cpu",
     track: Track = untracked,
 ) -> IndexSummary:
-    """Add the new images of a source to a store, and update those that changed. An image's id is its absolute path.
+    """Add the new images of a source to a store, and update those that changed.
+
+    An image's id is its location: the name of a root of the store, which is a folder, and its path there. Images that
+    moved are recognised by their content and keep their vectors and metadata.
 
     Parts of about a thousand images are stored as soon as they are embedded, so a job that was stopped continues where
     it was. Files with the size and time of change that are stored count as unchanged; others are compared by content.
@@ -104,39 +106,50 @@ def index_images(
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options; and for a head or number of query tokens that a trained model does not have.
     """
-    listing = find_images(source, images)
-    if not listing.pictures:
-        raise ValueError(listing.why_empty(source))
-    paths = {path_to_id(path): path for path in listing.pictures}
     index = None if not to.exists() or (to.is_dir() and not any(to.iterdir())) else Index(to)
-    chosen = _choose_model(index, model, head, num_query_tokens)
-    loaded = load_model(chosen[0], device, *chosen[1:])
-    stored: dict[str, ImageFile] = {}
-    known: dict[str, UnreadableImage] = {}
-    if index is not None:
-        require_model(index.store, loaded.fingerprint)
+    try:
+        listing = find_images(source, images)
+    except ValueError:
+        # A missing source is no error if its images are to be deleted; a damaged annotation file is.
+        if not delete_vanished or index is None or Path(source).is_file():
+            raise
+        listing = Listing((), {}, {})
+    found = listing.pictures
+    if not found and not (delete_vanished and index is not None):
+        raise ValueError(listing.why_empty(source))
+    roots, stored, known = Roots(), dict[str, ImageFile](), dict[str, UnreadableImage]()
+    _check_options(model, head if index is None else head or index.store.header.model["head"], num_query_tokens)
+    chosen = model or ModelConfig(), head, num_query_tokens
+    if index is None:
+        loaded = load_model(chosen[0], device, *chosen[1:])
+    else:
+        store = index.store
+        loaded = load_store_model(store.model_folder, store.header, device, model, head, num_query_tokens)
+        require_model(store, loaded.fingerprint)
         for name, wanted in (("precision", precision), ("merge", merge)):
-            actual = getattr(index.store.header, name)
+            actual = getattr(store.header, name)
             if wanted not in (None, actual):
                 raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
-        merge, stored, known = index.store.header.merge, index.store.files(), read_unreadable(to)
+        merge, roots, stored, known = store.header.merge, store.roots, store.files(), read_unreadable(to)
+    advance = track("looking for changes", len(found))
+    changes = find_changes(source, images, found, roots, stored, {} if retry else known, advance)
+    paths, todo, skipped = changes.paths, changes.todo, changes.skipped
+    # What is in a folder that can't be read at the moment has not vanished.
+    vanished = tuple(i for i in changes.vanished if not listing.may_hold(roots.resolve(stored[i].uri)))
+    if not found and not vanished:
+        raise ValueError(f"{source}: no such folder or file, and no image of it is in {to}")
     columns = None
     if metadata is not None:
-        places = {i: file.uri for i, file in stored.items()} | {
-            i: path_to_text(os.path.abspath(p)) for i, p in paths.items()
-        }
+        places = {i: changes.roots.resolve(file.uri) for i, file in stored.items() if i not in changes.moved}
+        places |= {i: changes.roots.resolve(i) for i in paths}
         folder = images or (Path(source) if os.path.isdir(source) else None)
         columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
     types = {} if columns is None else columns.types
     if index is not None:
         index.store.make_columns(types)
-    origin, advance = os.path.abspath(source), track("looking for changes", len(paths))
-    todo, skipped = _find_changes(paths, stored, {} if retry else known, origin, advance)
-    vanished = tuple(i for i, file in stored.items() if file.source == origin and i not in paths)
-    # What is in a folder that can't be read at the moment has not vanished.
-    vanished = tuple(i for i in vanished if not listing.may_hold(stored[i].uri))
+        _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
     # Unreadable images of other sources stay listed.
-    listed = {i: image for i, image in known.items() if i not in paths} | skipped
+    listed = {i: image for i, image in known.items() if i not in paths} | dict(skipped)
     unreadable: dict[str, UnreadableImage] = {}
     added = updated = 0
     if processes is None:  # a CPU's cores are the model's
@@ -150,7 +163,9 @@ def index_images(
             if index is None:
                 largest = float(np.abs(embeddings.vectors).max())
                 code_range = largest * _CODE_HEADROOM if precision == "int8" else 1.0
-                index = Index.create(to, store_header(loaded, *chosen, precision or "fp16", code_range, merge))
+                header = store_header(loaded, *chosen, precision or "fp16", code_range, merge)
+                run = Path(chosen[0].name) if is_trained_run(chosen[0].name) else None
+                index = Index.create(to, replace(header, roots=to_json(changes.roots, to)), run)
                 index.store.make_columns(types)
             part = embeddings.image_ids
             index.put(embeddings, files, None if columns is None else columns.values_for(part))
@@ -159,7 +174,7 @@ def index_images(
         if index is not None:
             content = {image_id: vars(image) for image_id, image in (listed | unreadable).items()}
             write_text_atomically(to / SKIPPED_FILE, json.dumps(content, indent=1))
-    if index is None or not len(index):
+    if index is None or (found and not len(index)):
         first = next(iter((listed | unreadable).values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
     report: list[str] = []
@@ -172,29 +187,32 @@ def index_images(
         index.delete_ids(vanished)
     if index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
-    unchanged = len(paths) - len(todo) - len(skipped)
-    return IndexSummary(added, updated, unchanged, unreadable, len(skipped), vanished, tuple(report), listing.summary())
+    unchanged = len(paths) - len(todo) - len(skipped) - changes.num_moved
+    counts = added, updated, unchanged, unreadable, len(skipped), vanished
+    return IndexSummary(*counts, tuple(report), listing.summary(), changes.num_moved)
 
 
-def _choose_model(
-    index: Index | None, model: ModelConfig | None, head: str | None, num_query_tokens: int | None
-) -> tuple[ModelConfig, str | None, int | None]:
-    """Complete a user's choice with what the store has. Raises ValueError for options that would be ignored."""
-    stored = (ModelConfig(), None, None) if index is None else stored_model(index.store.header)
+def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) -> None:
+    """Store where images and the model's weights are now. model: as `describe_model`, or empty."""
+    header = index.store.header
+    weights = {name: model[name] for name in ("name", "pretrained") if name in model}
+    header = replace(header, model={**header.model, **weights}, roots=to_json(changes.roots, index.store.folder))
+    if header != index.store.header:
+        index.store.write_header(header)
+    for part in in_parts(changes.moved, _IMAGES_PER_PART):
+        index.store.move(part)
+    if changes.checked:
+        index.store.set_decoding(changes.checked, DECODING)
+
+
+def _check_options(model: ModelConfig | None, head: str | None, num_query_tokens: int | None) -> None:
+    """Raise ValueError for options that would be ignored."""
     if model is not None and is_trained_run(model.name):
         for option, value in (("pretrained", model.pretrained), ("image_size", model.image_size)):
             if value is not None:
                 raise ValueError(f"{model.name}: is a trained run with its own {option}, not {value}")
-        return model, head, num_query_tokens
-    head = head or stored[1]
-    if num_query_tokens is not None and head not in (None, "sum"):
+    elif num_query_tokens is not None and head not in (None, "sum"):
         raise ValueError(f"num_query_tokens {num_query_tokens} applies to the head sum, not to {head}")
-    return model or stored[0], head, num_query_tokens or stored[2]
-
-
-def path_to_id(path: Path) -> str:
-    """Return an image's id: its absolute path, with the bytes of names that are not UTF-8 escaped."""
-    return path_to_text(os.path.abspath(path))
 
 
 def find_images(source: str, images: Path | None) -> Listing:
@@ -245,29 +263,6 @@ def describe(path: Path) -> dict[str, Any]:
     index = Index(path)
     described = {f"model {key}": value for key, value in index.store.header.model.items()}
     return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(path)), **described}
-
-
-def _find_changes(
-    paths: Mapping[str, Path],
-    stored: Mapping[str, ImageFile],
-    known: Mapping[str, UnreadableImage],
-    source: str,
-    advance: Advance,
-) -> tuple[dict[str, ImageFile], dict[str, UnreadableImage]]:
-    """Return the new and changed images of a source, by id, and those known to be unreadable that have not changed."""
-    todo: dict[str, ImageFile] = {}
-    skipped: dict[str, UnreadableImage] = {}
-    for image_id, path in paths.items():
-        advance(1)
-        state = file_state(path)
-        failed, file = known.get(image_id), stored.get(image_id)
-        if failed is not None and (failed.size, failed.modified) == state:
-            skipped[image_id] = failed
-        elif file is None or (file.size, file.modified) != state:
-            digest = content_digest(path) or ""
-            if file is None or digest != file.content_hash:
-                todo[image_id] = ImageFile(image_id, 0, 0, digest, *state, source)
-    return todo, skipped
 
 
 def _embed_parts(

@@ -50,12 +50,13 @@ class Index:
         self._views = Views(self.store, self.segments)
 
     @staticmethod
-    def create(folder: Path, header: StoreHeader) -> "Index":
+    def create(folder: Path, header: StoreHeader, run: Path | None = None) -> "Index":
         """Create a store, or open the one in the folder.
 
-        Raises ValueError if another model wrote that one, or the folder holds something else.
+        run: folder of the trained run that writes the store, which keeps a copy of the run's head, class vectors and
+        calibration. Raises ValueError if another model wrote an existing store, or the folder holds something else.
         """
-        return Index(create_store(folder, header).folder)
+        return Index(create_store(folder, header, run).folder)
 
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Add new images, as `Store.add`. They are found at once."""
@@ -122,6 +123,8 @@ class Index:
             "format_version": FORMAT_VERSION,
             "version": int(view.table.version),
             "columns": self.store.user_columns,
+            "roots": dict(self.store.roots.folders),
+            "to_index_again": self.store.count_outdated(),
             "table_bytes": _bytes_below(self.store.folder / TABLE),
             "search_bytes": _bytes_below(self.segments.folder),
             "parts": parts,
@@ -160,7 +163,7 @@ class Index:
         view = self.view() if view is None else view
         found = [self._search_part(view, part, queries, k, where, exact) for part in view.parts]
         return [
-            rank_images([(p.segment, of_part[q]) for p, of_part in zip(view.parts, found, strict=True)], k)
+            rank_images([(p.segment, of_part[q]) for p, of_part in zip(view.parts, found, strict=True)], k, view.roots)
             for q in range(len(queries))
         ]
 
@@ -193,14 +196,15 @@ class Index:
                 images = np.unique(np.concatenate([np.empty(0, np.int64), *(b.images for b in best)]))
             if len(images):
                 found.append((part.segment, score_by_all(part.segment, queries, images)))
-        return list(rank_images(found, k))
+        return list(rank_images(found, k, view.roots))
 
     def search_among(
         self, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
     ) -> list[SearchResult]:
         """Search only these images, exactly; k: None for all of them. Unknown ids are left out."""
         count = max(1, len(image_ids)) if k is None else k
-        return list(rank_images(self._score_among(image_ids, query, count, where), count))
+        found = self._score_among(image_ids, query, count, where)
+        return list(rank_images(found, count, self.store.roots))
 
     def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
         """Return for each image its vector [dim] nearest to a unit query, as stored. Unknown ids are left out."""

@@ -1,7 +1,7 @@
 """Rank the images found in each segment as one list, whose results are created when they are read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import overload
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forclip.index.exact_search import ScoredImages
+from forclip.index.roots import Roots
 from forclip.index.segment import Segment
 from forclip.types import Ints, SearchResult
 
@@ -20,7 +21,7 @@ class Ranking(Sequence[SearchResult]):
 
     A slice is a Ranking whose images keep their ranks. segments: where the images are; the columns [k]: parts, the
     position of each image's segment in `segments`; images, positions in that segment; rows, of the vectors that scored
-    best; scores, cosines. first: the rank of the first image.
+    best; scores, cosines. roots: of the store. first: the rank of the first image.
     """
 
     segments: tuple[Segment, ...]
@@ -28,6 +29,7 @@ class Ranking(Sequence[SearchResult]):
     images: Ints
     rows: Ints
     scores: NDArray[np.float64]
+    roots: Roots = field(default_factory=Roots)
     first: int = 1
 
     def __len__(self) -> int:
@@ -48,7 +50,8 @@ class Ranking(Sequence[SearchResult]):
 
     def take(self, at: slice | Ints, first: int = 1) -> "Ranking":
         """Return the images at these positions, in this order."""
-        return Ranking(self.segments, self.parts[at], self.images[at], self.rows[at], self.scores[at], first)
+        columns = self.parts[at], self.images[at], self.rows[at], self.scores[at]
+        return Ranking(self.segments, *columns, self.roots, first)
 
     def __iter__(self) -> Iterator[SearchResult]:
         results: list[SearchResult] = []
@@ -58,11 +61,11 @@ class Ranking(Sequence[SearchResult]):
             ids, uris = (column.take(pa.array(images)).to_pylist() for column in (segment.ids, segment.uris))
             boxes = map(tuple, segment.boxes[self.rows[at]].astype(float).tolist())
             ranks, keys = (at + self.first).tolist(), segment.keys[images].tolist()
-            results += map(SearchResult, ranks, ids, uris, scores, boxes, keys)
+            results += map(SearchResult, ranks, ids, map(self.roots.resolve, uris), scores, boxes, keys)
         return iter(sorted(results, key=attrgetter("rank")))
 
 
-def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int) -> Ranking:
+def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int, roots: Roots) -> Ranking:
     """Return the best k images of all segments, ties by id."""
     segments = tuple(segment for segment, _ in found)
     parts = np.repeat(np.arange(len(found)), np.array([len(f.scores) for _, f in found], np.int64))
@@ -72,7 +75,7 @@ def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int) -> Rankin
     order = np.argsort(-scores, kind="stable")
     if len(order) > k:
         order = order[: np.searchsorted(-scores[order], -scores[order[k - 1]], "right")]
-    best = Ranking(segments, parts, images, rows, scores).take(order)
+    best = Ranking(segments, parts, images, rows, scores, roots).take(order)
     same = np.flatnonzero(np.diff(best.scores) == 0)
     if not len(same):
         return best[:k]

@@ -1,7 +1,7 @@
 """The columns of a store's Arrow table, one row per image, and the header that its schema carries."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from forclip.types import Floats, Ints
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, MIGRATED_VERSION = 3, 2
 Precision = Literal["fp16", "int8"]
 Codes = NDArray[np.float16] | NDArray[np.int8]  # [total, dim], as stored
 
-_HEADER_KEY = b"forclip"
+HEADER_KEY = "forclip"
 _CODE_TYPE = {"fp16": pa.float16(), "int8": pa.int8()}
 _LARGEST_CODE = 127
 
 _FILE_COLUMNS = {
     **{"number": pa.int64(), "id": pa.string(), "uri": pa.string(), "width": pa.int32(), "height": pa.int32()},
     **{"content_hash": pa.string(), "size": pa.int64(), "modified": pa.int64(), "source": pa.string()},
+    "decoding": pa.int8(),
     "added": pa.timestamp("us", "UTC"),
 }
 BUILT_IN_COLUMNS = (*_FILE_COLUMNS, "vectors", "boxes")
@@ -32,9 +33,10 @@ class StoreHeader:
     """What all images of a store share. It is JSON in the table's metadata, so no table can be without it.
 
     fingerprint: identifies the model that wrote the vectors, weights included; dim: dimensions of a vector; model: how
-    to load that model again (name, pretrained, image_size, resize_mode, head, num_query_tokens); precision: of stored
-    vectors, "fp16" (2 bytes per number) or "int8" (1 byte); code_range: the value that the int8 code 127 stands for,
-    larger ones are clipped; merge: the cosine from which an image's vectors were merged, None if they were not.
+    to load its backbone again (name, pretrained, image_size, resize_mode), its head and num_query_tokens; the head of a
+    trained run is in the store's folder `model`; precision: of stored vectors, "fp16" (2 bytes per number) or "int8"
+    (1 byte); code_range: the value that the int8 code 127 stands for, larger ones are clipped; merge: the cosine from
+    which an image's vectors were merged, None if they were not; roots: as `forclip.index.roots.to_json` writes them.
 
     Raises ValueError for an unknown precision.
     """
@@ -45,6 +47,7 @@ class StoreHeader:
     precision: Precision = "fp16"
     code_range: float = 1.0
     merge: float | None = None
+    roots: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_precision(self.precision)
@@ -71,10 +74,14 @@ class StoreHeader:
         """Return the schema of an empty store. Users' metadata columns are added later."""
         vectors = pa.list_(pa.list_(_CODE_TYPE[self.precision], self.dim))
         columns = {**_FILE_COLUMNS, "vectors": vectors, "boxes": pa.list_(pa.list_(pa.float16(), 4))}
-        return pa.schema(list(columns.items()), {_HEADER_KEY: self.to_json()})
+        return pa.schema(list(columns.items()), {HEADER_KEY: self.to_json()})
 
     def to_json(self) -> str:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})
+
+    def identity(self) -> str:
+        """Identify what cannot change: the model and how vectors are stored."""
+        return json.dumps([self.fingerprint, self.dim, self.precision, self.code_range, self.merge])
 
 
 def checked_precision(name: str) -> Precision:
@@ -87,7 +94,7 @@ def checked_precision(name: str) -> Precision:
 
 def read_header(schema: pa.Schema, path: str) -> StoreHeader:
     """Read a table's header. Raises ValueError, naming the path, for another kind of table or format version."""
-    text = (schema.metadata or {}).get(_HEADER_KEY)
+    text = (schema.metadata or {}).get(HEADER_KEY.encode())
     if text is None:
         raise ValueError(f"{path}: a Lance table, but no forclip store")
     try:
@@ -97,6 +104,8 @@ def read_header(schema: pa.Schema, path: str) -> StoreHeader:
             return StoreHeader(**content)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: the store's header is damaged: {error}") from None
+    if version == MIGRATED_VERSION:
+        raise ValueError(f"{path}: format version {version}; `forclip compact {path}` converts it, losing nothing")
     raise ValueError(f"{path}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
 
 

@@ -48,7 +48,7 @@ class SegmentFolder:
 
     def __init__(self, store: Path, header: StoreHeader) -> None:
         self.folder, self.header = store / FOLDER, header
-        self._identity = blake2b(header.to_json().encode(), digest_size=16).hexdigest()
+        self._identity = blake2b(header.identity().encode(), digest_size=16).hexdigest()
 
     def names(self) -> frozenset[SegmentName]:
         """Return the complete segments."""

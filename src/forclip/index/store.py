@@ -1,10 +1,11 @@
 """The images of a store on disk: a Lance table, whose versions make every change atomic."""
 
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ from forclip.index.column_changes import make_columns, repair_columns
 from forclip.index.columns import cast_exactly, is_readable, to_stored
 from forclip.index.filter_values import quote
 from forclip.index.filters import lance_filter
-from forclip.index.schema import BUILT_IN_COLUMNS, Codes, StoreHeader, from_lists, read_header, to_lists
+from forclip.index.roots import Roots, from_json, to_json
+from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, Codes, StoreHeader, from_lists, read_header, to_lists
 from forclip.types import ImageEmbeddings, Ints
 
 TABLE = "images.lance"
+MODEL_FOLDER = "model"
+OLD_DECODING = 1  # of stores of format version 2: EXIF orientation was ignored
+_RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "config.json")  # the last one marks a whole run
 _LOCK = "writer.lock"
 _LOCK_SECONDS = 600.0  # that a writer waits for another one
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
@@ -39,9 +44,10 @@ Metadata = Mapping[str, Sequence[Any] | pa.Array | pa.ChunkedArray]
 class ImageFile:
     """An image file as it was when it was indexed.
 
-    uri: where the file is, today an absolute path; width, height: pixels of the upright image, 0 if unknown;
-    content_hash: of the file's bytes, empty if unknown; size: bytes; modified: nanoseconds since 1970; source: the
-    folder, pattern or annotation file that was indexed.
+    uri: where the file is: ROOT/path/in/root (`Store.resolve` gives the path), an absolute path, or a URL; width,
+    height: pixels of the upright image, 0 if unknown; content_hash: of the file's bytes, empty if unknown; size: bytes;
+    modified: nanoseconds since 1970; source: the folder, pattern or annotation file that was indexed, relative to the
+    root; decoding: the version of `forclip.data.images.decode` that read the file, 0 if unknown.
     """
 
     uri: str
@@ -51,6 +57,7 @@ class ImageFile:
     size: int = 0
     modified: int = 0
     source: str = ""
+    decoding: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,36 @@ class Store:
         self._table = _open_table(folder)
         self._versions = folder / TABLE / "_versions"  # a new file in it makes a new version
         self._seen_change = -1  # the folder's time of change at the last check
-        self.header = read_header(self._table.schema, str(folder))
+        self._read_header()
+
+    def _read_header(self) -> None:
+        self.header = read_header(self._table.schema, str(self.folder))
+        self._roots = from_json(self.header.roots, self.folder)
+
+    @property
+    def roots(self) -> Roots:
+        """The folders that image locations are relative to, in the newest version."""
+        self.table()
+        return self._roots
+
+    @property
+    def model_folder(self) -> Path:
+        """The copy of the trained run that wrote the store. It does not exist if the head needed no training."""
+        return self.folder / MODEL_FOLDER
+
+    def resolve(self, uri: str) -> str:
+        """Return where an image is, from `ImageFile.uri`."""
+        return self.roots.resolve(uri)
+
+    def id_of(self, path: str | os.PathLike[str]) -> str:
+        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
+        return self.roots.id_of(path)
+
+    def ids_of(self, names: Sequence[str]) -> list[str]:
+        """Return the ids that names stand for: ids, or paths of images. What is neither stays as it is."""
+        by_path = {name: self.id_of(name) for name in names}
+        stored = self.files([*names, *by_path.values()])
+        return [name if name in stored or by_path[name] not in stored else by_path[name] for name in names]
 
     def table(self) -> lance.LanceDataset:
         """Return the newest version. Raises ValueError if it is damaged or was deleted."""
@@ -92,6 +128,7 @@ class Store:
             if changed != self._seen_change or time.time_ns() - changed < _RECENT:
                 if self._table.latest_version != self._table.version:
                     self._table = _open_table(self.folder)
+                    self._read_header()
                 self._seen_change = changed
         return self._table
 
@@ -139,7 +176,7 @@ class Store:
         if not image_ids:
             return 0
         with self._writing():
-            return self._delete(f"id IN ({', '.join(map(quote, image_ids))})")
+            return self._delete(f"id IN ({_quoted(image_ids)})")
 
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
         """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
@@ -151,6 +188,56 @@ class Store:
         """Make metadata columns for values of these types, as `put` does for its values. Raises ValueError as `put`."""
         with self._writing(), _reword_errors(f"{self.folder}"):
             make_columns(self.folder / TABLE, types)
+
+    def move(self, moves: Mapping[str, tuple[str, ImageFile]]) -> None:
+        """Give stored images another id and file, in one version, keeping their vectors and metadata.
+
+        moves: by old id. The images get new keys.
+        """
+        with self._writing():
+            table = _open_table(self.folder)
+            quoted = _quoted(moves)
+            rows = table.to_table(filter=f"id IN ({quoted})")
+            count, targets = len(rows), [moves[old] for old in rows["id"].to_pylist()]
+            highest = pc.max(self._read(["number"])["number"]).as_py()
+            changed: dict[str, Any] = {
+                "number": max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64),
+                "id": [new for new, _ in targets],
+                **{n: [getattr(file, n) for _, file in targets] for n in ("uri", "size", "modified", "source")},
+            }
+            for name, values in changed.items():
+                position = rows.schema.get_field_index(name)
+                rows = rows.set_column(
+                    position, rows.schema.field(position), pa.array(values, rows.schema.types[position])
+                )
+            merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            if gone := _quoted(moves.keys() - {new for new, _ in targets}):
+                merge = merge.when_not_matched_by_source_delete(f"id IN ({gone})")
+            merge.execute(rows)
+
+    def set_decoding(self, image_ids: Sequence[str], decoding: int) -> None:
+        """Record by which version of the decoder the vectors of stored images are right. Keys do not change."""
+        with self._writing():
+            columns = {
+                "id": pa.array(image_ids, pa.string()),
+                "decoding": pa.array([decoding] * len(image_ids), pa.int8()),
+            }
+            _open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+
+    def count_outdated(self) -> int:
+        """Return how many images were decoded by a version of forclip that ignored EXIF orientation."""
+        with _reword_errors(f"{self.folder}: damaged"):
+            return int(self.table().count_rows(f"decoding = {OLD_DECODING}"))
+
+    def write_header(self, header: StoreHeader) -> None:
+        """Replace what may change in the header: the model's location and the roots."""
+        assert header.identity() == self.header.identity()
+        with self._writing():
+            _open_table(self.folder).update_schema_metadata({HEADER_KEY: header.to_json()})
+
+    def write_roots(self, roots: Roots) -> None:
+        """Replace the roots."""
+        self.write_header(replace(self.header, roots=to_json(roots, self.folder)))
 
     def compact(self, keep: timedelta = _KEPT_VERSIONS) -> None:
         """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
@@ -190,15 +277,8 @@ class Store:
         with _reword_errors(f"{self.folder}: damaged"):
             return self.table().to_table(columns, filter=wanted)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the writers' lock, which a killed process releases, and reword Lance's errors."""
-        lock = FileLock(self.folder / _LOCK, timeout=_LOCK_SECONDS)
-        try:
-            with lock, _reword_errors(f"{self.folder}: nothing was changed", (OSError, RuntimeError, pa.ArrowInvalid)):
-                yield
-        except Timeout:
-            raise ValueError(f"{self.folder}: another process has been writing for {_LOCK_SECONDS:.0f} s") from None
+    def _writing(self) -> AbstractContextManager[None]:
+        return writers_lock(self.folder)
 
     def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> pa.Table:
         """Convert images to a table of the store's schema, to which new metadata columns are added first."""
@@ -249,21 +329,45 @@ class Store:
         return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}
 
 
-def create_store(folder: Path, header: StoreHeader) -> Store:
+def create_store(folder: Path, header: StoreHeader, run: Path | None = None) -> Store:
     """Create a store, or open the one in the folder.
 
-    Raises ValueError if another model wrote that one, or the folder holds something else.
+    run: folder of the trained run whose files the store keeps. Raises ValueError if another model wrote an existing
+    store, or the folder holds something else.
     """
     if (folder / TABLE / "_versions").exists():
         store = Store(folder)
         require_model(store, header.fingerprint)
         return store
-    leftovers = {TABLE, _LOCK}  # of a creation that was killed
+    leftovers = {TABLE, _LOCK, MODEL_FOLDER}  # of a creation that was killed
     if folder.exists() and (not folder.is_dir() or any(f.name not in leftovers for f in folder.iterdir())):
         raise ValueError(f"{folder}: exists and is no forclip store")
     folder.mkdir(parents=True, exist_ok=True)
+    if run is not None:
+        copy_run(run, folder)
     lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
     return Store(folder)
+
+
+@contextmanager
+def writers_lock(folder: Path) -> Iterator[None]:
+    """Hold a store's lock for writers, which a killed process releases, and reword Lance's errors."""
+    try:
+        with (
+            FileLock(folder / _LOCK, timeout=_LOCK_SECONDS),
+            _reword_errors(f"{folder}: nothing was changed", (OSError, RuntimeError, pa.ArrowInvalid)),
+        ):
+            yield
+    except Timeout:
+        raise ValueError(f"{folder}: another process has been writing for {_LOCK_SECONDS:.0f} s") from None
+
+
+def copy_run(run: Path, store: Path) -> None:
+    """Copy what searching needs of a trained run into a store: head, class vectors, calibration and class split."""
+    (store / MODEL_FOLDER).mkdir(exist_ok=True)
+    for name in _RUN_FILES:
+        if (run / name).exists():
+            shutil.copyfile(run / name, store / MODEL_FOLDER / name)
 
 
 def require_model(store: Store, fingerprint: str) -> None:
@@ -302,6 +406,11 @@ def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) 
             codes, offsets = from_lists(block["vectors"], dim)
             boxes, _ = from_lists(block["boxes"], 4)
             yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, block.select(["id", "uri"]))
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    """Texts as a list of SQL literals."""
+    return ", ".join(map(quote, texts))
 
 
 def _open_table(folder: Path) -> lance.LanceDataset:

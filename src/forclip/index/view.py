@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 import lance
 import numpy as np
 
+from forclip.index.roots import Roots
 from forclip.index.segment import segment_in_memory
 from forclip.index.segment_folder import SegmentFolder, SegmentName, StoredSegment
 from forclip.index.store import Store, read_keys, read_vectors
@@ -57,6 +58,7 @@ class View:
     table: lance.LanceDataset
     names: frozenset[SegmentName]
     parts: tuple[Part, ...]
+    roots: Roots
 
     def __len__(self) -> int:
         return sum(p.num_images for p in self.parts)
@@ -116,7 +118,7 @@ class Views:
             header = self.store.header
             segment = segment_in_memory(header, read_vectors(table, header.dim, remaining))
             parts.append(Part(segment, None, 0, np.ones(len(segment), bool)))
-        return View(table, names, tuple(parts))
+        return View(table, names, tuple(parts), self.store.roots)
 
     def _open(self, name: SegmentName) -> StoredSegment | None:
         """Return None for a damaged segment: its images are then read from the store."""

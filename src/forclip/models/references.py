@@ -73,3 +73,11 @@ def model_folder(name: str) -> Path | None:
 
 def _is_file(name: str, pretrained: str) -> bool:
     return not open_clip.is_pretrained_cfg(name, pretrained) and Path(pretrained).is_file()
+
+
+def names_local_files(model: ModelConfig) -> bool:
+    """Whether a model's weights are chosen by a folder or file, not by the names that everybody knows."""
+    absolute = absolute_reference(model)
+    return any(
+        Path(part.removeprefix(LOCAL_DIR_PREFIX)).is_absolute() for part in (absolute.name, absolute.pretrained or "")
+    )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from forclip.models.checkpoint import check_is_no_placeholder, read_json
 from forclip.models.model_folder import is_run_config
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import upgrade_key
-from forclip.models.references import absolute_reference, complete_reference, written_reference
+from forclip.models.references import absolute_reference, complete_reference, names_local_files, written_reference
 from forclip.models.summary_head import SummaryHead
 from forclip.text.prompt_options import SINGLE_TEMPLATE
 from forclip.text.prompts import encode_classes
@@ -134,16 +134,21 @@ def load_model(
     """
     if is_trained_run(model.name):
         run = from_pretrained(Path(model.name), device)
-        actual = {"head": "sum", "num_query_tokens": cast(SummaryHead, run.head).num_query_tokens}
-        for name, value in (("head", head), ("num_query_tokens", num_query_tokens)):
-            if value not in (None, actual[name]):
-                raise ValueError(f"{model.name}: is a trained run with {name} {actual[name]}, not {value}")
+        _check_head(run, head, num_query_tokens)
         return run
     head = "sum" if head is None else head
     num_query_tokens = HeadConfig.num_query_tokens if num_query_tokens is None else num_query_tokens
     backbone = configured_backbone(model, device)
     fingerprint = f"{backbone.fingerprint}-{head}-{num_query_tokens}"
     return RetrievalModel(model.name, backbone, training_free_head(backbone, head, num_query_tokens), fingerprint)
+
+
+def _check_head(run: RetrievalModel, head: str | None, num_query_tokens: int | None) -> None:
+    """Raise ValueError for another head or number of query tokens than a trained run's own."""
+    actual = {"head": "sum", "num_query_tokens": cast(SummaryHead, run.head).num_query_tokens}
+    for name, value in (("head", head), ("num_query_tokens", num_query_tokens)):
+        if value not in (None, actual[name]):
+            raise ValueError(f"{run.name}: is a trained run with {name} {actual[name]}, not {value}")
 
 
 def save_pretrained(
@@ -177,12 +182,8 @@ def save_pretrained(
     (folder / _CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> RetrievalModel:
-    """Load a run that `save_pretrained` wrote.
-
-    backbone: one that open_clip cannot load, given by the caller; `device` is then ignored. Raises ValueError for a
-    missing or damaged file, another format version, and a backbone with other weights or preprocessing than the run's.
-    """
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """Read a run's config.json: its backbone, the backbone's fingerprint, and the head. Raises ValueError."""
     file = folder / _CONFIG_FILE
     try:
         content = read_json(file)
@@ -193,6 +194,17 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format version {version!r}; this forclip reads version {FORMAT_VERSION}")
+    return content
+
+
+def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> RetrievalModel:
+    """Load a run that `save_pretrained` wrote.
+
+    backbone: one that open_clip cannot load, or whose weights are elsewhere now; `device` is then ignored. Raises
+    ValueError for a missing or damaged file, another format version, and a backbone with other weights or preprocessing
+    than the run's.
+    """
+    content = read_run_config(folder)
     if backbone is None:
         backbone = configured_backbone(written_reference(content["backbone"]), device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
@@ -225,15 +237,72 @@ def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
     return head.to(backbone.device).eval().requires_grad_(False)
 
 
-def stored_model(header: StoreHeader) -> tuple[ModelConfig, str | None, int | None]:
-    """Return the model that filled a store: its configuration, head and number of query tokens, for `load_model`.
+def load_store_model(
+    folder: Path,
+    header: StoreHeader,
+    device: str = "cpu",
+    override: ModelConfig | None = None,
+    head: str | None = None,
+    num_query_tokens: int | None = None,
+) -> RetrievalModel:
+    """Load the model that wrote a store.
 
-    Head and number are None for a trained run, which has its own.
+    folder: the store's copy of the trained run, which does not exist if the head needed no training; override: where
+    the weights are now, if not where the header says: a trained run, or a pretrained model as `load_open_clip` takes
+    it; head, num_query_tokens: as `load_model` takes them, None for the store's. Raises ValueError, naming `--model`,
+    if the weights are missing, and if a trained run was trained on others.
     """
-    description = dict(header.model)
+    if override is not None and is_trained_run(override.name):
+        return load_model(override, device, head, num_query_tokens)
+    if override is not None and is_trained_run(str(folder)) and not names_local_files(override):
+        # A model that everybody has, without the store's trained head: another one.
+        return load_model(override, device, head, num_query_tokens)
+    config, stored_head, stored_count = stored_model(header, override)
+    try:
+        if not is_trained_run(str(folder)):
+            count = stored_count if num_query_tokens is None else num_query_tokens
+            return load_model(config, device, head or stored_head, count)
+        run = from_pretrained(folder, backbone=configured_backbone(config, device))
+        _check_head(run, head, num_query_tokens)
+        return run
+    except ValueError as error:
+        if override is not None:
+            raise
+        raise ValueError(f"{folder.parent}: its model can't be loaded; --model says where it is now: {error}") from None
+
+
+def stored_model(header: StoreHeader, override: ModelConfig | None = None) -> tuple[ModelConfig, str, int]:
+    """Return the configuration, head and number of query tokens of a store's model, for `load_model`.
+
+    override: replaces the name and the weights, and keeps the preprocessing.
+    """
+    description = {k: v for k, v in header.model.items() if k != "run"}
     head, count = description.pop("head"), description.pop("num_query_tokens")
     config = written_reference(description)
-    return (config, None, None) if is_trained_run(config.name) else (config, head, count)
+    if override is not None:
+        weights, size = complete_reference(override), override.image_size or config.image_size
+        config = replace(config, name=weights.name, pretrained=weights.pretrained, image_size=size)
+    return config, head, count
+
+
+def describe_model(
+    model: RetrievalModel, config: ModelConfig, head: str | None = None, num_query_tokens: int | None = None
+) -> dict[str, Any]:
+    """Describe a model for `StoreHeader.model`. config, head and num_query_tokens: as `load_model` took them.
+
+    Of a trained run it has the backbone, and the run's name under `run`.
+    """
+    description: dict[str, Any] = {}
+    if is_trained_run(config.name):
+        run = Path(config.name)
+        num_query_tokens = cast(SummaryHead, model.head).num_query_tokens
+        config, description["run"] = written_reference(read_run_config(run)["backbone"]), run.resolve().name
+    return {
+        **asdict(absolute_reference(complete_reference(config, announce=False))),
+        "head": head or "sum",
+        "num_query_tokens": num_query_tokens or HeadConfig.num_query_tokens,
+        **description,
+    }
 
 
 def store_header(
@@ -245,19 +314,6 @@ def store_header(
     code_range: float = 1.0,
     merge: float | None = None,
 ) -> StoreHeader:
-    """Describe a new store and the model that fills it. config, head and num_query_tokens: as `load_model` took them.
-
-    A run's folder is stored as an absolute path, so that it is found from every working directory.
-    """
-    if model.class_vectors is not None and isinstance(model.head, SummaryHead):  # a trained run
-        num_query_tokens = model.head.num_query_tokens
-    config = absolute_reference(config)
-    description = {
-        "name": config.name,
-        "pretrained": config.pretrained,
-        "image_size": config.image_size,
-        "resize_mode": config.resize_mode,
-        "head": head or "sum",
-        "num_query_tokens": num_query_tokens or HeadConfig.num_query_tokens,
-    }
+    """Describe a new store and the model that fills it, as `describe_model`."""
+    description = describe_model(model, config, head, num_query_tokens)
     return StoreHeader(model.fingerprint, model.dim, description, precision, code_range, merge)

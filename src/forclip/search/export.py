@@ -88,10 +88,11 @@ def select_search(
 def select_ids(
     index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None, query: Floats | None = None
 ) -> Selection:
-    """Select images by id, each once. Raises ValueError for an id that is not stored.
+    """Select images by id or path, each once. Raises ValueError for an image that is not stored.
 
     query: a text's unit vector [dim]; the images are then sorted best first, with the score and box that it gives each.
     """
+    image_ids = index.store.ids_of(image_ids)
     items = _items(index, {i: {} for i in image_ids})
     if query is not None:
         results = index.search_among(image_ids, query)
@@ -104,7 +105,8 @@ def _items(index: Index, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item,
     files = index.store.files(list(fields))
     if missing := [image_id for image_id in fields if image_id not in files]:
         raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
-    return tuple(Item(i, Path(files[i].uri), files[i].width, files[i].height, **others) for i, others in fields.items())
+    paths = {i: Path(index.store.resolve(file.uri)) for i, file in files.items()}
+    return tuple(Item(i, paths[i], files[i].width, files[i].height, **others) for i, others in fields.items())
 
 
 def write_coco(selection: Selection, to: Path) -> None:

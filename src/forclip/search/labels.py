@@ -13,7 +13,6 @@ import numpy as np
 from forclip.config import NamedSplit, SourceConfig
 from forclip.data.sources import load_source
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
-from forclip.embedding.ingest import path_to_id
 from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
 from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
 from forclip.index.image_index import Index
@@ -85,7 +84,7 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
         base, novel = published_split(cast(NamedSplit, split), names, source.annotations)
         class_split = ClassSplit(tuple(n for n in names if n not in novel) if base is None else base, novel)
     else:
-        class_split = read_split(Path(index.store.header.model["name"] if split is None else split))
+        class_split = read_split(index.store.model_folder if split is None else Path(split))
     if class_split is None and split is not None:
         known = ", ".join(get_args(NamedSplit))
         raise ValueError(f"{split}: no run's folder with a {SPLIT_FILE}, and no published split; published: {known}")
@@ -95,7 +94,7 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
         groups |= {name: "novel" for name in names if name in class_split.novel}
     stored, ids = index.store.ids(), []
     for path, image_id in zip(annotations.paths, annotations.image_ids, strict=True):
-        by_path = path_to_id(path)
+        by_path = index.store.id_of(path)
         ids.append(image_id if image_id in stored and by_path not in stored else by_path)
     if stored.isdisjoint(ids):
         raise ValueError(

@@ -82,30 +82,34 @@ class LookResult:
 
     def table(self) -> Table:
         """Return the regions as a table, best first."""
-        table = Table("score", "region (x0 y0 x1 y1)", "", title=f"{self.text!r} in {Path(self.image_id).name}")
+        table = Table("score", "region (x0 y0 x1 y1)", "", title=f"{self.text!r} in {self.image_id.rsplit('/', 1)[-1]}")
         for row in np.argsort(-self.look.scores, kind="stable").tolist():
             region = " ".join(f"{edge:.2f}" for edge in self.look.boxes[row])
             table.add_row(f"{self.look.scores[row]:.3f}", region, "best match" if row == self.look.winner else "")
         return table
 
 
-def look_for(searcher: Searcher, image_id: str, text: str) -> LookResult:
+def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
     """Look for a text in an image of the store, whose picture file is read for the heatmap.
+
+    image: its id or its path.
 
     Raises:
         ValueError: for an image that is not in the store, a file that changed since it was indexed or cannot be read,
             and an empty text.
     """
     index = searcher.index
+    (image_id,) = index.store.ids_of([image])
     file = index.store.files([image_id]).get(image_id)
     keys = index.store.keys("id = '" + image_id.replace("'", "''") + "'")
     if file is None or not len(keys):
-        raise ValueError(f"{image_id}: is not in {index.store.folder}; forclip index adds pictures")
+        raise ValueError(f"{image}: is not in {index.store.folder}; forclip index adds pictures")
     no_text = np.zeros((0, searcher.model.dim), np.float32)
     look = look_at(index, int(keys[0]), CombinedQuery(searcher.encode_text(text)[None], no_text, no_text))
-    picture = read_image(Path(image_id))
-    if file.content_hash and content_digest(Path(image_id)) != file.content_hash:
-        raise ValueError(f"{image_id}: has changed since it was indexed; forclip index updates it")
+    path = Path(index.store.resolve(file.uri))
+    picture = read_image(path)
+    if file.content_hash and content_digest(path) != file.content_hash:
+        raise ValueError(f"{path}: has changed since it was indexed; forclip index updates it")
     assert look is not None
     return LookResult(image_id, text, picture, look, searcher.heatmap(picture, look.vectors[look.winner]))
 

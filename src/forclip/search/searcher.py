@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
+from forclip.config import ModelConfig
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
 from forclip.index.image_index import Index
 from forclip.index.ranking import Ranking
 from forclip.index.store import require_model
 from forclip.index.view import View
-from forclip.models.retrieval_model import RetrievalModel, load_model, stored_model
+from forclip.models.retrieval_model import RetrievalModel, load_store_model
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
 from forclip.search.labels import Relevance, StoreLabels, evaluate_list
@@ -180,14 +181,16 @@ class Searcher:
         return vectors
 
 
-def open_searcher(folder: Path, device: str = "cpu") -> Searcher:
+def open_searcher(folder: Path, device: str = "cpu", model_override: ModelConfig | None = None) -> Searcher:
     """Open a store and load the model that wrote it.
 
+    Args:
+        model_override: where the model's weights are now, if they have moved: a run, or a pretrained model.
+
     Raises:
-        ValueError: where there is no store, or its model is missing or has changed since.
+        ValueError: where there is no store, or its model is missing or has other weights than those that wrote it.
     """
     index = Index(folder)
-    config, head, count = stored_model(index.store.header)
-    model = load_model(config, device, head, count)
+    model = load_store_model(index.store.model_folder, index.store.header, device, model_override)
     require_model(index.store, model.fingerprint)
     return Searcher(index, model)

@@ -58,8 +58,11 @@ class Gallery:
     def by_key(self, keys: Sequence[int]) -> dict[int, StoredImage]:
         """Return images by key."""
         own = self.index.store.user_columns
-        rows = self._rows.read(keys)
-        return {key: StoredImage(key, row, {name: row.get(name) for name in own}) for key, row in rows.items()}
+        resolve, images = self.index.store.roots.resolve, {}
+        for key, row in self._rows.read(keys).items():
+            own_columns = {name: row.get(name) for name in own}
+            images[key] = StoredImage(key, {**row, "uri": resolve(row["uri"])}, own_columns)
+        return images
 
     def page(self, keys: Sequence[int]) -> dict[int, StoredImage]:
         """As by_key, for the images of one page of results. Recent pages are cached."""

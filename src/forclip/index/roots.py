@@ -1,0 +1,98 @@
+"""Named roots: the folders that the image locations of a store are relative to."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forclip.path_text import path_to_text
+
+_ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://")  # a path or a URL
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The folder of each root by its name.
+
+    A location (`ImageFile.uri`) is `ROOT/path/in/root`, with / as separator, or an absolute path or URL, which no root
+    applies to. So photos that move change a root, and no image.
+    """
+
+    folders: Mapping[str, str] = field(default_factory=dict)
+
+    def resolve(self, uri: str) -> str:
+        """Return where an image is: its location with the root's folder. Other locations are returned unchanged."""
+        if _ABSOLUTE.match(uri):
+            return uri
+        name, _, inside = uri.partition("/")
+        folder = self.folders.get(name)
+        return uri if folder is None else os.path.join(folder, inside) if inside else folder
+
+    def reference(self, path: str | os.PathLike[str]) -> str | None:
+        """Return the location of a file in the deepest root that contains it, or None if no root does.
+
+        Links in the way to the file are followed only where the path as written is in no root.
+        """
+        return _within(self.folders, os.path.abspath(path)) or _within(
+            {name: os.path.realpath(folder) for name, folder in self.folders.items()}, os.path.realpath(path)
+        )
+
+    def id_of(self, path: str | os.PathLike[str]) -> str:
+        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
+        return self.reference(path) or path_to_text(os.path.abspath(path))
+
+    def with_folder(self, folder: str | os.PathLike[str]) -> "Roots":
+        """Return the roots with one for this folder: unchanged if a root contains it, else with a new root.
+
+        The new root has the folder's name, with a number if that name is in use.
+        """
+        if self.reference(folder) is not None:
+            return self
+        path = os.path.abspath(folder)
+        base = name = path_to_text(os.path.basename(path)) or "root"
+        count = 1
+        while name in self.folders:
+            count += 1
+            name = f"{base}-{count}"
+        return self.with_root(name, path)
+
+    def with_root(self, name: str, folder: str | os.PathLike[str]) -> "Roots":
+        """Return the roots with another folder for one of them."""
+        return Roots({**self.folders, name: path_to_text(os.path.abspath(folder))})
+
+
+def _within(folders: Mapping[str, str], path: str) -> str | None:
+    path = path_to_text(path)
+    containing = [(folder, name) for name, folder in folders.items() if os.path.commonpath([folder, path]) == folder]
+    if not containing:
+        return None
+    folder, name = max(containing, key=lambda root: len(root[0]))
+    inside = os.path.relpath(path, folder)
+    return name if inside == "." else f"{name}/{inside}"
+
+
+def source_reference(roots: Roots, name: str, source: str) -> str:
+    """Return a source (a folder, pattern or file) relative to one root, which it may lie outside of."""
+    inside = os.path.relpath(path_to_text(os.path.abspath(source)), roots.folders[name])
+    return name if inside == "." else f"{name}/{inside}"
+
+
+def common_folder(paths: Iterable[Path]) -> str:
+    """Return the deepest folder that contains all files."""
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+
+
+def to_json(roots: Roots, store: Path) -> dict[str, dict[str, str]]:
+    """Describe roots for a store's header: each folder as an absolute path and relative to the store."""
+    here = path_to_text(os.path.abspath(store))
+    return {n: {"path": f, "from_store": os.path.relpath(f, here)} for n, f in roots.folders.items()}
+
+
+def from_json(content: Mapping[str, Mapping[str, str]], store: Path) -> Roots:
+    """Read the roots of a header. A folder that is missing is looked for at the same place relative to the store."""
+    folders = {}
+    for name, root in content.items():
+        moved = os.path.normpath(os.path.join(path_to_text(os.path.abspath(store)), root["from_store"]))
+        folders[name] = moved if not os.path.isdir(root["path"]) and os.path.isdir(moved) else root["path"]
+    return Roots(folders)
