@@ -25,7 +25,7 @@ _FILE_COLUMNS = {
     "added": pa.timestamp("us", "UTC"),
 }
 BUILT_IN_COLUMNS = (*_FILE_COLUMNS, "vectors", "boxes")
-HIDDEN_COLUMNS = ("number", "vectors", "boxes")  # no filter may use them
+HIDDEN_COLUMNS = ("number", "decoding", "vectors", "boxes")  # no filter may use them
 
 
 @dataclass(frozen=True)
