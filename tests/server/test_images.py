@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 
+from forclip.config import ModelConfig
 from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile
@@ -96,7 +97,7 @@ def test_links_to_pictures_elsewhere_are_served(own_pictures: OwnPictures, tmp_p
     for number, file in enumerate(sorted(pictures.glob("*.jpg"))):
         shutil.copy2(file, blobs / f"{number:040x}")
         (photos / file.name).symlink_to(Path("..") / "blobs" / f"{number:040x}")
-    index_images(str(photos), tmp_path / "linked.store")
+    index_images(str(photos), tmp_path / "linked.store", model=ModelConfig("forclip-mini"))
     searcher = Searcher(Index(tmp_path / "linked.store"), model.model)
     first, second, *_ = sorted(photos.iterdir())
     assert statuses(searcher, first) == statuses(searcher, second) == (200, 200)
