@@ -101,6 +101,16 @@ def test_a_list_of_names_that_are_not_utf8(folder: Path) -> None:
     assert os.fsencode(found.paths[0]).endswith(name)
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "a.png").rename(tmp_path / "images" / f"{name}.png")
+    labels(tmp_path / "labels" / f"{name}.txt", "0 0.5 0.5 1 1", "9 0.5 0.5 1 1")
+    found = load_yolo(described(tmp_path, {"train": "images", "names": ["dog"]}), "train")
+    assert (found.image_ids, found.labels.tolist()) == ((f"images/{name}.png",), [[True]])
+    assert [s.entry for s in found.skipped] == [f"{tmp_path}/labels/{name}.txt: line 2"]
+
+
 def test_roboflow_exports(folder: Path) -> None:
     """Roboflow writes ../train/images for a folder next to the YAML file, and no path."""
     picture(folder / "train" / "images" / "e.png")

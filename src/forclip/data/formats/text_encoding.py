@@ -23,6 +23,7 @@ _NOT_TEXT = {
     b"\xff\xd8\xff": "a picture",
     b"PAR1": "a Parquet file",
 }
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _SAMPLE = 1 << 20  # bytes, enough to guess an encoding from
 _MOSTLY_FOREIGN = 0.7  # share of non-ASCII bytes in words; Latin scripts stay below, others are near 1
 _WESTERN = ("cp1252", "mac_roman", "cp850")  # Windows', and Excel's "CSV (Macintosh)" and "CSV (MS-DOS)"
@@ -50,7 +51,8 @@ def read_unknown_text(file: Path, kind: str = "file") -> DecodedText:
     missing, unreadable or no text, and the line that no encoding fits.
     """
     try:
-        with pa.input_stream(str(file), compression="detect") as stream:
+        # Opened here, because Arrow takes no name that is not UTF-8.
+        with file.open("rb") as raw, pa.input_stream(raw, compression=_COMPRESSIONS.get(file.suffix.lower())) as stream:
             content: bytes = stream.read()
     except FileNotFoundError:
         raise ValueError(f"{file}: no such {kind}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from forclip.data.formats.common import LabelledObject, UnusableEntry, annotations_of_objects
 from forclip.data.formats.dataset_files import list_files
 from forclip.data.formats.file_names import UPLOAD_PREFIX, FileNames
-from forclip.data.formats.text_encoding import read_unknown_text
+from forclip.data.formats.text_encoding import decode_unknown
 from forclip.data.formats.yolo_dataset import YoloDataset, read_yolo_dataset
 from forclip.data.images.decode import image_size
 from forclip.types import Annotations, SkippedEntry
@@ -151,9 +151,11 @@ class _LabelFiles:
 def _read_label_lines(file: Path) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers from 1. Raises UnusableEntry for a file that is no text."""
     try:
-        text = read_unknown_text(file).text
+        text = decode_unknown(file.read_bytes(), "it").text
+    except OSError as error:
+        raise UnusableEntry("the label file can't be read", error.strerror) from None
     except ValueError as error:
-        raise UnusableEntry("the label file can't be read", str(error).removeprefix(f"{file}: ")) from None
+        raise UnusableEntry("the label file can't be read", error) from None
     if "\0" in text:
         raise UnusableEntry("the label file can't be read", "it is no text")
     lines = enumerate(StringIO(text, newline=None), start=1)
