@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model
+from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model, outdated_message
 from forclip.index import TOP_K
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def search(
     others = {"k": k, "where": where, "exact": exact, "min_score": min_score, **verdicts}
     request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
     searcher = open_searcher(store, device, moved_model(model, pretrained))
+    _report_outdated(searcher.index)
     ids_of = searcher.index.store.ids_of
     request = replace(request, right=tuple(ids_of(request.right)), wrong=tuple(ids_of(request.wrong)))
     labels = _open_labels(searcher.index, annotations, images, subset, split)
@@ -195,9 +196,16 @@ def serve(
     access = Access(host, token)
     listener = listen(access, port)  # before the model, which takes a while to load
     searcher = open_searcher(store, device, moved_model(model, pretrained))
+    _report_outdated(searcher.index)
     labels = _open_labels(searcher.index, annotations, images, subset, split)
     typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
     serve_until_stopped(searcher, access, listener, labels)
+
+
+def _report_outdated(index: "Index") -> None:
+    """Print what to do about images that an older version decoded, if there are any."""
+    if images := index.store.count_outdated():
+        typer.echo(outdated_message(images), err=True)
 
 
 def _search_request(
