@@ -1,6 +1,7 @@
 """A small dataset with one of each thing that can be wrong."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -38,7 +39,7 @@ def broken(tmp_path: Path) -> DataConfig:
     return DataConfig(train, novel=("dog",), gallery=gallery)
 
 
-def write(file: Path, count: int, names: list[str], boxes: list[tuple[int, int, list[int]]]) -> None:
+def write(file: Path, count: int, names: list[str], boxes: Sequence[tuple[int, int, Sequence[float]]]) -> None:
     content = {
         "images": [{"id": k, "file_name": f"{k}.png"} for k in range(count)],
         "categories": [{"id": k + 1, "name": name} for k, name in enumerate(names)],
@@ -72,6 +73,12 @@ def test_each_finding(broken: DataConfig) -> None:
     ]
     assert len(found.problems) == 7
     assert found.problems[-1] == "novel classes in no gallery image: dog"
+
+
+def test_boxes_in_fractions_are_odd(broken: DataConfig, tmp_path: Path) -> None:
+    write(tmp_path / "train.json", 2, ["cat", "dog"], [(0, 1, [0.1, 0.2, 0.5, 0.75])])
+    (box,) = check_data(broken, untracked).train.odd_boxes
+    assert "pixel" in box.reason
 
 
 def test_doubles_in_the_gallery_alone_are_not_in_training(tmp_path: Path) -> None:

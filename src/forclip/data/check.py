@@ -28,7 +28,7 @@ _SLACK = 1.0  # pixels that a box may stick out, because annotation tools round
 
 @dataclass(frozen=True)
 class OddBox:
-    """A box without area or outside its image. box: xyxy in pixels of the upright image."""
+    """A box without area, smaller than a pixel, or outside its image. box: xyxy in pixels of the upright image."""
 
     image_id: str
     class_name: str
@@ -152,10 +152,12 @@ def _check_set(
         advance(1)
     boxes, limits = convert_boxes(images, headers).boxes, sizes[images.box_images]
     no_area = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
-    outside = (boxes[:, :2] < -_SLACK).any(1) | (boxes[:, 2:] > limits + _SLACK).any(1)
+    outside = np.atleast_1d((boxes[:, :2] < -_SLACK).any(1) | (boxes[:, 2:] > limits + _SLACK).any(1))
+    tiny = (boxes[:, 2:] - boxes[:, :2] < 1).all(1)  # perhaps fractions of the width and height
     odd_boxes = []
-    for k in np.flatnonzero(no_area | outside):
-        reason = "has no area" if no_area[k] else f"leaves the image of {limits[k][0]:.0f} x {limits[k][1]:.0f}"
+    for k in np.flatnonzero(no_area | outside | tiny):
+        leaves = f"leaves the image of {limits[k][0]:.0f} x {limits[k][1]:.0f}"
+        reason = "has no area" if no_area[k] else leaves if outside[k] else "is smaller than a pixel"
         x0, y0, x1, y1 = (float(v) for v in boxes[k])
         image, name = images.image_ids[images.box_images[k]], images.class_names[images.box_classes[k]]
         odd_boxes.append(OddBox(image, name, (x0, y0, x1, y1), reason))

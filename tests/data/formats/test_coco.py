@@ -496,8 +496,14 @@ def test_an_absolute_name_in_the_image_folder(tmp_path: Path) -> None:
 
 
 def test_the_name_in_an_address_where_there_is_no_other(tmp_path: Path) -> None:
-    content = changed("images", 1, file_name=None, coco_url="http://images.cocodataset.org/sub/two.jpg")
-    assert load(tmp_path, content).paths == (IMAGES / "sub" / "two.jpg", IMAGES / "ten.jpg")
+    content = changed("images", 1, file_name=None, coco_url="http://images.cocodataset.org/val2017/two.jpg")
+    file, images = tmp_path / "instances.json", tmp_path / "images"
+    file.write_text(json.dumps(content))
+    images.mkdir()
+    for there in (images / "two.jpg", images / "val2017" / "two.jpg"):
+        there.parent.mkdir(exist_ok=True)
+        there.touch()
+        assert load_coco(file, images).paths == (there, images / "ten.jpg")
 
 
 @pytest.mark.parametrize("name", ["..x.jpg", "a..b/c...jpg", "ab:c.jpg", " x.jpg", "%2e%2e.jpg"])

@@ -160,13 +160,13 @@ def _mend_lvis_image(fields: Fields, notes: Notes) -> Iterator[LvisImage]:
 
 
 def _read_file_name(fields: Fields) -> str:
-    """The file name, or the one in a URL of the image."""
+    """The file name, or a URL of the image."""
     name = fields.get("file_name")
     if isinstance(name, str) and name.strip():
         return name
     for url in (fields.get("coco_url"), fields.get("flickr_url")):
-        if isinstance(url, str) and (found := name_in_url(url)):
-            return found
+        if isinstance(url, str) and name_in_url(url):
+            return url
     raise UnusableEntry("no file_name", "" if name is None else shown(name))
 
 
