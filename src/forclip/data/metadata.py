@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from forclip.data.formats.common import UnusableEntry
-from forclip.data.formats.spreadsheet import IMAGE_COLUMNS
+from forclip.data.formats.spreadsheet import IMAGE_COLUMNS, column_key
 from forclip.data.image_names import ImageNames
 from forclip.data.left_out import count_reasons
 from forclip.data.metadata_table import Column, MetadataTable, Misfit, read_table
@@ -114,7 +114,7 @@ class MetadataFile:
         )
 
     def _key_columns(self) -> list[Column]:
-        columns = {column.name.strip().lower(): column for column in reversed(self.table.columns)}
+        columns = {column_key(column.name): column for column in reversed(self.table.columns)}
         keys = [columns[name] for name in IMAGE_COLUMNS if name in columns]
         if not columns:
             raise ValueError(f"{self.file}: is empty; it needs a column 'image' and others")

@@ -171,6 +171,29 @@ def test_labels_with_commas_are_pointed_out(tmp_path: Path) -> None:
     assert names == ("cup, red", "dog")
 
 
+def test_labels_with_blanks_between_them_are_pointed_out(tmp_path: Path) -> None:
+    found = load(tmp_path, "image,labels\na.jpg,cat dog\nb.jpg,cat\nc.jpg,traffic light\n")
+    assert found.class_names == ("cat", "cat dog", "traffic light")
+    assert [entry.value for entry in found.skipped] == ["cat dog"]
+
+
+def test_what_programs_write_for_no_value_is_no_class(tmp_path: Path) -> None:
+    found = load(tmp_path, "image,label\na.jpg,cat\nb.jpg,NaN\nc.jpg,None\n")
+    assert (len(found), found.class_names) == (3, ("cat",))
+    assert [entry.value for entry in found.skipped] == ["NaN", "None"]
+
+
+def test_json_without_known_labels_is_reported(tmp_path: Path) -> None:
+    found = load(tmp_path, 'image,label\na.jpg,cat\nb.jpg,"{""objects"": [{""title"": ""dog""}]}"\n')
+    assert (found.class_names, [entry.entry[-6:] for entry in found.skipped]) == (("cat",), ["line 3"])
+
+
+def test_rows_of_automl_have_as_many_cells_as_labels(tmp_path: Path) -> None:
+    found = load(tmp_path, "gs://b/a.jpg,cat\ngs://b/b.jpg,cat,dog\n".replace("gs://b/", "TRAIN,"))
+    assert found.labels.tolist() == [[True, False], [True, True]]
+    assert found.skipped == ()
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"

@@ -36,6 +36,7 @@ def test_a_file_that_shows_its_encoding_is_not_guessed(content: bytes) -> None:
         (TEXT, "utf-16-be"),
         ("image,label\na.jpg,кошка\nb.jpg,собака\n", "cp1251"),
         ("image,label\na.jpg,猫\nb.jpg,犬カメラ\n", "cp932"),
+        ("image,label\na.jpg,猫\nb.jpg,狗和猫在一起的照片\n", "gb18030"),
         ("image,label\na.jpg,고양이\nb.jpg,개\n", "cp949"),
     ],
 )

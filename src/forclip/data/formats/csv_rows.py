@@ -17,7 +17,14 @@ from forclip.data.formats.csv_shapes import (
     read_via_region,
     size_of,
 )
-from forclip.data.formats.spreadsheet import IMAGE_COLUMNS, Row, Spreadsheet, read_spreadsheet, separator_name
+from forclip.data.formats.spreadsheet import (
+    IMAGE_COLUMNS,
+    Row,
+    Spreadsheet,
+    column_key,
+    read_spreadsheet,
+    separator_name,
+)
 from forclip.types import SkippedEntry
 
 _LABEL_COLUMNS = (
@@ -28,6 +35,7 @@ _PLURAL = ("labels", "classes", "categories", "tags", "choices")
 _TRUE = re.compile(r"1([.,]0*)?|true|yes|y|ja|wahr|oui|vrai|si|sí|right|correct", re.IGNORECASE)
 _FALSE = re.compile(r"0([.,]0*)?|false|no|n|nein|falsch|non|faux|wrong|incorrect", re.IGNORECASE)
 _UNCERTAIN = re.compile(r"|-1([.,]0*)?|nan|u", re.IGNORECASE)  # in tables with a column for each class
+_NO_LABEL = ("nan", "NaN", "None", "<NA>", "NULL", "null")
 _MANY = 0.5  # share of the names that shows that commas separate labels
 _ONE_HOT_SHARE = 0.9  # of a column's cells that show that it is a class
 _PICTURE = re.compile(r"(gs://.+|.+\.(jpe?g|png|bmp|gif|tiff?|webp|ico|heic|avif))", re.IGNORECASE)
@@ -85,8 +93,10 @@ def read_label_rows(file: Path) -> LabelSheet:
     if sheet.encoding is not None:
         reason = "the encoding is a guess; if letters are wrong, save the file in UTF-8"
         notes.append(SkippedEntry(str(file), reason, sheet.encoding, used_in_part=True))
-    found = _without_header(sheet) or _with_header(sheet)
-    return replace(found, skipped=(*notes, *sheet.skipped, *found.skipped))
+    if (found := _without_header(sheet)) is None:
+        found = _with_header(sheet)
+        notes += sheet.skipped
+    return replace(found, skipped=(*notes, *found.skipped))
 
 
 def parse_present(cell: str) -> bool | None:
@@ -108,7 +118,7 @@ class _Columns:
     """The columns of a header by their names in lower case, without blanks."""
 
     def __init__(self, sheet: Spreadsheet) -> None:
-        self.names = [re.sub(r"[\s-]+", "_", name.strip(" #")).lower() for name in sheet.header]
+        self.names = [column_key(name) for name in sheet.header]
         for name, count in Counter(self.names).items():
             if count > 1 and name in ("image", "label", "labels", "id", "present"):
                 raise ValueError(f"{sheet.where(sheet.header_line)}, the header, has the column {name} twice")
@@ -160,7 +170,7 @@ def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> La
     def read(row: Row) -> Iterable[LabelRow]:
         shown = None
         regions = label_studio_regions(row.cells[label])
-        names = split(row.cells[label]) if regions is None else []
+        names = [] if regions is not None or row.cells[label].strip() in _NO_LABEL else split(row.cells[label])
         if present is not None:
             shown = parse_present(row.cells[present])
         start = LabelRow(
@@ -227,11 +237,15 @@ def _without_header(sheet: Spreadsheet) -> LabelSheet | None:
     if not first.cells or any(name.lower() in IMAGE_COLUMNS for name in first.cells):
         return None
     has_use = first.cells[0].lower() in _ML_USES and len(first.cells) > 1 and _PICTURE.fullmatch(first.cells[1])
-    if has_use or (first.cells[0].lower().startswith("gs://") and len(first.cells) > 1):
-        return _collect_all(sheet, first, lambda row: _google_row(sheet, row, 1 if has_use else 0))
+    if has_use or first.cells[0].lower().startswith("gs://"):
+        sheet = read_spreadsheet(sheet.file, pad=True)  # rows have as many cells as labels
+        first = Row(sheet.header_line, sheet.header)
+        rows = _collect_all(sheet, first, lambda row: _google_row(sheet, row, 1 if has_use else 0))
+        return replace(rows, skipped=(*sheet.skipped, *rows.skipped))
     is_retina = len(first.cells) == 6 and _PICTURE.fullmatch(first.cells[0])
     if is_retina and all(re.fullmatch(r"-?\d*\.?\d*", cell) for cell in first.cells[1:5]):
-        return _collect_all(sheet, first, lambda row: _retina_row(sheet, row))
+        rows = _collect_all(sheet, first, lambda row: _retina_row(sheet, row))
+        return replace(rows, skipped=(*sheet.skipped, *rows.skipped))
     return None
 
 
@@ -291,16 +305,30 @@ def _label_splitter(
         parts = listed if listed is not None else re.split(separators, cell) if separators else [cell]
         return [part.strip() for part in parts if part.strip()]
 
-    if separators is not None:
-        return split, []
-    classes = {cell.strip() for cell in cells if cell.strip()}
-    doubtful = {name for name in classes if "," in name and not name.startswith(("[", "{"))}
-    if len(doubtful) < _MANY * len(classes):  # some names have commas; those made of other names may be two
-        doubtful = {name for name in doubtful if {part.strip() for part in name.split(",")} <= classes}
-    reason = "the cell may hold several labels; a column `labels` is split at commas"
-    rows = [row for row in sheet.rows if row.cells[position].strip() in doubtful]
-    found = [SkippedEntry(sheet.where(r.line), reason, r.cells[position], used_in_part=True) for r in rows]
+    names = {cell.strip() for cell in cells if cell.strip() and not cell.strip().startswith(("[", "{"))}
+    doubtful = set() if marked else _doubtful(names, " ")
+    if column in _PLURAL and not marked:
+        doubtful |= {name for name in names if " " in name and not names.isdisjoint(name.split())}
+    if separators is None:
+        doubtful |= _doubtful(names, ",")
+    elif any("," in name for name in names):
+        doubtful = set()
+    reason = "the cell may hold several labels; separate them by | to split it"
+    none = "the label is what programs write for no value; the picture has no label"
+    rows = [(row, row.cells[position].strip()) for row in sheet.rows]
+    found = [SkippedEntry(sheet.where(r.line), reason, cell, used_in_part=True) for r, cell in rows if cell in doubtful]
+    found += (SkippedEntry(sheet.where(r.line), none, cell, used_in_part=True) for r, cell in rows if cell in _NO_LABEL)
     return split, found
+
+
+def _doubtful(names: set[str], separator: str) -> set[str]:
+    """The names that may be several: of other names, or if most names consist of few parts."""
+    parts = {name: {part.strip() for part in name.split(separator)} for name in names}
+    several = {name for name in names if len(parts[name]) > 1}
+    distinct = {part for name in names for part in parts[name]}
+    if len(several) >= _MANY * len(names) and (separator == "," or 2 * len(distinct) <= len(names)):
+        return several
+    return {name for name in several if parts[name] <= names}
 
 
 def _list_in(cell: str) -> list[str] | None:

@@ -103,7 +103,10 @@ def read_via_region(shape: str, attributes: str) -> tuple[list[str], Box | None]
 
 
 def label_studio_regions(cell: str) -> list[tuple[str, Box | None]] | None:
-    """Read a cell of Label Studio's CSV export: names with boxes in fractions. None for any other cell."""
+    """Read a cell of Label Studio's CSV export: names with boxes in fractions. None for a cell without JSON objects.
+
+    Raises UnusableEntry for JSON objects without labels.
+    """
     if not cell.strip().startswith(("[{", "{", "[ {")):
         return None
     try:
@@ -117,6 +120,8 @@ def label_studio_regions(cell: str) -> list[tuple[str, Box | None]] | None:
     for region in regions:
         names = [v for k, v in region.items() if k.endswith(("labels", "choices")) and isinstance(v, list)]
         found += [(str(name), _percent_box(region)) for name in (names[0] if names else [])]
+    if not found and any(regions):
+        raise UnusableEntry("the JSON in the cell has no labels that are known", cell)
     return found
 
 

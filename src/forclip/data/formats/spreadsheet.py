@@ -13,7 +13,8 @@ from forclip.types import SkippedEntry
 
 IMAGE_COLUMNS = (  # that may name pictures, the likeliest first
     *("image", "file", "filename", "file_name", "path", "image_path", "filepath", "file_path", "image_file"),
-    *("image_name", "imagename", "sourcefile", "img", "img_path", "image_id", "imageid", "uri", "id", "name"),
+    *("image_name", "imagename", "sourcefile", "fname", "img", "img_path", "img_name", "picture", "photo"),
+    *("image_url", "url", "uri", "external_id", "image_id", "imageid", "id", "name"),
 )
 _SHORT = 5  # letters; a column name of fewer may be a cell too
 _HEADER_LINES = 10  # that may be above the header
@@ -62,16 +63,18 @@ class Spreadsheet:
         return f"{self.file}: line {line}"
 
 
-def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = ()) -> Spreadsheet:
+def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = (), *, pad: bool = False) -> Spreadsheet:
     """Read a CSV file. Encoding (UTF-8, UTF-16, an older one) and separator (, ; tab |) are detected.
 
     Excel's first line `sep=;` is obeyed, blank lines are ignored, empty cells beyond the header are dropped. Rows that
     have too few or too many cells, broken quotes, bytes that are no text, or a cell of more than 131,072 characters
     are left out.
 
-    kind: what a missing file is called; known: column names in lower case. If the first line has none of them and one
-    of the next ten has, that is the header, and the lines above are left out. Raises ValueError, naming the file, for
-    one that is missing or no text.
+    kind: what a missing file is called; known: column names, as `column_key` gives them. If the first line has none of
+    them and one of the next ten has, that is the header, and the lines above are left out; pad: fill up short rows with
+    empty cells.
+
+    Raises ValueError, naming the file, for one that is missing or no text.
     """
     decoded = read_unknown_text(file, kind)
     lines = list(StringIO(decoded.text.removeprefix("\ufeff"), newline=""))
@@ -84,6 +87,9 @@ def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = ()
     skipped += (SkippedEntry(f"{file}: line {number}", reason, line[:60]) for number, line in above if line)
     if not records:
         return Spreadsheet(file, (), 1, (), tuple(skipped), separator, decoded.guessed)
+    if pad:
+        width = max(len(cells) for _, cells in records)
+        records = [(line, cells + [""] * (width - len(cells))) for line, cells in records]
     header_line, cells = records[0]
     names = [cell.strip().strip("\ufeff\u200b") for cell in cells]
     if any(_DAMAGED.search(name) for name in names):
@@ -104,6 +110,11 @@ def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = ()
     return Spreadsheet(file, tuple(names), header_line, tuple(rows), tuple(skipped), separator, decoded.guessed)
 
 
+def column_key(name: str) -> str:
+    """A column's name as it is compared: in lower case, with _ for blanks and dashes, without a # before it."""
+    return re.sub(r"[\s-]+", "_", name.strip(" \t#\ufeff")).lower()
+
+
 def separator_name(separator: str) -> str:
     """A separator's name in messages: comma, semicolon, tab or bar."""
     return _NAMES.get(separator, repr(separator))
@@ -118,7 +129,7 @@ def _stated_separator(lines: Sequence[str]) -> tuple[int, str | None]:
 def _header_line(lines: Sequence[str], start: int, known: Collection[str]) -> int:
     """Return how many lines are above the header."""
     for number, line in enumerate(lines[start : start + _HEADER_LINES], start=start):
-        cells = {cell.strip(' "#\ufeff').lower() for cell in re.split("[,;\t|]", line.strip())}
+        cells = {column_key(cell.strip('"')) for cell in re.split("[,;\t|]", line.strip())}
         names = known if number == start else [name for name in known if len(name) >= _SHORT]
         if not cells.isdisjoint(names):
             return number

@@ -110,13 +110,23 @@ def _older_encoding(content: bytes) -> str | None:
     words = [word for word in re.findall(rb"[A-Za-z\x80-\xff]+", content[:_SAMPLE]) if not word.isascii()]
     above = sum(byte > 0x7F for word in words for byte in word)
     candidates = [match.encoding for match in charset_normalizer.from_bytes(content[:_SAMPLE])]
-    foreign = [encoding for encoding in candidates if _NOT_LATIN.match(encoding)]
+    foreign = [e for e in candidates if _NOT_LATIN.match(e) and _is_plausible(content[:_SAMPLE], e)]
     if above > _MOSTLY_FOREIGN * sum(map(len, words)) and foreign:
         candidates = foreign + candidates
     else:
         western = {e: len(_WESTERN_LETTERS.findall(content[:_SAMPLE].decode(e, "replace"))) for e in _WESTERN}
         candidates = [*sorted(_WESTERN, key=lambda e: -western[e]), *candidates]
     return next((encoding for encoding in candidates if _decodes(content, encoding)), None)
+
+
+def _is_plausible(content: bytes, encoding: str) -> bool:
+    """Whether text in Korean or Japanese encodings has the letters of these languages."""
+    above = re.sub(r"[\x00-\x7f]", "", content.decode(encoding, "ignore"))
+    if re.match("cp949|johab|euc_kr", encoding):
+        return len(re.findall("[\uac00-\ud7a3]", above)) > _MOSTLY_FOREIGN * len(above)
+    if re.match("cp932|shift_jis|euc_ji|euc_jp", encoding):
+        return re.search("[\u3041-\u30ff]", above) is not None
+    return True
 
 
 def _decodes(content: bytes, encoding: str) -> bool:
