@@ -1,7 +1,8 @@
 """Write files so that a reader finds the old content or all of the new one, never a part of it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,18 +12,34 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, sync: bool 
 
     write: called once with the temporary path; it must create that file. sync: flush the file to the disk before the
     rename, so that the content also survives a power cut. Safe when several processes or threads write the same path:
-    the last one wins. On an error the temporary file is removed and `path` keeps what it had.
+    the last one wins. On an error the temporary file is removed and `path` keeps what it had. An OSError names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    with created_folders(path.parent):
+        try:
+            write(temporary)
+            if sync:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror or str(error), str(path)) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def created_folders(folder: Path) -> Iterator[None]:
+    """Create a folder and those above it that are missing. On an error they are removed again, as far as empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        write(temporary)
-        if sync:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:

@@ -14,6 +14,10 @@ def path_to_text(path: str | os.PathLike[str]) -> str:
 
 def text_to_path(text: str) -> Path:
     """Return the file that a text of `path_to_text` names. A file whose own name has such an escape comes first."""
-    if _ESCAPED.search(text) is None or os.path.lexists(text):
-        return Path(text)
-    return Path(_ESCAPED.sub(lambda escape: chr(0xDC00 + int(escape[1], 16)), text))
+    name = unescape(text)
+    return Path(text if name == text or os.path.lexists(text) else name)
+
+
+def unescape(text: str) -> str:
+    r"""Return a file name whose escapes, such as `\xe9`, are bytes again, in the form that Python has for them."""
+    return _ESCAPED.sub(lambda escape: chr(0xDC00 + int(escape[1], 16)), text)

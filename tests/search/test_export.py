@@ -4,6 +4,8 @@ import contextlib
 import csv
 import io
 import json
+import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from pycocotools.coco import COCO
 from forclip.calibration.model import Calibration
 from forclip.data.formats.coco import load_coco
 from forclip.data.formats.csv_labels import load_csv
+from forclip.data.verdicts import read_verdicts
+from forclip.path_text import path_to_text, text_to_path
 from forclip.search.export import (
     FORMATS,
     Item,
@@ -170,9 +174,59 @@ def test_a_failed_export_leaves_nothing(
 ) -> None:
     selection = select_search(searcher, SearchRequest(text="cat", k=2))
     changed = replace(selection, items=(selection.items[0], replace(selection.items[1], **change)))
-    with pytest.raises(ValueError, match=named):
-        export(changed, format, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    for to in (tmp_path / "out", tmp_path / "new" / "folder" / "out"):
+        with pytest.raises(ValueError, match=named):
+            export(changed, format, to)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_leaves_nothing_and_the_next_export_writes(format: str, searcher: Searcher, tmp_path: Path) -> None:
+    selection = select_search(searcher, SearchRequest(text="cat", k=3))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for to in (tmp_path / "out", tmp_path / "new" / "out"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # the write of byte 21 fails, as on a full disk
+        try:
+            with pytest.raises(ValueError, match="can't be"):
+                export(selection, format, to)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert list(tmp_path.iterdir()) == []
+    export(selection, format, tmp_path / "out")
+
+
+def test_names_that_are_not_utf8_come_back_from_every_format(searcher: Searcher, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = Path(searcher.search("cat", 1)[0].uri).read_bytes()
+    paths = [
+        Path(os.fsdecode(os.fsencode(folder) + name)) for name in (b"/caf\xe9 \xff.jpg", b"/-m\xfcll.jpg", b"/a.jpg")
+    ]
+    for path in paths:
+        path.write_bytes(picture)
+    for root in (None, folder):
+        items = tuple(Item(path_to_text(p), p, 100, 80, 0.5, box=(0.1, 0.1, 0.5, 0.5)) for p in paths)
+        selection, to = Selection(items, "cat", root), tmp_path / f"from {root is None}"
+        for format in FORMATS:
+            export(selection, format, to / format)
+        assert set(load_coco(to / "coco", folder).paths) == set(paths)
+        assert set(load_csv(_fill_in(to / "csv"), folder).paths) == set(paths)
+        assert {path for path, _ in read_verdicts(to / "csv", folder)[0]} == set(paths)
+        start = folder if root is None else Path()
+        listed = [text_to_path(line) for line in (to / "files").read_text("utf-8").splitlines()]
+        assert [folder / name for name in listed] == [start / p for p in paths]
+        copies = sorted((to / "fiftyone" / "data").iterdir())
+        assert all(copy.read_bytes() == picture for copy in copies)
+        assert {copy.stem for copy in copies} == set(
+            json.loads((to / "fiftyone" / "labels.json").read_text())["labels"]
+        )
+        assert all(copy.name.isascii() for copy in copies)
+
+
+def _fill_in(file: Path) -> Path:
+    """Mark all images of a CSV export as right."""
+    file.write_text(file.read_text("utf-8").replace("cat,,", "cat,1,"), "utf-8")
+    return file
 
 
 def test_an_empty_selection_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """A drawn heatmap covers the part of the image given by its frame, and boxes are outlined."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from forclip.embedding.regions import Heatmap
-from forclip.search.look import Look, draw_look
+from forclip.search.look import Look, draw_look, save_picture
 from forclip.types import Floats
 
 EMPTY_BOX = np.zeros((1, 4), np.float32)
@@ -60,3 +62,16 @@ def test_the_winner_has_a_bold_outline_and_others_a_thin_one() -> None:
     assert drawn[50, 70].tolist() == drawn[51, 70].tolist() == [255, 176, 0]
     assert drawn[49, 70].tolist() == [0, 0, 0]
     assert drawn[70, 70].tolist() == drawn[20, 20].tolist() == drawn[0, 0].tolist() == [128, 128, 128]
+
+
+def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 8))
+    save_picture(picture, tmp_path / "new" / "heat.png")
+    with Image.open(tmp_path / "new" / "heat.png") as opened:
+        assert opened.size == (8, 8)
+    for name in ("heat.txt", "heat", "heat.hdr"):
+        with pytest.raises(ValueError, match=name):
+            save_picture(picture, tmp_path / "other" / name)
+    with pytest.raises(ValueError, match=r"x\.jpg"):
+        save_picture(Image.new("P", (8, 8)).convert("RGBA"), tmp_path / "x.jpg")  # JPEG has no transparency
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]

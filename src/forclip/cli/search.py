@@ -111,12 +111,14 @@ def look(
     as_json: AsJson = False,
 ) -> None:
     """Show where one image matches a text: the score of each region, and a heatmap of the best."""
-    from forclip.search.look import draw_look, look_for
+    from forclip.search.look import draw_look, look_for, picture_format, save_picture
     from forclip.search.searcher import open_searcher
 
+    if to is not None:
+        picture_format(to)  # fails before the model is loaded
     result = look_for(open_searcher(store, device, moved_model(model, pretrained)), str(image), text)
     if to is not None:
-        draw_look(result.picture, result.look, result.heatmap).save(to)
+        save_picture(draw_look(result.picture, result.look, result.heatmap), to)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:

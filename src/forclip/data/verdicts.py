@@ -11,6 +11,7 @@ import numpy as np
 from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.csv_rows import LabelRow, read_label_rows
 from forclip.data.formats.file_names import FileNames
+from forclip.path_text import text_to_path
 from forclip.types import Annotations, SkippedEntry
 
 Verdicts = Mapping[tuple[Path, str], bool]  # by absolute image path and label: whether the image shows it
@@ -36,7 +37,7 @@ def read_verdicts(file: Path, image_folder: Path) -> tuple[dict[tuple[Path, str]
         if not judged:
             continue
         try:
-            path = Path(row.image)
+            path = text_to_path(row.image)
             if not (path.is_absolute() and path.exists()):
                 path = files.resolve(row.image)
             if not path.exists():

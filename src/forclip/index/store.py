@@ -22,6 +22,7 @@ from forclip.index.filter_values import quote
 from forclip.index.filters import lance_filter
 from forclip.index.roots import Roots, from_json, to_json
 from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, Codes, StoreHeader, from_lists, read_header, to_lists
+from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
 TABLE = "images.lance"
@@ -116,6 +117,7 @@ class Store:
 
     def ids_of(self, names: Sequence[str]) -> list[str]:
         """Return the ids that names stand for: ids, or paths of images. What is neither stays as it is."""
+        names = [path_to_text(name) for name in names]
         by_path = {name: self.id_of(name) for name in names}
         stored = self.files([*names, *by_path.values()])
         return [name if name in stored or by_path[name] not in stored else by_path[name] for name in names]

@@ -11,7 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from forclip.atomic_write import created_folders
 from forclip.index.image_index import Index
+from forclip.path_text import path_to_text, text_to_path
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import Floats
@@ -66,14 +68,14 @@ class Selection:
             self.name_of(item)
 
     def name_of(self, item: Item) -> str:
-        """The image's file name in the export, with / as separator."""
+        """The image's file name in the export, with / as separator and escapes for bytes that are not UTF-8."""
         path = Path(os.path.abspath(item.path))
         if self.root is None:
-            return path.as_posix()
+            return path_to_text(path.as_posix())
         root = Path(os.path.abspath(self.root))
         if not path.is_relative_to(root):
             raise ValueError(f"{path}: is not inside the root {root}")
-        return path.relative_to(root).as_posix()
+        return path_to_text(path.relative_to(root).as_posix())
 
 
 def select_search(
@@ -105,7 +107,7 @@ def _items(index: Index, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item,
     files = index.store.files(list(fields))
     if missing := [image_id for image_id in fields if image_id not in files]:
         raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
-    paths = {i: Path(index.store.resolve(file.uri)) for i, file in files.items()}
+    paths = {i: text_to_path(index.store.resolve(file.uri)) for i, file in files.items()}
     return tuple(Item(i, paths[i], files[i].width, files[i].height, **others) for i, others in fields.items())
 
 
@@ -127,7 +129,7 @@ def write_coco(selection: Selection, to: Path) -> None:
             annotations.append({**ids, "bbox": list(box), "area": area, "iscrowd": 0, "score": item.score})
             if item.probability is not None:
                 annotations[-1]["probability"] = item.probability
-    root = "" if selection.root is None else str(selection.root)
+    root = "" if selection.root is None else path_to_text(selection.root)
     frame = "Boxes, width and height refer to upright images: EXIF orientation is applied."
     description = f"forclip: boxes are suggestions, not checked by a person. {frame}"
     info = {"description": description, "image_folder": root, "box_frame": "upright"}
@@ -186,8 +188,9 @@ def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], 
     data.mkdir(parents=True)
     labels: dict[str, Any] = {}
     for rank, item in enumerate(selection.items, start=1):
-        name = _UNSAFE.sub("_", f"{rank:06d}_{item.path.stem}")  # two folders may hold the same name
-        copy(item, data / _UNSAFE.sub("_", f"{name}{item.path.suffix}"))
+        stem, suffix = (_UNSAFE.sub("_", path_to_text(part)) for part in (item.path.stem, item.path.suffix))
+        name = f"{rank:06d}_{stem}"  # two folders may hold the same name
+        copy(item, data / f"{name}{suffix}")
         labels[name] = None
         if selection.label and item.box is not None:
             x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in item.box)
@@ -224,8 +227,10 @@ def export(selection: Selection, format: str, to: Path) -> None:
         raise ValueError(f"{to}: exists already; choose another name")
     if not selection.items:
         raise ValueError(f"nothing to export: no image matches {selection.label!r}")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=to.parent) as folder:
-        written = Path(folder) / to.name
-        FORMATS[format](selection, written)
-        written.rename(to)
+    try:
+        with created_folders(to.parent), TemporaryDirectory(prefix=".", dir=to.parent) as folder:
+            written = Path(folder) / to.name
+            FORMATS[format](selection, written)
+            written.rename(to)
+    except OSError as error:
+        raise ValueError(f"{to}: can't be written: {error.strerror or error}") from None

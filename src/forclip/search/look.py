@@ -8,11 +8,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich.table import Table
 
+from forclip.atomic_write import write_atomically
 from forclip.calibration.model import Calibration
 from forclip.data.images.content import content_digest
 from forclip.data.images.decode import read_image
 from forclip.embedding.regions import Heatmap
 from forclip.index.image_index import Index
+from forclip.path_text import text_to_path
 from forclip.search.combined import CombinedQuery, combine, text_scales
 from forclip.search.searcher import Searcher
 from forclip.types import Floats
@@ -106,7 +108,7 @@ def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
         raise ValueError(f"{image}: is not in {index.store.folder}; forclip index adds pictures")
     no_text = np.zeros((0, searcher.model.dim), np.float32)
     look = look_at(index, int(keys[0]), CombinedQuery(searcher.encode_text(text)[None], no_text, no_text))
-    path = Path(index.store.resolve(file.uri))
+    path = text_to_path(index.store.resolve(file.uri))
     picture = read_image(path)
     if file.content_hash and content_digest(path) != file.content_hash:
         raise ValueError(f"{path}: has changed since it was indexed; forclip index updates it")
@@ -143,3 +145,21 @@ def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image
             out = (line - 1) // 2  # the outer half of a wide line lies outside the box
             canvas.rectangle((left - out, top - out, right - 1 + out, bottom - 1 + out), outline=colour, width=line)
     return drawn
+
+
+def picture_format(to: Path) -> str:
+    """Return Pillow's name of the format that a file's ending stands for. Raises ValueError for one it can't write."""
+    format = Image.registered_extensions().get(to.suffix.lower())
+    if format is None or format not in Image.SAVE:
+        raise ValueError(
+            f"{to}: no picture can be written as {to.suffix or 'a file without ending'!r}; use .png or .jpg"
+        )
+    return format
+
+
+def save_picture(picture: Image.Image, to: Path) -> None:
+    """Write a picture as its file's ending says, or leave what was there. Raises ValueError where that fails."""
+    try:
+        write_atomically(to, lambda temporary: picture.save(temporary, picture_format(to)))
+    except OSError as error:
+        raise ValueError(f"{to}: can't be written: {error.strerror or error}") from None

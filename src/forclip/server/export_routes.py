@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
+from forclip.path_text import text_to_path
 from forclip.search.export import FORMATS, Item, Selection, write_fiftyone
 from forclip.server import limits
 from forclip.server.errors import Refused
@@ -82,7 +83,7 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
 def _item(image: StoredImage, **others: Any) -> Item:
     """others: further fields of the item."""
     file = image.file
-    return Item(image.row["id"], Path(file.uri), file.width, file.height, own=image.own, **others)
+    return Item(image.row["id"], text_to_path(file.uri), file.width, file.height, own=image.own, **others)
 
 
 def _download(selection: Selection, format: Format, images: Images, name: str) -> Response:

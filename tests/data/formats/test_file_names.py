@@ -181,3 +181,16 @@ def test_no_name_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactor
     assert Path(os.path.normpath(path)).is_relative_to(root / "images")
     assert path != root / "images"
     assert ".." not in path.parts
+
+
+def test_escapes_stand_for_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "sub" / os.fsdecode(b"caf\xe9.jpg")
+    file.parent.mkdir()
+    file.write_bytes(b"x")
+    names = FileNames(tmp_path)
+    assert names.resolve(r"sub/caf\xe9.jpg") == file
+    assert names.resolve(f"{tmp_path}/sub/caf\\xe9.jpg") == file
+    assert names.resolve(r"C:\data\sub\caf\xe9.jpg") == file
+    literal = tmp_path / "sub" / r"caf\xe9.jpg"
+    literal.write_bytes(b"y")
+    assert FileNames(tmp_path).resolve(r"sub/caf\xe9.jpg") == literal

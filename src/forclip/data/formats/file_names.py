@@ -11,6 +11,7 @@ from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from forclip.data.formats.common import UnusableEntry
+from forclip.path_text import unescape
 
 # Names that are more than parts with slashes between them: from the root, home or a drive, or with `.`, `..` or nothing
 # as a part (URLs among them).
@@ -46,6 +47,7 @@ class FileNames:
         The first of these that exists:
 
         - the file of exactly this name below the folder;
+        - the file whose name has the bytes that `forclip.path_text` escapes, as in caf\xe9.jpg;
         - the file with `\` as separator, with %20 and the like decoded, or in another Unicode form or case, if only one
           file fits;
         - for an absolute name in the folder, also through links: that file;
@@ -82,6 +84,8 @@ class FileNames:
         parent, _, base = name.rpartition("/")
         if not _UNUSUAL.search(name) and base in self._names(parent):
             return self.folder / name
+        if (bytes_name := unescape(name)) != name and (path := self.find(bytes_name)):
+            return path
         return self._look_up(name)
 
     def match(self, name: str) -> Path | None:
