@@ -7,7 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from forclip.data.images.frame_location import frame_path
 from forclip.data.images.stream import PixelBatch, stream_pixels
+from forclip.data.images.video import VideoReader
+from tests.videos import frame_number, write_video
 
 
 def grey_level(row: int, image: Image.Image) -> Tensor:
@@ -90,3 +93,25 @@ def test_an_error_in_prepare_is_raised(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="a bug in preprocessing"):
         list(stream_pixels(pictures(tmp_path, 3, set()), wrong, 2))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_frames_of_videos_are_decoded_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """Between pictures, and although two workers read two videos."""
+    videos = [write_video(tmp_path / f"{name}.mp4", 100) for name in "ab"]
+    frames = [frame_path(video, time / 10) for time in range(40) for video in videos]
+    paths = [*pictures(tmp_path, 3, {1}), *frames, frame_path(tmp_path / "gone.mp4", 1)]
+    opened: list[str] = []
+    monkeypatch.setattr(VideoReader, "_seek", lambda reader, until: opened.append("sought"))
+    monkeypatch.setattr(VideoReader, "_restart", lambda reader: opened.append("opened again"))
+
+    def number(row: int, image: Image.Image) -> Tensor:
+        return torch.tensor([image.width == 3 or frame_number(image, 100)])
+
+    batches = list(stream_pixels(paths, number, 16, processes=processes))
+    numbers = {row: int(p) for batch in batches for row, p in zip(batch.rows, batch.pixels, strict=True)}
+    assert [numbers[row] for row in range(3, 83)] == [int(2.5 * time) for time in range(40) for _ in videos]
+    assert [row for batch in batches for row, _ in batch.unreadable] == [1, 83]
+    assert opened == []

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from forclip.data.images.deep_colour import combine_bytes, is_deep_colour, lower_bytes_layout, set_layout
 from forclip.data.images.depth import to_eight_bits
+from forclip.data.images.frame_location import split_frame
 from forclip.data.images.picture_types import HEIC_HINT, is_heic, picture_formats, reads_heic
 
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
@@ -43,9 +44,14 @@ class UnreadableImage(ValueError):
 def read_image(path: Path) -> Image.Image:
     """Decode an image file to upright RGB: the orientation in its metadata (EXIF) is applied.
 
+    The location of a video frame, such as `clip.mp4#t=12.500`, is decoded as that frame.
     Of an animation or a file of several pages it is the first. Transparency becomes white. Pixels of more than 8 bits
     are scaled as `to_eight_bits` says. Raises UnreadableImage.
     """
+    if frame := split_frame(path):
+        from forclip.data.images.video import read_frame  # loads FFmpeg, for videos alone
+
+        return read_frame(*frame)
     return decode_image(path, str(path))
 
 
@@ -113,7 +119,14 @@ def read_header(file: Path | BinaryIO) -> ImageHeader | None:
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height in pixels of the upright image, from the file's header, or None if it can't be read."""
+    """Width and height in pixels of the upright image, from the file's header, or None if it can't be read.
+
+    The size of a video's frame is known when it is decoded.
+    """
+    if split_frame(path):
+        with suppress(UnreadableImage):
+            return read_image(path).size
+        return None
     header = read_header(path)
     return None if header is None else (header.width, header.height)
 

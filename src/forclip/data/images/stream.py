@@ -1,14 +1,18 @@
 """Decode images in the background, in batches of pixels; unreadable images are reported with each batch."""
 
+import gc
 import multiprocessing
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from forclip.data.images.decode import UnreadableImage, read_image
+from forclip.data.images.frame_location import split_frame
+
+if TYPE_CHECKING:
+    from forclip.data.images.video import VideoReader
 
 Prepare = Callable[[int, Image.Image], Tensor]  # a row and its image to a tensor, always of the same shape
 
@@ -46,17 +54,32 @@ def stream_pixels(
         # Lance warns of any fork; these processes read images and never touch a store.
         warnings.filterwarnings("ignore", "lance is not fork-safe")
         context = multiprocessing.get_context("fork")
-        pool: Executor = ProcessPoolExecutor(processes, context, initializer=_start_process, initargs=(prepare,))
+        gc.collect()  # a decoder of videos that a process inherits waits for ever for its threads when it is freed
+        new_pool: Callable[[int], Executor] = partial(
+            ProcessPoolExecutor, mp_context=context, initializer=_start_process, initargs=(prepare,)
+        )
         decode: Callable[[int, Path], _Decoded] = _decode_in_process
+        workers = processes
     else:
-        pool, decode = ThreadPoolExecutor(threads), partial(_decode, prepare)
-    with pool:
+        new_pool, decode, workers = ThreadPoolExecutor, partial(_decode, prepare), threads
+    with ExitStack() as stack:
+        # Workers with a queue each: a video's frames go to one of them, in order, so that it is decoded in one pass.
+        pools = [stack.enter_context(new_pool(1)) for _ in range(workers)]
+        for pool in pools:
+            pool.submit(int)  # forks now, before other threads hold locks
+        number_of: dict[Path, int] = {}
+
+        def submit(row: int, path: Path) -> Future[_Decoded]:
+            frame = split_frame(path)
+            number = row if frame is None else number_of.setdefault(frame[0], len(number_of))
+            return pools[number % len(pools)].submit(decode, row, path)
+
         # One batch ahead of the one in use and no more, so that memory stays at two batches.
         jobs = enumerate(paths)
-        pending = deque(pool.submit(decode, *job) for job in islice(jobs, 2 * batch_size))
+        pending = deque(submit(*job) for job in islice(jobs, 2 * batch_size))
         for start in range(0, len(paths), batch_size):
             decoded = [pending.popleft().result() for _ in range(min(batch_size, len(paths) - start))]
-            pending.extend(pool.submit(decode, *job) for job in islice(jobs, batch_size))
+            pending.extend(submit(*job) for job in islice(jobs, batch_size))
             read = [(start + k, d) for k, d in enumerate(decoded) if not isinstance(d, UnreadableImage)]
             unreadable = [(start + k, str(d)) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
             pixels = torch.from_numpy(np.stack([d[0] for _, d in read])) if read else torch.empty(0)
@@ -69,16 +92,41 @@ _Decoded = tuple[np.ndarray, tuple[int, int]] | UnreadableImage
 
 def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded:
     try:
-        image = read_image(path)
+        image = _read(path)
         return prepare(row, image).numpy(), image.size
     except UnreadableImage as error:
         return error
+
+
+class _OpenVideo(threading.local):
+    """The video that a worker decodes."""
+
+    reader: "VideoReader | None" = None
+
+
+_open_video = _OpenVideo()
+
+
+def _read(path: Path) -> Image.Image:
+    """Like `read_image`, but keep a video open for its next frame."""
+    if (frame := split_frame(path)) is None:
+        return read_image(path)
+    from forclip.data.images.video import VideoReader  # loads FFmpeg, for videos alone
+
+    video, seconds = frame
+    if _open_video.reader is None or _open_video.reader.file != video:
+        if _open_video.reader is not None:
+            _open_video.reader.close()
+        _open_video.reader = None
+        _open_video.reader = VideoReader(video, str(video))
+    return _open_video.reader.frame_at(seconds)
 
 
 _process_prepare: list[Prepare] = []  # a function such as `prepare` can't be sent to a process, but a fork inherits it
 
 
 def _start_process(prepare: Prepare) -> None:
+    gc.freeze()  # what is inherited is not freed
     torch.set_num_threads(1)
     _process_prepare[:] = [prepare]
 
