@@ -54,7 +54,7 @@ def write_video(
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         for k in range(count):
-            frame = av.VideoFrame.from_image(Image.new("RGB", size, colour(k)) if picture is None else picture)
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture or Image.new("RGB", size, colour(k))), "rgb24")
             if starts is not None:
                 frame.pts, frame.time_base = starts[k], Fraction(1, 1000)
             container.mux(stream.encode(frame))
@@ -65,7 +65,7 @@ def write_video(
 def write_sound(path: Path) -> Path:
     """Write one second of silence."""
     with av.open(path, "w", format="mp4") as container:
-        stream = cast(av.AudioStream, container.add_stream("aac", rate=16_000))
+        stream = container.add_stream("aac", rate=16_000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), "fltp", "mono")
         frame.sample_rate = 16_000
         container.mux(stream.encode(frame))

@@ -126,7 +126,7 @@ def test_hd_without_a_mark_has_the_colours_of_hd(tmp_path: Path) -> None:
         stream = container.add_stream("ffv1", rate=25)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv444p"
-        frame = av.VideoFrame.from_image(Image.new("RGB", (1280, 720), (200, 30, 30)))
+        frame = av.VideoFrame.from_ndarray(np.full((720, 1280, 3), (200, 30, 30), np.uint8), "rgb24")
         converted = frame.reformat(format="yuv444p", dst_colorspace="ITU709")
         converted.colorspace = 2
         container.mux(stream.encode(converted))
