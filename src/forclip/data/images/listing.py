@@ -161,7 +161,7 @@ def _walk_pattern(pattern: str) -> "_Walk":
 
 
 def _is_wanted(start: str, pattern: Sequence[str], path: str) -> bool:
-    return _matches(Path(os.path.relpath(path, start)).parts, pattern)
+    return _matches(path.removeprefix(os.path.join(start, "")).split(os.sep), pattern)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
