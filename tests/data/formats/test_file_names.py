@@ -36,6 +36,7 @@ NAMES = {
     "backslash, missing": (".\\gone\\y.jpg", "gone/y.jpg"),
     "escapes": ("a%20b.jpg", "a b.jpg"),
     "suffix in lower case": ("IMG_1.jpg", "IMG_1.JPG"),
+    "blanks around it": (" train/x.jpg ", "train/x.jpg"),
     "decomposed": (unicodedata.normalize("NFD", "café.jpg"), "café.jpg"),
     "with the folder's own name": ("images/train/x.jpg", "train/x.jpg"),
     "with the folder's own names": ("set/images/x.jpg", "x.jpg"),

@@ -437,6 +437,9 @@ def test_label_studio_exports_without_images(label_studio: Path, tmp_path: Path)
     assert found.image_ids == ("a.jpg",)
     assert found.labels.tolist() == [[False, True]]
     assert [s.entry for s in found.skipped] == [str(label_studio / "labels" / "00000000-gone.txt")]
+    (label_studio / "classes.txt").unlink()
+    (label_studio / "data.yaml").write_text("names: [dog, cat]\ntrain: images\n")
+    assert load_yolo(label_studio, None, tmp_path / "photos").labels.tolist() == [[False, True]]
 
 
 def test_a_folder_with_a_data_file_or_with_splits(folder: Path) -> None:

@@ -216,8 +216,8 @@ def _without_upload_prefix(parts: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def fold_name(name: str) -> str:
-    """A name without differences of Unicode's normal form and of case."""
-    return normalize("NFC", normalize("NFC", name).casefold())
+    """A name without differences of Unicode's normal form, of case, and of blanks around it."""
+    return normalize("NFC", normalize("NFC", name.strip()).casefold())
 
 
 def _fold_upload(name: str) -> str:

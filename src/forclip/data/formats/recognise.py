@@ -60,18 +60,22 @@ def labelled_folder_format(folder: Path) -> Literal["voc", "yolo"] | None:
 def refuse_unread_labels(folder: Path) -> None:
     """Raise ValueError, saying what was seen and how to name it, for a folder of images with label files among them."""
     texts: list[Path] = []
+    json_files = 0
     for file in _first_files(folder):
         match file.suffix.lower():
-            case ".json":
+            case ".json" if (json_files := json_files + 1) <= _SAMPLED:  # photo services write one for each photo
                 refuse_foreign_tool(file)
                 head = _read_head(file)
                 if b'"annotations"' in head and (b'"categories"' in head or b'"image_id"' in head):
                     raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
             case ".csv":
                 columns = re.split(rb"[,;\t]", _read_head(file).partition(b"\n")[0].strip().lower())
-                if {b"label", b"labels", b"class"} & {column.strip(b'" ') for column in columns}:
+                names = {column.strip(b'" ') for column in columns}
+                if names & {b"label", b"labels", b"class", b"classes"} or file.stem in ("_classes", "_annotations"):
                     raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
             case ".txt":
+                if file.name == "_annotations.txt":
+                    raise ValueError(f"{folder}: {file} has the format of Keras' YOLO, which is not read; {_EXPORT}")
                 texts.append(file)
             case ".xml":
                 refuse_foreign_tool(file)

@@ -18,7 +18,10 @@ from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.types import SkippedEntry
 
 _YAML = (".yaml", ".yml")
-_NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "predefined_classes.txt", "labels.txt")
+_NAME_FILES = (
+    *("classes.txt", "obj.names", "classes.names", "names.txt", "predefined_classes.txt", "labels.txt"),
+    "_darknet.labels",  # Roboflow's
+)
 _CONFIG_FOLDERS = ("cfg", "config", "configs", "data")
 _ABSENT = ("", "null", "Null", "NULL", "~", "None")
 
@@ -65,7 +68,8 @@ def data_files_in(folder: Path) -> list[Path]:
 
 def class_file_in(folder: Path) -> Path | None:
     """The file of class names in a dataset's folder or in its folder of labels."""
-    places = (folder, folder / "labels", folder / "data", folder / "obj_train_data", folder.parent)
+    below = ("", "labels", "data", "obj_train_data", "train")  # Roboflow repeats the names in each split
+    places = (*(folder / name for name in below), folder.parent)
     return next((place / name for place in places for name in _NAME_FILES if isfile(place / name)), None)
 
 
@@ -253,11 +257,13 @@ def _keypoint_numbers(file: Path, content: Mapping[str, Any]) -> int:
 
 def _read_folder(folder: Path, split: str | None, image_folder: Path | None) -> YoloDataset:
     """A dataset without a data file, as Label Studio and labelImg write it: class names, images and labels."""
-    file = class_file_in(folder)
-    if file is None:
+    if file := class_file_in(folder):
+        names, skipped = _check_names(file, dict(_numbered_lines(file)))
+    elif files := data_files_in(folder):
+        names, skipped = _class_names(files[0], _read_content(files[0]))
+    else:
         known = ", ".join(_NAME_FILES[:2])
         raise ValueError(f"{folder}: no data YAML and no list of class names ({known}), so class numbers mean nothing")
-    names, skipped = _check_names(file, dict(_numbered_lines(file)))
     images = image_folder or (folder / "images" if isdir(folder / "images") else folder)
     places = [images]
     if split is not None:
