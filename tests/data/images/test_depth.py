@@ -40,6 +40,15 @@ def test_whole_numbers_of_32_bits(tmp_path: Path, bits: int) -> None:
     np.testing.assert_array_equal(read(written(tmp_path, deep, "tif")), GREY)
 
 
+def test_the_highest_of_32_bits_is_no_sign(tmp_path: Path) -> None:
+    """Pillow reads such a file as numbers with a sign, and writes it only as such."""
+    path = written(tmp_path, (GREY.astype(np.uint32) << 24).view(np.int32), "tif")
+    signed, unsigned = struct.pack("<HHIHH", 339, 3, 1, 2, 0), struct.pack("<HHIHH", 339, 3, 1, 1, 0)
+    assert path.read_bytes().count(signed) == 1
+    path.write_bytes(path.read_bytes().replace(signed, unsigned))
+    np.testing.assert_array_equal(read(path), GREY)
+
+
 @pytest.mark.parametrize("scale", [1 / 255, 1.0, 16.0, 256.0])
 def test_fractions_of_any_scale(tmp_path: Path, scale: float) -> None:
     """0..1, 0..255, and what was read from 12 or 16 bits."""
@@ -158,7 +167,7 @@ def test_deep_colours_with_transparency_are_laid_on_white(tmp_path: Path, bits: 
 
 
 def deep_tiff(path: Path, values: np.ndarray, order: str, deflate: bool) -> Path:
-    """Write a TIFF of 16 bits per channel in RGB."""
+    """Write a TIFF of 16 bits per channel in RGB, which Pillow cannot."""
     height, width, channels = values.shape
     data = values.astype(f"{order}u2").tobytes()
     data = zlib.compress(data) if deflate else data

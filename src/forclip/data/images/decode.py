@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from forclip.data.images.deep_colour import combine_bytes, is_deep_colour, lower_bytes_layout, set_layout
 from forclip.data.images.depth import to_eight_bits
 from forclip.data.images.frame_location import split_frame
-from forclip.data.images.picture_types import HEIC_HINT, is_heic, picture_formats, reads_heic
+from forclip.data.images.picture_types import HEIC_HINT, has_signature, is_heic, picture_formats, reads_heic
 
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
@@ -34,7 +34,9 @@ _TURNS = {
 }
 _POINTER_BYTES = 1024  # what stands for a file is shorter
 _PNG_METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
-_WHITE_IS_ZERO = 0  # of TIFF's PhotometricInterpretation, tag 262
+# Tags of TIFF: BitsPerSample, PhotometricInterpretation, and SampleFormat, which is 1 for whole numbers without a sign.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO = 0
 
 
 class UnreadableImage(ValueError):
@@ -187,9 +189,11 @@ def _open(file: Path | BinaryIO) -> ImageFile.ImageFile:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert a loaded image of any mode, as it is stored."""
     if image.mode[0] in "IF":  # I, I;16, I;16B and F
-        values = np.asarray(image)
+        values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+        if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+            values = values.view(np.uint32)  # Pillow has no mode for it
         grey = to_eight_bits(values)
-        if getattr(image, "tag_v2", {}).get(262) == _WHITE_IS_ZERO:
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             grey = 255 - grey
         if isinstance(transparent := image.info.get("transparency"), int):
             grey[values == transparent] = 255
@@ -232,6 +236,10 @@ def _why_unidentified(file: Path | BinaryIO) -> str:
             return "a Git LFS pointer, not the picture itself: git lfs pull downloads it"
         if start.startswith(b"/annex/objects/"):
             return "a git-annex pointer, not the picture itself: git annex get downloads it"
+        if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+            return "a web page, not a picture"
+        if has_signature(start, with_tiff=True):
+            return "damaged, or of a kind that Pillow can't decode"
         # Git writes links like this where the file system has none.
         if isinstance(file, Path) and len(start) < _POINTER_BYTES and (file.parent / os.fsdecode(start)).is_file():
             return f"a link that was saved as text; the picture is {os.fsdecode(start)}"
