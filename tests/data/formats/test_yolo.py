@@ -322,6 +322,7 @@ def test_label_files_are_found(tmp_path: Path, image: str, label: str) -> None:
 NAMES = {
     "numbers": ({"names": [7, "cat", "ant"]}, ("7", "cat", "ant")),
     "text keys": ({"names": {"0": "dog", "1": "cat", "2": "ant"}}, ("dog", "cat", "ant")),
+    "fractions as keys": ({"names": {0.0: "dog", 1.0: "cat"}}, ("dog", "cat")),
     "YAML's own words": ("path: .\ntrain: images/train\nnames: [no, on, null]", ("no", "on", "null")),
     "more than nc": ({"names": ["dog", "cat", "ant"], "nc": 2}, ("dog", "cat", "ant")),
     "a name twice": ({"names": ["dog", "cat", "dog"]}, ("dog", "cat")),
@@ -503,6 +504,10 @@ BAD_FILES: dict[str, tuple[object, str]] = {
     "split too long": (CONTENT | {"val": "x" * 300}, "val names 'xxx"),
     "split a picture": (CONTENT | {"val": "images/val/c.png"}, "val names 'images/val/c.png', but there is no such"),
     "split without images": (CONTENT | {"val": "labels"}, "val has no images below .*labels"),
+    "list of images elsewhere": (
+        CONTENT | {"val": "far.txt"},
+        "val has no images below .*far.txt; .*line 1: .*/far/a.png",
+    ),
     "list without images": (CONTENT | {"val": "empty.txt"}, "val has no images below .*empty.txt"),
 }
 
@@ -510,6 +515,7 @@ BAD_FILES: dict[str, tuple[object, str]] = {
 @pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
 def test_bad_files_are_refused_by_file_and_entry(folder: Path, content: object, message: str) -> None:
     (folder / "empty.txt").touch()
+    (folder / "far.txt").write_text("/far/a.png")
     with pytest.raises(ValueError, match=rf"data\.yaml: {message}"):
         load_yolo(described(folder, content), "val")
 

@@ -2,6 +2,7 @@
 
 # Not Path's methods: they raise for a name that is too long.
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import isdir, isfile
@@ -96,8 +97,8 @@ def _read_content(file: Path) -> Mapping[str, Any]:
 def _read_data_file(file: Path, split: str) -> YoloDataset:
     content = _read_content(file)
     names, skipped = _class_names(file, content)
-    given = next((content[key] for key in words_for_split(split) if key in content), None)
-    if given in (None, *_ABSENT):
+    given = next((content[key] for key in words_for_split(split) if content.get(key, "") not in _ABSENT), None)
+    if given is None:
         has = [key for words in SPLIT_WORDS for key in words if content.get(key, "") not in _ABSENT]
         raise ValueError(f"{file}: has no images for {split!r}, only for {', '.join(has) or 'nothing'}")
     entries = [given] if isinstance(given, str) else given
@@ -117,7 +118,8 @@ def _read_data_file(file: Path, split: str) -> YoloDataset:
             paths += listed
             skipped += unusable
     if not paths:
-        raise ValueError(f"{file}: {split} has no images below {', '.join(map(str, places))}")
+        first = f"; {skipped[-1].entry}: {skipped[-1].reason}: {skipped[-1].value}" if skipped else ""
+        raise ValueError(f"{file}: {split} has no images below {', '.join(map(str, places))}{first}")
     images = {
         path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix(): path for path in paths
     }
@@ -227,14 +229,15 @@ def _check_names(file: Path, given: Mapping[Any, Any]) -> tuple[dict[int, str], 
     skipped: list[SkippedEntry] = []
     for key, name in given.items():
         where = f"{file}: class {key}"
-        if not str(key).strip().isdecimal():
+        whole = re.fullmatch(r"\s*(\d{1,9})(\.0*)?\s*", str(key))
+        if whole is None:
             skipped.append(SkippedEntry(where, "the class number is no whole number from 0", shortened(key)))
         elif not isinstance(name, str) or not name.strip():
             skipped.append(SkippedEntry(where, "the class has no name", shortened(name)))
-        elif int(key) in names:
+        elif int(whole[1]) in names:
             skipped.append(SkippedEntry(where, "the class number occurs twice", shortened(name)))
         else:
-            names[int(key)] = name.strip()
+            names[int(whole[1])] = name.strip()
     if not names:
         raise ValueError(f"{file}: names no class: {shortened(given)}")
     first: dict[str, int] = {}
