@@ -155,7 +155,7 @@ def test_a_trained_run_refuses_a_head_that_it_does_not_have(tmp_path: Path) -> N
         load_model(run, head="dense")
     header = store_header(load_model(run), run)
     assert header.model["num_query_tokens"] == 3
-    assert stored_model(header) == (ModelConfig(), "sum", 3)
+    assert stored_model(header) == (ModelConfig("forclip-mini"), "sum", 3)
 
 
 def test_a_pretrained_model_takes_the_configs_default_head() -> None:

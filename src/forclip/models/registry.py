@@ -43,7 +43,7 @@ KNOWN_MODELS = (
     KnownModel("siglip2-l16", "ViT-L-16-SigLIP2-256", "webli", "Apache-2.0", 3526, 256, None, None, "many"),
     KnownModel("siglip2-so400m", "ViT-SO400M-16-SigLIP2-384", "webli", "Apache-2.0", 4544, 384, None, 84.1, "many"),
     KnownModel("siglip-b16", "ViT-B-16-SigLIP-256", "webli", "Apache-2.0", 813, 256, None, 76.5),
-    KnownModel("eva02-b16", "EVA02-B-16", "merged2b_s8b_b131k", "MIT", 599, 224, None, 74.7),
+    KnownModel("eva02-b16", "EVA02-B-16", "merged2b_s8b_b131k", "MIT", 599, 224, 470, 74.7),
     KnownModel("eva02-l14-336", "EVA02-L-14-336", "merged2b_s6b_b61k", "MIT", 1713, 336, None, 80.4),
     KnownModel("pe-b16", "PE-Core-B-16", "meta", "Apache-2.0", 1791, 224, None, None),
     KnownModel("pe-l14", "PE-Core-L-14-336", "meta", "Apache-2.0", 2685, 336, None, None),
@@ -52,7 +52,7 @@ KNOWN_MODELS = (
     KnownModel("openai-l14-336", "ViT-L-14-336", "openai", "MIT", 1712, 336, None, 76.6),
     KnownModel("mobileclip-s1", "MobileCLIP-S1", "datacompdr", "apple-amlr", 340, 256, 190, 72.6),
     KnownModel("mobileclip-s2", "MobileCLIP-S2", "datacompdr", "apple-amlr", 397, 256, 290, 74.4),
-    KnownModel("mobileclip2-s0", "MobileCLIP2-S0", "dfndr2b", "apple-amlr", 300, 256, None, None),
+    KnownModel("mobileclip2-s0", "MobileCLIP2-S0", "dfndr2b", "apple-amlr", 300, 256, 100, None),
     KnownModel(
         "clip-b32-multilingual", "xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "MIT", 1465, 224, None, 62.4, "many"
     ),
