@@ -193,7 +193,7 @@ def print_check(check: DataCheck, console: Console) -> None:
             table.add_row(f"and {len(members) - _ROWS} more", group)
     console.print(table)
     for message in check.problems:
-        console.print(f"[yellow]{message}[/]", highlight=False)
+        console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
     examples: list[str] = []
     for one in (check.train, check.gallery):
         examples += (f"missing: {path}" for path in one.missing[:_EXAMPLES])
@@ -205,7 +205,7 @@ def print_check(check: DataCheck, console: Console) -> None:
     examples += (f"in training as {a}, in the gallery as {b}" for a, b in check.in_both[:_EXAMPLES])
     examples += (f"a class of only one set: {name}" for name in check.not_in_both[:_EXAMPLES])
     for example in examples:
-        console.print(f"  {example}", markup=False, highlight=False)
+        console.print(f"  {example}", markup=False, highlight=False, soft_wrap=True)
     if not check.problems:
         console.print("[green]no problem was found[/]")
 

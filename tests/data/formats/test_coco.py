@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         json.dumps(changed("annotations", 0, bbox=[0, 0, float("nan"), 1])).replace(
             '"category_id": 3', '"category_id": ?'
         ),
-        r'not readable as JSON: Expecting value: .*, after "id": 2$',
+        r'not readable as JSON: invalid character .*, after "id": 2$',
     ),
     "no box and then the file ends": (json.dumps(changed("annotations", 0, bbox=[1]))[:-20], 'after "id": 4$'),
     "a comma too many": (json.dumps(small()).replace("}]}", "}],}"), "trailing comma"),

@@ -23,6 +23,7 @@ Notes = list[tuple[str, object]]  # the reason and the value of each part of an 
 # In older releases of msgspec, DecodeError is no ValueError.
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 _ENTRY_ID = re.compile(rb'"(?:id|token)"\s*:\s*(?:"[^"\\]{1,80}"|-?\d{1,40}(?=\D))')
+_STRING_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)')
 _SEARCHED = 1 << 20  # bytes before an error in which the last entry's id is looked for
 _SHOWN = 80  # characters of an offending value
 _BOM = b"\xef\xbb\xbf"
@@ -205,24 +206,34 @@ def _decode_or_none(content: msgspec.Raw, kind: type[Content]) -> Content | None
 
 
 def _decode_loosely(data: bytes) -> Any:
-    """The content as bytes that are checked to be JSON, or as Python's json reads it, which takes far more memory.
-
-    Python's json also reads NaN, Infinity and half a surrogate pair, which stands for a byte of a file name that is not
-    UTF-8.
-    """
+    """The content as bytes that are checked to be JSON, or as Python's json reads it, which takes far more memory."""
     try:
         data.decode()
     except UnicodeDecodeError:
         return json.loads(decode_unknown(data, "the file").text)
+    if b"\0" in data[:4]:  # UTF-16 or UTF-32 of ASCII letters, without a mark
+        return json.loads(decode_unknown(data, "the file").text)
     try:
-        return msgspec.json.decode(data, type=msgspec.Raw)
+        try:
+            return msgspec.json.decode(data, type=msgspec.Raw)
+        except _MALFORMED as error:
+            if not data.startswith((b"NaN", b"Infinity"), _error_position(data, str(error))):
+                raise
+            return msgspec.json.decode(_quote_numbers(data), type=msgspec.Raw)
     except _MALFORMED as error:
-        text = str(error)
-        if "surrogate" in text or data.startswith((b"NaN", b"Infinity"), _error_position(data, text)):
+        if "surrogate" in str(error):  # half a pair stands for a byte of a file name that is not UTF-8
             return json.loads(data)
-        if b"\0" in data[:4]:  # UTF-16 or UTF-32 of ASCII letters, without a mark
-            return json.loads(decode_unknown(data, "the file").text)
         raise
+
+
+def _quote_numbers(data: bytes) -> bytes:
+    """Make texts of NaN and Infinity, which Python's json writes and JSON doesn't have. They are read as numbers."""
+    parts, end = [], 0
+    for token in _STRING_OR_NUMBER.finditer(data):
+        if data[token.start()] != ord('"'):
+            parts += [data[end : token.start()], b'"', token[0], b'"']
+            end = token.end()
+    return b"".join((*parts, data[end:]))
 
 
 def _explain(data: bytes, error: Exception) -> str:
