@@ -330,6 +330,18 @@ def test_the_only_image_of_a_name_in_another_folder(tmp_path: Path) -> None:
     assert not paths["photos/d"].exists()
 
 
+def test_a_sub_folder_as_a_set(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("a.jpg", "b.jpg", "renamed.jpg"):
+        (tmp_path / "train" / name).touch()
+    (tmp_path / "train" / "a.xml").write_text(xml(HORSE))
+    (tmp_path / "train" / "c.xml").write_text(xml(HORSE, filename="renamed.jpg"))
+    found = load_voc(tmp_path, "train")
+    assert found.image_ids == ("train/a", "train/b", "train/c")
+    assert found.paths[2] == tmp_path / "train" / "renamed.jpg"
+    assert found.verified_mask.ravel().tolist() == [True, False, True]
+
+
 def test_images_without_a_file_are_unknown(tmp_path: Path) -> None:
     """Masks in other folders are no images of the set."""
     write(tmp_path, a=xml(HORSE))
@@ -351,6 +363,19 @@ def test_files_that_share_a_name_are_listed(tmp_path: Path) -> None:
     found = load_voc(tmp_path, None)
     assert found.paths == (tmp_path / "a.jpg",)
     assert sorted(s.entry for s in found.skipped) == [str(tmp_path / "a.png"), str(tmp_path / "labels" / "a.xml")]
+
+
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    for name in ("a.jpg", "A.jpg", "b.jpg", "C.jpg", "c.jpg"):
+        (tmp_path / name).touch()
+    for name in ("a.xml", "B.xml", "b.xml", "c.xml"):
+        (tmp_path / name).write_text(xml(HORSE))
+    found = load_voc(tmp_path, None)
+    # B.xml has no image: b.jpg belongs to b.xml.
+    names = {image_id: path.name for image_id, path in zip(found.image_ids, found.paths, strict=True)}
+    assert names == {"a": "a.jpg", "A": "A.jpg", "b": "b.jpg", "B": "B.jpg", "c": "c.jpg", "C": "C.jpg"}
+    unknown = [i for i, known in zip(found.image_ids, found.verified_mask[:, 0], strict=True) if not known]
+    assert unknown == ["A", "C"]
 
 
 def test_names_of_an_image_set(tmp_path: Path) -> None:

@@ -48,15 +48,17 @@ def load_voc(folder: Path, image_set: str | None, image_folder: Path | None = No
             content = read_voc_xml(file)
         except UnusableEntry as error:
             skipped.append(error.at(str(file)))
-            if image := files.find_image(key):
-                rows[image_id] = files.images[image]
+            if image := files.same_image(key):
+                rows[image_id] = image
                 unknown.append(image_id)
             continue
         rows[image_id] = files.image_of_xml(key, content.names)
         sizes[image_id] = content.size
         objects += ((image_id, name, box) for name, box in content.objects)
         skipped += content.skipped
-    for key in files.unlabelled_images() if listed is None else sorted(listed - files.xml_files.keys()):
+    # An XML file may have taken an image of another name.
+    without_file = files.unlabelled_images() if listed is None else sorted(listed - files.xml_files.keys())
+    for key in filter(files.is_free, without_file):
         rows["/".join(key)] = files.images[key]
         unknown.append("/".join(key))
         reason = "the image has no XML file, so its labels are unknown"

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from forclip.data.formats.dataset_files import image_suffixes, list_files
 from forclip.data.formats.file_names import fold_name
@@ -16,7 +15,6 @@ IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 
 # The name of an XML file and its image: the parts below the dataset's folder, without kinds and suffix.
 Key = tuple[str, ...]
-Value = TypeVar("Value")
 
 
 class VocFiles:
@@ -61,23 +59,33 @@ class VocFiles:
         """The key of an image, as `find_xml`."""
         return _find(key, self.images, self._alike["images"])
 
+    def same_image(self, key: Key) -> Path | None:
+        """The image of the same name as an XML file, if it belongs to no other."""
+        found = self.find_image(key)
+        return self.images[found] if found and (found == key or found not in self.xml_files) else None
+
     def image_of_xml(self, key: Key, names: Sequence[str]) -> Path:
         """The image of the same name, or else the one that the XML file names, or the path of one that is missing.
 
         names: what the XML file calls its image. An image of the name of another XML file belongs to that one.
         """
-        if image := self.find_image(key):
-            return self.images[image]
+        if same := self.same_image(key):
+            return same
         for end in (*(end for name in names for end in self._ends(key, name)), self._only_image(key)):
             image = self.find_image(end) if end else None
-            if image and image not in self._taken and not self.find_xml(image):
+            if image and self.is_free(image):
                 self._taken.add(image)
                 return self.images[image]
         return self._missing_image(key, names)
 
     def unlabelled_images(self) -> list[Key]:
         """The images that no XML file belongs to."""
-        return [key for key in self._own_images if key not in self._taken and not self.find_xml(key)]
+        return [key for key in self._own_images if self.is_free(key)]
+
+    def is_free(self, image: Key) -> bool:
+        """Whether no XML file has the name of an image or has taken it."""
+        found = self.find_xml(image)
+        return image not in self._taken and not (found and (found == image or found not in self.images))
 
     def _is_own(self, image: Path) -> bool:
         return _is_among(image, self._image_root, IMAGE_FOLDERS)
