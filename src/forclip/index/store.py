@@ -322,10 +322,9 @@ class Store:
 
     def _kept_values(self, image_ids: Sequence[str], given: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
         """Fill in the metadata of images that are already stored where no value is given."""
-        columns = self.user_columns
-        stored = self._read(["id", *columns], pc.field("id").isin(pa.array(image_ids, pa.string())))
-        if not columns or not len(stored):
+        if not (columns := self.user_columns):
             return dict(given)
+        stored = self._read(["id", *columns], pc.field("id").isin(pa.array(image_ids, pa.string())))
         rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=stored["id"].combine_chunks())
         old = {name: stored[name].combine_chunks().take(rows) for name in columns}
         return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}
