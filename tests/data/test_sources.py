@@ -192,6 +192,11 @@ def test_files_of_other_tools_are_refused_with_what_to_export(tmp_path: Path, to
         format_of(SourceConfig(tmp_path / "a.json"))
 
 
+def test_coco_with_fields_of_other_tools_is_coco(tmp_path: Path) -> None:
+    write(tmp_path, "a.json", '{"images": [{"flags": {}, "shapes": [], "box2d": 1, "label": "x", "coordinates": 0}]}')
+    assert format_of(SourceConfig(tmp_path / "a.json")) == "coco"
+
+
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.json: no such annotation file or folder"):
         format_of(SourceConfig(tmp_path / "gone.json"))

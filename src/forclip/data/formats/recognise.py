@@ -36,6 +36,8 @@ _EXPORT = "export COCO, YOLO or Pascal VOC from the tool instead"
 def foreign_tool(file: Path) -> str | None:
     """The tool that wrote a label file in a format of its own, or None."""
     head = _read_head(file)
+    if b'"images"' in head:  # COCO, whatever else its entries have
+        return None
     return next((tool for tool, marks in _TOOLS.items() if all(mark in head for mark in marks)), None)
 
 
