@@ -1,13 +1,15 @@
 """Files of the Hugging Face hub: found in its cache without a network, or downloaded once."""
 
+import contextlib
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
 from forclip.progress import notify
 
-HUB = "https://huggingface.co"
+HUB = constants.ENDPOINT  # https://huggingface.co, or a mirror
 _TIMEOUT = 10.0  # seconds for the hub to answer; huggingface_hub's own retries take half a minute for each file
 
 
@@ -46,25 +48,22 @@ def hub_file(repository: str, names: tuple[str, ...]) -> Path:
     raise ValueError(f"{HUB}/{repository}: has no {' or '.join(names)}")
 
 
-def hub_folder(repository: str, wanted: tuple[str, ...]) -> Path:
-    """Return a folder with those files of a hub repository that match the patterns `wanted`; errors as `hub_file`."""
-    cached = _snapshot(repository, wanted)
-    if cached is not None:
-        return cached
-    _size(repository, "config.json")  # fails at once without a network
-    try:
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(wanted)))
-    except Exception as error:
-        raise NotReachable(f"{HUB}/{repository}: the download failed: {_first_line(error)}") from None
+def hub_folder(repository: str, required: tuple[str, ...], optional: tuple[str, ...]) -> Path:
+    """Return a folder with files of a hub repository: the first of `required`, and those of `optional` that it has.
 
-
-def _snapshot(repository: str, wanted: tuple[str, ...]) -> Path | None:
-    try:
-        folder = huggingface_hub.snapshot_download(repository, allow_patterns=list(wanted), local_files_only=True)
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        return None
-    path = Path(folder)
-    return path if any(any(path.glob(pattern)) for pattern in wanted) else None
+    Errors are those of `hub_file`. Without a network the optional files are those in the cache.
+    """
+    folder = hub_file(repository, required).parent
+    for name in optional:
+        if huggingface_hub.try_to_load_from_cache(repository, name) is not None:
+            continue  # there, or known to be missing
+        try:
+            _size(repository, name)  # fails at once without a network
+        except NotReachable:
+            break
+        with contextlib.suppress(Exception):  # remembers what is missing
+            huggingface_hub.hf_hub_download(repository, name)
+    return folder
 
 
 def _size(repository: str, name: str) -> int | None:

@@ -19,7 +19,8 @@ _OPEN_CLIP_WEIGHTS = (
     *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
     *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 )
-_TRANSFORMERS_WEIGHTS = (
+PREPROCESSING_FILES = ("preprocessor_config.json", "processor_config.json")
+TRANSFORMERS_WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
@@ -85,20 +86,28 @@ def check_transformers_weights(folder: Path) -> None:
 
     Raises ValueError that names the missing file.
     """
-    for name in _TRANSFORMERS_WEIGHTS:
+    for name in TRANSFORMERS_WEIGHTS:
         file = folder / name
         if not file.exists() and not file.is_symlink():
             continue
         check_is_no_placeholder(file)
-        if file.suffix == ".json":
-            for part in sorted(set(read_json(file).get("weight_map", {}).values())):
-                check_is_no_placeholder(folder / part)
+        for part in weight_parts(folder):
+            check_is_no_placeholder(folder / part)
         return
     parts = [
         f.name for f in sorted(folder.iterdir()) if f.suffix in (".h5", ".msgpack", ".onnx", ".gguf", ".safetensors")
     ]
     other = f"; {parts[0]} is not read" if parts else ""
     raise ValueError(f"{folder}: has no weights: model.safetensors or pytorch_model.bin is missing{other}")
+
+
+def weight_parts(folder: Path) -> list[str]:
+    """Return the files that hold parts of a model's weights, as their index lists them; none without an index."""
+    for name in TRANSFORMERS_WEIGHTS:
+        if (folder / name).exists():
+            is_index = name.endswith(".json")
+            return sorted(set(read_json(folder / name).get("weight_map", {}).values())) if is_index else []
+    return []
 
 
 def is_run_config(file: Path) -> bool:

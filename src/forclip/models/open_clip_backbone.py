@@ -23,7 +23,15 @@ from torch import Tensor
 from forclip.models.checkpoint import Checkpoint, first_mismatch, is_transformers_state, read_checkpoint, read_json
 from forclip.models.download import HUB, NotReachable, hub_file, hub_folder
 from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS
-from forclip.models.model_folder import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, folder_layout, open_clip_weights
+from forclip.models.model_folder import (
+    OPEN_CLIP_CONFIG,
+    PREPROCESSING_FILES,
+    TRANSFORMERS_CONFIG,
+    TRANSFORMERS_WEIGHTS,
+    folder_layout,
+    open_clip_weights,
+    weight_parts,
+)
 from forclip.models.references import RANDOM, model_folder
 from forclip.models.registry import is_architecture, suggest_model, weights_on_hub
 from forclip.models.tower_backbone import ResizeMode, TowerBackbone, checked_device, whole_image
@@ -33,8 +41,8 @@ from forclip.models.transformers_backbone import load_transformers
 from forclip.progress import notify
 from forclip.text.vocabulary import did_you_mean
 
-_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "*.model", "vocab*", "merges.txt", "config.json")
-_TRANSFORMERS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_WORDS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+_BESIDE_WORDS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "config.json")
 # What open_clip and the libraries under it raise for configurations that are damaged, foreign or out of reach.
 _LOAD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -151,9 +159,12 @@ def _hub_folder(repository: str) -> tuple[Path, str]:
         if config.name == OPEN_CLIP_CONFIG:
             hub_file(repository, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
             if read_json(config).get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name"):
-                hub_folder(repository, _TOKENIZER_FILES[:-1])
+                hub_folder(repository, _WORDS, _BESIDE_WORDS)
         else:
-            hub_folder(repository, _TRANSFORMERS_FILES)
+            optional = (*PREPROCESSING_FILES, *_WORDS, *_BESIDE_WORDS)
+            weights = hub_folder(repository, TRANSFORMERS_WEIGHTS, optional)
+            for part in weight_parts(weights):
+                hub_file(repository, (part,))
     except NotReachable as error:
         raise ValueError(
             f"hf-hub:{repository}: is not on this machine, and {error}; download {HUB}/{repository} elsewhere into a"
@@ -238,7 +249,7 @@ def _create(name: str, source: _Source) -> Any:
     text = config.get("text_cfg", {})
     if "hf_model_name" in text:
         try:
-            folder = hub_folder(text["hf_model_name"], ("config.json",))
+            folder = hub_file(text["hf_model_name"], ("config.json",)).parent
         except ValueError as error:
             raise ValueError(f"{name}: the config of its text tower is not on this machine: {error}") from None
         options["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
@@ -364,7 +375,7 @@ def _load_tokenizer(source: str) -> Callable[[list[str]], Tensor]:
         return tokenizer
     folder = Path(source.removeprefix(LOCAL_DIR_PREFIX))
     if not source.startswith(LOCAL_DIR_PREFIX) or not (list(folder.glob("tokenizer*")) or list(folder.glob("*.model"))):
-        folder = hub_folder(wanted, _TOKENIZER_FILES)
+        folder = hub_folder(wanted, _WORDS, _BESIDE_WORDS)
     loaded: Callable[[list[str]], Tensor] = HFTokenizer(
         str(folder),
         context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.models.checkpoint import read_json
-from forclip.models.model_folder import TRANSFORMERS_CONFIG, TRANSFORMERS_MODELS, check_transformers_weights
+from forclip.models.model_folder import (
+    PREPROCESSING_FILES,
+    TRANSFORMERS_CONFIG,
+    TRANSFORMERS_MODELS,
+    check_transformers_weights,
+)
 from forclip.models.pools import Block, ClassTokenPool, LatentPool, attend
 from forclip.models.tower_backbone import TowerBackbone, whole_image
 from forclip.models.tower_parts import Tower, resize_positions
@@ -24,7 +29,6 @@ from forclip.progress import notify
 
 _CLIP_VOCABULARY = 49408
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")
-_PREPROCESSING_FILES = ("preprocessor_config.json", "processor_config.json")
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -131,7 +135,7 @@ def _preprocessing(folder: Path, kind: str, size: int) -> PreprocessCfg:
     """Read mean, standard deviation and interpolation; what the folder does not say is the family's."""
     is_clip = kind in ("clip", "metaclip_2")
     content: dict[str, Any] = {}
-    for name in _PREPROCESSING_FILES:
+    for name in PREPROCESSING_FILES:
         if (folder / name).exists():
             content = read_json(folder / name)
             content = content.get("image_processor", content)
