@@ -50,6 +50,7 @@ class _Commands(TyperGroup):
             "look",
             "serve",
             "export",
+            "duplicates",
         ]
         return sorted(self.commands, key=lambda name: first.index(name) if name in first else len(first))
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from typer import Argument, Option
 
 from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model, outdated_message
@@ -126,6 +128,42 @@ def delete(
         typer.confirm(f"Delete {count} from {store}? The image files stay.", abort=True)
     deleted = opened.delete(where) if where is not None else opened.delete_ids(sorted(selected))
     typer.echo(f"{deleted} deleted, {len(opened)} left: {store}")
+
+
+@app.command()
+def duplicates(
+    store: StoreFolder,
+    threshold: Annotated[
+        float, Option(help="Lowest similarity with the first image of a group, up to 1. Default: 0.95.")
+    ] = 0.95,
+    where: Annotated[str | None, Option(help="SQL filter: the images to compare.")] = None,
+    ids_to: Annotated[
+        Path | None, Option(help="Write the ids of all but each group's first image, for `forclip delete --ids`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List groups of near-duplicate pictures: copies, other sizes and encodings, slight crops."""
+    from forclip.atomic_write import write_text_atomically
+    from forclip.index.duplicates import find_duplicates
+    from forclip.index.image_index import Index
+    from forclip.progress import tracking
+
+    opened = Index(store)
+    with tracking(Console(stderr=True)) as track:
+        groups = find_duplicates(opened, threshold, where, track("comparing", opened.count(where)))
+    repeats = [image.image_id for group in groups for image in group[1:]]
+    if ids_to is not None:
+        write_text_atomically(ids_to, "".join(f"{image_id}\n" for image_id in repeats))
+    if as_json:
+        typer.echo(json.dumps([[vars(image) for image in group] for group in groups]))
+        return
+    table = Table("group", "similarity", "image")
+    for number, group in enumerate(groups, start=1):
+        for image in group:
+            table.add_row(str(number), f"{image.similarity:.3f}", Text(image.uri, overflow="fold"))
+    if groups:
+        Console().print(table)
+    typer.echo(f"{len(groups)} groups; {len(repeats)} images repeat the first of their group: {store}")
 
 
 @app.command()
