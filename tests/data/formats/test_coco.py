@@ -212,6 +212,16 @@ def test_unused_fields_may_hold_anything(tmp_path: Path) -> None:
     assert found.boxes.shape == (2, 4)
 
 
+def test_what_only_pythons_json_writes_is_told_from_texts(tmp_path: Path) -> None:
+    name = 'NaN, "Infinity": -Infinity \\\\ NaN'
+    content = changed("categories", 1, name=name)
+    content["annotations"][0]["bbox"] = [float("nan"), float("inf"), float("-inf"), 1]
+    content["categories"][2]["name"] = float("nan")
+    found = load(tmp_path, content)
+    assert found.class_names == (name, "dog")
+    assert {s.value for s in found.skipped} == {"[nan, inf, -inf, 1.0]", "", "5"}
+
+
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     assert len(load(tmp_path, "\ufeff" + json.dumps(small()))) == 2
 

@@ -24,6 +24,8 @@ Notes = list[tuple[str, object]]  # the reason and the value of each part of an 
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 _ENTRY_ID = re.compile(rb'"(?:id|token)"\s*:\s*(?:"[^"\\]{1,80}"|-?\d{1,40}(?=\D))')
 _STRING_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)')
+# Too large for any float: msgspec refuses them, and Python reads the last two as infinite.
+_BEYOND_JSON = {b"NaN": b"1e999999", b"Infinity": b"1e9999", b"-Infinity": b"-1e9999"}
 _SEARCHED = 1 << 20  # bytes before an error in which the last entry's id is looked for
 _SHOWN = 80  # characters of an offending value
 _BOM = b"\xef\xbb\xbf"
@@ -132,7 +134,7 @@ def read_entries(
                 positions.append(position)
                 continue
             except (msgspec.ValidationError, *_MALFORMED):  # half a surrogate pair is malformed to msgspec
-                part = json.loads(bytes(part))
+                part = json.loads(bytes(part), parse_float=_number)
         entry_id = part.get(kind.id_field) if isinstance(part, dict) else None
         name = _entry_name(file, kind, position, entry_id)
         notes: Notes = []
@@ -165,6 +167,8 @@ def read_id(fields: Fields, field: str) -> Id:
 def read_text(fields: Fields, field: str) -> str:
     """Read a text; a number is taken as its digits. Raises UnusableEntry for anything else, and for a blank text."""
     value = fields.get(field)
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None  # pandas writes NaN for no value
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -219,21 +223,25 @@ def _decode_loosely(data: bytes) -> Any:
         except _MALFORMED as error:
             if not data.startswith((b"NaN", b"Infinity"), _error_position(data, str(error))):
                 raise
-            return msgspec.json.decode(_quote_numbers(data), type=msgspec.Raw)
+            return msgspec.json.decode(_replace_numbers(data), type=msgspec.Raw)
     except _MALFORMED as error:
         if "surrogate" in str(error):  # half a pair stands for a byte of a file name that is not UTF-8
             return json.loads(data)
         raise
 
 
-def _quote_numbers(data: bytes) -> bytes:
-    """Make texts of NaN and Infinity, which Python's json writes and JSON doesn't have. They are read as numbers."""
+def _replace_numbers(data: bytes) -> bytes:
+    """Write NaN and Infinity, which Python's json writes and JSON doesn't have, as numbers that `_number` reads."""
     parts, end = [], 0
     for token in _STRING_OR_NUMBER.finditer(data):
-        if data[token.start()] != ord('"'):
-            parts += [data[end : token.start()], b'"', token[0], b'"']
+        if replacement := _BEYOND_JSON.get(token[0]):
+            parts += [data[end : token.start()], replacement]
             end = token.end()
     return b"".join((*parts, data[end:]))
+
+
+def _number(text: str) -> float:
+    return math.nan if text.encode() == _BEYOND_JSON[b"NaN"] else float(text)
 
 
 def _explain(data: bytes, error: Exception) -> str:
