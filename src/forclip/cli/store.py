@@ -20,7 +20,9 @@ _MAX_REASONS = 20  # unreadable images whose reason is printed
 
 @app.command()
 def index(
-    source: Annotated[str, Argument(help="Folder of images, pattern such as 'photos/**/*.jpg', or annotation file.")],
+    source: Annotated[
+        str, Argument(help="Folder of images and videos, pattern such as 'photos/**/*.jpg', video, or annotation file.")
+    ],
     to: Annotated[Path, Option(help="Store to create, or to update if the same model wrote it.")],
     model: Annotated[
         str | None,
@@ -37,6 +39,9 @@ def index(
     ] = None,
     precision: Annotated[str | None, Option(help="Number format of a new store: fp16 (default) or int8.")] = None,
     merge: Annotated[float | None, Option(help="Merge an image's vectors from this cosine up, such as 0.95.")] = None,
+    every: Annotated[
+        str | None, Option(help="Time between the frames of a video, such as 0.5s, 500ms or 2min. Default: 1s.")
+    ] = None,
     retry: Annotated[bool, Option("--retry", help="Try unreadable images again.")] = False,
     delete_vanished: Annotated[bool, Option("--delete-vanished", help="Remove images that left the source.")] = False,
     workers: Annotated[
@@ -45,8 +50,9 @@ def index(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Embed images and store them: adds new images, updates changed ones and lists unreadable ones."""
+    """Embed images and frames of videos: adds new ones to a store, updates changed ones and lists unreadable ones."""
     from forclip.config import ModelConfig
+    from forclip.data.images.frame_location import parse_interval
     from forclip.data.images.listing import describe_left_out
     from forclip.data.metadata import read_metadata
     from forclip.embedding.ingest import SKIPPED_FILE, index_images
@@ -67,6 +73,7 @@ def index(
             merge=merge,
             images=images,
             metadata=None if metadata is None else read_metadata(metadata),
+            every=None if every is None else parse_interval(every),
             retry=retry,
             delete_vanished=delete_vanished,
             processes=workers,
@@ -78,6 +85,7 @@ def index(
         return
     failed, vanished = list(summary.unreadable.values()), len(summary.vanished)
     counts = f"{summary.added} added, {summary.updated} updated, {summary.unchanged} unchanged"
+    counts = f"{summary.videos} videos; images and frames: {counts}" if summary.videos else counts
     counts += f", {summary.moved} moved" if summary.moved else ""
     lines = [f"{counts}, {len(failed)} could not be read: {to}"]
     lines += [f"  {image.reason}" for image in failed[:_MAX_REASONS]]

@@ -1,8 +1,8 @@
 """A user's own columns for images, from a file: camera, time, and whatever a search may filter by."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,6 +47,16 @@ class ImageMetadata:
         """Each column's values for these images; None for images that the file doesn't list."""
         rows = pa.array([self.row_of.get(i) for i in image_ids], pa.int64())
         return {name: self.table[name].take(rows).combine_chunks() for name in self.table.column_names}
+
+    def with_frames(self, image_ids: Iterable[str]) -> "ImageMetadata":
+        """Give the row of a video to each of its frames among these images; a frame's own row comes first."""
+        row_of = dict(self.row_of)
+        for image_id in image_ids:
+            video = image_id.rpartition("#t=")[0]
+            if video in self.row_of:
+                row_of.setdefault(image_id, self.row_of[video])
+                row_of.pop(video, None)
+        return replace(self, row_of=row_of)
 
     def report(self, stored: Collection[str], source: Collection[str]) -> list[str]:
         """Say in some lines what became of the rows. stored: ids of the store; source: ids of the indexed source."""

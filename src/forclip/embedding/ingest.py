@@ -13,7 +13,8 @@ import numpy as np
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
 from forclip.data.images.decode import DECODING
-from forclip.data.images.listing import LeftOut, Listing, list_pictures
+from forclip.data.images.frame_location import is_video
+from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source
@@ -24,6 +25,14 @@ from forclip.embedding.embed import (
     embed_batch,
     encode_batches,
     merge_near_duplicates,
+)
+from forclip.embedding.frames import (
+    FRAME_COLUMNS,
+    check_frame_columns,
+    choose_frames,
+    frame_columns,
+    read_videos,
+    write_videos,
 )
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
@@ -38,7 +47,7 @@ from forclip.models.retrieval_model import (
     load_store_model,
     store_header,
 )
-from forclip.progress import Track, untracked
+from forclip.progress import Track, silent, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats, ImageEmbeddings
 
@@ -56,7 +65,8 @@ class IndexSummary:
     added, updated, unchanged, moved: numbers of images; unreadable: images that could not be read, by id; skipped:
     images that could not be read before, have not changed and were not tried again; vanished: ids of stored images that
     are no longer in the source; metadata: what became of the rows of the metadata file, line by line; not_indexed: what
-    else the source holds, by reason: how many files or folders, and examples.
+    else the source holds, by reason: how many files or folders, and examples; videos: number of videos, whose frames
+    are images.
     """
 
     added: int
@@ -68,6 +78,7 @@ class IndexSummary:
     metadata: tuple[str, ...] = ()
     not_indexed: Mapping[str, LeftOut] = field(default_factory=dict)
     moved: int = 0
+    videos: int = 0
 
 
 def index_images(
@@ -81,6 +92,7 @@ def index_images(
     merge: float | None = None,
     images: Path | None = None,
     metadata: MetadataFile | None = None,
+    every: float | None = None,
     retry: bool = False,
     delete_vanished: bool = False,
     processes: int | None = None,
@@ -95,13 +107,13 @@ def index_images(
     Parts of about a thousand images are stored as soon as they are embedded, so a job that was stopped continues where
     it was. Files with the size and time of change that are stored count as unchanged; others are compared by content.
 
-    source: a folder, a glob pattern, or an annotation file or folder of any known format; to: the store, created if
-    there is none; model, head, num_query_tokens: as `load_model` takes them; precision: "fp16" or "int8"; merge: the
-    cosine from which an image's vectors are merged. None for one of these five means what an existing store has, or
-    the default. images: image folder of an annotation file; metadata: columns for the images of the store and of the
-    source; retry: try images again that could not be read; delete_vanished: delete stored images that are no longer in
-    the source; processes: that decode, 0 for threads, None
-    to choose by device.
+    source: a folder, a video, a glob pattern, or an annotation file or folder of any known format; to: the store,
+    created if there is none; model, head, num_query_tokens: as `load_model` takes them; precision: "fp16" or "int8";
+    merge: the cosine from which an image's vectors are merged. None for one of these five means what an existing store
+    has, or the default. images: image folder of an annotation file; metadata: columns for the images of the store and
+    of the source; every: seconds between the frames of a video, None for what it was indexed with before, or 1; retry:
+    try images again that could not be read; delete_vanished: delete stored images that are no longer in the source;
+    processes: that decode, 0 for threads, None to choose by device.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options; and for a head or number of query tokens that a trained model does not have.
@@ -114,8 +126,8 @@ def index_images(
         if not delete_vanished or index is None or Path(source).is_file():
             raise
         listing = Listing((), {}, {})
-    found = listing.pictures
-    if not found and not (delete_vanished and index is not None):
+    videos = [Path(video) for video in listing.left_out.pop(VIDEO, ())]
+    if not listing.pictures and not videos and not (delete_vanished and index is not None):
         raise ValueError(listing.why_empty(source))
     roots, stored, known = Roots(), dict[str, ImageFile](), dict[str, UnreadableImage]()
     _check_options(model, head if index is None else head or index.store.header.model["head"], num_query_tokens)
@@ -131,26 +143,44 @@ def index_images(
             if wanted not in (None, actual):
                 raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
         merge, roots, stored, known = store.header.merge, store.roots, store.files(), read_unreadable(to)
+    records, tried = read_videos(to), {} if retry else known
+    if index is not None and videos:
+        check_frame_columns(store.table().schema, to)
+    advance = track("reading videos", len(videos)) if videos else silent
+    frames = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
+    found = (*listing.pictures, *frames.paths)
+    if videos and not found:
+        first = next(iter(frames.videos.values())).problem
+        raise ValueError(f"{source}: none of {len(videos)} videos can be read; the first: {first}")
     advance = track("looking for changes", len(found))
-    changes = find_changes(source, images, found, roots, stored, {} if retry else known, advance)
+    changes = find_changes(source, images, found, roots, stored, tried, advance)
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
+    video_ids = {changes.roots.id_of(video): record for video, record in frames.videos.items()}
     # What is in a folder that can't be read at the moment has not vanished.
-    vanished = tuple(i for i in changes.vanished if not listing.may_hold(roots.resolve(stored[i].uri)))
+    others = (i for i in stored if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved)
+    gone = dict.fromkeys((*changes.vanished, *others))
+    vanished = tuple(i for i in gone if not listing.may_hold(roots.resolve(stored[i].uri)))
     if not found and not vanished:
         raise ValueError(f"{source}: no such folder or file, and no image of it is in {to}")
     columns = None
     if metadata is not None:
         places = {i: changes.roots.resolve(file.uri) for i, file in stored.items() if i not in changes.moved}
-        places |= {i: changes.roots.resolve(i) for i in paths}
+        places |= {i: changes.roots.resolve(i) for i in (*paths, *video_ids)}
         folder = images or (Path(source) if os.path.isdir(source) else None)
         columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
-    types = {} if columns is None else columns.types
+        columns = columns.with_frames(paths)
+    types = ({} if columns is None else columns.types) | (FRAME_COLUMNS if videos else {})
     if index is not None:
         index.store.make_columns(types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
     # Unreadable images of other sources stay listed.
-    listed = {i: image for i, image in known.items() if i not in paths} | dict(skipped)
-    unreadable: dict[str, UnreadableImage] = {}
+    listed = {i: image for i, image in known.items() if i not in paths and i not in video_ids} | dict(skipped)
+    unreadable = {
+        i: UnreadableImage(i, video.size, video.modified, video.problem)
+        for i, video in video_ids.items()
+        if video.problem
+    }
+    skipped_videos = {i for i, video in unreadable.items() if tried.get(i) == video}
     added = updated = 0
     if processes is None:  # a CPU's cores are the model's
         processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
@@ -168,12 +198,15 @@ def index_images(
                 index = Index.create(to, replace(header, roots=to_json(changes.roots, to)), run)
                 index.store.make_columns(types)
             part = embeddings.image_ids
-            index.put(embeddings, files, None if columns is None else columns.values_for(part))
+            values = {} if columns is None else columns.values_for(part)
+            index.put(embeddings, files, values | (frame_columns(part) if videos else {}))
             replaced = sum(i in stored for i in part)
             added, updated = added + len(part) - replaced, updated + replaced
         if index is not None:
             content = {image_id: vars(image) for image_id, image in (listed | unreadable).items()}
             write_text_atomically(to / SKIPPED_FILE, json.dumps(content, indent=1))
+    if index is not None and videos:
+        write_videos(to, records | video_ids)
     if index is None or (found and not len(index)):
         first = next(iter((listed | unreadable).values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
@@ -188,8 +221,9 @@ def index_images(
     if index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
     unchanged = len(paths) - len(todo) - len(skipped) - changes.num_moved
-    counts = added, updated, unchanged, unreadable, len(skipped), vanished
-    return IndexSummary(*counts, tuple(report), listing.summary(), changes.num_moved)
+    failed = {i: image for i, image in unreadable.items() if i not in skipped_videos}
+    counts = added, updated, unchanged, failed, len(skipped) + len(skipped_videos), vanished
+    return IndexSummary(*counts, tuple(report), listing.summary(), changes.num_moved, len(videos))
 
 
 def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) -> None:
@@ -216,12 +250,14 @@ def _check_options(model: ModelConfig | None, head: str | None, num_query_tokens
 
 
 def find_images(source: str, images: Path | None) -> Listing:
-    """List the images of a folder, a glob pattern, or an annotation file or folder of any known format.
+    """List the images of a folder, a video, a glob pattern, or an annotation file or folder of any known format.
 
     images: image folder of an annotation file. Raises ValueError for a source that is missing, or annotations that
     can't be read. A folder without images gives an empty listing.
     """
     path = Path(source)
+    if path.is_file() and is_video(path):
+        return Listing((), {VIDEO: (source,)}, {})
     is_pattern = glob.has_magic(source) and not path.exists()
     if is_pattern or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
         return list_pictures(source)

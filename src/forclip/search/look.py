@@ -10,8 +10,9 @@ from rich.table import Table
 
 from forclip.atomic_write import write_atomically
 from forclip.calibration.model import Calibration
-from forclip.data.images.content import content_digest
+from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.decode import read_image
+from forclip.data.images.frame_location import split_frame
 from forclip.embedding.regions import Heatmap
 from forclip.index.image_index import Index
 from forclip.path_text import text_to_path
@@ -110,7 +111,8 @@ def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
     look = look_at(index, int(keys[0]), CombinedQuery(searcher.encode_text(text)[None], no_text, no_text))
     path = text_to_path(index.store.resolve(file.uri))
     picture = read_image(path)
-    if file.content_hash and content_digest(path) != file.content_hash:
+    is_same_video = split_frame(path) is not None and file_state(path) == (file.size, file.modified)
+    if file.content_hash and not is_same_video and content_digest(path) != file.content_hash:
         raise ValueError(f"{path}: has changed since it was indexed; forclip index updates it")
     assert look is not None
     return LookResult(image_id, text, picture, look, searcher.heatmap(picture, look.vectors[look.winner]))

@@ -4,11 +4,14 @@ import hashlib
 import os
 import stat
 from io import BytesIO
+from pathlib import Path
 from threading import BoundedSemaphore
 
 from PIL import Image
 
+from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.decode import UnreadableImage, decode_image, read_header
+from forclip.data.images.frame_location import split_frame
 from forclip.index.store import ImageFile
 from forclip.path_text import text_to_path
 from forclip.server.errors import Refused
@@ -35,6 +38,8 @@ def picture_bytes(file: ImageFile) -> bytes:
             changed since it was indexed.
     """
     path = text_to_path(file.uri)
+    if frame := split_frame(path):
+        return _frame_bytes(file, path, *frame)
     try:
         if not file.content_hash and os.path.islink(path):
             raise Refused(403, "the picture's file is a link, and the store does not know what it led to")
@@ -56,6 +61,25 @@ def picture_bytes(file: ImageFile) -> bytes:
     if not unchanged:
         raise Refused(409, "the picture has changed since it was indexed")
     return content
+
+
+def _frame_bytes(file: ImageFile, path: Path, video: Path, seconds: float) -> bytes:
+    """Decode a video's frame to a JPEG. The video is read whole only if its size or time of change differ."""
+    from forclip.data.images.video import VideoReader  # loads FFmpeg, for videos alone
+
+    state = file_state(path)
+    if state == (-1, -1):
+        raise Refused(404, "the picture's file no longer exists")
+    if not video.is_file():
+        raise Refused(409, "the picture's path is no longer a regular file")
+    if state != (file.size, file.modified) and content_digest(path) != file.content_hash:
+        raise Refused(409, "the picture has changed since it was indexed")
+    with _decoding:
+        try:
+            with VideoReader(video, "the video") as reader:
+                return _jpeg(reader.frame_at(seconds), quality=95)
+        except UnreadableImage as error:
+            raise Refused(415, str(error)[:200]) from None
 
 
 def browser_picture(content: bytes) -> tuple[bytes, str]:

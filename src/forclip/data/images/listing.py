@@ -12,6 +12,7 @@ from functools import cache, partial
 from mimetypes import MimeTypes
 from pathlib import Path
 
+from forclip.data.images.frame_location import is_video
 from forclip.data.images.picture_types import (
     HEIC_HINT,
     HEIC_SUFFIXES,
@@ -301,6 +302,9 @@ class _Walk:
         if suffix in picture_suffixes():
             self._pictures.append(path)
             return True
+        if is_video(Path(path)):
+            self._left_out[VIDEO].append(path)
+            return False
         reason = self._reason_of_suffix(suffix)
         if reason is None:
             try:

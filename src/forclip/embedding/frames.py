@@ -1,0 +1,122 @@
+"""Choose the frames of videos that are indexed, and remember which, so that unchanged videos are not read again."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from forclip.atomic_write import write_text_atomically
+from forclip.data.images.content import file_state
+from forclip.data.images.decode import UnreadableImage
+from forclip.data.images.frame_location import frame_path, split_frame
+from forclip.index.roots import Roots
+from forclip.progress import Advance
+
+VIDEOS_FILE = "videos.json"
+DEFAULT_EVERY = 1.0  # seconds
+FRAME_COLUMNS = {"video": pa.string(), "time": pa.float64()}
+
+
+@dataclass(frozen=True)
+class IndexedVideo:
+    """A video as it was read: its size in bytes and time of change (ns), seconds between frames, and their number.
+
+    problem: why it can't be read or its end is missing, or None.
+    """
+
+    size: int
+    modified: int
+    every: float
+    frames: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """paths: the locations of the chosen frames; videos: each video, by its path."""
+
+    paths: tuple[Path, ...]
+    videos: Mapping[Path, IndexedVideo]
+
+
+def choose_frames(
+    videos: Sequence[Path],
+    every: float | None,
+    roots: Roots,
+    indexed: Iterable[str],
+    records: Mapping[str, IndexedVideo],
+    advance: Advance,
+) -> Frames:
+    """Choose a frame every so many seconds of each video.
+
+    every: None for what the video was indexed with before, or DEFAULT_EVERY. indexed: ids of images that the store has
+    or could not read; records: of earlier jobs, by id. A video that has not changed is not read.
+    """
+    times_of: dict[str, list[float]] = defaultdict(list)
+    for image_id in indexed if videos else ():
+        video_id, mark, time = image_id.rpartition("#t=")
+        if mark and time.replace(".", "", 1).isdigit():
+            times_of[video_id].append(float(time))
+    paths: list[Path] = []
+    found: dict[Path, IndexedVideo] = {}
+    for video in videos:
+        video_id, state = roots.id_of(video), file_state(video)
+        record = records.get(video_id)
+        step = every or (record.every if record else DEFAULT_EVERY)
+        times = sorted(time for time in times_of[video_id] if abs(time - step * round(time / step)) < 0.001)
+        is_known = record is not None and (record.size, record.modified, record.every) == (*state, step)
+        if record is None or not is_known or record.frames != len(times):
+            times, problem = _read_times(video, step)
+            record = IndexedVideo(*state, step, len(times), problem)
+        found[video] = record
+        paths += [frame_path(video, time) for time in times]
+        advance(1)
+    return Frames(tuple(paths), found)
+
+
+def _read_times(video: Path, every: float) -> tuple[list[float], str | None]:
+    from forclip.data.images.video import scan_video  # loads FFmpeg, for videos alone
+
+    try:
+        scan = scan_video(video)
+    except UnreadableImage as error:
+        return [], str(error)
+    return scan.sample(every), scan.problem
+
+
+def frame_columns(image_ids: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of frames: the video's path in its root and the time in seconds; None for pictures."""
+    frames = [split_frame(Path(image_id)) for image_id in image_ids]
+    videos = [None if frame is None else frame[0].as_posix() for frame in frames]
+    return {
+        "video": [video and (video if video.startswith("/") else video.partition("/")[2]) for video in videos],
+        "time": [None if frame is None else frame[1] for frame in frames],
+    }
+
+
+def check_frame_columns(schema: pa.Schema, store: Path) -> None:
+    """Raise ValueError if a store's own columns have the names but not the types of the columns of frames."""
+    for name, kind, fits in (("video", "text", pa.types.is_string), ("time", "seconds", pa.types.is_floating)):
+        position = schema.get_field_index(name)
+        if position >= 0 and not fits(schema.field(position).type):
+            problem = f"its column {name!r} holds {schema.field(position).type}, and that of frames holds {kind}"
+            raise ValueError(f"{store}: {problem}; index videos into another store")
+
+
+def read_videos(store: Path) -> dict[str, IndexedVideo]:
+    """Read the records of earlier jobs, by the video's id. Without them, videos are read again."""
+    try:
+        content = json.loads((store / VIDEOS_FILE).read_text())
+        return {video_id: IndexedVideo(**record) for video_id, record in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def write_videos(store: Path, records: Mapping[str, IndexedVideo]) -> None:
+    """Write the records of all videos of a store, by id."""
+    content = {video_id: asdict(record) for video_id, record in records.items()}
+    write_text_atomically(store / VIDEOS_FILE, json.dumps(content, indent=1))

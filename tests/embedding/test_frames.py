@@ -1,0 +1,135 @@
+"""Videos in a store: which frames are indexed, when they are read again, and what filters find."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from forclip.config import ModelConfig
+from forclip.data.images.frame_location import frame_path
+from forclip.data.images.video import VideoReader
+from forclip.embedding.embed import embed_images
+from forclip.embedding.frames import VIDEOS_FILE
+from forclip.embedding.ingest import IndexSummary, index_images
+from forclip.index.image_index import Index
+from forclip.models.retrieval_model import load_model
+from tests.videos import write_sound, write_video
+
+
+def indexed(folder: Path, every: float | None = None, source: str = "", **options: bool) -> IndexSummary:
+    model = None if (folder.parent / "store").exists() else ModelConfig("forclip-mini")
+    return index_images(str(folder / source), folder.parent / "store", model=model, every=every, **options)
+
+
+def times(folder: Path) -> dict[str, list[float]]:
+    """The times of each video's frames in the store, by the column `video`."""
+    table = Index(folder.parent / "store").store.table().to_table(["video", "time"], filter="video IS NOT NULL")
+    found: dict[str, list[float]] = {}
+    for row in table.to_pylist():
+        found.setdefault(row["video"], []).append(row["time"])
+    return {video: sorted(times) for video, times in sorted(found.items())}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A picture, a video of 4 seconds, and one of 2 seconds in a folder below."""
+    folder = tmp_path / "mixed"
+    (folder / "below").mkdir(parents=True)
+    Image.new("RGB", (20, 10), "red").save(folder / "a.png")
+    write_video(folder / "clip.mp4", 100)
+    write_video(folder / "below" / "b.mkv", 50)
+    return folder
+
+
+def test_frames_are_images_with_columns(folder: Path) -> None:
+    summary = indexed(folder)
+    assert (summary.added, summary.videos, summary.unreadable) == (7, 2, {})
+    assert times(folder) == {"below/b.mkv": [0, 1], "clip.mp4": [0, 1, 2, 3]}
+    index = Index(folder.parent / "store")
+    assert len(index.store.keys("video = 'clip.mp4' AND time BETWEEN 1 AND 2.5")) == 2
+    assert len(index.store.keys("video IS NULL")) == 1
+    files = index.store.files()
+    assert {i.rpartition("/")[2] for i in files} >= {"a.png", "clip.mp4#t=3.000", "b.mkv#t=0.000"}
+    assert all((file.width, file.height) == (64, 48) for i, file in files.items() if "#t=" in i)
+    model = load_model(ModelConfig("forclip-mini"))
+    expected, _ = embed_images(model, [frame_path(folder / "clip.mp4", 2)])
+    key = int(index.store.keys("video = 'clip.mp4' AND time = 2")[0])
+    stored = index.vectors_of(key)
+    assert stored is not None
+    np.testing.assert_allclose(stored[0], expected.vectors, atol=2e-3)
+
+
+def test_unchanged_videos_are_not_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed(folder, 0.5)
+    monkeypatch.setattr(VideoReader, "__init__", lambda *arguments: pytest.fail("opened"))
+    summary = indexed(folder)  # every half second, as before
+    assert (summary.added, summary.unchanged, summary.vanished) == (0, 13, ())
+
+
+def test_changed_videos_are_read_again(folder: Path) -> None:
+    indexed(folder)
+    write_video(folder / "clip.mp4", 50, size=(32, 32))
+    summary = indexed(folder, delete_vanished=True)
+    assert (summary.added, summary.updated, summary.unchanged, len(summary.vanished)) == (0, 2, 3, 2)
+    assert times(folder) == {"below/b.mkv": [0, 1], "clip.mp4": [0, 1]}
+
+
+def test_another_interval_adds_frames_and_names_those_that_are_left_over(folder: Path) -> None:
+    indexed(folder, source="clip.mp4")
+    assert (indexed(folder, 0.5, "clip.mp4").added, len(times(folder)["clip.mp4"])) == (4, 8)
+    summary = indexed(folder, 2)  # another source, which has the video too
+    assert (summary.added, summary.unchanged, len(summary.vanished)) == (2, 2, 6)
+    indexed(folder, 2, delete_vanished=True)
+    assert times(folder) == {"below/b.mkv": [0], "clip.mp4": [0, 2]}
+
+
+def test_lost_records_and_deleted_frames_do_no_harm(folder: Path) -> None:
+    indexed(folder)
+    store = folder.parent / "store"
+    (store / VIDEOS_FILE).unlink()
+    assert indexed(folder).added == 0
+    Index(store).delete("video = 'clip.mp4' AND time > 1")
+    assert indexed(folder).added == 2
+
+
+def test_bad_videos_are_reported_once_and_stop_nothing(folder: Path) -> None:
+    whole = write_video(folder / "cut.mp4", 200, options={"movflags": "faststart"}).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: 6 * len(whole) // 10])
+    (folder / "text.mp4").write_text("no video")
+    write_sound(folder / "sound.mp4")
+    summary = indexed(folder)
+    assert {i.rpartition("/")[2] for i in summary.unreadable} == {"cut.mp4", "text.mp4", "sound.mp4"}
+    assert len(times(folder)["cut.mp4"]) >= 2
+    again = indexed(folder)
+    assert (again.added, again.unreadable, again.skipped) == (0, {}, 3)
+    assert len(indexed(folder, retry=True).unreadable) == 3
+    (folder / "text.mp4").write_bytes(write_video(folder.parent / "good.mp4").read_bytes())
+    assert (indexed(folder).added, indexed(folder).skipped) == (2, 2)
+
+
+def test_none_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "text.mp4").write_text("no video")
+    for source in ("", "text.mp4"):
+        with pytest.raises(ValueError, match=r"text\.mp4"):
+            indexed(tmp_path / "v", source=source)
+
+
+def test_a_column_of_another_kind_is_named_before_anything_is_written(folder: Path) -> None:
+    (folder / "clip.mp4").rename(folder.parent / "clip.mp4")
+    (folder / "below" / "b.mkv").unlink()
+    indexed(folder)
+    store = Index(folder.parent / "store").store
+    store.annotate(list(store.files()), {"time": ["noon"]})
+    (folder.parent / "clip.mp4").rename(folder / "clip.mp4")
+    with pytest.raises(ValueError, match="'time' holds string"):
+        indexed(folder)
+    assert len(Index(folder.parent / "store")) == 1
+
+
+def test_a_moved_folder_keeps_its_frames(folder: Path) -> None:
+    indexed(folder)
+    moved = folder.rename(folder.parent / "elsewhere")
+    summary = indexed(moved)
+    assert (summary.added, summary.moved, summary.vanished) == (0, 7, ())
