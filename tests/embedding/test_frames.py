@@ -1,6 +1,7 @@
 """Videos in a store: which frames are indexed, when they are read again, and what filters find."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from forclip.models.retrieval_model import load_model
 from tests.videos import write_sound, write_video
 
 
-def indexed(folder: Path, every: float | None = None, source: str = "", **options: bool) -> IndexSummary:
+def indexed(folder: Path, every: float | None = None, source: str = "", **options: Any) -> IndexSummary:
     model = None if (folder.parent / "store").exists() else ModelConfig("forclip-mini")
     return index_images(str(folder / source), folder.parent / "store", model=model, every=every, **options)
 

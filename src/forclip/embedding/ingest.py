@@ -157,8 +157,8 @@ def index_images(
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
     video_ids = {changes.roots.id_of(video): record for video, record in frames.videos.items()}
     # What is in a folder that can't be read at the moment has not vanished.
-    others = (i for i in stored if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved)
-    gone = dict.fromkeys((*changes.vanished, *others))
+    off_grid = (i for i in stored if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved)
+    gone = dict.fromkeys((*changes.vanished, *off_grid))
     vanished = tuple(i for i in gone if not listing.may_hold(roots.resolve(stored[i].uri)))
     if not found and not vanished:
         raise ValueError(f"{source}: no such folder or file, and no image of it is in {to}")

@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from forclip.atomic_write import created_folders
+from forclip.data.images.decode import read_image
+from forclip.data.images.frame_location import split_frame
 from forclip.index.image_index import Index
 from forclip.path_text import path_to_text, text_to_path
 from forclip.search.request import SearchRequest, run_search
@@ -26,7 +28,8 @@ class Item:
     """One image of a selection.
 
     width, height: in pixels of the upright image; box: xyxy as fractions of them; score: a cosine; present: the user's
-    verdict on whether the image shows the label; own: the user's columns by name.
+    verdict on whether the image shows the label; own: the user's columns by name; name: the file's name in the export,
+    None for that of the path.
     """
 
     image_id: str
@@ -38,6 +41,7 @@ class Item:
     box: Box | None = None
     present: bool | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
     @property
     def pixel_box(self) -> Box | None:
@@ -69,6 +73,8 @@ class Selection:
 
     def name_of(self, item: Item) -> str:
         """The image's file name in the export, with / as separator and escapes for bytes that are not UTF-8."""
+        if item.name is not None:
+            return item.name
         path = Path(os.path.abspath(item.path))
         if self.root is None:
             return path_to_text(path.as_posix())
@@ -170,11 +176,38 @@ _UNSAFE = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # in file names, on some system
 
 
 def copy_picture(item: Item, to: Path) -> None:
-    """Copy an item's picture file. Raises ValueError where that fails, naming the file."""
+    """Copy an item's picture file, or write a video's frame. Raises ValueError where that fails, naming the file."""
+    if split_frame(item.path):
+        read_image(item.path).save(to, "JPEG", quality=95)
+        return
     try:
         shutil.copyfile(item.path, to)
     except OSError as error:
         raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
+
+
+def exported_name(rank: int, path: Path) -> tuple[str, str]:
+    """The name and the ending of a copied picture. A video's frame becomes a JPEG with the time in its name."""
+    if frame := split_frame(path):
+        stem, suffix = f"{frame[0].stem}_{frame[1]:.3f}s".replace(".", "-"), ".jpg"
+    else:
+        stem, suffix = path.stem, path.suffix
+    # Two folders may hold the same name.
+    return f"{rank:06d}_{_UNSAFE.sub('_', path_to_text(stem))}", _UNSAFE.sub("_", path_to_text(suffix))
+
+
+def write_frames(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> list[str]:
+    """Write the frames of videos among a selection's images to a folder.
+
+    Returns the file name of each image there, empty for images that have a file of their own.
+    """
+    names = []
+    for rank, item in enumerate(selection.items, start=1):
+        names.append("".join(exported_name(rank, item.path)) if split_frame(item.path) else "")
+        if names[-1]:
+            to.mkdir(parents=True, exist_ok=True)
+            copy(item, to / names[-1])
+    return names
 
 
 def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> None:
@@ -188,8 +221,7 @@ def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], 
     data.mkdir(parents=True)
     labels: dict[str, Any] = {}
     for rank, item in enumerate(selection.items, start=1):
-        stem, suffix = (_UNSAFE.sub("_", path_to_text(part)) for part in (item.path.stem, item.path.suffix))
-        name = f"{rank:06d}_{stem}"  # two folders may hold the same name
+        name, suffix = exported_name(rank, item.path)
         copy(item, data / f"{name}{suffix}")
         labels[name] = None
         if selection.label and item.box is not None:
@@ -214,8 +246,16 @@ Writer = Callable[[Selection, Path], None]
 FORMATS: dict[str, Writer] = {"coco": write_coco, "csv": write_csv, "fiftyone": write_fiftyone, "files": write_files}
 
 
+def frames_folder(to: Path) -> Path:
+    """Where an export puts the frames of videos: beside it."""
+    return to.with_name(f"{to.stem}_frames")
+
+
 def export(selection: Selection, format: str, to: Path) -> None:
     """Write a selection in a format of FORMATS. An export that fails leaves nothing at the target.
+
+    Frames of videos become JPEG files in the folder `frames_folder(to)`, which the export names; in FiftyOne's format
+    they are among the other pictures.
 
     Raises:
         ValueError: for an unknown format, a target that exists already (it may hold someone's work), an empty
@@ -229,8 +269,17 @@ def export(selection: Selection, format: str, to: Path) -> None:
         raise ValueError(f"nothing to export: no image matches {selection.label!r}")
     try:
         with created_folders(to.parent), TemporaryDirectory(prefix=".", dir=to.parent) as folder:
-            written = Path(folder) / to.name
+            written, frames, frames_to = Path(folder) / to.name, Path(folder) / "frames", frames_folder(to)
+            if format != "fiftyone" and any(split_frame(item.path) for item in selection.items):
+                if frames_to.exists():
+                    raise ValueError(f"{frames_to}: exists already; choose another name for the export")
+                names = write_frames(selection, frames)
+                named = zip(selection.items, names, strict=True)
+                items = tuple(replace(i, path=frames_to / name) if name else i for i, name in named)
+                selection = replace(selection, items=items)
             FORMATS[format](selection, written)
+            if frames.exists():
+                frames.rename(frames_to)
             written.rename(to)
     except OSError as error:
         raise ValueError(f"{to}: can't be written: {error.strerror or error}") from None

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import BoundedSemaphore
@@ -11,8 +12,9 @@ from fastapi import APIRouter, Query
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
+from forclip.data.images.frame_location import split_frame
 from forclip.path_text import text_to_path
-from forclip.search.export import FORMATS, Item, Selection, write_fiftyone
+from forclip.search.export import FORMATS, Item, Selection, frames_folder, write_fiftyone, write_frames
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import StoredImage
@@ -100,12 +102,13 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
             raise Refused(409, f"{item.path.name}: the store does not know its size in pixels: index it again")
         if format == "files" and ("\n" in str(item.path) or "\r" in str(item.path)):
             raise Refused(409, f"{item.path.name!r}: a file list cannot hold a path with a line break")
-    ending, media_type = _FILE_TYPES[format]
+    has_frames = name != "verdicts" and any(split_frame(item.path) for item in selection.items)
+    ending, media_type = _FILE_TYPES["fiftyone" if has_frames else format]
     # As an attachment, so that no browser displays it.
     headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
-    if format == "fiftyone":
+    if format == "fiftyone" or has_frames:
         with _zipping:
-            zipped = _zip(selection, images)
+            zipped = _zip(selection, images, format, name)
         headers["Content-Length"] = str(zipped.tell())
         zipped.seek(0)
         chunks, close = iter(lambda: zipped.read(1 << 20), b""), BackgroundTask(zipped.close)
@@ -116,8 +119,11 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
         return Response(to.read_bytes(), media_type=media_type, headers=headers)
 
 
-def _zip(selection: Selection, images: Images) -> IO[bytes]:
-    """An open file without a name, which is deleted when it is closed."""
+def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[bytes]:
+    """An open file without a name, which is deleted when it is closed.
+
+    It holds a FiftyOne folder, or a file of another format with the frames of videos that it names.
+    """
     copied = 0
 
     def copy(item: Item, to: Path) -> None:
@@ -134,7 +140,14 @@ def _zip(selection: Selection, images: Images) -> IO[bytes]:
 
     output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
     with TemporaryDirectory() as folder, zipfile.ZipFile(output, "w") as zipped:
-        write_fiftyone(selection, Path(folder), copy)
+        if format == "fiftyone":
+            write_fiftyone(selection, Path(folder), copy)
+        else:
+            to = Path(folder) / f"{name}.{_FILE_TYPES[format][0]}"
+            frames = frames_folder(to)
+            named = zip(selection.items, write_frames(selection, frames, copy), strict=True)
+            items = tuple(replace(i, name=f"{frames.name}/{file}") if file else i for i, file in named)
+            FORMATS[format](replace(selection, items=items), to)
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file():
                 zipped.write(file, file.relative_to(folder))
