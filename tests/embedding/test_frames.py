@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from forclip.config import ModelConfig
+from forclip.data.formats.coco import load_coco
+from forclip.data.images.decode import read_image
 from forclip.data.images.frame_location import frame_path
 from forclip.data.images.video import VideoReader
 from forclip.embedding.embed import embed_images
@@ -15,7 +17,8 @@ from forclip.embedding.frames import VIDEOS_FILE
 from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.index.image_index import Index
 from forclip.models.retrieval_model import load_model
-from tests.videos import write_sound, write_video
+from forclip.search.export import export, select_ids
+from tests.videos import frame_number, write_sound, write_video
 
 
 def indexed(folder: Path, every: float | None = None, source: str = "", **options: Any) -> IndexSummary:
@@ -134,3 +137,33 @@ def test_a_moved_folder_keeps_its_frames(folder: Path) -> None:
     moved = folder.rename(folder.parent / "elsewhere")
     summary = indexed(moved)
     assert (summary.added, summary.moved, summary.vanished) == (0, 7, ())
+
+
+@pytest.mark.parametrize("format", ["coco", "csv", "files", "fiftyone"])
+def test_exported_frames_are_files(folder: Path, format: str) -> None:
+    indexed(folder)
+    index = Index(folder.parent / "store")
+    target = folder.parent / "picks.out"
+    ids = sorted(index.store.files())
+    export(select_ids(index, ids, "cat"), format, target)
+    where = target / "data" if format == "fiftyone" else folder.parent / "picks_frames"
+    frames = sorted(where.glob("*.jpg"))
+    assert len(frames) == 6
+    clip = [path for path in frames if "clip" in path.name]
+    assert [frame_number(read_image(path), 100) for path in clip] == [0, 25, 50, 75]
+    if format == "files":
+        listed = {Path(line) for line in target.read_text().splitlines()}
+        assert listed == {*frames, folder / "a.png"}
+    elif format == "coco":
+        loaded = load_coco(target, folder.parent)
+        assert {str(path) for path in loaded.paths} == {*map(str, frames), str(folder / "a.png")}
+
+
+def test_a_failed_export_leaves_no_frame(folder: Path) -> None:
+    indexed(folder)
+    index = Index(folder.parent / "store")
+    (folder / "clip.mp4").unlink()
+    before = sorted(folder.parent.iterdir())
+    with pytest.raises(ValueError, match=r"clip\.mp4"):
+        export(select_ids(index, sorted(index.store.files())), "files", folder.parent / "picks.txt")
+    assert sorted(folder.parent.iterdir()) == before

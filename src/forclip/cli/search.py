@@ -155,7 +155,7 @@ def export(
     from forclip.config import read_names
     from forclip.index.image_index import Index
     from forclip.search.export import export as write
-    from forclip.search.export import select_ids, select_search
+    from forclip.search.export import frames_folder, select_ids, select_search
     from forclip.search.searcher import open_searcher
 
     if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
@@ -170,7 +170,9 @@ def export(
         searcher, label = open_searcher(store, device, moved), text if label is None else label
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
     write(selection, format, to)
-    typer.echo(f"{len(selection.items)} images: {to}")
+    frames = frames_folder(to)
+    beside = f"; frames of videos: {frames}" if format != "fiftyone" and frames.exists() else ""
+    typer.echo(f"{len(selection.items)} images: {to}{beside}")
 
 
 @app.command()
