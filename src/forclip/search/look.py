@@ -12,7 +12,7 @@ from forclip.atomic_write import write_atomically
 from forclip.calibration.model import Calibration
 from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.decode import read_image
-from forclip.data.images.frame_location import split_frame
+from forclip.data.images.frame_location import frame_path, split_frame
 from forclip.embedding.regions import Heatmap
 from forclip.index.image_index import Index
 from forclip.path_text import text_to_path
@@ -102,7 +102,8 @@ def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
             and an empty text.
     """
     index = searcher.index
-    (image_id,) = index.store.ids_of([image])
+    frame = split_frame(Path(image))  # clip.mp4#t=2 is clip.mp4#t=2.000
+    (image_id,) = index.store.ids_of([image if frame is None else str(frame_path(*frame))])
     file = index.store.files([image_id]).get(image_id)
     keys = index.store.keys("id = '" + image_id.replace("'", "''") + "'")
     if file is None or not len(keys):
