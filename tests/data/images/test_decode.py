@@ -2,7 +2,9 @@ import io
 import re
 import struct
 import time
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +158,13 @@ def test_the_limit_is_in_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(decode, "MAX_PIXELS", 60)
     assert read_image(saved(tmp_path, Image.new("RGB", (6, 10)))).size == (6, 10)
     assert refusal(saved(tmp_path, Image.new("RGB", (61, 1)))).endswith("61 x 1 is over 60 pixels")
+
+
+def test_decoding_in_threads_leaves_the_warnings_of_the_process_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(read_image, [tmp_path / "a.png"] * 200))
+        warnings.warn("still shown", stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ["still shown"]

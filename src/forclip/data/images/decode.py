@@ -1,11 +1,11 @@
 """Decode untrusted image files to upright RGB; failures are reported, never fatal."""
 
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from warnings import catch_warnings
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
@@ -14,6 +14,10 @@ from forclip.data.images.deep_colour import combine_bytes, is_deep_colour, lower
 from forclip.data.images.depth import to_eight_bits
 from forclip.data.images.frame_location import split_frame
 from forclip.data.images.picture_types import HEIC_HINT, has_signature, is_heic, picture_formats, reads_heic
+
+# Pillow warns of large images and broken metadata; our own limit is lower. The filter is set once: pictures are decoded
+# in threads, and `catch_warnings` in threads may leave all warnings of the process ignored.
+warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
@@ -60,8 +64,7 @@ def read_image(path: Path) -> Image.Image:
 def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
     """Decode an image like `read_image`, from a file or a stream. name: what the error message calls it."""
     try:
-        # Our own limit is below Pillow's, which only warns, as it does of broken metadata.
-        with catch_warnings(action="ignore"), _open(file) as image:
+        with _open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
             layout = lower_bytes_layout(image) if is_deep_colour(image) else None
@@ -106,7 +109,7 @@ def read_header(file: Path | BinaryIO) -> ImageHeader | None:
     """Read an image's header without decoding it, or None for an image that can't be read."""
     try:
         # Nothing is decoded here, so a large image does no harm.
-        with catch_warnings(action="ignore"), _open(file) as image:
+        with _open(file) as image:
             # Its size is that of the upright image already, if the orientation is in a tag.
             tags = getattr(image, "tag_v2", {})
             is_turned = image.format == "TIFF" and tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
