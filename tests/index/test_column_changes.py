@@ -130,6 +130,18 @@ def test_a_column_that_can_not_be_read_is_reported_and_repaired(name: str, tmp_p
     assert values(store, "speed") == {"a": None, "b": None, "c": None, "d": 5}
 
 
+def test_a_column_is_repaired_after_others_were_dropped(tmp_path: Path) -> None:
+    store = store_of(tmp_path, speed=[1, 2, 3])
+    store.annotate(["a"], {"speed": [0.5]})  # replaces the column
+    damage(tmp_path / "s", {"": pa.string(), "camera": pa.string()})
+    store.compact()
+    assert store.user_columns == ["speed", "camera"]
+    assert store.header == HEADER
+    assert values(store, "speed") == {"a": 0.5, "b": 2.0, "c": 3.0}
+    put(store, "d", camera=["front"])
+    assert Index(tmp_path / "s").verify() == []
+
+
 def test_types_that_can_not_be_shown_are_reported_and_converted(tmp_path: Path) -> None:
     store = store_of(tmp_path)
     old = {

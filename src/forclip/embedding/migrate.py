@@ -15,6 +15,7 @@ import pyarrow as pa
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.embedding.ingest import SKIPPED_FILE
+from forclip.index.column_changes import repair_columns
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
 from forclip.index.schema import HEADER_KEY, MIGRATED_VERSION, StoreHeader
 from forclip.index.segment_folder import FOLDER as SEARCH_FOLDER
@@ -51,7 +52,8 @@ def migrate_store(folder: Path, model: ModelConfig | None = None, device: str = 
             version = json.loads((folder / _STARTED).read_text())["version"]
             table = lance.dataset(str(folder / TABLE), version=version)
             table.restore()
-            table = lance.dataset(str(folder / TABLE))
+        repair_columns(folder / TABLE)
+        table = lance.dataset(str(folder / TABLE))
         old = json.loads(table.schema.metadata[HEADER_KEY.encode()])
         header, run = _new_header(folder, old, model, device)
         images = table.to_table(["id", "uri", "source"])

@@ -86,9 +86,9 @@ def repair_columns(table: Path) -> None:
 def _rename(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
     """Rename columns by position, because Lance does not find them by these names; drop those without values."""
     schema: pa.Schema = dataset.schema
-    fresh = lance.schema.LanceSchema.from_pyarrow(schema)
-    if [f.id() for f in fresh.fields()] != [f.id() for f in dataset.lance_schema.fields()]:
-        raise ValueError("the names of its columns can't be repaired: columns were dropped before")
+    in_order = lance.schema.LanceSchema.from_pyarrow(schema)
+    if [f.id() for f in in_order.fields()] != [f.id() for f in dataset.lance_schema.fields()]:
+        return _rewrite_without(table, dataset, bad)
     names = list(schema.names)
     for name in bad:
         names[names.index(name)] = usable_name(name or "unnamed", names)
@@ -100,6 +100,13 @@ def _rename(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.L
     if empty:
         dataset.drop_columns(empty)
     return lance.dataset(str(table))
+
+
+def _rewrite_without(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
+    """Write the table again without columns, where columns that were dropped leave no order to go by."""
+    kept = pa.schema([f for f in dataset.schema if f.name not in bad], dataset.schema.metadata)
+    reader = dataset.scanner(columns=kept.names).to_reader()
+    return lance.write_dataset(reader, str(table), schema=kept, mode="overwrite")
 
 
 def _replace(
