@@ -258,6 +258,7 @@ TIMM_TRANSFORMERS: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")  # of PyTorch, about timm's resizing of relative positions
 @pytest.mark.parametrize("last_stage", [False, True])
 @pytest.mark.parametrize("size", [48, 64])
 @pytest.mark.parametrize(("build", "options"), TIMM_TRANSFORMERS, ids=str)
