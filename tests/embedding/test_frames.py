@@ -1,5 +1,6 @@
 """Videos in a store: which frames are indexed, when they are read again, and what filters find."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from forclip.data.formats.coco import load_coco
 from forclip.data.images.decode import read_image
 from forclip.data.images.frame_location import frame_path
 from forclip.data.images.video import VideoReader
+from forclip.data.metadata import read_metadata
 from forclip.embedding.embed import embed_images
 from forclip.embedding.frames import VIDEOS_FILE
 from forclip.embedding.ingest import IndexSummary, index_images
@@ -167,3 +169,16 @@ def test_a_failed_export_leaves_no_frame(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"clip\.mp4"):
         export(select_ids(index, sorted(index.store.files())), "files", folder.parent / "picks.txt")
     assert sorted(folder.parent.iterdir()) == before
+
+
+def test_patterns_labels_and_metadata_name_videos_and_frames(folder: Path) -> None:
+    store = folder.parent / "store"
+    (folder / "meta.csv").write_text("image,camera\nclip.mp4,front\nclip.mp4#t=1.000,rear\n")
+    indexed(folder, source="*.mp4", metadata=read_metadata(folder / "meta.csv"))
+    rows = Index(store).store.table().to_table(["time", "camera"]).to_pylist()
+    assert {row["time"]: row["camera"] for row in rows} == {0: "front", 1: "rear", 2: "front", 3: "front"}
+    images = [{"id": k, "file_name": name} for k, name in enumerate(("below/b.mkv#t=1.5", "below/b.mkv#t=99", "a.png"))]
+    (folder / "labels.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    summary = indexed(folder, source="labels.json", images=folder)
+    assert (summary.added, len(summary.unreadable)) == (2, 1)
+    assert times(folder)["below/b.mkv"] == [1.5]

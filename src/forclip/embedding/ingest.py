@@ -13,7 +13,7 @@ import numpy as np
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
 from forclip.data.images.decode import DECODING
-from forclip.data.images.frame_location import is_video
+from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import MetadataFile
@@ -144,11 +144,12 @@ def index_images(
                 raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
         merge, roots, stored, known = store.header.merge, store.roots, store.files(), read_unreadable(to)
     records, tried = read_videos(to), {} if retry else known
-    if index is not None and videos:
-        check_frame_columns(store.table().schema, to)
     advance = track("reading videos", len(videos)) if videos else silent
     frames = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
     found = (*listing.pictures, *frames.paths)
+    has_frames = any(split_frame(path) for path in found)
+    if index is not None and has_frames:
+        check_frame_columns(store.table().schema, to)
     if videos and not found:
         first = next(iter(frames.videos.values())).problem
         raise ValueError(f"{source}: none of {len(videos)} videos can be read; the first: {first}")
@@ -169,7 +170,7 @@ def index_images(
         folder = images or (Path(source) if os.path.isdir(source) else None)
         columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
         columns = columns.with_frames(paths)
-    types = ({} if columns is None else columns.types) | (FRAME_COLUMNS if videos else {})
+    types = ({} if columns is None else columns.types) | (FRAME_COLUMNS if has_frames else {})
     if index is not None:
         index.store.make_columns(types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
@@ -199,7 +200,7 @@ def index_images(
                 index.store.make_columns(types)
             part = embeddings.image_ids
             values = {} if columns is None else columns.values_for(part)
-            index.put(embeddings, files, values | (frame_columns(part) if videos else {}))
+            index.put(embeddings, files, values | (frame_columns(part) if has_frames else {}))
             replaced = sum(i in stored for i in part)
             added, updated = added + len(part) - replaced, updated + replaced
         if index is not None:
