@@ -110,6 +110,10 @@ def test_formats_are_detected(tmp_path: Path) -> None:
     coco_file(tmp_path, 2)
     assert {place: format_of(SourceConfig(tmp_path / place)) for place in places} == places
     assert format_of(SourceConfig(coco_file(tmp_path, 2, neg_category_ids=[]))) == "lvis"
+    file = coco_file(tmp_path, 2, neg_category_ids=[])
+    for encoding in ("utf-16", "utf-16-be"):
+        (tmp_path / "wide.json").write_bytes(file.read_text().encode(encoding))
+        assert format_of(SourceConfig(tmp_path / "wide.json")) == "lvis"
     assert format_of(SourceConfig(tmp_path / "gone.json", format="coco")) == "coco"
 
 
