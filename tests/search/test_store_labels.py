@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from forclip.config import SourceConfig
+from forclip.data.images.content import content_digest
 from forclip.data.splits import read_split, write_split
+from forclip.data.training_images import count_training_images, write_training_images
+from forclip.index.image_index import Index
+from forclip.index.store import ImageFile
 from forclip.search.labels import StoreLabels, describe_matches, load_store_labels
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations, ClassSplit
+from tests.index.made import HEADER, some
 
 
 def annotations(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...] = ()) -> Annotations:
@@ -32,6 +37,26 @@ def test_the_gallerys_labels_match_by_path(searcher: Searcher, small_world: ToyW
     description = describe_matches(labels, searcher.index)
     assert "60 of the store's 60" in description
     assert f"{count} classes" in description
+
+
+def test_training_images_in_a_gallery_are_counted_by_content(small_world: ToyWorld, tmp_path: Path) -> None:
+    source = SourceConfig(small_world.gallery_file, small_world.images)
+    paths = sorted(small_world.images.glob("gallery_*.jpg"))
+    index = Index.create(tmp_path / "s", HEADER)
+    stored = [ImageFile(str(path), content_hash=content_digest(path) or "") for path in paths]
+    index.add(some([file.uri for file in stored]), stored)
+    run = index.store.model_folder
+    assert load_store_labels(index, source).num_training is None  # the model's run does not say
+    assert count_training_images(run, paths) is None
+    write_training_images(run, [*paths[:3], small_world.images / "gone.jpg"])
+    labels = load_store_labels(index, source)
+    assert set(labels.training or ()) == {str(path) for path in paths[:3]}
+    assert "3 images of this gallery trained the model" in describe_matches(labels, index)
+    assert count_training_images(run, paths) == 3
+    write_training_images(run, [small_world.images / "gone.jpg"])
+    labels = load_store_labels(index, source)
+    assert labels.num_training == 0
+    assert "trained the model" not in describe_matches(labels, index)
 
 
 def test_labels_may_match_some_images_but_not_none(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:

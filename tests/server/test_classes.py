@@ -111,6 +111,7 @@ def test_a_search_for_a_class_has_verdicts_metrics_and_mistakes(
         assert [r["relevant"] for r in answer["results"]] == [labels.shows(i, column) for i in ids]
         expected = evaluate_list(served.index, labels, column, served.encode_text(name))
         assert answer["labels"] == {
+            "training_images": None,
             "class_name": name,
             "group": labels.groups[name],
             "images": expected.images,

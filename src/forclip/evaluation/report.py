@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from forclip.atomic_write import write_text_atomically
+from forclip.data.training_images import describe_training_images
 from forclip.evaluation.charts import Curve, gain_chart, ladder_chart, line_chart, reliability_chart
 from forclip.evaluation.confidence import PAIRS, Reliability
 from forclip.evaluation.methods import (
@@ -145,6 +146,8 @@ def _facts(metrics: Metrics) -> list[str]:
             where = "of them" if metrics["distractors_kept"] else "more taken out,"
             searched += f" searched, {metrics['distractors']:g} {where} without any of the classes"
         facts.append(searched)
+        if count := metrics.get("training_images"):
+            facts.append(describe_training_images(count))
         if metrics["protocol"] == "verified images":
             facts.append("each class ranked over the images verified for it")
     return [*facts, _plural(len(metrics["methods"]), "method"), _plural(len(metrics["seeds"]), "seed")]

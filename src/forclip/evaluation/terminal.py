@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forclip.data.training_images import describe_training_images
 from forclip.evaluation.confidence import PAIRS
 from forclip.evaluation.methods import (
     FOR,
@@ -59,6 +60,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     if metrics.get("distractors"):
         kept = "kept among" if metrics["distractors_kept"] else "removed from"
         notes.append(f"{metrics['distractors']:g} images of none of the classes were {kept} the gallery")
+    if count := metrics.get("training_images"):
+        console.print(Text(describe_training_images(count), style="yellow"), soft_wrap=True)
     for note in notes:
         console.print(Text(note, style="dim"), soft_wrap=True)
     gains = gains_over_baseline(metrics)

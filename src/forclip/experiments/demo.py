@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from forclip.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SourceConfig, TrainConfig
+from forclip.data.training_images import write_training_images
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.evaluation.terminal import print_metrics
 from forclip.experiments.comparison import finetune_on, measure, measure_training_free
@@ -41,6 +42,7 @@ def run_demo(out: Path, seeds: tuple[int, ...], console: Console) -> Metrics:
             tuned = finetune_on(task, config.head, config.train, None, track)
             text_side = (tuned.class_vectors, tuned.calibration)
             results["for"] = measure(task, "for", tuned.head, seed, config.eval, *text_side)
+            write_training_images(create_folder(out / f"model-{seed}"), task.train_paths)
             save_run(out / f"model-{seed}", tuned, task.backbone, config, task.split)
             comparisons.append(Comparison(task, config, results, tuned.history))
     metrics = summarise_runs("toy world", [result.run for c in comparisons for result in c.results.values()])

@@ -11,6 +11,7 @@ from rich.console import Console
 from forclip.config import RunConfig, SourceConfig, load_config
 from forclip.data.sources import load_sets
 from forclip.data.splits import read_split
+from forclip.data.training_images import count_training_images
 from forclip.embedding.embed import EncodedImages
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
@@ -70,6 +71,8 @@ def evaluate(
                 console.print(curve_table(points))
     metrics = summarise_runs(task.name, [result.run for result in results.values()])
     metrics["gallery"] = gallery_digest(task.gallery)  # runs are comparable only on the same gallery
+    if run is not None and (count := count_training_images(run, task.gallery.paths)):
+        metrics["training_images"] = count
     write_metrics(out / "metrics.json", metrics)
     comparison = Comparison(task, config, results, history)
     write_comparison_report(out / "report.html", f"{task.name}: all methods", metrics, comparison)

@@ -28,7 +28,8 @@ from forclip.types import ImageEmbeddings, Ints
 TABLE = "images.lance"
 MODEL_FOLDER = "model"
 OLD_DECODING = 1  # of stores of format version 2: EXIF orientation was ignored
-_RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "config.json")  # the last one marks a whole run
+# The last one marks a whole run.
+_RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "training_images.txt", "config.json")
 _LOCK = "writer.lock"
 _LOCK_SECONDS = 600.0  # that a writer waits for another one
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick

@@ -13,6 +13,7 @@ import numpy as np
 from forclip.config import NamedSplit, SourceConfig
 from forclip.data.sources import load_source
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
+from forclip.data.training_images import describe_training_images, read_training_images
 from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
 from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
 from forclip.index.image_index import Index
@@ -27,10 +28,17 @@ ClassGroup = Literal["base", "novel"]
 
 @dataclass(frozen=True)
 class StoreLabels:
-    """Labels by the store's image ids. images: all annotated images, in the store or not; groups: by class name."""
+    """Labels by the store's image ids. images: all annotated images, in the store or not; groups: by class name;
+    training: ids of the stored images that trained the store's model, None if its run does not say."""
 
     images: Annotations
     groups: dict[str, ClassGroup]
+    training: frozenset[str] | None = None
+
+    @property
+    def num_training(self) -> int | None:
+        """How many labelled images of the store trained its model."""
+        return None if self.training is None else len(self.training.intersection(self.images.image_ids))
 
     def class_of(self, text: str) -> int | None:
         """The column of the class that a text names, by its name or by a synonym of no other class, or None.
@@ -101,7 +109,17 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
             f"{source.annotations}: none of its {len(ids)} images is in the store {index.store.folder}; "
             f"the first is {ids[0]}, the store's first {min(stored, default='nothing')}"
         )
-    return StoreLabels(replace(annotations, image_ids=tuple(ids)), groups)
+    return StoreLabels(replace(annotations, image_ids=tuple(ids)), groups, _training_images(index))
+
+
+def _training_images(index: Index) -> frozenset[str] | None:
+    """Return the ids of the stored images that trained the store's model, by content; None if its run does not say."""
+    digests = read_training_images(index.store.model_folder)
+    if digests is None:
+        return None
+    rows = index.store.table().to_table(["id", "content_hash"])
+    pairs = zip(rows["id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True)
+    return frozenset(image_id for image_id, digest in pairs if digest in digests)
 
 
 def describe_matches(labels: StoreLabels, index: Index) -> str:
@@ -110,9 +128,10 @@ def describe_matches(labels: StoreLabels, index: Index) -> str:
     matched = len(stored.intersection(labels.images.image_ids))
     counts = Counter(labels.groups.get(name, "in neither group") for name in names)
     groups = ", ".join(f"{counts[g]} {g}" for g in ("base", "novel", "in neither group") if counts[g])
+    training = f" {describe_training_images(labels.num_training)}." if labels.num_training else ""
     return (
         f"Labels for {matched} of the store's {len(stored)} images; {len(labels.images)} are annotated. "
-        f"{len(names)} classes: {groups if labels.groups else 'no split says which are base'}."
+        f"{len(names)} classes: {groups if labels.groups else 'no split says which are base'}.{training}"
     )
 
 

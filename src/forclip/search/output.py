@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forclip.data.training_images import describe_training_images
 from forclip.evaluation.metrics import AP_DEPTH
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
@@ -97,8 +98,9 @@ def _describe_labels(labels: LabelledList) -> str:
     relevance, group = labels.relevance, "" if labels.group is None else f" (a {labels.group} class)"
     if relevance.average_precision is None or relevance.precision_at_10 is None:
         return f"Labels: no searched image shows {labels.class_name!r}{group}."
+    training = f" {describe_training_images(labels.training_images)}." if labels.training_images else ""
     return (
         f"Labels: {relevance.images} images show {labels.class_name!r}{group}. "
         f"AP@50 {relevance.average_precision:.1f} %, precision@10 {relevance.precision_at_10:.0f} %. "
-        f"{len(relevance.missed)} of them are not among the first {AP_DEPTH}."
+        f"{len(relevance.missed)} of them are not among the first {AP_DEPTH}.{training}"
     )

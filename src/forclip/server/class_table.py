@@ -11,7 +11,7 @@ from forclip.search.labels import ClassEvaluation, StoreLabels, evaluate_classes
 from forclip.search.searcher import Searcher
 from forclip.server.schemas import ClassesOut, ClassOut, MeansOut
 
-_NO_LABELS = ClassesOut(state="no labels", progress=0, images=None, means=MeansOut(), classes=[])
+_NO_LABELS = ClassesOut(state="no labels", progress=0, images=None, training_images=None, means=MeansOut(), classes=[])
 
 
 def class_routes(table: "ClassTable | None") -> APIRouter:
@@ -64,6 +64,7 @@ class ClassTable:
                 state="measuring" if measuring else "failed" if self._failed else "measured",
                 progress=min(1.0, self._done / (len(names) + len(self.labels.images))),
                 images=None if result is None else result.images,
+                training_images=self.labels.num_training,
                 means=MeansOut() if result is None else MeansOut(**result.means(groups)),
                 classes=[ClassOut(name=name, **others) for name, others in facts.items()],
             )

@@ -196,6 +196,10 @@ class ListLabels(BaseModel):
     precision_at_10: float | None = Field(description="In percent, of checked images; null where no image shows it.")
     average_precision: float | None = Field(description="AP@50 in percent, of checked images.")
     missed: int = Field(description="Images that show the class and are not among the first 50.")
+    training_images: int | None = Field(
+        default=None,
+        description="Labelled images of the store that trained its model; null if not known.",
+    )
 
 
 class SearchOut(BaseModel):
@@ -275,6 +279,10 @@ class ClassesOut(BaseModel):
     state: Literal["no labels", "measuring", "measured", "failed"]
     progress: float = Field(description="Of measuring, 0..1.")
     images: int | None = Field(description="Images of the store that have labels; null until counted.")
+    training_images: int | None = Field(
+        default=None,
+        description="Labelled images of the store that trained its model; null if not known.",
+    )
     means: MeansOut
     classes: list[ClassOut] = Field(description="In the order of the labels, with the numbers measured last.")
 

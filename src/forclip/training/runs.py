@@ -13,6 +13,7 @@ from forclip.config import DataConfig, RunConfig, config_to_json, load_config
 from forclip.data.images.views import make_views, resolve_num_views
 from forclip.data.sources import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes, write_split
+from forclip.data.training_images import write_training_images
 from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views
 from forclip.embedding.token_cache import cached_tokens
@@ -66,6 +67,7 @@ def train(
         finetuned = finetune(backbone, encoded.tokens, readable.paths, supervision, *settings)
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
+    write_training_images(out, readable.paths)
     save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
     message = "The model gives scores but no probabilities: too few base classes were held out to calibrate it."

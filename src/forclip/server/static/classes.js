@@ -26,11 +26,11 @@ function showLabelSummary(labels, only) {
   state.labels = labels;
   $("label-summary").hidden = !labels;
   if (!labels) return;
-  const { class_name, group, images, average_precision, precision_at_10, missed } = labels;
+  const { class_name, group, images, average_precision, precision_at_10, missed, training_images } = labels;
   const quality = average_precision === null
     ? "no labelled image shows it"
     : `AP@50 ${formatPercent(average_precision)} %, ${outOfTen(precision_at_10)} of the first 10 correct, ${plural(images, "image")} labelled with it`;
-  $("label-quality").textContent = `${class_name}${group ? ` (${group})` : ""}: ${quality}`;
+  $("label-quality").textContent = `${class_name}${group ? ` (${group})` : ""}: ${quality}${describeTraining(training_images)}`;
   $("false-negatives").textContent = `False negatives (${missed})`;
   $("false-negatives").disabled = !missed && only !== "missed";
   for (const [id, mistake] of Object.entries(MISTAKES)) $(id).setAttribute("aria-pressed", String(mistake === only));
@@ -71,11 +71,15 @@ function showTable() {
   }
 }
 
-function describeMeasurement({ state: status, progress, images }) {
+function describeTraining(count) {
+  return count ? `. ${plural(count, "image")} of this gallery trained the model: its quality is overstated` : "";
+}
+
+function describeMeasurement({ state: status, progress, images, training_images: training }) {
   switch (status) {
     case "measuring": return `Measuring … ${Math.floor(progress * 100)} %`;
     case "failed": return "The measurement failed. See the service’s log.";
-    default: return `mAP@50 in percent (number of classes in brackets), measured on ${plural(images, "labelled image")}`;
+    default: return `mAP@50 in percent (number of classes in brackets), measured on ${plural(images, "labelled image")}${describeTraining(training)}`;
   }
 }
 
