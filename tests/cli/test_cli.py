@@ -424,3 +424,24 @@ def test_index_says_what_is_not_indexed(tmp_path: Path, small_world: ToyWorld) -
     assert (content["added"], content["unchanged"], content["unreadable"]) == (0, 1, {})
     assert sorted(part["count"] for part in content["not_indexed"].values()) == [1, 1, 1]
     assert [str(photos / "gone.jpg")] in [part["examples"] for part in content["not_indexed"].values()]
+
+
+def test_photos_and_models_move(small_world: ToyWorld, tmp_path: Path) -> None:
+    photos, store = tmp_path / "photos", tmp_path / "s"
+    photos.mkdir()
+    for file in sorted(small_world.images.glob("gallery_*.jpg"))[:3]:
+        (photos / file.name).write_bytes(file.read_bytes())
+    assert run("index", photos, "--to", store, "--model", "forclip-mini").exit_code == 0
+    photos.rename(tmp_path / "new")
+    assert "missing" in run("relocate", store).stdout
+    assert_one_line(run("relocate", store, "pictures=new"), "'pictures'", "photos")
+    assert "present" in run("relocate", store, f"photos={tmp_path / 'new'}").stdout
+    (root,) = json.loads(run("relocate", store, "--json").stdout)
+    assert (root["root"], root["images"], root["folder"]) == ("photos", 3, str(tmp_path / "new"))
+    found = json.loads(run("search", store, "cat", "--json").stdout)
+    assert all(Path(r["uri"]).is_file() for r in found)
+    (tmp_path / "ids.txt").write_text(found[0]["uri"] + "\n")  # paths work where ids do
+    assert run("search", store, "cat", "--right", tmp_path / "ids.txt").exit_code == 0
+    assert_one_line(run("search", store, "cat", "--model", "forclip-mini", "--pretrained", "random"), "another model")
+    assert_one_line(run("search", store, "cat", "--pretrained", "w.pt"), "--model")
+    assert run("compact", store).exit_code == 0

@@ -14,7 +14,7 @@ from forclip.config import ModelConfig
 from forclip.data.metadata import read_metadata
 from forclip.embedding.ingest import IndexSummary, find_images, index_images
 from forclip.index.image_index import Index
-from forclip.index.store import read_vectors
+from forclip.index.table import read_vectors
 from forclip.toyworld.dataset import ToyWorld
 from tests.child import run_in_child
 

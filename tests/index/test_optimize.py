@@ -12,7 +12,7 @@ from forclip.index.image_index import Index
 from forclip.index.optimize import TARGET_RECALL, build_for_size, build_index, codes_kind, plan_merge
 from forclip.index.segment import Segment, segment_in_memory
 from forclip.index.segment_folder import SegmentFolder
-from forclip.index.store import StoredVectors, read_vectors
+from forclip.index.table import StoredVectors, read_vectors
 from forclip.types import ImageEmbeddings
 from tests.index.made import DIM, HEADER, files, names, some, unit
 

@@ -16,7 +16,7 @@ from forclip.index.optimize import build_index
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import IdLookup, Segment, segment_in_memory
 from forclip.index.segment_folder import SegmentFolder
-from forclip.index.store import StoredVectors
+from forclip.index.table import StoredVectors
 from forclip.types import Floats, Ints
 from tests.index.made import DIM, HEADER, names, some, unit
 

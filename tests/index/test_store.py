@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
-from forclip.index.store import Store, create_store, read_keys, read_vectors
+from forclip.index.store import Store, create_store
+from forclip.index.table import read_keys, read_vectors
 from tests.child import limit_file_size, run_in_child
 from tests.index.made import DIM, HEADER, by_image, files, names, some
 

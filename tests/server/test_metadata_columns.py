@@ -11,7 +11,7 @@ import pytest
 
 from forclip.data.metadata import read_metadata
 from forclip.index.image_index import Index
-from forclip.index.store import TABLE
+from forclip.index.table import TABLE
 from forclip.search.searcher import Searcher
 from tests.server.conftest import client_of, search
 

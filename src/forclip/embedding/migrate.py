@@ -19,7 +19,8 @@ from forclip.index.column_changes import repair_columns
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
 from forclip.index.schema import HEADER_KEY, MIGRATED_VERSION, StoreHeader
 from forclip.index.segment_folder import FOLDER as SEARCH_FOLDER
-from forclip.index.store import OLD_DECODING, TABLE, copy_run, writers_lock
+from forclip.index.store import OLD_DECODING, copy_run
+from forclip.index.table import TABLE, writers_lock
 from forclip.models.references import written_reference
 from forclip.models.retrieval_model import describe_model, is_trained_run, load_model
 from forclip.path_text import text_to_path

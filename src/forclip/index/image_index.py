@@ -20,7 +20,8 @@ from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
-from forclip.index.store import TABLE, ImageFile, Metadata, Store, create_store, read_vectors
+from forclip.index.store import ImageFile, Metadata, Store, create_store
+from forclip.index.table import TABLE, read_vectors
 from forclip.index.view import Part, View, Views
 from forclip.types import Floats, ImageEmbeddings, SearchResult
 

@@ -16,7 +16,7 @@ import numpy as np
 from forclip.index.approximate_search import ApproximateIndex, IndexSettings, count_lists, search_approximately
 from forclip.index.exact_search import ScoredImages, search_exactly
 from forclip.index.segment import Segment, segment_in_memory
-from forclip.index.store import StoredVectors, read_vectors
+from forclip.index.table import StoredVectors, read_vectors
 from forclip.index.view import Views
 from forclip.types import Floats, Ints
 

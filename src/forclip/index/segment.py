@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from forclip.index.schema import StoreHeader
-from forclip.index.store import StoredVectors
+from forclip.index.table import StoredVectors
 from forclip.types import Doubles, Floats, Ints
 
 VECTORS_FILE = "vectors.faiss"

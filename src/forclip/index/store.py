@@ -3,8 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,27 +14,22 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock, Timeout
 
 from forclip.index.column_changes import make_columns, repair_columns
 from forclip.index.columns import cast_exactly, is_readable, to_stored
-from forclip.index.filter_values import quote
 from forclip.index.filters import lance_filter
 from forclip.index.roots import Roots, from_json, to_json
-from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, Codes, StoreHeader, from_lists, read_header, to_lists
+from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, StoreHeader, read_header, to_lists
+from forclip.index.table import LOCK, TABLE, open_table, quoted, read_column, read_keys, reword_errors, writers_lock
 from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
-TABLE = "images.lance"
 MODEL_FOLDER = "model"
 OLD_DECODING = 1  # of stores of format version 2: EXIF orientation was ignored
 # The last one marks a whole run.
 _RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "training_images.txt", "config.json")
-_LOCK = "writer.lock"
-_LOCK_SECONDS = 600.0  # that a writer waits for another one
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
 _KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
-_ROWS_AT_ONCE = 4096
 _ARROW_VALUES = (pa.Array, pa.ChunkedArray)
 _COLUMN_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
@@ -62,18 +57,6 @@ class ImageFile:
     decoding: int = 0
 
 
-@dataclass(frozen=True)
-class StoredVectors:
-    """Some images of a store. keys: [images]; codes: [total, dim] as stored, `StoreHeader.decode` gives vectors;
-    offsets: [images + 1]; boxes: [total, 4] float16; images: a table of id and uri."""
-
-    keys: Ints
-    codes: Codes
-    offsets: Ints
-    boxes: np.ndarray
-    images: pa.Table
-
-
 class Store:
     """The images of a store: their vectors, files and metadata, without search.
 
@@ -88,7 +71,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Open an existing store. Raises ValueError if there is none, or it is damaged or of another format version."""
         self.folder = folder
-        self._table = _open_table(folder)
+        self._table = open_table(folder)
         self._versions = folder / TABLE / "_versions"  # a new file in it makes a new version
         self._seen_change = -1  # the folder's time of change at the last check
         self._read_header()
@@ -125,12 +108,12 @@ class Store:
 
     def table(self) -> lance.LanceDataset:
         """Return the newest version. Raises ValueError if it is damaged or was deleted."""
-        with _reword_errors(f"{self.folder}: damaged"):
+        with reword_errors(f"{self.folder}: damaged"):
             changed = os.stat(self._versions).st_mtime_ns
             # A slow clock gives two changes the same time, so a folder that has just changed is always checked.
             if changed != self._seen_change or time.time_ns() - changed < _RECENT:
                 if self._table.latest_version != self._table.version:
-                    self._table = _open_table(self.folder)
+                    self._table = open_table(self.folder)
                     self._read_header()
                 self._seen_change = changed
         return self._table
@@ -141,7 +124,7 @@ class Store:
         return int(self.table().version)
 
     def __len__(self) -> int:
-        with _reword_errors(f"{self.folder}: damaged"):
+        with reword_errors(f"{self.folder}: damaged"):
             return int(self.table().count_rows())
 
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
@@ -165,13 +148,13 @@ class Store:
         """
         with self._writing():
             rows = self._rows(embeddings, files, metadata)
-            merge = _open_table(self.folder).merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge = open_table(self.folder).merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows)
 
     def delete(self, where: str) -> int:
         """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
         wanted = lance_filter(where, self.table().schema)
-        with self._writing(), _reword_errors(f"can't select images by {where!r}"):
+        with self._writing(), reword_errors(f"can't select images by {where!r}"):
             return self._delete(wanted)
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
@@ -179,17 +162,17 @@ class Store:
         if not image_ids:
             return 0
         with self._writing():
-            return self._delete(f"id IN ({_quoted(image_ids)})")
+            return self._delete(f"id IN ({quoted(image_ids)})")
 
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
         """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
         with self._writing():
             columns = {"id": pa.array(image_ids, pa.string()), **self._make_columns(metadata, len(image_ids))}
-            _open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+            open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def make_columns(self, types: Mapping[str, pa.DataType]) -> None:
         """Make metadata columns for values of these types, as `put` does for its values. Raises ValueError as `put`."""
-        with self._writing(), _reword_errors(f"{self.folder}"):
+        with self._writing(), reword_errors(f"{self.folder}"):
             make_columns(self.folder / TABLE, types)
 
     def move(self, moves: Mapping[str, tuple[str, ImageFile]]) -> None:
@@ -198,9 +181,8 @@ class Store:
         moves: by old id. The images get new keys.
         """
         with self._writing():
-            table = _open_table(self.folder)
-            quoted = _quoted(moves)
-            rows = table.to_table(filter=f"id IN ({quoted})")
+            table = open_table(self.folder)
+            rows = table.to_table(filter=f"id IN ({quoted(moves)})")
             count, targets = len(rows), [moves[old] for old in rows["id"].to_pylist()]
             highest = pc.max(self._read(["number"])["number"]).as_py()
             changed: dict[str, Any] = {
@@ -214,7 +196,7 @@ class Store:
                     position, rows.schema.field(position), pa.array(values, rows.schema.types[position])
                 )
             merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            if gone := _quoted(moves.keys() - {new for new, _ in targets}):
+            if gone := quoted(moves.keys() - {new for new, _ in targets}):
                 merge = merge.when_not_matched_by_source_delete(f"id IN ({gone})")
             merge.execute(rows)
 
@@ -225,18 +207,18 @@ class Store:
                 "id": pa.array(image_ids, pa.string()),
                 "decoding": pa.array([decoding] * len(image_ids), pa.int8()),
             }
-            _open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+            open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def count_outdated(self) -> int:
         """Return how many images were decoded by a version of forclip that ignored EXIF orientation."""
-        with _reword_errors(f"{self.folder}: damaged"):
+        with reword_errors(f"{self.folder}: damaged"):
             return int(self.table().count_rows(f"decoding = {OLD_DECODING}"))
 
     def write_header(self, header: StoreHeader) -> None:
         """Replace what may change in the header: the model's location and the roots."""
         assert header.identity() == self.header.identity()
         with self._writing():
-            _open_table(self.folder).update_schema_metadata({HEADER_KEY: header.to_json()})
+            open_table(self.folder).update_schema_metadata({HEADER_KEY: header.to_json()})
 
     def write_roots(self, roots: Roots) -> None:
         """Replace the roots."""
@@ -246,7 +228,7 @@ class Store:
         """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
         with self._writing():
             repair_columns(self.folder / TABLE)
-            table = _open_table(self.folder)
+            table = open_table(self.folder)
             table.optimize.compact_files()
             table.cleanup_old_versions(keep)
 
@@ -273,11 +255,11 @@ class Store:
 
     def _delete(self, lance_sql: str) -> int:
         before = len(self)
-        _open_table(self.folder).delete(lance_sql)
+        open_table(self.folder).delete(lance_sql)
         return before - len(self)
 
     def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
-        with _reword_errors(f"{self.folder}: damaged"):
+        with reword_errors(f"{self.folder}: damaged"):
             return self.table().to_table(columns, filter=wanted)
 
     def _writing(self) -> AbstractContextManager[None]:
@@ -314,9 +296,9 @@ class Store:
         for name, values in metadata.items():
             if len(values) != count:
                 raise ValueError(f"{self.folder}: {count} images need as many values of {name!r}, not {len(values)}")
-            with _reword_errors(f"{self.folder}: metadata {name!r}", (ValueError, *_COLUMN_ERRORS)):
+            with reword_errors(f"{self.folder}: metadata {name!r}", (ValueError, *_COLUMN_ERRORS)):
                 given[name] = to_stored(values if isinstance(values, _ARROW_VALUES) else pa.array(list(values)))
-        with _reword_errors(f"{self.folder}"):
+        with reword_errors(f"{self.folder}"):
             make_columns(self.folder / TABLE, {name: values.type for name, values in given.items()})
             schema = self.table().schema
             return {n: cast_exactly(v, schema.field(n).type) for n, v in given.items() if n in schema.names}
@@ -341,7 +323,7 @@ def create_store(folder: Path, header: StoreHeader, run: Path | None = None) -> 
         store = Store(folder)
         require_model(store, header.fingerprint)
         return store
-    leftovers = {TABLE, _LOCK, MODEL_FOLDER}  # of a creation that was killed
+    leftovers = {TABLE, LOCK, MODEL_FOLDER}  # of a creation that was killed
     if folder.exists() and (not folder.is_dir() or any(f.name not in leftovers for f in folder.iterdir())):
         raise ValueError(f"{folder}: exists and is no forclip store")
     folder.mkdir(parents=True, exist_ok=True)
@@ -349,19 +331,6 @@ def create_store(folder: Path, header: StoreHeader, run: Path | None = None) -> 
         copy_run(run, folder)
     lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
     return Store(folder)
-
-
-@contextmanager
-def writers_lock(folder: Path) -> Iterator[None]:
-    """Hold a store's lock for writers, which a killed process releases, and reword Lance's errors."""
-    try:
-        with (
-            FileLock(folder / _LOCK, timeout=_LOCK_SECONDS),
-            _reword_errors(f"{folder}: nothing was changed", (OSError, RuntimeError, pa.ArrowInvalid)),
-        ):
-            yield
-    except Timeout:
-        raise ValueError(f"{folder}: another process has been writing for {_LOCK_SECONDS:.0f} s") from None
 
 
 def copy_run(run: Path, store: Path) -> None:
@@ -379,64 +348,8 @@ def require_model(store: Store, fingerprint: str) -> None:
         raise ValueError(f"{store.folder}: was written by another model ({name!r}, or other weights of that name)")
 
 
-def read_keys(table: lance.LanceDataset, where: str | None = None) -> Ints:
-    """Return the keys of one version's images, as `Store.keys` does."""
-    keys: Ints = read_column(table, "number", where).to_numpy()
-    return keys
-
-
-def read_column(table: lance.LanceDataset, name: str, where: str | None = None) -> pa.ChunkedArray:
-    """Return a column of all images, or of those for which an SQL expression holds. Raises ValueError for bad SQL."""
-    wanted = None if where is None else lance_filter(where, table.schema)
-    with _reword_errors(f"{table.uri}: damaged" if where is None else f"can't select images by {where!r}"):
-        return table.to_table([name], filter=wanted)[name]
-
-
-def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) -> Iterator[StoredVectors]:
-    """Read all images of one version, or those with these keys, block by block. Raises ValueError for damage."""
-    with _reword_errors(f"{table.uri}: damaged"):
-        columns = ["number", "id", "uri", "vectors", "boxes"]
-        if keys is None:
-            batches = table.to_batches(columns=columns, batch_size=_ROWS_AT_ONCE)
-            blocks = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
-        else:  # by position, which reads nothing else
-            stored = table.to_table(["number"])["number"]
-            positions = np.flatnonzero(pc.is_in(stored, value_set=pa.array(np.sort(keys))).to_numpy()).tolist()
-            starts = range(0, len(positions), _ROWS_AT_ONCE)
-            blocks = (table.take(positions[start : start + _ROWS_AT_ONCE], columns=columns) for start in starts)
-        for block in blocks:
-            codes, offsets = from_lists(block["vectors"], dim)
-            boxes, _ = from_lists(block["boxes"], 4)
-            yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, block.select(["id", "uri"]))
-
-
-def _quoted(texts: Iterable[str]) -> str:
-    """Texts as a list of SQL literals."""
-    return ", ".join(map(quote, texts))
-
-
-def _open_table(folder: Path) -> lance.LanceDataset:
-    if (folder / "store.json").exists():
-        raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the images again")
-    if not (folder / TABLE / "_versions").is_dir():
-        raise ValueError(f"{folder}: no forclip store")
-    with _reword_errors(f"{folder}: damaged"):
-        return lance.dataset(str(folder / TABLE))
-
-
-@contextmanager
-def _reword_errors(
-    prefix: str, errors: tuple[type[BaseException], ...] = (ValueError, OSError, RuntimeError)
-) -> Iterator[None]:
-    """Raise Lance's errors as ValueError in one short sentence, without the position in Lance's own source."""
-    try:
-        yield
-    except errors as error:
-        raise ValueError(f"{prefix}: {str(error).split(', /')[0].strip()[:300]}") from None
-
-
 def _to_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
-    with _reword_errors(f"{folder}: column {field.name!r} holds {field.type}", _COLUMN_ERRORS):
+    with reword_errors(f"{folder}: column {field.name!r} holds {field.type}", _COLUMN_ERRORS):
         return pa.array(values, field.type)

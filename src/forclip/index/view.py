@@ -11,7 +11,8 @@ import numpy as np
 from forclip.index.roots import Roots
 from forclip.index.segment import segment_in_memory
 from forclip.index.segment_folder import SegmentFolder, SegmentName, StoredSegment
-from forclip.index.store import Store, read_keys, read_vectors
+from forclip.index.store import Store
+from forclip.index.table import read_keys, read_vectors
 from forclip.types import Bools, Ints
 
 _CACHED = 16  # filters, and samples, of a view

@@ -18,7 +18,7 @@ from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precisi
 from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
-from forclip.index.store import read_vectors
+from forclip.index.table import read_vectors
 from forclip.progress import Advance, silent
 from forclip.text.vocabulary import normalise_word
 from forclip.types import Annotations, ClassSplit, Floats, Ints, SearchResult

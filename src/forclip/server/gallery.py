@@ -15,7 +15,8 @@ import pyarrow as pa
 from forclip.index.columns import is_readable, to_shown
 from forclip.index.image_index import Index
 from forclip.index.schema import BUILT_IN_COLUMNS
-from forclip.index.store import ImageFile, Store, read_keys
+from forclip.index.store import ImageFile, Store
+from forclip.index.table import read_keys
 from forclip.index.view import in_sorted
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
