@@ -237,3 +237,12 @@ def test_pictures_in_a_folder_that_cannot_be_read_have_not_vanished(
     assert len(summary.vanished) == 1
     assert [part.examples for part in summary.not_indexed.values()] == [(str(photos / "secret"),)]
     assert len(Index(tmp_path / "s")) == len(files) - 1
+
+
+def test_a_single_picture_is_indexed(photos: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted(photos.glob("*.jpg"))
+    assert index(first, tmp_path / "s").added == 1
+    summary = index(second, tmp_path / "s")
+    assert (summary.added, summary.vanished) == (1, ())
+    with pytest.raises(ValueError, match="nothing"):
+        index(photos / "nothing.jpg", tmp_path / "s")

@@ -15,6 +15,7 @@ from forclip.config import ModelConfig, SourceConfig
 from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
+from forclip.data.images.picture_types import is_picture_name
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source
@@ -251,7 +252,7 @@ def _check_options(model: ModelConfig | None, head: str | None, num_query_tokens
 
 
 def find_images(source: str, images: Path | None) -> Listing:
-    """List the images of a folder, a video, a glob pattern, or an annotation file or folder of any known format.
+    """List the images of a folder, picture, video or glob pattern, or annotations of any known format.
 
     images: image folder of an annotation file. Raises ValueError for a source that is missing, or annotations that
     can't be read. A folder without images gives an empty listing.
@@ -260,7 +261,7 @@ def find_images(source: str, images: Path | None) -> Listing:
     if path.is_file() and is_video(path):
         return Listing((), {VIDEO: (source,)}, {})
     is_pattern = glob.has_magic(source) and not path.exists()
-    if is_pattern or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
+    if is_pattern or is_picture_name(source) or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
         return list_pictures(source)
     if not path.exists():
         raise ValueError(f"{source}: no such folder or file")

@@ -124,7 +124,7 @@ def describe_left_out(summary: Mapping[str, LeftOut]) -> list[str]:
 
 
 def list_pictures(source: str) -> Listing:
-    """List the pictures below a folder, or those that a glob pattern matches. The listing may be empty.
+    """List the pictures below a folder, those that a glob pattern matches, or one file. The listing may be empty.
 
     A file is a picture by its ending, or by its first bytes where the ending says nothing. Links are followed where
     they stay on this machine. Each folder is listed once, under its own name rather than a link's; files are listed
@@ -136,8 +136,9 @@ def list_pictures(source: str) -> Listing:
         walk.add(source)
     elif glob.has_magic(source):
         walk = _walk_pattern(source)
-    elif folder.exists():
-        raise ValueError(f"{source}: not a folder; give a folder or a pattern such as 'photos/**/*.jpg'")
+    elif folder.is_file():
+        walk = _Walk(source)
+        walk.add_named_file(source)
     else:
         raise ValueError(f"{source}: no such folder")
     return walk.listing()

@@ -1,5 +1,6 @@
 """Which files are pictures: by the ending of the name and by the first bytes."""
 
+import os
 from contextlib import suppress
 from functools import cache
 
@@ -36,6 +37,11 @@ def picture_suffixes() -> frozenset[str]:
     """Endings of picture files, in lower case: all that Pillow opens, but none of what is no picture."""
     formats = {*picture_formats(), "MPO"}  # JPEG's plugin opens those
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file's ending is that of pictures, HEIC's among them even where it can't be decoded."""
+    return os.path.splitext(name)[1].lower() in picture_suffixes() | HEIC_SUFFIXES
 
 
 def reads_heic() -> bool:
