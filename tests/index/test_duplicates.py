@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forclip.index.duplicates import find_duplicates, similarity
+from forclip.index.duplicates import collapse_duplicates, find_duplicates, similarity
 from forclip.index.image_index import Index
 from forclip.types import Floats, ImageEmbeddings
 from tests.index.made import DIM, HEADER, by_image, files, names, some, unit, write_all_segments
@@ -86,3 +86,22 @@ def test_a_filter_limits_the_images_and_bad_thresholds_are_refused(tmp_path: Pat
     for threshold in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match=str(threshold)):
             find_duplicates(index, threshold)
+
+
+def test_results_that_repeat_a_better_one_are_left_out(embeddings: ImageEmbeddings, tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    index.add(embeddings, files(embeddings.image_ids))
+    kept = {i: v.astype(np.float32) for i, v in by_image(embeddings).items()}
+    results = index.search(unit(np.random.default_rng(1), DIM), 400)
+    expected: list[str] = []
+    for result in results:
+        own = kept[result.image_id]
+        own = own / np.linalg.norm(own, axis=1, keepdims=True)
+        others = [kept[i] / np.linalg.norm(kept[i], axis=1, keepdims=True) for i in expected]
+        if all(similarity(own, other) < 0.95 for other in others):
+            expected.append(result.image_id)
+    collapsed = collapse_duplicates(index, results, 0.95)
+    assert [result.image_id for result in collapsed] == expected
+    assert len(expected) < 400
+    assert [result.rank for result in collapsed] == sorted(result.rank for result in collapsed)
+    assert collapse_duplicates(index, results, 0.95, 7) == collapsed[:7]

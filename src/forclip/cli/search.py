@@ -50,6 +50,10 @@ def search(
     k: Annotated[int, Option("-k", min=1, help="Number of images to show.")] = TOP_K,
     where: Where = None,
     min_score: Annotated[float, Option(help="Leave out images below this cosine.")] = -1.0,
+    collapse: Annotated[
+        float | None,
+        Option(help="Leave out near duplicates of better results, from this similarity on, such as 0.95."),
+    ] = None,
     cutoff: Cutoff = None,
     right: Annotated[
         Path | None, Option(help="File of image ids, one per line, that are right: rank images like them higher.")
@@ -77,7 +81,7 @@ def search(
     from forclip.search.searcher import open_searcher
 
     verdicts = {kind: read_names(file) for kind, file in (("right", right), ("wrong", wrong)) if file is not None}
-    others = {"k": k, "where": where, "exact": exact, "min_score": min_score, **verdicts}
+    others = {"k": k, "where": where, "exact": exact, "min_score": min_score, "collapse": collapse, **verdicts}
     request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
     searcher = open_searcher(store, device, moved_model(model, pretrained))
     _report_outdated(searcher.index)

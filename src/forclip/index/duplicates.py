@@ -1,12 +1,14 @@
 """Near-duplicate pictures, found from the stored vectors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from forclip.index.image_index import Index
+from forclip.index.segment import Segment
 from forclip.progress import Advance, silent
-from forclip.types import Floats, Ints
+from forclip.types import Floats, Ints, SearchResult
 
 SIMILARITY = 0.95  # re-encoded, resized and slightly cropped pictures are above it
 _MARGIN = 3.0  # times the distance from 1 that the mean vectors of near duplicates may have
@@ -76,6 +78,38 @@ def find_duplicates(
     return [[images.duplicate(image, score) for image, score in group] for group in groups_found]
 
 
+def collapse_duplicates(
+    index: Index, results: Sequence[SearchResult], threshold: float = SIMILARITY, count: int | None = None
+) -> list[SearchResult]:
+    """Return the first `count` results (None: all) of a list that are no near duplicate of a result before them.
+
+    The others are left out; ranks stay those of the whole list. Results that were deleted meanwhile stay.
+    """
+    vectors: dict[str, Floats] = {}
+    for part in index.view().parts:
+        positions = part.positions([result.image_id for result in results])
+        for image_id, position in zip(part.segment.ids.take(positions).to_pylist(), positions.tolist(), strict=True):
+            vectors[image_id] = _unit_vectors(part.segment, position)
+    kept: list[SearchResult] = []
+    compared: list[Floats] = []
+    for result in results:
+        own = vectors.get(result.image_id)
+        if own is not None:
+            if any(similarity(own, other) >= threshold for other in compared):
+                continue
+            compared.append(own)
+        kept.append(result)
+        if len(kept) == count:
+            break
+    return kept
+
+
+def _unit_vectors(segment: Segment, position: int) -> Floats:
+    vectors = segment.decode(slice(*segment.offsets[position : position + 2].tolist())).astype(np.float32)
+    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
 def _best(alike: Floats, lowest: float) -> list[int]:
     """Return the positions of the highest values from `lowest` on."""
     found = np.flatnonzero(alike >= lowest)
@@ -108,10 +142,7 @@ class _Images:
 
     def vectors(self, image: int) -> Floats:
         """Return an image's unit vectors, [N, dim]."""
-        segment, position = self._view.parts[self._part[image]].segment, int(self._position[image])
-        vectors = segment.decode(slice(*segment.offsets[position : position + 2].tolist())).astype(np.float32)
-        unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
+        return _unit_vectors(self._view.parts[self._part[image]].segment, int(self._position[image]))
 
     def means(self) -> Floats:
         """Return the mean vector of each image, unit [images, dim]."""

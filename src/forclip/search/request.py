@@ -11,11 +11,14 @@ import numpy as np
 from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
 from forclip.index import TOP_K
+from forclip.index.duplicates import collapse_duplicates
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import ListOptions, RankedText, Searcher
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Floats, SearchResult
+
+_COLLAPSED_DEPTH = 5  # times as many results are made if near duplicates among them are left out
 
 
 class SearchError(ValueError):
@@ -42,6 +45,8 @@ class SearchRequest:
         k, offset: return at most k images, after the first `offset` ones.
         where: an SQL expression over the store's columns.
         exact: compare every vector instead of using the approximate index.
+        collapse: leave out results that are near duplicates of a better one: their lowest similarity, such as 0.95, as
+            in forclip.index.duplicates. Ranks stay those of the whole list.
         min_score: lowest cosine of a result; for one text or picture.
         cutoff: where to end the list; for one text, or by score also for a picture. Implies `confidence`.
         confidence: also estimate how likely each result is right; for one text.
@@ -64,6 +69,7 @@ class SearchRequest:
     offset: int = 0
     where: str | None = None
     exact: bool = False
+    collapse: float | None = None
     min_score: float = -1.0
     cutoff: Cutoff | None = None
     confidence: bool = False
@@ -73,6 +79,8 @@ class SearchRequest:
     only: Literal["wrong", "missed"] | None = None
 
     def __post_init__(self) -> None:
+        if self.collapse is not None and not 0 < self.collapse <= 1:
+            raise SearchError(f"collapse must be a similarity above 0 and at most 1, not {self.collapse}")
         if self.text is not None and self.like is not None:
             raise SearchError(f"give a text or a picture, not both: {self.text!r} and {self._like_label}")
         if not self.wanted:
@@ -128,7 +136,8 @@ class SearchRequest:
     @property
     def options(self) -> ListOptions:
         """How to make the list; deep enough that `k` images remain after those that are left out."""
-        depth = self.offset + self.k + len(self.wrong) + len(self.exclude)
+        depth = (self.offset + self.k) * (1 if self.collapse is None else _COLLAPSED_DEPTH)
+        depth += len(self.wrong) + len(self.exclude)
         precision = self.lowest_precision
         if precision is None and (self.confidence or self.cutoff is not None):
             precision = WANTED_PRECISION
@@ -266,7 +275,7 @@ def _answer_text(
     if labels is None or column is None:
         if request.only is not None:
             raise SearchError(f"{request.label!r} names no class of the labels: no image is known to be {request.only}")
-        return SearchAnswer(request, _page(request, results), confidence, reason, num_searched)
+        return SearchAnswer(request, _page(searcher, request, results), confidence, reason, num_searched)
     vector = searcher.encode_text(request.wanted[0])
     relevance = searcher.evaluate_list(labels, column, vector, options)
     if request.only is not None:
@@ -274,7 +283,7 @@ def _answer_text(
         ids = relevance.missed if request.only == "missed" else labels.checked(column, shows=False)
         k = None if request.only == "missed" else options.depth
         results = rank_in_whole_list(searcher.index, ids, vector, k, request.where)
-    page = _page(request, results)
+    page = _page(searcher, request, results)
     name = labels.images.class_names[column]
     verdicts = tuple(labels.shows(r.image_id, column) for r in page)
     labelled = LabelledList(name, labels.groups.get(name), relevance, verdicts, labels.num_training)
@@ -297,7 +306,7 @@ def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
         if left_out:
             kept = (r for r in results if r.image_id not in left_out)
             results = [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]
-    page = _page(request, results)
+    page = _page(searcher, request, results)
     if options.precision is None:
         return SearchAnswer(request, page)
     return SearchAnswer(request, page, None, request.no_confidence_reason, searcher.index.count(request.where))
@@ -332,9 +341,12 @@ def _picture_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
     return request.like
 
 
-def _page(request: SearchRequest, results: Sequence[SearchResult]) -> list[SearchResult]:
+def _page(searcher: Searcher, request: SearchRequest, results: Sequence[SearchResult]) -> list[SearchResult]:
     lowest = request.min_score
     if request.cutoff is not None and request.cutoff.kind == "score":
         lowest = max(lowest, request.cutoff.value)
-    part = results[request.offset : request.offset + request.k]
+    end = request.offset + request.k
+    if request.collapse is not None:
+        results = collapse_duplicates(searcher.index, results, request.collapse, end)
+    part = results[request.offset : end]
     return [result for result in part if result.score >= lowest]

@@ -74,6 +74,12 @@ class ListBody(_Strict):
     )
     min_score: float = Field(-1.0, ge=-1, le=1, description="Leave out images below this cosine.")
     exact: bool = Field(False, description="Compare every vector instead of using the approximate index.")
+    collapse: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Leave out near duplicates of better results, from this similarity on, such as 0.95.",
+    )
 
 
 class RefinableBody(ListBody):

@@ -55,6 +55,8 @@ class SearchService:
         """Whether the request takes some milliseconds: a list that is kept or comes from the approximate index."""
         if not request.is_one_text or request.exact or request.where is not None or request.cutoff is not None:
             return False
+        if request.collapse is not None:
+            return False
         labelled = self.labels is not None and self.labels.class_of(request.wanted[0]) is not None
         return not labelled and request.only is None and request.options.depth <= KEPT_DEPTH
 
