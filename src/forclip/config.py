@@ -59,7 +59,7 @@ class SourceConfig:
     annotations: a COCO or LVIS JSON file, a CSV file, a YOLO data YAML or folder, a folder of nuImages tables, a Pascal
     VOC folder, or a folder of unlabelled images. images: the folder that file names are relative to; None means the
     folder of the annotations. format: auto detects it. subset: a part of the dataset by its name in the format (YOLO:
-    val, VOC: trainval).
+    val or all, VOC: trainval).
     """
 
     annotations: File

@@ -116,6 +116,15 @@ def test_metadata_come_with_pictures_and_later(photos: Path, tmp_path: Path) -> 
         assert len(found) == 2
 
 
+def test_a_yolo_file_names_the_pictures_of_all_splits(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "images" / f"{split}.jpg")
+    file = tmp_path / "data.yaml"
+    file.write_text("train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat]\n")
+    assert {p.stem for p in find_images(str(file), None).pictures} == {"train", "valid", "test"}
+
+
 def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -> None:
     paths = find_images(str(small_world.gallery_file), small_world.images).pictures
     assert len(paths) == 60

@@ -25,7 +25,7 @@ NoneOf = Annotated[list[str] | None, Option("--not", help="Text that must not ma
 Where = Annotated[str | None, Option(help="SQL filter on the store's columns: \"camera = 'front' and width > 1000\".")]
 LabelFile = Annotated[Path | None, Option(help="Labels of the store's images: COCO, LVIS, YOLO, VOC or CSV.")]
 LabelImages = Annotated[Path | None, Option("--images", help="Image folder of the annotations.")]
-Subset = Annotated[str | None, Option(help="Subset of YOLO or Pascal VOC annotations: val, trainval.")]
+Subset = Annotated[str | None, Option(help="Subset of YOLO or Pascal VOC annotations: val, trainval. Default: all.")]
 Split = Annotated[
     str | None,
     Option(help="Base and novel classes: a run's folder or coco-48-17. Default: those of the store's model."),

@@ -20,6 +20,7 @@ from forclip.data.formats.nuimages import load_nuimages
 from forclip.data.formats.recognise import labelled_folder_format, refuse_foreign_tool, refuse_unread_labels
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
+from forclip.data.formats.yolo_dataset import ALL_SPLITS
 from forclip.data.left_out import warn_left_out
 from forclip.data.verdicts import merge_verdicts, read_verdicts
 from forclip.types import Annotations
@@ -75,6 +76,12 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     loaded = _load(source, cache)
     warn_left_out(source.annotations, loaded.skipped)
     return loaded
+
+
+def with_all_splits(source: SourceConfig) -> SourceConfig:
+    """The source with all splits of a YOLO dataset, of which training takes train, unless it names a subset."""
+    is_yolo = source.subset is None and source.annotations.exists() and format_of(source) == "yolo"
+    return replace(source, subset=ALL_SPLITS) if is_yolo else source
 
 
 def _load(source: SourceConfig, cache: Path | None) -> Annotations:

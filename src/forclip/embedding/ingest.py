@@ -18,7 +18,7 @@ from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.picture_types import is_picture_name
 from forclip.data.images.views import PLAIN
 from forclip.data.metadata import MetadataFile
-from forclip.data.sources import format_of, load_source
+from forclip.data.sources import format_of, load_source, with_all_splits
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
 from forclip.embedding.embed import (
     EncodedBatch,
@@ -265,7 +265,7 @@ def find_images(source: str, images: Path | None) -> Listing:
         return list_pictures(source)
     if not path.exists():
         raise ValueError(f"{source}: no such folder or file")
-    return Listing(load_source(SourceConfig(path, images)).paths, {}, {})
+    return Listing(load_source(with_all_splits(SourceConfig(path, images))).paths, {}, {})
 
 
 def _keeps_other_pictures(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import lance
 import numpy as np
 
 from forclip.config import NamedSplit, SourceConfig
-from forclip.data.sources import load_source
+from forclip.data.sources import load_source, with_all_splits
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.data.training_images import describe_training_images, read_training_images
 from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
@@ -83,7 +83,7 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
     Raises:
         ValueError: for unreadable annotations, annotations without a class, and where no image is in the store.
     """
-    annotations = load_source(source)
+    annotations = load_source(with_all_splits(source))
     if not annotations.class_names:
         raise ValueError(f"{source.annotations}: pictures without any label: there is nothing to compare with")
     names = annotations.class_names

@@ -534,3 +534,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match=r"train has no images below .*images"):
         load_yolo(described(tmp_path, {"train": "images", "names": ["dog"]}), "train")
+
+
+def test_all_splits(folder: Path) -> None:
+    """Of the test set, which Roboflow names without exporting it, only the name is left."""
+    found = load_yolo(described(folder, CONTENT | {"test": "../test/images"}), "all")
+    assert found.image_ids == ("images/train/a.png", "images/train/b.png", "images/val/c.png")
+    assert found.labels.tolist() == [[False] * 3, [True, True, False], [False, False, True]]
+    assert [(s.entry, s.value) for s in found.skipped] == [(f"{folder / 'data.yaml'}: test", "'../test/images'")]
+    with pytest.raises(ValueError, match="gone"):
+        load_yolo(described(folder, CONTENT | {"train": "gone", "val": "gone"}), "all")

@@ -30,7 +30,7 @@ def load_yolo(source: Path, split: str | None, image_folder: Path | None = None)
     """Load images sorted by id (the path relative to the dataset's folder), with classes in the order of their number.
 
     source: a data YAML (docs.ultralytics.com/datasets/detect), a darknet data file such as obj.data, or a folder with
-    one of them or with classes.txt, as `read_yolo_dataset` describes; split: train, val or test.
+    one of them or with classes.txt, as `read_yolo_dataset` describes; split: train, val, test or all.
 
     Boxes are fractions of the upright image, whose size comes from the file's header. Coordinates that leave the image
     by rounding are clipped. A line may end with a confidence; polygons and rotated boxes become their bounding boxes;

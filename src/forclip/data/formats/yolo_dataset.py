@@ -18,6 +18,7 @@ from forclip.data.formats.split_words import SPLIT_WORDS, words_for_split
 from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.types import SkippedEntry
 
+ALL_SPLITS = "all"  # in place of the name of a split
 _YAML = (".yaml", ".yml")
 _NAME_FILES = (
     *("classes.txt", "obj.names", "classes.names", "names.txt", "predefined_classes.txt", "labels.txt"),
@@ -47,9 +48,10 @@ class YoloDataset:
 def read_yolo_dataset(source: Path, split: str | None, image_folder: Path | None = None) -> YoloDataset:
     """Read a data YAML, a darknet data file, or a folder that holds one of them or a list of class names.
 
-    split: None is train, or all images of a folder without a data file. image_folder: where the images of such a folder
-    are, if they are elsewhere. Raises ValueError, naming the file and the value, for a source that is missing or can't
-    be understood, a split that it does not have, one without images, and class names that are missing.
+    split: None is train, or all images of a folder without a data file; "all" is all splits, without those that have no
+    images. image_folder: where the images of a folder without a data file are, if they are elsewhere. Raises ValueError,
+    naming the file and the value, for a source that is missing or can't be understood, a split that it does not have,
+    one without images, and class names that are missing.
     """
     if not isdir(source):
         return _read_data_file(source, split or "train")
@@ -97,18 +99,38 @@ def _read_content(file: Path) -> Mapping[str, Any]:
 def _read_data_file(file: Path, split: str) -> YoloDataset:
     content = _read_content(file)
     names, skipped = _class_names(file, content)
-    given = next((content[key] for key in words_for_split(split) if content.get(key, "") not in _ABSENT), None)
-    if given is None:
-        has = [key for words in SPLIT_WORDS for key in words if content.get(key, "") not in _ABSENT]
+    has = [key for words in SPLIT_WORDS for key in words if content.get(key, "") not in _ABSENT]
+    keys = has if split == ALL_SPLITS else [key for key in words_for_split(split) if key in has][:1]
+    if not keys:
         raise ValueError(f"{file}: has no images for {split!r}, only for {', '.join(has) or 'nothing'}")
-    entries = [given] if isinstance(given, str) else given
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
-        raise ValueError(f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images")
-    stated = content.get("path", "")
-    if not isinstance(stated, str):
-        raise ValueError(f"{file}: path is {shortened(stated)}, not a folder")
-    folder, places = _find_places(file, stated, split, entries)
-    image_folders = tuple(place for place in places if isdir(place))
+    images: dict[str, Path] = {}
+    image_folders: list[Path] = []
+    errors = []
+    for key in keys:
+        try:
+            folder, places = _find_places(file, content.get("path", ""), key, content[key])
+            paths = _images_of(places, folder, skipped)
+            if not paths:
+                raise ValueError(f"{file}: {key} has no images below {', '.join(map(str, places))}")
+        except ValueError as error:  # Roboflow names a test set that was not exported
+            errors.append(error)
+            skipped.append(SkippedEntry(f"{file}: {key}", "the split has no images", shortened(content[key])))
+            continue
+        image_folders += (place for place in places if isdir(place))
+        images |= {
+            path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix(): path
+            for path in paths
+        }
+    if not images:
+        others = [entry for entry in skipped if entry.reason != "the split has no images"]
+        first = f"; {others[-1].entry}: {others[-1].reason}: {others[-1].value}" if others else ""
+        raise ValueError(f"{errors[0]}{first}")
+    numbers = _keypoint_numbers(file, content)
+    return YoloDataset(names, dict(sorted(images.items())), tuple(image_folders), None, numbers, tuple(skipped))
+
+
+def _images_of(places: Sequence[Path], folder: Path, skipped: list[SkippedEntry]) -> list[Path]:
+    """The images of a split's folders and lists. Those that can't be used are added to skipped."""
     paths: list[Path] = []
     for place in places:
         if isdir(place):
@@ -117,22 +139,19 @@ def _read_data_file(file: Path, split: str) -> YoloDataset:
             listed, unusable = _read_list(place, folder)
             paths += listed
             skipped += unusable
-    if not paths:
-        first = f"; {skipped[-1].entry}: {skipped[-1].reason}: {skipped[-1].value}" if skipped else ""
-        raise ValueError(f"{file}: {split} has no images below {', '.join(map(str, places))}{first}")
-    images = {
-        path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix(): path for path in paths
-    }
-    return YoloDataset(
-        names, dict(sorted(images.items())), image_folders, None, _keypoint_numbers(file, content), tuple(skipped)
-    )
+    return paths
 
 
-def _find_places(file: Path, stated: str, split: str, entries: Sequence[str]) -> tuple[Path, list[Path]]:
+def _find_places(file: Path, stated: object, split: str, given: object) -> tuple[Path, list[Path]]:
     """The dataset's folder, and the folder or list of each entry of a split.
 
     A folder of another machine (/content/..., C:\\...) is looked for below the file's own.
     """
+    entries = [given] if isinstance(given, str) else given
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError(f"{file}: {split} is {shortened(given)}, not a folder, a list of folders or a list of images")
+    if not isinstance(stated, str):
+        raise ValueError(f"{file}: path is {shortened(stated)}, not a folder")
     bases = _bases(file)
     paths = [] if stated in _ABSENT else [p for base in bases for p in (base / stated, *_below(base, stated))]
     folders = [*paths, *bases]
@@ -157,9 +176,13 @@ def _candidates(folder: Path, entry: str) -> Iterator[Path]:
     if entry.startswith("../"):
         yield folder / entry.removeprefix("../")
     yield folder / entry
-    yield from _below(folder, entry)
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    # The end of test/images alone may be the folder of all images.
+    splits = [words for words in SPLIT_WORDS if not set(words).isdisjoint(parts)]
+    for path in _below(folder, entry):
+        if all(not set(words).isdisjoint(path.relative_to(folder).parts) for words in splits):
+            yield path
     for words in SPLIT_WORDS:
-        parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for position, part in enumerate(parts):
             for other in words if part in words else ():
                 yield folder.joinpath(*parts[:position], other, *parts[position + 1 :])
@@ -269,7 +292,7 @@ def _read_folder(folder: Path, split: str | None, image_folder: Path | None) -> 
         raise ValueError(f"{folder}: no data YAML and no list of class names ({known}), so class numbers mean nothing")
     images = image_folder or (folder / "images" if isdir(folder / "images") else folder)
     places = [images]
-    if split is not None:
+    if split not in (None, ALL_SPLITS):
         words = words_for_split(split)
         places = [p for word in words for p in (images / word, folder / word / "images", folder / word) if isdir(p)]
         if not places:
