@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from forclip.config import DataConfig, GalleryRule, SourceConfig
 from forclip.data.sources import format_of, load_sets, load_source
+from forclip.data.splits import choose_classes
 
 
 def coco_file(folder: Path, count: int, **extra: Any) -> Path:
@@ -49,6 +51,19 @@ def test_a_list_of_ids(tmp_path: Path) -> None:
     listed.write_text("\n".join(map(str, range(10))))
     with pytest.raises(ValueError, match="lists 10 of 10 images"):
         ids(tmp_path, GalleryRule(image_ids=listed))
+
+
+def test_sub_folders_that_may_be_classes_are_pointed_out(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.jpg")
+    data = DataConfig(SourceConfig(tmp_path))
+    with pytest.raises(ValueError, match=r"cat, dog.*cat/a\.jpg,cat"):
+        choose_classes(data, *load_sets(data))
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.jpg")
+    with pytest.raises(ValueError, match="no image has a label") as refused:
+        choose_classes(data, *load_sets(data))
+    assert "dog" not in str(refused.value)
 
 
 def test_one_image_is_too_few(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, NamedSplit, NovelRule
 from forclip.data.formats.nuimages import NUIMAGES_NOVEL
+from forclip.data.formats.recognise import describe_class_folders
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Annotations, ClassSplit
@@ -52,7 +53,9 @@ def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -
     """
     file, names = data.train.annotations, train.class_names
     if not names:
-        raise ValueError(f"{file}: no image has a label, so there is nothing to learn from")
+        folders = describe_class_folders(file)
+        problem = "no image has a label, so there is nothing to learn from"
+        raise ValueError(f"{file}: {problem}{folders and f'; {folders}'}")
     base, novel = data.base, data.novel
     if isinstance(novel, NovelRule):
         rule_base, novel = _by_rule(novel, train, file)

@@ -11,6 +11,7 @@ import lance
 import numpy as np
 
 from forclip.config import NamedSplit, SourceConfig
+from forclip.data.formats.recognise import describe_class_folders
 from forclip.data.sources import load_source, with_all_splits
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.data.training_images import describe_training_images, read_training_images
@@ -85,7 +86,9 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
     """
     annotations = load_source(with_all_splits(source))
     if not annotations.class_names:
-        raise ValueError(f"{source.annotations}: pictures without any label: there is nothing to compare with")
+        folders = describe_class_folders(source.annotations)
+        problem = "pictures without any label: there is nothing to compare with"
+        raise ValueError(f"{source.annotations}: {problem}{folders and f'; {folders}'}")
     names = annotations.class_names
     class_split: ClassSplit | None
     if split in get_args(NamedSplit):

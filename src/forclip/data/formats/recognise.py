@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from forclip.data.formats.dataset_files import is_hidden
+from forclip.data.formats.dataset_files import image_suffixes, is_hidden
 from forclip.data.formats.voc_files import XML_FOLDERS
 from forclip.data.formats.yolo_dataset import class_file_in, data_files_in
 
@@ -87,6 +87,20 @@ def refuse_unread_labels(folder: Path) -> None:
     if labels:
         problem = f"has YOLO labels such as {labels[0]}, but no class names; add data.yaml or classes.txt"
         raise ValueError(f"{folder}: {problem}, or set `format: folder` to ignore them")
+
+
+def describe_class_folders(source: Path) -> str:
+    """How to write labels for a folder whose sub-folders may be classes, as a part of a sentence. Empty for others."""
+    if not source.is_dir():
+        return ""
+    pictures = [file.relative_to(source) for file in _first_files(source) if file.suffix.lower() in image_suffixes()]
+    names = sorted({picture.parts[0] for picture in pictures})
+    if not pictures or any(len(picture.parts) < 2 for picture in pictures):
+        return ""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    example = pictures[0].as_posix()
+    problem = f"if its sub-folders ({shown}) are classes, write them to a CSV file in this folder"
+    return f"{problem}: the line image,label and then one for each picture, such as {example},{names[0]}"
 
 
 def _has_xml_folder(folder: Path) -> bool:

@@ -49,9 +49,10 @@ def read_yolo_dataset(source: Path, split: str | None, image_folder: Path | None
     """Read a data YAML, a darknet data file, or a folder that holds one of them or a list of class names.
 
     split: None is train, or all images of a folder without a data file; "all" is all splits, without those that have no
-    images. image_folder: where the images of a folder without a data file are, if they are elsewhere. Raises ValueError,
-    naming the file and the value, for a source that is missing or can't be understood, a split that it does not have,
-    one without images, and class names that are missing.
+    images. image_folder: where the images of a folder without a data file are, if they are elsewhere.
+
+    Raises ValueError, naming the file and the value, for a source that is missing or can't be understood, a split that
+    it does not have, one without images, and class names that are missing.
     """
     if not isdir(source):
         return _read_data_file(source, split or "train")
