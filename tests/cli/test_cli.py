@@ -75,6 +75,7 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     assert done.exit_code == 0
     assert not (model / "calibration.json").exists()  # with a fixed alpha, no classes are held out
     assert len(json.loads((model / "history.json").read_text())) == 2 * 4
+    assert len((model / "training_images.txt").read_text().split()) > 0
     choices = json.loads((model / "choices.json").read_text())
     assert (choices["share"], choices["teacher"], choices["labelled_images"]) == (0.75, "cluster", 160)
     trained = load_model(ModelConfig(str(model)))

@@ -152,10 +152,11 @@ def duplicates(
 ) -> None:
     """List groups of near-duplicate pictures: copies, other sizes and encodings, slight crops."""
     from forclip.atomic_write import write_text_atomically
-    from forclip.index.duplicates import find_duplicates
+    from forclip.index.duplicates import check_threshold, find_duplicates
     from forclip.index.image_index import Index
     from forclip.progress import tracking
 
+    check_threshold(threshold)
     opened = Index(store)
     with tracking(Console(stderr=True)) as track:
         groups = find_duplicates(opened, threshold, where, track("comparing", opened.count(where)))

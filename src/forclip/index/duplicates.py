@@ -35,6 +35,12 @@ def similarity(first: Floats, second: Floats) -> float:
     return float(min(cosines.max(1).mean(), cosines.max(0).mean()))
 
 
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError for a threshold outside (0, 1]."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the threshold must be a cosine above 0 and at most 1, not {threshold}")
+
+
 def find_duplicates(
     index: Index, threshold: float = SIMILARITY, where: str | None = None, advance: Advance = silent
 ) -> list[list[Duplicate]]:
@@ -50,8 +56,7 @@ def find_duplicates(
     where: an SQL expression that limits the images. advance: is called with the number of images done. Raises
     ValueError for a threshold outside (0, 1], or bad SQL.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"the threshold must be a cosine above 0 and at most 1, not {threshold}")
+    check_threshold(threshold)
     images, lowest = _Images(index, where), 1 - _MARGIN * (1 - threshold)
     means = images.means()
     firsts: list[int] = []  # the first image of each group
