@@ -263,7 +263,7 @@ def test_by_hand(store: Store, where: str, selected: list[int]) -> None:
 @pytest.mark.parametrize(
     ("where", "named"),
     [
-        ("Camera = 'x' adn frame = 1", "adn"),
+        ("Camera = 'x' plus frame = 1", "plus"),
         ("Camera = 'x' limit 1", "limit"),
         ("Camera = 'x'; DROP TABLE images", ";"),
         ("Camera = 'x') or (1=1", "bracket"),
@@ -316,7 +316,7 @@ def test_a_refused_filter_deletes_nothing(tmp_path: Path) -> None:
     embeddings = some(names(3))
     index = Index.create(tmp_path / "s", HEADER)
     index.add(embeddings, files(embeddings.image_ids), {"Camera": ["front", "back", "back"]})
-    for where in ("Camera = 'x') or (1=1", "Camera = 'front' adn id = 'x'", 'Camera != "front"'):
+    for where in ("Camera = 'x') or (1=1", "Camera = 'front' plus id = 'x'", 'Camera != "front"'):
         with pytest.raises(ValueError, match="can't select images by"):
             index.delete(where)
     assert len(index) == 3

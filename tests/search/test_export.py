@@ -70,8 +70,10 @@ def test_names_are_absolute_without_a_root(searcher: Searcher, tmp_path: Path) -
 
 def test_csv_is_readable_once_present_is_filled_in(searcher: Searcher, root: Path, tmp_path: Path) -> None:
     export(select_search(searcher, SearchRequest(text="cat", k=4), root=root), "csv", tmp_path / "cat.csv")
-    with pytest.raises(ValueError, match="'' under present"):
-        load_csv(tmp_path / "cat.csv", root)
+    unreviewed = load_csv(tmp_path / "cat.csv", root)
+    assert unreviewed.verified is not None
+    assert not unreviewed.verified.any()
+    assert not unreviewed.labels.any()
     lines = (tmp_path / "cat.csv").read_text().splitlines()
     filled = [line.replace(",cat,,", f",cat,{k % 2},") for k, line in enumerate(lines)]
     (tmp_path / "reviewed.csv").write_text("\n".join(filled))
