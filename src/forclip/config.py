@@ -249,6 +249,17 @@ class RunConfig:
     device: str = "cpu"
 
 
+def is_run_config(file: Path) -> bool:
+    """Whether a file is meant as a run's configuration: a YAML file, but not the data file of a YOLO set."""
+    if file.suffix.lower() not in (".yaml", ".yml") or not file.is_file():
+        return not file.exists()  # a missing file is reported as a configuration
+    try:
+        content = read_yaml(file, "config file")
+    except ValueError:
+        return True
+    return not isinstance(content, dict) or "data" in content or not {"names", "train", "nc"} & content.keys()
+
+
 def load_config(file: Path) -> RunConfig:
     """Read a YAML file; relative paths in it start from its folder.
 

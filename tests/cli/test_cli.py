@@ -446,3 +446,20 @@ def test_photos_and_models_move(small_world: ToyWorld, tmp_path: Path) -> None:
     assert_one_line(run("search", store, "cat", "--model", "forclip-mini", "--pretrained", "random"), "another model")
     assert_one_line(run("search", store, "cat", "--pretrained", "w.pt"), "--model")
     assert run("compact", store).exit_code == 0
+
+
+def test_a_label_file_is_checked_by_itself(small_world: ToyWorld, tmp_path: Path) -> None:
+    content = json.loads(small_world.gallery_file.read_text())
+    content["annotations"][0]["category_id"] = "unknown"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    checked = run("data", "check", tmp_path / "a.json", "--images", small_world.images, "--json")
+    assert checked.exit_code == 0, checked.output
+    found = json.loads(checked.stdout)
+    assert (found["images"], len(found["left_out"]), found["left_out"][0]["value"]) == (60, 1, "'unknown'")
+    assert run("data", "check", tmp_path / "a.json", "--images", tmp_path).exit_code == 1  # the pictures are missing
+    yolo = tmp_path / "data.yaml"
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "x.png")
+    (tmp_path / "train" / "x.txt").write_text("7 .5 .5 .1 .1\n")
+    yolo.write_text("train: train\nnames: [cat]\n")
+    assert "line 1" in run("data", "check", yolo).stdout

@@ -148,15 +148,31 @@ def recipe(
 
 
 @data_app.command()
-def check(config: ConfigFile, as_json: AsJson = False) -> None:
+def check(
+    config: Annotated[Path, Argument(help="YAML file of a run; or a label file or folder, to check it by itself.")],
+    images: Annotated[Path | None, Option(help="Image folder of a label file.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Count images and classes, show the split, and list missing files, duplicates and labels that can't be used.
 
     Exit code 0, 1 if pictures are missing, 2 if the configuration or a label file can't be read.
     """
-    from forclip.config import load_config
-    from forclip.data.check import check_data, print_check
+    from forclip.config import SourceConfig, is_run_config, load_config
+    from forclip.data.check import check_data, check_labels, print_check, print_set
     from forclip.progress import tracking
 
+    if not is_run_config(config):
+        with tracking(Console(stderr=True)) as track:
+            one = check_labels(SourceConfig(config, images), track)
+        if as_json:
+            typer.echo(json.dumps({**asdict(one), "problems": one.problems("labels")}))
+        else:
+            print_set("labels", one, Console())
+        if one.missing:
+            raise typer.Exit(1)
+        return
+    if images is not None:
+        raise ValueError(f"{config}: a run's file names its image folders itself; remove --images {images}")
     with tracking(Console(stderr=True)) as track:
         result = check_data(load_config(config).data, track)
     if as_json:

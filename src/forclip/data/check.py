@@ -3,19 +3,19 @@
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from forclip.config import DataConfig
+from forclip.config import DataConfig, SourceConfig
 from forclip.data.images.box_frames import convert_boxes
 from forclip.data.images.content import find_identical_files
 from forclip.data.images.decode import read_header
 from forclip.data.left_out import LeftOutWarning, describe_left_out
-from forclip.data.sources import load_sets
+from forclip.data.sources import load_sets, load_source
 from forclip.data.splits import check_prompts, choose_classes
 from forclip.progress import Advance, Track
 from forclip.text.prompt_options import read_prompt_options
@@ -55,6 +55,26 @@ class SetCheck:
     duplicates: list[list[str]]
     left_out: list[SkippedEntry]
 
+    def problems(self, name: str) -> list[str]:
+        """What should be corrected, one sentence each. name: of the set."""
+        counts = {
+            "images are missing": len(self.missing),
+            "files are not readable as images": len(self.unreadable),
+            "boxes are odd": len(self.odd_boxes),
+            "groups of images have the same content": len(self.duplicates),
+        }
+        left_out = [describe_left_out(name, self.left_out)] if self.left_out else []
+        return [f"{name}: {count} {problem}" for problem, count in counts.items() if count] + left_out
+
+    def examples(self) -> Iterator[str]:
+        """The first findings of each kind."""
+        yield from (f"missing: {path}" for path in self.missing[:_EXAMPLES])
+        yield from (f"unreadable: {path}" for path in self.unreadable[:_EXAMPLES])
+        boxes = self.odd_boxes[:_EXAMPLES]
+        yield from (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}" for b in boxes)
+        yield from (f"same content: {', '.join(group)}" for group in self.duplicates[:_EXAMPLES])
+        yield from _examples_left_out(self.left_out)
+
 
 @dataclass(frozen=True)
 class ClassCheck:
@@ -82,17 +102,7 @@ class DataCheck:
     @property
     def problems(self) -> list[str]:
         """What should be corrected, one sentence each."""
-        problems = []
-        for name, one in (("training", self.train), ("gallery", self.gallery)):
-            counts = {
-                "images are missing": len(one.missing),
-                "files are not readable as images": len(one.unreadable),
-                "boxes are odd": len(one.odd_boxes),
-                "groups of images have the same content": len(one.duplicates),
-            }
-            problems += [f"{name}: {count} {problem}" for problem, count in counts.items() if count]
-            if one.left_out:
-                problems.append(describe_left_out(name, one.left_out))
+        problems = self.train.problems("training") + self.gallery.problems("gallery")
         if self.in_both:
             problems.append(f"{len(self.in_both)} gallery images are also in training, so results would be too good")
         for group, where in (("base", "training"), ("novel", "gallery")):
@@ -174,14 +184,42 @@ def _check_set(
     )
 
 
-def print_check(check: DataCheck, console: Console) -> None:
-    """Print a table of the sets, one of the classes, the problems, and examples of each finding."""
+def check_labels(source: SourceConfig, track: Track) -> SetCheck:
+    """Check one label file or folder by itself, as `check_data` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftOutWarning)
+        images = load_source(source)
+    groups = find_identical_files(images.paths, track("comparing contents", len(images)))
+    return _check_set(images, images.skipped, groups, track("reading headers", len(images)))
+
+
+def print_set(name: str, check: SetCheck, console: Console) -> None:
+    """Print what was found in one set, as `print_check` does for two."""
+    console.print(_table_of_sets({name: check}))
+    _print_findings(check.problems(name), list(check.examples()), console)
+
+
+def _table_of_sets(sets: Mapping[str, SetCheck]) -> Table:
     counts = ("images", "no label", "labels", "boxes", "missing", "corrupt", "odd boxes", "same content")
     table = Table("set", *(Column(name, justify="right") for name in counts), box=None)
-    for name, one in (("training", check.train), ("gallery", check.gallery)):
+    for name, one in sets.items():
         found = (len(one.missing), len(one.unreadable), len(one.odd_boxes), len(one.duplicates))
         table.add_row(name, *(f"{n:,}" for n in (one.images, one.without_label, one.labels, one.boxes, *found)))
-    console.print(table)
+    return table
+
+
+def _print_findings(problems: Sequence[str], examples: Sequence[str], console: Console) -> None:
+    for message in problems:
+        console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for example in examples:
+        console.print(f"  {example}", markup=False, highlight=False, soft_wrap=True)
+    if not problems:
+        console.print("[green]no problem was found[/]")
+
+
+def print_check(check: DataCheck, console: Console) -> None:
+    """Print a table of the sets, one of the classes, the problems, and examples of each finding."""
+    console.print(_table_of_sets({"training": check.train, "gallery": check.gallery}))
     groups = {group: [c for c in check.classes if c.group == group] for group in ("base", "novel", "neither")}
     title = ", ".join(f"{len(members)} {group}" for group, members in groups.items()) + "; images that show each"
     numbers = (Column(name, justify="right") for name in ("training", "gallery"))
@@ -192,22 +230,10 @@ def print_check(check: DataCheck, console: Console) -> None:
         if len(members) > _ROWS:
             table.add_row(f"and {len(members) - _ROWS} more", group)
     console.print(table)
-    for message in check.problems:
-        console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    examples: list[str] = []
-    for one in (check.train, check.gallery):
-        examples += (f"missing: {path}" for path in one.missing[:_EXAMPLES])
-        examples += (f"unreadable: {path}" for path in one.unreadable[:_EXAMPLES])
-        boxes = one.odd_boxes[:_EXAMPLES]
-        examples += (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}" for b in boxes)
-        examples += (f"same content: {', '.join(group)}" for group in one.duplicates[:_EXAMPLES])
-        examples += _examples_left_out(one.left_out)
+    examples = [*check.train.examples(), *check.gallery.examples()]
     examples += (f"in training as {a}, in the gallery as {b}" for a, b in check.in_both[:_EXAMPLES])
     examples += (f"a class of only one set: {name}" for name in check.not_in_both[:_EXAMPLES])
-    for example in examples:
-        console.print(f"  {example}", markup=False, highlight=False, soft_wrap=True)
-    if not check.problems:
-        console.print("[green]no problem was found[/]")
+    _print_findings(check.problems, examples, console)
 
 
 def _examples_left_out(skipped: Sequence[SkippedEntry]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Count and report the entries of label files that are left out."""
 
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -43,5 +44,5 @@ def none_usable(source: Path, what: str, skipped: Sequence[SkippedEntry]) -> Val
 def warn_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> None:
     """Issue a LeftOutWarning if entries of a source are left out."""
     if skipped:
-        message = f"{describe_left_out(source, skipped)}; `forclip data check` lists them"
+        message = f"{describe_left_out(source, skipped)}; `forclip data check {shlex.quote(str(source))}` lists them"
         warnings.warn(message, LeftOutWarning, stacklevel=3)
