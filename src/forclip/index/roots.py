@@ -63,13 +63,16 @@ class Roots:
 
 
 def _within(folders: Mapping[str, str], path: str) -> str | None:
-    path = path_to_text(path)
-    containing = [(folder, name) for name, folder in folders.items() if os.path.commonpath([folder, path]) == folder]
-    if not containing:
+    """Return a normal absolute path relative to the longest folder that contains it."""
+    path, best = path_to_text(path), None
+    for name, folder in folders.items():
+        start = folder if folder.endswith("/") else f"{folder}/"
+        if path.startswith(start) or path == folder:
+            best = max(best or (0, ""), (len(start), name))
+    if best is None:
         return None
-    folder, name = max(containing, key=lambda root: len(root[0]))
-    inside = os.path.relpath(path, folder)
-    return name if inside == "." else f"{name}/{inside}"
+    inside = path[best[0] :]
+    return f"{best[1]}/{inside}" if inside else best[1]
 
 
 def source_reference(roots: Roots, name: str, source: str) -> str:
