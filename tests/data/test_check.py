@@ -51,6 +51,17 @@ def write(file: Path, count: int, names: list[str], boxes: Sequence[tuple[int, i
     file.write_text(json.dumps(content))
 
 
+def test_a_missing_picture_of_another_machine_counts_as_missing(broken: DataConfig) -> None:
+    file = broken.train.annotations
+    content = json.loads(file.read_text())
+    content["images"] = [*content["images"][:3], {"id": 9, "file_name": "0.png"}]
+    file.write_text(json.dumps(content))
+    assert not check_data(broken, untracked).pictures_missing
+    content["images"][-1]["file_name"] = "/home/anna/gone.png"
+    file.write_text(json.dumps(content))
+    assert check_data(broken, untracked).pictures_missing
+
+
 def test_each_finding(broken: DataConfig) -> None:
     found = check_data(broken, untracked)
     train = found.train

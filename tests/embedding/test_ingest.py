@@ -133,6 +133,17 @@ def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -
         find_images(str(tmp_path / "nothing"), None)
 
 
+def test_a_folder_of_labels_beside_its_pictures(small_world: ToyWorld, tmp_path: Path) -> None:
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(next(small_world.images.glob("gallery_*.jpg")), tmp_path / "pictures" / "a.jpg")
+    (tmp_path / "xml" / "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+    store = tmp_path / "store"
+    assert counts(index(tmp_path / "xml", store, images=tmp_path / "pictures")) == (1, 0, 0, 0)
+    again = index(tmp_path / "xml", store, images=tmp_path / "pictures")
+    assert (counts(again), again.vanished) == ((0, 0, 1, 0), ())
+
+
 def test_a_folder_of_labels_and_pictures_gives_all_pictures(tmp_path: Path) -> None:
     """Whether or not they have labels; but VOC's masks are none."""
     for name in ("a.jpg", "a.png", "b.jpg"):

@@ -73,6 +73,24 @@ def test_labels_may_match_some_images_but_not_none(searcher: Searcher, small_wor
         load_store_labels(searcher.index, SourceConfig(small_world.images))
 
 
+def test_a_picture_under_two_ids_is_one_image(searcher: Searcher, small_world: ToyWorld, tmp_path: Path) -> None:
+    content = json.loads(small_world.gallery_file.read_text())
+    first = content["images"][0]
+    content["images"].append({**first, "id": 10**6})
+    missing = next(
+        c["id"]
+        for c in content["categories"]
+        if not any(a["image_id"] == first["id"] and a["category_id"] == c["id"] for a in content["annotations"])
+    )
+    content["annotations"].append({"id": 10**6, "image_id": 10**6, "category_id": missing, "bbox": [1, 2, 3, 4]})
+    (tmp_path / "twice.json").write_text(json.dumps(content))
+    once = load_store_labels(searcher.index, SourceConfig(small_world.gallery_file, small_world.images)).images
+    twice = load_store_labels(searcher.index, SourceConfig(tmp_path / "twice.json", small_world.images)).images
+    assert sorted(twice.image_ids) == sorted(once.image_ids)
+    assert twice.labels.sum() == once.labels.sum() + 1
+    assert len(twice.boxes) == len(once.boxes) + 1
+
+
 def test_images_match_by_id_if_the_annotations_have_ids(searcher: Searcher, tmp_path: Path) -> None:
     image_id = min(searcher.index.store.ids())
     (tmp_path / "ids.csv").write_text(f"image,id,label\nelsewhere.jpg,{image_id},snail\n")

@@ -168,7 +168,7 @@ def check(
             typer.echo(json.dumps({**asdict(one), "problems": one.problems("labels")}))
         else:
             print_set("labels", one, Console())
-        if one.missing:
+        if one.pictures_missing:
             raise typer.Exit(1)
         return
     if images is not None:
@@ -179,5 +179,5 @@ def check(
         typer.echo(json.dumps({**asdict(result), "problems": result.problems}))
     else:
         print_check(result, Console())
-    if result.train.missing or result.gallery.missing:
+    if result.pictures_missing:
         raise typer.Exit(1)

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from forclip.config import DataConfig, SourceConfig
+from forclip.data.formats.file_names import NOT_FOUND
 from forclip.data.images.box_frames import convert_boxes
 from forclip.data.images.content import find_identical_files
 from forclip.data.images.decode import read_header
 from forclip.data.left_out import LeftOutWarning, describe_left_out
-from forclip.data.sources import load_sets, load_source
+from forclip.data.sources import load_sets, load_source, with_all_splits
 from forclip.data.splits import check_prompts, choose_classes
 from forclip.progress import Advance, Track
 from forclip.text.prompt_options import read_prompt_options
@@ -55,23 +56,28 @@ class SetCheck:
     duplicates: list[list[str]]
     left_out: list[SkippedEntry]
 
+    @property
+    def pictures_missing(self) -> bool:
+        """Whether a picture that a label file names is not there, whatever the kind of its name."""
+        return bool(self.missing) or any(entry.reason == NOT_FOUND for entry in self.left_out)
+
     def problems(self, name: str) -> list[str]:
         """What should be corrected, one sentence each. name: of the set."""
         counts = {
-            "images are missing": len(self.missing),
-            "files are not readable as images": len(self.unreadable),
-            "boxes are odd": len(self.odd_boxes),
-            "groups of images have the same content": len(self.duplicates),
+            ("image is missing", "images are missing"): len(self.missing),
+            ("file is not readable as an image", "files are not readable as images"): len(self.unreadable),
+            ("box is odd", "boxes are odd"): len(self.odd_boxes),
+            ("group of images has the same content", "groups of images have the same content"): len(self.duplicates),
         }
         left_out = [describe_left_out(name, self.left_out)] if self.left_out else []
-        return [f"{name}: {count} {problem}" for problem, count in counts.items() if count] + left_out
+        return [f"{name}: {count} {problem[count > 1]}" for problem, count in counts.items() if count] + left_out
 
     def examples(self) -> Iterator[str]:
         """The first findings of each kind."""
         yield from (f"missing: {path}" for path in self.missing[:_EXAMPLES])
         yield from (f"unreadable: {path}" for path in self.unreadable[:_EXAMPLES])
         boxes = self.odd_boxes[:_EXAMPLES]
-        yield from (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}" for b in boxes)
+        yield from (f"image {b.image_id}: the box of {b.class_name!r} {b.reason}: {_numbers(b.box)}" for b in boxes)
         yield from (f"same content: {', '.join(group)}" for group in self.duplicates[:_EXAMPLES])
         yield from _examples_left_out(self.left_out)
 
@@ -100,11 +106,17 @@ class DataCheck:
     classes: list[ClassCheck]
 
     @property
+    def pictures_missing(self) -> bool:
+        """Whether a picture of one of the sets is missing."""
+        return self.train.pictures_missing or self.gallery.pictures_missing
+
+    @property
     def problems(self) -> list[str]:
         """What should be corrected, one sentence each."""
         problems = self.train.problems("training") + self.gallery.problems("gallery")
         if self.in_both:
-            problems.append(f"{len(self.in_both)} gallery images are also in training, so results would be too good")
+            images = "image is" if len(self.in_both) == 1 else "images are"
+            problems.append(f"{len(self.in_both)} gallery {images} also in training, so results would be too good")
         for group, where in (("base", "training"), ("novel", "gallery")):
             unseen = [c.name for c in self.classes if c.group == group and not (c.train, c.gallery)[group == "novel"]]
             if unseen:
@@ -188,7 +200,7 @@ def check_labels(source: SourceConfig, track: Track) -> SetCheck:
     """Check one label file or folder by itself, as `check_data` does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LeftOutWarning)
-        images = load_source(source)
+        images = load_source(with_all_splits(source))
     groups = find_identical_files(images.paths, track("comparing contents", len(images)))
     return _check_set(images, images.skipped, groups, track("reading headers", len(images)))
 
@@ -234,6 +246,10 @@ def print_check(check: DataCheck, console: Console) -> None:
     examples += (f"in training as {a}, in the gallery as {b}" for a, b in check.in_both[:_EXAMPLES])
     examples += (f"a class of only one set: {name}" for name in check.not_in_both[:_EXAMPLES])
     _print_findings(check.problems, examples, console)
+
+
+def _numbers(box: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in box) + "]"
 
 
 def _examples_left_out(skipped: Sequence[SkippedEntry]) -> Iterator[str]:

@@ -88,6 +88,8 @@ def _load(source: SourceConfig, cache: Path | None) -> Annotations:
     annotations, images, kind = source.annotations, source.image_folder, format_of(source)
     if source.subset is not None and kind not in ("yolo", "voc"):
         raise ValueError(f"{annotations}: only yolo and voc data have a subset, not {kind}: {source.subset!r}")
+    if kind == "folder" and source.format == "auto":
+        refuse_unread_labels(annotations)
     if source.images is not None and (kind == "folder" or (kind == "yolo" and annotations.is_file())):
         raise ValueError(f"{annotations}: {kind} data define where images are; remove `images: {source.images}`")
     match kind:
@@ -103,8 +105,6 @@ def _load(source: SourceConfig, cache: Path | None) -> Annotations:
         case "csv":
             return load_csv(annotations, images)
         case _:
-            if source.format == "auto":
-                refuse_unread_labels(annotations)
             return load_image_folder(annotations)
 
 

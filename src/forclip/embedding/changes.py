@@ -121,9 +121,13 @@ def _is_outdated(file: ImageFile) -> bool:
 
 def _base_folder(source: str, folder: Path | None, paths: Sequence[Path]) -> str:
     """Return the folder that a source's images are named relative to."""
-    if os.path.isdir(source) or (not os.path.exists(source) and not glob.has_magic(source)):
+    if not os.path.exists(source) and not glob.has_magic(source):
         return source
-    if not os.path.exists(source):
+    if os.path.isdir(source):
+        start = os.path.join(os.path.abspath(source), "")
+        if all(os.path.abspath(path).startswith(start) for path in paths):
+            return source
+    elif not os.path.exists(source):
         parts = Path(source).parts
         return str(Path(*parts[: next(k for k, part in enumerate(parts) if glob.has_magic(part))]))
     common = common_folder(paths)

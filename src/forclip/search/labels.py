@@ -103,6 +103,7 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
     if class_split is not None:
         groups = {name: "base" for name in names if name in class_split.base}
         groups |= {name: "novel" for name in names if name in class_split.novel}
+    annotations = _merge_same_files(annotations)
     stored, ids = index.store.ids(), []
     for path, image_id in zip(annotations.paths, annotations.image_ids, strict=True):
         by_path = index.store.id_of(path)
@@ -123,6 +124,23 @@ def _training_images(index: Index) -> frozenset[str] | None:
     rows = index.store.table().to_table(["id", "content_hash"])
     pairs = zip(rows["id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True)
     return frozenset(image_id for image_id, digest in pairs if digest in digests)
+
+
+def _merge_same_files(images: Annotations) -> Annotations:
+    """Join the rows of each file: an annotation file may list a picture under several ids."""
+    first: dict[Path, int] = {}
+    for row, path in enumerate(images.paths):
+        first.setdefault(path, row)
+    if len(first) == len(images):
+        return images
+    kept = np.array(list(first.values()))
+    rows = np.array([first[path] for path in images.paths])
+    labels, verified = images.labels.copy(), images.verified_mask.copy()
+    np.logical_or.at(labels, rows, images.labels)
+    np.logical_or.at(verified, rows, images.verified_mask)
+    verified = None if images.verified is None else verified
+    merged = replace(images, labels=labels, verified=verified, box_images=rows[images.box_images])
+    return merged.take(kept)
 
 
 def describe_matches(labels: StoreLabels, index: Index) -> str:

@@ -269,7 +269,26 @@ def test_a_column_for_each_class(tmp_path: Path) -> None:
     assert unsure.verified_mask.tolist() == [[True, False], [False, True]]
     rows = "".join(f"{k}.jpg,1,0\n" for k in range(12))
     bad = load(tmp_path, f"filename,cat,dog\n{rows}x.jpg,perhaps,1\n")
-    assert [(entry.entry[-7:], entry.value) for entry in bad.skipped] == [("line 14", "perhaps")]
+    assert [(entry.entry[-7:], entry.value) for entry in bad.skipped] == [("line 14", "cat: perhaps")]
+    assert bad.labels[-1].tolist() == [False, True]
+    assert bad.verified_mask[-1].tolist() == [False, True]
+    few = load(tmp_path, "filename,cat,dog,age\na.jpg,1,0,1\nb.jpg,2,1,7\nc.jpg,1,1,9\n")
+    assert few.class_names == ("cat", "dog")
+    assert [entry.value for entry in few.skipped] == ["age, such as 7", "cat: 2"]
+
+
+def test_make_sense_without_a_header(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("cat,1,2,3,4,a.jpg,20,10\ndog,1,2,3,4,b.jpg,20,10\n")
+    found = load_csv(tmp_path / "labels.csv", pictures)
+    assert found.class_names == ("cat", "dog")
+    assert found.boxes.tolist() == [[1, 2, 4, 6]] * 2
+
+
+def test_damaged_cells_of_label_studio_are_no_class(tmp_path: Path) -> None:
+    good = '"[{""x"":1,""y"":2,""width"":3,""height"":4,""rectanglelabels"":[""cat""]},{""x"":1,""y"":2}]"'
+    found = load(tmp_path, f'image,label\na.jpg,{good}\nb.jpg,"[{{""x"":1,""y"":2,""wid"\n')
+    assert found.class_names == ("cat",)
+    assert [entry.entry[-6:] for entry in found.skipped] == ["line 3", "line 2"]
 
 
 def test_a_bad_box_leaves_its_label(pictures: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _find_images(
         if other == k:
             paths[k] = path
         elif not _equal(images.values[other], image):
-            skipped.append(images.skip(k, "image id occurs twice", image.id))
+            skipped.append(images.skip(k, "image id occurs twice", f"{image.id}, {path.name}"))
     given = len(images.values) + len(images.lost)
     if given and not paths:
         raise none_usable(images.file, f"{given} images", skipped)
@@ -121,7 +121,7 @@ def _build(
             value = getattr(instances.values[k], field)
             known = str(value) in in_file[0 if is_image else 1]
             reason = f"its {'image' if is_image else 'category'} is left out" if known else f"unknown {field}"
-            skipped.append(instances.skip(k, reason, value))
+            skipped.append(instances.skip(k, reason, value if value != "" else "an empty text"))
     usable = (image_rows >= 0) & (class_columns >= 0)
     labels = np.zeros((len(row), len(members)), bool)
     labels[image_rows[usable], class_columns[usable]] = True

@@ -69,7 +69,10 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
                 except UnusableEntry as error:  # the label is as good as without a box
                     skipped.append(SkippedEntry(row.where, error.reason, error.value, used_in_part=True))
     if not paths:
-        first = f"; the first: {skipped[0].entry.removeprefix(f'{file}: ')}: {skipped[0].reason}" if skipped else ""
+        first = ""
+        if skipped:
+            where = skipped[0].entry.removeprefix(f"{file}: ")
+            first = f"; the first: {where}: {skipped[0].reason}: {skipped[0].value}"
         raise ValueError(f"{file}: no row can be used{first}")
     present_of: dict[tuple[str, str], bool | None] = {}
     for (image_id, label), said in claims.items():

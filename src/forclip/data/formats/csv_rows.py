@@ -37,8 +37,12 @@ _FALSE = re.compile(r"0([.,]0*)?|false|no|n|nein|falsch|non|faux|wrong|incorrect
 _UNCERTAIN = re.compile(r"|-1([.,]0*)?|nan|u", re.IGNORECASE)  # in tables with a column for each class
 _NO_LABEL = ("nan", "NaN", "None", "<NA>", "NULL", "null")
 _MANY = 0.5  # share of the names that shows that commas separate labels
-_ONE_HOT_SHARE = 0.9  # of a column's cells that show that it is a class
+_ONE_HOT_SHARE = 0.5  # of a column's cells that show that it is a class
 _PICTURE = re.compile(r"(gs://.+|.+\.(jpe?g|png|bmp|gif|tiff?|webp|ico|heic|avif))", re.IGNORECASE)
+_MAKE_SENSE = (
+    *("label_name", "bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    *("image_name", "image_width", "image_height"),
+)
 _ML_USES = ("train", "training", "validate", "validation", "test", "unassigned", "")
 
 
@@ -83,7 +87,7 @@ def read_label_rows(file: Path) -> LabelSheet:
     - a column for the label (label, labels, class, category, tag, ...), with a box in columns such as xmin, ymin, xmax,
       ymax, or bbox; and in `present` or Open Images' Confidence whether the image shows it;
     - a column of 0 and 1 for each class, as Roboflow and Kaggle have it; -1 and empty: unknown;
-    - without a header: Google AutoML and Vertex AI, and keras-retinanet.
+    - without a header: Google AutoML and Vertex AI, keras-retinanet, and Make Sense.
 
     Raises ValueError, naming the file, for one that is missing or no text, and, with the columns that it has, for a
     header that fits none.
@@ -182,6 +186,9 @@ def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> La
         if regions is not None:
             yield start
             for name, box in regions:
+                if not name:
+                    notes.append(SkippedEntry(start.where, "a region has no label", row.cells[image].strip()))
+                    continue
                 yield replace(start, labels=((name, True),), box=box, in_fractions=True)
             return
         said = True if present is None else shown
@@ -196,12 +203,17 @@ def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> La
 def _one_hot(sheet: Spreadsheet, columns: _Columns, image: int) -> LabelSheet:
     """Rows with a cell for each class."""
     classes = []
+    notes: list[SkippedEntry] = []
     for position, name in enumerate(sheet.header):
         cells = [row.cells[position].strip() for row in sheet.rows]
         good = sum(bool(_TRUE.fullmatch(c) or _FALSE.fullmatch(c) or _UNCERTAIN.fullmatch(c)) for c in cells)
         given = any(_TRUE.fullmatch(c) or _FALSE.fullmatch(c) for c in cells)
         if position != image and name and given and good >= _ONE_HOT_SHARE * len(cells):
             classes.append(position)
+        elif position != image and name and given:
+            reason = "the column has other values than 0 and 1, so it is no class"
+            value = next(cell for cell in cells if not _TRUE.fullmatch(cell) and not _FALSE.fullmatch(cell))
+            notes.append(SkippedEntry(str(sheet.file), reason, f"{name}, such as {value}", used_in_part=True))
     names = [sheet.header[position] for position in classes]
     if not classes or len(set(names)) < len(names):
         raise ValueError(_unknown_header(sheet))
@@ -212,18 +224,20 @@ def _one_hot(sheet: Spreadsheet, columns: _Columns, image: int) -> LabelSheet:
         labels: list[tuple[str, bool | None]] = []
         for position in classes:
             cell = row.cells[position].strip()
-            if _UNCERTAIN.fullmatch(cell):
-                unknown = True
-                labels.append((sheet.header[position], None))
-            else:
+            name, present = sheet.header[position], None
+            if not _UNCERTAIN.fullmatch(cell):
                 try:
-                    labels.append((sheet.header[position], parse_present(cell)))
+                    present = parse_present(cell)
                 except UnusableEntry as error:
-                    raise UnusableEntry("a class has neither 0 nor 1", error.value) from None
+                    reason = "a class has neither 0 nor 1, so it is unknown there"
+                    where = sheet.where(row.line)
+                    notes.append(SkippedEntry(where, reason, f"{name}: {error.value}", used_in_part=True))
+            unknown |= present is None
+            labels.append((name, present))
         yield LabelRow(sheet.where(row.line), row.cells[image].strip(), None, tuple(labels))
 
     collected = _collect(sheet, read, federated=False)
-    return replace(collected, federated=unknown)
+    return replace(collected, skipped=(*collected.skipped, *notes), federated=unknown)
 
 
 def _via_row(sheet: Spreadsheet, row: Row, image: int, shape: int, attributes: int | None) -> Iterator[LabelRow]:
@@ -232,7 +246,10 @@ def _via_row(sheet: Spreadsheet, row: Row, image: int, shape: int, attributes: i
 
 
 def _without_header(sheet: Spreadsheet) -> LabelSheet | None:
-    """Rows of Google's AutoML and Vertex AI, or of keras-retinanet, whose first line is a row already. None if not."""
+    """Rows of Google's AutoML and Vertex AI, keras-retinanet, or Make Sense, whose first line is a row already.
+
+    None if it is not.
+    """
     first = Row(sheet.header_line, sheet.header)
     if not first.cells or any(name.lower() in IMAGE_COLUMNS for name in first.cells):
         return None
@@ -246,6 +263,10 @@ def _without_header(sheet: Spreadsheet) -> LabelSheet | None:
     if is_retina and all(re.fullmatch(r"-?\d*\.?\d*", cell) for cell in first.cells[1:5]):
         rows = _collect_all(sheet, first, lambda row: _retina_row(sheet, row))
         return replace(rows, skipped=(*sheet.skipped, *rows.skipped))
+    if len(first.cells) == len(_MAKE_SENSE) and _PICTURE.fullmatch(first.cells[5]):
+        rows_with_first = replace(sheet, header=_MAKE_SENSE, rows=(first, *sheet.rows))
+        found = _with_header(rows_with_first)
+        return replace(found, skipped=(*sheet.skipped, *found.skipped))
     return None
 
 

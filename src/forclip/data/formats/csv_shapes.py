@@ -105,13 +105,15 @@ def read_via_region(shape: str, attributes: str) -> tuple[list[str], Box | None]
 def label_studio_regions(cell: str) -> list[tuple[str, Box | None]] | None:
     """Read a cell of Label Studio's CSV export: names with boxes in fractions. None for a cell without JSON objects.
 
-    Raises UnusableEntry for JSON objects without labels.
+    A region without a label has an empty name. Raises UnusableEntry for damaged JSON, and if no region has a label.
     """
     if not cell.strip().startswith(("[{", "{", "[ {")):
         return None
     try:
         content = json.loads(cell)
     except (ValueError, RecursionError):
+        if cell.strip().startswith(('[{"', '{"')):
+            raise UnusableEntry("the JSON in the cell is damaged", cell) from None
         return None
     regions = content if isinstance(content, list) else [content]
     if not all(isinstance(region, dict) for region in regions):
@@ -119,8 +121,8 @@ def label_studio_regions(cell: str) -> list[tuple[str, Box | None]] | None:
     found: list[tuple[str, Box | None]] = []
     for region in regions:
         names = [v for k, v in region.items() if k.endswith(("labels", "choices")) and isinstance(v, list)]
-        found += [(str(name), _percent_box(region)) for name in (names[0] if names else [])]
-    if not found and any(regions):
+        found += [(str(name), _percent_box(region)) for name in (names[0] if names else []) or ([""] if region else [])]
+    if found and not any(name for name, _ in found):
         raise UnusableEntry("the JSON in the cell has no labels that are known", cell)
     return found
 

@@ -17,6 +17,7 @@ from forclip.path_text import unescape
 # as a part (URLs among them).
 _UNUSUAL = re.compile(r"^[/~]|^[A-Za-z]:|(?:^|/)\.{0,2}(?:/|$)")
 _FOREIGN = re.compile(r"[/~]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:/")
+NOT_FOUND = "the file is not in the image folder"
 _LOCAL_FILES = "/data/local-files/"  # Label Studio's, with the path under ?d=
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
 
@@ -69,7 +70,7 @@ class FileNames:
         reading = _read(name.replace("\\", "/"))
         if reading.parts and not reading.is_foreign:
             return self.folder.joinpath(*reading.parts)
-        raise UnusableEntry("the file is not in the image folder", name)
+        raise UnusableEntry(NOT_FOUND, name)
 
     def find(self, name: str) -> Path | None:
         """Return the path of the picture that a name means, as `resolve` does, or None if there is no such file."""

@@ -155,7 +155,7 @@ def read_entries(
 def read_id(fields: Fields, field: str) -> Id:
     """Read a field that holds an id: a whole number, also 7.0, or a text. Raises UnusableEntry for anything else."""
     value = fields.get(field)
-    if value is None:
+    if value is None or value == "":
         raise UnusableEntry(f"no {field}")
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -24,6 +24,7 @@ _TOOLS: dict[str, tuple[bytes, ...]] = {
     "Datumaro": (b'"items"', b'"categories"', b'"label_id"'),
     "Label Studio's own": (b'"result"', b'"from_name"'),
     "Label Studio's short": (b'"rectanglelabels"',),
+    "Label Studio's short JSON": (b'"annotation_id"', b'"annotator"'),
     "Labelbox": (b'"data_row"',),
     "Supervisely": (b'"classTitle"',),
     "BDD100K": (b'"box2d"',),
@@ -44,7 +45,8 @@ def foreign_tool(file: Path) -> str | None:
 def refuse_foreign_tool(file: Path) -> None:
     """Raise ValueError, naming the tool and what to export instead, for a label file in a tool's own format."""
     if tool := foreign_tool(file):
-        raise ValueError(f"{file}: is in {tool} format, which is not read; {_EXPORT}")
+        export = _EXPORT.replace(" or Pascal VOC", ", Pascal VOC or CSV") if "Label Studio" in tool else _EXPORT
+        raise ValueError(f"{file}: is in {tool} format, which is not read; {export}")
 
 
 def labelled_folder_format(folder: Path) -> Literal["voc", "yolo"] | None:
