@@ -138,8 +138,8 @@ def _merge_same_files(images: Annotations) -> Annotations:
     labels, verified = images.labels.copy(), images.verified_mask.copy()
     np.logical_or.at(labels, rows, images.labels)
     np.logical_or.at(verified, rows, images.verified_mask)
-    verified = None if images.verified is None else verified
-    merged = replace(images, labels=labels, verified=verified, box_images=rows[images.box_images])
+    merged = replace(images, labels=labels, box_images=rows[images.box_images])
+    merged = merged if images.verified is None else replace(merged, verified=verified)
     return merged.take(kept)
 
 
