@@ -182,3 +182,17 @@ def test_patterns_labels_and_metadata_name_videos_and_frames(folder: Path) -> No
     summary = indexed(folder, source="labels.json", images=folder)
     assert (summary.added, len(summary.unreadable)) == (2, 1)
     assert times(folder)["below/b.mkv"] == [1.5]
+
+
+def test_a_renamed_video_keeps_its_frames_and_its_interval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed(folder, every=2)
+    monkeypatch.setattr("forclip.data.images.video.scan_video", lambda video: pytest.fail(f"{video} was read"))
+    (folder / "clip.mp4").rename(folder / "below" / "renamed.mp4")
+    assert (indexed(folder).added, times(folder)) == (0, {"below/b.mkv": [0], "below/renamed.mp4": [0, 2]})
+    (folder / "bad.mp4").write_text("no video")
+    monkeypatch.undo()
+    assert [len(indexed(folder).unreadable) for _ in range(2)] == [1, 0]
+    moved = folder.rename(folder.parent / "elsewhere")
+    summary = indexed(moved)
+    assert (summary.added, summary.moved, summary.unchanged, summary.skipped) == (0, 4, 0, 1)
+    assert times(moved) == {"below/b.mkv": [0], "below/renamed.mp4": [0, 2]}

@@ -216,6 +216,47 @@ def test_relocate_says_where_photos_are(photos: Path, tmp_path: Path) -> None:
     assert index(tmp_path / "new", tmp_path / "s").unchanged == 6
 
 
+def test_other_pictures_with_the_same_names_are_no_place_to_relocate_to(photos: Path, tmp_path: Path) -> None:
+    index(photos, tmp_path / "s")
+    shutil.copytree(photos, tmp_path / "other")
+    files = sorted((tmp_path / "other").rglob("*.jpg"))
+    for k, file in enumerate(files):
+        file.write_bytes((photos / files[k - 1].relative_to(tmp_path / "other")).read_bytes())
+    with pytest.raises(ValueError, match="other"):
+        relocate_roots(Index(tmp_path / "s"), [f"photos={tmp_path / 'other'}"])
+    assert describe_roots(Index(tmp_path / "s"))[0]["folder"] == str(photos)
+
+
+def test_a_root_may_have_an_equals_sign(photos: Path, tmp_path: Path) -> None:
+    os.rename(photos, tmp_path / "a=b")
+    index(tmp_path / "a=b", tmp_path / "s")
+    os.rename(tmp_path / "a=b", tmp_path / "c=d")
+    relocate_roots(Index(tmp_path / "s"), [f"a=b={tmp_path / 'c=d'}"])
+    assert results(tmp_path / "s")
+
+
+def test_unreadable_images_that_are_gone_are_forgotten(photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    (photos / "sub" / "bad.jpg").write_text("no picture either")
+    index(photos, tmp_path / "s")
+    os.rename(photos / "bad.jpg", photos / "renamed.jpg")
+    (photos / "sub" / "bad.jpg").unlink()
+    index(photos, tmp_path / "s")
+    assert list(read_unreadable(tmp_path / "s")) == ["photos/renamed.jpg"]
+    (photos / "renamed.jpg").unlink()
+    index(photos, tmp_path / "s")
+    assert not read_unreadable(tmp_path / "s")
+
+
+def test_a_picture_is_a_source(photos: Path, tmp_path: Path) -> None:
+    """One picture of an indexed folder is not listed twice, and the others do not count as gone."""
+    picture = next(photos.glob("*.jpg"))
+    assert index(picture, tmp_path / "s").added == 1
+    assert index(photos, tmp_path / "s").added == 5
+    summary = index(picture, tmp_path / "s", delete_vanished=True)
+    assert (summary.added, summary.unchanged, summary.vanished, len(Index(tmp_path / "s"))) == (0, 1, (), 6)
+
+
 def test_images_of_a_source_that_is_gone_are_deleted_on_request(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "kept")
     for file in (tmp_path / "kept").rglob("*.jpg"):

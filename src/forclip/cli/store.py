@@ -21,7 +21,10 @@ _MAX_REASONS = 20  # unreadable images whose reason is printed
 @app.command()
 def index(
     source: Annotated[
-        str, Argument(help="Folder of images and videos, pattern such as 'photos/**/*.jpg', video, or annotation file.")
+        str,
+        Argument(
+            help="Folder of images and videos, pattern such as 'photos/**/*.jpg', picture, video, or annotation file."
+        ),
     ],
     to: Annotated[Path, Option(help="Store to create, or to update if the same model wrote it.")],
     model: Annotated[
@@ -100,7 +103,7 @@ def index(
     if summary.not_indexed:
         lines.append("not indexed:")
         lines += [f"  {line}" for line in describe_left_out(summary.not_indexed)]
-    console.print("\n".join(lines), markup=False, highlight=False)
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -51,7 +51,9 @@ class Changes:
         """How many images of the source have moved."""
         prefix = f"{self.moved_root}/"
         return len(self.moved) + (
-            sum(i.startswith(prefix) and i not in self.todo for i in self.paths) if self.moved_root else 0
+            sum(i.startswith(prefix) and i not in self.todo and i not in self.skipped for i in self.paths)
+            if self.moved_root
+            else 0
         )
 
 

@@ -14,6 +14,7 @@ from forclip.data.images.content import file_state
 from forclip.data.images.decode import UnreadableImage
 from forclip.data.images.frame_location import frame_path, split_frame
 from forclip.index.roots import Roots
+from forclip.path_text import text_to_path
 from forclip.progress import Advance
 
 VIDEOS_FILE = "videos.json"
@@ -54,8 +55,9 @@ def choose_frames(
     """Choose a frame every so many seconds of each video.
 
     every: None for what the video was indexed with before, or DEFAULT_EVERY. indexed: ids of images that the store has
-    or could not read; records: of earlier jobs, by id. A video that has not changed is not read.
+    or could not read; records: of earlier jobs, by id. A video that has not changed is not read, also if it has moved.
     """
+    moved = {(record.size, record.modified): i for i, record in records.items() if _is_gone(roots, i)} if videos else {}
     times_of: dict[str, list[float]] = defaultdict(list)
     for image_id in indexed if videos else ():
         video_id, mark, time = image_id.rpartition("#t=")
@@ -65,6 +67,8 @@ def choose_frames(
     found: dict[Path, IndexedVideo] = {}
     for video in videos:
         video_id, state = roots.id_of(video), file_state(video)
+        if video_id not in records:
+            video_id = moved.get(state, video_id)
         record = records.get(video_id)
         step = every or (record.every if record else DEFAULT_EVERY)
         times = sorted(time for time in times_of[video_id] if abs(time - step * round(time / step)) < 0.001)
@@ -76,6 +80,10 @@ def choose_frames(
         paths += [frame_path(video, time) for time in times]
         advance(1)
     return Frames(tuple(paths), found)
+
+
+def _is_gone(roots: Roots, video_id: str) -> bool:
+    return file_state(text_to_path(roots.resolve(video_id))) == (-1, -1)
 
 
 def _read_times(video: Path, every: float) -> tuple[list[float], str | None]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
+from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
@@ -48,6 +49,7 @@ from forclip.models.retrieval_model import (
     load_store_model,
     store_header,
 )
+from forclip.path_text import text_to_path
 from forclip.progress import Track, silent, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats, ImageEmbeddings
@@ -108,7 +110,7 @@ def index_images(
     Parts of about a thousand images are stored as soon as they are embedded, so a job that was stopped continues where
     it was. Files with the size and time of change that are stored count as unchanged; others are compared by content.
 
-    source: a folder, a video, a glob pattern, or an annotation file or folder of any known format; to: the store,
+    source: a folder, picture, video, glob pattern, or annotation file or folder of any known format; to: the store,
     created if there is none; model, head, num_query_tokens: as `load_model` takes them; precision: "fp16" or "int8";
     merge: the cosine from which an image's vectors are merged. None for one of these five means what an existing store
     has, or the default. images: image folder of an annotation file; metadata: columns for the images of the store and
@@ -175,8 +177,12 @@ def index_images(
     if index is not None:
         index.store.make_columns(types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
-    # Unreadable images of other sources stay listed.
-    listed = {i: image for i, image in known.items() if i not in paths and i not in video_ids} | dict(skipped)
+    # Unreadable images of other sources stay listed, also while their disk is away.
+    listed = {
+        i: image
+        for i, image in known.items()
+        if i not in paths and i not in video_ids and not _is_deleted(changes.roots.resolve(image.uri))
+    } | dict(skipped)
     unreadable = {
         i: UnreadableImage(i, video.size, video.modified, video.problem)
         for i, video in video_ids.items()
@@ -205,8 +211,9 @@ def index_images(
             replaced = sum(i in stored for i in part)
             added, updated = added + len(part) - replaced, updated + replaced
         if index is not None:
-            content = {image_id: vars(image) for image_id, image in (listed | unreadable).items()}
-            write_text_atomically(to / SKIPPED_FILE, json.dumps(content, indent=1))
+            _write_unreadable(to, listed | unreadable)
+    if index is not None and listed | unreadable != known:
+        _write_unreadable(to, listed | unreadable)
     if index is not None and videos:
         write_videos(to, records | video_ids)
     if index is None or (found and not len(index)):
@@ -237,6 +244,8 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
         index.store.write_header(header)
     for part in in_parts(changes.moved, _IMAGES_PER_PART):
         index.store.move(part)
+        if frames := [new_id for new_id, _ in part.values() if split_frame(Path(new_id))]:
+            index.store.annotate(frames, {"video": frame_columns(frames)["video"]})
     if changes.checked:
         index.store.set_decoding(changes.checked, DECODING)
 
@@ -257,6 +266,8 @@ def find_images(source: str, images: Path | None) -> Listing:
     images: image folder of an annotation file. Raises ValueError for a source that is missing, or annotations that
     can't be read. A folder without images gives an empty listing.
     """
+    if not source.strip():
+        raise ValueError(f"{source!r}: no folder, pattern or file")
     path = Path(source)
     if path.is_file() and is_video(path):
         return Listing((), {VIDEO: (source,)}, {})
@@ -291,6 +302,17 @@ def read_unreadable(store: Path) -> dict[str, UnreadableImage]:
         return {image_id: UnreadableImage(**content) for image_id, content in json.loads(file.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: damaged: {error}. Delete it to try its images again") from None
+
+
+def _write_unreadable(store: Path, images: Mapping[str, UnreadableImage]) -> None:
+    content = {image_id: vars(image) for image_id, image in images.items()}
+    write_text_atomically(store / SKIPPED_FILE, json.dumps(content, indent=1))
+
+
+def _is_deleted(path: str) -> bool:
+    """Whether a file is missing, but not its folder."""
+    file = text_to_path(path)
+    return file_state(file) == (-1, -1) and file.parent.is_dir()
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -263,12 +263,12 @@ def load_store_model(
             count = stored_count if num_query_tokens is None else num_query_tokens
             return load_model(config, device, head or stored_head, count)
         run = from_pretrained(folder, backbone=configured_backbone(config, device))
-        _check_head(run, head, num_query_tokens)
-        return run
     except ValueError as error:
         if override is not None:
             raise
         raise ValueError(f"{folder.parent}: its model can't be loaded; --model says where it is now: {error}") from None
+    _check_head(run, head, num_query_tokens)
+    return run
 
 
 def stored_model(header: StoreHeader, override: ModelConfig | None = None) -> tuple[ModelConfig, str, int]:

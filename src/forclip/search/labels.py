@@ -112,6 +112,7 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
         raise ValueError(
             f"{source.annotations}: none of its {len(ids)} images is in the store {index.store.folder}; "
             f"the first is {ids[0]}, the store's first {min(stored, default='nothing')}"
+            + ("" if source.images else "; --images says which folder its names are relative to")
         )
     return StoreLabels(replace(annotations, image_ids=tuple(ids)), groups, _training_images(index))
 

@@ -49,8 +49,8 @@ def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
 
 def print_answer(answer: SearchAnswer, console: Console) -> None:
     """Print the table, then what is known about confidence and labels."""
-    console.print(answer_table(answer))
-    if answer.request.cutoff is not None:
+    console.print(answer_table(answer) if answer.results else "No image found.")
+    if answer.request.cutoff is not None and answer.results:
         console.print(describe_confidence(answer), markup=False, highlight=False)
     if answer.labels is not None:
         console.print(_describe_labels(answer.labels), markup=False, highlight=False)
