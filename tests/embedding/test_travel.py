@@ -11,6 +11,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
 from forclip.config import ModelConfig
@@ -343,6 +344,26 @@ def test_stores_of_version_2_are_converted(
     summary = index(photos, store, model=None)
     assert (summary.added, summary.unchanged, summary.skipped) == (0, 6, 1)
     assert Index(store).store.count_outdated() == 0
+
+
+def test_pictures_that_were_indexed_unturned_are_embedded_again(photos: Path, tmp_path: Path) -> None:
+    """A store of version 2 ignored EXIF orientation: only turned pictures are embedded again, moved or not."""
+    turned = sorted(photos.glob("*.jpg"))[:2]
+    for file in turned:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        with Image.open(file) as image:
+            image.save(file, exif=exif)
+    index(photos, tmp_path / "s")
+    expected = results(tmp_path / "s")
+    make_old(tmp_path / "s")
+    migrate_store(tmp_path / "s")
+    os.rename(turned[0], photos / "moved.jpg")
+    summary = index(photos, tmp_path / "s")
+    assert (summary.added, summary.updated, summary.moved) == (0, 2, 0)
+    assert Index(tmp_path / "s").store.count_outdated() == 0
+    assert sorted(score for _, score in results(tmp_path / "s")) == sorted(score for _, score in expected)
+    assert index(photos, tmp_path / "s").unchanged == 6
 
 
 def test_rows_of_programs_stay_when_a_store_is_converted(tmp_path: Path) -> None:

@@ -48,13 +48,11 @@ class Changes:
 
     @property
     def num_moved(self) -> int:
-        """How many images of the source have moved."""
-        prefix = f"{self.moved_root}/"
-        return len(self.moved) + (
-            sum(i.startswith(prefix) and i not in self.todo and i not in self.skipped for i in self.paths)
-            if self.moved_root
-            else 0
-        )
+        """How many images of the source have moved and keep their vectors."""
+        moved = {new_id for new_id, _ in self.moved.values()}
+        if self.moved_root is not None:
+            moved |= {image_id for image_id in self.paths if image_id.startswith(f"{self.moved_root}/")}
+        return len(moved - self.todo.keys() - self.skipped.keys())
 
 
 def find_changes(

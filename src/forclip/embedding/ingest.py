@@ -194,6 +194,7 @@ def index_images(
         processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
     advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
     warn_about_photos(loaded.backbone.name, todo_paths)
+    moved_ids = {new_id for new_id, _ in changes.moved.values()}
     batches = encode_batches(loaded.backbone, list(todo), todo_paths, [PLAIN], advance, processes)
     for embeddings, files, failed in _embed_parts(loaded, todo, batches, merge):
         unreadable |= failed
@@ -208,7 +209,7 @@ def index_images(
             part = embeddings.image_ids
             values = {} if columns is None else columns.values_for(part)
             index.put(embeddings, files, values | (frame_columns(part) if has_frames else {}))
-            replaced = sum(i in stored for i in part)
+            replaced = sum(i in stored or i in moved_ids for i in part)
             added, updated = added + len(part) - replaced, updated + replaced
         if index is not None:
             _write_unreadable(to, listed | unreadable)
