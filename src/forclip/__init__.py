@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from forclip.types import ImageEmbeddings as ImageEmbeddings
     from forclip.types import SearchResult as SearchResult
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 _NAMES = {
     "config": ("HeadConfig", "ModelConfig", "RunConfig", "TrainConfig", "load_config"),
     "embedding.embed": ("embed_images",),
