@@ -41,6 +41,8 @@ def test_a_link_leads_to_the_same_root(tmp_path: Path) -> None:
     roots = Roots().with_folder(tmp_path / "real")
     assert roots.with_folder(tmp_path / "link") == roots
     assert roots.reference(tmp_path / "link" / "x.jpg") == "real/x.jpg"
+    (tmp_path / "real" / "y.jpg").symlink_to(tmp_path / "blob")  # a picture that is a link keeps its own name
+    assert roots.reference(tmp_path / "link" / "y.jpg") == "real/y.jpg"
 
 
 def test_store_and_photos_move_together(tmp_path: Path) -> None:

@@ -32,11 +32,13 @@ class Roots:
     def reference(self, path: str | os.PathLike[str]) -> str | None:
         """Return the location of a file in the deepest root that contains it, or None if no root does.
 
-        Links in the way to the file are followed only where the path as written is in no root.
+        Links are followed only where the path as written is in no root: those in the way to the file, then the last.
         """
-        return _within(self.folders, os.path.abspath(path)) or _within(
-            {name: os.path.realpath(folder) for name, folder in self.folders.items()}, os.path.realpath(path)
-        )
+        if (written := _within(self.folders, os.path.abspath(path))) is not None:
+            return written
+        real = {name: os.path.realpath(folder) for name, folder in self.folders.items()}
+        folder, name = os.path.split(os.path.abspath(path))
+        return _within(real, os.path.join(os.path.realpath(folder), name)) or _within(real, os.path.realpath(path))
 
     def id_of(self, path: str | os.PathLike[str]) -> str:
         """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
