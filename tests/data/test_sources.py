@@ -1,5 +1,6 @@
 """How the gallery is chosen, and how formats are detected."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,35 @@ def test_sub_folders_that_may_be_classes_are_pointed_out(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="no image has a label") as refused:
         choose_classes(data, *load_sets(data))
     assert "dog" not in str(refused.value)
+
+
+def test_classes_below_splits_are_pointed_out(tmp_path: Path) -> None:
+    for folder in ("train/cat", "val/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "a.jpg")
+    data = DataConfig(SourceConfig(tmp_path))
+    with pytest.raises(ValueError, match=r"cat, dog.*train/cat/a\.jpg,cat"):
+        choose_classes(data, *load_sets(data))
+
+
+def test_an_error_after_loading_says_what_is_left_out(tmp_path: Path) -> None:
+    file = coco_file(tmp_path, 4)
+    content = json.loads(file.read_text())
+    content["categories"] = ["cat"]
+    file.write_text(json.dumps(content))
+    data = DataConfig(SourceConfig(file))
+    with pytest.raises(ValueError, match=r"left out.*categories\[0\]"):
+        choose_classes(data, *load_sets(data))
+    content["images"] = [{"id": 1, "file_name": None}, *content["images"][2:3]]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"left out.*images\[0\]"):
+        load_sets(data)
+
+
+def test_a_compressed_csv_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv.gz"
+    file.write_bytes(gzip.compress(b"image,label\na.jpg,cat\n"))
+    assert load_source(SourceConfig(file)).class_names == ("cat",)
 
 
 def test_one_image_is_too_few(tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def test_a_folder_of_labels_beside_its_pictures(small_world: ToyWorld, tmp_path:
     shutil.copy(next(small_world.images.glob("gallery_*.jpg")), tmp_path / "pictures" / "a.jpg")
     (tmp_path / "xml" / "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
     store = tmp_path / "store"
+    (tmp_path / "images").symlink_to(tmp_path / "pictures")
+    assert find_images(str(tmp_path / "xml"), None).pictures == (tmp_path / "images" / "a.jpg",)
     assert counts(index(tmp_path / "xml", store, images=tmp_path / "pictures")) == (1, 0, 0, 0)
     again = index(tmp_path / "xml", store, images=tmp_path / "pictures")
     assert (counts(again), again.vanished) == ((0, 0, 1, 0), ())

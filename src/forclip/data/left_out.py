@@ -35,14 +35,20 @@ def describe_left_out(source: Path | str, skipped: Sequence[SkippedEntry]) -> st
     return f"{source}: {'; '.join(parts)}" if parts else ""
 
 
+def and_left_out(skipped: Sequence[SkippedEntry]) -> str:
+    """The end of an error about a source of which much is left out. Empty if nothing is."""
+    return f"; left out: {count_reasons(skipped)}; the first: {skipped[0].entry}" if skipped else ""
+
+
 def none_usable(source: Path, what: str, skipped: Sequence[SkippedEntry]) -> ValueError:
     """The error for a source of which nothing can be used. what: how many of what, such as "12 images"."""
     first = skipped[0]
     return ValueError(f"{source}: none of its {what} can be used: {count_reasons(skipped)}; the first: {first.value}")
 
 
-def warn_left_out(source: Path, skipped: Sequence[SkippedEntry]) -> None:
-    """Issue a LeftOutWarning if entries of a source are left out."""
+def warn_left_out(source: Path, skipped: Sequence[SkippedEntry], images: Path | None = None) -> None:
+    """Issue a LeftOutWarning if entries of a source are left out. images: its image folder, if that is elsewhere."""
     if skipped:
-        message = f"{describe_left_out(source, skipped)}; `forclip data check {shlex.quote(str(source))}` lists them"
+        options = shlex.join([str(source), *([] if images is None else ["--images", str(images)])])
+        message = f"{describe_left_out(source, skipped)}; `forclip data check {options}` lists them"
         warnings.warn(message, LeftOutWarning, stacklevel=3)

@@ -21,7 +21,7 @@ from forclip.data.formats.recognise import labelled_folder_format, refuse_foreig
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.data.formats.yolo_dataset import ALL_SPLITS
-from forclip.data.left_out import warn_left_out
+from forclip.data.left_out import and_left_out, warn_left_out
 from forclip.data.verdicts import merge_verdicts, read_verdicts
 from forclip.types import Annotations
 
@@ -38,7 +38,8 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
     else:
         if len(train) < 2:
             file = data.train.annotations
-            raise ValueError(f"{file}: {len(train)} image(s) can't be split into training and gallery")
+            problem = f"{len(train)} image(s) can't be split into training and gallery"
+            raise ValueError(f"{file}: {problem}{and_left_out(train.skipped)}")
         if rule is None:
             rows = np.arange(1, len(train), 2)
         elif rule.fraction is not None:
@@ -74,7 +75,7 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     for an option that the format doesn't have.
     """
     loaded = _load(source, cache)
-    warn_left_out(source.annotations, loaded.skipped)
+    warn_left_out(source.annotations, loaded.skipped, source.images)
     return loaded
 
 
@@ -140,4 +141,6 @@ def format_of(source: SourceConfig) -> Format:
             raise ValueError(f"{path}: is one file of a Pascal VOC dataset; give the folder that holds all of them")
         case ".txt":
             raise ValueError(f"{path}: for YOLO give the data YAML or the dataset's folder, not a text file")
-    raise ValueError(f"{path}: unknown format; set `format`")
+    if path.name.lower().endswith((".csv.gz", ".tsv.gz")):
+        return "csv"
+    raise ValueError(f"{path}: unknown format; save a table as CSV, or set `format`")

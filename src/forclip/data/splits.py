@@ -11,6 +11,7 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, NamedSplit, NovelRule
 from forclip.data.formats.nuimages import NUIMAGES_NOVEL
 from forclip.data.formats.recognise import describe_class_folders
+from forclip.data.left_out import and_left_out
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Annotations, ClassSplit
@@ -55,7 +56,7 @@ def choose_classes(data: DataConfig, train: Annotations, gallery: Annotations) -
     if not names:
         folders = describe_class_folders(file)
         problem = "no image has a label, so there is nothing to learn from"
-        raise ValueError(f"{file}: {problem}{folders and f'; {folders}'}")
+        raise ValueError(f"{file}: {problem}{folders and f'; {folders}'}{and_left_out(train.skipped)}")
     base, novel = data.base, data.novel
     if isinstance(novel, NovelRule):
         rule_base, novel = _by_rule(novel, train, file)

@@ -277,6 +277,27 @@ def test_a_column_for_each_class(tmp_path: Path) -> None:
     assert [entry.value for entry in few.skipped] == ["age, such as 7", "cat: 2"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "value"),
+    [
+        ("TRAIN,a.jpg,cat,0.1,0.1,,,0.5,0.5,,\nTEST,b.jpg,dog,0.1,0.1,,,nan,0.5,,\n", "0.1,0.1,,,nan,0.5"),
+        ("a.jpg,1,2,3,4,cat\nb.jpg,1,2,x,4,dog\n", "1,2,x,4"),
+        ('image,label,bbox\na.jpg,cat,"[1,2,3,4]"\nb.jpg,dog,"[1,2,3]"\n', "[1,2,3]"),
+    ],
+)
+def test_a_bad_box_of_another_layout_leaves_its_label(pictures: Path, tmp_path: Path, rows: str, value: str) -> None:
+    (tmp_path / "labels.csv").write_text(rows)
+    found = load_csv(tmp_path / "labels.csv", pictures)
+    assert found.class_names == ("cat", "dog")
+    assert found.labels.tolist() == [[True, False], [False, True]]
+    assert (len(found.boxes), [entry.value for entry in found.skipped]) == (1, [value])
+
+
+def test_numbers_of_a_spreadsheet(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image;label;xmin;ymin;xmax;ymax\na.jpg;cat;1.234,5;2;1.300,25;40\n")
+    assert load_csv(tmp_path / "labels.csv", pictures).boxes.tolist() == [[1234.5, 2, 1300.25, 40]]
+
+
 def test_make_sense_without_a_header(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("cat,1,2,3,4,a.jpg,20,10\ndog,1,2,3,4,b.jpg,20,10\n")
     found = load_csv(tmp_path / "labels.csv", pictures)

@@ -131,12 +131,12 @@ def _pixels(row: LabelRow, path: Path) -> list[float] | None:
     assert row.box is not None
     box = row.box
     if not all(abs(value) < LARGEST_COORDINATE for value in box):  # never true for NaN
-        raise UnusableEntry("the box is not finite", list(box))
+        raise UnusableEntry("the box is not finite", row.box_text or list(box))
     if box[2] < box[0] or box[3] < box[1]:
-        raise UnusableEntry("the box has a negative size", list(box))
+        raise UnusableEntry("the box has a negative size", row.box_text or list(box))
     if not row.in_fractions:
         return list(box)
     if max(map(abs, box)) > _FRACTION:
-        raise UnusableEntry("the box is not between 0 and 1", list(box))
+        raise UnusableEntry("the box is not between 0 and 1", row.box_text or list(box))
     size = image_size(path)
     return None if size is None else [value * side for value, side in zip(box, (*size, *size), strict=True)]

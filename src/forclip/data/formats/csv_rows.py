@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from forclip.data.formats.csv_shapes import (
     box_reader,
     label_studio_regions,
     open_images_names,
+    read_number,
     read_via_region,
     size_of,
 )
@@ -51,8 +53,8 @@ class LabelRow:
     """What one row says about an image.
 
     where: the file and line, for messages; labels: class names, each with whether the image shows it, None where the
-    row does not tell; box: xyxy of all its labels, in pixels or in fractions of the image's sides, or None; size: width
-    and height of the image as the row gives them.
+    row does not tell; box: xyxy of all its labels, in pixels or in fractions of the image's sides, or None; box_text:
+    as it is written; size: width and height of the image as the row gives them.
     """
 
     where: str
@@ -60,6 +62,7 @@ class LabelRow:
     image_id: str | None
     labels: tuple[tuple[str, bool | None], ...]
     box: tuple[float, float, float, float] | None = None
+    box_text: str = ""
     in_fractions: bool = False
     size: tuple[int, int] | None = None
 
@@ -193,8 +196,9 @@ def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> La
             return
         said = True if present is None else shown
         labels = tuple((described.get(name, name), said) for name in names)
-        box, in_fractions = (None, False) if read_box is None else read_box(row)
-        yield replace(start, labels=labels, box=box, in_fractions=in_fractions, size=size_of(columns.names, row))
+        box, text, in_fractions = (None, "", False) if read_box is None else read_box(row)
+        size = size_of(columns.names, row)
+        yield replace(start, labels=labels, box=box, box_text=text, in_fractions=in_fractions, size=size)
 
     collected = _collect(sheet, read, federated)
     return replace(collected, skipped=(*collected.skipped, *notes), has_present=columns.find("present") is not None)
@@ -276,10 +280,11 @@ def _google_row(sheet: Spreadsheet, row: Row, image: int) -> Iterator[LabelRow]:
     start = LabelRow(sheet.where(row.line), cells[image], None, ())
     values = cells[image + 2 :]
     numbers = [value for value in values if value]
-    if len(values) >= 6 and len(numbers) >= 4 and all(re.fullmatch(r"[-+\d.eE]+", value) for value in numbers):
-        xs, ys = [float(v) for v in values[0::2] if v], [float(v) for v in values[1::2] if v]
-        box = min(xs), min(ys), max(xs), max(ys)
-        yield replace(start, labels=((cells[image + 1], True),), box=box, in_fractions=True)
+    if len(values) >= 6 and len(numbers) >= 4 and any(math.isfinite(read_number(value)) for value in numbers):
+        xs, ys = ([read_number(v) for v in values[axis::2] if v] or [math.nan] for axis in (0, 1))
+        box = (min(xs), min(ys), max(xs), max(ys)) if all(map(math.isfinite, (*xs, *ys))) else (math.nan,) * 4
+        shown = ",".join(values).rstrip(",")
+        yield replace(start, labels=((cells[image + 1], True),), box=box, box_text=shown, in_fractions=True)
         return
     yield replace(start, labels=tuple((name, True) for name in cells[image + 1 :] if name))
 
@@ -291,11 +296,9 @@ def _retina_row(sheet: Spreadsheet, row: Row) -> Iterator[LabelRow]:
     if not any(corners) and not label:
         yield start
         return
-    try:
-        x0, y0, x1, y1 = map(float, corners)
-    except ValueError:
-        raise UnusableEntry("the box is not four numbers", corners) from None
-    yield replace(start, labels=((label, True),) if label else (), box=(x0, y0, x1, y1))
+    x0, y0, x1, y1 = map(read_number, corners)
+    labels = ((label, True),) if label else ()
+    yield replace(start, labels=labels, box=(x0, y0, x1, y1), box_text=",".join(corners))
 
 
 def _collect_all(sheet: Spreadsheet, first: Row, read: Callable[[Row], Iterable[LabelRow]]) -> LabelSheet:

@@ -11,7 +11,8 @@ from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.spreadsheet import Row, read_spreadsheet
 
 Box = tuple[float, float, float, float]  # xyxy
-BoxReader = Callable[[Row], tuple[Box | None, bool]]  # the box, and whether it is in fractions of the image's sides
+# The box, as it is written, and whether it is in fractions of the image's sides.
+BoxReader = Callable[[Row], tuple[Box | None, str, bool]]
 
 _CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
@@ -42,17 +43,22 @@ def box_reader(names: Sequence[str], rows: Sequence[Row]) -> BoxReader | None:
     if columns is not None:
         positions = [short.index(name) for name in columns]
 
+        def cells(row: Row) -> list[str]:
+            return [row.cells[position].strip() for position in positions]
+
         def numbers(row: Row) -> list[float] | None:
-            cells = [row.cells[position].strip() for position in positions]
-            return [_number(cell) for cell in cells] if any(cells) else None
+            return [read_number(cell) for cell in cells(row)] if any(cells(row)) else None
 
         is_sized = columns in _SIZES
     elif "bbox" in short:
         position, is_sized = short.index("bbox"), True
 
+        def cells(row: Row) -> list[str]:
+            return [row.cells[position].strip()]
+
         def numbers(row: Row) -> list[float] | None:
-            cell = row.cells[position].strip()
-            found = [_number(part) for part in re.split(r"[\s,;]+", cell.strip("[]() ")) if part]
+            (cell,) = cells(row)
+            found = [read_number(part) for part in re.split(r"[\s,;]+", cell.strip("[]() ")) if part]
             return (found if len(found) == 4 else [math.nan] * 4) if cell else None
 
     else:
@@ -63,9 +69,10 @@ def box_reader(names: Sequence[str], rows: Sequence[Row]) -> BoxReader | None:
     def read(row: Row) -> tuple[Box | None, bool]:
         found = numbers(row)
         if found is None:
-            return None, False
+            return None, "", False
+        text = ", ".join(cells(row))
         x0, y0, x1, y1 = found
-        return (x0, y0, x0 + x1, y0 + y1) if is_sized else (x0, y0, x1, y1), in_fractions
+        return (x0, y0, x0 + x1, y0 + y1) if is_sized else (x0, y0, x1, y1), text, in_fractions
 
     return read
 
@@ -136,7 +143,10 @@ def open_images_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def _number(cell: str) -> float:
+def read_number(cell: str) -> float:
+    """Read a number, with a point or a comma, as in 1.234,5. NaN for anything else."""
+    if re.fullmatch(r"-?\d{1,3}(\.\d{3})+,\d*", cell):
+        cell = cell.replace(".", "")
     try:
         return float(cell.replace(",", "."))
     except ValueError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from forclip.data.formats.dataset_files import image_suffixes, is_hidden
+from forclip.data.formats.split_words import SPLIT_WORDS
 from forclip.data.formats.voc_files import XML_FOLDERS
 from forclip.data.formats.yolo_dataset import class_file_in, data_files_in
 
@@ -96,13 +97,14 @@ def describe_class_folders(source: Path) -> str:
     if not source.is_dir():
         return ""
     pictures = [file.relative_to(source) for file in _first_files(source) if file.suffix.lower() in image_suffixes()]
-    names = sorted({picture.parts[0] for picture in pictures})
-    if not pictures or any(len(picture.parts) < 2 for picture in pictures):
+    depth = 1 if all(picture.parts[0] in {w for words in SPLIT_WORDS for w in words} for picture in pictures) else 0
+    if not pictures or any(len(picture.parts) < depth + 2 for picture in pictures):
         return ""
+    names = sorted({picture.parts[depth] for picture in pictures})
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    example = pictures[0].as_posix()
+    example = f"{pictures[0].as_posix()},{pictures[0].parts[depth]}"
     problem = f"if its sub-folders ({shown}) are classes, write them to a CSV file in this folder"
-    return f"{problem}: the line image,label and then one for each picture, such as {example},{names[0]}"
+    return f"{problem}: the line image,label and then one for each picture, such as {example}"
 
 
 def _has_xml_folder(folder: Path) -> bool:
