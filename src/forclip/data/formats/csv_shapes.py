@@ -66,7 +66,7 @@ def box_reader(names: Sequence[str], rows: Sequence[Row]) -> BoxReader | None:
     values = [value for row in rows for value in numbers(row) or () if math.isfinite(value)]
     in_fractions = bool(values) and max(map(abs, values)) <= 1 and any(value % 1 for value in values)
 
-    def read(row: Row) -> tuple[Box | None, bool]:
+    def read(row: Row) -> tuple[Box | None, str, bool]:
         found = numbers(row)
         if found is None:
             return None, "", False
