@@ -152,6 +152,16 @@ def test_a_folder_that_moved_inside_another_is_recognised(photos: Path, tmp_path
     assert results(tmp_path / "s") == before
 
 
+def test_roots_within_each_other_move_together(photos: Path, tmp_path: Path) -> None:
+    index(photos / "sub", tmp_path / "s")
+    index(photos, tmp_path / "s")
+    before = results(tmp_path / "s")
+    os.rename(photos, tmp_path / "new")
+    summary = index(tmp_path / "new", tmp_path / "s", delete_vanished=True)
+    assert (summary.added, summary.moved, summary.unchanged, summary.vanished) == (0, 6, 0, ())
+    assert results(tmp_path / "s") == before
+
+
 def test_renamed_files_keep_vectors_and_metadata(photos: Path, tmp_path: Path) -> None:
     index(photos, tmp_path / "s")
     names = sorted(Index(tmp_path / "s").store.ids())

@@ -189,7 +189,7 @@ def index_images(
         if video.problem
     }
     skipped_videos = {i for i, video in unreadable.items() if tried.get(i) == video}
-    added = updated = 0
+    added, updated, moved_ids = 0, 0, {new_id for new_id, _ in changes.moved.values()}
     if processes is None:  # a CPU's cores are the model's
         processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
     advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
