@@ -78,6 +78,15 @@ def test_a_store_is_whole_without_the_run_that_wrote_it(photos: Path, tmp_path: 
     assert index(photos, tmp_path / "moved", model=None).unchanged == 6
 
 
+def test_errors_that_are_not_about_the_weights_do_not_ask_for_them(photos: Path, tmp_path: Path, run: Path) -> None:
+    index(photos, tmp_path / "s", model=ModelConfig(str(run)))
+    with pytest.raises(ValueError, match="'tpu'") as device:
+        open_searcher(tmp_path / "s", "tpu")
+    with pytest.raises(ValueError, match="global") as head:
+        index(photos, tmp_path / "s", model=None, head="global")
+    assert "--model" not in f"{device.value} {head.value}"
+
+
 def test_everything_moves_together(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     os.rename(photos, tmp_path / "disk" / "photos")

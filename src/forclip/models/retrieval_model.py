@@ -24,6 +24,7 @@ from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import upgrade_key
 from forclip.models.references import absolute_reference, complete_reference, names_local_files, written_reference
 from forclip.models.summary_head import SummaryHead
+from forclip.models.tower_backbone import checked_device
 from forclip.text.prompt_options import SINGLE_TEMPLATE
 from forclip.text.prompts import encode_classes
 
@@ -257,6 +258,7 @@ def load_store_model(
     if override is not None and is_trained_run(str(folder)) and not names_local_files(override):
         # A model that everybody has, without the store's trained head: another one.
         return load_model(override, device, head, num_query_tokens)
+    checked_device(device)
     config, stored_head, stored_count = stored_model(header, override)
     try:
         if not is_trained_run(str(folder)):
