@@ -34,7 +34,7 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
     """
     sheet = read_label_rows(file)
     skipped = list(sheet.skipped)
-    names, endings = FileNames(image_folder), _Endings()
+    names, files_named = FileNames(image_folder), cache(_files_by_name)
     paths: dict[str, Path] = {}
     id_of: dict[Path, str] = {}
     claims: dict[tuple[str, str], list[tuple[bool | None, LabelRow]]] = defaultdict(list)
@@ -43,7 +43,9 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
     in_pixels = False
     for row in sheet.rows:
         try:
-            path = endings.complete(names.resolve(row.image))
+            path = names.resolve(row.image)
+            found = files_named(path.parent).get(path.name, [])
+            path = found[0] if len(found) == 1 else path  # a name without an ending
             image_id = path.relative_to(image_folder).as_posix() if row.image_id is None else row.image_id
             if not image_id:
                 raise UnusableEntry("the row has no id", row.image)
@@ -102,25 +104,13 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
     )
 
 
-class _Endings:
-    """Completes names without an ending, such as Open Images' ids, by the only file that has one."""
-
-    def __init__(self) -> None:
-        self._files = cache(self._list)
-
-    def complete(self, path: Path) -> Path:
-        """Return the path, or the picture whose name starts with it."""
-        files = self._files(path.parent)
-        found = files.get(path.name, [])
-        return found[0] if len(found) == 1 and path not in found else path
-
-    def _list(self, folder: Path) -> dict[str, list[Path]]:
-        files: dict[str, list[Path]] = defaultdict(list)
-        for file in folder.iterdir() if folder.is_dir() else ():
-            files[file.name].append(file)
-            if file.suffix:
-                files[file.stem].append(file)
-        return files
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """List the files of a folder by their names with and without an ending, which Open Images' ids lack."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file in folder.iterdir() if folder.is_dir() else ():
+        for name in {file.name, file.stem}:
+            files[name].append(file)
+    return files
 
 
 def _pixels(row: LabelRow, path: Path) -> list[float] | None:

@@ -4,14 +4,13 @@ import ast
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.csv_shapes import (
-    BoxReader,
+    Box,
     box_reader,
     label_studio_regions,
     open_images_names,
@@ -45,6 +44,7 @@ _MAKE_SENSE = (
     *("label_name", "bbox_x", "bbox_y", "bbox_width", "bbox_height"),
     *("image_name", "image_width", "image_height"),
 )
+Labels = tuple[tuple[str, bool | None], ...]
 _ML_USES = ("train", "training", "validate", "validation", "test", "unassigned", "")
 
 
@@ -60,8 +60,8 @@ class LabelRow:
     where: str
     image: str
     image_id: str | None
-    labels: tuple[tuple[str, bool | None], ...]
-    box: tuple[float, float, float, float] | None = None
+    labels: Labels
+    box: Box | None = None
     box_text: str = ""
     in_fractions: bool = False
     size: tuple[int, int] | None = None
@@ -100,9 +100,7 @@ def read_label_rows(file: Path) -> LabelSheet:
     if sheet.encoding is not None:
         reason = "the encoding is a guess; if letters are wrong, save the file in UTF-8"
         notes.append(SkippedEntry(str(file), reason, sheet.encoding, used_in_part=True))
-    if (found := _without_header(sheet)) is None:
-        found = _with_header(sheet)
-        notes += sheet.skipped
+    found = _without_header(sheet) or _with_header(sheet)
     return replace(found, skipped=(*notes, *found.skipped))
 
 
@@ -121,34 +119,26 @@ def parse_present(cell: str) -> bool | None:
     raise UnusableEntry("present is neither yes nor no", cell)
 
 
-class _Columns:
-    """The columns of a header by their names in lower case, without blanks."""
-
-    def __init__(self, sheet: Spreadsheet) -> None:
-        self.names = [column_key(name) for name in sheet.header]
-        for name, count in Counter(self.names).items():
-            if count > 1 and name in ("image", "label", "labels", "id", "present"):
-                raise ValueError(f"{sheet.where(sheet.header_line)}, the header, has the column {name} twice")
-
-    def find(self, *names: str) -> int | None:
-        """The position of the first of these names that there is."""
-        return next((self.names.index(name) for name in names if name in self.names), None)
+def _find(columns: Sequence[str], *names: str) -> int | None:
+    """Return the position of the first of these names that is a column."""
+    return next((columns.index(name) for name in names if name in columns), None)
 
 
 def _with_header(sheet: Spreadsheet) -> LabelSheet:
-    columns = _Columns(sheet)
-    image = columns.find(*IMAGE_COLUMNS)
+    columns = [column_key(name) for name in sheet.header]
+    for name in ("image", "label", "labels", "id", "present"):
+        if columns.count(name) > 1:
+            raise ValueError(f"{sheet.where(sheet.header_line)}, the header, has the column {name} twice")
+    image, label = _find(columns, *IMAGE_COLUMNS), _find(columns, *_LABEL_COLUMNS)
     if image is None:
         raise ValueError(_unknown_header(sheet))
-    if (shape := columns.find("region_shape_attributes")) is not None:
-        attributes = columns.find("region_attributes")
-        return _collect(sheet, lambda row: _via_row(sheet, row, image, shape, attributes), federated=False)
-    label = columns.find(*_LABEL_COLUMNS)
-    if "label" in columns.names and "labels" in columns.names:
+    if "region_shape_attributes" in columns:
+        return _via(sheet, columns, image)
+    if "label" in columns and "labels" in columns:
         raise ValueError(_unknown_header(sheet))
     if label is not None and label != image:
         return _listed(sheet, columns, image, label)
-    return _one_hot(sheet, columns, image)
+    return _one_hot(sheet, image)
 
 
 def _unknown_header(sheet: Spreadsheet) -> str:
@@ -158,34 +148,24 @@ def _unknown_header(sheet: Spreadsheet) -> str:
     return f"{where} needs a column image and one of label or labels, but has: {names[:200]}{separator}"
 
 
-def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> LabelSheet:
+def _listed(sheet: Spreadsheet, columns: Sequence[str], image: int, label: int) -> LabelSheet:
     """Rows that name their labels."""
-    is_plain = columns.names[image] == "image"
-    image_id = columns.find("id") if is_plain and columns.names[image] != "id" else None
-    present = columns.find("present")
-    federated = present is not None
-    read_box: BoxReader | None = None if federated else box_reader(columns.names, sheet.rows)
-    if (
-        present is None
-        and columns.names[label] == "labelname"
-        and (confidence := columns.find("confidence")) is not None
-    ):
-        present, federated = confidence, read_box is None  # Open Images: 1 and 0 are what people have verified
-    split, notes = _label_splitter(sheet, label, columns.names[label])
-    described = open_images_names(sheet.file.parent) if columns.names[label] == "labelname" else {}
+    image_id = _find(columns, "id") if columns[image] == "image" else None
+    is_open_images = columns[label] == "labelname"
+    has_present = "present" in columns
+    present = _find(columns, "present", *(["confidence"] if is_open_images else []))
+    read_box = None if has_present else box_reader(columns, sheet.rows)
+    federated = present is not None and read_box is None  # Open Images: 1 and 0 are what people have verified
+    split, notes = _label_splitter(sheet, label, columns[label])
+    described = open_images_names(sheet.file.parent) if is_open_images else {}
 
-    def read(row: Row) -> Iterable[LabelRow]:
-        shown = None
+    def read(row: Row) -> Iterator[LabelRow]:
         regions = label_studio_regions(row.cells[label])
         names = [] if regions is not None or row.cells[label].strip() in _NO_LABEL else split(row.cells[label])
-        if present is not None:
-            shown = parse_present(row.cells[present])
-        start = LabelRow(
-            sheet.where(row.line),
-            row.cells[image].strip(),
-            None if image_id is None else row.cells[image_id].strip(),
-            (),
-        )
+        said = True if present is None else parse_present(row.cells[present])
+        start = _row(sheet, row, image)
+        if image_id is not None:
+            start = replace(start, image_id=row.cells[image_id].strip())
         if regions is not None:
             yield start
             for name, box in regions:
@@ -194,17 +174,16 @@ def _listed(sheet: Spreadsheet, columns: _Columns, image: int, label: int) -> La
                     continue
                 yield replace(start, labels=((name, True),), box=box, in_fractions=True)
             return
-        said = True if present is None else shown
         labels = tuple((described.get(name, name), said) for name in names)
         box, text, in_fractions = (None, "", False) if read_box is None else read_box(row)
-        size = size_of(columns.names, row)
+        size = size_of(columns, row)
         yield replace(start, labels=labels, box=box, box_text=text, in_fractions=in_fractions, size=size)
 
-    collected = _collect(sheet, read, federated)
-    return replace(collected, skipped=(*collected.skipped, *notes), has_present=columns.find("present") is not None)
+    found = _collect(sheet, read)
+    return replace(found, skipped=(*found.skipped, *notes), federated=federated, has_present=has_present)
 
 
-def _one_hot(sheet: Spreadsheet, columns: _Columns, image: int) -> LabelSheet:
+def _one_hot(sheet: Spreadsheet, image: int) -> LabelSheet:
     """Rows with a cell for each class."""
     classes = []
     notes: list[SkippedEntry] = []
@@ -221,32 +200,35 @@ def _one_hot(sheet: Spreadsheet, columns: _Columns, image: int) -> LabelSheet:
     names = [sheet.header[position] for position in classes]
     if not classes or len(set(names)) < len(names):
         raise ValueError(_unknown_header(sheet))
-    unknown = False
 
-    def read(row: Row) -> Iterable[LabelRow]:
-        nonlocal unknown
+    def read(row: Row) -> Iterator[LabelRow]:
         labels: list[tuple[str, bool | None]] = []
         for position in classes:
             cell = row.cells[position].strip()
             name, present = sheet.header[position], None
-            if not _UNCERTAIN.fullmatch(cell):
-                try:
-                    present = parse_present(cell)
-                except UnusableEntry as error:
-                    reason = "a class has neither 0 nor 1, so it is unknown there"
-                    where = sheet.where(row.line)
-                    notes.append(SkippedEntry(where, reason, f"{name}: {error.value}", used_in_part=True))
-            unknown |= present is None
+            try:
+                present = None if _UNCERTAIN.fullmatch(cell) else parse_present(cell)
+            except UnusableEntry as error:
+                reason = "a class has neither 0 nor 1, so it is unknown there"
+                value = f"{name}: {error.value}"
+                notes.append(SkippedEntry(sheet.where(row.line), reason, value, used_in_part=True))
             labels.append((name, present))
-        yield LabelRow(sheet.where(row.line), row.cells[image].strip(), None, tuple(labels))
+        yield _row(sheet, row, image, tuple(labels))
 
-    collected = _collect(sheet, read, federated=False)
-    return replace(collected, skipped=(*collected.skipped, *notes), federated=unknown)
+    found = _collect(sheet, read)
+    federated = any(shown is None for row in found.rows for _, shown in row.labels)
+    return replace(found, skipped=(*found.skipped, *notes), federated=federated)
 
 
-def _via_row(sheet: Spreadsheet, row: Row, image: int, shape: int, attributes: int | None) -> Iterator[LabelRow]:
-    names, box = read_via_region(row.cells[shape], "{}" if attributes is None else row.cells[attributes])
-    yield LabelRow(sheet.where(row.line), row.cells[image].strip(), None, tuple((name, True) for name in names), box)
+def _via(sheet: Spreadsheet, columns: Sequence[str], image: int) -> LabelSheet:
+    """Regions of VGG Image Annotator."""
+    shape, attributes = columns.index("region_shape_attributes"), _find(columns, "region_attributes")
+
+    def read(row: Row) -> Iterator[LabelRow]:
+        names, box = read_via_region(row.cells[shape], "{}" if attributes is None else row.cells[attributes])
+        yield _row(sheet, row, image, tuple((name, True) for name in names), box)
+
+    return _collect(sheet, read)
 
 
 def _without_header(sheet: Spreadsheet) -> LabelSheet | None:
@@ -260,67 +242,68 @@ def _without_header(sheet: Spreadsheet) -> LabelSheet | None:
     has_use = first.cells[0].lower() in _ML_USES and len(first.cells) > 1 and _PICTURE.fullmatch(first.cells[1])
     if has_use or first.cells[0].lower().startswith("gs://"):
         sheet = read_spreadsheet(sheet.file, pad=True)  # rows have as many cells as labels
-        first = Row(sheet.header_line, sheet.header)
-        rows = _collect_all(sheet, first, lambda row: _google_row(sheet, row, 1 if has_use else 0))
-        return replace(rows, skipped=(*sheet.skipped, *rows.skipped))
+        sheet = replace(sheet, rows=(Row(sheet.header_line, sheet.header), *sheet.rows))
+        return _collect(sheet, lambda row: _google_row(sheet, row, 1 if has_use else 0))
     is_retina = len(first.cells) == 6 and _PICTURE.fullmatch(first.cells[0])
     if is_retina and all(re.fullmatch(r"-?\d*\.?\d*", cell) for cell in first.cells[1:5]):
-        rows = _collect_all(sheet, first, lambda row: _retina_row(sheet, row))
-        return replace(rows, skipped=(*sheet.skipped, *rows.skipped))
+        return _collect(replace(sheet, rows=(first, *sheet.rows)), lambda row: _retina_row(sheet, row))
     if len(first.cells) == len(_MAKE_SENSE) and _PICTURE.fullmatch(first.cells[5]):
-        rows_with_first = replace(sheet, header=_MAKE_SENSE, rows=(first, *sheet.rows))
-        found = _with_header(rows_with_first)
-        return replace(found, skipped=(*sheet.skipped, *found.skipped))
+        return _with_header(replace(sheet, header=_MAKE_SENSE, rows=(first, *sheet.rows)))
     return None
 
 
 def _google_row(sheet: Spreadsheet, row: Row, image: int) -> Iterator[LabelRow]:
     """[use,]file,label,xmin,ymin,,,xmax,ymax,, in fractions; or [use,]file,label,label,..."""
     cells = [cell.strip() for cell in row.cells]
-    start = LabelRow(sheet.where(row.line), cells[image], None, ())
-    values = cells[image + 2 :]
+    names = cells[image + 1 :]
+    values = names[1:]
     numbers = [value for value in values if value]
     if len(values) >= 6 and len(numbers) >= 4 and any(math.isfinite(read_number(value)) for value in numbers):
         xs, ys = ([read_number(v) for v in values[axis::2] if v] or [math.nan] for axis in (0, 1))
         box = (min(xs), min(ys), max(xs), max(ys)) if all(map(math.isfinite, (*xs, *ys))) else (math.nan,) * 4
-        shown = ",".join(values).rstrip(",")
-        yield replace(start, labels=((cells[image + 1], True),), box=box, box_text=shown, in_fractions=True)
+        yield _row(sheet, row, image, ((names[0], True),), box, ",".join(values).rstrip(","), in_fractions=True)
         return
-    yield replace(start, labels=tuple((name, True) for name in cells[image + 1 :] if name))
+    yield _row(sheet, row, image, tuple((name, True) for name in names if name))
 
 
 def _retina_row(sheet: Spreadsheet, row: Row) -> Iterator[LabelRow]:
     """file,x1,y1,x2,y2,label in pixels; all but the file empty for a picture without objects."""
-    name, *corners, label = (cell.strip() for cell in row.cells)
-    start = LabelRow(sheet.where(row.line), name, None, ())
+    _, *corners, label = (cell.strip() for cell in row.cells)
     if not any(corners) and not label:
-        yield start
+        yield _row(sheet, row, 0)
         return
     x0, y0, x1, y1 = map(read_number, corners)
-    labels = ((label, True),) if label else ()
-    yield replace(start, labels=labels, box=(x0, y0, x1, y1), box_text=",".join(corners))
+    yield _row(sheet, row, 0, ((label, True),) if label else (), (x0, y0, x1, y1), ",".join(corners))
 
 
-def _collect_all(sheet: Spreadsheet, first: Row, read: Callable[[Row], Iterable[LabelRow]]) -> LabelSheet:
-    return _collect(replace(sheet, rows=(first, *sheet.rows)), read, federated=False)
+def _row(
+    sheet: Spreadsheet,
+    row: Row,
+    image: int,
+    labels: Labels = (),
+    box: Box | None = None,
+    box_text: str = "",
+    in_fractions: bool = False,
+) -> LabelRow:
+    return LabelRow(sheet.where(row.line), row.cells[image].strip(), None, labels, box, box_text, in_fractions)
 
 
-def _collect(sheet: Spreadsheet, read: Callable[[Row], Iterable[LabelRow]], federated: bool) -> LabelSheet:
+def _collect(sheet: Spreadsheet, read: Callable[[Row], Iterable[LabelRow]]) -> LabelSheet:
     rows: list[LabelRow] = []
-    skipped = []
+    skipped = [*sheet.skipped]
     for row in sheet.rows:
         try:
             rows += list(read(row))
         except UnusableEntry as error:
             skipped.append(error.at(sheet.where(row.line)))
-    return LabelSheet(tuple(rows), tuple(skipped), federated, has_present=False, header=sheet.header)
+    return LabelSheet(tuple(rows), tuple(skipped), federated=False, has_present=False, header=sheet.header)
 
 
 def _label_splitter(
     sheet: Spreadsheet, position: int, column: str
 ) -> tuple[Callable[[str], list[str]], list[SkippedEntry]]:
     """Return how the cells of a column are split into labels, and those that may hold several all the same."""
-    cells = [row.cells[position] for row in sheet.rows]
+    cells = [row.cells[position].strip() for row in sheet.rows]
     marked = any("|" in cell or ";" in cell for cell in cells)
     separators = r"[|;\n]" if marked else r"[,\n]" if column in _PLURAL else None
 
@@ -329,7 +312,7 @@ def _label_splitter(
         parts = listed if listed is not None else re.split(separators, cell) if separators else [cell]
         return [part.strip() for part in parts if part.strip()]
 
-    names = {cell.strip() for cell in cells if cell.strip() and not cell.strip().startswith(("[", "{"))}
+    names = {cell for cell in cells if cell and not cell.startswith(("[", "{"))}
     doubtful = set() if marked else _doubtful(names, " ")
     if column in _PLURAL and not marked:
         doubtful |= {name for name in names if " " in name and not names.isdisjoint(name.split())}
@@ -339,9 +322,9 @@ def _label_splitter(
         doubtful = set()
     reason = "the cell may hold several labels; separate them by | to split it"
     none = "the label is what programs write for no value; the picture has no label"
-    rows = [(row, row.cells[position].strip()) for row in sheet.rows]
-    found = [SkippedEntry(sheet.where(r.line), reason, cell, used_in_part=True) for r, cell in rows if cell in doubtful]
-    found += (SkippedEntry(sheet.where(r.line), none, cell, used_in_part=True) for r, cell in rows if cell in _NO_LABEL)
+    rows = [(sheet.where(row.line), cell) for row, cell in zip(sheet.rows, cells, strict=True)]
+    found = [SkippedEntry(where, reason, cell, used_in_part=True) for where, cell in rows if cell in doubtful]
+    found += (SkippedEntry(where, none, cell, used_in_part=True) for where, cell in rows if cell in _NO_LABEL)
     return split, found
 
 

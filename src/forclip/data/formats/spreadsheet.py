@@ -78,13 +78,14 @@ def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = ()
     """
     decoded = read_unknown_text(file, kind)
     lines = list(StringIO(decoded.text.removeprefix("\ufeff"), newline=""))
-    start, separator = _stated_separator(lines)
+    stated = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n"), re.IGNORECASE) if lines else None
+    start = 1 if stated else 0
     header = _header_line(lines, start, known)
-    above = [(number, lines[number - 1].strip()) for number in range(start + 1, header + 1)]
-    separator = separator or _likely_separator(lines[header:])
+    separator = stated[1] if stated else _likely_separator(lines[header:])
     records, skipped = _read_records(lines, header, separator, str(file))
-    reason = "the line is above the header"
-    skipped += (SkippedEntry(f"{file}: line {number}", reason, line[:60]) for number, line in above if line)
+    for number, line in enumerate(lines[start:header], start + 1):
+        if line.strip():
+            skipped.append(SkippedEntry(f"{file}: line {number}", "the line is above the header", line.strip()[:60]))
     if not records:
         return Spreadsheet(file, (), 1, (), tuple(skipped), separator, decoded.guessed)
     if pad:
@@ -120,12 +121,6 @@ def separator_name(separator: str) -> str:
     return _NAMES.get(separator, repr(separator))
 
 
-def _stated_separator(lines: Sequence[str]) -> tuple[int, str | None]:
-    """Return how many lines to skip, and the separator that Excel's line `sep=;` states."""
-    stated = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n"), re.IGNORECASE) if lines else None
-    return (1, stated[1]) if stated else (0, None)
-
-
 def _header_line(lines: Sequence[str], start: int, known: Collection[str]) -> int:
     """Return how many lines are above the header."""
     for number, line in enumerate(lines[start : start + _HEADER_LINES], start=start):
@@ -153,20 +148,24 @@ def _read_records(
     lines: Sequence[str], start: int, separator: str, file: str
 ) -> tuple[list[tuple[int, list[str]]], list[SkippedEntry]]:
     """Return records that are not blank, each with its first line, and lines that are not readable as CSV."""
+    records: list[tuple[int, list[str]]] = []
+    position, reader = start, _reader(lines[start:], separator)
     try:
-        return _parse(lines, start, separator), []
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                records.append((position + 1, cells))
+            position = start + reader.line_num
+        return records, []
     except csv.Error:
         pass
     # A damaged row must not swallow the ones below it, so each is read by itself.
-    records: list[tuple[int, list[str]]] = []
-    skipped = []
-    width: int | None = None
+    records, skipped = [], []
     position = start
     while position < len(lines):
         reader = _reader(lines[position : position + _LONGEST_ROW], separator)
         try:
             cells = next(reader)
-            if reader.line_num > 1 and width is not None and len(cells) != width:
+            if reader.line_num > 1 and records and len(cells) != len(records[0][1]):
                 raise csv.Error("quotes that are not closed")
         except csv.Error as error:
             reason = "the row is not readable as CSV"
@@ -175,19 +174,8 @@ def _read_records(
             continue
         if any(cell.strip() for cell in cells):
             records.append((position + 1, cells))
-            width = width or len(cells)
         position += reader.line_num
     return records, skipped
-
-
-def _parse(lines: Sequence[str], start: int, separator: str) -> list[tuple[int, list[str]]]:
-    reader = _reader(lines[start:], separator)
-    records, first = [], start + 1
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            records.append((first, cells))
-        first = start + reader.line_num + 1
-    return records
 
 
 def _reader(lines: Sequence[str], separator: str) -> Any:

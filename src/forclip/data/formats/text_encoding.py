@@ -2,8 +2,8 @@
 
 import codecs
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import charset_normalizer
 import pyarrow as pa
@@ -11,7 +11,6 @@ import pyarrow as pa
 _MARKS = {  # UTF-32's little-endian mark starts with UTF-16's, so it comes first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
@@ -33,8 +32,7 @@ _NOT_LATIN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class DecodedText:
+class DecodedText(NamedTuple):
     """The text of a file. guessed: the encoding, if nothing in the file says which one it is, else None.
 
     A file that is UTF-8 up to damaged bytes has these as lone surrogates (`surrogateescape`).
@@ -67,28 +65,25 @@ def read_unknown_text(file: Path, kind: str = "file") -> DecodedText:
 def decode_unknown(content: bytes, name: str) -> DecodedText:
     """Decode bytes as `read_unknown_text` does. name: of the file; it starts the message of the ValueError."""
     for mark, encoding in _MARKS.items():
-        if content.startswith(mark) and encoding != "utf-8-sig":
+        if content.startswith(mark):
             return DecodedText(_decode(content, encoding, name))
     content = content.removeprefix(codecs.BOM_UTF8)
     if wide := _wide_encoding(content):
         return DecodedText(_decode(content, wide, name), wide)
-    try:
-        return DecodedText(content.decode())
-    except UnicodeDecodeError as error:
-        lenient = content.decode("utf-8", "surrogateescape")
-        damaged = sum("\udc80" <= char <= "\udcff" for char in lenient)
-        if sum(char > "\x7f" for char in lenient) >= 2 * damaged:  # as many whole characters as damaged bytes
-            return DecodedText(lenient)
-        if (older := _older_encoding(content)) is not None:
-            return DecodedText(content.decode(older), older)
-        raise ValueError(f"{name}: line {_line(content, error.start)} is not UTF-8; save the file in UTF-8") from None
+    lenient = content.decode("utf-8", "surrogateescape")
+    damaged = len(re.findall("[\udc80-\udcff]", lenient))
+    if not damaged or len(re.findall(r"[^\x00-\x7f]", lenient)) >= 2 * damaged:  # as many whole characters
+        return DecodedText(lenient)
+    older = _older_encoding(content)
+    return DecodedText(_decode(content, older or "utf-8", name), older)
 
 
 def _decode(content: bytes, encoding: str, name: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content[: error.start].decode(encoding, "ignore").count("\n") + 1
+        before = content[: error.start].decode(encoding, "ignore")
+        line = len(re.findall("\r\n|\r|\n", before)) + 1
         raise ValueError(f"{name}: line {line} is not {encoding.upper()}; save the file in UTF-8") from None
 
 
@@ -107,15 +102,16 @@ def _older_encoding(content: bytes) -> str | None:
     Statistics fail on short texts, so the words decide. Latin scripts mix ASCII letters with others, and are read with
     the encoding for Western Europe that gives most letters. In other scripts nearly all bytes are above ASCII.
     """
-    words = [word for word in re.findall(rb"[A-Za-z\x80-\xff]+", content[:_SAMPLE]) if not word.isascii()]
+    sample = content[:_SAMPLE]
+    words = [word for word in re.findall(rb"[A-Za-z\x80-\xff]+", sample) if not word.isascii()]
     above = sum(byte > 0x7F for word in words for byte in word)
-    candidates = [match.encoding for match in charset_normalizer.from_bytes(content[:_SAMPLE])]
-    foreign = [e for e in candidates if _NOT_LATIN.match(e) and _is_plausible(content[:_SAMPLE], e)]
+    candidates = [match.encoding for match in charset_normalizer.from_bytes(sample)]
+    foreign = [e for e in candidates if _NOT_LATIN.match(e) and _is_plausible(sample, e)]
     if above > _MOSTLY_FOREIGN * sum(map(len, words)) and foreign:
         candidates = foreign + candidates
     else:
-        western = {e: len(_WESTERN_LETTERS.findall(content[:_SAMPLE].decode(e, "replace"))) for e in _WESTERN}
-        candidates = [*sorted(_WESTERN, key=lambda e: -western[e]), *candidates]
+        letters = {e: len(_WESTERN_LETTERS.findall(sample.decode(e, "replace"))) for e in _WESTERN}
+        candidates = sorted(_WESTERN, key=letters.__getitem__, reverse=True) + candidates
     return next((encoding for encoding in candidates if _decodes(content, encoding)), None)
 
 
@@ -135,7 +131,3 @@ def _decodes(content: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _line(content: bytes, position: int) -> int:
-    return len(re.findall(rb"\r\n|\r|\n", content[:position])) + 1
