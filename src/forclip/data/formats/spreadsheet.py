@@ -83,9 +83,9 @@ def read_spreadsheet(file: Path, kind: str = "file", known: Collection[str] = ()
     header = _header_line(lines, start, known)
     separator = stated[1] if stated else _likely_separator(lines[header:])
     records, skipped = _read_records(lines, header, separator, str(file))
-    for number, line in enumerate(lines[start:header], start + 1):
-        if line.strip():
-            skipped.append(SkippedEntry(f"{file}: line {number}", "the line is above the header", line.strip()[:60]))
+    for number, text in enumerate(lines[start:header], start + 1):
+        if text.strip():
+            skipped.append(SkippedEntry(f"{file}: line {number}", "the line is above the header", text.strip()[:60]))
     if not records:
         return Spreadsheet(file, (), 1, (), tuple(skipped), separator, decoded.guessed)
     if pad:
