@@ -1,6 +1,7 @@
 """The commands as a user types them, and one line for every error."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -271,6 +272,13 @@ def test_every_command_has_help() -> None:
         assert shown.exit_code == 0
         assert command.callback is not None
         assert command.callback.__doc__
+
+
+def test_help_lists_commands_in_the_order_in_which_a_user_meets_them() -> None:
+    listed = re.findall(r"^\W*([a-z]+)  +[A-Z]", run("--help").stdout, re.MULTILINE)
+    learning = ["demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"]
+    using = ["index", "search", "look", "serve", "export", "duplicates"]
+    assert listed == [*learning, *using, "info", "verify", "relocate", "delete", "compact"]
 
 
 def test_version_and_shell_completion_are_options() -> None:

@@ -27,6 +27,12 @@ Moved = Annotated[
 MovedWeights = Annotated[str | None, Option("--pretrained", help="Where its weights file is now, if it has moved.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
+_ORDER = (
+    *("demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"),
+    *("index", "search", "look", "serve", "export", "duplicates"),
+    *("info", "verify", "relocate", "delete", "compact"),
+)
+
 
 class _Commands(TyperGroup):
     """Report errors that users can fix on one line, with exit code 2, and an interrupt with 130.
@@ -36,23 +42,7 @@ class _Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands in the order in which a user meets them."""
-        first = [
-            "demo",
-            "data",
-            "train",
-            "eval",
-            "compare",
-            "ablate",
-            "recipe",
-            "models",
-            "index",
-            "search",
-            "look",
-            "serve",
-            "export",
-            "duplicates",
-        ]
-        return sorted(self.commands, key=lambda name: first.index(name) if name in first else len(first))
+        return sorted(self.commands, key=_ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:
         try:
