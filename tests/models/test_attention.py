@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forclip.models.pools import absorbing_is_faster, attend, attend_absorbed
+from forclip.models.attention import absorbing_is_faster, attend, attend_absorbed
 
 BATCH, QUERIES, INPUTS, WIDTH, HEADS = 2, 3, 7, 8, 2
 

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,13 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from forclip.models.error_text import first_line
+from forclip.placeholder import describe_placeholder
 from forclip.progress import notify
 
-_HEAD_BYTES = 512
+_HEAD_BYTES = 1024
 _LARGEST_HEADER = 100_000_000  # bytes of JSON that safetensors allows
 _KNOWN_FORMATS = {  # first bytes of files that hold weights in a form that is not read
     b"GGUF": "a GGUF file of llama.cpp, not PyTorch or safetensors weights",
     b"\x89HDF": "an HDF5 file of Keras, not PyTorch or safetensors weights",
+    b"<?xml": "an XML file, such as a server's error: download it again",
     b"\x1f\x8b": "a gzip archive: unpack it first",
     b"7z\xbc\xaf": "a 7z archive: unpack it first",
     b"Rar!": "a RAR archive: unpack it first",
@@ -36,6 +39,11 @@ _KNOWN_FORMATS = {  # first bytes of files that hold weights in a form that is n
 # Plain values that training scripts put next to the weights. None of them runs anything when it is rebuilt.
 _HARMLESS = [argparse.Namespace, pathlib.PosixPath, np.dtype, np.ndarray, np._core.multiarray.scalar]  # type: ignore[attr-defined]
 _HARMLESS += [np._core.multiarray._reconstruct, *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS")]  # type: ignore[attr-defined]
+# What PyTorch and safetensors raise for damaged files.
+_DAMAGE = (
+    *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "loss", "rng", "args", "config")
 _WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # torch.compile, FSDP
 
@@ -61,15 +69,10 @@ def check_is_no_placeholder(file: Path) -> None:
         raise ValueError(f"{file}: no such file{target}") from None
     except OSError as error:
         raise ValueError(f"{file}: not readable: {error.strerror}") from None
-    text = head.lstrip().lower()
     if not head:
         raise ValueError(f"{file}: is empty")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{file}: is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder")
-    if b"annex/objects/" in head and len(head) < _HEAD_BYTES:
-        raise ValueError(f"{file}: is a git-annex pointer, not the file itself; run `git annex get` in its folder")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError(f"{file}: is a web page, not the file itself; download it again")
+    if placeholder := describe_placeholder(head):
+        raise ValueError(f"{file}: is {placeholder}")
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
@@ -79,6 +82,32 @@ def read_checkpoint(file: Path) -> Checkpoint:
     averaged one (EMA) is taken. Raises ValueError for a file that is missing, damaged, of another format, or that
     contains Python objects.
     """
+    kind, is_openai = _format_of(file), False
+    try:
+        if kind == "safetensors":
+            content: Any = load_file(file)
+        elif kind == "torchscript":
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's advice to its authors
+                content = torch.jit.load(file, map_location="cpu").state_dict()
+            is_openai = "input_resolution" in content
+            for key in ("input_resolution", "context_length", "vocab_size"):
+                content.pop(key, None)
+        else:
+            with torch.serialization.safe_globals(_HARMLESS), file.open("rb") as opened:
+                content = torch.load(opened, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        objects = re.findall(r"(?:GLOBAL|global|type) ([\w.]+)", str(error))
+        if not objects or not isinstance(error, pickle.UnpicklingError):
+            raise ValueError(f"{file}: is damaged or cut off: {first_line(error)}") from None
+        raise ValueError(
+            f"{file}: contains Python objects ({objects[0]}), which could run code;"
+            " save its weights alone: torch.save(model.state_dict(), ...)"
+        ) from None
+    return Checkpoint(_unwrapped(file, content), is_openai)
+
+
+def _format_of(file: Path) -> Literal["safetensors", "torchscript", "pickle"]:
+    """Tell a file's format by its content. Raises ValueError for one that holds no weights in these formats."""
     if file.is_dir():
         raise ValueError(f"{file}: is a folder; a model folder is given by --model {file}")
     check_is_no_placeholder(file)
@@ -87,66 +116,26 @@ def read_checkpoint(file: Path) -> Checkpoint:
     for magic, name in _KNOWN_FORMATS.items():
         if head.startswith(magic):
             raise ValueError(f"{file}: is {name}")
-    if _is_safetensors(head):
-        return Checkpoint(_unwrapped(file, _read_safetensors(file)))
+    # The length of a JSON header and its first character.
+    if head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] <= _LARGEST_HEADER:
+        return "safetensors"
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
         if any(name.split("/")[1:2] == ["code"] for name in names):
-            return _read_torchscript(file)
+            return "torchscript"
         if not any(name.endswith("data.pkl") for name in names):
-            kind = "of NumPy" if any(name.endswith(".npy") for name in names) else "without PyTorch weights"
-            raise ValueError(f"{file}: is a zip archive {kind}, not PyTorch or safetensors weights")
+            holds = "of NumPy" if any(name.endswith(".npy") for name in names) else "without PyTorch weights"
+            raise ValueError(f"{file}: is a zip archive {holds}, not PyTorch or safetensors weights")
     elif head.startswith(b"PK"):
         raise ValueError(f"{file}: is cut off; copy or download it again")
     elif not head.startswith(b"\x80"):  # a pickle's first byte
         raise ValueError(f"{file}: is not a file of PyTorch or safetensors weights")
-    return Checkpoint(_unwrapped(file, _read_pickle(file)))
-
-
-def _is_safetensors(head: bytes) -> bool:
-    """Whether a file starts with the length of a JSON header and its first character."""
-    return head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] <= _LARGEST_HEADER
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{file}: is damaged or cut off: {_first_line(error)}") from None
-
-
-def _read_pickle(file: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_HARMLESS), file.open("rb") as opened:
-            return torch.load(opened, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        names = re.findall(r"(?:GLOBAL|global|type) ([\w.]+)", str(error))
-        if not names:
-            raise ValueError(f"{file}: is damaged: {_first_line(error)}") from None
-        raise ValueError(
-            f"{file}: contains Python objects ({names[0]}), which could run code;"
-            " save its weights alone: torch.save(model.state_dict(), ...)"
-        ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: is damaged or cut off: {_first_line(error)}") from None
-
-
-def _read_torchscript(file: Path) -> Checkpoint:
-    try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's advice to its authors
-            state = torch.jit.load(file, map_location="cpu").state_dict()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ValueError(f"{file}: is a damaged TorchScript archive: {_first_line(error)}") from None
-    is_openai = "input_resolution" in state
-    for key in ("input_resolution", "context_length", "vocab_size"):
-        state.pop(key, None)
-    return Checkpoint(_unwrapped(file, state), is_openai)
+    return "pickle"
 
 
 def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
     """Return the tensors of the model in a checkpoint, with plain names. Raises ValueError if there are none."""
-    path: list[str] = []
     while isinstance(content, Mapping) and not _is_state(content):
         nested = {
             key: value
@@ -161,8 +150,7 @@ def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
         if averaged and len(nested) > len(averaged):
             notify(f"{file}: holds {' and '.join(map(str, nested))}; taking the averaged weights {key}")
         content = nested[key]
-        path.append(str(key))
-    if not isinstance(content, Mapping) or not _is_state(content):
+    if not _is_state(content):
         keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else ""
         raise ValueError(f"{file}: holds no weights of a model" + (f", only {keys}" if keys else ""))
     state = {_WRAPPERS.sub("", str(key)): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -172,8 +160,10 @@ def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _is_state(content: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is a state dict: several tensors, and few other values beside them."""
+def _is_state(content: Any) -> bool:
+    """Whether an object is a state dict: several tensors, and few other values beside them."""
+    if not isinstance(content, Mapping):
+        return False
     tensors = sum(isinstance(value, Tensor) for value in content.values())
     return tensors > 1 and tensors >= len(content) / 2
 
@@ -189,8 +179,8 @@ def first_mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
         if key not in state:
             return f"it has no {key}"
         if state[key].shape != tensor.shape:
-            shapes = " and ".join("x".join(map(str, shape)) or "a scalar" for shape in (state[key].shape, tensor.shape))
-            return f"{key} is {shapes} in {name}".replace(" and ", " there, ", 1)
+            given, wanted = ("x".join(map(str, shape)) or "a scalar" for shape in (state[key].shape, tensor.shape))
+            return f"{key} is {given} there, {wanted} in {name}"
     extra = [key for key in state if key not in expected]
     return f"it has {extra[0]}, which {name} has not" if extra else None
 
@@ -201,11 +191,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not readable as JSON: {_first_line(error)}") from None
+        raise ValueError(f"{file}: not readable as JSON: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: is not a JSON object")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -7,6 +7,7 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
+from forclip.models.error_text import first_line
 from forclip.progress import notify
 
 HUB = constants.ENDPOINT  # https://huggingface.co, or a mirror
@@ -44,7 +45,7 @@ def hub_file(repository: str, names: tuple[str, ...]) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name))
         except Exception as error:
-            raise NotReachable(f"{HUB}/{repository}: the download of {name} failed: {_first_line(error)}") from None
+            raise NotReachable(f"{HUB}/{repository}: the download of {name} failed: {first_line(error)}") from None
     raise ValueError(f"{HUB}/{repository}: has no {' or '.join(names)}")
 
 
@@ -80,8 +81,4 @@ def _size(repository: str, name: str) -> int | None:
     except EntryNotFoundError:
         return None
     except Exception as error:  # each version of the hub's client has its own network errors
-        raise NotReachable(f"{HUB} cannot be reached: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise NotReachable(f"{HUB} cannot be reached: {first_line(error)}") from None

@@ -19,6 +19,10 @@ _OPEN_CLIP_WEIGHTS = (
     *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
     *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 )
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model"),
+    *("sentencepiece.bpe.model", "vocab.json", "vocab.txt"),
+)
 PREPROCESSING_FILES = ("preprocessor_config.json", "processor_config.json")
 TRANSFORMERS_WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -57,7 +61,10 @@ def folder_layout(folder: Path) -> tuple[Path, Layout]:
         return folder, "transformers"
     for file, other in _OTHER_FILES.items():
         if (folder / file).exists():
-            raise ValueError(f"{folder}: is {other}{_inner_model(folder)}")
+            configs = sorted(folder.glob("*/config.json"))
+            inner = [config for config in configs if read_json(config).get("model_type") in TRANSFORMERS_MODELS]
+            suggestion = f"; it has a model in {inner[0].parent}" if inner else ""
+            raise ValueError(f"{folder}: is {other}{suggestion}")
     if not config.exists():
         raise ValueError(f"{folder}: {_without_config(folder)}")
     if "pretrained_cfg" in content and "architecture" in content:
@@ -86,27 +93,22 @@ def check_transformers_weights(folder: Path) -> None:
 
     Raises ValueError that names the missing file.
     """
-    for name in TRANSFORMERS_WEIGHTS:
-        file = folder / name
-        if not file.exists() and not file.is_symlink():
-            continue
-        check_is_no_placeholder(file)
-        for part in weight_parts(folder):
-            check_is_no_placeholder(folder / part)
-        return
-    parts = [
-        f.name for f in sorted(folder.iterdir()) if f.suffix in (".h5", ".msgpack", ".onnx", ".gguf", ".safetensors")
-    ]
-    other = f"; {parts[0]} is not read" if parts else ""
-    raise ValueError(f"{folder}: has no weights: model.safetensors or pytorch_model.bin is missing{other}")
+    names = transformers_weights(folder)
+    for name in names:
+        check_is_no_placeholder(folder / name)
+    if not names:
+        endings = (".h5", ".msgpack", ".onnx", ".gguf", ".safetensors")
+        others = sorted(file.name for file in folder.iterdir() if file.suffix in endings)
+        other = f"; {others[0]} is not read" if others else ""
+        raise ValueError(f"{folder}: has no weights: model.safetensors or pytorch_model.bin is missing{other}")
 
 
-def weight_parts(folder: Path) -> list[str]:
-    """Return the files that hold parts of a model's weights, as their index lists them; none without an index."""
+def transformers_weights(folder: Path) -> list[str]:
+    """Return the names of a model's files of weights: one file, or an index and the parts that it lists."""
     for name in TRANSFORMERS_WEIGHTS:
-        if (folder / name).exists():
-            is_index = name.endswith(".json")
-            return sorted(set(read_json(folder / name).get("weight_map", {}).values())) if is_index else []
+        if (folder / name).exists() or (folder / name).is_symlink():
+            parts = read_json(folder / name).get("weight_map", {}) if name.endswith(".json") else {}
+            return [name, *sorted(set(parts.values()))]
     return []
 
 
@@ -119,14 +121,6 @@ def is_run_config(file: Path) -> bool:
     except ValueError:
         return True
     return "format_version" in content or not {"model_type", "architectures", "architecture"} & content.keys()
-
-
-def _inner_model(folder: Path) -> str:
-    """Suggest a folder below that holds a model, or nothing."""
-    for config in sorted(folder.glob("*/config.json")):
-        if read_json(config).get("model_type") in TRANSFORMERS_MODELS:
-            return f"; it has a model in {config.parent}"
-    return ""
 
 
 def _snapshot(folder: Path) -> Path:

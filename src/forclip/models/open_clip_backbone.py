@@ -20,17 +20,19 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg
 from torch import Tensor
 
-from forclip.models.checkpoint import Checkpoint, first_mismatch, is_transformers_state, read_checkpoint, read_json
+from forclip.models.checkpoint import first_mismatch, is_transformers_state, read_checkpoint, read_json
 from forclip.models.download import HUB, NotReachable, hub_file, hub_folder
+from forclip.models.error_text import first_line
 from forclip.models.mini_clip import MINI_NAME, MINI_WEIGHTS
 from forclip.models.model_folder import (
     OPEN_CLIP_CONFIG,
     PREPROCESSING_FILES,
+    TOKENIZER_FILES,
     TRANSFORMERS_CONFIG,
     TRANSFORMERS_WEIGHTS,
     folder_layout,
     open_clip_weights,
-    weight_parts,
+    transformers_weights,
 )
 from forclip.models.references import RANDOM, model_folder
 from forclip.models.registry import is_architecture, suggest_model, weights_on_hub
@@ -41,8 +43,17 @@ from forclip.models.transformers_backbone import load_transformers
 from forclip.progress import notify
 from forclip.text.vocabulary import did_you_mean
 
-_WORDS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
-_BESIDE_WORDS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "config.json")
+_BESIDE_TOKENIZER = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("merges.txt", "config.json"),
+)
+# The positional embeddings of image towers, the weights whose last dimension is the patch size (a ResNet's is 32), and
+# the number of tokens without a position.
+_POSITIONS = (
+    ("visual.attnpool.positional_embedding", None, 1),
+    ("visual.positional_embedding", "visual.conv1.weight", 1),
+    ("visual.trunk.pos_embed", "visual.trunk.patch_embed.proj.weight", 0),
+)
 # What open_clip and the libraries under it raise for configurations that are damaged, foreign or out of reach.
 _LOAD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -74,7 +85,7 @@ class OpenClipBackbone(TowerBackbone):
         except _LOAD_ERRORS as error:
             if self.is_random:
                 return open_clip.SimpleTokenizer(context_length=self.model.context_length)
-            raise ValueError(f"{self.name}: cannot load its tokenizer: {_first_line(error)}") from None
+            raise ValueError(f"{self.name}: cannot load its tokenizer: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -82,14 +93,13 @@ class _Source:
     """What a model is built from.
 
     name: as open_clip's factory takes it; weights: a file, or None for random ones; preprocessing, quick_gelu: what
-    the published weights need, beyond the architecture; is_file: whether the user gave the file of weights.
+    the published weights need, beyond the architecture.
     """
 
     name: str
     weights: Path | None
     preprocessing: dict[str, Any] = field(default_factory=dict)
     quick_gelu: bool = False
-    is_file: bool = False
 
 
 def load_open_clip(
@@ -159,11 +169,11 @@ def _hub_folder(repository: str) -> tuple[Path, str]:
         if config.name == OPEN_CLIP_CONFIG:
             hub_file(repository, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
             if read_json(config).get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name"):
-                hub_folder(repository, _WORDS, _BESIDE_WORDS)
+                hub_folder(repository, TOKENIZER_FILES, _BESIDE_TOKENIZER)
         else:
-            optional = (*PREPROCESSING_FILES, *_WORDS, *_BESIDE_WORDS)
+            optional = (*PREPROCESSING_FILES, *TOKENIZER_FILES, *_BESIDE_TOKENIZER)
             weights = hub_folder(repository, TRANSFORMERS_WEIGHTS, optional)
-            for part in weight_parts(weights):
+            for part in transformers_weights(weights):
                 hub_file(repository, (part,))
     except NotReachable as error:
         raise ValueError(
@@ -208,8 +218,8 @@ def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
     if beside.is_file():  # as a hub model's files lie together
         config = read_json(beside)
         quick_gelu = bool(config.get("model_cfg", {}).get("quick_gelu"))
-        return _Source(name, file, config.get("preprocess_cfg", {}), quick_gelu, is_file=True)
-    return _Source(name, file, _usual_preprocessing(name), is_file=True)
+        return _Source(name, file, config.get("preprocess_cfg", {}), quick_gelu)
+    return _Source(name, file, _usual_preprocessing(name))
 
 
 def _usual_preprocessing(name: str) -> dict[str, Any]:
@@ -225,11 +235,11 @@ def _download(name: str, tag: str) -> Path:
     try:
         return hub_file(repository, files)
     except NotReachable as error:
-        text = (open_clip.get_model_config(name) or {})["text_cfg"]
+        text = _model_config(name)["text_cfg"]
         todo = f"copy {hub_constants.HF_HUB_CACHE} from a machine where the command ran"
         if not {"hf_tokenizer_name", "hf_model_name"} & text.keys():
-            exact = f"{name}-quickgelu" if get_pretrained_cfg(name, tag).get("quick_gelu") else name
-            exact = exact if is_architecture(exact) else name
+            quick = f"{name}-quickgelu"
+            exact = quick if get_pretrained_cfg(name, tag).get("quick_gelu") and is_architecture(quick) else name
             todo = (
                 f"download {HUB}/{repository}/resolve/main/{files[0]} elsewhere and give it with"
                 f" --model {exact} --pretrained FILE, or {todo}"
@@ -239,13 +249,10 @@ def _download(name: str, tag: str) -> Path:
 
 def _create(name: str, source: _Source) -> Any:
     """Create the whole model on the CPU and load its weights."""
-    checkpoint = None
-    if source.weights is not None and source.weights.suffix != ".npz":
-        checkpoint = read_checkpoint(source.weights)
-    config = _model_config(source.name)
+    file, config = source.weights, _model_config(source.name)
+    checkpoint = None if file is None or file.suffix == ".npz" else read_checkpoint(file)
+    size = None if checkpoint is None else _image_size(checkpoint.state, config)
     options: dict[str, Any] = {}
-    if checkpoint is not None:
-        options["force_image_size"] = _image_size(checkpoint, config)
     text = config.get("text_cfg", {})
     if "hf_model_name" in text:
         try:
@@ -259,22 +266,17 @@ def _create(name: str, source: _Source) -> Any:
                 source.name,
                 load_weights=False,
                 pretrained_text=False,
+                force_image_size=size,
                 force_quick_gelu=source.quick_gelu or (checkpoint is not None and checkpoint.is_openai),
                 force_preprocess_cfg=source.preprocessing,
                 **options,
             )
     except _LOAD_ERRORS as error:
-        raise ValueError(f"{name}: cannot be built: {_first_line(error)}") from None
-    if checkpoint is not None:
-        _fill(model, checkpoint.state, source)
-        size = options["force_image_size"]
-        if size is not None and source.is_file:
-            notify(f"{source.weights}: its weights are for images of {size} pixels, and are used so")
-    elif source.weights is not None:
-        try:
-            load_big_vision_weights(model, str(source.weights))
-        except _LOAD_ERRORS as error:
-            raise ValueError(f"{source.weights}: no weights of {source.name}: {_first_line(error)}") from None
+        raise ValueError(f"{name}: cannot be built: {first_line(error)}") from None
+    if file is not None:
+        _fill(model, None if checkpoint is None else checkpoint.state, file, source.name.removeprefix(LOCAL_DIR_PREFIX))
+    if size is not None:
+        notify(f"{file}: its weights are for images of {size} pixels, and are used so")
     return model
 
 
@@ -283,46 +285,35 @@ def _model_config(name: str) -> dict[str, Any]:
     return config
 
 
-def _image_size(checkpoint: Checkpoint, config: dict[str, Any]) -> int | None:
-    """Return the image size that a file's weights are for, if it is another one than the architecture's."""
-    vision, state = config.get("vision_cfg", {}), checkpoint.state
-    size, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
-    if isinstance(vision.get("layers"), list):
-        positions, patch, prefix = state.get("visual.attnpool.positional_embedding"), 32, 1
-    elif "timm_model_name" in vision:
-        positions, prefix = state.get("visual.trunk.pos_embed"), 0
-        projection = state.get("visual.trunk.patch_embed.proj.weight")
-        positions, patch = (
-            (None, 1) if positions is None or projection is None else (positions[0], projection.shape[-1])
-        )
-    else:
-        positions, prefix = state.get("visual.positional_embedding"), 1
-        conv = state.get("visual.conv1.weight")
-        patch = patch if conv is None else conv.shape[-1]
-    if positions is None or not isinstance(size, int):
-        return None
-    side = math.isqrt(len(positions) - prefix)
-    if side * side != len(positions) - prefix or side == size // patch:
-        return None
-    return int(side * patch)
+def _image_size(state: dict[str, Tensor], config: dict[str, Any]) -> int | None:
+    """Return the image size that weights are for, if it is another one than the architecture's."""
+    size = config.get("vision_cfg", {}).get("image_size", 224)
+    for positions, patches, prefix in _POSITIONS:
+        if positions in state and (patches is None or patches in state) and isinstance(size, int):
+            patch = 32 if patches is None else state[patches].shape[-1]
+            count = state[positions].shape[-2] - prefix
+            side = math.isqrt(count)
+            return side * patch if side * side == count and side != size // patch else None
+    return None
 
 
-def _fill(model: Any, state: dict[str, Tensor], source: _Source) -> None:
-    """Load weights into a model, all of them. Raises ValueError that names the first one that does not fit."""
-    name = source.name.removeprefix(LOCAL_DIR_PREFIX)
-    if is_transformers_state(state):
-        folder = source.weights.parent if source.weights else Path()
-        todo = (
-            f"give {folder}"
-            if (folder / TRANSFORMERS_CONFIG).exists()
-            else "put its config.json beside it and give the folder"
-        )
-        raise ValueError(f"{source.weights}: has the layout of Hugging Face's models; {todo} with --model")
+def _fill(model: Any, state: dict[str, Tensor] | None, file: Path, name: str) -> None:
+    """Load all weights of a file into a model. Raises ValueError that names the first one that does not fit.
+
+    state: the file's content; None for an archive of big_vision.
+    """
+    if state is not None and is_transformers_state(state):
+        has_config = (file.parent / TRANSFORMERS_CONFIG).exists()
+        todo = f"give {file.parent}" if has_config else "put its config.json beside it and give the folder"
+        raise ValueError(f"{file}: has the layout of Hugging Face's models; {todo} with --model")
     try:
         with _silent_open_clip():
-            state = convert_state_dict(model, dict(state))
+            if state is None:
+                load_big_vision_weights(model, str(file))
+                return
+            state = convert_state_dict(model, state)
     except _LOAD_ERRORS as error:
-        raise ValueError(f"{source.weights}: no weights of {name}: {_first_line(error)}") from None
+        raise ValueError(f"{file}: no weights of {name}: {first_line(error)}") from None
     is_custom = not hasattr(model, "positional_embedding")
     if is_custom and "positional_embedding" in state:
         state = convert_to_custom_text_state_dict(state)
@@ -337,13 +328,9 @@ def _fill(model: Any, state: dict[str, Tensor], source: _Source) -> None:
     for key in ("logit_bias", "attn_mask", "text.attn_mask", "text.transformer.embeddings.position_ids"):
         if key not in expected:
             state.pop(key, None)  # says nothing about images or texts
-    mismatch = first_mismatch(state, expected, name)
-    if mismatch is not None:
-        raise ValueError(f"{source.weights}: does not fit {name}: {mismatch}{_resembling(state, name)}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{source.weights}: does not fit {name}: {_first_line(error)}") from None
+    if mismatch := first_mismatch(state, expected, name):
+        raise ValueError(f"{file}: does not fit {name}: {mismatch}{_resembling(state, name)}")
+    model.load_state_dict(state)
 
 
 def _resembling(state: dict[str, Tensor], name: str) -> str:
@@ -374,8 +361,8 @@ def _load_tokenizer(source: str) -> Callable[[list[str]], Tensor]:
         tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(source)
         return tokenizer
     folder = Path(source.removeprefix(LOCAL_DIR_PREFIX))
-    if not source.startswith(LOCAL_DIR_PREFIX) or not (list(folder.glob("tokenizer*")) or list(folder.glob("*.model"))):
-        folder = hub_folder(wanted, _WORDS, _BESIDE_WORDS)
+    if not source.startswith(LOCAL_DIR_PREFIX) or not any([*folder.glob("tokenizer*"), *folder.glob("*.model")]):
+        folder = hub_folder(wanted, TOKENIZER_FILES, _BESIDE_TOKENIZER)
     loaded: Callable[[list[str]], Tensor] = HFTokenizer(
         str(folder),
         context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
@@ -389,16 +376,12 @@ def _load_tokenizer(source: str) -> Callable[[list[str]], Tensor]:
 def _silent_open_clip() -> Iterator[None]:
     """Keep open_clip, which logs to the root logger, from warnings about weights: forclip reports on them itself."""
     root = logging.getLogger()
-
-    def passes(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR
-
-    root.addFilter(passes)
+    root.addFilter(_is_error)
     try:
         yield
     finally:
-        root.removeFilter(passes)
+        root.removeFilter(_is_error)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -7,6 +7,7 @@ width W (CoCa's tokens alone have another width than its queries); D dimensions 
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,52 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
-    """Compute scaled dot-product attention (arXiv 1706.03762).
-
-    queries: [B, N, W]; keys, values: [B, L, W]; bias: [N, L], or [H, N, L] for each head, added to the logits.
-    Returns [B, N, W].
-    """
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys, values))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
-
-
-def attend_absorbed(
-    queries: Tensor, inputs: Tensor, k_proj: nn.Linear, v_proj: nn.Linear, num_heads: int, bias: Tensor | None = None
-) -> Tensor:
-    """Compute `attend` for keys k_proj(inputs) and values v_proj(inputs) without projecting the inputs.
-
-    The keys' weights are multiplied into the queries, and the values' weights are applied after mixing, as DeepSeek-V2
-    does at inference (arXiv 2405.04434, section 2.1.2). The keys' bias adds a constant to all logits of a query, which
-    does not change a softmax. queries: [B, N, W]; inputs: [B, L, W']; bias: as in `attend`. Returns [B, N, W].
-    """
-    split = queries.unflatten(-1, (num_heads, -1))
-    key_weight, value_weight = (p.weight.unflatten(0, (num_heads, -1)) for p in (k_proj, v_proj))  # [H, W / H, W']
-    absorbed = torch.einsum("bnhd,hdw->bhnw", split, key_weight).flatten(1, 2)
-    # One head with H * N queries: all of them look at the same inputs.
-    mask = None if bias is None else bias.expand(num_heads, queries.shape[1], -1).flatten(0, 1)
-    same = inputs[:, None]
-    mixed = F.scaled_dot_product_attention(absorbed[:, None], same, same, mask, scale=split.shape[-1] ** -0.5)[:, 0]
-    out = torch.einsum("bhnw,hdw->bnhd", mixed.unflatten(1, (num_heads, -1)), value_weight).flatten(2)
-    return out if v_proj.bias is None else out + v_proj.bias
-
-
-def absorbing_is_faster(num_queries: int, num_inputs: int, width: int, num_heads: int) -> bool:
-    """Whether `attend_absorbed` needs less than half the multiplications of projecting every input.
-
-    Half, because its products are narrower. Measured on a CPU with 25 queries, as share of multiplications and speed
-    relative to `attend`: ViT-B-32 0.86, 0.5; RN50x64 0.51, 1.0; ViT-L-14 0.46, 1.6; the mini CLIP 0.37, 2.1.
-    """
-    absorbing = num_queries * width + (num_heads - 1) * num_queries * num_inputs
-    return 2 * absorbing < num_inputs * width
-
-
-def attention_weights(queries: Tensor, keys: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
-    """Return the weights that `attend` uses, averaged over heads: [B, N, L]. Rows sum to 1."""
-    q, k = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys))
-    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    return torch.softmax(logits if bias is None else logits + bias, -1).mean(1)
+from forclip.models.attention import absorbing_is_faster, attend, attend_absorbed, attention_weights
 
 
 class Pool(nn.Module, ABC):
@@ -126,9 +82,8 @@ class Pool(nn.Module, ABC):
         tokens: [B, T, W]; queries: [B, N, W]; bias: [N, L], added to the attention logits of every head. Returns
         [B, N, D], not normalised. With `pretrained_query`, no bias and no alignment this is CLIP's image embedding.
         """
-        inputs = self.normalise(self.attended(tokens))
-        projected = self.q_proj(self.normalise(queries))
-        k_proj, v_proj, num_heads, bias = self.k_proj, self.v_proj, self.num_heads, self._logits_bias(bias)
+        inputs, projected, bias = self._inputs(tokens, queries, bias)
+        k_proj, v_proj, num_heads = self.k_proj, self.v_proj, self.num_heads
         absorb = absorbing_is_faster(projected.shape[1], inputs.shape[1], inputs.shape[2], num_heads)
         if absorb and isinstance(k_proj, nn.Linear) and isinstance(v_proj, nn.Linear):
             mixed = attend_absorbed(projected, inputs, k_proj, v_proj, num_heads, bias)
@@ -138,9 +93,7 @@ class Pool(nn.Module, ABC):
 
     def attention(self, tokens: Tensor, queries: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the attention weights over positions, averaged over heads: [B, N, P]. A row sums to at most 1."""
-        inputs = self.normalise(self.attended(tokens))
-        projected = self.q_proj(self.normalise(queries))
-        bias = self._logits_bias(bias)
+        inputs, projected, bias = self._inputs(tokens, queries, bias)
         return attention_weights(projected, self.k_proj(inputs), self.num_heads, bias)[..., self.num_prefix :]
 
     def dense(self, tokens: Tensor) -> Tensor:
@@ -167,11 +120,14 @@ class Pool(nn.Module, ABC):
             self.tower_stage.eval()
         return self
 
-    def _logits_bias(self, bias: Tensor | None) -> Tensor | None:
-        """Add the pool's own bias to that of the queries, [N, L]. Returns [N, L], [H, N, L] or [H, 1, L]."""
-        if self.position_bias is None:
-            return bias
-        return self.position_bias[:, None] + (0 if bias is None else bias)
+    def _inputs(self, tokens: Tensor, queries: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what is attended to [B, L, W], projected queries [B, N, W], and the bias with the pool's own added.
+
+        The bias is [N, L], [H, N, L] or [H, 1, L].
+        """
+        if self.position_bias is not None:
+            bias = self.position_bias[:, None] + (0 if bias is None else bias)
+        return self.normalise(self.attended(tokens)), self.q_proj(self.normalise(queries)), bias
 
 
 def upgrade_key(key: str) -> str:
@@ -306,7 +262,7 @@ class LatentPool(Pool):
         [num_prefix + P, W] or None; proj: [W] -> [D]."""
         latent = pool.latent.detach()[0, :1]
         super().__init__(grid, latent.shape[1], dim, pool.num_heads, num_prefix)
-        k_proj, v_proj = split_linear(pool.kv.weight, pool.kv.bias, 2)
+        k_proj, v_proj = split_linear(pool.kv.weight.chunk(2), pool.kv.bias)
         self.latent = nn.Parameter(latent.clone())
         self.q_proj = normed_heads(pool.q, pool.q_norm, pool.num_heads)
         self.k_proj, self.v_proj = normed_heads(k_proj, pool.k_norm, pool.num_heads), v_proj
@@ -335,12 +291,11 @@ class ContrastivePool(Pool):
         proj: [W] -> [D]."""
         attention = pooler.attn
         super().__init__(grid, attention.embed_dim, dim, attention.num_heads, num_prefix=1)
-        if attention.in_proj_weight is None:
+        if (fused := attention.in_proj_weight) is None:
             weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
         else:
-            weights = list(attention.in_proj_weight.chunk(3))
-        biases = [None] * 3 if attention.in_proj_bias is None else list(attention.in_proj_bias.chunk(3))
-        q_proj, self.k_proj, self.v_proj = map(copied_linear, weights, biases)
+            weights = fused.chunk(3)
+        q_proj, self.k_proj, self.v_proj = split_linear(weights, attention.in_proj_bias)
         self.query = nn.Parameter(pooler.query.detach()[:1].clone())
         self.q_proj, self.ln_k = nn.Sequential(pooler.ln_q, q_proj), pooler.ln_k
         self.out_proj, self.ln_post, self.proj = attention.out_proj, ln_post, proj
@@ -397,17 +352,14 @@ class _PerHead(nn.Module):
         return self.norm(x.unflatten(-1, (self.num_heads, -1))).flatten(-2)
 
 
-def split_linear(weight: Tensor, bias: Tensor | None, parts: int) -> list[nn.Linear]:
-    """Split a fused projection, weight [parts * out, in] and bias [parts * out], into layers with copied rows."""
-    biases = [None] * parts if bias is None else bias.chunk(parts)
-    return list(map(copied_linear, weight.chunk(parts), biases))
-
-
 @torch.no_grad()
-def copied_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Build a layer with a copy of this weight [out, in] and bias [out]."""
-    layer = nn.Linear(weight.shape[1], len(weight), bias is not None, weight.device, weight.dtype)
-    layer.weight.copy_(weight)
-    if bias is not None:
-        layer.bias.copy_(bias)
-    return layer
+def split_linear(weights: Sequence[Tensor], bias: Tensor | None) -> list[nn.Linear]:
+    """Build a layer from each part of a fused projection, as a copy. weights: [out, in] each; bias: [parts * out]."""
+    layers = []
+    for part, weight in enumerate(weights):
+        layer = nn.Linear(weight.shape[1], len(weight), bias is not None, weight.device, weight.dtype)
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias.chunk(len(weights))[part])
+        layers.append(layer)
+    return layers

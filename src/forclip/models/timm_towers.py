@@ -66,7 +66,7 @@ def _unsupported(trunk: nn.Module, pool: Any, block: nn.Module | None = None) ->
 def _cut_attention_pool(visual: Any, last_stage: bool) -> Tower:
     """A feature map under CLIP's attention pool ('abs_attn'). Only a ByobNet (CLIP-like ResNet) has a last stage."""
     trunk, pool = visual.trunk, visual.head.pool
-    q, k, v = [pool.q, pool.k, pool.v] if pool.qkv is None else split_linear(pool.qkv.weight, pool.qkv.bias, 3)
+    q, k, v = [pool.q, pool.k, pool.v] if pool.qkv is None else split_linear(pool.qkv.weight.chunk(3), pool.qkv.bias)
     c_proj = nn.Sequential(pool.proj, *list(visual.head)[1:])
     grid = _map_shape(trunk, visual)[1:]
     positions = resize_positions(pool.pos_embed.detach(), pool.feat_size, grid, prefix=1)
@@ -201,7 +201,7 @@ def _open_block(trunk: Any) -> Block | None:
         bias = attention.qkv.bias
         if getattr(attention, "q_bias", None) is not None:
             bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-        q_proj, k_proj, v_proj = split_linear(attention.qkv.weight, bias, 3)
+        q_proj, k_proj, v_proj = split_linear(attention.qkv.weight.chunk(3), bias)
     heads = attention.num_heads
     k_proj = normed_heads(k_proj, attention.k_norm, heads)
     if "rope" in inputs:

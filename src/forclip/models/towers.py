@@ -80,7 +80,7 @@ def _cut_vit(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
         resized = resize_positions(embedding.detach(), old, visual.grid_size, prefix=1)
         visual.positional_embedding = nn.Parameter(resized, requires_grad=embedding.requires_grad)
     width, grid = visual.class_embedding.shape[0], visual.grid_size
-    proj: Any = nn.Identity() if visual.proj is None else split_linear(visual.proj.T, None, 1)[0]
+    proj: Any = nn.Identity() if visual.proj is None else split_linear([visual.proj.T], None)[0]
     dim = len(visual.ln_post.weight) if visual.proj is None else proj.out_features
     blocks: list[nn.Module] = [BlockStage(b, visual.transformer.batch_first) for b in visual.transformer.resblocks]
     last = visual.transformer.resblocks[-1]
@@ -113,7 +113,7 @@ def _open_block(block: Any) -> Block | None:
     if not isinstance(block, ResidualAttentionBlock | CustomResidualAttentionBlock):
         return None
     attention = block.attn
-    q_proj, k_proj, v_proj = split_linear(attention.in_proj_weight, attention.in_proj_bias, 3)
+    q_proj, k_proj, v_proj = split_linear(attention.in_proj_weight.chunk(3), attention.in_proj_bias)
     mlp = nn.Sequential(block.ln_2, block.mlp, block.ls_2)
     heads = attention.num_heads
     if isinstance(block, ResidualAttentionBlock):

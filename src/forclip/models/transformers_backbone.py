@@ -15,20 +15,22 @@ from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.models.attention import attend
 from forclip.models.checkpoint import read_json
+from forclip.models.error_text import first_line
 from forclip.models.model_folder import (
     PREPROCESSING_FILES,
+    TOKENIZER_FILES,
     TRANSFORMERS_CONFIG,
     TRANSFORMERS_MODELS,
     check_transformers_weights,
 )
-from forclip.models.pools import Block, ClassTokenPool, LatentPool, attend
+from forclip.models.pools import Block, ClassTokenPool, LatentPool, split_linear
 from forclip.models.tower_backbone import TowerBackbone, whole_image
 from forclip.models.tower_parts import Tower, resize_positions
 from forclip.progress import notify
 
 _CLIP_VOCABULARY = 49408
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "sentencepiece.bpe.model")
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -48,7 +50,7 @@ class TransformersBackbone(TowerBackbone):
     def _tokenizer(self) -> Callable[[list[str]], dict[str, Tensor]]:
         """The folder's tokenizer, or CLIP's own. An attention mask is among its outputs where it says so."""
         text = self.model.config.text_config
-        if not any((self._folder / name).exists() for name in _TOKENIZER_FILES):
+        if not any((self._folder / name).exists() for name in TOKENIZER_FILES):
             clips_own = open_clip.SimpleTokenizer(context_length=text.max_position_embeddings)
             return lambda texts: {"input_ids": clips_own(texts)}
         from transformers import AutoTokenizer
@@ -57,7 +59,7 @@ class TransformersBackbone(TowerBackbone):
             with _quiet():
                 tokenizer: Any = AutoTokenizer.from_pretrained(str(self._folder), local_files_only=True)
         except Exception as error:  # each tokenizer has its own errors
-            raise ValueError(f"{self._folder}: cannot load its tokenizer: {_first_line(error)}") from None
+            raise ValueError(f"{self._folder}: cannot load its tokenizer: {first_line(error)}") from None
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
@@ -91,7 +93,7 @@ def load_transformers(
     model = _load(folder, TRANSFORMERS_MODELS[kind], random).eval().requires_grad_(False).float().to(device)
     text = model.config.text_config
     has_clips_words = kind == "clip" and text.vocab_size >= _CLIP_VOCABULARY
-    if not has_clips_words and not any((folder / file).exists() for file in _TOKENIZER_FILES):
+    if not has_clips_words and not any((folder / file).exists() for file in TOKENIZER_FILES):
         raise ValueError(f"{folder}: has no tokenizer: copy tokenizer.json from the model that it was trained from")
     vision = model.config.vision_config
     own = _preprocessing(folder, kind, _native_size(vision))
@@ -113,7 +115,7 @@ def _load(folder: Path, class_name: str, random: bool) -> Any:
                 return model_class(model_class.config_class.from_pretrained(str(folder), local_files_only=True))
             model, info = model_class.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
         except Exception as error:  # each version of transformers has its own errors
-            raise ValueError(f"{folder}: cannot load its {class_name}: {_first_line(error)}") from None
+            raise ValueError(f"{folder}: cannot load its {class_name}: {first_line(error)}") from None
     missing, mismatched = sorted(info["missing_keys"]), sorted(map(str, info.get("mismatched_keys", ())))
     for tower in ("text", "vision"):
         if {key for key in model.state_dict() if key.startswith(f"{tower}_model.")} <= set(missing):
@@ -209,13 +211,11 @@ def _cut_siglip(model: Any, side: int, last_stage: bool) -> Tower:
     positions = _siglip_positions(embeddings, side)
     layers: list[nn.Module] = [*(_Block(layer) for layer in vision.encoder.layers), vision.post_layernorm]
     width = pool.attention.embed_dim
-    q_proj = nn.Linear(width, width)
-    q_proj.weight.data.copy_(pool.attention.in_proj_weight[:width])
-    q_proj.bias.data.copy_(pool.attention.in_proj_bias[:width])
+    fused, biases = pool.attention.in_proj_weight, pool.attention.in_proj_bias
     parts = SimpleNamespace(
         latent=pool.probe,
-        q=q_proj.to(pool.probe.device),
-        kv=SimpleNamespace(weight=pool.attention.in_proj_weight[width:], bias=pool.attention.in_proj_bias[width:]),
+        q=split_linear([fused[:width]], biases[:width])[0],
+        kv=SimpleNamespace(weight=fused[width:], bias=biases[width:]),
         q_norm=nn.Identity(),
         k_norm=nn.Identity(),
         num_heads=pool.attention.num_heads,
@@ -281,7 +281,3 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

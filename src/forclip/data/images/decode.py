@@ -10,10 +10,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from forclip.data.images.deep_colour import combine_bytes, is_deep_colour, lower_bytes_layout, set_layout
+from forclip.data.images.deep_colour import combine_bytes, lower_bytes_layout, set_layout
 from forclip.data.images.depth import to_eight_bits
 from forclip.data.images.frame_location import split_frame
 from forclip.data.images.picture_types import HEIC_HINT, has_signature, is_heic, picture_formats, reads_heic
+from forclip.placeholder import describe_placeholder
 
 # Pillow warns of large images and broken metadata; our own limit is lower. The filter is set once: pictures are decoded
 # in threads, and `catch_warnings` in threads may leave all warnings of the process ignored.
@@ -67,7 +68,7 @@ def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
         with _open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
-            layout = lower_bytes_layout(image) if is_deep_colour(image) else None
+            layout = lower_bytes_layout(image)
             image.load()
             turn = _TURNS.get(orientation_of(image))
             # Values that fill 16 bits lose nothing in Pillow's 8; for 10 or 12 bits in 16 the lower bytes are needed.
@@ -113,7 +114,7 @@ def read_header(file: Path | BinaryIO) -> ImageHeader | None:
             # Its size is that of the upright image already, if the orientation is in a tag.
             tags = getattr(image, "tag_v2", {})
             is_turned = image.format == "TIFF" and tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            is_deep = image.mode[0] in "IF" or is_deep_colour(image)
+            is_deep = image.mode[0] in "IF" or lower_bytes_layout(image) is not None
             orientation = orientation_of(image)
             width, height = image.size[::-1] if orientation >= 5 and not is_turned else image.size
             in_exif = _exif_value(image.info.get("exif")) == orientation
@@ -235,12 +236,8 @@ def _why_unidentified(file: Path | BinaryIO) -> str:
             return "the file is empty"
         if is_heic(start) and not reads_heic():
             return HEIC_HINT
-        if start.startswith(b"version https://git-lfs"):
-            return "a Git LFS pointer, not the picture itself: git lfs pull downloads it"
-        if start.startswith(b"/annex/objects/"):
-            return "a git-annex pointer, not the picture itself: git annex get downloads it"
-        if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-            return "a web page, not a picture"
+        if placeholder := describe_placeholder(start):
+            return placeholder
         if has_signature(start, with_tiff=True):
             return "damaged, or of a kind that Pillow can't decode"
         # Git writes links like this where the file system has none.

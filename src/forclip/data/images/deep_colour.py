@@ -13,23 +13,24 @@ _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if np.little_endian else
 _CHANNELS = ("RGB", "RGBA", "RGBX", "LA")
 
 
-def is_deep_colour(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is opened and not yet loaded has colours, or grey and alpha, of 16 bits."""
-    return _layout(image) is not None
+def lower_bytes_layout(image: ImageFile.ImageFile) -> str | None:
+    """Pillow's layout that decodes the lower bytes of colours, or of grey and alpha, of 16 bits; else None.
 
-
-def lower_bytes_layout(image: ImageFile.ImageFile) -> str:
-    """The layout to decode the same file with for the lower bytes. The image is not yet loaded."""
-    layout = _layout(image)
-    assert layout is not None
-    channels, order = layout
+    The image is opened and not yet loaded.
+    """
+    layouts = {str(tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args) for tile in image.tile}
+    channels, _, order = layouts.pop().partition(";") if len(layouts) == 1 else ("", "", "")
+    if channels not in _CHANNELS or order not in _OTHER_BYTE:
+        return None
     # Grey and alpha of 16 bits are four bytes, as four channels of 8 bits are.
     return "RGBA" if channels == "LA" else f"{channels};{_OTHER_BYTE[order]}"
 
 
 def set_layout(image: ImageFile.ImageFile, layout: str) -> None:
     """Decode an opened image in another layout."""
-    image.tile = [tile._replace(args=_with_layout(tile.args, layout)) for tile in image.tile]
+    image.tile = [
+        tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout) for tile in image.tile
+    ]
 
 
 def combine_bytes(high: Image.Image, low: Image.Image, layout: str) -> Image.Image:
@@ -46,18 +47,3 @@ def combine_bytes(high: Image.Image, low: Image.Image, layout: str) -> Image.Ima
     if isinstance(transparent, tuple):
         rgb[(values == np.array(transparent)).all(2)] = 255
     return Image.fromarray(rgb)
-
-
-def _layout(image: ImageFile.ImageFile) -> tuple[str, str] | None:
-    """Channels and byte order, such as ("RGB", "16B")."""
-    layouts = set()
-    for tile in image.tile:
-        layout = tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
-        channels, _, order = str(layout).partition(";")
-        layouts.add((channels, order))
-    found = layouts.pop() if len(layouts) == 1 else ("", "")
-    return found if found[0] in _CHANNELS and found[1] in _OTHER_BYTE else None
-
-
-def _with_layout(arguments: Any, layout: str) -> Any:
-    return (layout, *arguments[1:]) if isinstance(arguments, tuple) else layout

@@ -1,0 +1,55 @@
+"""Scaled dot-product attention in the forms that pools need.
+
+Shapes: B images; N queries of width W; L attended tokens; H heads.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
+    """Compute scaled dot-product attention (arXiv 1706.03762).
+
+    queries: [B, N, W]; keys, values: [B, L, W]; bias: [N, L], or [H, N, L] for each head, added to the logits.
+    Returns [B, N, W].
+    """
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+def attend_absorbed(
+    queries: Tensor, inputs: Tensor, k_proj: nn.Linear, v_proj: nn.Linear, num_heads: int, bias: Tensor | None = None
+) -> Tensor:
+    """Compute `attend` for keys k_proj(inputs) and values v_proj(inputs) without projecting the inputs.
+
+    The keys' weights are multiplied into the queries, and the values' weights are applied after mixing, as DeepSeek-V2
+    does at inference (arXiv 2405.04434, section 2.1.2). The keys' bias adds a constant to all logits of a query, which
+    does not change a softmax. queries: [B, N, W]; inputs: [B, L, W']; bias: as in `attend`. Returns [B, N, W].
+    """
+    split = queries.unflatten(-1, (num_heads, -1))
+    key_weight, value_weight = (p.weight.unflatten(0, (num_heads, -1)) for p in (k_proj, v_proj))  # [H, W / H, W']
+    absorbed = torch.einsum("bnhd,hdw->bhnw", split, key_weight).flatten(1, 2)
+    # One head with H * N queries: all of them look at the same inputs.
+    mask = None if bias is None else bias.expand(num_heads, queries.shape[1], -1).flatten(0, 1)
+    same = inputs[:, None]
+    mixed = F.scaled_dot_product_attention(absorbed[:, None], same, same, mask, scale=split.shape[-1] ** -0.5)[:, 0]
+    out = torch.einsum("bhnw,hdw->bnhd", mixed.unflatten(1, (num_heads, -1)), value_weight).flatten(2)
+    return out if v_proj.bias is None else out + v_proj.bias
+
+
+def absorbing_is_faster(num_queries: int, num_inputs: int, width: int, num_heads: int) -> bool:
+    """Whether `attend_absorbed` needs less than half the multiplications of projecting every input.
+
+    Half, because its products are narrower. Measured on a CPU with 25 queries, as share of multiplications and speed
+    relative to `attend`: ViT-B-32 0.86, 0.5; RN50x64 0.51, 1.0; ViT-L-14 0.46, 1.6; the mini CLIP 0.37, 2.1.
+    """
+    absorbing = num_queries * width + (num_heads - 1) * num_queries * num_inputs
+    return 2 * absorbing < num_inputs * width
+
+
+def attention_weights(queries: Tensor, keys: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
+    """Return the weights that `attend` uses, averaged over heads: [B, N, L]. Rows sum to 1."""
+    q, k = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys))
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return torch.softmax(logits if bias is None else logits + bias, -1).mean(1)
