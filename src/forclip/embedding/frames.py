@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,6 @@ class IndexedVideo:
     problem: str | None
 
 
-@dataclass(frozen=True)
-class Frames:
-    """paths: the locations of the chosen frames; videos: each video, by its path."""
-
-    paths: tuple[Path, ...]
-    videos: Mapping[Path, IndexedVideo]
-
-
 def choose_frames(
     videos: Sequence[Path],
     every: float | None,
@@ -51,8 +43,8 @@ def choose_frames(
     indexed: Iterable[str],
     records: Mapping[str, IndexedVideo],
     advance: Advance,
-) -> Frames:
-    """Choose a frame every so many seconds of each video.
+) -> tuple[list[Path], dict[Path, IndexedVideo]]:
+    """Choose a frame every so many seconds of each video. Returns the frames' locations, and each video by its path.
 
     every: None for what the video was indexed with before, or DEFAULT_EVERY. indexed: ids of images that the store has
     or could not read; records: of earlier jobs, by id. A video that has not changed is not read, also if it has moved.
@@ -72,28 +64,23 @@ def choose_frames(
         record = records.get(video_id)
         step = every or (record.every if record else DEFAULT_EVERY)
         times = sorted(time for time in times_of[video_id] if abs(time - step * round(time / step)) < 0.001)
-        is_known = record is not None and (record.size, record.modified, record.every) == (*state, step)
-        if record is None or not is_known or record.frames != len(times):
-            times, problem = _read_times(video, step)
+        if record is None or replace(record, problem=None) != IndexedVideo(*state, step, len(times), None):
+            from forclip.data.images.video import scan_video  # loads FFmpeg, for videos alone
+
+            try:
+                scan = scan_video(video)
+                times, problem = scan.sample(step), scan.problem
+            except UnreadableImage as error:
+                times, problem = [], str(error)
             record = IndexedVideo(*state, step, len(times), problem)
         found[video] = record
         paths += [frame_path(video, time) for time in times]
         advance(1)
-    return Frames(tuple(paths), found)
+    return paths, found
 
 
 def _is_gone(roots: Roots, video_id: str) -> bool:
     return file_state(text_to_path(roots.resolve(video_id))) == (-1, -1)
-
-
-def _read_times(video: Path, every: float) -> tuple[list[float], str | None]:
-    from forclip.data.images.video import scan_video  # loads FFmpeg, for videos alone
-
-    try:
-        scan = scan_video(video)
-    except UnreadableImage as error:
-        return [], str(error)
-    return scan.sample(every), scan.problem
 
 
 def frame_columns(image_ids: Sequence[str]) -> dict[str, list[Any]]:

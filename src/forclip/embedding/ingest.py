@@ -148,18 +148,18 @@ def index_images(
         merge, roots, stored, known = store.header.merge, store.roots, store.files(), read_unreadable(to)
     records, tried = read_videos(to), {} if retry else known
     advance = track("reading videos", len(videos)) if videos else silent
-    frames = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
-    found = (*listing.pictures, *frames.paths)
+    frame_paths, read = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
+    found = (*listing.pictures, *frame_paths)
     has_frames = any(split_frame(path) for path in found)
     if index is not None and has_frames:
         check_frame_columns(store.table().schema, to)
     if videos and not found:
-        first = next(iter(frames.videos.values())).problem
+        first = next(iter(read.values())).problem
         raise ValueError(f"{source}: none of {len(videos)} videos can be read; the first: {first}")
     advance = track("looking for changes", len(found))
     changes = find_changes(source, images, found, roots, stored, tried, advance)
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
-    video_ids = {changes.roots.id_of(video): record for video, record in frames.videos.items()}
+    video_ids = {changes.roots.id_of(video): record for video, record in read.items()}
     # What is in a folder that can't be read at the moment has not vanished.
     off_grid = (i for i in stored if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved)
     gone = dict.fromkeys((*changes.vanished, *off_grid))

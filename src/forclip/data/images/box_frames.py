@@ -59,22 +59,13 @@ def turn_boxes(boxes: Floats, orientation: int, size: tuple[int, int]) -> Floats
     orientation: EXIF's value, 1 to 8.
     """
     width, height = size
-    left, top, right, bottom = boxes.T
-    mirrored_x, mirrored_y = (width - right, width - left), (height - bottom, height - top)
-    plain_x, plain_y = (left, right), (top, bottom)
-    # What becomes the upright image's x, and its y.
-    x, y = {
-        1: (plain_x, plain_y),
-        2: (mirrored_x, plain_y),
-        3: (mirrored_x, mirrored_y),
-        4: (plain_x, mirrored_y),
-        5: (plain_y, plain_x),
-        6: (mirrored_y, plain_x),
-        7: (mirrored_y, mirrored_x),
-        8: (plain_y, mirrored_x),
-    }[orientation]
-    turned: Floats = np.stack([x[0], y[0], x[1], y[1]], 1).astype(np.float32)
-    return turned
+    x, y = boxes[:, 0::2], boxes[:, 1::2]
+    if orientation in (2, 3, 7, 8):  # mirrored along the stored width
+        x = width - x[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        y = height - y[:, ::-1]
+    across, down = (y, x) if orientation >= 5 else (x, y)
+    return np.stack([across, down], 2).reshape(-1, 4).astype(np.float32)
 
 
 def sizes_of(given: Iterable[tuple[Any, Any]]) -> Ints:

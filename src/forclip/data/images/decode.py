@@ -169,16 +169,13 @@ def _load_late_metadata(image: ImageFile.ImageFile) -> None:
     """Load a PNG whose metadata follow the pixels; Pillow finds them only then."""
     if image.format != "PNG" or "exif" in image.info or image.fp is None or not image.fp.seekable():
         return
-    before, late = image.fp.tell(), False
+    before, is_after, late = image.fp.tell(), False, False
     try:
         image.fp.seek(8)
-        is_after = False
-        while len(start := image.fp.read(8)) == 8:
+        while not late and len(start := image.fp.read(8)) == 8:
             length, kind = int.from_bytes(start[:4]), start[4:]
             is_after = is_after or kind == b"IDAT"
-            if is_after and kind in _PNG_METADATA:
-                late = True
-                break
+            late = is_after and kind in _PNG_METADATA
             image.fp.seek(length + 4, 1)  # the data and the checksum
     finally:
         image.fp.seek(before)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import cache
 from mimetypes import MimeTypes
 from pathlib import Path
 
@@ -153,17 +153,11 @@ def _walk_pattern(pattern: str) -> "_Walk":
             if not os.path.isdir(name):
                 walk.add_named_file(name)
         return walk
-    rest = parts[position:]
     starts = sorted(glob.glob(str(Path(*parts[:position])))) if position else ["."]
     walk = _Walk(starts[0] if starts else ".")
-    for start in starts:
-        if os.path.isdir(start):
-            walk.add(start, partial(_is_wanted, start, rest))
+    for start in filter(os.path.isdir, starts):
+        walk.add(start, lambda path: _matches(Path(path).parts, parts))
     return walk
-
-
-def _is_wanted(start: str, pattern: Sequence[str], path: str) -> bool:
-    return _matches(path.removeprefix(os.path.join(start, "")).split(os.sep), pattern)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -190,20 +184,23 @@ class _Walk:
 
     def listing(self) -> Listing:
         # A cache of blobs and the links that name them: the links' names are the ones that people know.
-        for path, key in self._nameless.items():
-            if key in self._linked:
-                self._left_out[LISTED_FILE].append(path)
-        listed = set(self._left_out.get(LISTED_FILE, ()))
+        blobs = {path for path, key in self._nameless.items() if key in self._linked}
         # The order of Paths, faster: folder by folder.
-        ordered = sorted((path for path in self._pictures if path not in listed), key=_folders_first)
+        ordered = sorted(set(self._pictures) - blobs, key=lambda path: path.replace(os.sep, "\0"))
+        self._left_out[LISTED_FILE] = [*blobs]
         left_out = {reason: tuple(sorted(paths)) for reason, paths in self._left_out.items() if paths}
         return Listing(tuple(map(Path, ordered)), left_out, dict(self._other_files))
 
     def add(self, folder: str, wanted: Callable[[str], bool] = lambda path: True) -> None:
         """Add what is below a folder. wanted: whether a file is asked for at all."""
-        links = self._walk([folder], wanted)
+        links = [folder]
         while links:  # after all others, so that a folder is listed under its own name rather than a link's
-            links = self._walk(links, wanted)
+            for parent in (parent for link in links for parent in Path(os.path.realpath(link)).parents):
+                with suppress(OSError):
+                    self._around.add(_key_of(parent))
+            pending, links = sorted(links, reverse=True), []
+            while pending:
+                self._add_folder(pending.pop(), wanted, pending, links)
 
     def add_named_file(self, path: str) -> None:
         """Add a file that may be anything, and may be hidden."""
@@ -217,32 +214,23 @@ class _Walk:
         else:
             self._left_out[SPECIAL].append(path)
 
-    def _walk(self, folders: list[str], wanted: Callable[[str], bool]) -> list[str]:
-        """Add folders. Returns the links to folders in them."""
-        links: list[str] = []
-        for folder in folders:
-            for parent in Path(os.path.realpath(folder)).parents:
-                with suppress(OSError):
-                    self._around.add(_key_of(parent))
-        pending = sorted(folders, reverse=True)
-        while pending:
-            folder = pending.pop()
+    def _add_folder(self, folder: str, wanted: Callable[[str], bool], folders: list[str], links: list[str]) -> None:
+        """Add the files in a folder. Appends the folders in it, and the links to folders."""
+        try:
+            if (key := _key_of(folder)) in self._visited:
+                self._left_out[LISTED_FOLDER].append(folder)
+                return
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except OSError:
+            self._left_out[UNREADABLE].append(folder)
+            return
+        self._visited.add(key)
+        for entry in found:
             try:
-                if (key := _key_of(folder)) in self._visited:
-                    self._left_out[LISTED_FOLDER].append(folder)
-                    continue
-                with os.scandir(folder) as entries:
-                    found = list(entries)
+                self._add_entry(entry, wanted, folders, links)
             except OSError:
-                self._left_out[UNREADABLE].append(folder)
-                continue
-            self._visited.add(key)
-            for entry in found:
-                try:
-                    self._add_entry(entry, wanted, pending, links)
-                except OSError:
-                    self._left_out[UNREADABLE_FILE].append(entry.path)
-        return links
+                self._left_out[UNREADABLE_FILE].append(entry.path)
 
     def _add_entry(
         self, entry: "os.DirEntry[str]", wanted: Callable[[str], bool], folders: list[str], links: list[str]
@@ -300,53 +288,44 @@ class _Walk:
     def add_file(self, path: str, is_link: bool = True) -> bool:
         """Add a file, and return whether it is a picture."""
         suffix = os.path.splitext(path)[1].lower()
-        if suffix in picture_suffixes():
-            self._pictures.append(path)
-            return True
-        if is_video(Path(path)):
-            self._left_out[VIDEO].append(path)
-            return False
-        reason = self._reason_of_suffix(suffix)
+        try:
+            reason = _why_left_out(path, suffix)
+        except OSError:
+            reason = UNREADABLE_FILE
         if reason is None:
-            try:
-                start = _read_start(path)
-            except OSError:
-                self._left_out[UNREADABLE_FILE].append(path)
-                return False
-            if is_heic(start) and not reads_heic():
-                reason = HEIC_HINT
-            elif has_signature(start, with_tiff=not suffix):
-                self._pictures.append(path)
-                if not is_link and not suffix:
-                    self._nameless[path] = _key_of(path)
-                return True
-        if reason:
-            self._left_out[reason].append(path)
-        else:
+            self._pictures.append(path)
+            if not is_link and not suffix:
+                self._nameless[path] = _key_of(path)
+        elif reason == _OTHER:
             self._other_files[suffix] += 1
-        return False
+        else:
+            self._left_out[reason].append(path)
+        return reason is None
 
-    @staticmethod
-    def _reason_of_suffix(suffix: str) -> str | None:
-        """Why a file with this ending is left out; empty for no picture, None where the ending does not tell."""
-        if suffix in HEIC_SUFFIXES:
-            return HEIC_HINT
-        if suffix in _CAMERA_RAW_SUFFIXES:
-            return CAMERA_RAW
-        kind = _FILE_TYPES.guess_type(f"file{suffix}")[0]
-        if kind is None and suffix not in _OTHER_SUFFIXES:
-            return None
-        return VIDEO if kind is not None and kind.startswith("video/") else ""
+
+def _why_left_out(path: str, suffix: str) -> str | None:
+    """Why a file is no picture, by its ending and then by its first bytes; None for a picture."""
+    if suffix in picture_suffixes():
+        return None
+    if suffix in HEIC_SUFFIXES:
+        return HEIC_HINT
+    if suffix in _CAMERA_RAW_SUFFIXES:
+        return CAMERA_RAW
+    kind = _FILE_TYPES.guess_type(f"file{suffix}")[0] or ""
+    if is_video(Path(path)) or kind.startswith("video/"):
+        return VIDEO
+    if kind or suffix in _OTHER_SUFFIXES:
+        return _OTHER
+    start = _read_start(path)
+    if is_heic(start) and not reads_heic():
+        return HEIC_HINT
+    return None if has_signature(start, with_tiff=not suffix) else _OTHER
 
 
 def _key_of(path: str | Path) -> tuple[int, int]:
     """What tells two files or folders apart, whatever their names."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
-
-
-def _folders_first(path: str) -> str:
-    return path.replace(os.sep, "\0")
 
 
 def _read_start(path: str) -> bytes:

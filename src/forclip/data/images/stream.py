@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +20,6 @@ from torch import Tensor
 
 from forclip.data.images.decode import UnreadableImage, read_image
 from forclip.data.images.frame_location import split_frame
-
-if TYPE_CHECKING:
-    from forclip.data.images.video import VideoReader
 
 Prepare = Callable[[int, Image.Image], Tensor]  # a row and its image to a tensor, always of the same shape
 
@@ -98,13 +94,7 @@ def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded:
         return error
 
 
-class _OpenVideo(threading.local):
-    """The video that a worker decodes."""
-
-    reader: "VideoReader | None" = None
-
-
-_open_video = _OpenVideo()
+_open_video = threading.local()  # `reader`: of the video that a worker decodes
 
 
 def _read(path: Path) -> Image.Image:
@@ -114,12 +104,13 @@ def _read(path: Path) -> Image.Image:
     from forclip.data.images.video import VideoReader  # loads FFmpeg, for videos alone
 
     video, seconds = frame
-    if _open_video.reader is None or _open_video.reader.file != video:
-        if _open_video.reader is not None:
-            _open_video.reader.close()
+    reader: VideoReader | None = getattr(_open_video, "reader", None)
+    if reader is None or reader.file != video:
+        if reader is not None:
+            reader.close()
         _open_video.reader = None
-        _open_video.reader = VideoReader(video, str(video))
-    return _open_video.reader.frame_at(seconds)
+        _open_video.reader = reader = VideoReader(video, str(video))
+    return reader.frame_at(seconds)
 
 
 _process_prepare: list[Prepare] = []  # a function such as `prepare` can't be sent to a process, but a fork inherits it
