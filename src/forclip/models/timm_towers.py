@@ -104,28 +104,23 @@ def _cut_transformer(visual: Any, native_grid: Any, last_stage: bool) -> Tower:
     kind, latent, num_prefix = trunk.global_pool, getattr(trunk, "attn_pool", None), trunk.num_prefix_tokens
     after = nn.Sequential(trunk.fc_norm, trunk.head, *visual.head)
     count = len(trunk.blocks)  # of the blocks before the pool
-    before_pool: list[nn.Module] = []  # applied to the blocks' output
+    dim = _out_features(after, getattr(latent, "out_features", trunk.embed_dim), visual)
+    # Eva lets its latent pool attend to the prefix. timm's ViT has an option for this, and for averages.
+    attended = num_prefix if getattr(trunk, "pool_include_prefix", kind == "map") else 0
+    # Applied to the blocks' output.
+    before_pool: list[nn.Module] = [trunk.norm, WithoutPrefix(num_prefix - attended)]
     pool: Pool
     match kind, latent:
         case "token", None if count > 1 and (block := _open_block(trunk)) is not None:
-            dim = _out_features(after, trunk.embed_dim, visual)
             pool = ClassTokenPool(block, trunk.norm, after, grid, dim, num_prefix)
-            count -= 1
+            count, before_pool = count - 1, []
         case "avg", None:
-            # timm's ViT has an option to average its prefix too.
-            attended = num_prefix if getattr(trunk, "pool_include_prefix", False) else 0
-            dim = _out_features(after, trunk.embed_dim, visual)
             pool = AveragePool(trunk.embed_dim, after, grid, dim, attended)
-            before_pool = [trunk.norm, WithoutPrefix(num_prefix - attended)]
         case "map", AttentionPoolLatent(pool="token", mlp=nn.Module()):
-            # timm's Eva lets the pool attend to its prefix; its ViT does so by an option.
-            attended = num_prefix if getattr(trunk, "pool_include_prefix", True) else 0
-            positions = None
-            if latent.pos_embed is not None:
-                positions = resize_positions(latent.pos_embed.detach(), native_grid, grid, attended)
-            dim = _out_features(after, latent.out_features, visual)
+            positions: Tensor | None = latent.pos_embed
+            if positions is not None:
+                positions = resize_positions(positions.detach(), native_grid, grid, attended)
             pool = LatentPool(latent, positions, after, grid, dim, attended)
-            before_pool = [trunk.norm, WithoutPrefix(num_prefix - attended)]
         case _:
             raise _unsupported(trunk, latent or kind, trunk.blocks[-1])
     if last_stage and count > 1:

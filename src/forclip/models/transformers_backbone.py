@@ -30,6 +30,7 @@ from forclip.models.tower_backbone import TowerBackbone, whole_image
 from forclip.models.tower_parts import Tower, resize_positions
 from forclip.progress import notify
 
+_CLIPS = ("clip", "metaclip_2")  # the others are SigLIPs
 _CLIP_VOCABULARY = 49408
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
@@ -96,11 +97,11 @@ def load_transformers(
     if not has_clips_words and not any((folder / file).exists() for file in TOKENIZER_FILES):
         raise ValueError(f"{folder}: has no tokenizer: copy tokenizer.json from the model that it was trained from")
     vision = model.config.vision_config
-    own = _preprocessing(folder, kind, _native_size(vision))
-    whole = whole_image(own, image_size, resize_mode)
-    side = whole.size[0] // vision.patch_size
-    cut = _cut_clip if kind in ("clip", "metaclip_2") else _cut_siglip
-    tower = cut(model, side, last_stage)
+    # SigLIP 2 with flexible resolution names the number of patches alone.
+    size = vision.image_size if hasattr(vision, "image_size") else math.isqrt(vision.num_patches) * vision.patch_size
+    whole = whole_image(_preprocessing(folder, kind, size), image_size, resize_mode)
+    cut = _cut_clip if kind in _CLIPS else _cut_siglip
+    tower = cut(model, whole.size[0] // vision.patch_size, last_stage)
     tower.pool.eval().requires_grad_(False)
     return TransformersBackbone(name, model, tower, whole, folder)
 
@@ -127,15 +128,9 @@ def _load(folder: Path, class_name: str, random: bool) -> Any:
     return model
 
 
-def _native_size(vision: Any) -> int:
-    if hasattr(vision, "image_size"):
-        return int(vision.image_size)
-    return math.isqrt(vision.num_patches) * int(vision.patch_size)  # SigLIP 2 with flexible resolution
-
-
 def _preprocessing(folder: Path, kind: str, size: int) -> PreprocessCfg:
     """Read mean, standard deviation and interpolation; what the folder does not say is the family's."""
-    is_clip = kind in ("clip", "metaclip_2")
+    is_clip = kind in _CLIPS
     content: dict[str, Any] = {}
     for name in PREPROCESSING_FILES:
         if (folder / name).exists():
