@@ -26,7 +26,7 @@ def absolute_reference(model: ModelConfig) -> ModelConfig:
         name = LOCAL_DIR_PREFIX + str(Path(name.removeprefix(LOCAL_DIR_PREFIX)).absolute())
     elif not is_architecture(name) and Path(name).exists():
         name = str(Path(name).absolute())
-    if pretrained is not None and _is_file(name, pretrained):
+    if pretrained and not open_clip.is_pretrained_cfg(name, pretrained) and Path(pretrained).is_file():
         pretrained = str(Path(pretrained).absolute())
     return replace(model, name=name, pretrained=pretrained)
 
@@ -34,14 +34,12 @@ def absolute_reference(model: ModelConfig) -> ModelConfig:
 def complete_reference(model: ModelConfig, announce: bool = True) -> ModelConfig:
     """Resolve a short name, and choose an architecture's best-known weights if none are given.
 
-    announce: say in a line which weights were chosen. Raises ValueError for an architecture without published weights,
-    and for a short name with other weights than its own.
+    announce: say in a line which weights were chosen. Raises ValueError for an architecture without published weights.
     """
     known = BY_NAME.get(model.name)
-    if known is not None and known.name != MINI_NAME:
-        if model.pretrained is None:
-            return replace(model, name=known.architecture, pretrained=known.tag)
-        model = replace(model, name=known.architecture)
+    if known is not None:
+        pretrained = known.tag if model.pretrained is None else model.pretrained
+        model = replace(model, name=known.architecture, pretrained=pretrained)
     if model.pretrained is not None or model.name == MINI_NAME or not is_architecture(model.name):
         return model
     name = model.name.replace("/", "-")
@@ -69,10 +67,6 @@ def model_folder(name: str) -> Path | None:
     if name in BY_NAME or is_architecture(name) or name.startswith(HF_HUB_PREFIX) or not name:
         return None
     return Path(name) if Path(name).is_dir() else None
-
-
-def _is_file(name: str, pretrained: str) -> bool:
-    return not open_clip.is_pretrained_cfg(name, pretrained) and Path(pretrained).is_file()
 
 
 def names_local_files(model: ModelConfig) -> bool:
