@@ -289,7 +289,7 @@ def _image_size(state: dict[str, Tensor], config: dict[str, Any]) -> int | None:
     """Return the image size that weights are for, if it is another one than the architecture's."""
     size = config.get("vision_cfg", {}).get("image_size", 224)
     for positions, patches, prefix in _POSITIONS:
-        if positions in state and (patches is None or patches in state) and isinstance(size, int):
+        if positions in state and state[positions].ndim > 1 and patches in (None, *state) and isinstance(size, int):
             patch = 32 if patches is None else state[patches].shape[-1]
             count = state[positions].shape[-2] - prefix
             side = math.isqrt(count)

@@ -1,5 +1,6 @@
 """Generate the toy world's target domain: cluttered scenes as a dataset in COCO format."""
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -56,7 +57,8 @@ def write_toyworld(
     """
     world = ToyWorld(folder, novel_names(seed))
     world.images.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
+    # gc.freeze: a decoder of videos that a process inherits would wait for its threads for ever when it is freed.
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), initializer=gc.freeze) as workers:
         for split, count, file in (
             ("train", num_train, world.train_file),
             ("gallery", num_gallery, world.gallery_file),
