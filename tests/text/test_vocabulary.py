@@ -62,7 +62,7 @@ def test_an_unknown_vocabulary_is_refused(given: str | Path) -> None:
 
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
-    file.write_bytes(b"\xff\xfe")
+    file.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
     with pytest.raises(ValueError, match=r"words\.txt"):
         load_vocabulary(file)
 
