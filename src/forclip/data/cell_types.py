@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf
 _DECIMAL_COMMA = re.compile(r"[+-]?((0|[1-9]\d*)|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?([eE][+-]?\d+)?")
 _DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _GERMAN_DAY = re.compile(r"(\d\d?)\.(\d\d?)\.(\d{4})")
-_TIME = r"(\d\d?):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})0*)?)?(Z|[+-]\d\d:?\d\d)?"
+_TIME = r"(\d\d?):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})0*)?)?(Z|[+-]\d\d:?[0-5]\d)?"
 _MOMENT = re.compile(rf"(?:(\d{{4}}[-:]\d\d[-:]\d\d)[T ]|(\d\d?\.\d\d?\.\d{{4}}) ){_TIME}")
 _LARGEST_EXACT = 2**53
 
@@ -31,11 +31,10 @@ def parse_cells(cells: Sequence[str], decimal_comma: bool) -> pa.Array:
     Nothing is rounded: numbers with leading zeros or too many digits, and nanoseconds, are text. decimal_comma: whether
     1,5 is a number, and 1.000,5 too.
     """
-    distinct = {cell for cell in cells if cell.strip() not in NO_VALUE}
-    if not distinct:
+    if not (given := _given(cells)):
         return pa.nulls(len(cells))
     for data_type, parse in _parsers(decimal_comma):
-        if (array := _parse_all(cells, distinct, data_type, parse)) is not None:
+        if (array := _parse_all(cells, given, data_type, parse)) is not None:
             return array
     return pa.array(cells, pa.string())
 
@@ -49,24 +48,30 @@ def parse_cells_as(cells: Sequence[str], data_type: pa.DataType, decimal_comma: 
         parsers = [_whole_fraction]
     if pa.types.is_boolean(data_type):
         parsers = [_truth_or_digit]
-    distinct = {cell for cell in cells if cell.strip() not in NO_VALUE}
+    given = _given(cells)
     for parse in parsers:
-        if (array := _parse_all(cells, distinct, data_type, parse)) is not None:
+        if (array := _parse_all(cells, given, data_type, parse)) is not None:
             return array
-    for position, cell in enumerate(cells):
-        if cell in distinct and all(parse(cell.strip()) is None for parse in parsers):
-            return position
-    return 0
+    unfit = (
+        k for k, cell in enumerate(cells) if cell in given and all(parse(cell.strip()) is None for parse in parsers)
+    )
+    return next(unfit, 0)
 
 
 def odd_cell(cells: Sequence[str], decimal_comma: bool) -> int | None:
     """Return the position of the first cell that is text in a column where most are not, or None."""
-    given = [cell for cell in cells if cell.strip() not in NO_VALUE]
+    given = _given(cells)
+    count = sum(cell in given for cell in cells)
     for _, parse in _parsers(decimal_comma):
-        others = {cell for cell in set(given) if parse(cell.strip()) is None}
-        if 0 < sum(cell in others for cell in given) <= (1 - _MOSTLY) * len(given):
-            return next(position for position, cell in enumerate(cells) if cell in others)
+        others = {cell for cell in given if parse(cell.strip()) is None}
+        positions = [k for k, cell in enumerate(cells) if cell in others]
+        if 0 < len(positions) <= (1 - _MOSTLY) * count:
+            return positions[0]
     return None
+
+
+def _given(cells: Sequence[str]) -> set[str]:
+    return {cell for cell in cells if cell.strip() not in NO_VALUE}
 
 
 def _parsers(decimal_comma: bool) -> list[tuple[pa.DataType, Parser]]:
@@ -81,9 +86,9 @@ def _parsers(decimal_comma: bool) -> list[tuple[pa.DataType, Parser]]:
     return [*parsers[:3], (pa.float64(), _comma_number), *parsers[3:]] if decimal_comma else parsers
 
 
-def _parse_all(cells: Sequence[str], distinct: set[str], data_type: pa.DataType, parse: Parser) -> pa.Array | None:
+def _parse_all(cells: Sequence[str], given: set[str], data_type: pa.DataType, parse: Parser) -> pa.Array | None:
     values: dict[str, Any] = {}
-    for cell in distinct:
+    for cell in given:
         if (value := parse(cell.strip())) is None:
             return None
         values[cell] = value
@@ -120,14 +125,14 @@ def _comma_number(cell: str) -> float | None:
 
 
 def _day(cell: str) -> date | None:
+    found = _DAY.fullmatch(cell) or _GERMAN_DAY.fullmatch(cell)
+    if found is None:
+        return None
+    year, month, day = map(int, found.groups() if cell[4] == "-" else reversed(found.groups()))
     try:
-        if found := _DAY.fullmatch(cell):
-            return date(*map(int, found.groups()))
-        if found := _GERMAN_DAY.fullmatch(cell):
-            return date(*map(int, reversed(found.groups())))
+        return date(year, month, day)
     except ValueError:  # such as February 30
-        pass
-    return None
+        return None
 
 
 def _moment(cell: str) -> datetime | None:
@@ -135,18 +140,16 @@ def _moment(cell: str) -> datetime | None:
     found = _MOMENT.fullmatch(cell)
     if found is None or (day := _day((found[1] or found[2]).replace(":", "-"))) is None:
         return None
-    zone = (found[7] or "").replace("Z", "+0000").replace(":", "")
-    text = f"{day:%Y-%m-%d} {found[3]}:{found[4]}:{found[5] or '00'}.{found[6] or '0'} {zone}".strip()
+    _, _, hour, minute, second, fraction, zone = found.groups(default="")
     try:
-        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f" + " %z" * bool(zone))
+        return datetime.fromisoformat(f"{day}T{hour:0>2}:{minute}:{second or '00'}.{fraction or '0'}{zone}")
     except ValueError:
         return None
 
 
 def _local_moment(cell: str) -> datetime | None:
-    moment = _moment(cell)
-    if moment is None and (day := _day(cell)) is not None:
-        moment = datetime(day.year, day.month, day.day)
+    day = _day(cell)
+    moment = _moment(cell) if day is None else datetime(day.year, day.month, day.day)
     return moment if moment is not None and moment.tzinfo is None else None
 
 

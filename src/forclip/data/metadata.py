@@ -62,18 +62,16 @@ class ImageMetadata:
         """Say in some lines what became of the rows. stored: ids of the store; source: ids of the indexed source."""
         used = sum(image_id in stored for image_id in self.row_of)
         unread = len(self.row_of) - used
+        left_out = _count(len(self.skipped), "row")
         lines = [f"{self.file}: {_count(used, 'picture')} got values of {_list(self.table.column_names)}"]
         if not self.row_of:
-            lines = [
-                f"{self.file}: none of {_count(len(self.skipped), 'row')} belongs to a picture; no column was made"
-            ]
+            lines = [f"{self.file}: none of {left_out} belongs to a picture; no column was made"]
         if self.skipped:
-            lines.append(f"  {_count(len(self.skipped), 'row')} left out: {count_reasons(self.skipped)}")
+            lines.append(f"  {left_out} left out: {count_reasons(self.skipped)}")
             for reason in dict.fromkeys(entry.reason for entry in self.skipped):
                 same = [entry for entry in self.skipped if entry.reason == reason]
-                lines += [
-                    f"    {e.entry.removeprefix(f'{self.file}: ')}: {e.value or reason}" for e in same[:_MAX_SHOWN]
-                ]
+                for entry in same[:_MAX_SHOWN]:
+                    lines.append(f"    {entry.entry.removeprefix(f'{self.file}: ')}: {entry.value or reason}")
         if unread:
             lines.append(f"  {_count(unread, 'row')} of pictures that could not be read")
         if missing := sum(image_id not in self.row_of for image_id in source if image_id in stored):
@@ -99,24 +97,19 @@ class MetadataFile:
         Raises ValueError, naming the file and the lines, for two rows of one image that differ, and for a value that
         fits neither the type of the store's column nor a wider one.
         """
-        names = ImageNames(paths, [self.file.parent, *([] if folder is None else [folder])])
+        names = ImageNames(paths, [self.file.parent, folder or self.file.parent])
         keys = self._key_columns()
-        for key in keys:
+        for key in (*keys, keys[0]):  # the first one again if none names a picture
             rows, row_of, skipped = self._match_rows(key, names.match)
             if row_of:
                 break
-        else:
-            key = keys[0]
-            rows, row_of, skipped = self._match_rows(key, names.match)
         notes = [*self.table.notes]
         if key.name.strip().lower() != "image":
             notes.append(f"column {key.name!r} names the pictures")
-        columns: dict[str, pa.Array] = {}
-        if row_of:
-            columns = self._fit_columns([c for c in self.table.columns if c is not key], rows, schema, notes)
+        others = [column for column in self.table.columns if row_of and column is not key]
         return ImageMetadata(
             self.file,
-            pa.table(columns) if columns else pa.table({}),
+            pa.table(self._fit_columns(others, rows, schema, notes)),
             row_of,
             len(self.table.lines) - len(skipped),
             (*self.table.skipped, *skipped),
@@ -163,7 +156,8 @@ class MetadataFile:
         for column in columns:
             name = column.name.strip()
             if _is_index(column):
-                notes.append(f"a column without a name was left out; it starts with {_first_cell(column)}")
+                start = ", ".join(map(repr, column.texts()[:_MAX_SHOWN])) or "no rows"
+                notes.append(f"a column without a name was left out; it starts with {start}")
                 continue
             if name in original and all(column.value(row) == original[name].value(row) for row in rows):
                 notes.append(f"column {name!r} is there twice, with the same values")
@@ -203,7 +197,7 @@ def read_metadata(file: Path) -> MetadataFile:
     Raises ValueError for a file that is missing, can't be understood, or has no such column.
     """
     read = MetadataFile(file, read_table(file))
-    read._key_columns()
+    read._key_columns()  # raises
     return read
 
 
@@ -224,11 +218,6 @@ def _column_name(name: str, stored: Collection[str], made: Collection[str], othe
 def _is_index(column: Column) -> bool:
     """Whether a column has no name, as the row numbers of pandas and R."""
     return not column.name.strip() or _INDEX_COLUMN.fullmatch(column.name) is not None
-
-
-def _first_cell(column: Column) -> str:
-    texts = column.texts()
-    return ", ".join(map(repr, texts[:_MAX_SHOWN])) if texts else "no rows"
 
 
 def _count(number: int, noun: str) -> str:

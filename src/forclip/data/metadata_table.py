@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather
 import pyarrow.parquet
 
@@ -68,15 +69,13 @@ class ArrowColumn:
     """A column that has a type."""
 
     name: str
-    array: pa.Array
+    array: pa.Array | pa.ChunkedArray
 
     def texts(self) -> Sequence[str]:
         """The values as text, of a struct with a path that path, empty for none."""
         array = self.array
-        if (
-            pa.types.is_struct(array.type) and array.type.get_field_index("path") >= 0
-        ):  # as Hugging Face stores pictures
-            array = array.field("path")
+        if pa.types.is_struct(array.type) and array.type.get_field_index("path") >= 0:  # Hugging Face's pictures
+            array = pc.struct_field(array, "path")
         return ["" if value is None else str(value) for value in array.to_pylist()]
 
     def value(self, row: int) -> Any:
@@ -133,11 +132,10 @@ def read_table(file: Path) -> MetadataTable:
             return _json_lines(file)
     sheet = read_spreadsheet(file, "metadata file", IMAGE_COLUMNS)
     comma = sheet.separator != ","
-    columns = [
-        TextColumn(name, [row.cells[position] for row in sheet.rows], comma)
-        for position, name in enumerate(sheet.header)
-    ]
-    return MetadataTable(tuple(columns), tuple(f"line {row.line}" for row in sheet.rows), sheet.skipped, sheet.notes)
+    columns = tuple(
+        TextColumn(name, [row.cells[k] for row in sheet.rows], comma) for k, name in enumerate(sheet.header)
+    )
+    return MetadataTable(columns, tuple(f"line {row.line}" for row in sheet.rows), sheet.skipped, sheet.notes)
 
 
 def _typed_table(file: Path, read: Any) -> MetadataTable:
@@ -147,37 +145,36 @@ def _typed_table(file: Path, read: Any) -> MetadataTable:
         raise ValueError(f"{file}: no such metadata file") from None
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{file}: metadata can't be read: {' '.join(str(error).split())[:200]}") from None
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        columns.append(ArrowColumn(name, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)))
-    return MetadataTable(tuple(columns), tuple(f"row {row + 1}" for row in range(len(table))), (), ())
+    columns = tuple(map(ArrowColumn, table.column_names, table.columns))
+    return MetadataTable(columns, tuple(f"row {row + 1}" for row in range(len(table))), (), ())
 
 
 def _json_lines(file: Path) -> MetadataTable:
     """Read one JSON object per line, or a list of them. What is no object is left out."""
     text = read_unknown_text(file, "metadata file").text
-    entries: list[tuple[str, Any]] = []
-    try:
-        content = json.loads(text)
-        entries = [
-            (f"entry {k}", entry) for k, entry in enumerate(content if isinstance(content, list) else [content], 1)
-        ]
-    except (ValueError, RecursionError):
-        lines = [(f"line {k}", line) for k, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        entries = [(where, _json_or_text(line)) for where, line in lines]
-    rows = [(where, entry) for where, entry in entries if isinstance(entry, dict)]
-    bad = [(where, str(entry)) for where, entry in entries if not isinstance(entry, dict)]
-    skipped = [SkippedEntry(f"{file}: {where}", "it is no JSON object", value.strip()[:60]) for where, value in bad]
-    names = dict.fromkeys(name for _, row in rows for name in row)
-    columns = tuple(_json_column(name, [row.get(name) for _, row in rows]) for name in names)
-    return MetadataTable(columns, tuple(where for where, _ in rows), tuple(skipped), ())
+    content = _json_or_text(text)
+    if isinstance(content, str):
+        entries = {f"line {k}": _json_or_text(line) for k, line in enumerate(text.split("\n"), 1) if line.strip()}
+    else:
+        entries = {
+            f"entry {k}": entry for k, entry in enumerate(content if isinstance(content, list) else [content], 1)
+        }
+    rows = {where: entry for where, entry in entries.items() if isinstance(entry, dict)}
+    skipped = tuple(
+        SkippedEntry(f"{file}: {where}", "it is no JSON object", str(entry).strip()[:60])
+        for where, entry in entries.items()
+        if where not in rows
+    )
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    columns = tuple(_json_column(name, [row.get(name) for row in rows.values()]) for name in names)
+    return MetadataTable(columns, tuple(rows), skipped, ())
 
 
-def _json_or_text(line: str) -> Any:
+def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return line
+        return text
 
 
 def _json_column(name: str, values: list[Any]) -> Column:

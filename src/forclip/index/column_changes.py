@@ -57,25 +57,18 @@ def make_columns(table: Path, types: Mapping[str, pa.DataType]) -> None:
 def column_problems(schema: pa.Schema) -> list[str]:
     """Describe the columns that `repair_columns` repairs, one sentence each."""
     problems = []
-    for field in schema:
-        if field.name in BUILT_IN_COLUMNS:
-            continue
-        if not is_readable(field.name):
-            problems.append(
-                f"column {field.name!r} can't be read, and no image can be added; `forclip compact` repairs it"
-            )
-        elif not is_stored_as_is(field.type):
-            problems.append(
-                f"column {field.name!r} holds {field.type}, which can't be shown; `forclip compact` converts it"
-            )
+    for name, of_type in zip(schema.names, schema.types, strict=True):
+        if not is_readable(name):
+            problems.append(f"column {name!r} can't be read, and no image can be added; `forclip compact` repairs it")
+        elif name not in BUILT_IN_COLUMNS and not is_stored_as_is(of_type):
+            problems.append(f"column {name!r} holds {of_type}, which can't be shown; `forclip compact` converts it")
     return problems
 
 
 def repair_columns(table: Path) -> None:
     """Give columns that older versions of forclip made a name and a type that work. Empty ones without are dropped."""
     dataset = _finish_changes(table)
-    bad = [name for name in dataset.schema.names if name not in BUILT_IN_COLUMNS and not is_readable(name)]
-    if bad:
+    if bad := [name for name in dataset.schema.names if not is_readable(name)]:
         dataset = _rename(table, dataset, bad)
     for field in dataset.schema:
         if field.name not in BUILT_IN_COLUMNS and not is_stored_as_is(field.type):

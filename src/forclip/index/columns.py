@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -12,6 +12,18 @@ import pyarrow.compute as pc
 from forclip.index.schema import BUILT_IN_COLUMNS
 
 Values: TypeAlias = "pa.Array | pa.ChunkedArray"
+
+# Kinds of types in the words of messages, and the type in which values of each are stored.
+_KINDS: tuple[tuple[str, Callable[[pa.DataType], bool], pa.DataType], ...] = (
+    ("true and false", pa.types.is_boolean, pa.bool_()),
+    ("whole numbers", pa.types.is_integer, pa.int64()),
+    ("numbers", pa.types.is_floating, pa.float64()),
+    ("dates", pa.types.is_date, pa.date32()),
+    ("dates with times", lambda t: pa.types.is_timestamp(t) and t.tz is None, pa.timestamp("us")),
+    ("dates with times and a time zone", pa.types.is_timestamp, pa.timestamp("us", "UTC")),
+    ("no values", pa.types.is_null, pa.null()),
+    ("text", lambda t: t in (pa.string(), pa.large_string(), pa.string_view()), pa.string()),
+)
 
 OLD_SUFFIX, NEW_SUFFIX = " (replaced)", " (widened)"  # of columns while one is widened
 _LONGEST_NAME = 100
@@ -59,19 +71,7 @@ def is_readable(name: str) -> bool:
 
 def kind_of(data_type: pa.DataType) -> str:
     """A type in the words of messages. Types of one kind hold each other's values, apart from their range."""
-    types = pa.types
-    if types.is_string(data_type) or types.is_large_string(data_type) or types.is_string_view(data_type):
-        return "text"
-    if types.is_timestamp(data_type):
-        return "dates with times" if data_type.tz is None else "dates with times and a time zone"
-    checks = {
-        "true and false": types.is_boolean,
-        "whole numbers": types.is_integer,
-        "numbers": types.is_floating,
-        "dates": types.is_date,
-        "no values": types.is_null,
-    }
-    return next((kind for kind, check in checks.items() if check(data_type)), str(data_type))
+    return next((kind for kind, check, _ in _KINDS if check(data_type)), str(data_type))
 
 
 def is_stored_as_is(data_type: pa.DataType) -> bool:
@@ -81,16 +81,7 @@ def is_stored_as_is(data_type: pa.DataType) -> bool:
 
 def stored_type(data_type: pa.DataType) -> pa.DataType:
     """The type in which values of a kind are stored, text for kinds that have none of their own."""
-    kinds = {
-        "whole numbers": pa.int64(),
-        "numbers": pa.float64(),
-        "true and false": pa.bool_(),
-        "dates": pa.date32(),
-        "dates with times": pa.timestamp("us"),
-        "dates with times and a time zone": pa.timestamp("us", "UTC"),
-        "no values": pa.null(),
-    }
-    return kinds.get(kind_of(data_type), pa.string())
+    return next((stored for _, check, stored in _KINDS if check(data_type)), pa.string())
 
 
 def to_stored(values: Values) -> pa.Array:
@@ -120,7 +111,9 @@ def to_stored(values: Values) -> pa.Array:
         exact = whole or data_type.precision <= _EXACT_DIGITS
         return _cast(values, pa.int64() if whole else pa.float64()) if exact else values.cast(pa.string())
     if types.is_duration(data_type):
-        return pc.divide(values.cast(pa.int64()).cast(pa.float64()), _per_second(data_type.unit))
+        return pc.divide(
+            values.cast(pa.int64()).cast(pa.float64()), {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[data_type.unit]
+        )
     if types.is_floating(data_type):
         wide = values.cast(pa.float64())
         return pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.float64()), wide)
@@ -141,10 +134,8 @@ def wider_type(stored: pa.DataType, new: pa.DataType) -> pa.DataType | None:
     return pa.timestamp("us") if set(kinds) == {"dates", "dates with times"} else None
 
 
-def cast_exactly(values: Values, to: pa.DataType) -> pa.Array:
+def cast_exactly(values: Values, to: pa.DataType) -> Values:
     """Convert values to a wider type. Raises ValueError for a value that the type can't hold exactly."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
     try:
         return values.cast(to)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -181,10 +172,6 @@ def _cast(values: pa.Array, to: pa.DataType) -> pa.Array:
         return values.cast(to)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return values.cast(pa.string())
-
-
-def _per_second(unit: str) -> float:
-    return {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
 
 
 def _objects(values: Values) -> list[Any]:

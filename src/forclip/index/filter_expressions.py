@@ -33,10 +33,16 @@ _ARITHMETIC: dict[type[exp.Expr], str] = {
     exp.Mod: "%",
     exp.IntDiv: "//",
 }
-_TEXT_TESTS: dict[type[exp.Expr], str] = {
-    **{exp.StartsWith: "starts_with", exp.EndsWith: "ends_with", exp.Contains: "contains"}
+_OF_TEXT: dict[type[exp.Expr], tuple[Kind, str]] = {  # functions of one or two texts: their kind and SQL
+    exp.StartsWith: ("boolean", "starts_with({}, {})"),
+    exp.EndsWith: ("boolean", "ends_with({}, {})"),
+    exp.Contains: ("boolean", "contains({}, {})"),
+    exp.Lower: ("text", "lower({})"),
+    exp.Upper: ("text", "upper({})"),
+    exp.Trim: ("text", "btrim({})"),
+    exp.DPipe: ("text", "({} || {})"),
+    exp.Length: ("integer", "CAST(character_length({}) AS bigint)"),
 }
-_TEXT_CHANGES: dict[type[exp.Expr], str] = {exp.Lower: "lower", exp.Upper: "upper", exp.Trim: "btrim"}
 _DATE_PARTS = ("year", "month", "day", "hour", "minute", "second", "dow")
 _FUNCTIONS = (
     *("lower", "upper", "trim", "length", "left", "right", "concat", "starts_with", "ends_with", "contains"),
@@ -105,8 +111,7 @@ class Expressions:
         raise RefusedFilter(f"there is no column {name!r}{hint or f'; the columns are {listed}'}")
 
     def _negative(self, node: exp.Expr) -> Value:
-        (inner,) = arguments(node, "this")
-        value, source = self.value(inner), written(node)
+        value, source = self.value(*arguments(node, "this")), written(node)
         if value.kind not in NUMERIC:
             raise RefusedFilter(f"{value.name}: it has no negative")
         if isinstance(value.constant, Decimal):
@@ -139,32 +144,18 @@ class Expressions:
 
     def _function(self, node: exp.Expr) -> Value:
         source, of_type = written(node), type(node)
-        if of_type in _TEXT_TESTS:
-            sides = self._all("text", *arguments(node, "this", "expression"))
-            return Value("boolean", f"{_TEXT_TESTS[of_type]}({_list(sides)})", source)
-        if of_type in _TEXT_CHANGES:
-            return Value(
-                "text", f"{_TEXT_CHANGES[of_type]}({_list(self._all('text', *arguments(node, 'this')))})", source
-            )
+        if of_type in _OF_TEXT:
+            kind, sql = _OF_TEXT[of_type]
+            texts = self._all("text", *arguments(node, *("this", "expression")[: sql.count("{}")]))
+            return Value(kind, sql.format(*(text.sql for text in texts)), source)
         match node:
-            case exp.Length():
-                (text,) = self._all("text", *arguments(node, "this"))
-                return Value("integer", f"CAST(character_length({text.sql}) AS bigint)", source)
             case exp.Left() | exp.Right():
                 text, count = map(self.value, arguments(node, "this", "expression"))
                 if text.kind != "text" or not isinstance(count.constant, Decimal) or count.kind != "integer":
                     raise RefusedFilter(f"{source} needs a text and a number of characters")
                 if count.constant < 0:
                     raise RefusedFilter(f"{source} needs a number of characters of at least 0")
-                return Value(
-                    "text", f"{'left' if isinstance(node, exp.Left) else 'right'}({_list([text, count])})", source
-                )
-            case exp.DPipe():
-                return Value(
-                    "text",
-                    f"({' || '.join(v.sql for v in self._all('text', *arguments(node, 'this', 'expression')))})",
-                    source,
-                )
+                return Value("text", f"{of_type.__name__.lower()}({_list([text, count])})", source)
             case exp.Concat():
                 (parts,) = arguments(node, "expressions")
                 return Value("text", f"concat({_list(self._all('text', *parts))})", source)
@@ -177,7 +168,7 @@ class Expressions:
                 number = self.value(*arguments(node, "this"))
                 if number.kind not in NUMERIC:
                     raise RefusedFilter(f"{number.name}: {source} needs a number")
-                name = "abs" if isinstance(node, exp.Abs) else "round"
+                name = of_type.__name__.lower()
                 if number.kind in EXACT and name == "abs":
                     return Value(number.kind, f"abs({number.sql})", source)
                 return Value("double", f"{name}({as_double(number)})", source, single=number.single)
@@ -193,7 +184,7 @@ class Expressions:
                 return self._first_of(arguments(node, "this", "expression"), "nullif", source)
             case exp.Year() | exp.Month() | exp.Day():
                 (moment,) = arguments(node, "this")
-                return self._date_part(type(node).__name__.lower(), moment, source)
+                return self._date_part(of_type.__name__.lower(), moment, source)
             case exp.Extract():
                 part, moment = arguments(node, "this", "expression")
                 return self._date_part(part.name.lower(), moment, source)
@@ -270,5 +261,9 @@ def arguments(node: exp.Expr, *names: str, optional: Sequence[str] = ()) -> list
 
 def written(node: exp.Expr) -> str:
     """Return a part of a filter as SQL for a message, shortened."""
-    text = node.sql("duckdb")
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return shorten(node.sql("duckdb"), 60)
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut a text for a message."""
+    return text if len(text) <= length else f"{text[:length]}…"

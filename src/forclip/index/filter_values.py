@@ -110,28 +110,22 @@ def number_constant(number: Decimal, source: str) -> Value:
 def dated_constant(text: str, kind: Kind) -> Value:
     """Return a time, date or time of day that is written as text. Raises RefusedFilter for another form of text."""
     source = quote(text)
-    if kind == "timestamp" and re.fullmatch(rf"{_DATE}([ T]{_TIME}({_ZONE})?)?", text):
-        try:
-            parsed = datetime.fromisoformat(text.replace(" ", "T", 1).replace(" ", ""))
-        except ValueError:
-            raise RefusedFilter(f"{source} is no time of the calendar") from None
+    form = {"timestamp": rf"{_DATE}([ T]{_TIME}({_ZONE})?)?", "date": _DATE, "time": _TIME}[kind]
+    if not re.fullmatch(form, text):
+        raise RefusedFilter(f"{source} is not written as {_EXAMPLES[kind]}")
+    try:
+        if kind == "date":
+            return Value(kind, f"CAST('{date.fromisoformat(text)}' AS date)", source)
+        if kind == "time":
+            of_day = time.fromisoformat(text)
+            is_short = of_day.microsecond and of_day.microsecond % 1000 == 0  # Lance writes three digits
+            return Value(kind, quote(of_day.isoformat("milliseconds" if is_short else "auto")), source)
+        parsed = datetime.fromisoformat(text.replace(" ", "T", 1).replace(" ", ""))
         aware = parsed.tzinfo is not None
         parsed = parsed.astimezone(UTC).replace(tzinfo=None) if aware else parsed
-        return Value(kind, f"CAST('{parsed.isoformat(' ')}' AS timestamp(6))", source, parsed, aware=aware)
-    try:
-        if kind == "date" and re.fullmatch(_DATE, text):
-            return Value(kind, f"CAST('{date.fromisoformat(text)}' AS date)", source)
-        if kind == "time" and re.fullmatch(_TIME, text):
-            of_day = time.fromisoformat(text)
-            return Value(kind, quote(of_day.isoformat("milliseconds" if _is_millisecond(of_day) else "auto")), source)
-    except ValueError:
-        raise RefusedFilter(f"{source} is no {kind} of the calendar") from None
-    raise RefusedFilter(f"{source} is not written as {_EXAMPLES[kind]}")
-
-
-def _is_millisecond(of_day: time) -> bool:
-    """Whether Lance writes a time with three digits after the point."""
-    return bool(of_day.microsecond) and of_day.microsecond % 1000 == 0
+    except (ValueError, OverflowError):
+        raise RefusedFilter(f"{source} is not {_NAMES[kind]} of the calendar") from None
+    return Value(kind, f"CAST('{parsed.isoformat(' ')}' AS timestamp(6))", source, parsed, aware=aware)
 
 
 def quote(text: str) -> str:

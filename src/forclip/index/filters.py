@@ -7,8 +7,8 @@ types, and what was understood is written again. A filter that is accepted selec
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import pyarrow as pa
 from sqlglot import TokenType, exp
@@ -16,7 +16,7 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 
 from forclip.index.columns import is_readable
-from forclip.index.filter_expressions import Expressions, arguments, written
+from forclip.index.filter_expressions import Expressions, arguments, shorten, written
 from forclip.index.filter_values import RefusedFilter, Value, column_value, compare, quote, unify
 from forclip.index.schema import BUILT_IN_COLUMNS, HIDDEN_COLUMNS
 
@@ -71,8 +71,7 @@ def _lance_filter(where: str, fields: tuple[tuple[str, pa.DataType], ...]) -> st
         message = _syntax_message(error)
     except RecursionError:
         message = "it is nested too deeply"
-    shown = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
-    raise ValueError(f"can't select images by {shown!r}: {message}")
+    raise ValueError(f"can't select images by {shorten(where, _SHOWN)!r}: {message}")
 
 
 def _parse(where: str) -> exp.Expr:
@@ -119,8 +118,7 @@ def _syntax_message(error: SqlglotError) -> str:
     return f"it is not one condition: {near!r} is not expected" + (f" after {before[-30:]!r}" if before else "")
 
 
-@dataclass(frozen=True)
-class _Condition:
+class _Condition(NamedTuple):
     """A condition. true, false: SQL of where it is true, and of where it is false; neither holds where it is NULL.
 
     NOT swaps the two, so that the SQL has no NOT: DataFusion simplifies some conditions that are NULL to FALSE, which
@@ -207,7 +205,7 @@ class _Conditions:
     def _in(self, node: exp.Expr) -> _Condition:
         subject, options = arguments(node, "this", "expressions")
         value, *values = self._operands(subject, *options)
-        comparisons = [_simple(compare("=", value, option)) for option in values]
+        comparisons = [_simple(compare("=", value, option)) for option in values]  # refuses other kinds
         if value.kind in ("text", "integer") and all(v.kind == value.kind and v.constant is not None for v in values):
             return _simple(f"({value.sql} IN ({', '.join(v.sql for v in values)}))")
         return _any_of(comparisons)
