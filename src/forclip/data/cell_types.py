@@ -136,14 +136,15 @@ def _day(cell: str) -> date | None:
 
 
 def _moment(cell: str) -> datetime | None:
-    """A date with a time: ISO 8601, EXIF's with colons, or German."""
+    """Read a date with a time: ISO 8601, EXIF's with colons, or German. One with a zone is in UTC."""
     found = _MOMENT.fullmatch(cell)
     if found is None or (day := _day((found[1] or found[2]).replace(":", "-"))) is None:
         return None
     _, _, hour, minute, second, fraction, zone = found.groups(default="")
     try:
-        return datetime.fromisoformat(f"{day}T{hour:0>2}:{minute}:{second or '00'}.{fraction or '0'}{zone}")
-    except ValueError:
+        moment = datetime.fromisoformat(f"{day}T{hour:0>2}:{minute}:{second or '00'}.{fraction or '0'}{zone}")
+        return moment.astimezone(UTC) if zone else moment
+    except (ValueError, OverflowError):
         return None
 
 
@@ -155,4 +156,4 @@ def _local_moment(cell: str) -> datetime | None:
 
 def _moment_with_zone(cell: str) -> datetime | None:
     moment = _moment(cell)
-    return None if moment is None or moment.tzinfo is None else moment.astimezone(UTC)
+    return moment if moment is not None and moment.tzinfo is not None else None
