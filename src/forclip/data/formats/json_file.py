@@ -12,6 +12,7 @@ import msgspec
 
 from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.text_encoding import decode_unknown
+from forclip.placeholder import describe_placeholder
 from forclip.types import SkippedEntry
 
 Content = TypeVar("Content")
@@ -30,7 +31,6 @@ _SEARCHED = 1 << 20  # bytes before an error in which the last entry's id is loo
 _SHOWN = 80  # characters of an offending value
 _BOM = b"\xef\xbb\xbf"
 _OTHER_CONTENT = {
-    b"version https://git-lfs.github.com": "a pointer of Git LFS; fetch the file with `git lfs pull`",
     b"\x1f\x8b": "compressed with gzip; unpack it",
     b"PK\x03\x04": "a zip archive; unpack it",
     b"<": "XML or a web page",
@@ -247,6 +247,8 @@ def _number(text: str) -> float:
 def _explain(data: bytes, error: Exception) -> str:
     """Why a file is no JSON, and the last entry before the place."""
     start = data[:100].lstrip()
+    if placeholder := describe_placeholder(start):
+        return f"it is {placeholder}"
     for beginning, content in _OTHER_CONTENT.items():
         if start.startswith(beginning):
             return f"it is {content}"
