@@ -88,7 +88,8 @@ def index(
         return
     failed, vanished = list(summary.unreadable.values()), len(summary.vanished)
     counts = f"{summary.added} added, {summary.updated} updated, {summary.unchanged} unchanged"
-    counts = f"{summary.videos} videos; images and frames: {counts}" if summary.videos else counts
+    if summary.videos:
+        counts = f"{summary.videos} video{'' if summary.videos == 1 else 's'}; images and frames: {counts}"
     counts += f", {summary.moved} moved" if summary.moved else ""
     lines = [f"{counts}, {len(failed)} could not be read: {to}"]
     lines += [f"  {image.reason}" for image in failed[:_MAX_REASONS]]

@@ -31,5 +31,5 @@ def count_training_images(run: Path, paths: Iterable[Path]) -> int | None:
 
 def describe_training_images(count: int) -> str:
     """Say in one sentence what training images in a gallery mean."""
-    images = "1 image" if count == 1 else f"{count} images"
-    return f"{images} of this gallery trained the model: its quality is overstated"
+    images, verb = ("1 image", "was") if count == 1 else (f"{count} images", "were")
+    return f"{images} of this gallery {verb} used in training, so the results are better than on new images"

@@ -46,11 +46,11 @@ def evaluate(
     run = None if model is None else Path(model)
     if interpolate and run is None:
         raise ValueError("--interpolate needs --model, a trained run")
-    runs.create_folder(out)
     backbone = runs.load_backbone(config)
     # Read before encoding, so that a missing or damaged run is reported at once.
     trained = None if run is None else from_pretrained(run, config.device, backbone)
     ends = read_ends(run, backbone) if interpolate and run is not None else None
+    runs.create_folder(out)
     seed, history = config.train.seed, []
     with tracking(console) as track:
         task = load_task(config, backbone, track, console, will_train=False)

@@ -72,7 +72,8 @@ function showTable() {
 }
 
 function describeTraining(count) {
-  return count ? `. ${plural(count, "image")} of this gallery trained the model: its quality is overstated` : "";
+  const used = `of this gallery ${count === 1 ? "was" : "were"} used in training`;
+  return count ? `. ${plural(count, "image")} ${used}, so the results are better than on new images` : "";
 }
 
 function describeMeasurement({ state: status, progress, images, training_images: training }) {
