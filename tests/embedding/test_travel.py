@@ -171,6 +171,18 @@ def test_roots_within_each_other_move_together(photos: Path, tmp_path: Path) -> 
     assert results(tmp_path / "s") == before
 
 
+def test_a_few_pictures_do_not_move_a_root(photos: Path, tmp_path: Path) -> None:
+    index(photos, tmp_path / "s")
+    (tmp_path / "new").mkdir()
+    first = min(photos.glob("*.jpg"))
+    os.rename(first, tmp_path / "new" / first.name)
+    shutil.rmtree(photos)
+    assert index(tmp_path / "new", tmp_path / "s").moved == 1
+    store = Index(tmp_path / "s").store
+    assert sorted(i.partition("/")[0] for i in store.ids()) == ["new", *["photos"] * 5]
+    assert store.roots.folders["photos"] == str(photos)
+
+
 def test_renamed_files_keep_vectors_and_metadata(photos: Path, tmp_path: Path) -> None:
     index(photos, tmp_path / "s")
     names = sorted(Index(tmp_path / "s").store.ids())

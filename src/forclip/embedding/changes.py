@@ -184,7 +184,7 @@ def in_parts(moved: Mapping[str, tuple[str, ImageFile]], size: int) -> Iterator[
             seen.add(image_id)
             chain.append(image_id)
             image_id = moved[image_id][0]
-        part |= {old_id: moved[old_id] for old_id in reversed(chain)}
+        part |= {old_id: moved[old_id] for old_id in chain}
         if len(part) >= size:
             yield part
             part = {}
