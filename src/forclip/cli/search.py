@@ -175,8 +175,8 @@ def export(
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
     write(selection, format, to)
     frames = frames_folder(to)
-    beside = f"; frames of videos: {frames}" if format != "fiftyone" and frames.exists() else ""
-    typer.echo(f"{len(selection.items)} images: {to}{beside}")
+    frames_note = f"; frames of videos: {frames}" if format != "fiftyone" and frames.exists() else ""
+    typer.echo(f"{len(selection.items)} images: {to}{frames_note}")
 
 
 @app.command()

@@ -91,8 +91,8 @@ class MetadataFile:
     ) -> ImageMetadata:
         """Match rows to images, and columns to those of a store.
 
-        paths: where the images are, by id; folder: that names may be relative to, beside the file's own; schema: of the
-        store, None for a new one.
+        paths: where the images are, by id; folder: that names may be relative to, besides the file's own; schema: of
+        the store, None for a new one.
 
         Raises ValueError, naming the file and the lines, for two rows of one image that differ, and for a value that
         fits neither the type of the store's column nor a wider one.

@@ -275,7 +275,7 @@ def find_images(source: str, images: Path | None) -> Listing:
     is_pattern = glob.has_magic(source) and not path.exists()
     if is_pattern or is_picture_name(source) or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
         listing = list_pictures(source)
-        # A folder of labels, such as Pascal VOC's Annotations, has its pictures beside it.
+        # A folder of labels, such as Pascal VOC's Annotations, has its pictures next to it.
         if listing.pictures or not path.is_dir() or format_of(SourceConfig(path)) == "folder":
             return listing
     if not path.exists():

@@ -35,7 +35,7 @@ _EXACT_DIGITS = 15  # decimal digits that a double keeps
 
 
 def name_problem(name: str, others: Iterable[str] = ()) -> str | None:
-    """Return why a new column can't have this name beside the others, or None if it can."""
+    """Return why a new column can't have this name together with the others, or None if it can."""
     if not name.strip():
         return "it is empty"
     if bad := _BAD_CHARACTERS.search(name):
@@ -52,7 +52,7 @@ def name_problem(name: str, others: Iterable[str] = ()) -> str | None:
 
 
 def usable_name(name: str, others: Collection[str]) -> str:
-    """Return the name, changed as little as needed to be one that a column can have beside the others."""
+    """Return the name, changed as little as needed to be one that a column can have together with the others."""
     changed = _BAD_CHARACTERS.sub("_", name.strip()) or "column"
     if changed.casefold() in _LANCE_COLUMNS:
         changed = changed.lstrip("_")

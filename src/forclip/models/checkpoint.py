@@ -161,7 +161,7 @@ def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _is_state(content: Any) -> bool:
-    """Whether an object is a state dict: several tensors, and few other values beside them."""
+    """Whether an object is a state dict: several tensors, and few other values with them."""
     if not isinstance(content, Mapping):
         return False
     tensors = sum(isinstance(value, Tensor) for value in content.values())

@@ -15,7 +15,7 @@ _TIMEOUT = 10.0  # seconds for the hub to answer; huggingface_hub's own retries 
 
 
 class NotReachable(ValueError):
-    """A file is not in the cache, and the hub cannot be asked for it."""
+    """A file is not in the cache, and the hub cannot be reached."""
 
 
 def cached_file(repository: str, names: tuple[str, ...]) -> Path | None:

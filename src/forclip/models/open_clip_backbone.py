@@ -214,9 +214,9 @@ def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
     if not file.is_file() and not file.is_symlink():
         suggestion = did_you_mean(pretrained, open_clip.list_pretrained_tags_by_model(name))
         raise ValueError(f"pretrained {pretrained!r} is no tag of {name} and no file{suggestion}")
-    beside = file.parent / OPEN_CLIP_CONFIG
-    if beside.is_file():  # as a hub model's files lie together
-        config = read_json(beside)
+    config_file = file.parent / OPEN_CLIP_CONFIG
+    if config_file.is_file():  # as a hub model's files lie together
+        config = read_json(config_file)
         quick_gelu = bool(config.get("model_cfg", {}).get("quick_gelu"))
         return _Source(name, file, config.get("preprocess_cfg", {}), quick_gelu)
     return _Source(name, file, _usual_preprocessing(name))
@@ -304,7 +304,7 @@ def _fill(model: Any, state: dict[str, Tensor] | None, file: Path, name: str) ->
     """
     if state is not None and is_transformers_state(state):
         has_config = (file.parent / TRANSFORMERS_CONFIG).exists()
-        todo = f"give {file.parent}" if has_config else "put its config.json beside it and give the folder"
+        todo = f"give {file.parent}" if has_config else "put its config.json next to it and give the folder"
         raise ValueError(f"{file}: has the layout of Hugging Face's models; {todo} with --model")
     try:
         with _silent_open_clip():

@@ -146,7 +146,7 @@ def _tokens_after_block(trunk: Any, pixels: Tensor, index: int) -> Tensor:
 
 
 def _block_inputs(trunk: Any, index: int) -> dict[str, Tensor]:
-    """Return what block `index` needs beside its tokens: a rotary embedding or shared relative positions."""
+    """Return what block `index` needs in addition to its tokens: a rotary embedding or shared relative positions."""
     if getattr(trunk, "shared_rel_pos", None) is not None:
         return {"shared_rel_pos": trunk.shared_rel_pos.get_bias()}
     if getattr(trunk, "rope", None) is None:

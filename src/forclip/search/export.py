@@ -247,7 +247,7 @@ FORMATS: dict[str, Writer] = {"coco": write_coco, "csv": write_csv, "fiftyone": 
 
 
 def frames_folder(to: Path) -> Path:
-    """Where an export puts the frames of videos: beside it."""
+    """Where an export puts the frames of videos: next to it."""
     return to.with_name(f"{to.stem}_frames")
 
 

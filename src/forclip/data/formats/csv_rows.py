@@ -1,4 +1,4 @@
-"""Read rows of labels from CSV files of several tools, which are told apart by their headers."""
+"""Read rows of labels from CSV files of several tools, which their headers tell apart."""
 
 import ast
 import json

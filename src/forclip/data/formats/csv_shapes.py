@@ -135,7 +135,7 @@ def label_studio_regions(cell: str) -> list[tuple[str, Box | None]] | None:
 
 
 def open_images_names(folder: Path) -> dict[str, str]:
-    """Read Open Images' names of its classes (/m/01yrx: Cat) from the file beside the labels, if there is one."""
+    """Read Open Images' names of its classes (/m/01yrx: Cat) from the file next to the labels, if there is one."""
     names: dict[str, str] = {}
     for file in sorted(folder.glob("*class-descriptions*.csv")):
         sheet = read_spreadsheet(file)

@@ -25,7 +25,7 @@ class VocFiles:
     """
 
     def __init__(self, folder: Path, image_folder: Path | None = None) -> None:
-        """image_folder: where the images are; None means below the folder, or beside one called Annotations.
+        """image_folder: where the images are; None means below the folder, or next to one called Annotations.
 
         Raises ValueError for a folder without XML files.
         """
@@ -116,7 +116,7 @@ class VocFiles:
         return by_key
 
     def _ends(self, key: Key, name: str) -> list[Key]:
-        """The keys that a name in an XML file may mean: beside the file, or an end of a path."""
+        """The keys that a name in an XML file may mean: next to the file, or an end of a path."""
         parts = key_of(name.replace("\\", "/").split("/"))
         ends = [parts[start:] for start in range(len(parts))]
         # A name alone says nothing about its folder.

@@ -20,7 +20,7 @@ _TOLERANCE = 1e-2  # how far rounding and resizing in an exporter may lead out o
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _LABEL_FOLDERS = ("labels", "label")
 _DECIMAL_COMMA = re.compile(r"-?\d+(,\d+)?")
-# Text files beside labels that are none.
+# Text files next to labels that are none.
 _NO_LABELS = re.compile(
     r"(classes|notes|readme.*|.*names|predefined_classes|labels?|license|train|valid|val|test)\.txt"
 )
@@ -163,7 +163,7 @@ def _read_label_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def _starts_as_label(file: Path) -> bool:
-    """Whether a text file beside images starts with a number, as labels do."""
+    """Whether a text file next to images starts with a number, as labels do."""
     try:
         lines = _read_label_lines(file)
     except UnusableEntry:

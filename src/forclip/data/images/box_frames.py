@@ -31,7 +31,7 @@ def convert_boxes(images: Annotations, headers: Sequence[ImageHeader | None]) ->
 
     A label file's boxes refer to the upright image where its width and height are the upright image's and not the
     stored one's. Where both are equal (half turns, squares) or none is given, the boxes are like those of most turned
-    images of the set that can be told, and refer to the stored pixels if there are none.
+    images of the set where that is clear, and refer to the stored pixels if there are none.
     """
     if images.box_sizes is None:
         return images

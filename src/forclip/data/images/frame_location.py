@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-# Containers, not codecs. TypeScript files end in .ts too, so these are told by their content.
+# Containers, not codecs. TypeScript files end in .ts too, so these are recognised by their content.
 VIDEO_SUFFIXES = frozenset(
     (
         *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".m2v", ".m4v"),

@@ -54,7 +54,7 @@ _CAMERA_RAW_SUFFIXES = frozenset(
     }
 )
 _FILE_TYPES = MimeTypes()  # the table that comes with Python, equal on all machines
-# Endings of files beside pictures that it does not have.
+# Endings of files next to pictures that it does not have.
 _OTHER_SUFFIXES = frozenset(
     {".aae", ".db", ".ini", ".log", ".md", ".parquet", ".pp3", ".thm", ".xmp", ".yaml", ".yml", ".zip"}
 )
@@ -192,7 +192,7 @@ class _Walk:
         return Listing(tuple(map(Path, ordered)), left_out, dict(self._other_files))
 
     def add(self, folder: str, wanted: Callable[[str], bool] = lambda path: True) -> None:
-        """Add what is below a folder. wanted: whether a file is asked for at all."""
+        """Add what is below a folder. wanted: whether a file is wanted."""
         links = [folder]
         while links:  # after all others, so that a folder is listed under its own name rather than a link's
             for parent in (parent for link in links for parent in Path(os.path.realpath(link)).parents):
