@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from forclip.config import ModelConfig
@@ -13,6 +14,11 @@ from forclip.index.store import ImageFile
 from forclip.models.retrieval_model import load_model, store_header
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
+
+# Equal examples in every run, so that a run fails only for what has changed. FORCLIP_RANDOM_TESTS=1 looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("FORCLIP_RANDOM_TESTS"):
+    settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

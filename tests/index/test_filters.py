@@ -265,6 +265,7 @@ def test_by_hand(store: Store, where: str, selected: list[int]) -> None:
     [
         ("Camera = 'x' plus frame = 1", "plus"),
         ("Camera = 'x' limit 1", "limit"),
+        ("date_part(interval 'year', taken) = 2024", "interval 'year'"),
         ("Camera = 'x'; DROP TABLE images", ";"),
         ("Camera = 'x') or (1=1", "bracket"),
         ("Camera = 'x' -- or", "-- or"),

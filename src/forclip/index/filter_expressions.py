@@ -184,13 +184,13 @@ class Expressions:
                 return self._first_of(arguments(node, "this", "expression"), "nullif", source)
             case exp.Year() | exp.Month() | exp.Day():
                 (moment,) = arguments(node, "this")
-                return self._date_part(of_type.__name__.lower(), moment, source)
+                return self._date_part(exp.var(of_type.__name__), moment, source)
             case exp.Extract():
                 part, moment = arguments(node, "this", "expression")
-                return self._date_part(part.name.lower(), moment, source)
+                return self._date_part(part, moment, source)
             case exp.Anonymous() if node.name.lower() == "date_part" and len(node.expressions) == 2:
                 part, moment = node.expressions
-                return self._date_part(part.name.lower(), moment, source)
+                return self._date_part(part, moment, source)
         if isinstance(node, exp.Func):
             raise RefusedFilter(f"{source} is not supported; filters may use {', '.join(_FUNCTIONS)}")
         raise RefusedFilter(f"{source} is not a part of a condition")
@@ -211,11 +211,11 @@ class Expressions:
             raise RefusedFilter(f"{source} needs values of one kind")
         return replace(values[0], kind=kinds.pop(), sql=f"{function}({_list(values)})", source=source, constant=None)
 
-    def _date_part(self, part: str, node: exp.Expr, source: str) -> Value:
-        value = self.value(node)
+    def _date_part(self, wanted: exp.Expr, node: exp.Expr, source: str) -> Value:
+        value, part = self.value(node), wanted.name.lower()
         if value.kind not in ("timestamp", "date"):
             raise RefusedFilter(f"{value.name}: {source} needs a time or a date")
-        if part not in _DATE_PARTS:
+        if part not in _DATE_PARTS or not isinstance(wanted, exp.Var | exp.Literal):
             raise RefusedFilter(f"{source}: the parts are {', '.join(_DATE_PARTS)}")
         sql = value.sql if value.kind == "timestamp" else cast_timestamp(value).sql
         return Value("integer", f"CAST(date_part('{part}', {sql}) AS bigint)", source)
