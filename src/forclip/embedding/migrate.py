@@ -35,7 +35,7 @@ def needs_migration(folder: Path) -> bool:
     if not (folder / TABLE / "_versions").is_dir():
         return False
     header = (lance.dataset(str(folder / TABLE)).schema.metadata or {}).get(HEADER_KEY.encode())
-    return (folder / _STARTED).exists() or (header is not None and _version(header) == MIGRATED_VERSION)
+    return header is not None and _version(header) == MIGRATED_VERSION  # written last
 
 
 def migrate_store(folder: Path, model: ModelConfig | None = None, device: str = "cpu") -> int:
