@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from forclip.data.images.stream import stream_pixels
-from forclip.data.images.views import NUM_CROPS, zoomed_crops
+from forclip.data.images.tiles import Tiles
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.backbone import Backbone
@@ -26,6 +26,7 @@ from forclip.training.losses import max_sim
 from forclip.training.supervision import Supervision
 
 _TRIAL_IMAGES = 96  # labelled images that teachers are compared on
+_ZOOM = Tiles(3, 3)
 _FIRST_PART = 3  # a teacher that is clearly worse on the first third of them is dropped
 
 
@@ -57,15 +58,17 @@ class ZoomTeacher:
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
         """Raises ValueError for an image that can no longer be read."""
 
+        tiles = _ZOOM.tile_views()
+
         def prepare(row: int, image: Image.Image) -> Tensor:
-            return torch.stack([self.backbone.preprocess(crop) for crop in zoomed_crops(image)])
+            return torch.stack([self.backbone.preprocess(tile(row, image)) for tile in tiles])
 
         parts = []
-        for batch in stream_pixels([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // NUM_CROPS)):
+        for batch in stream_pixels([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // len(tiles))):
             if batch.unreadable:
                 raise ValueError(f"a training image can no longer be read: {batch.unreadable[0][1]}")
             tokens = self.backbone.encode_tokens(batch.pixels.flatten(0, 1).to(self.backbone.device))
-            parts.append(self.head(tokens.float())[:, 0].unflatten(0, (-1, NUM_CROPS)).cpu())
+            parts.append(self.head(tokens.float())[:, 0].unflatten(0, (-1, len(tiles))).cpu())
             advance(len(batch.rows))
         return torch.cat(parts)
 

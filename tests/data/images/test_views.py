@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from forclip.data.images.views import crop_view, make_views, resolve_num_views
+from forclip.data.images.views import FLIP, PLAIN, Window, crop_view, make_views, resolve_num_views
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 # Every pixel says where it is: red its column, green its row.
@@ -56,6 +56,23 @@ def test_crops_have_half_the_picture_or_more_and_nearly_its_aspect() -> None:
     assert abs(np.mean(np.log(aspects))) < 0.03
     assert 0.4 < np.mean(mirrored) < 0.6
     assert np.abs(np.mean(corners, 0) - 0.5).max() < 0.1
+
+
+def test_the_window_says_which_pixels_a_view_shows() -> None:
+    assert PLAIN.window(0, (200, 100)) == Window((0, 0, 200, 100))
+    assert FLIP.window(0, (200, 100)) == Window((0, 0, 200, 100), mirrored=True)
+    for row in range(20):
+        window, shown = crop_view(2, seed=0).window(row, PLACES.size), np.asarray(crop_view(2, seed=0)(row, PLACES))
+        left, top, right, bottom = window.box
+        assert (shown[..., 0].min(), shown[..., 0].max() + 1) == (left, right)
+        assert (shown[..., 1].min(), shown[..., 1].max() + 1) == (top, bottom)
+        assert window.mirrored == bool(shown[0, 0, 0] > shown[0, -1, 0])
+
+
+def test_crops_are_those_that_cached_tokens_were_computed_from() -> None:
+    assert [v.name for v in make_views(3, seed=5)] == ["plain", "flip", "crop 2 of seed 5"]
+    assert crop_view(2, seed=5).window(7, (640, 480)) == Window((0, 8, 608, 476), mirrored=True)
+    assert PLAIN(0, NOISE) is NOISE
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2)])

@@ -10,23 +10,37 @@ _MAX_VIEWS, _MAX_TOTAL = 4, 40_000
 _SMALLEST_AREA = 0.5  # relative to the image
 _WIDEST = 4 / 3  # relative to the image's aspect; the narrowest is the inverse
 
+Size = tuple[int, int]  # (width, height) in pixels
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where in an image a view looks. box: xyxy in whole pixels of the upright image, not empty."""
+
+    box: tuple[int, int, int, int]
+    mirrored: bool = False
+
 
 @dataclass(frozen=True)
 class View:
-    """A deterministic change of an image, which depends only on the image's row and the view.
+    """A window into an image, which depends only on the image's row and size, and on the view.
 
-    name: two views have the same name exactly if they do the same, so that it identifies cached results.
+    name: two views have the same name exactly if they do the same, so that it identifies cached results. window: the
+    window of the image in a row, which has this width and height.
     """
 
     name: str
-    change: Callable[[int, Image.Image], Image.Image]
+    window: Callable[[int, Size], Window]
 
     def __call__(self, row: int, image: Image.Image) -> Image.Image:
-        return self.change(row, image)
+        """Return what the view shows. An image that is shown whole is not copied."""
+        window = self.window(row, image.size)
+        shown = image if window.box == (0, 0, *image.size) else image.crop(window.box)
+        return ImageOps.mirror(shown) if window.mirrored else shown
 
 
-PLAIN = View("plain", lambda row, image: image)
-FLIP = View("flip", lambda row, image: ImageOps.mirror(image))
+PLAIN = View("plain", lambda row, size: Window((0, 0, *size)))
+FLIP = View("flip", lambda row, size: Window((0, 0, *size), mirrored=True))
 
 
 def make_views(count: int, seed: int) -> tuple[View, ...]:
@@ -51,9 +65,9 @@ def crop_view(number: int, seed: int) -> View:
     to a square, and so a panorama is cropped like any other image.
     """
 
-    def change(row: int, image: Image.Image) -> Image.Image:
+    def window(row: int, size: Size) -> Window:
         rng = np.random.default_rng([seed, number, row])
-        width, height = image.size
+        width, height = size
         area = rng.uniform(_SMALLEST_AREA, 1)
         # Drawn from the aspects that fit into the image, so that no draw is repeated.
         widest = np.log(min(_WIDEST, 1 / area))
@@ -61,19 +75,6 @@ def crop_view(number: int, seed: int) -> View:
         w = max(1, round(width * np.sqrt(area * aspect)))
         h = max(1, round(height * np.sqrt(area / aspect)))
         x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-        cropped = image.crop((x, y, x + w, y + h))
-        return ImageOps.mirror(cropped) if rng.random() < 0.5 else cropped
+        return Window((x, y, x + w, y + h), mirrored=bool(rng.random() < 0.5))
 
-    return View(f"crop {number} of seed {seed}", change)
-
-
-_OFFSETS = (0.0, 0.25, 0.5)
-NUM_CROPS = len(_OFFSETS) ** 2
-
-
-def zoomed_crops(image: Image.Image) -> list[Image.Image]:
-    """Nine windows of half the width and height, row by row; neighbours overlap by half."""
-    w, h = image.size
-    corners = [(round(x * w), round(y * h)) for y in _OFFSETS for x in _OFFSETS]
-    size = (max(1, w // 2), max(1, h // 2))
-    return [image.crop((x, y, x + size[0], y + size[1])) for x, y in corners]
+    return View(f"crop {number} of seed {seed}", window)
