@@ -14,6 +14,8 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 
+from forclip.image_size import ImageSize, parse_image_size
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1)]
@@ -150,13 +152,14 @@ class ModelConfig:
     name: a short name of `forclip models`, an open_clip architecture, a model folder in open_clip's or Hugging Face's
     layout, `hf-hub:ORG/NAME`, or `forclip-mini`; the default is for photos (forclip.models.registry). pretrained: an
     architecture's weights: an open_clip tag, a file, or `random`; None takes its best-known tag.
-    image_size: pixels per side, or None for the model's own. train_last_stage: also finetune the last stage of the
-    image tower, at train.stage_learning_rate (only CLIP's own ResNets and ViTs).
+    image_size: pixels per side, [rows, columns] such as [288, 512] for 16:9 pictures, or None for the model's own.
+    resize_mode: squash the whole picture to this size, or letterbox it. train_last_stage: also finetune the last stage
+    of the image tower, at train.stage_learning_rate (only CLIP's own ResNets and ViTs).
     """
 
     name: ModelName = "ViT-B-16"
     pretrained: ModelName | None = None
-    image_size: int | None = None
+    image_size: Annotated[ImageSize | None, BeforeValidator(parse_image_size)] = None
     resize_mode: Literal["squash", "letterbox"] = "squash"
     train_last_stage: bool = False
 

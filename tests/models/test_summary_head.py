@@ -51,15 +51,35 @@ def test_any_number_of_windows_covers_the_square_evenly(count: int) -> None:
     assert per_row.max() - per_row.min() <= 1
 
 
+def test_windows_of_a_wide_image_are_in_fewer_and_longer_rows() -> None:
+    centres = window_centres(8, aspect=2)
+    torch.testing.assert_close(
+        centres, torch.tensor([(y, x) for y in (1 / 4, 3 / 4) for x in (1 / 8, 3 / 8, 5 / 8, 7 / 8)])
+    )
+    assert len(window_centres(25, aspect=16 / 9)[:, 0].unique()) == 4
+    assert len(window_centres(3, aspect=100)[:, 0].unique()) == 1
+    assert len(window_centres(3, aspect=1 / 100)[:, 0].unique()) == 3
+
+
+@pytest.mark.parametrize("grid", [(12, 12), (6, 12), (16, 9), (40, 10)])
+def test_windows_are_round_on_any_grid(grid: tuple[int, int]) -> None:
+    """A Gaussian's logarithm has the second difference -1 / variance; the area of a window is its share of the grid."""
+    variance = grid[0] * grid[1] / (4 * 10)  # in positions
+    for axis in (1, 2):
+        curvature = window_bias(10, grid, num_prefix=0).unflatten(1, grid).diff(n=2, dim=axis)
+        torch.testing.assert_close(curvature, torch.full_like(curvature, -1 / variance), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("count", [1, 4, 10, 25])
 def test_a_windows_attention_is_centred_on_it(count: int) -> None:
     grid = (30, 40)
     share = torch.softmax(window_bias(count, grid, num_prefix=0), -1).unflatten(1, grid)
     y, x = (torch.arange(30) + 0.5) / 30, (torch.arange(40) + 0.5) / 40
     mass = torch.stack([share.sum(2) @ y, share.sum(1) @ x], 1)
-    centres, deviation = window_centres(count), 0.5 / count**0.5
+    centres = window_centres(count, aspect=4 / 3)
+    deviation = torch.tensor([1, 3 / 4]) * 0.5 * (4 / 3 / count) ** 0.5  # of y and x
     # The image's edge cuts off the outer Gaussians about a deviation from their centre, which moves their mean.
-    assert ((mass - centres).abs() < 0.4 * deviation).all()
+    assert ((mass - centres).abs() < 0.6 * deviation).all()
     inner = ((centres - 0.5).abs() < 0.5 - 2.5 * deviation).all(1) | (centres == 0.5).all(1)
     torch.testing.assert_close(mass[inner], centres[inner], rtol=0, atol=0.005)
     assert (mass[:, None] - centres[None]).norm(dim=-1).argmin(1).tolist() == list(range(count))

@@ -32,7 +32,13 @@ def index(
         Option(help="Run folder, model folder, a name of `forclip models`, or open_clip's. Default: clip-b16."),
     ] = None,
     pretrained: Annotated[str | None, Option(help="An architecture's weights: open_clip tag, file, or random.")] = None,
-    image_size: Annotated[int | None, Option(help="Input side in pixels. Default: the model's own.")] = None,
+    image_size: Annotated[
+        str | None,
+        Option(
+            metavar="PIXELS|ROWSxCOLUMNS",
+            help="Size of the model's input: 336, or 288x512 for 16:9 pictures. Default: the model's own.",
+        ),
+    ] = None,
     head: Annotated[str | None, Option(help="Untrained head: sum (default), global, dense or cluster_K.")] = None,
     num_query_tokens: Annotated[int | None, Option(min=1, help="Vectors per image with head sum. Default: 25.")] = None,
     images: Annotated[Path | None, Option(help="Image folder of an annotation file.")] = None,
@@ -59,17 +65,19 @@ def index(
     from forclip.data.images.listing import describe_left_out
     from forclip.data.metadata import read_metadata
     from forclip.embedding.ingest import SKIPPED_FILE, index_images
+    from forclip.image_size import parse_image_size
     from forclip.index.schema import checked_precision
     from forclip.progress import tracking
 
     if model is None and (pretrained or image_size):
         raise ValueError("--pretrained and --image-size need --model")
+    size = parse_image_size(image_size)
     console = Console(stderr=as_json)
     with tracking(console) as track:
         summary = index_images(
             source,
             to,
-            model=None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=image_size),
+            model=None if model is None else ModelConfig(name=model, pretrained=pretrained, image_size=size),
             head=head,
             num_query_tokens=num_query_tokens,
             precision=None if precision is None else checked_precision(precision),

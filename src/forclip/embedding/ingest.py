@@ -36,6 +36,7 @@ from forclip.embedding.frames import (
     read_videos,
     write_videos,
 )
+from forclip.image_size import describe_image_size
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
@@ -254,7 +255,8 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
 def _check_options(model: ModelConfig | None, head: str | None, num_query_tokens: int | None) -> None:
     """Raise ValueError for options that would be ignored."""
     if model is not None and is_trained_run(model.name):
-        for option, value in (("pretrained", model.pretrained), ("image_size", model.image_size)):
+        size = None if model.image_size is None else describe_image_size(model.image_size)
+        for option, value in (("pretrained", model.pretrained), ("image_size", size)):
             if value is not None:
                 raise ValueError(f"{model.name}: is a trained run with its own {option}, not {value}")
     elif num_query_tokens is not None and head not in (None, "sum"):

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import lance
 import pyarrow as pa
 
 from forclip.atomic_write import write_text_atomically
-from forclip.config import ModelConfig
+from forclip.config import ModelConfig, config_to_json
 from forclip.embedding.ingest import SKIPPED_FILE
 from forclip.index.column_changes import repair_columns
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
@@ -101,7 +101,7 @@ def _new_header(
         if model is None and os.path.isabs(config.name):
             raise ValueError(f"{folder}: its model {config.name} is missing; --model says where it is now")
         if model is None:  # its weights may be missing: nothing of them is needed
-            return StoreHeader(**content | {"model": {**content["model"], **asdict(config)}}), None
+            return StoreHeader(**content | {"model": {**content["model"], **config_to_json(config)}}), None
     chosen = (None, None) if is_trained_run(config.name) else (head, count)
     loaded = load_model(config, device, *chosen)
     if loaded.fingerprint != content["fingerprint"]:

@@ -20,6 +20,7 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg
 from torch import Tensor
 
+from forclip.image_size import ImageSize
 from forclip.models.checkpoint import first_mismatch, is_transformers_state, read_checkpoint, read_json
 from forclip.models.download import HUB, NotReachable, hub_file, hub_folder
 from forclip.models.error_text import first_line
@@ -105,7 +106,7 @@ class _Source:
 def load_open_clip(
     name: str,
     pretrained: str | None,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     resize_mode: ResizeMode = "squash",
     device: str = "cpu",
     last_stage: bool = False,
@@ -120,8 +121,9 @@ def load_open_clip(
     - a model folder in open_clip's or Hugging Face's layout, also as `local-dir:PATH`, or a hub model,
       `hf-hub:ORG/NAME`: None, as they carry their own weights.
 
-    image_size: pixels per side, at least 32; None is the model's own. resize_mode: squash the whole image to a square,
-    or letterbox it. last_stage: give the tower's last stage to the pool, so that it can be finetuned.
+    image_size: pixels per side, or (rows, columns), each at least 32; None is the model's own. resize_mode: squash the
+    whole image to this size, or letterbox it. last_stage: give the tower's last stage to the pool, so that it can be
+    finetuned.
 
     Raises ValueError naming what is unknown, missing, damaged or of an unsupported family. The global random state is
     unchanged.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration, read_calibration, write_calibration
-from forclip.config import HeadConfig, ModelConfig
+from forclip.config import HeadConfig, ModelConfig, config_to_json
 from forclip.index.schema import Precision, StoreHeader
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
@@ -175,7 +175,7 @@ def save_pretrained(
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / _WEIGHTS_FILE)
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "backbone": asdict(absolute_reference(model)),
+        "backbone": config_to_json(absolute_reference(model)),
         "backbone_fingerprint": backbone.fingerprint,
         "num_query_tokens": head.num_query_tokens,
         "templates": list(templates),
@@ -300,7 +300,7 @@ def describe_model(
         num_query_tokens = cast(SummaryHead, model.head).num_query_tokens
         config, description["run"] = written_reference(read_run_config(run)["backbone"]), run.resolve().name
     return {
-        **asdict(absolute_reference(complete_reference(config, announce=False))),
+        **config_to_json(absolute_reference(complete_reference(config, announce=False))),
         "head": head or "sum",
         "num_query_tokens": num_query_tokens or HeadConfig.num_query_tokens,
         **description,

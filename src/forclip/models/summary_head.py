@@ -86,12 +86,13 @@ def noise_seeded_head(pool: Pool, num_query_tokens: int, scale: float, seed: int
     return SummaryHead(pool, scale * torch.randn(num_query_tokens, pool.width, generator=generator))
 
 
-def window_centres(num_windows: int) -> Tensor:
-    """Return the centres of windows that tile the unit square in rows: [N, 2] as (y, x) in 0..1.
+def window_centres(num_windows: int, aspect: float = 1.0) -> Tensor:
+    """Return the centres of windows that tile an image in rows: [N, 2] as (y, x), fractions of height and width.
 
-    The rows hold as equal numbers as possible, the longer ones in the middle: 10 gives rows of 3, 4 and 3.
+    aspect: the image's width over its height; windows are about as wide as high. The rows hold as equal numbers as
+    possible, the longer ones in the middle: 10 windows of a square are rows of 3, 4 and 3.
     """
-    num_rows = max(1, round(math.sqrt(num_windows)))
+    num_rows = min(num_windows, max(1, round(math.sqrt(num_windows / aspect))))
     counts = [num_windows // num_rows] * num_rows
     from_middle = sorted(range(num_rows), key=lambda r: abs(r - (num_rows - 1) / 2))
     for row in from_middle[: num_windows % num_rows]:
@@ -103,14 +104,17 @@ def window_centres(num_windows: int) -> Tensor:
 def window_bias(num_windows: int, grid: tuple[int, int], num_prefix: int) -> Tensor:
     """Return the attention bias [N, num_prefix + P] whose softmax is a Gaussian window around each centre.
 
-    The standard deviation is half the distance between neighbouring centres.
+    The standard deviation is half the distance between neighbouring centres. Distances are in units of the grid's
+    height, so that windows are round on a grid that is wider than high.
     """
     rows, columns = grid
+    aspect = columns / rows
     y = (torch.arange(rows) + 0.5) / rows
-    x = (torch.arange(columns) + 0.5) / columns
+    x = (torch.arange(columns) + 0.5) / columns * aspect
     positions = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).flatten(0, 1)
-    deviation = 0.5 / math.sqrt(num_windows)
-    squared = torch.cdist(window_centres(num_windows), positions).square()
+    deviation = 0.5 * math.sqrt(aspect) / math.sqrt(num_windows)
+    centres = window_centres(num_windows, aspect) * torch.tensor([1.0, aspect])
+    squared = torch.cdist(centres, positions).square()
     prefix = torch.full((num_windows, num_prefix), _PREFIX_BIAS)
     return torch.cat([prefix, -squared / (2 * deviation**2)], 1)
 

@@ -22,6 +22,7 @@ from timm.models.vision_transformer_relpos import (
 )
 from torch import Tensor, nn
 
+from forclip.models.error_text import first_line
 from forclip.models.pools import (
     AveragePool,
     Block,
@@ -34,16 +35,23 @@ from forclip.models.pools import (
 )
 from forclip.models.tower_parts import MapStage, Tower, WithoutPrefix, flatten_map, resize_positions
 
+# What timm's towers raise for an input size that is too small, or that their windows or positions do not allow.
+_SIZE_ERRORS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 
-def cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
-    """Cut a timm model in open_clip's adapter; arguments and errors as in `cut_tower`.
 
-    A last stage that the family lacks is left to the caller: the pool's `tower_stage` is None then.
+def cut_timm(visual: Any, shape: tuple[int, int] | None, last_stage: bool) -> Tower:
+    """Cut a timm model in open_clip's adapter; last_stage and errors as in `cut_tower`.
+
+    shape: (rows, columns) of the images in pixels, None for the tower's own. A last stage that the family lacks is
+    left to the caller: the pool's `tower_stage` is None then.
     """
     trunk, head = visual.trunk, visual.head
-    native_grid = trunk.patch_embed.grid_size if hasattr(trunk, "patch_embed") else None
-    if image_size is not None:
-        visual.set_input_size(image_size)
+    native_grid = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    if shape is not None:
+        try:
+            visual.set_input_size(shape)
+        except _SIZE_ERRORS as error:
+            raise _wrong_size(visual, shape, error) from None
     match getattr(head, "pool", None), trunk, getattr(trunk, "head", None):
         case AttentionPool2d(cls_token=None, pool_type="token"), _, _:
             return _cut_attention_pool(visual, last_stage)
@@ -55,6 +63,11 @@ def cut_timm(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
             return _cut_averaging(visual, classifier)
         case pool, _, _:
             raise _unsupported(trunk, pool or getattr(trunk, "global_pool", None) or trunk.head)
+
+
+def _wrong_size(visual: Any, shape: tuple[int, int], error: Exception) -> ValueError:
+    name, (rows, columns) = type(visual.trunk).__name__, shape
+    return ValueError(f"image tower timm {name} can't encode images of {rows}x{columns} pixels: {first_line(error)}")
 
 
 def _unsupported(trunk: nn.Module, pool: Any, block: nn.Module | None = None) -> ValueError:
@@ -264,11 +277,17 @@ class _AfterAverage(nn.Module):
 
 @torch.no_grad()
 def _map_shape(feature_map: Callable[[Tensor], Tensor], visual: Any) -> tuple[int, int, int]:
-    """Return (channels, rows, columns) at the tower's input size, measured by a run: strides round differently."""
+    """Return (channels, rows, columns) at the tower's input size, measured by a run: strides round differently.
+
+    Raises ValueError for a size that the tower can't encode.
+    """
     like = next(visual.parameters())
     # One image in eval mode, so that batch statistics are neither needed nor changed.
     was_training = visual.training
-    shape = feature_map(like.new_zeros(1, 3, *visual.eval().image_size)).shape
+    try:
+        shape = feature_map(like.new_zeros(1, 3, *visual.eval().image_size)).shape
+    except _SIZE_ERRORS as error:
+        raise _wrong_size(visual, visual.image_size, error) from None
     visual.train(was_training)
     channels, rows, columns = shape[1:]
     return channels, rows, columns

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from forclip.image_size import ImageSize, describe_image_size, rows_and_columns
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.pools import Pool
 from forclip.models.tower_parts import Tower
@@ -85,14 +86,14 @@ def checked_device(device: str) -> torch.device:
         raise ValueError(f"device {device!r} is unknown or not available: {str(error).splitlines()[0]}") from None
 
 
-def whole_image(own: PreprocessCfg, image_size: int | None, resize_mode: str) -> PreprocessCfg:
+def whole_image(own: PreprocessCfg, image_size: ImageSize | None, resize_mode: str) -> PreprocessCfg:
     """Change a model's preprocessing to show it the whole image: a squash or a letterbox instead of its crop.
 
-    Raises ValueError for an image size below 32 pixels and an unknown mode.
+    Raises ValueError for an image size with a side below 32 pixels and an unknown mode.
     """
-    if image_size is not None and image_size < _MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size {image_size}: must be at least {_MIN_IMAGE_SIZE} pixels")
+    size: tuple[int, int] = own.input_size[1:] if image_size is None else rows_and_columns(image_size)
+    if image_size is not None and min(size) < _MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size {describe_image_size(image_size)}: must be at least {_MIN_IMAGE_SIZE} pixels")
     if resize_mode not in _MODES:
         raise ValueError(f"resize_mode {resize_mode!r}: must be squash or letterbox")
-    size = own.input_size[1:] if image_size is None else (image_size, image_size)
     return replace(own, size=size, mean=tuple(own.mean), std=tuple(own.std), resize_mode=_MODES[resize_mode])

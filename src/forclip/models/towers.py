@@ -12,6 +12,7 @@ from open_clip.transformer import (
 )
 from torch import Tensor, nn
 
+from forclip.image_size import ImageSize, rows_and_columns
 from forclip.models.pools import (
     AveragePool,
     Block,
@@ -26,21 +27,23 @@ from forclip.models.timm_towers import cut_timm
 from forclip.models.tower_parts import BlockStage, MapStage, Tower, WithoutPrefix, flatten_map, resize_positions
 
 
-def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool = False) -> Tower:
+def cut_tower(visual: nn.Module, image_size: ImageSize | None = None, last_stage: bool = False) -> Tower:
     """Cut an open_clip model's image tower, `model.visual`, where its pool begins.
 
-    image_size: pixels per side of the images to encode; None is the tower's own. Positional embeddings are
-    interpolated, the tower's in place. last_stage: give the tower's last stage to the pool as `Pool.tower_stage` (a
-    ResNet's layer4; a ViT's last block, or the block before it where that one is the pool's). Raises ValueError for a
-    tower or pool of an unknown family, and for a last stage in a family without one.
+    image_size: pixels per side of the images to encode, or (rows, columns); None is the tower's own. Positional
+    embeddings are interpolated, the tower's in place. last_stage: give the tower's last stage to the pool as
+    `Pool.tower_stage` (a ResNet's layer4; a ViT's last block, or the block before it where that one is the pool's).
+    Raises ValueError for a tower or pool of an unknown family, for a size that the tower can't encode, and for a last
+    stage in a family without one.
     """
+    shape = None if image_size is None else rows_and_columns(image_size)
     match visual:
         case ModifiedResNet(attnpool=AttentionPool2d()):
-            tower = _cut_resnet(visual, image_size, last_stage)
+            tower = _cut_resnet(visual, shape, last_stage)
         case VisionTransformer():
-            tower = _cut_vit(visual, image_size, last_stage)
+            tower = _cut_vit(visual, shape, last_stage)
         case TimmModel():
-            tower = cut_timm(visual, image_size, last_stage)
+            tower = cut_timm(visual, shape, last_stage)
         case _:
             raise ValueError(f"image tower {type(visual).__name__} is of no supported family")
     if last_stage and tower.pool.tower_stage is None:
@@ -52,31 +55,31 @@ def cut_tower(visual: nn.Module, image_size: int | None = None, last_stage: bool
     return tower
 
 
-def _cut_resnet(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
+def _cut_resnet(visual: Any, shape: tuple[int, int] | None, last_stage: bool) -> Tower:
     """CLIP's ResNets. Tokens [B, P, C], C = 32 times the stem's width; with the last stage in the pool, C / 2 channels
     of a map twice as wide and high."""
     pool = visual.attnpool
     native = round((len(pool.positional_embedding) - 1) ** 0.5)
+    rows, columns = shape or (visual.image_size, visual.image_size)
     # The stem's first convolution rounds up, the four halvings after it round down.
-    side = native if image_size is None else (image_size + 1) // 2 // 16
-    positions = resize_positions(pool.positional_embedding.detach(), (native, native), (side, side), prefix=1)
-    grid, dim = (side, side), pool.c_proj.out_features
+    grid = ((rows + 1) // 2 // 16, (columns + 1) // 2 // 16)
+    positions = resize_positions(pool.positional_embedding.detach(), (native, native), grid, prefix=1)
+    dim = pool.c_proj.out_features
     head = MeanTokenPool(pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj, positions, pool.num_heads, grid, dim)
     layers = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
     if last_stage:
-        size = visual.image_size if image_size is None else image_size
-        before = (size + 1) // 2 // 8  # as above, one halving less
-        head.tower_stage = MapStage(layers.pop(), (before, before))
+        before = ((rows + 1) // 2 // 8, (columns + 1) // 2 // 8)  # one halving less
+        head.tower_stage = MapStage(layers.pop(), before)
     encode = nn.Sequential(*layers)
     return Tower(lambda pixels: flatten_map(encode(visual.stem(pixels))), head)
 
 
-def _cut_vit(visual: Any, image_size: int | None, last_stage: bool) -> Tower:
+def _cut_vit(visual: Any, shape: tuple[int, int] | None, last_stage: bool) -> Tower:
     """open_clip's ViTs. The class token is in the blocks, and pooled (CLIP), attended to (CoCa) or left out (CLIPA)."""
-    if image_size is not None:
+    if shape is not None:
         old, embedding = visual.grid_size, visual.positional_embedding
-        visual.grid_size = (image_size // visual.patch_size[0], image_size // visual.patch_size[1])
-        visual.image_size = (image_size, image_size)
+        visual.grid_size = (shape[0] // visual.patch_size[0], shape[1] // visual.patch_size[1])
+        visual.image_size = shape
         resized = resize_positions(embedding.detach(), old, visual.grid_size, prefix=1)
         visual.positional_embedding = nn.Parameter(resized, requires_grad=embedding.requires_grad)
     width, grid = visual.class_embedding.shape[0], visual.grid_size

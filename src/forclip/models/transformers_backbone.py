@@ -15,6 +15,7 @@ from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.image_size import ImageSize
 from forclip.models.attention import attend
 from forclip.models.checkpoint import read_json
 from forclip.models.error_text import first_line
@@ -75,7 +76,7 @@ class TransformersBackbone(TowerBackbone):
 def load_transformers(
     folder: Path,
     name: str,
-    image_size: int | None,
+    image_size: ImageSize | None,
     resize_mode: str,
     device: torch.device,
     last_stage: bool = False,
@@ -101,7 +102,8 @@ def load_transformers(
     size = vision.image_size if hasattr(vision, "image_size") else math.isqrt(vision.num_patches) * vision.patch_size
     whole = whole_image(_preprocessing(folder, kind, size), image_size, resize_mode)
     cut = _cut_clip if kind in _CLIPS else _cut_siglip
-    tower = cut(model, whole.size[0] // vision.patch_size, last_stage)
+    rows, columns = whole.size
+    tower = cut(model, (rows // vision.patch_size, columns // vision.patch_size), last_stage)
     tower.pool.eval().requires_grad_(False)
     return TransformersBackbone(name, model, tower, whole, folder)
 
@@ -165,11 +167,11 @@ class _Block(nn.Module):
         return tokens + self.layer.mlp(self.layer.layer_norm2(tokens))
 
 
-def _cut_clip(model: Any, side: int, last_stage: bool) -> Tower:
-    """CLIP's ViT, cut before its last block. side: of the grid of patches."""
-    vision, grid = model.vision_model, (side, side)
+def _cut_clip(model: Any, grid: tuple[int, int], last_stage: bool) -> Tower:
+    """CLIP's ViT, cut before its last block. grid: (rows, columns) of patches."""
+    vision = model.vision_model
     embeddings = vision.embeddings
-    _resize_embeddings(embeddings, side, prefix=1)
+    _resize_embeddings(embeddings, grid, prefix=1)
     *before, last = [_Block(layer) for layer in vision.encoder.layers]
     attention = last.layer.self_attn
     block = Block(
@@ -197,13 +199,13 @@ def _cut_clip(model: Any, side: int, last_stage: bool) -> Tower:
     return Tower(tokens, head)
 
 
-def _cut_siglip(model: Any, side: int, last_stage: bool) -> Tower:
-    """SigLIP's ViT, cut before its attention pool. side: of the grid of patches."""
+def _cut_siglip(model: Any, grid: tuple[int, int], last_stage: bool) -> Tower:
+    """SigLIP's ViT, cut before its attention pool. grid: (rows, columns) of patches."""
     vision = model.vision_model
     if getattr(vision, "head", None) is None:
         raise ValueError("a SigLIP without its attention pool is not supported")
     embeddings, pool = vision.embeddings, vision.head
-    positions = _siglip_positions(embeddings, side)
+    positions = _siglip_positions(embeddings, grid)
     layers: list[nn.Module] = [*(_Block(layer) for layer in vision.encoder.layers), vision.post_layernorm]
     width = pool.attention.embed_dim
     fused, biases = pool.attention.in_proj_weight, pool.attention.in_proj_bias
@@ -219,46 +221,47 @@ def _cut_siglip(model: Any, side: int, last_stage: bool) -> Tower:
         mlp=pool.mlp,
     )
 
-    head = LatentPool(parts, None, nn.Identity(), (side, side), width)
+    head = LatentPool(parts, None, nn.Identity(), grid, width)
     if last_stage:
         head.tower_stage = nn.Sequential(*layers[-2:])
         del layers[-2:]
     blocks = nn.Sequential(*layers)
 
     def tokens(pixels: Tensor) -> Tensor:
-        return blocks(_siglip_patches(embeddings.patch_embedding, pixels, side) + positions)
+        return blocks(_siglip_patches(embeddings.patch_embedding, pixels, grid) + positions)
 
     return Tower(tokens, head)
 
 
-def _siglip_patches(embedding: nn.Module, pixels: Tensor, side: int) -> Tensor:
+def _siglip_patches(embedding: nn.Module, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Embed patches. [B, 3, H, W] -> [B, P, W]. SigLIP 2's embedding is linear over a patch's pixels, colours last."""
     if isinstance(embedding, nn.Conv2d):
         return embedding(pixels).flatten(2).transpose(1, 2)
     patch = math.isqrt(embedding.in_features // 3)  # type: ignore[operator]
-    size = side * patch
-    cut = pixels[:, :, :size, :size].unflatten(2, (side, patch)).unflatten(4, (side, patch))
+    rows, columns = grid
+    whole = pixels[:, :, : rows * patch, : columns * patch]
+    cut = whole.unflatten(2, (rows, patch)).unflatten(4, (columns, patch))
     return embedding(cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))
 
 
-def _siglip_positions(embeddings: Any, side: int) -> Tensor:
+def _siglip_positions(embeddings: Any, grid: tuple[int, int]) -> Tensor:
     """Return positional embeddings for the grid, [P, W]. SigLIP 2 interpolates them linearly, for every image."""
     weight = embeddings.position_embedding.weight
     old = math.isqrt(len(weight))
     if isinstance(embeddings.patch_embedding, nn.Conv2d):
-        _resize_embeddings(embeddings, side, prefix=0)
+        _resize_embeddings(embeddings, grid, prefix=0)
         return embeddings.position_embedding.weight
     image = weight.detach().T.reshape(1, -1, old, old)
-    resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    resized = F.interpolate(image, grid, mode="bilinear", align_corners=False, antialias=True)
     return resized[0].flatten(1).T
 
 
-def _resize_embeddings(embeddings: Any, side: int, prefix: int) -> None:
+def _resize_embeddings(embeddings: Any, grid: tuple[int, int], prefix: int) -> None:
     """Interpolate a tower's positional embeddings to another grid, in place."""
     weight = embeddings.position_embedding.weight
     old = math.isqrt(len(weight) - prefix)
-    if old != side:
-        resized = resize_positions(weight.detach(), (old, old), (side, side), prefix)
+    if (old, old) != grid:
+        resized = resize_positions(weight.detach(), (old, old), grid, prefix)
         embeddings.position_embedding = nn.Embedding.from_pretrained(resized)
 
 

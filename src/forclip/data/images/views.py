@@ -62,7 +62,7 @@ def crop_view(number: int, seed: int) -> View:
     """A random resized crop (arXiv 1409.4842), mirrored with probability 0.5. number: distinguishes crops of one seed.
 
     The area is 0.5 to 1 of the image's, the aspect 3/4 to 4/3 of the image's own, not absolute: backbones squash images
-    to a square, and so a panorama is cropped like any other image.
+    to one size, and so a panorama is cropped like any other image.
     """
 
     def window(row: int, size: Size) -> Window:
