@@ -21,7 +21,8 @@ from benchmarks.demo_runs import demo_arguments, mean_and_std
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.data.formats.coco import load_coco
-from forclip.embedding.embed import embed_images, merge_near_duplicates
+from forclip.embedding.embed import embed_images
+from forclip.embedding.merge import merge_near_duplicates
 from forclip.evaluation.metrics import ranked_average_precision
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader

@@ -1,6 +1,7 @@
 """The configuration of a run: frozen dataclasses, read from a YAML file and checked by pydantic."""
 
 import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from datetime import date
@@ -47,6 +48,20 @@ def _resolve_if_path(name: str, info: ValidationInfo) -> str:
     return f"{prefix}{path}" if info.context and name and is_model else name
 
 
+def _check_grid(name: str) -> str:
+    """Accept `none`, `auto`, and ROWSxCOLUMNS of 1 to 8 with more than one tile."""
+    if name not in ("none", "auto") and (not re.fullmatch("[1-8]x[1-8]", name) or name == "1x1"):
+        raise ValueError("must be none, auto, or ROWSxCOLUMNS of 1 to 8 such as 3x3")
+    return name
+
+
+def _refuse_auto(name: str) -> str:
+    if name == "auto":
+        raise ValueError("must be none, or ROWSxCOLUMNS such as 3x3; auto applies to model.tiles")
+    return name
+
+
+TileGrid = Annotated[str, AfterValidator(_check_grid)]
 # The context is the folder of the YAML file.
 File = Annotated[Path, AfterValidator(lambda path, info: Path(info.context or ".", path))]
 ModelName = Annotated[str, AfterValidator(_resolve_if_path)]  # a name, or a local path
@@ -155,6 +170,9 @@ class ModelConfig:
     image_size: pixels per side, [rows, columns] such as [288, 512] for 16:9 pictures, or None for the model's own.
     resize_mode: squash the whole picture to this size, or letterbox it. train_last_stage: also finetune the last stage
     of the image tower, at train.stage_learning_rate (only CLIP's own ResNets and ViTs).
+    tiles: what is embedded besides the whole image: none; 2x2, 3x3 or other ROWSxCOLUMNS of overlapping tiles; or auto,
+    which a training chooses on held-back base classes, and a pretrained model by the size of the pictures.
+    tile_overlap: the part of a tile's side that it shares with its neighbour (forclip.data.images.tiles).
     """
 
     name: ModelName = "ViT-B-16"
@@ -162,6 +180,8 @@ class ModelConfig:
     image_size: Annotated[ImageSize | None, BeforeValidator(parse_image_size)] = None
     resize_mode: Literal["squash", "letterbox"] = "squash"
     train_last_stage: bool = False
+    tiles: TileGrid = "none"
+    tile_overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -233,11 +253,14 @@ class EvalConfig:
 
     clusters: the numbers of clusters of the Cluster-CLIP baselines. min_relevant: classes that fewer gallery images
     show are left out. distractors: whether images that show neither a base nor a novel class stay in the gallery.
+    tiles: the tiles of the baseline that embeds tiles of each image through plain CLIP, such as 3x3, which takes a pass
+    of the image tower for each tile; or none, which leaves the baseline out.
     """
 
     clusters: tuple[Count, ...] = (5, 10, 25)
     min_relevant: Count = 1
     distractors: bool = True
+    tiles: Annotated[TileGrid, AfterValidator(_refuse_auto)] = "3x3"
 
 
 @dataclass(frozen=True, config=_STRICT)

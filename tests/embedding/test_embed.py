@@ -1,4 +1,4 @@
-"""Boxes of embedded images are fractions of the image, whatever the preprocessing."""
+"""Boxes of embedded images are fractions of the image, whatever the preprocessing; tiles are images of their own."""
 
 from pathlib import Path
 
@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forclip.embedding.embed import embed_images, merge_near_duplicates
+from forclip.data.images.tiles import Tiles
+from forclip.embedding.embed import embed_images, encode_batches
 from forclip.models.retrieval_model import RetrievalModel
-from forclip.models.summary_head import SummaryHead
-from forclip.types import ImageEmbeddings
-from tests.index.made import names, some
+from forclip.models.summary_head import SummaryHead, window_seeded_head
 from tests.tiny import TinyEyes, tiny_pool
 
 
@@ -57,29 +56,76 @@ def test_a_box_in_the_padding_is_clipped_to_the_image(tmp_path: Path, position: 
     assert found[0, 1] == 0 if position == 0 else found[0, 3] == 1
 
 
-def at(*degrees: float) -> np.ndarray:
-    radians = np.deg2rad(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], 1).astype(np.float32)
+def noise(folder: Path, *sizes: tuple[int, int]) -> list[Path]:
+    paths = [folder / f"{k}.png" for k in range(len(sizes))]
+    for k, (path, (width, height)) in enumerate(zip(paths, sizes, strict=True)):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    return paths
 
 
-def test_near_duplicates_are_merged_by_hand() -> None:
-    """0 takes 10 and 20 with it, but not 40; 40 takes 55. The second image's vectors are alone."""
-    boxes = np.arange(28, dtype=np.float32).reshape(7, 4)
-    given = ImageEmbeddings(at(0, 10, 40, 20, 55, 0, 90), np.array([0, 5, 7]), ("a", "b"), boxes)
-    merged = merge_near_duplicates(given, float(np.cos(np.deg2rad(21))))
-    np.testing.assert_allclose(merged.vectors, at(10, 47.5, 0, 90), atol=1e-6)
-    assert merged.offsets.tolist() == [0, 2, 4]
-    assert merged.image_ids == ("a", "b")
-    assert merged.boxes is not None
-    assert merged.boxes.tolist() == boxes[[0, 2, 5, 6]].tolist()
+@pytest.mark.parametrize("eyes", [TinyEyes(), Letterbox()])
+def test_a_tile_is_embedded_as_if_it_were_an_image(tmp_path: Path, eyes: TinyEyes) -> None:
+    """Vectors are those of the saved crops, part by part; boxes are the crops' boxes, moved to where the crop was."""
+    tiles, paths = Tiles(2, 3, overlap=0.25), noise(tmp_path, (40, 20), (64, 32), (41, 19))
+    model = RetrievalModel("tiny", eyes, window_seeded_head(tiny_pool((3, 3)), 4), "")
+    found, _ = embed_images(model.with_tiles(tiles), paths)
+    assert found.offsets.tolist() == [0, 28, 56, 84]
+    assert found.boxes is not None
+    for row, path in enumerate(paths):
+        with Image.open(path) as image:
+            boxes = [view.window(0, image.size).box for view in tiles.views()]
+            crops = [tmp_path / f"crop-{part}.png" for part in range(7)]
+            for crop, box in zip(crops, boxes, strict=True):
+                image.crop(box).save(crop)
+        alone, _ = embed_images(model, crops)
+        assert alone.boxes is not None
+        part = slice(28 * row, 28 * row + 28)
+        np.testing.assert_allclose(found.vectors[part], alone.vectors, atol=1e-5)
+        corner = np.repeat([[x0, y0, x0, y0] for x0, y0, _, _ in boxes], 4, 0)
+        sides = np.repeat([[x1 - x0, y1 - y0] * 2 for x0, y0, x1, y1 in boxes], 4, 0)
+        pixels = corner + alone.boxes * sides
+        np.testing.assert_allclose(found.boxes[part], pixels / np.tile(image.size, 2), atol=1e-5)
+    bare, _ = embed_images(model.with_tiles(tiles), paths, with_boxes=False)
+    np.testing.assert_array_equal(bare.vectors, found.vectors)
+    assert bare.boxes is None
 
 
-def test_merging_nothing_everything_and_wrong_cosines() -> None:
-    given = some(names(30))
-    none = merge_near_duplicates(given, 1.0)
-    np.testing.assert_allclose(none.vectors, given.vectors, atol=1e-6)
-    twice = ImageEmbeddings(np.repeat(given.vectors, 2, 0), given.offsets * 2, given.image_ids)
-    np.testing.assert_allclose(merge_near_duplicates(twice, 0.999).vectors, given.vectors, atol=1e-6)
-    for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=f"not {wrong}"):
-            merge_near_duplicates(given, wrong)
+def test_a_box_in_a_tiles_padding_ends_with_the_tile(tmp_path: Path) -> None:
+    """The upper row of positions of a letterboxed tile is padding; below the tile is its neighbour, not padding."""
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
+    model = RetrievalModel("tiny", Letterbox(), looking_at(7), "").with_tiles(Tiles(2, 2, overlap=0))
+    found, _ = embed_images(model, [tmp_path / "a.png"])
+    assert found.boxes is not None
+    np.testing.assert_allclose(found.boxes[1:, 3], [0.5, 0.5, 1, 1])
+    np.testing.assert_allclose(found.boxes[1:, [0, 2]].mean(1), [0.25, 0.75, 0.25, 0.75], atol=1e-3)
+
+
+def test_many_views_of_many_images_are_encoded_in_smaller_batches(tmp_path: Path) -> None:
+    """The memory for pixels does not grow with the number of tiles, and no image is lost."""
+    paths = noise(tmp_path, *[(12, 10)] * 30)
+    model = RetrievalModel("tiny", TinyEyes(), looking_at(4), "").with_tiles(Tiles(5, 5))
+    sizes = [len(batch.rows) for batch in encode_batches(model.backbone, list("a" * 30), paths, model.views)]
+    assert sum(sizes) == 30
+    assert max(sizes) < 30
+    found, _ = embed_images(model, paths)
+    whole, _ = embed_images(model.with_tiles(None), paths)
+    np.testing.assert_allclose(found.vectors[::26], whole.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (3, 2)])
+def test_tiny_pictures_have_tiles(tmp_path: Path, size: tuple[int, int]) -> None:
+    (path,) = noise(tmp_path, size)
+    model = RetrievalModel("tiny", TinyEyes(), looking_at(4), "").with_tiles(Tiles(3, 3))
+    found, skipped = embed_images(model, [path])
+    assert not skipped
+    assert found.offsets.tolist() == [0, 10]
+    assert found.boxes is not None
+    assert np.isfinite(found.boxes).all()
+
+
+def test_a_query_picture_has_the_vectors_of_a_stored_one(tmp_path: Path) -> None:
+    (path,) = noise(tmp_path, (50, 30))
+    model = RetrievalModel("tiny", TinyEyes(), window_seeded_head(tiny_pool((3, 3)), 4), "").with_tiles(Tiles(2, 2))
+    with Image.open(path) as image:
+        query = model.encode_image(image.convert("RGB"))
+    np.testing.assert_allclose(query, embed_images(model, [path])[0].vectors, atol=2e-3)  # tokens in half precision

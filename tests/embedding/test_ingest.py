@@ -11,10 +11,16 @@ import pytest
 from PIL import Image
 
 from forclip.config import ModelConfig
+from forclip.data.images.tiles import Tiles
 from forclip.data.metadata import read_metadata
-from forclip.embedding.ingest import IndexSummary, find_images, index_images
+from forclip.embedding.ingest import IndexSummary, describe, find_images, index_images
 from forclip.index.image_index import Index
 from forclip.index.table import read_vectors
+from forclip.models.open_clip_backbone import load_open_clip
+from forclip.models.retrieval_model import no_class_vectors, save_pretrained
+from forclip.models.summary_head import window_seeded_head
+from forclip.progress import Notice
+from forclip.search.searcher import open_searcher
 from forclip.toyworld.dataset import ToyWorld
 from tests.child import run_in_child
 
@@ -190,6 +196,8 @@ def test_a_store_keeps_its_options(photos: Path, tmp_path: Path) -> None:
     for options, named in (
         ({"precision": "fp16"}, "int8, not fp16"),
         ({"merge": 0.5}, r"0\.9, not 0\.5"),
+        ({"max_vectors": 3}, "max_vectors None, not 3"),
+        ({"tiles": "2x2"}, "tiles none, not 2x2"),
         ({"num_query_tokens": 9}, "another model"),
         ({"model": ModelConfig("forclip-mini"), "head": "global"}, "another model"),
     ):
@@ -197,6 +205,72 @@ def test_a_store_keeps_its_options(photos: Path, tmp_path: Path) -> None:
             index(photos, tmp_path / "s", **({"num_query_tokens": None} | options))
     with pytest.raises(ValueError, match=r"num_query_tokens 9 .*cluster_3"):
         index(photos, tmp_path / "other", head="cluster_3", num_query_tokens=9)
+
+
+def test_tiles_are_the_stores(photos: Path, tmp_path: Path) -> None:
+    """They add vectors, are kept when the store grows, and other tiles are refused by name."""
+    to = tmp_path / "s"
+    (tmp_path / "later").mkdir()
+    first, *_ = sorted(photos.iterdir())
+    shutil.copy(first, tmp_path / "later")
+    index(photos, to, tiles="2x2")
+    index(tmp_path / "later", to, num_query_tokens=None)
+    index(tmp_path / "later", to, num_query_tokens=None, tiles="auto")
+    assert Index(to).info()["vectors"] == 9 * 5 * 4
+    assert open_searcher(to).model.tiles == Tiles(2, 2)
+    assert describe(to)["model tiles"] == "2x2"
+    for options, named in (
+        ({"tiles": "3x3"}, "2x2, not 3x3"),
+        ({"tiles": "none"}, "2x2, not none"),
+        ({"tiles": "2x2", "tile_overlap": 0.25}, r"2x2, not 2x2 overlapping by 0\.25"),
+        ({"model": ModelConfig("forclip-mini", tiles="3x3")}, "2x2, not 3x3"),
+        ({"tiles": "three"}, "'three'"),
+        ({"tile_overlap": 0.25}, r"0\.25 needs tiles"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            index(photos, to, **({"num_query_tokens": None} | options))
+
+
+def test_a_run_is_indexed_with_its_own_tiles_or_with_others(photos: Path, tmp_path: Path) -> None:
+    backbone = load_open_clip("forclip-mini", None)
+    pool, tiled = backbone.new_pool(), ModelConfig("forclip-mini", tiles="2x2")
+    save_pretrained(tmp_path / "run", window_seeded_head(pool, 3), no_class_vectors(pool.dim), backbone, tiled, ("{}",))
+    run = ModelConfig(str(tmp_path / "run"))
+    for name, tiles, parts in (("own", None, 5), ("auto", "auto", 5), ("one pass", "none", 1), ("more", "1x2", 3)):
+        index(photos, tmp_path / name, model=run, num_query_tokens=None, tiles=tiles)
+        assert Index(tmp_path / name).info()["vectors"] == 8 * parts * 3
+        index(photos, tmp_path / name, model=run, num_query_tokens=None)
+    searcher = open_searcher(tmp_path / "one pass")
+    with Image.open(sorted(photos.iterdir())[0]) as picture:
+        assert searcher.encode_image(picture).shape[0] == 3
+
+
+def test_auto_chooses_by_the_size_of_the_pictures(photos: Path, tmp_path: Path) -> None:
+    for name, side, expected in (("small", 96, "none"), ("large", 192, "3x3")):
+        (tmp_path / f"{name} pictures").mkdir()
+        for file in photos.iterdir():
+            with Image.open(file) as image:
+                image.resize((side, side)).save(tmp_path / f"{name} pictures" / file.name)
+        with pytest.warns(Notice, match=rf"auto: {expected}, .*{side} x {side} pixels"):
+            index(tmp_path / f"{name} pictures", tmp_path / name, tiles="auto")
+        assert Index(tmp_path / name).store.header.model["tiles"] == expected
+
+
+def test_an_image_has_no_more_vectors_than_the_limit(photos: Path, tmp_path: Path) -> None:
+    to = tmp_path / "s"
+    index(photos, to, tiles="2x2", max_vectors=6)
+    (tmp_path / "later").mkdir()
+    shutil.copy(sorted(photos.iterdir())[0], tmp_path / "later")
+    index(tmp_path / "later", to, num_query_tokens=None)
+    found = Index(to)
+    assert (len(found), found.info()["vectors"]) == (9, 54)
+    assert found.info()["max_vectors"] == 6
+    assert found.verify() == []
+    with Image.open(sorted(photos.iterdir())[0]) as picture:
+        (best, *_) = open_searcher(to).search_image(picture.convert("RGB"), k=2)
+    assert best.score == pytest.approx(1, abs=5e-3)
+    with pytest.raises(ValueError, match="not at most 0"):
+        index(photos, tmp_path / "other", max_vectors=0)
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, ModelConfig
+from forclip.data.images.tiles import Tiles
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import upgrade_key
@@ -20,6 +21,7 @@ from forclip.models.retrieval_model import (
     ClassVectors,
     from_pretrained,
     load_model,
+    load_store_model,
     no_class_vectors,
     save_pretrained,
     store_header,
@@ -163,3 +165,73 @@ def test_a_pretrained_model_takes_the_configs_default_head() -> None:
     assert cast(SummaryHead, model.head).num_query_tokens == HeadConfig().num_query_tokens
     assert model.fingerprint == load_model(ModelConfig("forclip-mini"), head="sum", num_query_tokens=25).fingerprint
     assert stored_model(store_header(model, ModelConfig("forclip-mini"))) == (ModelConfig("forclip-mini"), "sum", 25)
+
+
+TILED = ModelConfig("forclip-mini", tiles="2x3", tile_overlap=0.25)
+
+
+def save_run(folder: Path, model: ModelConfig) -> None:
+    backbone = load_open_clip("forclip-mini", None)
+    pool = backbone.new_pool()
+    trained, calibration = (
+        window_seeded_head(pool, 3).eval(),
+        Calibration(-3.5, 0.5, 2.0, 0.0, 1.0, 0.3, 0.05, 30, 600, {}),
+    )
+    save_pretrained(folder, trained, no_class_vectors(pool.dim), backbone, model, ("a {}",), calibration)
+
+
+def test_a_run_keeps_its_tiles_and_other_tiles_are_another_model(tmp_path: Path) -> None:
+    save_run(tmp_path / "tiled", TILED)
+    save_run(tmp_path / "plain", ModelConfig("forclip-mini"))
+    tiled, plain = (load_model(ModelConfig(str(tmp_path / name))) for name in ("tiled", "plain"))
+    assert tiled.tiles == Tiles(2, 3, 0.25)
+    assert len(tiled.views) == 7
+    assert plain.tiles is None
+    assert tiled.with_tiles(None).fingerprint == plain.fingerprint != tiled.fingerprint
+    assert plain.with_tiles(Tiles(2, 3, 0.25)).fingerprint == tiled.fingerprint
+    grids = [None, Tiles(2, 3), Tiles(3, 2), Tiles(2, 3, 0.25), Tiles(2, 3, 0)]
+    assert len({plain.with_tiles(tiles).fingerprint for tiles in grids}) == len(grids)
+    assert load_model(ModelConfig(str(tmp_path / "tiled"), tiles="2x2")).tiles == Tiles(2, 2)
+    assert load_model(ModelConfig(str(tmp_path / "tiled"), tiles="auto")).tiles == tiled.tiles
+
+
+def test_a_calibration_is_of_the_scores_of_the_runs_own_tiles(tmp_path: Path) -> None:
+    save_run(tmp_path, TILED)
+    run = load_model(ModelConfig(str(tmp_path)))
+    assert run.calibration is not None
+    assert run.with_tiles(run.tiles).calibration == run.calibration
+    assert run.with_tiles(None).calibration is None
+
+
+def test_a_run_of_an_earlier_version_has_no_tiles(tmp_path: Path) -> None:
+    save_run(tmp_path, ModelConfig("forclip-mini"))
+    config = tmp_path / "config.json"
+    content = json.loads(config.read_text())
+    expected = load_model(ModelConfig(str(tmp_path))).fingerprint
+    del content["backbone"]["tiles"], content["backbone"]["tile_overlap"]
+    config.write_text(json.dumps(content))
+    assert load_model(ModelConfig(str(tmp_path))).tiles is None
+    assert load_model(ModelConfig(str(tmp_path))).fingerprint == expected
+
+
+def test_a_store_remembers_tiles(tmp_path: Path) -> None:
+    """Of pretrained models and runs, and those that were chosen instead of a run's own."""
+    save_run(tmp_path / "run", TILED)
+    run = ModelConfig(str(tmp_path / "run"))
+    for model, config, folder in (
+        (load_model(TILED), TILED, "none"),
+        (load_model(run), run, "run"),
+        (load_model(run).with_tiles(None), run, "run"),
+        (load_model(run).with_tiles(Tiles(4, 1)), run, "run"),
+    ):
+        header = store_header(model, config)
+        for override in (None, run) if folder == "run" else (None,):
+            loaded = load_store_model(tmp_path / folder, header, override=override)
+            assert (loaded.tiles, loaded.fingerprint) == (model.tiles, model.fingerprint)
+
+
+def test_auto_is_never_stored_nor_guessed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="auto"):
+        save_run(tmp_path, ModelConfig("forclip-mini", tiles="auto"))
+    with pytest.raises(ValueError, match="auto"):
+        load_model(ModelConfig("forclip-mini", tiles="auto"))

@@ -48,6 +48,19 @@ def index(
     ] = None,
     precision: Annotated[str | None, Option(help="Number format of a new store: fp16 (default) or int8.")] = None,
     merge: Annotated[float | None, Option(help="Merge an image's vectors from this cosine up, such as 0.95.")] = None,
+    max_vectors: Annotated[
+        int | None, Option(min=1, help="Merge an image's most similar vectors until this many are left.")
+    ] = None,
+    tiles: Annotated[
+        str | None,
+        Option(
+            help="Also embed overlapping tiles of each image, for small objects: 3x3, 2x2, none, or auto, by the "
+            "pictures' size. Default: the model's own, or none."
+        ),
+    ] = None,
+    tile_overlap: Annotated[
+        float | None, Option(min=0, max=0.9, help="Part of a tile that it shares with its neighbour. Default: 0.5.")
+    ] = None,
     every: Annotated[
         str | None, Option(help="Time between the frames of a video, such as 0.5s, 500ms or 2min. Default: 1s.")
     ] = None,
@@ -82,6 +95,9 @@ def index(
             num_query_tokens=num_query_tokens,
             precision=None if precision is None else checked_precision(precision),
             merge=merge,
+            max_vectors=max_vectors,
+            tiles=tiles,
+            tile_overlap=tile_overlap,
             images=images,
             metadata=None if metadata is None else read_metadata(metadata),
             every=None if every is None else parse_interval(every),

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from forclip.data.images.stream import stream_pixels
-from forclip.data.images.views import PLAIN, View
-from forclip.embedding.regions import boxes_in_images, region_boxes
+from forclip.data.images.views import PLAIN, Size, View
+from forclip.embedding.regions import boxes_in_images, region_boxes, window_fractions
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
@@ -20,6 +20,7 @@ from forclip.progress import Advance, silent
 from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
 
 BATCH_SIZE = 64
+_MOST_INPUTS = 4 * BATCH_SIZE  # preprocessed views of a batch's images, which are in memory at once
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,20 @@ def embed_images(
 ) -> tuple[ImageEmbeddings, tuple[SkippedImage, ...]]:
     """Embed image files. Their paths are the image ids.
 
-    Returns the embeddings, unit float32 vectors, and the images that could not be read. with_boxes: also return a box
-    for each vector, the region of the image that it comes from: xyxy as fractions of the image's width and height.
+    Returns the embeddings, unit float32 vectors, and the images that could not be read. A model with tiles embeds the
+    whole of each image first, then its tiles, row by row, all to the same number of vectors. with_boxes: also return a
+    box for each vector, the region of the image that it comes from: xyxy as fractions of the image's width and height.
     Raises ValueError if no image can be read.
     """
     ids = [str(path) for path in paths]
-    batches = list(encode_batches(model.backbone, ids, paths, [PLAIN]))
-    parts = [embed_batch(model, batch, [ids[row] for row in batch.rows], with_boxes) for batch in batches if batch.rows]
+    parts, skipped = [], list[SkippedImage]()
+    for batch in encode_batches(model.backbone, ids, paths, model.views):
+        skipped += [image for _, image in batch.skipped]
+        if batch.rows:
+            parts.append(embed_batch(model, batch, [ids[row] for row in batch.rows], with_boxes))
     if not parts:
         raise ValueError(f"none of {len(paths)} images can be read")
-    return concatenate_embeddings(parts), tuple(image for batch in batches for _, image in batch.skipped)
+    return concatenate_embeddings(parts), tuple(skipped)
 
 
 def encode_images(
@@ -109,7 +114,8 @@ def encode_batches(
     def prepare(row: int, image: Image.Image) -> Tensor:
         return torch.stack([backbone.preprocess(view(row, image)) for view in views])
 
-    for batch in stream_pixels(paths, prepare, BATCH_SIZE, processes=processes):
+    batch_size = min(BATCH_SIZE, max(1, _MOST_INPUTS // len(views)))
+    for batch in stream_pixels(paths, prepare, batch_size, processes=processes):
         tokens = torch.empty(len(views), 0)
         if batch.rows:
             with torch.inference_mode():
@@ -124,9 +130,51 @@ def encode_batches(
 def embed_batch(
     model: RetrievalModel, batch: EncodedBatch, image_ids: Sequence[str], with_boxes: bool = True
 ) -> ImageEmbeddings:
-    """Embed the first view of an encoded batch. with_boxes: as in `embed_images`."""
-    embeddings = embed_tokens(model.head, batch.tokens[0], image_ids, model.backbone.device, with_boxes)
-    return with_boxes_in_images(embeddings, model.backbone, batch.sizes) if with_boxes else embeddings
+    """Embed an encoded batch, whose views are the model's. with_boxes: as in `embed_images`."""
+    sizes = batch.sizes if with_boxes else None
+    return embed_parts(model.backbone, model.head, model.views, batch.tokens, image_ids, sizes)
+
+
+def embed_parts(
+    backbone: Backbone,
+    head: Head,
+    views: Sequence[View],
+    tokens: Tensor,
+    image_ids: Sequence[str],
+    sizes: Sequence[Size] | None = None,
+) -> ImageEmbeddings:
+    """Embed several parts of each image to the vectors of one image, part by part.
+
+    views: the P parts, not mirrored; tokens: [P, B, T, W] of any float type; sizes: (width, height) in pixels of each
+    image, to find a box for each vector too, as fractions of the whole image.
+    """
+    assert len(tokens) == len(views)
+    embedded = [embed_tokens(head, part, image_ids, backbone.device, sizes is not None) for part in tokens]
+    boxes = None
+    if sizes is not None:
+        in_image = [_boxes_in_images(part, backbone, view, sizes) for part, view in zip(embedded, views, strict=True)]
+        boxes = _by_image(in_image, len(image_ids))
+    vectors = _by_image([part.vectors for part in embedded], len(image_ids))
+    return ImageEmbeddings(vectors, embedded[0].offsets * len(views), tuple(image_ids), boxes)
+
+
+def _by_image(parts: Sequence[Floats], images: int) -> Floats:
+    """Reorder P arrays [images * N, D], one for each part, to one [images * P * N, D]."""
+    by_part = np.stack([part.reshape(images, -1, part.shape[1]) for part in parts], 1)
+    return by_part.reshape(-1, by_part.shape[-1])
+
+
+def _boxes_in_images(embedded: ImageEmbeddings, backbone: Backbone, view: View, sizes: Sequence[Size]) -> Floats:
+    """Convert boxes from fractions of the model's input, which shows a part of each image, to fractions of the images.
+
+    A box is cut where the part ends: what lies beyond may be padding.
+    """
+    assert embedded.boxes is not None
+    windows = [view.window(row, size) for row, size in enumerate(sizes)]
+    frames = np.array([backbone.frame(*window.size) for window in windows], np.float32)
+    places = np.array([window_fractions(window, size) for window, size in zip(windows, sizes, strict=True)], np.float32)
+    counts = np.diff(embedded.offsets)
+    return boxes_in_images(boxes_in_images(embedded.boxes, frames.repeat(counts, 0)), places.repeat(counts, 0))
 
 
 @torch.inference_mode()
@@ -135,8 +183,7 @@ def embed_tokens(
 ) -> ImageEmbeddings:
     """Apply a head to tokens [images, T, W] of any float type. Returns unit float32 vectors.
 
-    with_boxes: also find each vector's region, as fractions of the model's input; `with_boxes_in_images` converts
-    them to fractions of the images.
+    with_boxes: also find each vector's region, as fractions of the model's input.
     """
     assert len(image_ids) == len(tokens)
     parts = []
@@ -150,15 +197,6 @@ def embed_tokens(
     return concatenate_embeddings(parts)
 
 
-def with_boxes_in_images(
-    embeddings: ImageEmbeddings, backbone: Backbone, sizes: Sequence[tuple[int, int]]
-) -> ImageEmbeddings:
-    """Convert boxes from fractions of the model's input to fractions of the images. sizes: (width, height), pixels."""
-    assert embeddings.boxes is not None
-    frames = np.array([backbone.frame(*size) for size in sizes], np.float32)
-    return replace(embeddings, boxes=boxes_in_images(embeddings.boxes, frames.repeat(np.diff(embeddings.offsets), 0)))
-
-
 def concatenate_embeddings(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:
     """Concatenate the images of several embeddings. The result has boxes if all parts have them."""
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
@@ -169,37 +207,3 @@ def concatenate_embeddings(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:
         tuple(image_id for part in parts for image_id in part.image_ids),
         np.concatenate(boxes) if len(boxes) == len(parts) else None,
     )
-
-
-def merge_near_duplicates(embeddings: ImageEmbeddings, cosine: float) -> ImageEmbeddings:
-    """Merge each image's near-duplicate vectors.
-
-    A vector that has at least this cosine with an earlier vector that was kept is merged into it. The result keeps the
-    order of the kept vectors. A merged vector is the mean of its members, scaled to unit length, and has the box of
-    the first member. Raises ValueError for a cosine outside 0..1.
-    """
-    if not 0 <= cosine <= 1:
-        raise ValueError(f"vectors are merged from a cosine within 0..1, not {cosine}")
-    spans = zip(embeddings.offsets[:-1].tolist(), embeddings.offsets[1:].tolist(), strict=True)
-    groups = [_group_similar(embeddings.vectors[start:end], cosine) for start, end in spans]
-    counts = np.array([g.max() + 1 for g in groups], np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    targets = np.concatenate([g + start for g, start in zip(groups, offsets[:-1], strict=True)])
-    sums = np.zeros((offsets[-1], embeddings.dim), np.float32)
-    np.add.at(sums, targets, embeddings.vectors)
-    first = np.unique(targets, return_index=True)[1]
-    boxes = None if embeddings.boxes is None else embeddings.boxes[first]
-    return ImageEmbeddings(sums / np.linalg.norm(sums, axis=1, keepdims=True), offsets, embeddings.image_ids, boxes)
-
-
-def _group_similar(vectors: Floats, cosine: float) -> Ints:
-    """Return the group of each vector; groups are counted in order of appearance."""
-    similar = vectors @ vectors.T >= cosine
-    group = np.full(len(vectors), -1, np.int64)
-    count = 0
-    for row in range(len(vectors)):
-        if group[row] < 0:
-            group[similar[row] & (group < 0)] = count
-            group[row] = count  # rounding may leave a vector's cosine with itself below 1
-            count += 1
-    return group

@@ -17,16 +17,16 @@ from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.picture_types import is_picture_name
-from forclip.data.images.views import PLAIN
+from forclip.data.images.tiles import DEFAULT_OVERLAP, describe_tiles, parse_tiles
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source, with_all_splits
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
+from forclip.embedding.choose_tiles import choose_tiles
 from forclip.embedding.embed import (
     EncodedBatch,
     concatenate_embeddings,
     embed_batch,
     encode_batches,
-    merge_near_duplicates,
 )
 from forclip.embedding.frames import (
     FRAME_COLUMNS,
@@ -36,6 +36,7 @@ from forclip.embedding.frames import (
     read_videos,
     write_videos,
 )
+from forclip.embedding.merge import check_max_vectors, limit_vectors, merge_near_duplicates
 from forclip.image_size import describe_image_size
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
@@ -94,6 +95,9 @@ def index_images(
     num_query_tokens: int | None = None,
     precision: Precision | None = None,
     merge: float | None = None,
+    max_vectors: int | None = None,
+    tiles: str | None = None,
+    tile_overlap: float | None = None,
     images: Path | None = None,
     metadata: MetadataFile | None = None,
     every: float | None = None,
@@ -113,11 +117,13 @@ def index_images(
 
     source: a folder, picture, video, glob pattern, or annotation file or folder of any known format; to: the store,
     created if there is none; model, head, num_query_tokens: as `load_model` takes them; precision: "fp16" or "int8";
-    merge: the cosine from which an image's vectors are merged. None for one of these five means what an existing store
-    has, or the default. images: image folder of an annotation file; metadata: columns for the images of the store and
-    of the source; every: seconds between the frames of a video, None for what it was indexed with before, or 1; retry:
-    try images again that could not be read; delete_vanished: delete stored images that are no longer in the source;
-    processes: that decode, 0 for threads, None to choose by device.
+    merge: the cosine from which an image's vectors are merged; max_vectors: the largest number of vectors an image, to
+    which more are merged. None for one of these six means what an existing store has, or the default. tiles: none,
+    auto, or tiles such as 3x3, which overlap by tile_overlap; None means those of the store or the model. images: image
+    folder of an annotation file; metadata: columns for the images of the store and of the source; every: seconds
+    between the frames of a video, None for what it was indexed with before, or 1; retry: try images again that could
+    not be read; delete_vanished: delete stored images that are no longer in the source; processes: that decode, 0 for
+    threads, None to choose by device.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options; and for a head or number of query tokens that a trained model does not have.
@@ -134,19 +140,27 @@ def index_images(
     if not listing.pictures and not videos and not (delete_vanished and index is not None):
         raise ValueError(listing.why_empty(source))
     roots, stored, known = Roots(), dict[str, ImageFile](), dict[str, UnreadableImage]()
+    tiles, overlap = _requested_tiles(model, tiles, tile_overlap)
+    check_max_vectors(max_vectors)
     _check_options(model, head if index is None else head or index.store.header.model["head"], num_query_tokens)
     chosen = model or ModelConfig(), head, num_query_tokens
     if index is None:
-        loaded = load_model(chosen[0], device, *chosen[1:])
+        loaded = load_model(replace(chosen[0], tiles="none"), device, *chosen[1:])
+        if tiles not in (None, "auto"):
+            loaded = loaded.with_tiles(parse_tiles(tiles, overlap))
     else:
         store = index.store
         loaded = load_store_model(store.model_folder, store.header, device, model, head, num_query_tokens)
+        if tiles not in (None, "auto") and (requested := parse_tiles(tiles, overlap)) != loaded.tiles:
+            both = describe_tiles(loaded.tiles), describe_tiles(requested)
+            raise ValueError(f"{to}: was created with tiles {both[0]}, not {both[1]}")
         require_model(store, loaded.fingerprint)
-        for name, wanted in (("precision", precision), ("merge", merge)):
+        for name, wanted in (("precision", precision), ("merge", merge), ("max_vectors", max_vectors)):
             actual = getattr(store.header, name)
             if wanted not in (None, actual):
                 raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
-        merge, roots, stored, known = store.header.merge, store.roots, store.files(), read_unreadable(to)
+        merge, max_vectors = store.header.merge, store.header.max_vectors
+        roots, stored, known = store.roots, store.files(), read_unreadable(to)
     records, tried = read_videos(to), {} if retry else known
     advance = track("reading videos", len(videos)) if videos else silent
     frame_paths, read = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
@@ -196,14 +210,16 @@ def index_images(
     advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
     warn_about_photos(loaded.backbone.name, todo_paths)
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
-    batches = encode_batches(loaded.backbone, list(todo), todo_paths, [PLAIN], advance, processes)
-    for embeddings, files, failed in _embed_parts(loaded, todo, batches, merge):
+    if tiles == "auto" and index is None and not is_trained_run(chosen[0].name):
+        loaded = loaded.with_tiles(choose_tiles(loaded.backbone, todo_paths, overlap))
+    batches = encode_batches(loaded.backbone, list(todo), todo_paths, loaded.views, advance, processes)
+    for embeddings, files, failed in _embed_parts(loaded, todo, batches, merge, max_vectors):
         unreadable |= failed
         if embeddings is not None:
             if index is None:
                 largest = float(np.abs(embeddings.vectors).max())
                 code_range = largest * _CODE_HEADROOM if precision == "int8" else 1.0
-                header = store_header(loaded, *chosen, precision or "fp16", code_range, merge)
+                header = store_header(loaded, *chosen, precision or "fp16", code_range, merge, max_vectors)
                 run = Path(chosen[0].name) if is_trained_run(chosen[0].name) else None
                 index = Index.create(to, replace(header, roots=to_json(changes.roots, to)), run)
                 index.store.make_columns(types)
@@ -250,6 +266,21 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
             index.store.annotate(frames, {"video": frame_columns(frames)["video"]})
     if changes.checked:
         index.store.set_decoding(changes.checked, DECODING)
+
+
+def _requested_tiles(model: ModelConfig | None, tiles: str | None, overlap: float | None) -> tuple[str | None, float]:
+    """Return the tiles that were asked for, None for those of the model or the store, and their overlap.
+
+    Raises ValueError for tiles that there are not, and for an overlap without tiles.
+    """
+    if tiles is None and model is not None and model.tiles != "none":
+        tiles, overlap = model.tiles, model.tile_overlap if overlap is None else overlap
+    if overlap is not None and tiles in (None, "none"):
+        raise ValueError(f"the overlap {overlap:g} needs tiles, such as 3x3")
+    overlap = DEFAULT_OVERLAP if overlap is None else overlap
+    if tiles not in (None, "auto"):
+        parse_tiles(tiles, overlap)
+    return tiles, overlap
 
 
 def _check_options(model: ModelConfig | None, head: str | None, num_query_tokens: int | None) -> None:
@@ -325,14 +356,19 @@ def describe(path: Path) -> dict[str, Any]:
     """Describe a store or a run, as JSON values. Raises ValueError for anything else."""
     if is_trained_run(str(path)):
         model = load_model(ModelConfig(name=str(path)))
-        return {"kind": "run", "fingerprint": model.fingerprint, "backbone": model.backbone.name, "dim": model.dim}
+        described = {"fingerprint": model.fingerprint, "backbone": model.backbone.name, "dim": model.dim}
+        return {"kind": "run", **described, "tiles": describe_tiles(model.tiles)}
     index = Index(path)
     described = {f"model {key}": value for key, value in index.store.header.model.items()}
     return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(path)), **described}
 
 
 def _embed_parts(
-    model: RetrievalModel, todo: Mapping[str, ImageFile], batches: Iterable[EncodedBatch], merge: float | None
+    model: RetrievalModel,
+    todo: Mapping[str, ImageFile],
+    batches: Iterable[EncodedBatch],
+    merge: float | None,
+    max_vectors: int | None,
 ) -> Iterator[tuple[ImageEmbeddings | None, list[ImageFile], dict[str, UnreadableImage]]]:
     """Yield each part's embeddings (None if no image can be read), their files, and the unreadable images by id."""
     ids = list(todo)
@@ -345,7 +381,8 @@ def _embed_parts(
             unreadable[ids[row]] = UnreadableImage(file.uri, file.size, file.modified, skipped.reason)
         if batch.rows:
             embeddings = embed_batch(model, batch, [ids[row] for row in batch.rows])
-            embedded.append(embeddings if merge is None else merge_near_duplicates(embeddings, merge))
+            embeddings = embeddings if merge is None else merge_near_duplicates(embeddings, merge)
+            embedded.append(embeddings if max_vectors is None else limit_vectors(embeddings, max_vectors))
             for row, (width, height) in zip(batch.rows, batch.sizes, strict=True):
                 files.append(replace(todo[ids[row]], width=width, height=height))
         if len(files) + len(unreadable) >= _IMAGES_PER_PART:

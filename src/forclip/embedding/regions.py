@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from forclip.data.images.views import Size, Window
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.types import Bools, Floats
 
+Box = tuple[float, float, float, float]  # xyxy, fractions of width and height
 THRESHOLD = 0.1  # of the strongest position's weight: chosen by benchmarks/pointing.py, on base classes only
 
 
@@ -45,6 +47,12 @@ def boxes_in_images(boxes: Floats, frames: Floats) -> Floats:
     return converted.clip(0, 1).astype(np.float32)
 
 
+def window_fractions(window: Window, size: Size) -> Box:
+    """Return the box of a window as fractions of the image's width and height. size: the image's, in pixels."""
+    (x0, y0, x1, y1), (width, height) = window.box, size
+    return x0 / width, y0 / height, x1 / width, y1 / height
+
+
 def _extent(maps: Floats, region: Bools, level: Floats) -> tuple[Floats, Floats]:
     """Return where each region begins and ends along the last axis, as fractions of its length: [M] each."""
     count = maps.shape[-1]
@@ -78,7 +86,7 @@ class Heatmap:
     `Backbone.frame` returns it. agreement: cosine between the requested vector and the one that the map belongs to."""
 
     values: Floats
-    frame: tuple[float, float, float, float]
+    frame: Box
     agreement: float
 
 
@@ -86,12 +94,34 @@ class Heatmap:
 def compute_heatmap(model: RetrievalModel, image: Image.Image, vector: Floats) -> Heatmap:
     """Embed the image again and return the heatmap of its vector that is nearest to a stored one, [dim] unit.
 
-    A stored vector is rounded, and may be the mean of several merged vectors, so it need not equal any of them.
+    A stored vector is rounded, and may be the mean of several merged vectors, so it need not equal any of them. With
+    tiles, the map covers the part of the image, the whole or a tile, that the nearest vector comes from.
     """
     backbone, head = model.backbone, model.head
-    tokens = backbone.encode_tokens(backbone.preprocess(image)[None].to(backbone.device)).float()
-    cosines = head(tokens)[0] @ torch.from_numpy(vector).to(tokens)
-    nearest = int(cosines.argmax())
-    weights = head.position_weights(tokens)[0, nearest].reshape(head.grid)
-    values: Floats = (weights / weights.max()).cpu().numpy()
-    return Heatmap(values, backbone.frame(*image.size), float(cosines[nearest]))
+    best = -np.inf
+    for view in model.views:
+        tokens = backbone.encode_tokens(backbone.preprocess(view(0, image))[None].to(backbone.device)).float()
+        cosines = head(tokens)[0] @ torch.from_numpy(vector).to(tokens)
+        if (agreement := float(cosines.max())) > best:
+            best, shown = agreement, view
+            weights = head.position_weights(tokens)[0, int(cosines.argmax())].reshape(head.grid)
+    window = shown.window(0, image.size)
+    values: Floats = weights.cpu().numpy()
+    frame = backbone.frame(*window.size)
+    if window.size != image.size:
+        # What pads a tile must not cover its neighbours.
+        values, frame = _within_frame(values, frame), window_fractions(window, image.size)
+    # A vector may come from a tile's padding alone.
+    scaled: Floats = values / (values.max() or 1)
+    return Heatmap(scaled, frame, best)
+
+
+def _within_frame(values: Floats, frame: Box) -> Floats:
+    """Resample a map [rows, columns], whose edges lie at the frame, to one whose edges lie at 0..1."""
+    if frame == (0, 0, 1, 1):
+        return values
+    centres = []
+    for count, start, end in zip(values.shape, (frame[1], frame[0]), (frame[3], frame[2]), strict=True):
+        centres.append(((np.arange(count) + 0.5) / count - start) / (end - start) * count - 0.5)
+    resampled: Floats = ndimage.map_coordinates(values, np.meshgrid(*centres, indexing="ij"), order=1, mode="nearest")
+    return resampled

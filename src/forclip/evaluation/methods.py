@@ -21,6 +21,7 @@ _NOTES = {
     "global": "CLIP's own embedding of the whole image: one vector.",
     "dense": "One vector per position, from the value path of CLIP's last attention, without mixing positions.",
     "cluster": "Dense-CLIP's vectors grouped into k regions by Ward clustering; one mean vector per region.",
+    "tiles": "CLIP's own embedding of each of several overlapping tiles of the image, without the whole.",
     "sum_untrained": "Query tokens attend to the positions through CLIP's own head, before finetuning.",
     FOR: "SUM-CLIP finetuned with labels of the base classes and a teacher's pseudo-labels, never a novel label.",
 }
@@ -46,13 +47,21 @@ class Gain:
 
 def display_name(method: str) -> str:
     """A method's name for readers: `cluster_10` becomes `Cluster-CLIP, k = 10`; an unknown method keeps its name."""
-    clusters = re.fullmatch(r"cluster_(\d+)", method)
-    return f"Cluster-CLIP, k = {clusters[1]}" if clusters else _NAMES.get(method, method)
+    if clusters := re.fullmatch(r"cluster_(\d+)", method):
+        return f"Cluster-CLIP, k = {clusters[1]}"
+    if tiles := re.fullmatch(r"tiles_(\d+)x(\d+)", method):
+        return f"Tiles of CLIP, {tiles[1]} x {tiles[2]}"
+    return _NAMES.get(method, method)
 
 
 def method_note(method: str) -> str:
     """One line about a method; empty for an unknown method."""
-    return _NOTES.get("cluster" if method.startswith("cluster_") else method, "")
+    return _NOTES.get(_kind(method), "")
+
+
+def _kind(method: str) -> str:
+    """The method without its number of clusters or its tiles."""
+    return re.sub(r"^(cluster_\d+|tiles_\d+x\d+)$", lambda name: name[0].partition("_")[0], method)
 
 
 def gains_over_baseline(metrics: Metrics) -> dict[Group, Gain]:
@@ -72,7 +81,7 @@ def best_training_free(metrics: Metrics, group: Group) -> str | None:
     values = {
         method: of_method[group]
         for method, of_method in metrics["methods"].items()
-        if method in ("global", "dense", "cluster", "sum_untrained") or method.startswith("cluster_")
+        if _kind(method) in _NOTES and method != FOR
         if of_method[group] is not None
     }
     return max(values, key=lambda m: values[m]) if values else None
@@ -92,6 +101,11 @@ def best_cells(metrics: Metrics) -> set[tuple[str, str]]:
             top = format_value(min(values.values()) if column == "ms_per_image" else max(values.values()))
             best |= {(method, column) for method, value in values.items() if format_value(value) == top}
     return best
+
+
+def passes(metrics: Metrics, method: str) -> float:
+    """Passes of the image tower for an image; 1 in a file of an older version."""
+    return float(metrics["methods"][method].get("passes", 1))
 
 
 def format_value(value: float | None) -> str:

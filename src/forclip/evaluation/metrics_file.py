@@ -20,8 +20,9 @@ Metrics = dict[str, Any]  # the content of metrics.json
 class MethodRun:
     """One method with one seed.
 
-    method: `global`, `dense`, `cluster_10`, `sum_untrained`, `for` or another name. ms_per_image: milliseconds to embed
-    one image, None if not measured. confidence: the evaluation of its probabilities, None if it has none.
+    method: `global`, `dense`, `cluster_10`, `sum_untrained`, `tiles_3x3`, `for` or another name. ms_per_image:
+    milliseconds to embed one image, None if not measured. confidence: the evaluation of its probabilities, None if it
+    has none. passes: of the image tower for an image: 1, and 1 more for each tile.
     """
 
     method: str
@@ -30,6 +31,7 @@ class MethodRun:
     vectors_per_image: float
     ms_per_image: float | None
     confidence: ConfidenceReport | None = None
+    passes: int = 1
 
 
 def summarise_runs(dataset: str, runs: Sequence[MethodRun]) -> Metrics:
@@ -114,6 +116,7 @@ def _summarise_method(runs: list[MethodRun]) -> dict[str, Any]:
         **_means([report.means["min(k,R)"] for report in reports]),
         "intervals": {group: _interval(reports, group) for group in GROUPS},
         "vectors_per_image": float(np.mean([run.vectors_per_image for run in runs])),
+        "passes": _whole_mean(run.passes for run in runs),
         "ms_per_image": float(np.mean(times)) if times else None,
         "seeds": [run.seed for run in runs],
         "by_seed": {str(run.seed): dict(run.report.means["min(k,R)"]) for run in runs},

@@ -28,6 +28,7 @@ from forclip.evaluation.methods import (
     gains_over_baseline,
     method_note,
     metric_label,
+    passes,
 )
 from forclip.evaluation.metrics import mean_interval
 from forclip.evaluation.metrics_file import Metrics
@@ -89,6 +90,7 @@ def write_report(path: Path, page: ReportPage) -> None:
         thumbnails=EmbeddedThumbnails(hit.image for grid in grids for row in grid.rows for hit in row.hits),
         notes=_notes(page),
         display_name=display_name,
+        passes=passes,
         format_value=format_value,
         finetuned=FOR,
     )
@@ -126,7 +128,8 @@ def summary(metrics: Metrics) -> str:
     if ours is not None:
         time = ours["ms_per_image"]
         cost = "" if time is None else f" and embeds one in {format_value(time)} ms"
-        sentences.append(f"FOR keeps {_plural(ours['vectors_per_image'], 'vector')} per image{cost}.")
+        takes = "" if passes(metrics, FOR) == 1 else f", takes {passes(metrics, FOR):g} passes of the image tower"
+        sentences.append(f"FOR keeps {_plural(ours['vectors_per_image'], 'vector')} per image{takes}{cost}.")
     return " ".join(sentences)
 
 

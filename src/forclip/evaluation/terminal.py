@@ -17,6 +17,7 @@ from forclip.evaluation.methods import (
     format_value,
     gains_over_baseline,
     metric_label,
+    passes,
 )
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
@@ -32,7 +33,7 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     title = Text(f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for column in (*GROUPS, "vectors\n/image", "ms\n/image"):
+    for column in (*GROUPS, "vectors\n/image", "passes\n/image", "ms\n/image"):
         table.add_column(column, justify="right", no_wrap=True)
     best = best_cells(metrics)
 
@@ -49,8 +50,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
             if interval and group != "all":
                 # Next to a standard deviation there is no room left on the line.
                 text.append(("\n" if std else " ") + f"({interval})", style="dim not bold")
-        vectors = Text(f"{values['vectors_per_image']:g}")
-        table.add_row(Text(display_name(method)), *cells, vectors, cell(method, "ms_per_image"))
+        cost = Text(f"{values['vectors_per_image']:g}"), Text(f"{passes(metrics, method):g}")
+        table.add_row(Text(display_name(method)), *cells, *cost, cell(method, "ms_per_image"))
     console.print(table)
     notes = []  # what the numbers are measured over, as far as the file says
     if "interval" in metrics:

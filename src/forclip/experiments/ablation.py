@@ -25,6 +25,7 @@ from forclip.experiments.ablation_report import Entry, Row, ablation_table, bar_
 from forclip.experiments.comparison import MethodResult, Task, finetune_on, measure, measure_training_free
 from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task
+from forclip.models.retrieval_model import configured_tiles
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
 from forclip.training.runs import create_folder, encode_training_images, load_backbone
@@ -323,7 +324,8 @@ class SeedRunner:
         """Measure the training-free methods. Raises ValueError as `load_task` does."""
         task = self._task(self.config)
         start = time.perf_counter()
-        results = measure_training_free(task, self.config.head, self.config.eval, self.config.train.seed)
+        config = self.config
+        results = measure_training_free(task, config.head, config.eval, config.train.seed, cache=config.data.cache)
         seconds = (time.perf_counter() - start) / len(results)
         return [_entry(name, result, None, seconds) for name, result in results.items()]
 
@@ -332,7 +334,8 @@ class SeedRunner:
         task = self._task(config)
         start = time.perf_counter()
         finetuned = finetune_on(task, config.head, config.train)
-        result = measure(task, name, finetuned.head, config.train.seed, config.eval, finetuned.class_vectors)
+        seed, tiles = config.train.seed, configured_tiles(config.model)
+        result = measure(task, name, finetuned.head, seed, config.eval, finetuned.class_vectors, tiles=tiles)
         return _entry(name, result, finetuned.choices.to_json(), time.perf_counter() - start)
 
     def _task(self, config: RunConfig) -> Task:
@@ -356,6 +359,8 @@ def _entry(name: str, result: MethodResult, choices: dict[str, Any] | None, seco
         "name": name,
         **{group: means[group] for group in ("base", "novel", "all")},
         "vectors_per_image": result.run.vectors_per_image,
+        "passes": result.run.passes,
+        "ms_per_image": result.run.ms_per_image,
         "choices": choices,
         "seconds": seconds,
     }

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from forclip.calibration.model import Calibration
 from forclip.config import EvalConfig, HeadConfig, TrainConfig
+from forclip.data.images.tiles import Tiles, parse_tiles, views_of
+from forclip.data.images.views import PLAIN, View
 from forclip.embedding.embed import EncodedImages, embed_tokens
+from forclip.embedding.stream_parts import embed_views
 from forclip.evaluation.confidence import evaluate_confidence
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.metrics_file import MethodRun
@@ -20,7 +24,7 @@ from forclip.evaluation.protocol import evaluate_scores
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.retrieval_model import ClassVectors
-from forclip.progress import Track, untracked
+from forclip.progress import Advance, Track, silent, untracked
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import ClassTexts, Reduction, class_scores, encode_class_names
 from forclip.training.finetune import Finetuned, finetune
@@ -86,12 +90,17 @@ def gallery_digest(gallery: Annotations) -> str:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """A method's evaluation, with its head and gallery embeddings. texts: [T, D] unit, as this method searches by."""
+    """A method's evaluation, with its head and gallery embeddings.
+
+    texts: [T, D] unit, as this method searches by. views: the parts of an image that the head embeds, in the order of
+    their vectors, equally many of each.
+    """
 
     run: MethodRun
     head: Head
     embeddings: ImageEmbeddings
     texts: Tensor
+    views: tuple[View, ...] = (PLAIN,)
 
 
 def measure(
@@ -102,14 +111,60 @@ def measure(
     config: EvalConfig,
     class_vectors: ClassVectors | None = None,
     calibration: Calibration | None = None,
+    tiles: Tiles | None = None,
+    advance: Advance = silent,
 ) -> MethodResult:
     """Embed the gallery with a head and evaluate it. Time per image includes decoding, backbone and head.
 
-    class_vectors: the text side of a finetuned head. calibration: if given, its probabilities are evaluated too.
+    class_vectors: the text side of a finetuned head. calibration: if given, its probabilities are evaluated too. tiles:
+    embedded besides the whole images, in a stream. advance: called with the number of images whose tiles are embedded.
+    Raises ValueError for an image that can no longer be read.
     """
     start = time.perf_counter()
     embeddings = embed_tokens(head, task.gallery_images.tokens, task.gallery.image_ids, task.backbone.device)
     seconds = task.gallery_images.seconds + time.perf_counter() - start
+    if tiles is not None:
+        sources = task.gallery.image_ids, task.gallery.paths, tiles.tile_views(), advance
+        of_tiles, more_seconds = embed_views(task.backbone, head, *sources)
+        whole = torch.from_numpy(embeddings.vectors).unflatten(0, (len(embeddings), -1))
+        embeddings, seconds = _of_parts(torch.cat([whole[None], of_tiles]), task), seconds + more_seconds
+    text_side = class_vectors, calibration
+    return _evaluate(task, method, head, embeddings, views_of(tiles), seconds, seed, config, *text_side)
+
+
+def measure_tiles(
+    task: Task, tiles: Tiles, config: EvalConfig, seed: int, advance: Advance = silent, cache: Path | None = None
+) -> MethodResult:
+    """Embed the gallery's tiles alone, each through plain CLIP, in a stream, and evaluate it. cache: as `embed_views`.
+
+    Raises ValueError for an image that can no longer be read.
+    """
+    head, views = training_free_head(task.backbone, "global"), tiles.tile_views()
+    sources = task.gallery.image_ids, task.gallery.paths, views, advance, cache
+    vectors, seconds = embed_views(task.backbone, head, *sources, head_name="global")
+    return _evaluate(task, f"tiles_{tiles.name}", head, _of_parts(vectors, task), views, seconds, seed, config)
+
+
+def _of_parts(vectors: Tensor, task: Task) -> ImageEmbeddings:
+    """Join the vectors [P, I, N, D] of each gallery image's parts, part by part."""
+    parts, images, count, _ = vectors.shape
+    offsets = np.arange(images + 1, dtype=np.int64) * parts * count
+    return ImageEmbeddings(vectors.transpose(0, 1).flatten(0, 2).numpy(), offsets, task.gallery.image_ids)
+
+
+def _evaluate(
+    task: Task,
+    method: str,
+    head: Head,
+    embeddings: ImageEmbeddings,
+    views: tuple[View, ...],
+    seconds: float,
+    seed: int,
+    config: EvalConfig,
+    class_vectors: ClassVectors | None = None,
+    calibration: Calibration | None = None,
+) -> MethodResult:
+    """Evaluate a method's gallery embeddings. seconds: for all images."""
     texts = (task.texts if class_vectors is None else class_vectors(task.texts)).cpu()
     labels, names, verified = task.gallery.labels, task.gallery.class_names, task.gallery.verified
     text_scores = max_sim(embeddings.vectors, embeddings.offsets, texts.numpy())
@@ -118,16 +173,17 @@ def measure(
     report = evaluate_scores(*labelled, config.min_relevant, verified=verified, distractors=kept)
     confidence = None if calibration is None else evaluate_confidence(calibration, *labelled, verified, kept)
     count = len(embeddings)
-    run = MethodRun(method, seed, report, len(embeddings.vectors) / count, 1000 * seconds / count, confidence)
-    return MethodResult(run, head, embeddings, texts)
+    cost = len(embeddings.vectors) / count, 1000 * seconds / count
+    run = MethodRun(method, seed, report, *cost, confidence, passes=len(views))
+    return MethodResult(run, head, embeddings, texts, views)
 
 
 def measure_training_free(
-    task: Task, head: HeadConfig, config: EvalConfig, seed: int, track: Track = untracked
+    task: Task, head: HeadConfig, config: EvalConfig, seed: int, track: Track = untracked, cache: Path | None = None
 ) -> dict[str, MethodResult]:
     """Measure the baselines and the untrained summary head, by method name. The seed only labels the results.
 
-    Skips more clusters than positions.
+    Skips more clusters than positions. cache: a folder that keeps the vectors of the gallery's tiles between runs.
     """
     num_positions = task.backbone.new_pool().num_positions
     names = ("global", "dense", *(f"cluster_{k}" for k in config.clusters if k <= num_positions))
@@ -138,6 +194,10 @@ def measure_training_free(
     for method, built in heads.items():
         results[method] = measure(task, method, built, seed, config)
         advance(1)
+    if (tiles := parse_tiles(config.tiles)) is not None:
+        advance = track("embedding tiles", len(task.gallery))
+        of_tiles = measure_tiles(task, tiles, config, seed, advance, cache)
+        results[of_tiles.run.method] = of_tiles
     return results
 
 

@@ -20,7 +20,7 @@ from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import from_pretrained
-from forclip.progress import Track, tracking
+from forclip.progress import Track, silent, tracking
 from forclip.training import runs
 
 
@@ -59,14 +59,16 @@ def evaluate(
             for name in task.split.novel:
                 if trained_split is not None and name in trained_split.base:
                     raise ValueError(f"{run}: was trained with labels of {name!r}, which is novel here")
-        results = measure_training_free(task, config.head, config.eval, seed, track)
+        results = measure_training_free(task, config.head, config.eval, seed, track, config.data.cache)
         if trained is not None and run is not None:
             class_vectors, calibration = trained.class_vectors, trained.calibration
-            results["for"] = measure(task, "for", trained.head, seed, config.eval, class_vectors, calibration)
+            advance = silent if trained.tiles is None else track("embedding tiles with FOR", len(task.gallery))
+            text_side, tiles = (class_vectors, calibration), trained.tiles
+            results["for"] = measure(task, "for", trained.head, seed, config.eval, *text_side, tiles, advance)
             if (run / "history.json").exists():
                 history = json.loads((run / "history.json").read_text())
             if ends is not None:
-                points = measure_curve(task, ends, class_vectors, config.eval, seed, track)
+                points = measure_curve(task, ends, class_vectors, config.eval, seed, track, trained.tiles)
                 write_curve(out, points)
                 console.print(curve_table(points))
     metrics = summarise_runs(task.name, [result.run for result in results.values()])

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import EvalConfig
+from forclip.data.images.tiles import Tiles
 from forclip.evaluation.methods import format_value
 from forclip.experiments.comparison import Task, measure
 from forclip.models.backbone import Backbone
@@ -54,11 +55,17 @@ def read_ends(run: Path, backbone: Backbone) -> Ends:
 
 
 def measure_curve(
-    task: Task, ends: Ends, class_vectors: ClassVectors | None, config: EvalConfig, seed: int, track: Track = untracked
+    task: Task,
+    ends: Ends,
+    class_vectors: ClassVectors | None,
+    config: EvalConfig,
+    seed: int,
+    track: Track = untracked,
+    tiles: Tiles | None = None,
 ) -> list[CurvePoint]:
     """Measure the heads at ALPHAS and at the run's own alpha, in rising order.
 
-    class_vectors: the run's text side, used for every head.
+    class_vectors: the run's text side, used for every head; tiles: the run's, which are encoded again for every head.
     """
     untuned, tuned, chosen = ends
     alphas = sorted({*ALPHAS} if chosen is None else {*ALPHAS, chosen})
@@ -66,7 +73,7 @@ def measure_curve(
     points = []
     for alpha in alphas:
         head = interpolate(untuned, tuned, alpha).eval()
-        means = measure(task, "for", head, seed, config, class_vectors).run.report.means["min(k,R)"]
+        means = measure(task, "for", head, seed, config, class_vectors, tiles=tiles).run.report.means["min(k,R)"]
         points.append(CurvePoint(alpha, means["base"], means["novel"], means["all"], alpha == chosen))
         advance(1)
     return points

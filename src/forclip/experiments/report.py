@@ -11,8 +11,10 @@ import yaml
 
 import forclip
 from forclip.config import RunConfig, config_to_json
-from forclip.data.images.decode import image_size
-from forclip.embedding.embed import embed_tokens, with_boxes_in_images
+from forclip.data.images.decode import image_size, read_image
+from forclip.data.images.views import PLAIN
+from forclip.embedding.embed import embed_parts
+from forclip.embedding.regions import window_fractions
 from forclip.evaluation.charts import Curve
 from forclip.evaluation.methods import best_overall, best_training_free
 from forclip.evaluation.metrics_file import Metrics
@@ -137,18 +139,32 @@ def rank(scores: Floats, image_ids: tuple[str, ...], k: int) -> Ints:
 
 
 def _winning_boxes(task: Task, result: MethodResult, rows: Ints, winners: Ints) -> list[Box | None]:
-    """Return the region of the best vector of each image in `rows`. winners: that vector's index, of every image."""
+    """Return the region of the best vector of each image in `rows`. winners: that vector's index, of every image.
+
+    A vector of plain CLIP comes from everything that it was shown: a tile, or the whole image, which is no region.
+    """
+    return [_vector_box(task, result, row, int(winners[row] - result.embeddings.offsets[row])) for row in rows.tolist()]
+
+
+@torch.inference_mode()
+def _vector_box(task: Task, result: MethodResult, row: int, position: int) -> Box | None:
+    """Return the region of one vector of an image, encoding only the part that it comes from."""
+    of_part = int(result.embeddings.offsets[row + 1] - result.embeddings.offsets[row]) // len(result.views)
+    view, backbone, image_id = result.views[position // of_part], task.backbone, task.gallery.image_ids[row]
     if result.run.method == "global":
-        return [None] * len(rows)  # its region is the whole image
-    tokens = task.gallery_images.tokens[rows]
-    ids = [task.gallery.image_ids[r] for r in rows]
-    sizes = [image_size(task.gallery.paths[r]) or (1, 1) for r in rows]  # all were decoded before
-    embeddings = embed_tokens(result.head, tokens, ids, task.backbone.device, with_boxes=True)
-    embeddings = with_boxes_in_images(embeddings, task.backbone, sizes)
-    assert embeddings.boxes is not None
-    within_image = winners[rows] - result.embeddings.offsets[rows]
-    x0, y0, x1, y1 = embeddings.boxes[embeddings.offsets[:-1] + within_image].T.tolist()
-    return list(zip(x0, y0, x1, y1, strict=True))
+        return None
+    if view == PLAIN:
+        tokens, size = task.gallery_images.tokens[row][None], image_size(task.gallery.paths[row]) or (1, 1)
+    else:
+        image = read_image(task.gallery.paths[row])
+        size = image.size
+        if result.run.method.startswith("tiles_"):
+            return window_fractions(view.window(row, size), size)
+        tokens = backbone.encode_tokens(backbone.preprocess(view(row, image))[None].to(backbone.device))
+    boxes = embed_parts(backbone, result.head, [view], tokens[None], [image_id], [size]).boxes
+    assert boxes is not None
+    x0, y0, x1, y1 = boxes[position % of_part].tolist()
+    return x0, y0, x1, y1
 
 
 def _draw_queries(comparison: Comparison) -> list[str]:

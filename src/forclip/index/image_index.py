@@ -120,6 +120,8 @@ class Index:
             "vectors": sum(p.num_vectors for p in view.parts),
             "dim": header.dim,
             "precision": header.precision,
+            "merge": header.merge,
+            "max_vectors": header.max_vectors,
             "fingerprint": header.fingerprint,
             "format_version": FORMAT_VERSION,
             "version": int(view.table.version),

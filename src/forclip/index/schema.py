@@ -33,10 +33,12 @@ class StoreHeader:
     """What all images of a store share. It is JSON in the table's metadata, so no table can be without it.
 
     fingerprint: identifies the model that wrote the vectors, weights included; dim: dimensions of a vector; model: how
-    to load its backbone again (name, pretrained, image_size, resize_mode), its head and num_query_tokens; the head of a
-    trained run is in the store's folder `model`; precision: of stored vectors, "fp16" (2 bytes per number) or "int8"
-    (1 byte); code_range: the value that the int8 code 127 stands for, larger ones are clipped; merge: the cosine from
-    which an image's vectors were merged, None if they were not; roots: as `forclip.index.roots.to_json` writes them.
+    to load its backbone again (name, pretrained, image_size, resize_mode), its tiles, its head and num_query_tokens;
+    the head of a trained run is in the store's folder `model`; precision: of stored vectors, "fp16" (2 bytes per
+    number) or "int8" (1 byte); code_range: the value that the int8 code 127 stands for, larger ones are clipped; merge:
+    the cosine from which an image's vectors were merged, None if they were not; max_vectors: the largest number of
+    vectors of an image, to which more were merged, None for any number; roots: as `forclip.index.roots.to_json` writes
+    them.
 
     Raises ValueError for an unknown precision.
     """
@@ -47,6 +49,7 @@ class StoreHeader:
     precision: Precision = "fp16"
     code_range: float = 1.0
     merge: float | None = None
+    max_vectors: int | None = None
     roots: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +84,9 @@ class StoreHeader:
 
     def identity(self) -> str:
         """Identify what cannot change: the model and how vectors are stored."""
-        return json.dumps([self.fingerprint, self.dim, self.precision, self.code_range, self.merge])
+        parts = [self.fingerprint, self.dim, self.precision, self.code_range, self.merge]
+        # Without a limit it is the identity that stores of earlier versions wrote into their segments.
+        return json.dumps(parts if self.max_vectors is None else [*parts, self.max_vectors])
 
 
 def checked_precision(name: str) -> Precision:

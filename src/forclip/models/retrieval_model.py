@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration, read_calibration, write_calibration
 from forclip.config import HeadConfig, ModelConfig, config_to_json
+from forclip.data.images.tiles import Tiles, parse_tiles, views_of
+from forclip.data.images.views import View
 from forclip.index.schema import Precision, StoreHeader
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
@@ -73,7 +75,8 @@ class RetrievalModel:
 
     name: the open_clip name or the run's folder. fingerprint: hexadecimal, of weights, preprocessing and head; equal
     fingerprints mean equal vectors. class_vectors: only a trained run has them. calibration: turns scores into
-    probabilities; None without labels to learn it from, as for every pretrained model.
+    probabilities; None without labels to learn it from, as for every pretrained model. tiles: the parts of an image
+    that are embedded besides the whole.
     """
 
     name: str
@@ -83,6 +86,22 @@ class RetrievalModel:
     templates: tuple[str, ...] = SINGLE_TEMPLATE
     class_vectors: ClassVectors | None = None
     calibration: Calibration | None = None
+    tiles: Tiles | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The P parts of an image that are embedded: the whole image, then its tiles."""
+        return views_of(self.tiles)
+
+    def with_tiles(self, tiles: Tiles | None) -> "RetrievalModel":
+        """Return the model with other tiles, which is another model to a store.
+
+        Its calibration is left out: scores of more vectors are higher.
+        """
+        if tiles == self.tiles:
+            return self
+        fingerprint = self.fingerprint.removesuffix(_tiles_suffix(self.tiles)) + _tiles_suffix(tiles)
+        return replace(self, tiles=tiles, fingerprint=fingerprint, calibration=None)
 
     def encode_query(self, text: str) -> Tensor:
         """Encode a text query through the prompt templates and, in a trained run, the class vectors. [dim], unit."""
@@ -95,13 +114,26 @@ class RetrievalModel:
 
     @torch.inference_mode()
     def encode_image(self, image: Image.Image) -> Tensor:
-        """Embed one image: all its vectors, [N, dim], unit, float32 on the backbone's device."""
-        pixels = self.backbone.preprocess(image)[None].to(self.backbone.device)
-        return self.head(self.backbone.encode_tokens(pixels))[0].float()
+        """Embed one image: all its vectors, [P * N, dim], unit, float32 on the backbone's device, part by part."""
+        pixels = (self.backbone.preprocess(view(0, image))[None].to(self.backbone.device) for view in self.views)
+        return torch.cat([self.head(self.backbone.encode_tokens(part))[0].float() for part in pixels])
 
     @property
     def dim(self) -> int:
         return self.backbone.new_pool().dim
+
+
+def _tiles_suffix(tiles: Tiles | None) -> str:
+    return "" if tiles is None else f"-tiles_{tiles.name}_{tiles.overlap:g}"
+
+
+def configured_tiles(model: ModelConfig) -> Tiles | None:
+    """Return the tiles of a configuration. Raises ValueError for `auto`, which has to be resolved before."""
+    if model.tiles == "auto":
+        raise ValueError(
+            "tiles auto needs pictures to choose by; `forclip index` and a training choose, else name them"
+        )
+    return parse_tiles(model.tiles, model.tile_overlap)
 
 
 def configured_backbone(model: ModelConfig, device: str) -> Backbone:
@@ -128,20 +160,24 @@ def load_model(
     model: its name is the folder that `train` wrote, or a pretrained model as `load_open_clip` takes it. head: `sum`
     (the default: the untrained summary head), `global` (plain CLIP, one vector per image), `dense` (one per position)
     or `cluster_K` (K per image). num_query_tokens: vectors per image of the head `sum`; by default those of
-    `HeadConfig`. A trained run has its own head, so omit both for a run.
+    `HeadConfig`. A trained run has its own head, so omit both for a run. It has its own tiles too, unless the
+    configuration names others (`none` and `auto` do not).
 
     The model is in eval mode on `device`, such as "cpu" or "cuda". Raises ValueError for an unknown model, head or
-    device, for a damaged run, and for a head or number of query tokens that a trained run does not have.
+    device, for a damaged run, for a head or number of query tokens that a trained run does not have, and for tiles
+    `auto` of a pretrained model.
     """
     if is_trained_run(model.name):
         run = from_pretrained(Path(model.name), device)
         _check_head(run, head, num_query_tokens)
-        return run
+        return run if model.tiles in ("none", "auto") else run.with_tiles(configured_tiles(model))
+    tiles = configured_tiles(model)
     head = "sum" if head is None else head
     num_query_tokens = HeadConfig.num_query_tokens if num_query_tokens is None else num_query_tokens
     backbone = configured_backbone(model, device)
     fingerprint = f"{backbone.fingerprint}-{head}-{num_query_tokens}"
-    return RetrievalModel(model.name, backbone, training_free_head(backbone, head, num_query_tokens), fingerprint)
+    built = training_free_head(backbone, head, num_query_tokens)
+    return RetrievalModel(model.name, backbone, built, fingerprint).with_tiles(tiles)
 
 
 def _check_head(run: RetrievalModel, head: str | None, num_query_tokens: int | None) -> None:
@@ -163,9 +199,12 @@ def save_pretrained(
 ) -> None:
     """Write a trained run that `from_pretrained` reads, without the backbone's own weights.
 
+    model: its tiles are those that the run embeds images with. Raises ValueError for tiles `auto`.
+
     Writes model.safetensors, calibration.json if there is a calibration, and at last config.json: its presence means
     that the run is complete.
     """
+    configured_tiles(model)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (_CONFIG_FILE, _CALIBRATION_FILE):
         (folder / old).unlink(missing_ok=True)
@@ -206,8 +245,9 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     than the run's.
     """
     content = read_run_config(folder)
+    config = written_reference(content["backbone"])
     if backbone is None:
-        backbone = configured_backbone(written_reference(content["backbone"]), device)
+        backbone = configured_backbone(config, device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
         raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
     check_is_no_placeholder(folder / _WEIGHTS_FILE)
@@ -221,8 +261,9 @@ def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None
     fingerprint = weights_fingerprint(state, backbone.fingerprint)  # of the keys in the file, as stores remember it
     file = folder / _CALIBRATION_FILE
     calibration = read_calibration(file) if file.exists() else None
-    templates = tuple(content["templates"])
-    return RetrievalModel(str(folder), backbone, head, fingerprint, templates, class_vectors, calibration)
+    templates, tiles = tuple(content["templates"]), configured_tiles(config)
+    fingerprint += _tiles_suffix(tiles)
+    return RetrievalModel(str(folder), backbone, head, fingerprint, templates, class_vectors, calibration, tiles)
 
 
 def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
@@ -250,16 +291,16 @@ def load_store_model(
 
     folder: the store's copy of the trained run, which does not exist if the head needed no training; override: where
     the weights are now, if not where the header says: a trained run, or a pretrained model as `load_open_clip` takes
-    it; head, num_query_tokens: as `load_model` takes them, None for the store's. Raises ValueError, naming `--model`,
-    if the weights are missing, and if a trained run was trained on others.
+    it; head, num_query_tokens: as `load_model` takes them, None for the store's. The tiles are the store's. Raises
+    ValueError, naming `--model`, if the weights are missing, and if a trained run was trained on others.
     """
-    if override is not None and is_trained_run(override.name):
-        return load_model(override, device, head, num_query_tokens)
-    if override is not None and is_trained_run(str(folder)) and not names_local_files(override):
-        # A model that everybody has, without the store's trained head: another one.
-        return load_model(override, device, head, num_query_tokens)
-    checked_device(device)
     config, stored_head, stored_count = stored_model(header, override)
+    tiles = configured_tiles(config)
+    # A model that everybody has, without the store's trained head, is another one.
+    is_other = is_trained_run(str(folder)) and override is not None and not names_local_files(override)
+    if override is not None and (is_trained_run(override.name) or is_other):
+        return load_model(override, device, head, num_query_tokens).with_tiles(tiles)
+    checked_device(device)
     try:
         if not is_trained_run(str(folder)):
             count = stored_count if num_query_tokens is None else num_query_tokens
@@ -270,7 +311,7 @@ def load_store_model(
             raise
         raise ValueError(f"{folder.parent}: its model can't be loaded; --model says where it is now: {error}") from None
     _check_head(run, head, num_query_tokens)
-    return run
+    return run.with_tiles(tiles)
 
 
 def stored_model(header: StoreHeader, override: ModelConfig | None = None) -> tuple[ModelConfig, str, int]:
@@ -299,8 +340,12 @@ def describe_model(
         run = Path(config.name)
         num_query_tokens = cast(SummaryHead, model.head).num_query_tokens
         config, description["run"] = written_reference(read_run_config(run)["backbone"]), run.resolve().name
+    tiles = (
+        {"tiles": "none"} if model.tiles is None else {"tiles": model.tiles.name, "tile_overlap": model.tiles.overlap}
+    )
     return {
         **config_to_json(absolute_reference(complete_reference(config, announce=False))),
+        **tiles,
         "head": head or "sum",
         "num_query_tokens": num_query_tokens or HeadConfig.num_query_tokens,
         **description,
@@ -315,7 +360,8 @@ def store_header(
     precision: Precision = "fp16",
     code_range: float = 1.0,
     merge: float | None = None,
+    max_vectors: int | None = None,
 ) -> StoreHeader:
     """Describe a new store and the model that fills it, as `describe_model`."""
     description = describe_model(model, config, head, num_query_tokens)
-    return StoreHeader(model.fingerprint, model.dim, description, precision, code_range, merge)
+    return StoreHeader(model.fingerprint, model.dim, description, precision, code_range, merge, max_vectors)

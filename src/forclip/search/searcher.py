@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
 from forclip.config import ModelConfig
+from forclip.embedding.merge import limit_vectors
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
 from forclip.index.image_index import Index
@@ -22,7 +24,7 @@ from forclip.models.retrieval_model import RetrievalModel, load_store_model
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
 from forclip.search.labels import Relevance, StoreLabels, evaluate_list
-from forclip.types import Floats, SearchResult
+from forclip.types import Floats, ImageEmbeddings, SearchResult
 
 _REQUIRED_RATIO = 0.7  # of one thread's time: on a busy machine more threads get slower, so the gain must be clear
 
@@ -176,9 +178,12 @@ class Searcher:
         return compute_heatmap(self.model, picture, vector)
 
     def encode_image(self, image: Image.Image) -> Floats:
-        """Return all unit vectors of a picture, [N, dim]."""
+        """Return the unit vectors of a picture, [N, dim], at most as many as the store keeps of an image."""
         vectors: Floats = self.model.encode_image(image).cpu().numpy()
-        return vectors
+        most = self.index.store.header.max_vectors
+        if most is None:
+            return vectors
+        return limit_vectors(ImageEmbeddings(vectors, np.array([0, len(vectors)]), ("",)), most).vectors
 
 
 def open_searcher(folder: Path, device: str = "cpu", model_override: ModelConfig | None = None) -> Searcher:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from forclip.data.images.tiles import Tiles, parse_tiles, views_of
+from forclip.data.images.tiles import Tiles, describe_tiles, parse_tiles, tiles_for_size, views_of
 
 
 def boxes(tiles: Tiles, width: int, height: int) -> list[tuple[int, int, int, int]]:
@@ -58,3 +58,35 @@ def test_nonsense_is_refused_by_name(name: str) -> None:
 def test_an_impossible_overlap_is_refused(overlap: float) -> None:
     with pytest.raises(ValueError, match=str(overlap)):
         Tiles(2, 2, overlap)
+
+
+@pytest.mark.parametrize(
+    ("picture", "model_input", "expected"),
+    [
+        ((224, 224), (224, 224), None),
+        ((300, 300), (224, 224), None),
+        ((336, 336), (224, 224), Tiles(2, 2)),
+        ((448, 448), (224, 224), Tiles(3, 3)),
+        ((1600, 900), (224, 224), Tiles(3, 3)),
+        ((1600, 900), (1024, 576), Tiles(2, 2)),
+        ((900, 224), (224, 224), Tiles(3, 3)),
+        ((1, 1), (224, 224), None),
+    ],
+)
+def test_tiles_by_size_fill_the_models_input(
+    picture: tuple[int, int], model_input: tuple[int, int], expected: Tiles | None
+) -> None:
+    assert tiles_for_size(picture, model_input) == expected
+
+
+def test_tiles_without_overlap_are_smaller_so_they_need_larger_pictures() -> None:
+    assert tiles_for_size((448, 448), (224, 224), overlap=0) == Tiles(2, 2, 0)
+    assert tiles_for_size((672, 672), (224, 224), overlap=0) == Tiles(3, 3, 0)
+
+
+def test_readers_see_the_overlap_where_it_is_unusual() -> None:
+    assert [describe_tiles(t) for t in (None, Tiles(3, 3), Tiles(3, 3, 0.25))] == [
+        "none",
+        "3x3",
+        "3x3 overlapping by 0.25",
+    ]

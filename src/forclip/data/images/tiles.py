@@ -74,5 +74,25 @@ def parse_tiles(name: str, overlap: float = DEFAULT_OVERLAP) -> Tiles | None:
 
 
 def views_of(tiles: Tiles | None) -> tuple[View, ...]:
-    """The views that a model with these tiles encodes: the whole image, and its tiles if there are any."""
+    """The views that a model with these tiles embeds: the whole image, and its tiles if there are any."""
     return (PLAIN,) if tiles is None else tiles.views()
+
+
+def describe_tiles(tiles: Tiles | None) -> str:
+    """Name tiles for readers, such as `none`, `3x3` and `3x3 overlapping by 0.25`."""
+    if tiles is None:
+        return "none"
+    return tiles.name if tiles.overlap == DEFAULT_OVERLAP else f"{tiles.name} overlapping by {tiles.overlap:g}"
+
+
+def tiles_for_size(picture: Size, model_input: Size, overlap: float = DEFAULT_OVERLAP) -> Tiles | None:
+    """Choose tiles by size alone: the finest of 3x3, 2x2 and none whose tiles fill the model's input.
+
+    A tile with fewer pixels than the input is enlarged, and shows little that the whole picture does not. picture: a
+    typical (width, height); model_input: what every view is resized to. Sizes are compared by the roots of their areas.
+    """
+    detail = math.sqrt(picture[0] * picture[1] / (model_input[0] * model_input[1]))
+    for count in (3, 2):
+        if detail >= count - (count - 1) * overlap - _ROUNDING:
+            return Tiles(count, count, overlap)
+    return None

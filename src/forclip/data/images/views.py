@@ -20,6 +20,11 @@ class Window:
     box: tuple[int, int, int, int]
     mirrored: bool = False
 
+    @property
+    def size(self) -> Size:
+        """(width, height) in pixels."""
+        return self.box[2] - self.box[0], self.box[3] - self.box[1]
+
 
 @dataclass(frozen=True)
 class View:
