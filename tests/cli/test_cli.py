@@ -88,7 +88,7 @@ def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     evaluated = run("eval", config, "--model", model, "--out", out, "--json")
     assert evaluated.exit_code == 0, evaluated.output
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics["methods"]) == ["global", "dense", "cluster_3", "sum_untrained", "for"]
+    assert list(metrics["methods"]) == ["global", "dense", "cluster_3", "sum_untrained", "tiles_3x3", "for"]
     assert json.loads(evaluated.stdout) == metrics
     assert metrics["methods"]["for"]["vectors_per_image"] == 9
     assert "confidence" not in metrics["methods"]["for"]

@@ -50,7 +50,7 @@ def test_means_and_spread_over_seeds() -> None:
     found = metrics["methods"]["for"]
     assert (found["base"], found["novel"], found["all"]) == pytest.approx((100, 75, 87.5))
     assert (found["base_std"], found["novel_std"]) == pytest.approx((0, np.std([100, 50], ddof=1)))
-    assert (found["vectors_per_image"], found["ms_per_image"]) == (10, 6)
+    assert (found["vectors_per_image"], found["ms_per_image"], found["passes"]) == (10, 6, 1)
     assert metrics["methods"]["global"]["novel_std"] == 0
     assert found["other_denominators"]["map_at_50/hits"]["novel"] == pytest.approx(75)
     assert metrics["classes"]["cat"]["group"] == "novel"
@@ -187,6 +187,19 @@ def test_the_terminal_shows_the_table_and_the_gain() -> None:
     assert re.findall(r"\x1b\[1m *([0-9.]+)\x1b", shown) == ["4.0", "100.0", "75.0", "87.5"]
     assert "± 35.4" in shown
     assert shown.splitlines()[-1].endswith("(CLIP (global)): base +50.0, novel +25.0, all +37.5")
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_widest_table_fits_a_terminal(seeds: int) -> None:
+    runs = [MethodRun("tiles_3x3", 0, federated_report(), 9, 1543.2, passes=9)]
+    runs += [MethodRun("cluster_25", 0, federated_report(1), 25, 171.3)]
+    runs += [MethodRun("for", seed, federated_report(seed), 250, 1714.5, passes=10) for seed in range(seeds)]
+    stream = StringIO()
+    print_metrics(Console(file=stream, width=80), summarise_runs("pets", runs))
+    shown = stream.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown  # nothing is cut
+    assert re.search(r"Tiles of CLIP, 3 x 3 .* 9 +9 +1543$", shown, re.MULTILINE)
+    assert re.search(r"FOR \(finetuned\) .* 250 +10 +17", shown)
 
 
 def test_the_terminal_does_not_interpret_names_and_shows_missing_values() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from forclip.evaluation.charts import Curve, gain_chart, ladder_chart, line_chart, nice_ticks
-from forclip.evaluation.methods import display_name
+from forclip.evaluation.methods import best_training_free, display_name, method_note, passes
 from forclip.evaluation.metrics_file import MethodRun, Metrics, summarise_runs
 from forclip.evaluation.protocol import evaluate_scores
 from forclip.evaluation.report import ReportPage, class_table, summary, write_report
@@ -227,10 +227,30 @@ def test_the_summary_states_the_gains() -> None:
 
 @pytest.mark.parametrize(
     ("method", "shown"),
-    [("global", "CLIP (global)"), ("cluster_25", "Cluster-CLIP, k = 25"), ("for", "FOR (finetuned)"), ("mine", "mine")],
+    [
+        ("global", "CLIP (global)"),
+        ("cluster_25", "Cluster-CLIP, k = 25"),
+        ("tiles_3x3", "Tiles of CLIP, 3 x 3"),
+        ("for", "FOR (finetuned)"),
+        ("mine", "mine"),
+        ("tiles_of_mine", "tiles_of_mine"),
+    ],
 )
 def test_display_names(method: str, shown: str) -> None:
     assert display_name(method) == shown
+
+
+def test_tiles_are_a_training_free_baseline_with_its_passes() -> None:
+    metrics = sample_metrics()
+    metrics["methods"]["tiles_3x3"] = {**values(60.0, 40.0), "passes": 9}
+    metrics["methods"]["for"]["passes"] = 10
+    assert best_training_free(metrics, "novel") == "tiles_3x3"
+    assert "8.1 above the best training-free baseline (Tiles of CLIP, 3 x 3, 40.0)" in summary(metrics)
+    assert "takes 10 passes of the image tower" in summary(metrics)
+    assert passes(metrics, "global") == 1  # a file of an older version
+    metrics["methods"]["tiles_of_mine"] = values(99.0, 99.0)
+    assert best_training_free(metrics, "novel") == "tiles_3x3"
+    assert method_note("tiles_3x3") == method_note("tiles_2x2") != ""
 
 
 def test_curves_of_any_length_and_value_can_be_drawn() -> None:

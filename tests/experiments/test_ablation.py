@@ -247,7 +247,7 @@ def test_a_real_ablation_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "out" / "ablation.json").read_text())
-    names = ["global", "dense", "cluster_5", "cluster_10", "cluster_25", "sum_untrained", *variants]
+    names = ["global", "dense", "cluster_5", "cluster_10", "cluster_25", "sum_untrained", "tiles_3x3", *variants]
     assert list(content["summary"]) == names
     assert content["runs"][-1]["choices"]["share"] == 0.5
     monkeypatch.setattr(ablation, "load_task", None)  # a call would fail

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from forclip.config import EvalConfig
-from forclip.embedding.embed import EncodedImages
-from forclip.experiments.comparison import MethodResult, Task, measure
+from forclip.data.images.tiles import Tiles
+from forclip.embedding.embed import EncodedImages, embed_images, encode_images
+from forclip.experiments.comparison import MethodResult, Task, measure, measure_tiles
+from forclip.experiments.report import vector_box
 from forclip.models.baselines import training_free_head
+from forclip.models.retrieval_model import RetrievalModel
 from forclip.types import Annotations, Bools, ClassSplit
 from tests.tiny import TinyBackbone
 
@@ -67,3 +71,71 @@ def test_distractors_are_embedded_and_ranked_if_configured() -> None:
         removed, gallery_images=replace(task.gallery_images, tokens=task.gallery_images.tokens[[0, 1, 2, 4]])
     )
     assert measure_global(removed, EvalConfig()).run.report.means == report.means
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Task:
+    """The six images as files of noise."""
+    task, paths = new_task(None), tuple(tmp_path / f"{k}.png" for k in range(6))
+    for k, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    gallery = replace(task.gallery, paths=paths)
+    return replace(task, gallery=gallery, gallery_images=encode_images(task.backbone, gallery.image_ids, paths))
+
+
+def test_the_tiles_baseline_is_plain_clip_on_saved_tiles(on_disk: Task, tmp_path: Path) -> None:
+    result = measure_tiles(on_disk, Tiles(3, 3), EvalConfig(), 7)
+    run = result.run
+    assert (run.method, run.seed, run.vectors_per_image, run.passes) == ("tiles_3x3", 7, 9, 9)
+    assert run.ms_per_image is not None
+    for path in on_disk.gallery.paths:
+        with Image.open(path) as image:
+            for k, (x, y) in enumerate((x, y) for y in (0, 8, 15) for x in (0, 10, 20)):
+                image.crop((x, y, x + 20, y + 15)).save(tmp_path / f"{path.stem}-{k}.tile.png")
+    tiles = sorted(tmp_path.glob("*.tile.png"))
+    alone = RetrievalModel("tiny", on_disk.backbone, training_free_head(on_disk.backbone, "global"), "")
+    np.testing.assert_allclose(result.embeddings.vectors, embed_images(alone, tiles)[0].vectors, atol=2e-3)
+
+
+def test_a_head_with_tiles_searches_the_vectors_of_its_model(on_disk: Task) -> None:
+    head = training_free_head(on_disk.backbone, "dense")
+    progress: list[int] = []
+    result = measure(on_disk, "for", head, 0, EvalConfig(), tiles=Tiles(2, 2), advance=progress.append)
+    assert (result.run.passes, result.run.vectors_per_image, sum(progress)) == (5, 45, 6)
+    model = RetrievalModel("tiny", on_disk.backbone, head, "").with_tiles(Tiles(2, 2))
+    expected = embed_images(model, on_disk.gallery.paths)[0]
+    assert result.embeddings.offsets.tolist() == expected.offsets.tolist()
+    np.testing.assert_allclose(result.embeddings.vectors, expected.vectors, atol=2e-3)
+
+
+def test_vectors_of_the_tiles_baseline_are_cached(
+    on_disk: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = measure_tiles(on_disk, Tiles(2, 2), EvalConfig(), 0, cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*/tokens.npy")
+    assert np.load(file, mmap_mode="r").shape == (4, 6, 1, 6)  # vectors, not tokens
+    monkeypatch.setattr(TinyBackbone, "encode_tokens", None)
+    again = measure_tiles(on_disk, Tiles(2, 2), EvalConfig(), 0, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(again.embeddings.vectors, first.embeddings.vectors)
+
+
+def test_an_image_that_is_gone_is_named(on_disk: Task) -> None:
+    on_disk.gallery.paths[2].unlink()
+    with pytest.raises(ValueError, match=r"2\.png"):
+        measure_tiles(on_disk, Tiles(2, 2), EvalConfig(), 0)
+
+
+def test_boxes_in_the_report_are_those_of_the_stored_vectors(on_disk: Task) -> None:
+    """Of a tile that plain CLIP saw the whole tile; of a head with tiles the region in the tile, as a store has it."""
+    tiles = measure_tiles(on_disk, Tiles(2, 2), EvalConfig(), 0)
+    head = training_free_head(on_disk.backbone, "dense")
+    tiled = measure(on_disk, "for", head, 0, EvalConfig(), tiles=Tiles(2, 2))
+    model = RetrievalModel("tiny", on_disk.backbone, head, "").with_tiles(Tiles(2, 2))
+    stored = embed_images(model, on_disk.gallery.paths)[0].boxes
+    assert stored is not None
+    for row in (0, 3):
+        for vector in (0, 10, 44):
+            box = vector_box(on_disk, tiled, row, vector)
+            assert box is not None
+            np.testing.assert_allclose(box, stored[45 * row + vector], atol=1e-5)
+        assert vector_box(on_disk, tiles, row, 3) == (13 / 40, 10 / 30, 1, 1)

@@ -22,7 +22,7 @@ def test_train_and_evaluate_from_a_file_or_a_config(small_world: ToyWorld, tmp_p
     model = forclip.train(file, tmp_path / "model")
     assert model.fingerprint == forclip.load_model(forclip.ModelConfig(str(tmp_path / "model"))).fingerprint
     metrics = forclip.evaluate(load_config(file), tmp_path / "eval", model=tmp_path / "model")
-    assert set(metrics["methods"]) == {"global", "dense", "cluster_3", "sum_untrained", "for"}
+    assert set(metrics["methods"]) == {"global", "dense", "cluster_3", "sum_untrained", "tiles_3x3", "for"}
     assert (tmp_path / "eval" / "report.html").exists()
     with pytest.raises(ValueError, match="model"):
         forclip.train(file, tmp_path / "model")

@@ -31,14 +31,17 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     seeds = len(metrics["seeds"])
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     title = Text(f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("method", no_wrap=True)
-    for column in (*GROUPS, "vectors\n/image", "passes\n/image", "ms\n/image"):
+    for column in (*GROUPS, "vectors", "passes", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
     best = best_cells(metrics)
+    has_std = any(values.get(f"{group}_std") for values in metrics["methods"].values() for group in GROUPS)
 
     def cell(method: str, column: str) -> Text:
-        return Text(format_value(metrics["methods"][method][column]), "bold" if (method, column) in best else "")
+        value = metrics["methods"][method][column]
+        shown = f"{value:.0f}" if value is not None and value >= 1000 else format_value(value)
+        return Text(shown, "bold" if (method, column) in best else "")
 
     for method, values in metrics["methods"].items():
         cells = [cell(method, group) for group in GROUPS]
@@ -48,12 +51,13 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
             if std:
                 text.append(f" ± {format_value(std)}", style="dim not bold")
             if interval and group != "all":
-                # Next to a standard deviation there is no room left on the line.
-                text.append(("\n" if std else " ") + f"({interval})", style="dim not bold")
+                # Next to standard deviations there is no room left on the line.
+                text.append(("\n" if has_std else " ") + f"({interval})", style="dim not bold")
         cost = Text(f"{values['vectors_per_image']:g}"), Text(f"{passes(metrics, method):g}")
         table.add_row(Text(display_name(method)), *cells, *cost, cell(method, "ms_per_image"))
     console.print(table)
-    notes = []  # what the numbers are measured over, as far as the file says
+    # What the numbers are measured over, as far as the file says.
+    notes = ["vectors, passes of the image tower and milliseconds: for one image"]
     if "interval" in metrics:
         notes.append(f"in brackets: {100 * metrics['interval']['level']:.0f} % bootstrap interval over classes")
     if metrics.get("protocol") == "verified images":

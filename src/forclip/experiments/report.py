@@ -143,11 +143,11 @@ def _winning_boxes(task: Task, result: MethodResult, rows: Ints, winners: Ints) 
 
     A vector of plain CLIP comes from everything that it was shown: a tile, or the whole image, which is no region.
     """
-    return [_vector_box(task, result, row, int(winners[row] - result.embeddings.offsets[row])) for row in rows.tolist()]
+    return [vector_box(task, result, row, int(winners[row] - result.embeddings.offsets[row])) for row in rows.tolist()]
 
 
 @torch.inference_mode()
-def _vector_box(task: Task, result: MethodResult, row: int, position: int) -> Box | None:
+def vector_box(task: Task, result: MethodResult, row: int, position: int) -> Box | None:
     """Return the region of one vector of an image, encoding only the part that it comes from."""
     of_part = int(result.embeddings.offsets[row + 1] - result.embeddings.offsets[row]) // len(result.views)
     view, backbone, image_id = result.views[position // of_part], task.backbone, task.gallery.image_ids[row]
