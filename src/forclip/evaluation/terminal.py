@@ -31,7 +31,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     seeds = len(metrics["seeds"])
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     title = Text(f"{metrics['dataset']}: {metric_label(metrics)} in percent{over}")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.collapse_padding = True  # else it is wider than 80 characters
     table.add_column("method", no_wrap=True)
     for column in (*GROUPS, "vectors", "passes", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -40,7 +41,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
 
     def cell(method: str, column: str) -> Text:
         value = metrics["methods"][method][column]
-        shown = f"{value:.0f}" if value is not None and value >= 1000 else format_value(value)
+        is_long = column == "ms_per_image" and value is not None and value >= 100
+        shown = f"{value:.0f}" if is_long else format_value(value)
         return Text(shown, "bold" if (method, column) in best else "")
 
     for method, values in metrics["methods"].items():
