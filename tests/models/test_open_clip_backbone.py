@@ -90,8 +90,9 @@ def test_invalid_options_are_refused() -> None:
     for device in ("abacus", "cuda:99"):
         with pytest.raises(ValueError, match=device):
             load_open_clip(MINI_NAME, "random", device=device)
-    with pytest.raises(ValueError, match="image_size 8"):
-        load_open_clip(MINI_NAME, "random", image_size=8)
+    for size, named in ((8, "8"), ((96, 8), "96x8")):
+        with pytest.raises(ValueError, match=f"image_size {named}: "):
+            load_open_clip(MINI_NAME, "random", image_size=size)
     mode: ResizeMode = "crop"  # type: ignore[assignment]  # what a caller without a type checker may do
     with pytest.raises(ValueError, match="'crop'"):
         load_open_clip(MINI_NAME, "random", resize_mode=mode)
@@ -206,6 +207,7 @@ def test_fingerprint_depends_on_weights_and_preprocessing_only(
     copied = write_tiny(tmp_path / "copy", dict(reversed(tiny_weights.items())), TINY_PREPROCESSING)
     assert load_open_clip(copied, None).fingerprint == fingerprint
     assert load_open_clip(tiny, None, image_size=64).fingerprint == fingerprint
+    assert load_open_clip(tiny, None, image_size=(64, 64)).fingerprint == fingerprint
 
     nudged = {name: value.clone() for name, value in tiny_weights.items()}
     nudged["logit_scale"] += 1e-3
@@ -215,9 +217,11 @@ def test_fingerprint_depends_on_weights_and_preprocessing_only(
         load_open_clip(write_tiny(tmp_path / "mean", tiny_weights, other_mean), None).fingerprint,
         load_open_clip(tiny, None, resize_mode="letterbox").fingerprint,
         load_open_clip(tiny, None, image_size=96).fingerprint,
+        load_open_clip(tiny, None, image_size=(64, 96)).fingerprint,
+        load_open_clip(tiny, None, image_size=(96, 64)).fingerprint,
         fingerprint,
     }
-    assert len(different) == 5
+    assert len(different) == 7
 
 
 def test_fingerprint_depends_on_names_shapes_types_and_bytes() -> None:
@@ -237,14 +241,15 @@ def test_fingerprint_depends_on_names_shapes_types_and_bytes() -> None:
     assert weights_fingerprint({"a": strided}, "") == weights_fingerprint({"a": strided.contiguous()}, "")
 
 
+@pytest.mark.parametrize("size", [(96, 96), (72, 128), (128, 64)])
 @pytest.mark.parametrize("mode", ["squash", "letterbox"])
 @pytest.mark.parametrize("shape", [(400, 100), (100, 400), (96, 96), (3, 5)])
-def test_the_whole_image_is_encoded(mode: ResizeMode, shape: tuple[int, int]) -> None:
+def test_the_whole_image_is_encoded(mode: ResizeMode, shape: tuple[int, int], size: tuple[int, int]) -> None:
     """CLIP's centre crop would cut off the marks in the corners."""
-    backbone = load_open_clip(MINI_NAME, "random", resize_mode=mode)
+    backbone = load_open_clip(MINI_NAME, "random", size, mode)
     blank = Image.new("RGB", shape)
     before = backbone.preprocess(blank)
-    assert before.shape == (3, 96, 96)
+    assert before.shape == (3, *size)
     assert before.dtype == torch.float32
     width, height = shape
     for left, top in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
@@ -262,11 +267,22 @@ def test_letterbox_keeps_the_aspect_ratio_and_squash_fills() -> None:
     assert (load_open_clip(MINI_NAME, "random").preprocess(white)[0] > 0).all()
 
 
+def test_a_letterbox_of_the_images_own_aspect_pads_nothing() -> None:
+    camera = load_open_clip(MINI_NAME, "random", (72, 128), "letterbox")
+    assert (camera.preprocess(Image.new("RGB", (1920, 1080), "white"))[0] > 0).all()
+    assert camera.frame(1920, 1080) == (0, 0, 1, 1)
+    # A square is as high as the input and 9/16 as wide: 7/18 of its width are padding on either side.
+    assert camera.frame(900, 900) == pytest.approx((-7 / 18, 0, 25 / 18, 1))
+
+
+@pytest.mark.parametrize("size", [(96, 96), (72, 128), (128, 64)])
 @pytest.mark.parametrize("shape", [(200, 100), (100, 250), (96, 96), (37, 500)])
 @pytest.mark.parametrize("mode", ["squash", "letterbox"])
-def test_the_frame_maps_the_models_input_to_the_image(mode: ResizeMode, shape: tuple[int, int]) -> None:
+def test_the_frame_maps_the_models_input_to_the_image(
+    mode: ResizeMode, shape: tuple[int, int], size: tuple[int, int]
+) -> None:
     """Compare the centre of a small mark in the image and in the preprocessed input."""
-    backbone = load_open_clip(MINI_NAME, "random", resize_mode=mode)
+    backbone = load_open_clip(MINI_NAME, "random", size, mode)
     width, height = shape
     x0, y0, x1, y1 = backbone.frame(width, height)
     for x, y in ((0.25, 0.25), (0.75, 0.5), (0.5, 0.8)):
@@ -277,12 +293,12 @@ def test_the_frame_maps_the_models_input_to_the_image(mode: ResizeMode, shape: t
         )
         seen = (backbone.preprocess(marked) - backbone.preprocess(Image.new("RGB", shape)))[0].clamp(min=0)
         rows, columns = seen.sum(1) / seen.sum(), seen.sum(0) / seen.sum()
-        middle = (torch.arange(96) + 0.5) / 96
-        found = (float(columns @ middle) * (x1 - x0) + x0, float(rows @ middle) * (y1 - y0) + y0)
+        middles = [(torch.arange(count) + 0.5) / count for count in size]
+        found = (float(columns @ middles[1]) * (x1 - x0) + x0, float(rows @ middles[0]) * (y1 - y0) + y0)
         # Within two pixels of the input; a mark at an edge is cut off.
         if side < min(shape) / 3:
-            assert found[0] == pytest.approx(left / width, abs=2 / 96 * (x1 - x0))
-            assert found[1] == pytest.approx(top / height, abs=2 / 96 * (y1 - y0))
+            assert found[0] == pytest.approx(left / width, abs=2 / size[1] * (x1 - x0))
+            assert found[1] == pytest.approx(top / height, abs=2 / size[0] * (y1 - y0))
 
 
 @pytest.mark.parametrize("shape", [(5000, 1), (1, 5000)])
@@ -297,11 +313,12 @@ def test_every_image_mode_is_accepted(mini: TowerBackbone) -> None:
 
 
 def test_image_size_sets_pixels_and_grid() -> None:
-    backbone = load_open_clip(MINI_NAME, "random", image_size=128)
-    pixels = backbone.preprocess(Image.new("RGB", (30, 20)))
-    assert pixels.shape == (3, 128, 128)
-    assert backbone.encode_tokens(pixels[None]).shape == (1, 256, 128)
-    assert backbone.new_pool().grid == (16, 16)
+    for size, grid in ((128, (16, 16)), ((72, 128), (9, 16))):
+        backbone = load_open_clip(MINI_NAME, "random", image_size=size)
+        pixels = backbone.preprocess(Image.new("RGB", (30, 20)))
+        assert pixels.shape[1:] == (8 * grid[0], 8 * grid[1])
+        assert backbone.encode_tokens(pixels[None]).shape == (1, grid[0] * grid[1], 128)
+        assert backbone.new_pool().grid == grid
 
 
 def test_training_a_pool_never_changes_the_backbone(mini: TowerBackbone) -> None:

@@ -1,5 +1,6 @@
 """A cut tower with the pretrained query gives the tower's own embedding, in every family."""
 
+import math
 from typing import Any
 
 import open_clip
@@ -98,7 +99,22 @@ def test_every_architecture_gives_its_own_embedding() -> None:
     assert not failed
 
 
-def small_vit(image_size: int = 32, **options: Any) -> Any:
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")  # of PyTorch, about timm's resizing of relative positions
+@pytest.mark.parametrize("size", [(96, 160), (100, 170)])
+@pytest.mark.parametrize("name", [family[0] for family in FAMILIES if family[0] != "RN50"])
+def test_towers_encode_wide_images(name: str, size: tuple[int, int]) -> None:
+    """The cut sets the tower's own size too, so that the tower is the reference; open_clip's ResNets have none."""
+    visual = shallow_tower(name)
+    images = pixels(*size)
+    tower = cut_tower(visual, size)
+    calibrated(visual, images)  # the tower shares its batch norms
+    assert_same(pooled(tower, images), embedded(visual, images))
+    rows, columns = tower.pool.grid
+    assert rows < columns
+    assert tower.tokens(images).shape[1] - tower.pool.num_positions in (0, 1)
+
+
+def small_vit(image_size: int | tuple[int, int] = 32, **options: Any) -> Any:
     torch.manual_seed(0)
     return awake(VisionTransformer(image_size, 8, 32, 3, 4, 2.0, **{"output_dim": 16, **options}))
 
@@ -138,42 +154,86 @@ def test_vit_without_projection_or_batch_first() -> None:
     assert_same(pooled(tower, pixels(32, 32)), visual(pixels(32, 32)))
 
 
+@pytest.mark.parametrize("size", [(48, 48), (40, 72), (75, 33)])
 @pytest.mark.parametrize("pool_type", ["tok", "avg"])
-def test_vit_at_another_size_equals_open_clips_own_resizing(pool_type: str) -> None:
+def test_vit_at_another_size_equals_open_clips_own_resizing(pool_type: str, size: tuple[int, int]) -> None:
     visual = small_vit(pool_type=pool_type)
     state = {f"visual.{name}": value.clone() for name, value in visual.state_dict().items()}
     theirs: Any = nn.Module()
-    theirs.visual = small_vit(image_size=48, pool_type=pool_type)
+    theirs.visual = small_vit(image_size=size, pool_type=pool_type)
     open_clip.model.resize_pos_embed(state, theirs)
     theirs.load_state_dict(state)
-    tower = cut_tower(visual, image_size=48)
-    assert tower.pool.grid == (6, 6)
-    assert_same(pooled(tower, pixels(48, 48)), theirs.visual(pixels(48, 48)))
-    assert_same(visual(pixels(48, 48)), theirs.visual(pixels(48, 48)))
+    tower = cut_tower(visual, image_size=size)
+    assert tower.pool.grid == (size[0] // 8, size[1] // 8)
+    assert_same(pooled(tower, pixels(*size)), theirs.visual(pixels(*size)))
+    assert_same(visual(pixels(*size)), theirs.visual(pixels(*size)))
 
 
-@pytest.mark.parametrize("size", [64, 72, 128])
-def test_timm_attention_pool_at_another_size_equals_timms_own_resizing(size: int) -> None:
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (72, 128)])
+def test_timm_attention_pool_at_another_size_equals_timms_own_resizing(size: tuple[int, int]) -> None:
     visual = shallow_tower(MINI_NAME)
     tower = cut_tower(visual, image_size=size)
-    assert tower.pool.grid == (size // 8, size // 8)
-    assert_same(pooled(tower, pixels(size, size)), visual(pixels(size, size)))
+    assert tower.pool.grid == (size[0] // 8, size[1] // 8)
+    assert_same(pooled(tower, pixels(*size)), visual(pixels(*size)))
 
 
-def test_resnet_at_another_size_resizes_the_pool() -> None:
+@pytest.mark.parametrize("size", [(96, 96), (64, 160)])
+@pytest.mark.parametrize("last_stage", [False, True])
+def test_resnet_at_another_size_resizes_the_pool(size: tuple[int, int], last_stage: bool) -> None:
     visual = small_resnet()
-    tower = cut_tower(visual, image_size=96)
-    assert tower.pool.grid == (3, 3)
+    tower = cut_tower(visual, size, last_stage)
+    grid = (size[0] // 32, size[1] // 32)
+    assert tower.pool.grid == grid
     # open_clip cannot resize ResNets: give its attention pool the resized positions.
-    resized = resize_positions(visual.attnpool.positional_embedding, (2, 2), (3, 3), prefix=1)
+    resized = resize_positions(visual.attnpool.positional_embedding, (2, 2), grid, prefix=1)
     visual.attnpool.positional_embedding = nn.Parameter(resized)
-    assert_same(pooled(tower, pixels(96, 96)), visual(pixels(96, 96)))
+    assert_same(pooled(tower, pixels(*size)), visual(pixels(*size)))
 
 
-@pytest.mark.parametrize("size", [64, 65, 79, 95, 127])
-def test_resnet_grid_follows_its_strides(size: int) -> None:
-    tower = cut_tower(small_resnet(), image_size=size)
-    assert tower.tokens(pixels(size, size)).shape[1] == tower.pool.num_positions
+@pytest.mark.parametrize("size", [(64, 64), (65, 127), (79, 64), (95, 33)])
+@pytest.mark.parametrize("last_stage", [False, True])
+def test_resnet_grid_follows_its_strides(size: tuple[int, int], last_stage: bool) -> None:
+    tower = cut_tower(small_resnet(), size, last_stage)
+    assert tower.pool.stage(tower.tokens(pixels(*size))).shape[1] == tower.pool.num_positions
+
+
+@torch.no_grad()
+def symmetric(visual: Any) -> Any:
+    """Make convolutions and positions equal to their transposes, so that a turned image gives turned positions."""
+    for name, parameter in visual.named_parameters():
+        if parameter.ndim == 4 and parameter.shape[2] == parameter.shape[3]:
+            parameter.copy_((parameter + parameter.transpose(2, 3)) / 2)
+        if name.split(".")[-1] in ("positional_embedding", "pos_embed"):
+            flat = parameter.view(-1, parameter.shape[-1])
+            side = math.isqrt(len(flat))
+            grid = flat[len(flat) - side * side :].unflatten(0, (side, side))
+            grid.copy_((grid + grid.transpose(0, 1)) / 2)
+    return visual
+
+
+@pytest.mark.parametrize("family", ["ResNet", "ViT", MINI_NAME, "SigLIP"])
+def test_a_transposed_image_at_the_transposed_size_gives_transposed_positions(family: str) -> None:
+    def build() -> Any:
+        match family:
+            case "ResNet":
+                return symmetric(small_resnet())
+            case "ViT":
+                return symmetric(small_vit())
+            case "SigLIP":
+                return symmetric(timm_trunk(TimmVisionTransformer, global_pool="map", class_token=False))
+        return symmetric(shallow_tower(MINI_NAME))
+
+    images = pixels(64, 128)
+    wide, high = cut_tower(build(), (64, 128)), cut_tower(build(), (128, 64))
+    turned = images.transpose(2, 3)
+    assert wide.pool.grid == high.pool.grid[::-1]
+    assert_same(pooled(wide, images), pooled(high, turned))
+    with torch.no_grad():
+        ours = wide.pool.dense(wide.tokens(images)).unflatten(1, wide.pool.grid)
+        theirs = high.pool.dense(high.tokens(turned)).unflatten(1, high.pool.grid).transpose(1, 2)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        # Meaningful only if positions differ, which a wrong order would show.
+        assert (ours - theirs.flip(1)).abs().max() > 1e-2
 
 
 def small_resnet() -> Any:
@@ -201,13 +261,6 @@ def test_open_clips_projections_behind_a_timm_average(proj: str) -> None:
     assert_same(pooled(cut_tower(visual), pixels(64, 64)), visual(pixels(64, 64)))
 
 
-def test_latent_pool_at_another_size() -> None:
-    visual = shallow_tower("ViT-B-32-SigLIP2-256")
-    tower = cut_tower(visual, image_size=160)
-    assert tower.pool.grid == (5, 5)
-    assert_same(pooled(tower, pixels(160, 160)), visual(pixels(160, 160)))
-
-
 def test_latent_pool_with_all_options() -> None:
     """Query and key norms, positions and layers behind the pool, none of which SigLIP has; also at another size."""
     visual = timm_tower("vit_tiny_patch16_224", pool="map", proj="", image_size=224)
@@ -218,10 +271,10 @@ def test_latent_pool_with_all_options() -> None:
     visual.head.append(nn.Linear(16, 8))
     awake(visual)
     assert_same(pooled(cut_tower(visual), pixels(224, 224)), visual(pixels(224, 224)))
-    tower = cut_tower(visual, image_size=96)
+    tower = cut_tower(visual, image_size=(96, 160))
     pool = visual.trunk.attn_pool
-    pool.pos_embed = nn.Parameter(resize_positions(pool.pos_embed, (14, 14), (6, 6), prefix=0))
-    assert_same(pooled(tower, pixels(96, 96)), visual(pixels(96, 96)))
+    pool.pos_embed = nn.Parameter(resize_positions(pool.pos_embed, (14, 14), (6, 10), prefix=0))
+    assert_same(pooled(tower, pixels(96, 160)), visual(pixels(96, 160)))
 
 
 def timm_trunk(build: Any, **options: Any) -> Any:
@@ -260,14 +313,14 @@ TIMM_TRANSFORMERS: list[tuple[Any, dict[str, Any]]] = [
 
 @pytest.mark.filterwarnings("ignore::UserWarning:timm")  # of PyTorch, about timm's resizing of relative positions
 @pytest.mark.parametrize("last_stage", [False, True])
-@pytest.mark.parametrize("size", [48, 64])
+@pytest.mark.parametrize("size", [(48, 48), (40, 72)])
 @pytest.mark.parametrize(("build", "options"), TIMM_TRANSFORMERS, ids=str)
-def test_timms_transformers(build: Any, options: dict[str, Any], size: int, last_stage: bool) -> None:
+def test_timms_transformers(build: Any, options: dict[str, Any], size: tuple[int, int], last_stage: bool) -> None:
     """Also at another size: timm resizes positions, rotary and relative ones among them, itself."""
     visual = timm_trunk(build, **options)
-    tower = cut_tower(visual, None if size == 48 else size, last_stage)
-    assert tower.pool.grid == (size // 8, size // 8)
-    images = pixels(size, size)
+    tower = cut_tower(visual, None if size == (48, 48) else size, last_stage)
+    assert tower.pool.grid == (size[0] // 8, size[1] // 8)
+    images = pixels(*size)
     assert_same(pooled(tower, images), embedded(visual, images))
     tokens = tower.pool.stage(tower.tokens(images))
     assert tower.pool.dense(tokens).shape == (2, tower.pool.num_positions, 16)
@@ -310,6 +363,13 @@ def test_unknown_towers_are_refused_by_name() -> None:
         cut_tower(timm_trunk(Eva, depth=1))
     with pytest.raises(ValueError, match="Linear"):
         cut_tower(nn.Linear(2, 2))
+
+
+def test_a_size_that_a_tower_cannot_encode_is_refused_by_name_and_value() -> None:
+    """Its windows of fixed size don't fit."""
+    visual = timm_tower("gcvit_xxtiny", pool="avg", proj="linear", image_size=224)
+    with pytest.raises(ValueError, match=r"GlobalContextVit.*96x160"):
+        cut_tower(visual, (96, 160))
 
 
 def test_resized_positions_keep_prefix_and_constants() -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from forclip.config import ModelConfig
 from forclip.models.retrieval_model import configured_backbone, load_model
 from forclip.models.tower_backbone import TowerBackbone
+from forclip.models.tower_parts import resize_positions
 from forclip.progress import Notice
 from tests.models.hub import cache_repository, without_network
 
@@ -83,17 +84,17 @@ def load(folder: Path | str, **options: Any) -> TowerBackbone:
     return backbone
 
 
-def theirs(model: Any, pixels: Tensor) -> Tensor:
+def theirs(model: Any, pixels: Tensor, **options: Any) -> Tensor:
     """transformers' image features, normalised. SigLIP 2 takes patches, colours last."""
-    side = SIZE // PATCH
+    rows, columns = pixels.shape[2] // PATCH, pixels.shape[3] // PATCH
     with torch.no_grad():
         if "Siglip2" not in type(model).__name__:
-            return F.normalize(model.get_image_features(pixels).pooler_output, dim=-1)
-        cut = pixels.reshape(len(pixels), 3, side, PATCH, side, PATCH).permute(0, 2, 4, 3, 5, 1)
+            return F.normalize(model.get_image_features(pixels, **options).pooler_output, dim=-1)
+        cut = pixels.reshape(len(pixels), 3, rows, PATCH, columns, PATCH).permute(0, 2, 4, 3, 5, 1)
         features = model.get_image_features(
-            pixel_values=cut.reshape(len(pixels), side * side, -1),
-            pixel_attention_mask=torch.ones(len(pixels), side * side, dtype=torch.int32),
-            spatial_shapes=torch.full((len(pixels), 2), side),
+            pixel_values=cut.reshape(len(pixels), rows * columns, -1),
+            pixel_attention_mask=torch.ones(len(pixels), rows * columns, dtype=torch.int32),
+            spatial_shapes=torch.tensor([[rows, columns]]).expand(len(pixels), 2),
         )
         return F.normalize(features.pooler_output, dim=-1)
 
@@ -137,6 +138,34 @@ def test_all_heads_work_and_sizes_change(folders: dict[str, Path], family: str) 
     larger = load(folders[family], image_size=96)
     assert larger.new_pool().grid == (6, 6)
     assert torch.isfinite(ours(larger, torch.randn(1, 3, 96, 96))).all()
+
+
+@pytest.mark.parametrize("size", [(64, 112), (112, 48)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_of_wide_and_high_images_are_those_of_transformers(
+    folders: dict[str, Path], family: str, size: tuple[int, int]
+) -> None:
+    """transformers interpolates positions without antialiasing, except SigLIP 2's: it is given open_clip's."""
+    backbone, model = load(folders[family], image_size=size), make_model(family)
+    grid = (size[0] // PATCH, size[1] // PATCH)
+    assert backbone.new_pool().grid == grid
+    assert backbone.preprocess(Image.radial_gradient("L")).shape == (3, *size)
+    pixels, options = torch.randn(3, 3, *size), {}
+    if family != "siglip2":
+        embeddings, prefix = model.vision_model.embeddings, 0 if family == "siglip" else 1
+        resized = resize_positions(embeddings.position_embedding.weight.detach(), (4, 4), grid, prefix)
+        embeddings.interpolate_pos_encoding = lambda *_: resized[None]
+        options = {"interpolate_pos_encoding": True}
+    torch.testing.assert_close(ours(backbone, pixels), theirs(model, pixels, **options), rtol=0, atol=1e-5)
+
+
+def test_pixels_beyond_the_last_whole_patch_are_left_out(folders: dict[str, Path]) -> None:
+    for family in FAMILIES:
+        backbone = load(folders[family], image_size=(70, 100))
+        pixels = torch.randn(1, 3, 70, 100)
+        changed = pixels.clone()
+        changed[:, :, 64:] = changed[:, :, :, 96:] = 9
+        torch.testing.assert_close(ours(backbone, pixels), ours(backbone, changed))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
