@@ -1,6 +1,7 @@
 """The size of a model's input in pixels: one number for a square, or rows and columns."""
 
 import re
+from collections.abc import Sequence
 
 ImageSize = int | tuple[int, int]  # pixels per side, or (rows, columns)
 
@@ -28,8 +29,9 @@ def parse_image_size(value: object) -> ImageSize | None:
     return rows if rows == columns else (rows, columns)
 
 
-def rows_and_columns(size: ImageSize) -> tuple[int, int]:
-    return size if isinstance(size, tuple) else (size, size)
+def rows_and_columns(size: ImageSize | Sequence[int]) -> tuple[int, int]:
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows, columns
 
 
 def describe_image_size(size: ImageSize) -> str:

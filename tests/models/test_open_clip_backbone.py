@@ -411,6 +411,23 @@ def test_a_file_of_published_weights_gets_their_preprocessing(
     assert beside._preprocessing.mean == (0.3, 0.2, 0.1)
 
 
+def test_a_model_of_rows_and_columns_is_used_so(tmp_path: Path) -> None:
+    config = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": [48, 80]}}
+    torch.manual_seed(1)
+    model = open_clip.model.CLIP(**config)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    backbone = load_open_clip(str(tmp_path), None)
+    pixels = backbone.preprocess(Image.radial_gradient("L"))[None]
+    assert pixels.shape == (1, 3, 48, 80)
+    pool, tokens = backbone.new_pool(), backbone.encode_tokens(pixels)
+    assert pool.grid == (3, 5)
+    with torch.no_grad():
+        ours = pool(tokens, pool.pretrained_query(tokens))[:, 0]
+        torch.testing.assert_close(ours, model.eval().encode_image(pixels), rtol=1e-4, atol=1e-5)
+    assert load_open_clip(str(tmp_path), None, 64).new_pool().grid == (4, 4)
+
+
 def test_a_folder_needs_no_prefix_and_works_from_elsewhere(
     tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

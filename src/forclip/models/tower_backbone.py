@@ -91,7 +91,7 @@ def whole_image(own: PreprocessCfg, image_size: ImageSize | None, resize_mode: s
 
     Raises ValueError for an image size with a side below 32 pixels and an unknown mode.
     """
-    size: tuple[int, int] = own.input_size[1:] if image_size is None else rows_and_columns(image_size)
+    size = rows_and_columns(own.size if image_size is None else image_size)
     if image_size is not None and min(size) < _MIN_IMAGE_SIZE:
         raise ValueError(f"image_size {describe_image_size(image_size)}: must be at least {_MIN_IMAGE_SIZE} pixels")
     if resize_mode not in _MODES:
