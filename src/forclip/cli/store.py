@@ -268,12 +268,15 @@ def verify(store: StoreFolder) -> None:
 def info(path: Annotated[Path, Argument(help="Folder of a store or a run.")], as_json: AsJson = False) -> None:
     """Show what a store or a run contains."""
     from forclip.embedding.ingest import describe
+    from forclip.image_size import describe_image_size
 
     contents = describe(path)
     if as_json:
         typer.echo(json.dumps(contents))
         return
     for key, value in contents.items():
+        if key == "model image_size" and value is not None:
+            value = describe_image_size(tuple(value) if isinstance(value, list) else value)
         for item in value if isinstance(value, list) and value else [value]:
             text = ", ".join(f"{name} {part}" for name, part in item.items()) if isinstance(item, dict) else item
             typer.echo(f"{key:20s} {text}")

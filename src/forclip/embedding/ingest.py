@@ -37,6 +37,7 @@ from forclip.embedding.frames import (
     write_videos,
 )
 from forclip.embedding.merge import check_max_vectors, limit_vectors, merge_near_duplicates
+from forclip.embedding.orientation import warn_about_orientation
 from forclip.image_size import describe_image_size
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
@@ -209,6 +210,7 @@ def index_images(
         processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
     advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
     warn_about_photos(loaded.backbone.name, todo_paths)
+    warn_about_orientation(loaded.backbone, todo_paths)
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
     if tiles == "auto" and index is None and not is_trained_run(chosen[0].name):
         loaded = loaded.with_tiles(choose_tiles(loaded.backbone, todo_paths, overlap))

@@ -63,11 +63,10 @@ def _extent(maps: Floats, region: Bools, level: Floats) -> tuple[Floats, Floats]
 
 def _reach(maps: Floats, level: Floats) -> Floats:
     """Return how far after its centre a strong position's weight stays at the level, in positions, up to the edge."""
-    following = maps[..., 1:]
-    fall = maps[..., :-1] - following
-    crossed = (maps[..., :-1] - level) / np.where(fall > 0, fall, 1)
+    these, following = maps[..., :-1], maps[..., 1:]
     # If the following position is strong too, that one determines the region's end.
-    reach = np.where(following >= level, 0, crossed)
+    is_end = (these >= level) & (following < level)
+    reach = np.divide(these - level, these - following, out=np.zeros_like(these), where=is_end)
     return np.concatenate([reach, np.full_like(maps[..., :1], 0.5)], -1)
 
 

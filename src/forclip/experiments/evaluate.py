@@ -13,6 +13,7 @@ from forclip.data.sources import load_sets
 from forclip.data.splits import read_split
 from forclip.data.training_images import count_training_images
 from forclip.embedding.embed import EncodedImages
+from forclip.embedding.orientation import warn_about_orientation
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
 from forclip.experiments.interpolation_curve import curve_table, measure_curve, read_ends, write_curve
@@ -89,6 +90,7 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     """
     train, gallery = load_sets(config.data)
     warn_about_photos(backbone.name, gallery.paths)
+    warn_about_orientation(backbone, gallery.paths)
     if not gallery.class_names:
         source = config.data.gallery if isinstance(config.data.gallery, SourceConfig) else config.data.train
         raise ValueError(

@@ -16,6 +16,7 @@ from forclip.data.splits import check_classes_and_prompts, choose_classes, write
 from forclip.data.training_images import write_training_images
 from forclip.data.verdicts import describe_verdicts, read_verdicts
 from forclip.embedding.embed import EncodedImages, encode_views
+from forclip.embedding.orientation import warn_about_orientation
 from forclip.embedding.token_cache import cached_tokens
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
@@ -51,6 +52,7 @@ def train(
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
         warn_about_photos(backbone.name, train.paths)
+        warn_about_orientation(backbone, train.paths)
         if config.data.verdicts is not None:
             verdicts, _ = read_verdicts(config.data.verdicts, config.data.train.image_folder)
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
