@@ -25,7 +25,8 @@ Boxes = dict[str, tuple[int, int, int, int]]
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Boxes]:
     """Wide pictures of one small object each, somewhere; the folder, and each object's box by its name."""
-    folder, rng, boxes = tmp_path_factory.mktemp("camera"), np.random.default_rng(0), {}
+    folder, rng = tmp_path_factory.mktemp("camera"), np.random.default_rng(0)
+    boxes: Boxes = {}
     for name in NAMES:
         picture, side = Image.new("RGB", SIZE, (235, 232, 225)), 90
         x, y = (int(rng.integers(0, edge - side)) for edge in SIZE)
@@ -46,6 +47,7 @@ def hits(store: Path, boxes: Boxes) -> tuple[int, int]:
     for number, (name, (x0, y0, x1, y1)) in enumerate(boxes.items()):
         results = searcher.search(name)
         [(rank, result)] = [(k, r) for k, r in enumerate(results) if Path(r.uri).stem == f"gallery_{number:05d}"]
+        assert result.box is not None
         left, top, right, bottom = result.box
         x, y = (left + right) / 2 * SIZE[0], (top + bottom) / 2 * SIZE[1]
         first += rank == 0
