@@ -255,6 +255,13 @@ def test_separate_projections_of_timms_attention_pool() -> None:
     assert_same(pooled(cut_tower(visual), pixels(96, 96)), visual(pixels(96, 96)))
 
 
+def test_a_tower_whose_patches_are_no_grid() -> None:
+    visual = timm_tower("tiny_vit_5m_224", pool="avg", proj="linear", image_size=224)
+    tower = cut_tower(visual, (96, 160))
+    assert tower.pool.grid == (3, 5)
+    assert_same(pooled(tower, pixels(96, 160)), visual(pixels(96, 160)))
+
+
 @pytest.mark.parametrize("proj", ["linear", "mlp"])
 def test_open_clips_projections_behind_a_timm_average(proj: str) -> None:
     visual = timm_tower("convnext_atto", pool="", proj=proj, image_size=64)
