@@ -1,5 +1,6 @@
 """The look route returns an image's stored regions and the heatmap of the winning vector."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from forclip.data.images.decode import read_image
 from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
 from forclip.search.combined import CombinedQuery, search_combined
-from forclip.search.searcher import Searcher
+from forclip.search.searcher import Searcher, open_searcher
 from forclip.server.gallery import Gallery
+from forclip.toyworld.dataset import ToyWorld
 from tests.server.conftest import client_of, search_keys
 
 
@@ -101,11 +103,16 @@ def test_a_merged_vector_is_shown_by_the_images_nearest_vector(
     np.testing.assert_allclose(content["heatmap"]["values"], expected / expected.max(), atol=1e-3)
 
 
-def test_a_letterboxed_heatmap_extends_beyond_the_image(model: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.model.backbone, "frame", lambda width, height: (0.0, -0.5, 1.0, 1.5))
-    client = client_of(model)
-    content = look(client, search_keys(client, 1)[0], text="snail")
-    assert content["heatmap"]["frame"] == {"x0": 0, "y0": -0.5, "x1": 1, "y1": 1.5}
+def test_a_letterboxed_heatmap_extends_beyond_the_image(small_world: ToyWorld, tmp_path: Path) -> None:
+    """A square picture is as high as a wide input, and 9/16 as wide: 7/18 of its width are padding on either side."""
+    for file in sorted(small_world.images.glob("gallery_*.jpg"))[:4]:
+        shutil.copy(file, tmp_path)
+    letterbox = ModelConfig("forclip-mini", image_size=(72, 128), resize_mode="letterbox")
+    index_images(str(tmp_path), tmp_path / "store", model=letterbox)
+    client = client_of(open_searcher(tmp_path / "store"))
+    heat = look(client, search_keys(client, 1)[0], text="snail")["heatmap"]
+    assert heat["frame"] == pytest.approx({"x0": -7 / 18, "y0": 0, "x1": 25 / 18, "y1": 1})
+    assert (heat["rows"], heat["columns"], len(heat["values"])) == (9, 16, 9 * 16)
 
 
 def test_a_second_look_does_not_run_the_model(client: TestClient, served: Searcher, monkeypatch: Any) -> None:
