@@ -22,7 +22,7 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.data.formats.coco import load_coco
 from forclip.embedding.embed import embed_images
-from forclip.embedding.merge import merge_near_duplicates
+from forclip.embedding.merge import limit_vectors, merge_near_duplicates
 from forclip.evaluation.metrics import ranked_average_precision
 from forclip.index.image_index import Index
 from forclip.index.schema import Precision, StoreHeader
@@ -37,11 +37,16 @@ COMMAND = "forclip demo --out runs/demo --seeds 3 && python -m benchmarks.compac
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of store. merge: least cosine at which vectors are merged; index: FAISS factory string, or none."""
+    """A kind of store.
+
+    merge: least cosine at which vectors are merged; max_vectors: most vectors an image; index: FAISS factory string, or
+    none.
+    """
 
     precision: Precision = "fp16"
     merge: float | None = None
     index: str = "none"
+    max_vectors: int | None = None
 
 
 def kinds(dim: int) -> dict[str, Kind]:
@@ -50,6 +55,7 @@ def kinds(dim: int) -> dict[str, Kind]:
         "fp16": Kind(),
         "int8": Kind("int8"),
         **{f"fp16, merged from {cosine}": Kind(merge=cosine) for cosine in (0.98, 0.95, 0.9, 0.8)},
+        **{f"fp16, at most {most}": Kind(max_vectors=most) for most in (15, 10, 5)},
         "int8, merged from 0.9": Kind("int8", 0.9),
         "fp16, index of 2 bits a dimension (the default's codes)": Kind(index=f"PQ{dim // 2}x4fs"),
         "fp16, binary index (RaBitQ, 1 bit a dimension)": Kind(index="RaBitQ"),
@@ -73,6 +79,7 @@ def _measure_kind(
     kind: Kind, model: RetrievalModel, full: ImageEmbeddings, gallery: Annotations, novel: tuple[str, ...]
 ) -> dict[str, float]:
     embeddings = full if kind.merge is None else merge_near_duplicates(full, kind.merge)
+    embeddings = embeddings if kind.max_vectors is None else limit_vectors(embeddings, kind.max_vectors)
     code_range = float(np.abs(embeddings.vectors).max()) * 1.25 if kind.precision == "int8" else 1.0
     texts = np.stack([model.encode_query(name).numpy() for name in gallery.class_names])
     with tempfile.TemporaryDirectory() as folder:

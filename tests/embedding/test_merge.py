@@ -54,11 +54,16 @@ def test_the_most_similar_are_merged_by_hand() -> None:
 
 
 def naive_groups(vectors: Floats | Doubles, most: int) -> set[frozenset[int]]:
-    """Merge the two groups with the highest mean cosine, one pair after the other."""
+    """Try every pair of groups and merge the one after which vectors are nearest to the means of their groups."""
+
+    def spread(group: frozenset[int]) -> float:
+        members = vectors[sorted(group)]
+        return float(((members - members.mean(0)) ** 2).sum())
+
     groups = [frozenset([row]) for row in range(len(vectors))]
     while len(groups) > most:
         pairs = [(a, b) for k, a in enumerate(groups) for b in groups[:k]]
-        best = max(pairs, key=lambda pair: np.mean([vectors[i] @ vectors[j] for i in pair[0] for j in pair[1]]))
+        best = min(pairs, key=lambda pair: spread(pair[0] | pair[1]) - spread(pair[0]) - spread(pair[1]))
         groups = [group for group in groups if group not in best] + [best[0] | best[1]]
     return set(groups)
 

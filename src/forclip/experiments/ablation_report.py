@@ -32,7 +32,8 @@ class Row:
     """The results of one name.
 
     kind: baseline or variant. values: mAP by group. differences: to the default by group, paired by seed, over the
-    seeds that both have. None for a group without a value.
+    seeds that both have. None for a group without a value. passes: of the image tower for an image; ms_per_image: the
+    mean time to embed an image, None where it was not measured.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Row:
     seeds: tuple[int, ...]
     values: dict[str, Spread | None]
     differences: dict[str, Spread | None]
+    passes: int = 1
+    ms_per_image: float | None = None
 
 
 def summarise_entries(entries: Sequence[Entry], labels: Mapping[str, str]) -> list[Row]:
@@ -55,7 +58,9 @@ def summarise_entries(entries: Sequence[Entry], labels: Mapping[str, str]) -> li
             differences = {
                 str(g): _spread([a[g] - b[g] for a, b in paired if None not in (a[g], b[g])]) for g in GROUPS
             }
-            rows.append(Row(name, runs[0]["kind"], changes, tuple(e["seed"] for e in runs), values, differences))
+            times = [e["ms_per_image"] for e in runs if e.get("ms_per_image") is not None]
+            cost = runs[0].get("passes", 1), float(np.mean(times)) if times else None
+            rows.append(Row(name, runs[0]["kind"], changes, tuple(e["seed"] for e in runs), values, differences, *cost))
     return rows
 
 
@@ -66,12 +71,12 @@ def _spread(values: Sequence[float]) -> Spread | None:
 
 def markdown(rows: Sequence[Row], dataset: str, command: str, commits: Sequence[str]) -> str:
     """Return a Markdown page with the table, the units, the command and the commits."""
-    columns = ("name", "changes", *GROUPS, f"base over `{FOR}`", f"novel over `{FOR}`", "seeds")
+    columns = ("name", "changes", *GROUPS, f"base over `{FOR}`", f"novel over `{FOR}`", "passes", "ms / image", "seeds")
     lines = [
         f"# Ablation: {dataset}",
         "",
         "mAP@50 in percent: mean over seeds ± sample standard deviation. Differences are in percent points, paired by "
-        "seed. The first rows need no training.",
+        "seed. The first rows need no training. Passes of the image tower and milliseconds are for one image.",
         "",
         f"    {command}",
         "",
@@ -87,13 +92,14 @@ def markdown(rows: Sequence[Row], dataset: str, command: str, commits: Sequence[
 
 
 def _cells(row: Row) -> list[str]:
-    """Return base, novel, all, the differences of base and novel to the default, and the number of seeds."""
+    """Return base, novel, all, the differences of base and novel to the default, passes, ms, and number of seeds."""
     base, novel, overall = (row.values[group] for group in ("base", "novel", "all"))
     differences = [_shown(row.differences[group], signed=True) for group in ("base", "novel")]
     if row.name == FOR:
         differences = ["", ""]
     mean = format_value(overall.mean if overall else None)
-    return [_shown(base), _shown(novel), mean, *differences, str(len(row.seeds))]
+    cost = str(row.passes), format_value(row.ms_per_image)
+    return [_shown(base), _shown(novel), mean, *differences, *cost, str(len(row.seeds))]
 
 
 def _shown(value: Spread | None, signed: bool = False) -> str:
@@ -106,14 +112,15 @@ def _shown(value: Spread | None, signed: bool = False) -> str:
 
 def ablation_table(rows: Sequence[Row], dataset: str) -> Table:
     """Return a terminal table, the default in bold, baselines dim. The page shows also what each name changes."""
-    headers = ("base", "novel", f"base\nover {FOR}", f"novel\nover {FOR}")
+    headers = ("base", "novel", f"base\nover {FOR}", f"novel\nover {FOR}", "passes", "ms")
     columns = [Column("name", no_wrap=True), *(Column(h, justify="right", no_wrap=True) for h in headers)]
     title = Text(f"{dataset}: mAP@50 in percent")
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
     for row in rows:
         style = "bold" if row.name == FOR else "dim" if row.kind == "baseline" else ""
-        base, novel, _, *differences, _ = _cells(row)
-        table.add_row(Text(row.name), base, novel, *differences, style=style)
+        base, novel, _, *others, _ = _cells(row)
+        table.add_row(Text(row.name), base, novel, *others, style=style)
     return table
 
 
