@@ -313,7 +313,7 @@ def source_commit() -> str | None:
 class SeedRunner:
     """Measures methods with one seed. Images are encoded when they are needed.
 
-    tasks: by model and number of views; views of one model share the gallery.
+    tasks: by model and number of views; views and tiles of one model share the gallery.
     """
 
     config: RunConfig
@@ -341,7 +341,9 @@ class SeedRunner:
     def _task(self, config: RunConfig) -> Task:
         key = (config.model, config.train.views)
         if key not in self.tasks:
-            same_model = next((task for (model, _), task in self.tasks.items() if model == config.model), None)
+            same_model = next(
+                (task for (model, _), task in self.tasks.items() if _same_tower(model, config.model)), None
+            )
             with tracking(self.console) as track:
                 if same_model is None:
                     self.tasks[key] = load_task(config, load_backbone(config), track, self.console)
@@ -350,6 +352,11 @@ class SeedRunner:
                     encoded = encode_training_images(config, same_model.backbone, train, track, self.console)
                     self.tasks[key] = replace(same_model, train_tokens=encoded.tokens)
         return self.tasks[key]
+
+
+def _same_tower(one: ModelConfig, other: ModelConfig) -> bool:
+    """Whether two models see a gallery image alike: they may differ in their tiles, which are encoded when measured."""
+    return replace(one, tiles=other.tiles, tile_overlap=other.tile_overlap) == other
 
 
 def _entry(name: str, result: MethodResult, choices: dict[str, Any] | None, seconds: float) -> Entry:
