@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from forclip.config import RunConfig as RunConfig
     from forclip.config import TrainConfig as TrainConfig
     from forclip.config import load_config as load_config
+    from forclip.data.images.tiles import Tiles as Tiles
     from forclip.embedding.embed import embed_images as embed_images
     from forclip.experiments.evaluate import evaluate as evaluate
     from forclip.index.image_index import Index as Index
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 _NAMES = {
     "config": ("HeadConfig", "ModelConfig", "RunConfig", "TrainConfig", "load_config"),
+    "data.images.tiles": ("Tiles",),
     "embedding.embed": ("embed_images",),
     "experiments.evaluate": ("evaluate",),
     "index.image_index": ("Index",),

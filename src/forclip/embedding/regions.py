@@ -12,6 +12,7 @@ from forclip.models.retrieval_model import RetrievalModel
 from forclip.types import Bools, Floats
 
 Box = tuple[float, float, float, float]  # xyxy, fractions of width and height
+_SAME_VECTOR = 0.9999  # cosine of a vector with itself, rounded to half precision
 THRESHOLD = 0.1  # of the strongest position's weight: chosen by benchmarks/pointing.py, on base classes only
 
 
@@ -104,6 +105,8 @@ def compute_heatmap(model: RetrievalModel, image: Image.Image, vector: Floats) -
         if (agreement := float(cosines.max())) > best:
             best, shown = agreement, view
             weights = head.position_weights(tokens)[0, int(cosines.argmax())].reshape(head.grid)
+        if best > _SAME_VECTOR:
+            break
     window = shown.window(0, image.size)
     values: Floats = weights.cpu().numpy()
     frame = backbone.frame(*window.size)
