@@ -1,0 +1,294 @@
+"""Give a model the pooled embedding that real CLIP has: one that the salient object dominates.
+
+    python -m benchmarks.salient_pool --model FOLDER --images DIR [DIR ...] --out FOLDER \
+        [--gallery FILE DIR NOVEL CLASSES [--gallery ...]] [--min-relevant 3] [--results FILE]
+
+FOLDER contains a model of `examples/plug_in_backbone.py`, whose attention pool is close to a plain mean. The photos in
+--images need no labels. Only the pool's queries and keys are fitted to them: the pooled embedding of a photo learns to
+name the word that the photo's best region names. Trunk and value path stay, and so do Dense-CLIP and Cluster-CLIP.
+
+With --gallery, measures both models on labelled photos: mAP@50 of plain CLIP (`global`), Dense-CLIP, Cluster-CLIP and
+tiles of plain CLIP, for all objects and for small ones alone.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from examples.plug_in_backbone import PhotoClipBackbone
+from forclip.atomic_write import write_text_atomically
+from forclip.config import read_names
+from forclip.data.formats.coco import load_coco
+from forclip.data.images.listing import list_pictures
+from forclip.data.images.tiles import Tiles
+from forclip.data.images.views import make_views
+from forclip.data.splits import split_classes
+from forclip.embedding.embed import EncodedBatch, encode_batches, encode_views
+from forclip.evaluation.metrics import max_sim
+from forclip.evaluation.protocol import GROUPS, evaluate_scores, metric_name
+from forclip.experiments.ablation import source_commit
+from forclip.models.backbone import Backbone
+from forclip.models.baselines import training_free_head
+from forclip.models.pools import Pool
+from forclip.text.prompts import encode_classes
+from forclip.types import Annotations, ClassSplit, Floats
+
+WEIGHTS = "photoclip.safetensors"
+COPIED = ("photoclip.py", "photoclip.json", "text_vectors.npz")
+TILES = Tiles(3, 3)
+CLUSTERS = (5, 10, 25)
+_BATCH = 32  # images, where nothing is learned
+SMALL = 0.05  # area of a class's largest box, relative to the image
+COLUMNS = ("base", "novel", "small base", "small novel")
+
+Row = dict[str, Any]  # gallery, method, and mAP@50 in percent of each group of classes
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How queries and keys are fitted.
+
+    window: side in positions of the regions that name a photo's word. temperature: of the softmax over words, in
+    standard deviations of a word's score. views: of each photo, as in `make_views`.
+    """
+
+    window: int = 3
+    temperature: float = 1.0
+    learning_rate: float = 1e-3
+    epochs: int = 5
+    batch_size: int = 32
+    views: int = 2
+    seed: int = 0
+
+
+@torch.inference_mode()
+def salient_words(pool: Pool, tokens: Tensor, texts: Tensor, window: int) -> Tensor:
+    """Find the word that stands out in each image: the one that its best region fits better than other images' do.
+
+    A region is the mean of the dense vectors in a square of `window` positions. Scores are standardised over images,
+    because some words are close to every image. tokens: [I, P, W]; texts: [T, D] unit. Returns indices of texts, [I].
+    """
+    scores = []
+    for batch in tokens.split(_BATCH):
+        dense = pool.dense(batch.float()).transpose(1, 2).unflatten(2, pool.grid)
+        regions = F.avg_pool2d(dense, window, stride=1).flatten(2).transpose(1, 2)
+        scores.append((F.normalize(regions, dim=-1) @ texts.T).amax(1))
+    mean, std = _statistics(torch.cat(scores))
+    return torch.cat([((part - mean) / std).argmax(-1) for part in scores])
+
+
+def _statistics(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each word's scores [I, T], both [T]."""
+    return scores.mean(0), scores.std(0).clamp(min=1e-6)
+
+
+def pooled_vectors(pool: Pool, tokens: Tensor) -> Tensor:
+    """The pooled embeddings [I, D], unit vectors, of tokens [I, P, W]."""
+    return F.normalize(pool(tokens, pool.pretrained_query(tokens))[:, 0], dim=-1)
+
+
+def fit_salient_pool(pool: Pool, tokens: Tensor, words: Tensor, texts: Tensor, config: FitConfig) -> list[float]:
+    """Fit the pool's queries and keys so that its pooled embedding names each image's word. Changes the pool.
+
+    tokens: [I, P, W] of any float type; words: [I] indices of texts; texts: [T, D] unit. The loss is the cross-entropy
+    of the words, whose scores are standardised as the first pool's. Returns the mean loss of each epoch.
+    """
+    with torch.no_grad():
+        first = torch.cat([pooled_vectors(pool, batch.float()) for batch in tokens.split(_BATCH)])
+        mean, std = _statistics(first @ texts.T)
+    pool.requires_grad_(False)
+    parameters = pool.query_key_parameters()
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters, config.learning_rate)
+    steps = config.epochs * math.ceil(len(tokens) / config.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(config.seed)
+    losses = []
+    for _ in range(config.epochs):
+        total = 0.0
+        for rows in torch.randperm(len(tokens), generator=generator).split(config.batch_size):
+            scores = (pooled_vectors(pool, tokens[rows].float()) @ texts.T - mean) / std
+            loss = F.cross_entropy(scores / config.temperature, words[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(rows)
+        losses.append(total / len(tokens))
+    pool.requires_grad_(False)
+    return losses
+
+
+def write_model(source: Path, pool: Pool, out: Path) -> None:
+    """Write a copy of a model folder with the queries and keys of a pool, in half precision."""
+    weights = load_file(source / WEIGHTS)
+    for name, value in pool.state_dict().items():
+        if name.startswith(("q_proj.", "k_proj.")):
+            weights[f"attnpool.{name}"] = value.half().contiguous()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(source / name, out / name)
+    save_file(weights, out / WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Labelled photos to search, with the classes of the split as columns."""
+
+    name: str
+    images: Annotations
+    split: ClassSplit
+
+
+def small_objects(images: Annotations, largest: float) -> Annotations:
+    """Keep the labels of small objects alone: larger ones become unverified, so that they count neither way.
+
+    largest: area of a class's largest box in an image, relative to the image. A label without a box is not small.
+    """
+    assert images.box_sizes is not None
+    sides = images.boxes[:, 2:] - images.boxes[:, :2]
+    areas = np.ones(images.labels.shape)
+    cells = images.box_images, images.box_classes
+    areas[cells] = 0
+    np.maximum.at(areas, cells, sides.prod(1) / images.box_sizes[images.box_images].prod(1))
+    return replace(images, verified=images.verified_mask & ~(images.labels & (areas > largest)))
+
+
+@torch.inference_mode()
+def embed_ladder(models: Mapping[str, Backbone], batches: Iterable[EncodedBatch]) -> dict[str, Floats]:
+    """Embed images by each method: name to unit vectors [I, N, D].
+
+    models: by name, with the same trunk and value path, so that the first one's Dense-CLIP and Cluster-CLIP are all
+    models'. batches: of the whole images and, behind them, of their tiles if there are any.
+    """
+    shared = next(iter(models.values()))
+    heads = {name: training_free_head(shared, name) for name in ("dense", *(f"cluster_{k}" for k in CLUSTERS))}
+    pooled = {name: training_free_head(model, "global") for name, model in models.items()}
+    parts: dict[str, list[Floats]] = {}
+    for batch in batches:
+        if batch.skipped:
+            raise ValueError(batch.skipped[0][1].reason)
+        tokens = batch.tokens.float()
+        vectors = {name: head(tokens[0]) for name, head in heads.items()}
+        for name, head in pooled.items():
+            views = torch.cat([head(view) for view in tokens], 1)
+            vectors[f"global, {name}"] = views[:, :1]
+            if len(tokens) > 1:
+                vectors[f"tiles, {name}"] = views[:, 1:]
+        for name, value in vectors.items():
+            parts.setdefault(name, []).append(value.numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def evaluate(vectors: Floats, texts: Floats, gallery: Gallery, min_relevant: int) -> dict[str, float | None]:
+    """mAP@50 in percent of max-sim search by each group of classes: vectors [I, N, D], texts [C, D].
+
+    Keys that start with `small` count small objects alone.
+    """
+    offsets = np.arange(len(vectors) + 1, dtype=np.int64) * vectors.shape[1]
+    scores = max_sim(vectors.reshape(-1, vectors.shape[2]), offsets, texts)
+    result = {}
+    for prefix, images in (("", gallery.images), ("small ", small_objects(gallery.images, SMALL))):
+        labels = images.labels & images.verified_mask
+        arguments = scores, labels, images.class_names, gallery.split, min_relevant
+        means = evaluate_scores(*arguments, verified=images.verified).means["min(k,R)"]
+        result |= {prefix + group: means[group] for group in GROUPS}
+    return result
+
+
+def measure(
+    models: Mapping[str, PhotoClipBackbone], gallery: Gallery, batches: Iterable[EncodedBatch], min_relevant: int
+) -> list[Row]:
+    """Measure every method on a gallery. models, batches: as in `embed_ladder`."""
+    texts = encode_classes(next(iter(models.values())), gallery.images.class_names, ["{}"]).numpy()
+    return [
+        {"gallery": gallery.name, "method": name, **evaluate(vectors, texts, gallery, min_relevant)}
+        for name, vectors in embed_ladder(models, batches).items()
+    ]
+
+
+def read_gallery(file: Path, images: Path, novel: Path, classes: Path, embeddable: Sequence[str]) -> Gallery:
+    """Read a COCO file. novel, classes: files of class names, one per line; the other classes are base classes."""
+    annotations = load_coco(file, images)
+    requested = set(read_names(classes)) & set(embeddable)
+    names = [name for name in annotations.class_names if name in requested]
+    split = split_classes(names, [name for name in read_names(novel) if name in names])
+    return Gallery(file.stem, annotations.with_classes(names), split)
+
+
+def fit_model(model: Path, photos: Sequence[Path], out: Path, config: FitConfig) -> list[float]:
+    """Fit a model's pool to photos, and write the model. Returns each epoch's mean loss."""
+    backbone = PhotoClipBackbone(model)
+    encoded = encode_views(backbone, [str(p) for p in photos], photos, make_views(config.views, config.seed))
+    if not len(encoded.rows):
+        raise ValueError(f"none of {len(photos)} photos can be read")
+    pool, texts = backbone.new_pool(), backbone.encode_text(backbone.known_texts())
+    # All views of a photo learn the word of the whole photo.
+    words = salient_words(pool, encoded.tokens[0], texts, config.window).repeat(len(encoded.tokens))
+    losses = fit_salient_pool(pool, encoded.tokens.flatten(0, 1), words, texts, config)
+    write_model(model, pool, out)
+    return losses
+
+
+def print_table(console: Console, rows: Sequence[Row]) -> None:
+    table = Table("gallery", "method", *COLUMNS, title=f"{metric_name(50, 'min(k,R)')}, percent")
+    for row in rows:
+        values = ["-" if row[c] is None else f"{row[c]:.1f}" for c in COLUMNS]
+        table.add_row(row["gallery"], row["method"], *values)
+    console.print(table)
+
+
+def main() -> None:
+    args = _arguments()
+    console = Console()
+    config = FitConfig(seed=args.seed)
+    photos = [photo for folder in args.images for photo in list_pictures(str(folder)).pictures]
+    losses = fit_model(args.model, photos, args.out, config)
+    console.print(f"{len(photos)} photos; mean loss of each epoch: {', '.join(f'{loss:.2f}' for loss in losses)}")
+    models = {"plain": PhotoClipBackbone(args.model), "salient": PhotoClipBackbone(args.out)}
+    rows: list[Row] = []
+    for paths in args.gallery:
+        gallery = read_gallery(*paths, embeddable=models["plain"].known_texts())
+        batches = encode_batches(models["plain"], gallery.images.image_ids, gallery.images.paths, TILES.views())
+        rows += measure(models, gallery, batches, args.min_relevant)
+    if rows:
+        print_table(console, rows)
+    if args.results:
+        command = " ".join(["python -m benchmarks.salient_pool", *sys.argv[1:]])
+        about = {"command": command, "commit": source_commit(), "metric": metric_name(50, "min(k,R)")}
+        fit = {"photos": len(photos), **asdict(config), "losses": losses}
+        content = {**about, "small": SMALL, "fit": fit, "rows": rows}
+        write_text_atomically(args.results, json.dumps(content, indent=1) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of photoclip.py")
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of unlabelled photos")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the new model")
+    parser.add_argument("--seed", type=int, default=0)
+    files = ("FILE", "DIR", "NOVEL", "CLASSES")
+    about = "COCO file, its images, and files of the novel and of all class names, one per line"
+    parser.add_argument("--gallery", type=Path, nargs=4, metavar=files, action="append", default=[], help=about)
+    parser.add_argument("--min-relevant", type=int, default=3, help="skip classes with fewer gallery images")
+    parser.add_argument("--results", type=Path, help="JSON file for what is measured")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
