@@ -125,7 +125,7 @@ def fit_salient_pool(pool: Pool, tokens: Tensor, words: Tensor, texts: Tensor, c
             scores = (pooled_vectors(pool, tokens[rows].float()) @ texts.T - mean) / std
             loss = F.cross_entropy(scores / config.temperature, words[rows])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item() * len(rows)
