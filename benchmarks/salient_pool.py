@@ -202,7 +202,7 @@ def evaluate(vectors: Floats, texts: Floats, gallery: Gallery, min_relevant: int
     """
     offsets = np.arange(len(vectors) + 1, dtype=np.int64) * vectors.shape[1]
     scores = max_sim(vectors.reshape(-1, vectors.shape[2]), offsets, texts)
-    result = {}
+    result: dict[str, float | None] = {}
     for prefix, images in (("", gallery.images), ("small ", small_objects(gallery.images, SMALL))):
         labels = images.labels & images.verified_mask
         arguments = scores, labels, images.class_names, gallery.split, min_relevant
@@ -262,8 +262,8 @@ def main() -> None:
     console.print(f"{len(photos)} photos; mean loss of each epoch: {', '.join(f'{loss:.2f}' for loss in losses)}")
     models = {"plain": PhotoClipBackbone(args.model), "salient": PhotoClipBackbone(args.out)}
     rows: list[Row] = []
-    for paths in args.gallery:
-        gallery = read_gallery(*paths, embeddable=models["plain"].known_texts())
+    for file, images, novel, classes in args.gallery:
+        gallery = read_gallery(file, images, novel, classes, models["plain"].known_texts())
         batches = encode_batches(models["plain"], gallery.images.image_ids, gallery.images.paths, TILES.views())
         rows += measure(models, gallery, batches, args.min_relevant)
     if rows:
