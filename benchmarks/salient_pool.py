@@ -1,7 +1,7 @@
 """Give a model the pooled embedding that real CLIP has: one that the salient object dominates.
 
     python -m benchmarks.salient_pool --model FOLDER --images DIR [DIR ...] --out FOLDER \
-        [--gallery FILE DIR NOVEL CLASSES [--gallery ...]] [--min-relevant 3] [--results FILE]
+        [--image-size 224] [--gallery FILE DIR NOVEL CLASSES [--gallery ...]] [--min-relevant 3] [--results FILE]
 
 FOLDER contains a model of `examples/plug_in_backbone.py`, whose attention pool is close to a plain mean. The photos in
 --images need no labels. Only the pool's queries and keys are fitted to them: the pooled embedding of a photo learns to
@@ -14,6 +14,7 @@ tiles of plain CLIP, for all objects and for small ones alone.
 import argparse
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,14 +49,17 @@ from forclip.text.prompts import encode_classes
 from forclip.types import Annotations, ClassSplit, Floats
 
 WEIGHTS = "photoclip.safetensors"
-COPIED = ("photoclip.py", "photoclip.json", "text_vectors.npz")
+MODULE = "photoclip.py"
+COPIED = (MODULE, "photoclip.json", "text_vectors.npz")
+EMBEDDING = "attnpool.positional_embedding"
+STRIDE = 32  # pixels of the input for a position
 TILES = Tiles(3, 3)
 CLUSTERS = (5, 10, 25)
 _BATCH = 32  # images, where nothing is learned
 SMALL = 0.05  # area of a class's largest box, relative to the image
 COLUMNS = ("base", "novel", "small base", "small novel")
 
-Row = dict[str, Any]  # gallery, method, and mAP@50 in percent of each group of classes
+Row = dict[str, Any]  # gallery, images, method, and mAP@50 in percent of each group of classes
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,12 @@ class FitConfig:
     standard deviations of a word's score. views: of each photo, as in `make_views`.
     """
 
-    window: int = 3
+    window: int = 2
     temperature: float = 1.0
     learning_rate: float = 1e-3
-    epochs: int = 5
+    epochs: int = 8
     batch_size: int = 32
-    views: int = 2
+    views: int = 1
     seed: int = 0
 
 
@@ -134,16 +138,38 @@ def fit_salient_pool(pool: Pool, tokens: Tensor, words: Tensor, texts: Tensor, c
     return losses
 
 
-def write_model(source: Path, pool: Pool, out: Path) -> None:
-    """Write a copy of a model folder with the queries and keys of a pool, in half precision."""
-    weights = load_file(source / WEIGHTS)
+def copy_model(source: Path, out: Path, image_size: int | None) -> None:
+    """Copy a model folder, with another size of its input if one is given, in pixels a side.
+
+    Raises ValueError if the size is not a multiple of the trunk's stride, or if the module has no line that sets it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (*COPIED, WEIGHTS):
+        shutil.copyfile(source / name, out / name)
+    if image_size is None:
+        return
+    if image_size < STRIDE or image_size % STRIDE:
+        raise ValueError(f"image size must be a multiple of {STRIDE}, not {image_size}")
+    module, count = re.subn(r"(?m)^IMAGE_SIZE = \d+$", f"IMAGE_SIZE = {image_size}", (out / MODULE).read_text())
+    if count != 1:
+        raise ValueError(f"{source / MODULE} has no line IMAGE_SIZE = ...")
+    (out / MODULE).write_text(module)
+    weights = load_file(out / WEIGHTS)
+    embedding = weights[EMBEDDING]
+    side, new_side = math.isqrt(len(embedding) - 1), image_size // STRIDE
+    grid = embedding[1:].float().T.unflatten(1, (side, side))[None]
+    resized = F.interpolate(grid, (new_side, new_side), mode="bilinear")[0].flatten(1).T.to(embedding.dtype)
+    weights[EMBEDDING] = torch.cat([embedding[:1], resized])
+    save_file(weights, out / WEIGHTS)
+
+
+def write_queries_and_keys(pool: Pool, folder: Path) -> None:
+    """Replace a model's queries and keys by those of a pool, in half precision."""
+    weights = load_file(folder / WEIGHTS)
     for name, value in pool.state_dict().items():
         if name.startswith(("q_proj.", "k_proj.")):
             weights[f"attnpool.{name}"] = value.half().contiguous()
-    out.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
-        shutil.copyfile(source / name, out / name)
-    save_file(weights, out / WEIGHTS)
+    save_file(weights, folder / WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -217,7 +243,12 @@ def measure(
     """Measure every method on a gallery. models, batches: as in `embed_ladder`."""
     texts = encode_classes(next(iter(models.values())), gallery.images.class_names, ["{}"]).numpy()
     return [
-        {"gallery": gallery.name, "method": name, **evaluate(vectors, texts, gallery, min_relevant)}
+        {
+            "gallery": gallery.name,
+            "images": len(gallery.images),
+            "method": name,
+            **evaluate(vectors, texts, gallery, min_relevant),
+        }
         for name, vectors in embed_ladder(models, batches).items()
     ]
 
@@ -231,9 +262,12 @@ def read_gallery(file: Path, images: Path, novel: Path, classes: Path, embeddabl
     return Gallery(file.stem, annotations.with_classes(names), split)
 
 
-def fit_model(model: Path, photos: Sequence[Path], out: Path, config: FitConfig) -> list[float]:
-    """Fit a model's pool to photos, and write the model. Returns each epoch's mean loss."""
-    backbone = PhotoClipBackbone(model)
+def fit_model(folder: Path, photos: Sequence[Path], config: FitConfig) -> list[float]:
+    """Fit the pool of a model folder to photos, and write its queries and keys. Returns the mean loss of each epoch.
+
+    Raises ValueError if no photo can be read.
+    """
+    backbone = PhotoClipBackbone(folder)
     encoded = encode_views(backbone, [str(p) for p in photos], photos, make_views(config.views, config.seed))
     if not len(encoded.rows):
         raise ValueError(f"none of {len(photos)} photos can be read")
@@ -241,7 +275,7 @@ def fit_model(model: Path, photos: Sequence[Path], out: Path, config: FitConfig)
     # All views of a photo learn the word of the whole photo.
     words = salient_words(pool, encoded.tokens[0], texts, config.window).repeat(len(encoded.tokens))
     losses = fit_salient_pool(pool, encoded.tokens.flatten(0, 1), words, texts, config)
-    write_model(model, pool, out)
+    write_queries_and_keys(pool, folder)
     return losses
 
 
@@ -258,22 +292,23 @@ def main() -> None:
     console = Console()
     config = FitConfig(seed=args.seed)
     photos = [photo for folder in args.images for photo in list_pictures(str(folder)).pictures]
-    losses = fit_model(args.model, photos, args.out, config)
+    copy_model(args.model, args.out, args.image_size)
+    plain = PhotoClipBackbone(args.out)
+    losses = fit_model(args.out, photos, config)
     console.print(f"{len(photos)} photos; mean loss of each epoch: {', '.join(f'{loss:.2f}' for loss in losses)}")
-    models = {"plain": PhotoClipBackbone(args.model), "salient": PhotoClipBackbone(args.out)}
+    models = {"plain": plain, "salient": PhotoClipBackbone(args.out)}
     rows: list[Row] = []
+    command = " ".join(["python -m benchmarks.salient_pool", *sys.argv[1:]])
+    about: Row = {"command": command, "commit": source_commit(), "metric": metric_name(50, "min(k,R)"), "small": SMALL}
+    about["fit"] = {"photos": len(photos), **asdict(config), "losses": losses}
     for file, images, novel, classes in args.gallery:
-        gallery = read_gallery(file, images, novel, classes, models["plain"].known_texts())
-        batches = encode_batches(models["plain"], gallery.images.image_ids, gallery.images.paths, TILES.views())
+        gallery = read_gallery(file, images, novel, classes, plain.known_texts())
+        batches = encode_batches(plain, gallery.images.image_ids, gallery.images.paths, TILES.views())
         rows += measure(models, gallery, batches, args.min_relevant)
+        if args.results:  # after each gallery, because one can take long
+            write_text_atomically(args.results, json.dumps({**about, "rows": rows}, indent=1) + "\n")
     if rows:
         print_table(console, rows)
-    if args.results:
-        command = " ".join(["python -m benchmarks.salient_pool", *sys.argv[1:]])
-        about = {"command": command, "commit": source_commit(), "metric": metric_name(50, "min(k,R)")}
-        fit = {"photos": len(photos), **asdict(config), "losses": losses}
-        content = {**about, "small": SMALL, "fit": fit, "rows": rows}
-        write_text_atomically(args.results, json.dumps(content, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -281,6 +316,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder of photoclip.py")
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of unlabelled photos")
     parser.add_argument("--out", type=Path, required=True, help="folder for the new model")
+    parser.add_argument("--image-size", type=int, help="side of the new model's input in pixels; default: the model's")
     parser.add_argument("--seed", type=int, default=0)
     files = ("FILE", "DIR", "NOVEL", "CLASSES")
     about = "COCO file, its images, and files of the novel and of all class names, one per line"

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from benchmarks.salient_pool import (
     COPIED,
+    EMBEDDING,
     WEIGHTS,
     FitConfig,
     Gallery,
+    copy_model,
     fit_model,
     measure,
     pooled_vectors,
@@ -28,10 +30,10 @@ from forclip.types import Annotations, ClassSplit
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "meadow": (40, 160, 40)}
 OBJECTS = ("red", "blue", "yellow")
-SIDE, GRID, WIDTH = 24, 6, 8
+SIDE, GRID, WIDTH, STRIDE = 24, 6, 8, 32
 
-# The parts of a CLIP-like model that the example asks for: tokens are the mean colours of 6 x 6 patches.
-MODULE = """
+# The parts of a CLIP-like model that the example asks for: tokens are the mean colours of 6 x 6 patches of 4 pixels.
+PHOTOCLIP = """
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +41,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+IMAGE_SIZE = 192
+
 
 def preprocess(image):
-    pixels = np.asarray(image.convert("RGB").resize((24, 24), 0), np.float32)
+    pixels = np.asarray(image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), 0), np.float32)
     return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
 
 
@@ -50,14 +54,14 @@ class Pool(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.positional_embedding = nn.Parameter(torch.zeros(37, 8))
+        self.positional_embedding = nn.Parameter(torch.zeros(1 + (IMAGE_SIZE // 32) ** 2, 8))
         self.q_proj, self.k_proj, self.v_proj, self.c_proj = (nn.Linear(8, 8) for _ in range(4))
 
 
 class Model(nn.Module):
     def __init__(self, text):
         super().__init__()
-        self.trunk, self.attnpool, self.text = nn.Conv2d(3, 8, 4, 4), Pool(), text
+        self.trunk, self.attnpool, self.text = nn.Conv2d(3, 8, 32, 32), Pool(), text
 
     def encode_text(self, names):
         return torch.stack([self.text[n] for n in names])
@@ -80,7 +84,7 @@ def model(tmp_path: Path) -> Path:
     """A model whose dense vectors are the colours themselves, and whose pooled embedding is close to their mean."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "photoclip.py").write_text(MODULE)
+    (folder / "photoclip.py").write_text(PHOTOCLIP)
     (folder / "photoclip.json").write_text("[]")
     texts = np.zeros((len(COLOURS), WIDTH), np.float32)
     texts[:, :3] = np.array(list(COLOURS.values())) / 127.5 - 1
@@ -88,7 +92,7 @@ def model(tmp_path: Path) -> Path:
     np.savez(folder / "text_vectors.npz", names=np.array(list(COLOURS)), vectors=texts)
     generator = torch.Generator().manual_seed(0)
     eye, zero = torch.eye(WIDTH), torch.zeros(WIDTH)
-    weights = {"trunk.weight": eye[:, :3, None, None].expand(WIDTH, 3, 4, 4) / 16, "trunk.bias": zero}
+    weights = {"trunk.weight": eye[:, :3, None, None].expand(WIDTH, 3, STRIDE, STRIDE) / STRIDE**2, "trunk.bias": zero}
     weights["attnpool.positional_embedding"] = torch.zeros(1 + GRID * GRID, WIDTH)
     for letter in "qkvc":
         near_zero = 0.05 * torch.randn(WIDTH, WIDTH, generator=generator)
@@ -135,7 +139,8 @@ CONFIG = FitConfig(window=2, epochs=20, batch_size=10, learning_rate=0.02)
 def test_the_fitted_folder_loads_and_its_pooled_vectors_show_the_object(model: Path, tmp_path: Path) -> None:
     files, _, _ = write_photos(tmp_path / "photos", 30, seed=0)
     others, colours, _ = write_photos(tmp_path / "others", 12, seed=1)
-    losses = fit_model(model, files, tmp_path / "out", CONFIG)
+    copy_model(model, tmp_path / "out", None)
+    losses = fit_model(tmp_path / "out", files, CONFIG)
     assert losses[-1] < losses[0]
     before, after = PhotoClipBackbone(model), PhotoClipBackbone(tmp_path / "out")
     tokens, texts = tokens_of(before, others), before.encode_text(colours)
@@ -146,7 +151,8 @@ def test_the_fitted_folder_loads_and_its_pooled_vectors_show_the_object(model: P
 def test_only_queries_and_keys_change(model: Path, tmp_path: Path) -> None:
     files, _, _ = write_photos(tmp_path / "photos", 12, seed=0)
     for out in ("one", "two"):
-        fit_model(model, files, tmp_path / out, CONFIG)
+        copy_model(model, tmp_path / out, None)
+        fit_model(tmp_path / out, files, CONFIG)
     assert (tmp_path / "one" / WEIGHTS).read_bytes() == (tmp_path / "two" / WEIGHTS).read_bytes()
     for name in COPIED:
         assert (tmp_path / "one" / name).read_bytes() == (model / name).read_bytes()
@@ -155,6 +161,24 @@ def test_only_queries_and_keys_change(model: Path, tmp_path: Path) -> None:
     assert changed <= {f"attnpool.{letter}_proj.{part}" for letter in "qk" for part in ("weight", "bias")}
     assert {f"attnpool.{letter}_proj.weight" for letter in "qk"} <= changed
     assert all(value.dtype == torch.float16 for value in after.values())
+
+
+def test_a_copy_with_another_input_size_loads_and_fits(model: Path, tmp_path: Path) -> None:
+    """Each position has the embedding of where it was before."""
+    weights = load_file(model / WEIGHTS)
+    rows = torch.arange(GRID).repeat_interleave(GRID).half()
+    weights[EMBEDDING][1:] = rows[:, None]
+    save_file(weights, model / WEIGHTS)
+    copy_model(model, tmp_path / "out", image_size=96)
+    files, _, _ = write_photos(tmp_path / "photos", 6, seed=0)
+    backbone = PhotoClipBackbone(tmp_path / "out")
+    assert tokens_of(backbone, files).shape == (6, 9, WIDTH)
+    embedding = load_file(tmp_path / "out" / WEIGHTS)[EMBEDDING]
+    assert embedding[1:, 0].tolist() == [0.5, 0.5, 0.5, 2.5, 2.5, 2.5, 4.5, 4.5, 4.5]
+    fit_model(tmp_path / "out", files, CONFIG)
+    assert PhotoClipBackbone(tmp_path / "out").new_pool().grid == (3, 3)
+    with pytest.raises(ValueError, match="100"):
+        copy_model(model, tmp_path / "other", image_size=100)
 
 
 def photos_as_annotations(files: list[Path], colours: list[str], boxes: np.ndarray) -> Annotations:
@@ -168,7 +192,8 @@ def photos_as_annotations(files: list[Path], colours: list[str], boxes: np.ndarr
 
 def test_every_method_is_measured_with_both_models(model: Path, tmp_path: Path) -> None:
     files, colours, boxes = write_photos(tmp_path / "photos", 9, seed=0)
-    fit_model(model, files, tmp_path / "out", CONFIG)
+    copy_model(model, tmp_path / "out", None)
+    fit_model(tmp_path / "out", files, CONFIG)
     models = {"plain": PhotoClipBackbone(model), "salient": PhotoClipBackbone(tmp_path / "out")}
     gallery = Gallery("meadows", photos_as_annotations(files, colours, boxes), ClassSplit(("red", "blue"), ("yellow",)))
     ids, views = gallery.images.image_ids, Tiles(2, 2).views()
