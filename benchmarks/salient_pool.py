@@ -67,11 +67,13 @@ class FitConfig:
     """How queries and keys are fitted.
 
     window: side in positions of the regions that name a photo's word. temperature: of the softmax over words, in
-    standard deviations of a word's score. views: of each photo, as in `make_views`.
+    standard deviations of a word's score. sharpness: factor of the fitted queries, below 1 for softer attention than
+    the fit's. views: of each photo, as in `make_views`.
     """
 
     window: int = 2
     temperature: float = 1.0
+    sharpness: float = 0.5
     learning_rate: float = 1e-3
     epochs: int = 8
     batch_size: int = 32
@@ -135,6 +137,8 @@ def fit_salient_pool(pool: Pool, tokens: Tensor, words: Tensor, texts: Tensor, c
             total += loss.item() * len(rows)
         losses.append(total / len(tokens))
     pool.requires_grad_(False)
+    for parameter in pool.q_proj.parameters():
+        parameter.mul_(config.sharpness)
     return losses
 
 
@@ -299,7 +303,12 @@ def main() -> None:
     models = {"plain": plain, "salient": PhotoClipBackbone(args.out)}
     rows: list[Row] = []
     command = " ".join(["python -m benchmarks.salient_pool", *sys.argv[1:]])
-    about: Row = {"command": command, "commit": source_commit(), "metric": metric_name(50, "min(k,R)"), "small": SMALL}
+    about: dict[str, Any] = {
+        "command": command,
+        "commit": source_commit(),
+        "metric": metric_name(50, "min(k,R)"),
+        "small": SMALL,
+    }
     about["fit"] = {"photos": len(photos), **asdict(config), "losses": losses}
     for file, images, novel, classes in args.gallery:
         gallery = read_gallery(file, images, novel, classes, plain.known_texts())

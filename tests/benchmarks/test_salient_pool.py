@@ -133,7 +133,7 @@ def test_the_salient_word_is_that_of_the_object(model: Path, tmp_path: Path) -> 
     assert [list(COLOURS)[word] for word in words] == colours
 
 
-CONFIG = FitConfig(window=2, epochs=20, batch_size=10, learning_rate=0.02)
+CONFIG = FitConfig(window=2, sharpness=1.0, epochs=20, batch_size=10, learning_rate=0.02)
 
 
 def test_the_fitted_folder_loads_and_its_pooled_vectors_show_the_object(model: Path, tmp_path: Path) -> None:
