@@ -190,8 +190,9 @@ class HeadConfig:
 
     seeding: how query tokens start: as soft windows over positions, as the pooled query plus noise of noise_scale, or
     as clusters of what the training images show. alignment: centre and whiten the outputs by the training images: on,
-    off, or auto, which switches it off if it ranks the base labels of the training images worse. alignment_shrinkage:
-    0 whitens fully, 1 only centres.
+    off, or auto. alignment_shrinkage: 0 whitens fully, 1 only centres. pooled_share: the share of plain CLIP's
+    embedding in each vector (forclip.models.summary_head). `auto` and None are chosen together, by how the head ranks
+    the base classes before any training (forclip.training.initialisation).
     """
 
     num_query_tokens: Count = 25
@@ -199,43 +200,47 @@ class HeadConfig:
     noise_scale: float = 1.0
     alignment: Literal["auto", "on", "off"] = "auto"
     alignment_shrinkage: Fraction = 0.6
+    pooled_share: Fraction | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
     """How the head is finetuned. The weights are those of forclip.training.objectives; 0 leaves an objective out.
 
+    What is None or `auto` is chosen in trial trainings that hold back base classes (forclip.training.candidates).
+
     learning_rate: AdamW's, for a head of width 128; a wider head gets less in proportion (arXiv 2203.03466).
     stage_learning_rate: for the last stage of the tower, if it is trained, relative to learning_rate.
     views: the number of views per training image (the image, its mirror image, then crops). None means four for each of
-    up to 10,000 images and fewer beyond, because large sets overfit less and their tokens fill disks.
+    up to 10,000 images and fewer beyond, because large sets overfit less and their tokens fill disks. With tiles, each
+    tile is one more view.
     trainable: the query tokens; also the query and key projections; or also the value and output projections (all).
     labelled_fraction: the share of the training images whose base labels are used.
-    teacher: what the pseudo-labels come from: cluster (Cluster-CLIP of teacher_clusters), zoom (nine windows of each
-    image), none, or auto: the one that ranks the labelled images best, none if it doesn't beat the untuned head.
-    interpolation: alpha, the share of the way from the untuned to the tuned head. None chooses it on base classes held
-    back in held_back_folds trial trainings (fewer than 2 folds: 0.5).
+    teacher: what the pseudo-labels come from: start (the head before training, so that what it knows is kept), cluster
+    (Cluster-CLIP of teacher_clusters), zoom (nine windows of each image), or none.
+    interpolation: alpha, the share of the way from the untuned to the tuned head, chosen on base classes held back in
+    held_back_folds trial trainings (fewer than 2 folds: 0.5).
     class_vectors: how far the base classes' text vectors follow the labels; 0 leaves them unchanged.
     ema_decay: the decay of the average of weights over steps that training returns; 0 returns the last weights.
     """
 
     epochs: Count = 20
     batch_size: Count = 64
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-3
     stage_learning_rate: Positive = 0.1
     weight_decay: float = 0.01
     warmup_share: Fraction = 0.1
     ema_decay: Fraction = 0.0
     views: Count | None = None
-    trainable: Literal["queries", "query_key", "all"] = "all"
+    trainable: Literal["queries", "query_key", "all"] | None = None
     labelled_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
+    base_loss: Literal["binary", "asymmetric", "softmax"] | None = None
     base_weight: NonNegative = 1.0
-    teacher: Literal["auto", "cluster", "zoom", "none"] = "auto"
+    teacher: Literal["auto", "start", "cluster", "zoom", "none"] = "auto"
     teacher_clusters: Count = 25
-    pseudo_weight: NonNegative = 0.1
+    pseudo_weight: NonNegative | None = None
     pseudo_temperature: Positive = 0.05
-    set_weight: NonNegative = 0.1
+    set_weight: NonNegative | None = None
     random_text_weight: NonNegative = 0.0
     neighbour_weight: NonNegative = 0.0
     neighbour_words: Count = 200

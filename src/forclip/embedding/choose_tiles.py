@@ -16,20 +16,25 @@ _SAMPLE = 64
 
 
 def choose_tiles(backbone: Backbone, paths: Sequence[Path], overlap: float = DEFAULT_OVERLAP) -> Tiles | None:
-    """Choose tiles by the size of the pictures and the model's input (`tiles_for_size`), and say so in a notice.
+    """Choose tiles by the size of the pictures (`tiles_by_size`), and say so in a notice."""
+    tiles, reason = tiles_by_size(backbone, paths, overlap)
+    notify(f"tiles auto: {describe_tiles(tiles)}, because {reason}; --tiles chooses others")
+    return tiles
+
+
+def tiles_by_size(
+    backbone: Backbone, paths: Sequence[Path], overlap: float = DEFAULT_OVERLAP
+) -> tuple[Tiles | None, str]:
+    """Choose tiles by the size of the pictures and the model's input (`tiles_for_size`). Returns also the reason.
 
     paths: of the pictures, of which a sample is looked at. Without a readable one there are no tiles.
     """
     size = typical_size(paths)
     if size is None:
-        return None
+        return None, "no picture can be read"
     _, height, width = backbone.preprocess(Image.new("RGB", size)).shape
     tiles = tiles_for_size(size, (width, height), overlap)
-    notify(
-        f"tiles auto: {describe_tiles(tiles)}, because the pictures have about {size[0]} x {size[1]} pixels and the "
-        f"model sees {width} x {height}; --tiles chooses others"
-    )
-    return tiles
+    return tiles, f"the pictures have about {size[0]} x {size[1]} pixels and the model sees {width} x {height}"
 
 
 def typical_size(paths: Sequence[Path]) -> Size | None:

@@ -28,13 +28,15 @@ class EncodedImages:
     """The tokens of a set of images, encoded once for all heads.
 
     tokens: [images, T, W] or, for several views, [views, images, T, W]; float16 on the CPU, in memory or mapped from a
-    file. rows: [images], indices into the given paths. skipped: the unreadable images. seconds: spent encoding.
+    file. rows: [images], indices into the given paths. skipped: the unreadable images. seconds: spent encoding. views:
+    what the tokens show of each image.
     """
 
     tokens: Tensor
     rows: Ints
     skipped: tuple[SkippedImage, ...]
     seconds: float
+    views: tuple[View, ...] = (PLAIN,)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def encode_views(
     tokens = torch.cat(parts, 1) if parts else torch.empty(len(views), 0)
     rows = np.array([row for b in batches for row in b.rows], np.int64)
     skipped = tuple(image for b in batches for _, image in b.skipped)
-    return EncodedImages(tokens, rows, skipped, time.perf_counter() - start)
+    return EncodedImages(tokens, rows, skipped, time.perf_counter() - start, tuple(views))
 
 
 def encode_batches(

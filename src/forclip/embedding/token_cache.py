@@ -116,14 +116,14 @@ def cached_tokens(
             elif turned:
                 difference = f"{turned} image(s) are turned, or have more than 8 bits, and are decoded differently now"
             else:
-                encoded = open_tokens(folder, backbone)
+                encoded = replace(open_tokens(folder, backbone), views=tuple(views))
                 advance(len(image_ids))
                 say(f"tokens of {len(image_ids)} images are reused from {folder}")
                 return encoded
             say(f"{folder}: {difference}, so all images are encoded again")
         write_tokens(folder, source, encode_batches(backbone, image_ids, paths, views, advance))
         # The checksums were computed a moment ago from the written rows.
-        return open_tokens(folder, backbone, check=False)
+        return replace(open_tokens(folder, backbone, check=False), views=tuple(views))
 
 
 def token_source(

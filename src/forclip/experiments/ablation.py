@@ -17,7 +17,6 @@ from rich.console import Console
 import forclip
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, RunConfig, config_to_json, read_yaml
-from forclip.data.sources import load_sets
 from forclip.evaluation.methods import FOR, display_name
 from forclip.evaluation.metrics import AP_DEPTH
 from forclip.evaluation.protocol import GROUPS, metric_name
@@ -25,10 +24,9 @@ from forclip.experiments.ablation_report import Entry, Row, ablation_table, bar_
 from forclip.experiments.comparison import MethodResult, Task, finetune_on, measure, measure_training_free
 from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task
-from forclip.models.retrieval_model import configured_tiles
 from forclip.progress import Track, tracking
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
-from forclip.training.runs import create_folder, encode_training_images, load_backbone
+from forclip.training.runs import create_folder, load_backbone
 
 Settings = dict[str, Any]  # everything that a result depends on besides the code, as plain JSON values
 Changes = Mapping[str, Mapping[str, Any]]  # settings by section (model, head or train)
@@ -313,7 +311,7 @@ def source_commit() -> str | None:
 class SeedRunner:
     """Measures methods with one seed. Images are encoded when they are needed.
 
-    tasks: by model and number of views; views and tiles of one model share the gallery.
+    tasks: by model and number of views; views of one model share the gallery.
     """
 
     config: RunConfig
@@ -334,29 +332,16 @@ class SeedRunner:
         task = self._task(config)
         start = time.perf_counter()
         finetuned = finetune_on(task, config.head, config.train)
-        seed, tiles = config.train.seed, configured_tiles(config.model)
+        seed, tiles = config.train.seed, task.tiles
         result = measure(task, name, finetuned.head, seed, config.eval, finetuned.class_vectors, tiles=tiles)
         return _entry(name, result, finetuned.choices.to_json(), time.perf_counter() - start)
 
     def _task(self, config: RunConfig) -> Task:
         key = (config.model, config.train.views)
         if key not in self.tasks:
-            same_model = next(
-                (task for (model, _), task in self.tasks.items() if _same_tower(model, config.model)), None
-            )
             with tracking(self.console) as track:
-                if same_model is None:
-                    self.tasks[key] = load_task(config, load_backbone(config), track, self.console)
-                else:
-                    train, _ = load_sets(config.data)
-                    encoded = encode_training_images(config, same_model.backbone, train, track, self.console)
-                    self.tasks[key] = replace(same_model, train_tokens=encoded.tokens)
+                self.tasks[key] = load_task(config, load_backbone(config), track, self.console)
         return self.tasks[key]
-
-
-def _same_tower(one: ModelConfig, other: ModelConfig) -> bool:
-    """Whether two models see a gallery image alike: they may differ in their tiles, which are encoded when measured."""
-    return replace(one, tiles=other.tiles, tile_overlap=other.tile_overlap) == other
 
 
 def _entry(name: str, result: MethodResult, choices: dict[str, Any] | None, seconds: float) -> Entry:

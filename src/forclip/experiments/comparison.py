@@ -37,7 +37,8 @@ from forclip.types import Annotations, ClassSplit, ImageEmbeddings, Ints
 class Task:
     """A dataset, ready to train and measure on.
 
-    train_tokens: [V, I, T, W] float16, V views of each training image, the plain one first; train_paths: [I].
+    train_tokens: [V, I, T, W] float16, V views of each training image: what the model embeds, then others; train_paths:
+    [I]. tiles: what the trained model embeds besides the whole image.
     texts: [T, D] unit, by which classes are searched; text_owners: [T], the gallery's class column of each text.
     """
 
@@ -51,6 +52,7 @@ class Task:
     split: ClassSplit
     texts: Tensor
     text_owners: Ints
+    tiles: Tiles | None = None
 
 
 def new_task(
@@ -61,6 +63,7 @@ def new_task(
     split: ClassSplit,
     prompts: PromptOptions,
     allow_unlabelled_base: bool = False,
+    tiles: Tiles | None = None,
 ) -> Task:
     """Build a task from the images that could be read. Raises ValueError as `supervise` does.
 
@@ -75,10 +78,10 @@ def new_task(
     overrides = {name: texts for name, texts in prompts.overrides.items() if name in names}
     class_texts = ClassTexts(names, synonyms, tuple(prompts.templates), reduction, overrides)
     texts, text_owners = encode_class_names(backbone, class_texts)
-    supervision = supervise(backbone, labelled, split, prompts, allow_unlabelled_base)
+    supervision = supervise(backbone, labelled, split, prompts, allow_unlabelled_base, train_encoded.views)
     searched = gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows)
     training = (tokens if tokens.ndim == 4 else tokens[None], labelled.paths, supervision)
-    return Task(name, backbone, *training, searched, gallery_encoded, split, texts, text_owners)
+    return Task(name, backbone, *training, searched, gallery_encoded, split, texts, text_owners, tiles)
 
 
 def gallery_digest(gallery: Annotations) -> str:
@@ -206,4 +209,4 @@ def finetune_on(
 ) -> Finetuned:
     """Finetune FOR on the task's base labels."""
     data = (task.train_tokens, task.train_paths, task.supervision)
-    return finetune(task.backbone, *data, head, config, checkpoint, track)
+    return finetune(task.backbone, *data, head, config, checkpoint, track, len(views_of(task.tiles)))

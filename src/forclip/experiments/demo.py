@@ -11,10 +11,9 @@ from forclip.evaluation.terminal import print_metrics
 from forclip.experiments.comparison import finetune_on, measure, measure_training_free
 from forclip.experiments.evaluate import load_task
 from forclip.experiments.report import Comparison, write_comparison_report
-from forclip.models.retrieval_model import configured_tiles
 from forclip.progress import tracking
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
-from forclip.training.runs import create_folder, load_backbone, save_run
+from forclip.training.runs import create_folder, load_backbone, save_run, with_tiles
 
 
 def toyworld_config(world: ToyWorld, seed: int) -> RunConfig:
@@ -41,10 +40,10 @@ def run_demo(out: Path, seeds: tuple[int, ...], console: Console) -> Metrics:
             task = load_task(config, load_backbone(config), track, console)
             results = measure_training_free(task, config.head, config.eval, seed, track)
             tuned = finetune_on(task, config.head, config.train, None, track)
-            rest = tuned.class_vectors, tuned.calibration, configured_tiles(config.model)
+            rest = tuned.class_vectors, tuned.calibration, task.tiles
             results["for"] = measure(task, "for", tuned.head, seed, config.eval, *rest)
             write_training_images(create_folder(out / f"model-{seed}"), task.train_paths)
-            save_run(out / f"model-{seed}", tuned, task.backbone, config, task.split)
+            save_run(out / f"model-{seed}", tuned, task.backbone, with_tiles(config, task.tiles), task.split)
             comparisons.append(Comparison(task, config, results, tuned.history))
     metrics = summarise_runs("toy world", [result.run for c in comparisons for result in c.results.values()])
     write_metrics(out / "metrics.json", metrics)

@@ -23,6 +23,7 @@ from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import from_pretrained
 from forclip.progress import Track, silent, tracking
 from forclip.training import runs
+from forclip.training.choose_tiles import resolve_tiles
 
 
 def evaluate(
@@ -98,12 +99,15 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
         )
     split, prompts = runs.choose_classes_and_prompts(config.data, train, gallery)
     if will_train or config.head.seeding == "clusters":
-        train_encoded = runs.encode_training_images(config, backbone, train, track, console)
+        query_tokens = config.head.num_query_tokens
+        tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)
+        train_encoded = runs.encode_training_images(config, backbone, train, track, console, tiles)
     else:
+        tiles = None
         train_encoded = EncodedImages(torch.empty(1, len(train), 0, 0), np.arange(len(train)), (), 0.0)
     gallery_encoded = runs.encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
     gallery_encoded = replace(gallery_encoded, tokens=gallery_encoded.tokens[0])
     sets, data = ((train, train_encoded), (gallery, gallery_encoded)), config.data
     file = data.train.annotations
     name = file.name if file.is_dir() else file.stem
-    return new_task(name, backbone, *sets, split, prompts, data.allow_unlabelled_base)
+    return new_task(name, backbone, *sets, split, prompts, data.allow_unlabelled_base, tiles)

@@ -23,7 +23,7 @@ from forclip.models.baselines import Head, training_free_head
 from forclip.models.checkpoint import check_is_no_placeholder, read_json
 from forclip.models.model_folder import is_run_config
 from forclip.models.open_clip_backbone import load_open_clip
-from forclip.models.pools import upgrade_key
+from forclip.models.pools import Pool, upgrade_key
 from forclip.models.references import absolute_reference, complete_reference, names_local_files, written_reference
 from forclip.models.summary_head import SummaryHead
 from forclip.models.tower_backbone import checked_device
@@ -271,11 +271,19 @@ def read_head(backbone: Backbone, state: Mapping[str, Tensor]) -> SummaryHead:
 
     Raises RuntimeError or KeyError if the tensors do not fit the backbone's pool.
     """
-    pool = backbone.new_pool()
-    if "pool.output.weight" in state:
-        pool.output = nn.Linear(pool.dim, pool.dim)
-    head = SummaryHead(pool, torch.zeros_like(state["offsets"]), torch.zeros_like(state["bias"]))
-    head.load_state_dict({upgrade_key(key): tensor for key, tensor in state.items()})
+    state = {upgrade_key(key): tensor for key, tensor in state.items()}
+    # Heads of forclip 0.3 and earlier have no share of plain CLIP's embedding.
+    state.setdefault("pooled_share", torch.tensor(0.0))
+
+    def new_pool(name: str) -> Pool:
+        pool = backbone.new_pool()
+        if f"{name}.output.weight" in state:
+            pool.output = nn.Linear(pool.dim, pool.dim)
+        return pool
+
+    pooled = new_pool("pooled") if any(key.startswith("pooled.") for key in state) else None
+    head = SummaryHead(new_pool("pool"), torch.zeros_like(state["offsets"]), torch.zeros_like(state["bias"]), pooled)
+    head.load_state_dict(state)
     return head.to(backbone.device).eval().requires_grad_(False)
 
 

@@ -1,5 +1,6 @@
 """SUM-CLIP: CLIP's own pooling head as a decoder of N query tokens."""
 
+import copy
 import math
 
 import torch
@@ -19,17 +20,32 @@ class SummaryHead(nn.Module):
 
     A query token is the pool's pretrained query plus a learned offset, and an additive attention bias over the
     attended tokens. With one query token, zero offset and zero bias, the output is CLIP's pooled image embedding.
+
+    Plain CLIP's embedding is the better one for large objects. So it can have a share in each vector: the output is
+    (1 - pooled_share) * own + pooled_share * pooled, before the normalisation to unit length. With a share of 1, all
+    vectors are plain CLIP's.
     """
 
-    def __init__(self, pool: Pool, offsets: Tensor, bias: Tensor | None = None) -> None:
-        """offsets: [N, W], copied; bias: [N, L], copied, None for zeros; pool: not copied, trained with the head."""
+    pooled_share: Tensor
+
+    def __init__(
+        self, pool: Pool, offsets: Tensor, bias: Tensor | None = None, pooled: Pool | None = None, share: float = 0.0
+    ) -> None:
+        """offsets: [N, W], copied; bias: [N, L], copied, None for zeros; pool: not copied, trained with the head.
+
+        pooled: the pool that plain CLIP's embedding comes from, which stays frozen; None for no share.
+        """
         super().__init__()
         if bias is None:
             bias = torch.zeros(len(offsets), pool.num_prefix + pool.num_positions)
         assert offsets.shape == (len(bias), pool.width)
+        assert 0 <= share <= 1
+        assert pooled is not None or share == 0
         self.pool, self.grid = pool, pool.grid
         self.offsets = nn.Parameter(offsets.clone())
         self.bias = nn.Parameter(bias.clone())
+        self.pooled = None if pooled is None else pooled.requires_grad_(False)
+        self.register_buffer("pooled_share", torch.tensor(share))
 
     @property
     def num_query_tokens(self) -> int:
@@ -41,8 +57,25 @@ class SummaryHead(nn.Module):
 
     def outputs(self, tokens: Tensor) -> Tensor:
         """Embed images without the final normalisation. [B, T, W] -> [B, N, D]."""
+        own = self.own_outputs(tokens)
+        return own if self.pooled is None else torch.lerp(own, self.pooled_outputs(tokens), self.pooled_share)
+
+    def own_outputs(self, tokens: Tensor) -> Tensor:
+        """Return the outputs of the query tokens alone, without plain CLIP's share. [B, T, W] -> [B, N, D]."""
         staged = self.pool.stage(tokens)
         return self.pool(staged, self._queries(staged), self.bias)
+
+    def pooled_outputs(self, tokens: Tensor) -> Tensor:
+        """Return plain CLIP's output, by the frozen pool. [B, T, W] -> [B, 1, D], not normalised."""
+        assert self.pooled is not None
+        staged = self.pooled.stage(tokens)
+        return self.pooled(staged, self.pooled.pretrained_query(staged))
+
+    def with_share(self, share: float) -> "SummaryHead":
+        """Return a copy with another share of plain CLIP's embedding. At first it comes from the head's own pool."""
+        pooled = copy.deepcopy(self.pool if self.pooled is None else self.pooled) if share > 0 else None
+        head = SummaryHead(copy.deepcopy(self.pool), self.offsets.detach(), self.bias.detach(), pooled, share)
+        return head.to(self.offsets.device).train(self.training)
 
     def attention(self, tokens: Tensor) -> Tensor:
         """Return how much each query token attends to each position: [B, N, P]. A row sums to at most 1."""
@@ -53,7 +86,8 @@ class SummaryHead(nn.Module):
         """Return how much each position contributes to each vector, not negative. [B, T, W] -> [B, N, P].
 
         The attention to a position, times the projection of the position's dense vector onto the output vector, cut
-        off at 0. Where this is 0 at all positions, the attention alone.
+        off at 0. Where this is 0 at all positions, the attention alone. Plain CLIP's share is left out: it comes from
+        the whole image.
         """
         staged = self.pool.stage(tokens)
         queries = self._queries(staged)

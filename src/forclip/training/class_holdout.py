@@ -1,71 +1,175 @@
-"""Hold out base classes as stand-ins for novel ones: choose alpha and fit the calibration on them.
+"""Hold out base classes as stand-ins for novel ones: choose what is trained and how far, and fit the calibration.
 
 Each trial trains a head without some of the base classes, which then measure how a head ranks unseen classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration
 from forclip.config import TrainConfig
-from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.metrics import AP_DEPTH, average_precision_at, gain_with_bound
-from forclip.models.baselines import Head
 from forclip.models.summary_head import SummaryHead
-from forclip.progress import Advance, silent
-from forclip.training.losses import max_sim
+from forclip.training.candidates import Candidate
+from forclip.training.gains import Gain, class_precisions, resample
+from forclip.training.score_images import SHARES, plain_clip, score_shares
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
-from forclip.types import Bools, Floats, Ints
+from forclip.types import Floats, Ints
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _DEFAULT_ALPHA = 0.5  # without classes to choose it on
+_MEASURED_IMAGES = 2000  # labelled images that heads are measured on, divided by the parts of an image
+_AS_GOOD = 0.5  # percent points of unseen classes that a choice may give up for seen ones
+_SHORT_SHARE, _SHORT_STEPS = 0.25, 200  # of a trial that only compares candidates: its epochs, and its steps at most
 _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
 _CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
 
-Gain = tuple[float, float]  # mean AP in percent points, and that less one standard error over classes
+Choice = TypeVar("Choice")
 Trial = tuple[Ints, SummaryHead]  # columns of the base classes held out, and a head trained without them
-History = list[dict[str, float]]  # each objective's value at every step
-# Takes a description and a checkpoint file too.
-TrainHead = Callable[[Supervision, str, Path | None], tuple[SummaryHead, History]]
 
 
-def choose_alpha(
+class TrainHead(Protocol):
+    """Train a copy of the start. Returns the head. number: of the trial, for its checkpoint; None for a short one.
+
+    share_of_epochs, max_steps: how much of the training to do.
+    """
+
+    def __call__(
+        self,
+        candidate: Candidate,
+        supervision: Supervision,
+        description: str,
+        number: int | None = None,
+        share_of_epochs: float = 1.0,
+        max_steps: int | None = None,
+    ) -> SummaryHead: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How far a trained head is followed: alpha, from the start to the trained head, and plain CLIP's share."""
+
+    alpha: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a setting does to base classes against the start: unseen, held out of training; seen: part of it."""
+
+    unseen: Gain
+    seen: float
+
+
+Evidence = dict[Setting, Measured]
+
+
+def choose_candidate(
     train_head: TrainHead,
-    untuned: SummaryHead,
+    candidates: Sequence[Candidate],
+    start: SummaryHead,
     tokens: Tensor,
     supervision: Supervision,
     config: TrainConfig,
-    checkpoint: Path | None = None,
-) -> tuple[float, dict[float, Gain], list[Trial]]:
-    """Choose how far to move from the untuned to the tuned head, on the held-out classes of trial trainings.
+) -> tuple[Candidate, dict[Candidate, Evidence]]:
+    """Choose what to train by short trials of each candidate, all on the same folds.
 
-    tokens: [I, T, W] of the training images; checkpoint: of the real training, trials have theirs next to it. Returns
-    alpha, the gain of each of ALPHAS over the untuned head, and the trials. Without trials, alpha is the configured
-    one or 0.5.
+    tokens: [P, I, T, W], the P parts of each training image. Returns also what was measured; without trials, the first
+    candidate and nothing.
     """
-    num_classes = len(supervision.texts)
-    folds = class_folds(num_classes, config.held_back_folds, config.seed)
+    folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
+    if len(candidates) == 1 or not folds or config.base_weight == 0:
+        return candidates[0], {}
+    evidence: dict[Candidate, Evidence] = {}
+    for number, candidate in enumerate(candidates, start=1):
+        trials = []
+        for k, held_out in enumerate(folds, start=1):
+            description = f"candidate {number} of {len(candidates)}, trial {k} of {len(folds)}"
+            kept = _without(supervision, held_out)
+            head = train_head(candidate, kept, description, None, _SHORT_SHARE, _SHORT_STEPS)
+            trials.append((held_out, head))
+        evidence[candidate] = measure_trials(trials, start, tokens, supervision, config)
+    all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
+    return best_choice(all_choices)[0], evidence
+
+
+def choose_setting(
+    train_head: TrainHead,
+    candidate: Candidate,
+    start: SummaryHead,
+    tokens: Tensor,
+    supervision: Supervision,
+    config: TrainConfig,
+) -> tuple[Setting, Evidence, list[Trial]]:
+    """Choose alpha and plain CLIP's share on the held-out classes of full trials.
+
+    tokens: as in `choose_candidate`. Returns also what was measured, and the trials. Without trials, alpha is the
+    configured one or 0.5, and the share is the start's.
+    """
+    default = _DEFAULT_ALPHA if config.interpolation is None else config.interpolation
+    folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
     if config.interpolation is not None or config.base_weight == 0 or not folds:
-        return (_DEFAULT_ALPHA if config.interpolation is None else config.interpolation), {}, []
-    precisions = {alpha: np.full(num_classes, np.nan, np.float32) for alpha in ALPHAS}
+        return Setting(default, float(start.pooled_share)), {}, []
     trials = []
     for k, held_out in enumerate(folds):
-        kept = supervision.keep_classes(np.setdiff1d(np.arange(num_classes), held_out))
-        file = checkpoint and checkpoint.with_name(f"{checkpoint.stem}_held_back_{k}{checkpoint.suffix}")
-        tuned, _ = train_head(kept, f"trial {k + 1} of {len(folds)}", file)
+        kept = _without(supervision, held_out)
+        trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
+    evidence = measure_trials(trials, start, tokens, supervision, config)
+    return best_choice(evidence), evidence, trials
+
+
+def _without(supervision: Supervision, held_out: Ints) -> Supervision:
+    return supervision.keep_classes(np.setdiff1d(np.arange(len(supervision.texts)), held_out))
+
+
+def measure_trials(
+    trials: Sequence[Trial], start: SummaryHead, tokens: Tensor, supervision: Supervision, config: TrainConfig
+) -> Evidence:
+    """Measure the heads between the start and each trial's head, on labelled training images.
+
+    The first setting is the start itself. Each class is unseen in exactly one trial.
+    """
+    num_classes, rows = (
+        len(supervision.texts),
+        supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), config.seed),
+    )
+    shares = tuple(dict.fromkeys((float(start.pooled_share), *SHARES)))
+    plain = plain_clip(start)
+    unseen: dict[Setting, Floats] = {}
+    seen: dict[Setting, list[float]] = {}
+    of_rows = supervision.labels[rows], supervision.verified[rows]
+    for held_out, tuned in trials:
+        is_seen = np.setdiff1d(np.arange(num_classes), held_out)
         for alpha in ALPHAS:
-            head = interpolate(untuned, tuned, alpha).eval()
-            precisions[alpha][held_out] = labelled_precisions(head, tokens, supervision.keep_classes(held_out))
-        trials.append((held_out, tuned))
-    alpha, gains = best_alpha(precisions)
-    return alpha, gains, trials
+            head = interpolate(start, tuned, alpha).eval()
+            scored = score_shares(head, plain, tokens, rows, supervision.texts, shares)
+            for share, scores in scored.items():
+                setting = Setting(alpha, share)
+                unseen.setdefault(setting, np.zeros_like(scores))[:, held_out] = scores[:, held_out]
+                precisions = class_precisions(scores[:, is_seen], *(x[:, is_seen] for x in of_rows))
+                seen.setdefault(setting, []).append(float(np.nanmean(precisions)) if len(precisions) else 0.0)
+    resampled = {setting: resample(scores, *of_rows, config.seed) for setting, scores in unseen.items()}
+    first = next(iter(resampled))
+    return {
+        setting: Measured(values.gain_over(resampled[first]), float(np.mean(seen[setting]) - np.mean(seen[first])))
+        for setting, values in resampled.items()
+    }
+
+
+def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
+    """Return the choice that is best for seen classes among those that are as good as the best for unseen ones.
+
+    Unseen classes come first, because they stand for every later query. But gains of half a point between choices
+    are within the error of this measurement, so there the labelled classes decide.
+    """
+    best = max(m.unseen.shrunk for m in measured.values())
+    as_good = [choice for choice, m in measured.items() if m.unseen.shrunk >= best - _AS_GOOD]
+    return max(as_good, key=lambda choice: measured[choice].seen)
 
 
 def class_folds(num_classes: int, num_folds: int, seed: int) -> list[Ints]:
@@ -76,73 +180,25 @@ def class_folds(num_classes: int, num_folds: int, seed: int) -> list[Ints]:
     return [np.sort(order[k::num_folds]) for k in range(num_folds)]
 
 
-def best_alpha(precisions: Mapping[float, Floats]) -> tuple[float, dict[float, Gain]]:
-    """Return the alpha with the largest gain less its standard error, and all gains.
-
-    precisions: AP of the held-out classes [C] by alpha. The first is the untuned head, which is kept if none gains.
-    """
-    untuned = next(iter(precisions.values()))
-    gains = {alpha: gain_with_bound(values, untuned) for alpha, values in precisions.items()}
-    return max(gains, key=lambda alpha: gains[alpha][1]), gains
-
-
 def calibrate(
-    untuned: SummaryHead, trials: Sequence[Trial], alpha: float, tokens: Tensor, supervision: Supervision, seed: int
+    start: SummaryHead, trials: Sequence[Trial], setting: Setting, tokens: Tensor, supervision: Supervision, seed: int
 ) -> Calibration | None:
     """Fit a calibration to scores of base classes on labelled training images, from heads trained without the class.
 
-    These are the trials' heads at the chosen alpha; for alpha 0 the untuned head, which is trained on no class. Texts
-    are scored without class vectors, as novel classes are. tokens: [I, T, W] of the training images. Returns None
+    These are the trials' heads at the chosen setting; for alpha 0 the start, which is trained on no class. Texts are
+    scored without class vectors, as novel classes are. tokens: [P, I, T, W] of the training images. Returns None
     without trials, or as `fit_calibration` does.
     """
     num_classes = len(supervision.texts)
-    if alpha == 0:
-        trials = [(np.arange(num_classes), untuned)]
+    if setting.alpha == 0:
+        trials = [(np.arange(num_classes), start)]
     if not trials or not num_classes:
         return None
-    rows, (fewest, most) = supervision.labelled, _CALIBRATION_IMAGES
+    fewest, most = _CALIBRATION_IMAGES
     count = min(max(fewest, _CALIBRATION_PAIRS // num_classes), most)
-    if len(rows) > count:
-        rows = np.sort(np.random.default_rng([seed, 13]).choice(rows, count, replace=False))
+    rows, plain = supervision.sample_labelled(count, seed), plain_clip(start)
     scores: Floats = np.zeros((len(rows), num_classes), np.float32)
     for held_out, tuned in trials:
-        head, texts = interpolate(untuned, tuned, alpha).eval(), supervision.texts[held_out]
-        scores[:, held_out] = score_images(head, tokens, torch.from_numpy(rows), texts).numpy()
+        head, texts = interpolate(start, tuned, setting.alpha).eval(), supervision.texts[held_out]
+        (scores[:, held_out],) = score_shares(head, plain, tokens, rows, texts, [setting.share]).values()
     return fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed)
-
-
-def labelled_precisions(head: Head, tokens: Tensor, supervision: Supervision) -> Floats:
-    """Return AP@50 of each base class over the labelled training images, in percent. [C]."""
-    rows = supervision.labelled
-    scores = score_images(head, tokens, torch.from_numpy(rows), supervision.texts)
-    return class_precisions(scores.numpy(), supervision.labels[rows], supervision.verified[rows])
-
-
-def class_precisions(scores: NDArray[np.floating], labels: Bools, verified: Bools) -> Floats:
-    """Return AP@50 of each class over its verified images, in percent. [I, C] each; returns [C].
-
-    NaN for a class that is in none or all of its images.
-    """
-    precisions = np.full(scores.shape[1], np.nan, np.float32)
-    for c in range(scores.shape[1]):
-        rows = verified[:, c]
-        if labels[rows, c].any() and not labels[rows, c].all():
-            precisions[c] = 100 * average_precision_at(scores[rows, c], labels[rows, c], AP_DEPTH)
-    return precisions
-
-
-def score_images(head: Head, tokens: Tensor, rows: Tensor, texts: Tensor) -> Tensor:
-    """Return max-sim scores [rows, C], on the CPU, of these rows of tokens [I, T, W] with texts [C, D]."""
-    return run_in_batches(lambda batch: max_sim(head(batch), texts), tokens, rows, texts.device)
-
-
-@torch.no_grad()  # not inference_mode: training saves the result for its backward pass
-def run_in_batches(
-    head: Callable[[Tensor], Tensor], tokens: Tensor, rows: Tensor, device: torch.device, advance: Advance = silent
-) -> Tensor:
-    """Return a head's outputs [rows, ...], on the CPU, of these rows of tokens [I, T, W]. device: the head's."""
-    parts = []
-    for batch in rows.split(BATCH_SIZE):
-        parts.append(head(tokens[batch].to(device, torch.float32)).cpu())
-        advance(len(batch))
-    return torch.cat(parts)

@@ -1,14 +1,13 @@
 """Finetune a summary head with FOR: from a backbone and base labels to a head and its class vectors.
 
-The steps: align the untuned head with the target domain; choose a teacher; choose alpha on held-out base classes;
+The steps: build the head; choose what to train it with, and how far to follow the training, on held-out base classes;
 train; learn class vectors. Every choice is made on base labels alone.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,24 @@ from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.models.backbone import Backbone
+from forclip.models.baselines import ClusterHead
 from forclip.models.retrieval_model import SAME_WORD, ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
 from forclip.training import losses, objectives
-from forclip.training.class_holdout import Gain, History, calibrate, choose_alpha, run_in_batches, score_images
+from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
+from forclip.training.class_holdout import Evidence, calibrate, choose_candidate, choose_setting
+from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
+from forclip.training.score_images import plain_clip, run_in_batches, score_images
 from forclip.training.supervision import Supervision
-from forclip.training.teachers import ClusterTeacher, Teacher, ZoomTeacher, choose_teacher
+from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
 from forclip.training.trainer import TrainingSet, new_state, total_steps, train
 from forclip.training.weight_interpolation import interpolate
+from forclip.types import Ints
 
+History = list[dict[str, float]]  # each objective's value at every step
 _LEARNING_RATE_WIDTH = 128
 # Of class vectors.
 _TEXT_IMAGES = 20_000  # at most: their vectors are held in memory
@@ -42,25 +47,64 @@ _HALF_TRUST = 5.0  # positive images with which a class gets half of its shift
 
 @dataclass(frozen=True)
 class Choices:
-    """What was chosen on base labels, and the evidence: gains in mean AP of base classes, in percent points.
+    """What was chosen on base labels, and the evidence.
 
-    alignment_gain: over no alignment, None if not measured; teacher_gains: of each teacher over the untuned head;
-    alpha: how far the head is from the untuned (0) to the tuned head (1); alpha_gains: of held-out classes, by alpha.
+    aligned, pooled_share: of the head before training; start_gains: of each choice of both, in mean AP of base classes
+    over a head with neither. zoom_gain: of the zoom teacher over the start, None if it was not tried. candidate: what
+    the head was trained with; candidates: of each one, what short trials measured. alpha: how far the head is from the
+    start (0) to the trained head (1); share: of plain CLIP in the final head; evidence: of the full trials.
     """
 
     labelled_images: int
     aligned: bool
-    alignment_gain: float | None
-    teacher: str | None
-    teacher_gains: dict[str, Gain]
+    pooled_share: float
+    start_gains: dict[str, Gain]
+    zoom_gain: Gain | None
+    candidate: Candidate
+    candidates: dict[Candidate, Evidence]
     alpha: float
-    alpha_gains: dict[float, Gain]
+    share: float
+    evidence: Evidence
+
+    @property
+    def teacher(self) -> str | None:
+        """The name of the teacher that the head followed."""
+        return None if self.candidate.teacher == "none" else self.candidate.teacher
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; `share` is the file format's name of alpha."""
-        content = asdict(self)
-        del content["alpha"], content["alpha_gains"]
-        return content | {"share": self.alpha, "share_gains": {str(a): gain for a, gain in self.alpha_gains.items()}}
+        """Return plain values. `share` is the file format's name of alpha."""
+        return {
+            "labelled_images": self.labelled_images,
+            "aligned": self.aligned,
+            "start_pooled_share": self.pooled_share,
+            "start_gains": {name: _gain_to_json(gain) for name, gain in self.start_gains.items()},
+            "zoom_gain": None if self.zoom_gain is None else _gain_to_json(self.zoom_gain),
+            "teacher": self.teacher,
+            "candidate": asdict(self.candidate),
+            "candidates": [
+                {**asdict(candidate), "settings": _evidence_to_json(evidence)}
+                for candidate, evidence in self.candidates.items()
+            ],
+            "share": self.alpha,
+            "pooled_share": self.share,
+            "settings": _evidence_to_json(self.evidence),
+        }
+
+
+def _gain_to_json(gain: Gain) -> dict[str, float]:
+    return {key: round(value, 3) for key, value in {**asdict(gain), "shrunk": gain.shrunk}.items()}
+
+
+def _evidence_to_json(evidence: Evidence) -> list[dict[str, Any]]:
+    return [
+        {
+            "share": setting.alpha,
+            "pooled_share": setting.share,
+            "unseen": _gain_to_json(measured.unseen),
+            "seen": round(measured.seen, 3),
+        }
+        for setting, measured in evidence.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -89,87 +133,152 @@ def finetune(
     config: TrainConfig,
     checkpoint: Path | None = None,
     track: Track = untracked,
+    num_parts: int = 1,
 ) -> Finetuned:
     """Finetune FOR, from the checkpoint if there is one. Trial trainings have checkpoints next to it.
 
-    tokens: [V, I, T, W] float16, V views of each training image, the plain one first; paths: [I], for the zoom teacher.
+    tokens: [V, I, T, W] float16, V views of each training image, the plain one first. num_parts: the first so many
+    views are what the model embeds of an image: the whole, then its tiles. paths: [I], for the zoom teacher.
     Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration.
     """
     supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
     if not len(supervision.texts) and config.base_weight > 0:
         raise ValueError("no training image has a base label: there is nothing to learn from")
-    plain = tokens[0]
-    untuned, alignment_gain = choose_initial_head(backbone, plain, supervision, head_config, config.seed)
+    parts, seed = tokens[:num_parts], config.seed
+    untuned, start_gains = choose_initial_head(backbone, parts, supervision, head_config, seed)
     config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / untuned.pool.width)
 
-    teacher: str | None = None
-    teacher_gains: dict[str, Gain] = {}
-    teacher_vectors = torch.zeros(len(plain), 0, 1)
-    if config.teacher != "none" and (config.pseudo_weight or config.set_weight or config.random_text_weight):
-        clusters = ClusterTeacher(untuned.pool, plain, config.teacher_clusters, backbone.device)
-        teachers: dict[str, Teacher] = {"cluster": clusters}
-        if paths is not None:
-            teachers["zoom"] = ZoomTeacher(backbone, untuned.pool, paths)
-        teacher = config.teacher
-        if teacher == "auto":
-            teacher, teacher_gains = choose_teacher(teachers, untuned, plain, supervision, track)
-        elif teacher not in teachers:
-            raise ValueError(f"teacher {teacher!r} needs the paths of the training images")
-        if teacher is not None:
-            advance = track(f"running teacher {teacher}", len(plain))
-            teacher_vectors = teachers[teacher](range(len(plain)), advance)
-
-    train_head = partial(_train_head, untuned, tokens, teacher_vectors, config, track)
-    alpha, alpha_gains, trials = choose_alpha(train_head, untuned, plain, supervision, config, checkpoint)
-    calibration = calibrate(untuned, trials, alpha, plain, supervision, config.seed)
+    zoom, zoom_gain = None, None
+    if paths is not None and num_parts == 1:
+        zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, paths)
+        if config.teacher == "auto" and supervision.compares_images:
+            advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
+            zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
+    training = _Training(backbone, untuned, tokens, zoom, config, checkpoint, track)
+    names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
+    candidates = candidates_of(config, names)
+    candidate, measured = choose_candidate(training.trial, candidates, untuned, parts, supervision, config)
+    setting, evidence, trials = choose_setting(training.trial, candidate, untuned, parts, supervision, config)
+    calibration = calibrate(untuned, trials, setting, parts, supervision, seed)
     # With alpha 0 the trained head would not be used.
-    tuned, history = train_head(supervision, "finetuning", checkpoint) if alpha > 0 else (untuned, [])
-    head = interpolate(untuned, tuned, alpha).eval()
-    evidence = (untuned.pool.output is not None, alignment_gain, teacher, teacher_gains, alpha, alpha_gains)
-    choices = Choices(len(supervision.labelled), *evidence)
-    class_vectors = _class_vectors(head, plain, supervision, config)
+    tuned, history = untuned, History()
+    if setting.alpha > 0:
+        tuned, history = training.train(candidate, supervision, "finetuning", checkpoint)
+    head = interpolate(untuned, tuned, setting.alpha).with_share(setting.share).eval().requires_grad_(False)
+    choices = Choices(
+        labelled_images=len(supervision.labelled),
+        aligned=untuned.pool.output is not None,
+        pooled_share=float(untuned.pooled_share),
+        start_gains=start_gains,
+        zoom_gain=zoom_gain,
+        candidate=candidate,
+        candidates=measured,
+        alpha=setting.alpha,
+        share=setting.share,
+        evidence=evidence,
+    )
+    class_vectors = _class_vectors(head, parts, supervision, config)
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
-def _train_head(
-    untuned: SummaryHead,
-    tokens: Tensor,
-    teacher_vectors: Tensor,
-    config: TrainConfig,
-    track: Track,
-    supervision: Supervision,
-    description: str,
-    checkpoint: Path | None,
-) -> tuple[SummaryHead, History]:
-    """Train a copy of the untuned head. teacher_vectors: [I, K, D], K = 0 without a teacher."""
-    head = interpolate(untuned, untuned, 0.0)
-    labels, verified, labelled = supervision.labels, supervision.verified, supervision.labelled
-    if not teacher_vectors.shape[1] and len(labelled) < tokens.shape[1]:
+@dataclass
+class _Training:
+    """Trains copies of the untuned head. zoom: None without the images' files, or with tiles."""
+
+    backbone: Backbone
+    untuned: SummaryHead
+    tokens: Tensor
+    zoom: Teacher | None
+    config: TrainConfig
+    checkpoint: Path | None
+    track: Track
+    vectors: dict[tuple[TeacherName, int], Tensor] = field(default_factory=dict)
+
+    def trial(
+        self,
+        candidate: Candidate,
+        supervision: Supervision,
+        description: str,
+        number: int | None = None,
+        share_of_epochs: float = 1.0,
+        max_steps: int | None = None,
+    ) -> SummaryHead:
+        """Train a head for a trial, as `TrainHead` describes it."""
+        epochs = max(1, round(share_of_epochs * self.config.epochs))
+        most = None if max_steps is None else max(1, max_steps // epochs) * self.config.batch_size
+        file = self.checkpoint
+        if file is not None:
+            file = None if number is None else file.with_name(f"{file.stem}_held_back_{number}{file.suffix}")
+        return self.train(candidate, supervision, description, file, epochs, most)[0]
+
+    def train(
+        self,
+        candidate: Candidate,
+        supervision: Supervision,
+        description: str,
+        checkpoint: Path | None,
+        epochs: int | None = None,
+        max_images: int | None = None,
+    ) -> tuple[SummaryHead, History]:
+        """Train a copy of the untuned head. epochs: None for the configured number; max_images: None for all."""
+        config = self.config if epochs is None else replace(self.config, epochs=epochs)
         # Without a teacher, unlabelled images add nothing to the loss.
-        rows = torch.from_numpy(labelled)
-        tokens, teacher_vectors = tokens[:, rows], teacher_vectors[rows]
-        labels, verified = labels[labelled], verified[labelled]
-    untuned_vectors = teacher_vectors[:, :0]
-    if config.neighbour_weight > 0:
-        untuned_vectors = run_in_batches(head, tokens[0], torch.arange(tokens.shape[1]), head.offsets.device)
-    base_labels = (torch.from_numpy(labels), torch.from_numpy(verified))
-    data = TrainingSet(*base_labels, teacher_vectors, untuned_vectors, tokens)
-    state = new_state(head, build_objectives(head, data, supervision, config), config)
-    # Settings and supervision: continuing a run with another split would mix novel and base labels.
-    digest = hashlib.sha256(json.dumps(asdict(replace(config, checkpoint_every=1)), sort_keys=True).encode())
-    for array in (labels, verified, supervision.texts.cpu().numpy(), supervision.vocabulary.cpu().numpy()):
-        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    state.identity = digest.hexdigest()
-    if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
-    advance = track(description, total_steps(len(data), config))
-    advance(state.step)
-    train(state, data, config, checkpoint, lambda step, terms: advance(1))
-    return state.result.requires_grad_(False), state.history
+        rows = np.arange(self.tokens.shape[1]) if candidate.teacher != "none" else supervision.labelled
+        if not len(rows):
+            raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
+        if max_images is not None and len(rows) > max_images:
+            rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, max_images, replace=False))
+        labels, verified = (torch.from_numpy(x[:, rows]) for x in supervision.of_views(len(self.tokens)))
+        untuned_vectors = torch.zeros(1, len(rows), 0, 1)
+        if config.neighbour_weight > 0:
+            device = self.untuned.offsets.device
+            untuned_vectors = run_in_batches(self.untuned, self.tokens[0], torch.from_numpy(rows), device)[None]
+        teacher = self._teacher_vectors(candidate.teacher, rows)
+        data = TrainingSet(self.tokens, torch.from_numpy(rows), labels, verified, teacher, untuned_vectors)
+        head = interpolate(self.untuned, self.untuned, 0.0)
+        terms = build_objectives(head, data, supervision, config, candidate)
+        state = new_state(head, terms, config, candidate.trainable)
+        # Settings and supervision: continuing a run with another split would mix novel and base labels.
+        settings = [asdict(replace(config, checkpoint_every=1)), asdict(candidate), rows.tolist()]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for tensor in (labels, verified, supervision.texts.cpu(), supervision.vocabulary.cpu()):
+            digest.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+        state.identity = digest.hexdigest()
+        if checkpoint is not None and checkpoint.exists():
+            state.load(checkpoint)
+        advance = self.track(description, total_steps(len(data), config))
+        advance(state.step)
+        train(state, data, config, checkpoint, lambda step, terms: advance(1))
+        return state.result.requires_grad_(False), state.history
+
+    def _teacher_vectors(self, name: TeacherName, rows: Ints) -> Tensor:
+        """Return the vectors of a teacher for rows of images, [V or 1, rows, K, D]; K = 0 for none."""
+        if name == "none":
+            return torch.zeros(1, len(rows), 0, 1)
+        key = (name, len(rows))  # trials of one size see the same images
+        if key not in self.vectors:
+            device = self.untuned.offsets.device
+            teacher: Teacher
+            match name:
+                case "start":
+                    teacher = HeadTeacher(self.untuned, self.tokens, device)
+                case "cluster":
+                    pool = plain_clip(self.untuned).pool
+                    head = ClusterHead(pool, min(self.config.teacher_clusters, pool.num_positions))
+                    has_tiles = self.tokens.shape[0] > 1 and self.zoom is None
+                    teacher = HeadTeacher(head, self.tokens if has_tiles else self.tokens[:1], device)
+                case "zoom":
+                    if self.zoom is None:
+                        raise ValueError(
+                            "teacher 'zoom' needs the paths of the training images, and a model without tiles"
+                        )
+                    teacher = self.zoom
+            self.vectors[key] = teacher(rows.tolist(), self.track(f"running teacher {name}", len(rows))).half()
+        return self.vectors[key]
 
 
 def build_objectives(
-    head: SummaryHead, data: TrainingSet, supervision: Supervision, config: TrainConfig
+    head: SummaryHead, data: TrainingSet, supervision: Supervision, config: TrainConfig, candidate: Candidate
 ) -> list[objectives.Objective]:
     """Build the objectives with a weight above 0, without those that lack a teacher; fit the base labels to the head.
 
@@ -178,24 +287,28 @@ def build_objectives(
     terms: list[objectives.Objective] = []
     words, texts = supervision.vocabulary.cpu(), supervision.texts.cpu()
     if config.base_weight > 0:
-        base_labels = objectives.BaseLabels(texts, config.base_loss, config.base_weight, words)
-        rows = data.verified.any(1).nonzero()[:, 0]
-        if len(rows):
-            scores = score_images(head, data.tokens[0], rows, supervision.texts)
-            base_labels.fit(scores, data.targets[rows], data.verified[rows])
+        base_labels = objectives.BaseLabels(texts, candidate.base_loss, config.base_weight)
+        positions = data.verified[0].any(1).nonzero()[:, 0]
+        if len(positions):
+            scores = score_images(head, data.tokens[0], data.rows[positions], supervision.texts)
+            base_labels.fit(scores, data.targets[0, positions], data.verified[0, positions])
         terms.append(base_labels)
-    if data.teacher.shape[1]:
-        if config.pseudo_weight > 0:
-            terms.append(objectives.PseudoLabels(words, config.pseudo_temperature, config.pseudo_weight))
-        if config.set_weight > 0:
-            terms.append(objectives.TeacherSet(config.set_weight))
+    if data.teacher.shape[2]:
+        if candidate.pseudo_weight > 0:
+            settings = (config.pseudo_temperature, candidate.pseudo_weight, config.seed)
+            terms.append(objectives.PseudoLabels(words, *settings))
+        if candidate.set_weight > 0:
+            terms.append(objectives.TeacherSet(candidate.set_weight))
         if config.random_text_weight > 0:
-            settings = (config.pseudo_temperature, config.random_text_weight, config.seed)
-            terms.append(objectives.RandomTexts(words, len(words), *settings))
+            terms.append(
+                objectives.RandomTexts(
+                    words, len(words), config.pseudo_temperature, config.random_text_weight, config.seed
+                )
+            )
     if config.neighbour_weight > 0 and len(texts):
         near = words[objectives.nearest_words(texts, words, config.neighbour_words)]
         if len(near):
-            scores = torch.cat([max_sim(part, near) for part in data.untuned.split(BATCH_SIZE)])
+            scores = torch.cat([max_sim(part, near) for part in data.untuned[0].split(BATCH_SIZE)])
             spread = scores.std(0).clamp(min=1e-4) if len(scores) > 1 else torch.ones(len(near))
             terms.append(objectives.NeighbourWords(near, spread, config.neighbour_weight))
     if config.diversity_weight > 0:
@@ -206,12 +319,12 @@ def build_objectives(
 
 
 def _class_vectors(head: SummaryHead, tokens: Tensor, supervision: Supervision, config: TrainConfig) -> ClassVectors:
+    """Learn the class vectors on the vectors of each image's parts. tokens: [P, I, T, W]."""
     if config.class_vectors == 0 or config.base_weight == 0:
         return no_class_vectors(head.pool.dim)
-    rows = supervision.labelled
-    if len(rows) > _TEXT_IMAGES:
-        rows = np.sort(np.random.default_rng([config.seed, 5]).choice(rows, _TEXT_IMAGES, replace=False))
-    vectors = run_in_batches(head, tokens, torch.from_numpy(rows), head.offsets.device).half()
+    rows = supervision.sample_labelled(_TEXT_IMAGES // len(tokens), config.seed)
+    device, indices = head.offsets.device, torch.from_numpy(rows)
+    vectors = torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
     targets, verified = torch.from_numpy(supervision.labels[rows]), torch.from_numpy(supervision.verified[rows])
     texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
     return learn_class_vectors(vectors, targets, verified, texts, words, config.class_vectors, config.seed)

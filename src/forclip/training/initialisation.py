@@ -1,19 +1,20 @@
-"""The summary head before training: seed its queries, and align its outputs with the target domain if that helps."""
+"""The summary head before training: its queries, alignment to the domain, and plain CLIP's share in each vector."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from forclip.config import HeadConfig
-from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
-from forclip.training.class_holdout import labelled_precisions, run_in_batches
+from forclip.training.gains import Gain, Resampled, resample
+from forclip.training.score_images import SHARES, plain_clip, run_in_batches, score_shares
 from forclip.training.supervision import Supervision
 
 _ALIGNMENT_IMAGES = 2000  # enough for a covariance
 _CLUSTERED_IMAGES = 128
+_MEASURED_IMAGES = 2000  # labelled images that heads are measured on, divided by the parts of an image
 
 
 def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
@@ -32,24 +33,43 @@ def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> Su
 
 def choose_initial_head(
     backbone: Backbone, tokens: Tensor, supervision: Supervision, config: HeadConfig, seed: int
-) -> tuple[SummaryHead, float | None]:
-    """Build the head with or without alignment: as configured, or whichever ranks the base labels better.
+) -> tuple[SummaryHead, dict[str, Gain]]:
+    """Build the head with the alignment and the share of plain CLIP that rank the base labels best.
 
-    tokens: [I, T, W] of the training images. Returns also the gain of alignment over no alignment, in mean AP of base
-    classes on the labelled training images; None if it was not measured.
+    Nothing is trained yet, so the base classes show how the head ranks classes that it never saw. tokens: [P, I, T, W],
+    the P parts of each training image. Returns also the gain of each choice over the head without both, in mean AP of
+    base classes on labelled training images; empty if there was nothing to choose or no label to choose by.
     """
-    plain = seeded_head(backbone.new_pool(), tokens, config, seed)
-    if config.alignment == "off":
-        return plain, None
-    rows = _sample_evenly(tokens, _ALIGNMENT_IMAGES)
-    outputs = run_in_batches(lambda batch: plain.outputs(batch).flatten(0, 1), tokens, rows, plain.offsets.device)
+    plain = seeded_head(backbone.new_pool(), tokens[0], config, seed)
+    heads = {"off": plain} if config.alignment in ("auto", "off") else {}
+    if config.alignment in ("auto", "on"):
+        heads["on"] = _aligned_head(backbone, plain, tokens, config, seed)
+    shares = SHARES if config.pooled_share is None else (config.pooled_share,)
+    gains: dict[str, Gain] = {}
+    best = next(iter(heads)), shares[0]
+    if len(heads) * len(shares) > 1 and supervision.compares_images:
+        rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
+        texts = supervision.texts
+        reference: Resampled | None = None
+        for name, head in heads.items():
+            for share, scores in score_shares(head, plain_clip(head), tokens, rows, texts, shares).items():
+                resampled = resample(scores, supervision.labels[rows], supervision.verified[rows], seed)
+                reference = reference or resampled
+                gains[f"alignment {name}, share {share:g}"] = gain = resampled.gain_over(reference)
+                if gain.shrunk > gains[f"alignment {best[0]}, share {best[1]:g}"].shrunk:
+                    best = name, share
+    return heads[best[0]].with_share(best[1]).eval(), gains
+
+
+def _aligned_head(backbone: Backbone, plain: SummaryHead, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
+    rows = _sample_evenly(tokens[0], max(1, _ALIGNMENT_IMAGES // len(tokens)))
+    outputs = [
+        run_in_batches(lambda batch: plain.outputs(batch).flatten(0, 1), part, rows, plain.offsets.device)
+        for part in tokens
+    ]
     pool = backbone.new_pool()
-    pool.output = fit_alignment(outputs, config.alignment_shrinkage)
-    aligned = seeded_head(pool.to(backbone.device), tokens, config, seed)
-    if config.alignment == "on":
-        return aligned, None
-    gain, _ = gain_with_bound(*(labelled_precisions(head, tokens, supervision) for head in (aligned, plain)))
-    return (aligned if gain > 0 else plain), gain
+    pool.output = fit_alignment(torch.cat(outputs), config.alignment_shrinkage)
+    return seeded_head(pool.to(backbone.device), tokens[0], config, seed)
 
 
 def _sample_evenly(tokens: Tensor, max_images: int) -> Tensor:

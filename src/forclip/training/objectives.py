@@ -1,8 +1,7 @@
 """FOR's objectives. The loss of a training step is the sum of weight x objective.
 
-On by default (TrainConfig): BaseLabels (base_weight 1), PseudoLabels (pseudo_weight 0.1) and TeacherSet (set_weight
-0.1). The last two need a teacher and are left out without one. Off by default, with weight 0: RandomTexts,
-NeighbourWords and QueryDiversity.
+BaseLabels is always on. PseudoLabels and TeacherSet follow a teacher; trial trainings choose it and the weights
+(forclip.training.candidates). Off by default, with weight 0: RandomTexts, NeighbourWords and QueryDiversity.
 """
 
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from forclip.training import losses
 from forclip.training.losses import max_sim
 
 BaseLoss = Literal["binary", "asymmetric", "softmax"]
+_WORDS_PER_STEP = 512
 
 
 @dataclass(frozen=True)
@@ -52,39 +52,29 @@ class BaseLabels(Objective):
 
     binary, asymmetric: each class on its own. Logits are scores with a learned scale and a learned bias per class: AP
     ranks within a class, so scores need not be comparable across classes.
-    softmax: classes and negatives compete within an image, with a learned temperature and no biases, since a later
-    text query has no bias either.
+    softmax: classes compete within an image, with a learned temperature and no biases, since a later text query has no
+    bias either. Other words do not compete: nobody has checked that an image does not show them.
     """
 
     name = "base_labels"
     texts: Tensor
-    negatives: Tensor
 
-    def __init__(self, texts: Tensor, loss: BaseLoss, weight: float, negatives: Tensor | None = None) -> None:
-        """texts: [C, D], unit, of the base classes.
-
-        negatives: [V, D], unit, of other words, for softmax alone; words equal to a base class are left out. They count
-        as absent from every image with a verified positive.
-        """
-        words = texts[:0] if negatives is None or loss != "softmax" else negatives
-        super().__init__(weight, texts=texts, negatives=words[(words @ texts.T).amax(1) <= SAME_WORD])
+    def __init__(self, texts: Tensor, loss: BaseLoss, weight: float) -> None:
+        """texts: [C, D], unit, of the base classes."""
+        super().__init__(weight, texts=texts)
         self.loss = loss
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(len(texts)))
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        scores = max_sim(vectors, torch.cat([self.texts, self.negatives]))
+        scores = max_sim(vectors, self.texts)
         match self.loss:
             case "binary":
                 return losses.binary_loss(self.logits(scores), batch.targets, batch.verified)
             case "asymmetric":
                 return losses.asymmetric_loss(self.logits(scores), batch.targets, batch.verified)
             case "softmax":
-                labelled = (batch.targets & batch.verified).any(1, keepdim=True)
-                absent = labelled.expand(-1, len(self.negatives))
-                targets = torch.cat([batch.targets, torch.zeros_like(absent)], 1)
-                verified = torch.cat([batch.verified, absent], 1)
-                return losses.softmax_loss(scores, targets, verified, torch.exp(-self.log_scale))
+                return losses.softmax_loss(scores, batch.targets, batch.verified, torch.exp(-self.log_scale))
 
     def logits(self, scores: Tensor) -> Tensor:
         """[B, C] -> [B, C]."""
@@ -95,7 +85,7 @@ class BaseLabels(Objective):
 
         scores: max-sim [I, C]; targets, verified: [I, C]. A ridge pulls the biases of classes with few labels to a
         common one, and the scale to 2 / (standard deviation of the scores), which it keeps if scores carry no
-        information about the labels. For softmax only the scale is fitted, to the base classes without negatives.
+        information about the labels. For softmax only the scale is fitted.
         """
         # A single score has no standard deviation; 0.02 gives CLIP's own scale of 100.
         spread = scores.std().clamp(min=1e-4) if scores.numel() > 1 else torch.tensor(0.02, device=scores.device)
@@ -120,18 +110,29 @@ class BaseLabels(Objective):
 
 
 class PseudoLabels(Objective):
-    """Distillation of the teacher's scores over a vocabulary without novel names."""
+    """Distillation of the teacher's scores over a vocabulary without novel names.
+
+    Of a large vocabulary, each call uses other words, drawn at random: scores of thousands of words take longer than
+    the head itself.
+    """
 
     name = "pseudo_labels"
     texts: Tensor
+    calls: Tensor
 
-    def __init__(self, texts: Tensor, temperature: float, weight: float) -> None:
-        """texts: [V, D], unit, of the vocabulary."""
-        super().__init__(weight, texts=texts)
-        self.temperature = temperature
+    def __init__(self, texts: Tensor, temperature: float, weight: float, seed: int) -> None:
+        """texts: [W, D], unit, of the vocabulary; seed: at least 0, for the words drawn."""
+        # The number of calls is part of the checkpoint, so that a resumed run draws the next words.
+        super().__init__(weight, texts=texts, calls=torch.zeros((), dtype=torch.int64))
+        self.temperature, self.seed = temperature, seed
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        return losses.score_distillation(vectors, batch.teacher, self.texts, self.temperature)
+        texts = self.texts
+        if len(texts) > _WORDS_PER_STEP:
+            drawn = torch.randperm(len(texts), generator=_generator(self.seed, int(self.calls)))[:_WORDS_PER_STEP]
+            texts = texts[drawn.to(texts.device)]
+        self.calls += 1
+        return losses.score_distillation(vectors, batch.teacher.to(vectors), texts, self.temperature)
 
 
 class TeacherSet(Objective):
@@ -140,7 +141,7 @@ class TeacherSet(Objective):
     name = "teacher_set"
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
-        return losses.set_distillation(vectors, batch.teacher)
+        return losses.set_distillation(vectors, batch.teacher.to(vectors))
 
 
 class NeighbourWords(Objective):
@@ -195,18 +196,22 @@ class RandomTexts(Objective):
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         texts = self.draw(int(self.calls))
         self.calls += 1
-        return losses.score_distillation(vectors, batch.teacher, texts, self.temperature)
+        return losses.score_distillation(vectors, batch.teacher.to(vectors), texts, self.temperature)
 
     def draw(self, call: int) -> Tensor:
         """Draw the mixtures of a call, counted from 0. Returns unit vectors [count, D]."""
-        # Hashed, because seed + call would repeat one seed's texts under the next. 32 bits are all that torch's CPU
-        # generator reads; it draws on the CPU so that every device gets the same texts.
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, call)).generate_state(1)[0]))
+        generator = _generator(self.seed, call)
         size = len(self.texts)
         first = torch.randint(size, (self.count,), generator=generator)
         second = (first + torch.randint(1, max(2, size), (self.count,), generator=generator)) % size
         ratio = torch.rand(self.count, 1, generator=generator).to(self.texts)
         return F.normalize(torch.lerp(self.texts[first], self.texts[second], ratio), dim=-1)
+
+
+def _generator(seed: int, call: int) -> torch.Generator:
+    # Hashed, because seed + call would repeat one seed's draws under the next. 32 bits are all that torch's CPU
+    # generator reads; it draws on the CPU so that every device gets the same.
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, call)).generate_state(1)[0]))
 
 
 def nearest_words(base: Tensor, vocabulary: Tensor, count: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Train a run: from its configuration to a folder with the model."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ from rich.console import Console
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, RunConfig, config_to_json, load_config
-from forclip.data.images.views import make_views, resolve_num_views
+from forclip.data.images.tiles import Tiles, views_of
+from forclip.data.images.views import PLAIN, View, make_views, resolve_num_views
 from forclip.data.sources import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes, write_split
 from forclip.data.training_images import write_training_images
@@ -25,6 +27,7 @@ from forclip.models.retrieval_model import RetrievalModel, configured_backbone, 
 from forclip.models.text_cache import cache_texts
 from forclip.progress import Track, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
+from forclip.training.choose_tiles import resolve_tiles
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.supervision import supervise
 from forclip.training.weight_interpolation import save_ends
@@ -57,16 +60,22 @@ def train(
             verdicts, _ = read_verdicts(config.data.verdicts, config.data.train.image_folder)
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
         split, prompts = choose_classes_and_prompts(config.data, train, gallery)
-        encoded = encode_training_images(config, backbone, train, track, console)
+        query_tokens = config.head.num_query_tokens
+        tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)
+        config = with_tiles(config, tiles)
+        encoded = encode_training_images(config, backbone, train, track, console, tiles)
         readable = train.take(encoded.rows)
-        supervision = supervise(backbone, readable, split, prompts, config.data.allow_unlabelled_base)
+        unlabelled = config.data.allow_unlabelled_base
+        supervision = supervise(backbone, readable, split, prompts, unlabelled, encoded.views)
         if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
             message = "no base class has both a labelled image that shows it and one that doesn't"
             console.print(f"[yellow]{message}: the labels can't teach what to tell apart[/]", highlight=False)
         exact = replace(config, model=absolute_reference(config.model))
         (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
         settings = (config.head, config.train, checkpoint, track)
-        finetuned = finetune(backbone, encoded.tokens, readable.paths, supervision, *settings)
+        finetuned = finetune(
+            backbone, encoded.tokens, readable.paths, supervision, *settings, num_parts=len(views_of(tiles))
+        )
     skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
     write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
     write_training_images(out, readable.paths)
@@ -106,13 +115,19 @@ def choose_classes_and_prompts(
     return split, prompts
 
 
+def with_tiles(config: RunConfig, tiles: Tiles | None) -> RunConfig:
+    """Name the tiles in the configuration, where it may say `auto`."""
+    return replace(config, model=replace(config.model, tiles="none" if tiles is None else tiles.name))
+
+
 def encode_training_images(
-    config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console
+    config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console, tiles: Tiles | None
 ) -> EncodedImages:
-    """Encode the training images as `encode_set` does, in the configured number of views."""
-    views = resolve_num_views(config.train.views, len(train))
-    description = "training images" if views == 1 else f"training images in {views} views"
-    return encode_set(backbone, train, description, track, console, config.data.cache, views, config.train.seed)
+    """Encode the training images as `encode_set` does: what the model embeds of them, then the other views."""
+    count = resolve_num_views(config.train.views, len(train))
+    views = (*views_of(tiles), *make_views(count, config.train.seed)[1:])
+    description = "training images" if len(views) == 1 else f"training images in {len(views)} views"
+    return encode_set(backbone, train, description, track, console, config.data.cache, views)
 
 
 def encode_set(
@@ -122,16 +137,15 @@ def encode_set(
     track: Track,
     console: Console,
     cache: Path | None = None,
-    views: int = 1,
-    seed: int = 0,
+    views: Sequence[View] = (PLAIN,),
 ) -> EncodedImages:
     """Encode images, or read them from the cache, and report images that cannot be read.
 
-    views, seed: as in `make_views`. Returns tokens [V, I, T, W]. Raises ValueError if no image can be read or the cache
+    Returns tokens [V, I, T, W]. Raises ValueError if no image can be read or the cache
     cannot be used.
     """
     advance = track(f"encoding {description}", len(images))
-    sources = (images.image_ids, images.paths, make_views(views, seed))
+    sources = (images.image_ids, images.paths, views)
     if cache is None:
         encoded = encode_views(backbone, *sources, advance)
     else:

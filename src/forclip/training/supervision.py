@@ -1,18 +1,21 @@
 """What training may learn from: labels of base classes, and words that name no novel class."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from forclip.data.images.views import View
 from forclip.data.splits import check_classes_and_prompts
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import SAME_WORD
 from forclip.text.prompt_options import PromptOptions
 from forclip.text.prompts import encode_classes
 from forclip.text.vocabulary import WordSet, normalise_word
+from forclip.training.view_labels import label_views
 from forclip.types import Annotations, Bools, ClassSplit, Ints
 
 
@@ -20,19 +23,29 @@ from forclip.types import Annotations, Bools, ClassSplit, Ints
 class Supervision:
     """Labels and text vectors, without any novel class.
 
-    labels, verified: [I, C], of base classes. texts: [C, D] unit, of the base classes. vocabulary: [V, D] unit, of the
-    words for pseudo-labels.
+    labels, verified: [I, C], of base classes. texts: [C, D] unit, of the base classes. vocabulary: [W, D] unit, of the
+    words for pseudo-labels. view_labels, view_verified: [V, I, C], of each view of an image; None if all views have the
+    image's labels.
     """
 
     labels: Bools
     verified: Bools
     texts: Tensor
     vocabulary: Tensor
+    view_labels: Bools | None = None
+    view_verified: Bools | None = None
 
     @property
     def labelled(self) -> Ints:
         """Rows of the images with at least one verified label."""
         return np.flatnonzero(self.verified.any(1))
+
+    def sample_labelled(self, count: int, seed: int) -> Ints:
+        """Draw rows of at most so many labelled images, sorted."""
+        rows = self.labelled
+        if len(rows) <= count:
+            return rows
+        return np.sort(np.random.default_rng([seed, 13]).choice(rows, count, replace=False))
 
     @property
     def compares_images(self) -> bool:
@@ -47,17 +60,34 @@ class Supervision:
         if len(removed):
             cosines = vocabulary @ self.texts[torch.from_numpy(removed)].T
             vocabulary = vocabulary[cosines.amax(1) <= SAME_WORD]
-        texts = self.texts[torch.from_numpy(columns)]
-        return Supervision(self.labels[:, columns], self.verified[:, columns], texts, vocabulary)
+        return replace(self._take_classes(columns), vocabulary=vocabulary)
 
     def keep_labelled_fraction(self, fraction: float, seed: int) -> "Supervision":
         """Keep the labels of a fraction of the images, and only the classes that one of these images shows."""
         rows = labelled_rows(self.labels & self.verified, fraction, seed)
-        verified = np.zeros_like(self.verified)
-        verified[rows] = self.verified[rows]
-        shown = np.flatnonzero((self.labels & verified).any(0))
-        texts = self.texts[torch.from_numpy(shown)]
-        return replace(self, labels=self.labels[:, shown], verified=verified[:, shown], texts=texts)
+        kept = np.zeros((len(self.labels), 1), bool)
+        kept[rows] = True
+        views = None if self.view_verified is None else self.view_verified & kept
+        fewer = replace(self, verified=self.verified & kept, view_verified=views)
+        return fewer._take_classes(np.flatnonzero((fewer.labels & fewer.verified).any(0)))
+
+    def of_views(self, num_views: int) -> tuple[Bools, Bools]:
+        """Return labels and verified of each view, [V, I, C] each."""
+        if self.view_labels is None or self.view_verified is None:
+            shape = (num_views, *self.labels.shape)
+            return np.broadcast_to(self.labels, shape), np.broadcast_to(self.verified, shape)
+        assert len(self.view_labels) == num_views
+        return self.view_labels, self.view_verified
+
+    def _take_classes(self, columns: Ints) -> "Supervision":
+        return replace(
+            self,
+            labels=self.labels[:, columns],
+            verified=self.verified[:, columns],
+            texts=self.texts[torch.from_numpy(columns)],
+            view_labels=None if self.view_labels is None else self.view_labels[:, :, columns],
+            view_verified=None if self.view_verified is None else self.view_verified[:, :, columns],
+        )
 
 
 def labelled_rows(labels: Bools, fraction: float, seed: int) -> Ints:
@@ -84,8 +114,11 @@ def supervise(
     split: ClassSplit,
     prompts: PromptOptions,
     allow_unlabelled_base: bool = False,
+    views: Sequence[View] = (),
 ) -> Supervision:
     """Build the supervision of the training images. This is the only way from labels to training.
+
+    views: those that the head trains on, which get labels of their own by the boxes (`label_views`).
 
     The vocabulary gains the base classes. It loses novel classes and their synonyms, and the synonyms whose vectors are
     already part of a base class's vector. Prompts of novel classes are not used. Raises ValueError for a base class
@@ -107,7 +140,8 @@ def supervise(
         return encode_classes(backbone, names, prompts.templates, other_names, overrides)
 
     texts, vocabulary = encode(labelled.class_names), encode(tuple(dict.fromkeys([*split.base, *listed])))
-    return Supervision(labelled.labels, labelled.verified_mask, texts, vocabulary)
+    of_views = label_views(labelled, views) if views else (None, None)
+    return Supervision(labelled.labels, labelled.verified_mask, texts, vocabulary, *of_views)
 
 
 def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...], ...]:

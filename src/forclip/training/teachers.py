@@ -1,10 +1,11 @@
-"""Teachers: training-free methods that see more in a training image than a single pass of the summary head.
+"""Teachers: training-free methods whose vectors the summary head imitates.
 
-Cluster-CLIP is the paper's. The zoom teacher is ours: it encodes nine overlapping half-size windows of the image, so
-that small objects become large ones, at the cost of nine passes per training image.
+The head before training is a teacher too: it knows what training would forget. Cluster-CLIP is the paper's. The zoom
+teacher is ours: it encodes nine overlapping half-size windows of the image, so that small objects become large ones,
+at the cost of nine passes per training image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,35 +16,37 @@ from torch import Tensor
 from forclip.data.images.stream import stream_pixels
 from forclip.data.images.tiles import Tiles
 from forclip.embedding.embed import BATCH_SIZE
-from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.backbone import Backbone
-from forclip.models.baselines import ClusterHead, Head
 from forclip.models.pools import Pool
-from forclip.models.summary_head import global_head
-from forclip.progress import Advance, Track, silent
-from forclip.training.class_holdout import Gain, class_precisions, run_in_batches, score_images
+from forclip.models.summary_head import SummaryHead, global_head
+from forclip.progress import Advance, silent
+from forclip.training.gains import Gain, resample
 from forclip.training.losses import max_sim
+from forclip.training.score_images import plain_clip, run_in_batches, score_shares
 from forclip.training.supervision import Supervision
 
-_TRIAL_IMAGES = 96  # labelled images that teachers are compared on
+TRIAL_IMAGES = 96  # labelled images that teachers are compared on
 _ZOOM = Tiles(3, 3)
 _FIRST_PART = 3  # a teacher that is clearly worse on the first third of them is dropped
 
 
-# Takes rows of training images, and returns unit vectors [rows, K, D], float32 on the CPU, for the student to imitate.
+# Takes rows of training images, and returns unit vectors [V, rows, K, D] for the student to imitate, on the CPU. V is
+# the number of views, or 1 if all views of an image have the same.
 Teacher = Callable[[Sequence[int], Advance], Tensor]
 
 
-class ClusterTeacher:
-    """Cluster-CLIP on the images' tokens."""
+class HeadTeacher:
+    """A frozen head on the tokens of each view: Cluster-CLIP, or the head before training."""
 
-    def __init__(self, pool: Pool, tokens: Tensor, num_clusters: int, device: torch.device) -> None:
-        """pool: an untuned one; tokens: [I, T, W]. There are at most as many clusters as positions."""
-        self.head = ClusterHead(pool, min(num_clusters, pool.num_positions))
-        self.tokens, self.device = tokens, device
+    def __init__(self, head: Callable[[Tensor], Tensor], tokens: Tensor, device: torch.device) -> None:
+        """tokens: [V, I, T, W]; device: the head's."""
+        self.head, self.tokens, self.device = head, tokens, device
 
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
-        return run_in_batches(self.head, self.tokens, torch.as_tensor(rows, dtype=torch.int64), self.device, advance)
+        indices = torch.as_tensor(rows, dtype=torch.int64)
+        views = [run_in_batches(self.head, view, indices, self.device).half() for view in self.tokens]
+        advance(len(indices))
+        return torch.stack(views)
 
 
 class ZoomTeacher:
@@ -70,41 +73,32 @@ class ZoomTeacher:
             tokens = self.backbone.encode_tokens(batch.pixels.flatten(0, 1).to(self.backbone.device))
             parts.append(self.head(tokens.float())[:, 0].unflatten(0, (-1, len(tiles))).cpu())
             advance(len(batch.rows))
-        return torch.cat(parts)
+        return torch.cat(parts)[None]
 
 
-def choose_teacher(
-    candidates: Mapping[str, Teacher], untuned: Head, tokens: Tensor, supervision: Supervision, track: Track
-) -> tuple[str | None, dict[str, Gain]]:
-    """Choose the teacher that ranks a sample of the labelled images best, or None if none beats the untuned head.
+def measure_teacher(
+    teacher: Teacher, start: SummaryHead, tokens: Tensor, supervision: Supervision, seed: int, advance: Advance = silent
+) -> Gain:
+    """Return how much better a teacher of whole images ranks the base classes than the start.
 
-    Compares each mean gain over classes minus its standard error. candidates: by name; tokens: [I, T, W].
-    Returns the teacher's name, and the gain of each candidate over the untuned head. A teacher that is worse by more
-    than a standard error on the first third of the sample is not run on the rest.
+    Measured on a sample of the labelled images; a teacher that is clearly worse on the first third of them is not run
+    on the rest. tokens: [P, I, T, W].
     """
-    labelled = supervision.labelled
-    if not len(labelled):
-        return None, {}
-    rows = labelled[np.linspace(0, len(labelled) - 1, min(_TRIAL_IMAGES, len(labelled))).astype(int)]
+    rows = supervision.sample_labelled(TRIAL_IMAGES, seed)
     # Every third image comes first, so that the first part is spread over the data as well.
     rows = np.concatenate([rows[::_FIRST_PART], np.delete(rows, np.s_[::_FIRST_PART])])
-    parts = [part for part in np.split(rows, [-(-len(rows) // _FIRST_PART)]) if len(part)]
-    labels, verified = supervision.labels[rows], supervision.verified[rows]
-    untuned_scores = score_images(untuned, tokens, torch.from_numpy(rows), supervision.texts).numpy()
-    gains: dict[str, Gain] = {}
-    for name, teacher in candidates.items():
-        advance = track(f"trying teacher {name}", len(rows))
-        outputs: list[Tensor] = []
-        for part in parts:
-            outputs.append(teacher(part.tolist(), advance))
-            vectors = torch.cat(outputs)
-            seen = slice(len(vectors))
-            scores = max_sim(vectors, supervision.texts.cpu()).numpy()
-            gain, bound = gains[name] = gain_with_bound(
-                class_precisions(scores, labels[seen], verified[seen]),
-                class_precisions(untuned_scores[seen], labels[seen], verified[seen]),
-            )
-            if gain + (gain - bound) < 0:
-                break
-    best = max(candidates, key=lambda name: gains[name][1])
-    return (best if gains[best][1] > 0 else None), gains
+    labels, verified, share = supervision.labels[rows], supervision.verified[rows], float(start.pooled_share)
+    (start_scores,) = score_shares(start, plain_clip(start), tokens, rows, supervision.texts, [share]).values()
+    outputs: list[Tensor] = []
+    gain = Gain(0.0, 0.0)
+    for part in (p for p in np.split(rows, [-(-len(rows) // _FIRST_PART)]) if len(p)):
+        outputs.append(teacher(part.tolist(), advance)[0])
+        scores = max_sim(torch.cat(outputs).float(), supervision.texts.cpu()).numpy()
+        compared = [
+            resample(s[: len(scores)], labels[: len(scores)], verified[: len(scores)], seed)
+            for s in (scores, start_scores)
+        ]
+        gain = compared[0].gain_over(compared[1])
+        if gain.mean + gain.deviation < 0:
+            break
+    return gain

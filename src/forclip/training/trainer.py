@@ -25,16 +25,29 @@ OnStep = Callable[[int, dict[str, float]], None]  # called with the number of st
 
 
 @dataclass(frozen=True)
-class TrainingSet(Batch):
-    """All data that training sees: what objectives see of all I images, and their tokens. Novel classes have no column.
+class TrainingSet:
+    """All data that training sees. Novel classes have no column.
 
-    tokens: [V, I, T, W] float16 of the frozen backbone, V views of each image. teacher: K = 0 without a teacher.
+    tokens: [V, all images, T, W] float16 of the frozen backbone, V views of each image. rows: [I], the images that
+    training sees, to which all other tensors belong. targets, verified: [V, I, C] base labels and which of them are
+    known. teacher: [V, I, K, D] unit vectors, or [1, I, K, D] for a teacher that shows all views the same; K = 0
+    without a teacher. untuned: [1, I, N, D], of the head before training, if an objective needs it.
     """
 
     tokens: Tensor
+    rows: Tensor
+    targets: Tensor
+    verified: Tensor
+    teacher: Tensor
+    untuned: Tensor
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.rows)
+
+    def batch(self, views: Tensor, positions: Tensor, device: torch.device) -> Batch:
+        """Return what objectives see of a batch's images. views, positions in `rows`: [B] each."""
+        parts = (self.targets, self.verified, self.teacher, self.untuned)
+        return Batch(*(x[views if len(x) > 1 else 0, positions].to(device) for x in parts))
 
 
 @dataclass
@@ -99,11 +112,18 @@ class TrainingState:
             self.history = json.loads(stored.metadata()["history"])
 
 
-def new_state(head: SummaryHead, objectives: Sequence[Objective], config: TrainConfig) -> TrainingState:
-    """Freeze what config.trainable excludes, and give the rest to AdamW (arXiv 1711.05101)."""
-    head.requires_grad_(config.trainable == "all")
+def new_state(
+    head: SummaryHead, objectives: Sequence[Objective], config: TrainConfig, trainable: str = "all"
+) -> TrainingState:
+    """Freeze what `trainable` excludes, and give the rest to AdamW (arXiv 1711.05101).
+
+    trainable: as `TrainConfig.trainable` names it.
+    """
+    head.requires_grad_(trainable == "all")
+    if head.pooled is not None:
+        head.pooled.requires_grad_(False)
     trained = [head.offsets, head.bias]
-    if config.trainable == "query_key":
+    if trainable == "query_key":
         trained += head.pool.query_key_parameters()
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -133,8 +153,8 @@ def train(
     state.head.train()
     while state.step < total:
         epoch, done = divmod(state.step, total // config.epochs)
-        for views, rows in _batches(data, config, epoch, done):
-            train_step(state, data, views, rows, learning_rate(state.step, total, config), config.ema_decay)
+        for views, positions in _batches(data, config, epoch, done):
+            train_step(state, data, views, positions, learning_rate(state.step, total, config), config.ema_decay)
             if checkpoint is not None and state.step % config.checkpoint_every == 0:
                 state.save(checkpoint)
             on_step(state.step, state.history[-1])
@@ -144,15 +164,18 @@ def train(
 
 
 def train_step(
-    state: TrainingState, data: TrainingSet, views: Tensor, rows: Tensor, learning_rate: float, ema_decay: float
+    state: TrainingState, data: TrainingSet, views: Tensor, positions: Tensor, learning_rate: float, ema_decay: float
 ) -> None:
-    """Take one step. views, rows: of each image of the batch, [B] each. Raises ValueError if the loss is not finite."""
+    """Take one step. views, positions: of each image of the batch, [B] each.
+
+    Raises ValueError if the loss is not finite.
+    """
     device = state.head.offsets.device
-    batch = Batch(*(x[rows].to(device) for x in (data.targets, data.verified, data.teacher, data.untuned)))
+    batch = data.batch(views, positions, device)
     for group in state.optimizer.param_groups:
         group["lr"] = group["lr_scale"] * learning_rate
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        vectors = state.head(data.tokens[views, rows].to(device, torch.float32)).float()
+        vectors = state.head(data.tokens[views, data.rows[positions]].to(device, torch.float32)).float()
     # Losses run in float32: they magnify differences of a thousandth, which bfloat16 cannot represent.
     terms = {objective.name: objective(vectors, batch) for objective in state.objectives}
     loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
@@ -186,14 +209,14 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
 
 
 def _batches(data: TrainingSet, config: TrainConfig, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return views and rows of each batch of an epoch after the first `skip`, drawn from the seed and the epoch.
+    """Return views and positions of each batch of an epoch after the first `skip`, drawn from the seed and the epoch.
 
     If fewer than half of the images are labelled, half of each batch is drawn from those: the gradient of the base
     labels from one labelled image in 64 would be noise.
     """
     random = np.random.default_rng([config.seed, epoch])
     batches = np.split(random.permutation(len(data)), range(config.batch_size, len(data), config.batch_size))
-    labelled = data.verified.any(1).nonzero()[:, 0].numpy()
+    labelled = data.verified.any(2).any(0).nonzero()[:, 0].numpy()
     if 0 < len(labelled) < len(data) / 2:
         batches = [np.concatenate([rows[::2], random.choice(labelled, len(rows) // 2)]) for rows in batches]
     views = [random.integers(len(data.tokens), size=len(rows)) for rows in batches]

@@ -1,0 +1,53 @@
+"""Candidates: the objectives, their weights and what they train, of which trial trainings choose one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from forclip.config import TrainConfig
+
+TeacherName = Literal["none", "start", "cluster", "zoom"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a head is trained with. The fields are those of TrainConfig, all decided."""
+
+    teacher: TeacherName
+    pseudo_weight: float
+    set_weight: float
+    base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
+    trainable: Literal["queries", "query_key", "all"] = "all"
+
+
+# The weights of each teacher were found on the development sets of docs/development/measurements.md. A teacher that
+# knows more than the start should teach beside the labels; the start itself should only hold what they would change.
+AUTOMATIC: tuple[TeacherName, ...] = ("start", "cluster", "none")  # tried by `teacher: auto`
+_DEFAULTS: Mapping[TeacherName, Candidate] = {
+    "start": Candidate("start", pseudo_weight=3.0, set_weight=0.0, base_loss="softmax"),
+    "cluster": Candidate("cluster", pseudo_weight=1.0, set_weight=1.0),
+    "zoom": Candidate("zoom", pseudo_weight=0.1, set_weight=0.1),
+    "none": Candidate("none", pseudo_weight=0.0, set_weight=0.0),
+}
+
+
+def candidates_of(config: TrainConfig, teachers: Sequence[TeacherName]) -> list[Candidate]:
+    """Return the candidates of a configuration, without repetitions. What it sets replaces what they propose.
+
+    teachers: those to try if the configuration leaves the choice open, the preferred one first.
+    """
+    names = teachers if config.teacher == "auto" else (config.teacher,)
+    candidates = []
+    for name in names:
+        changes = {
+            key: getattr(config, key)
+            for key in ("pseudo_weight", "set_weight", "base_loss", "trainable")
+            if getattr(config, key) is not None
+        }
+        if name == "none":
+            changes |= {"pseudo_weight": 0.0, "set_weight": 0.0}
+        candidate = replace(_DEFAULTS[name], **changes)
+        if not (candidate.pseudo_weight or candidate.set_weight or config.random_text_weight):
+            candidate = replace(candidate, teacher="none")  # nothing follows it
+        candidates.append(candidate)
+    return list(dict.fromkeys(candidates))

@@ -1,0 +1,68 @@
+"""The choice `tiles: auto` of a training: by the size of the pictures, and by held-back base classes."""
+
+from dataclasses import replace
+
+import numpy as np
+from rich.console import Console
+
+from forclip.config import ModelConfig
+from forclip.data.images.tiles import Tiles, describe_tiles, views_of
+from forclip.embedding.choose_tiles import tiles_by_size
+from forclip.embedding.embed import encode_views
+from forclip.models.backbone import Backbone
+from forclip.models.retrieval_model import configured_tiles
+from forclip.models.summary_head import window_seeded_head
+from forclip.progress import Track
+from forclip.text.prompt_options import PromptOptions
+from forclip.training.gains import resample
+from forclip.training.score_images import plain_clip, score_shares
+from forclip.training.supervision import supervise
+from forclip.types import Annotations, ClassSplit
+
+_IMAGES = 96  # labelled images that are tried with and without tiles
+
+
+def resolve_tiles(
+    model: ModelConfig,
+    backbone: Backbone,
+    train: Annotations,
+    split: ClassSplit,
+    prompts: PromptOptions,
+    num_query_tokens: int,
+    track: Track,
+    console: Console,
+) -> Tiles | None:
+    """Return the configured tiles, or with `auto` the better choice, and print the reason.
+
+    Pictures that the model sees whole without losing detail need no tiles. Otherwise the untrained head ranks a sample
+    of labelled training images for the base classes, with and without tiles of 3 x 3.
+    """
+    if model.tiles != "auto":
+        return configured_tiles(model)
+    by_size, reason = tiles_by_size(backbone, train.paths, model.tile_overlap)
+    base = train.with_classes(split.base)
+    labelled = np.flatnonzero((base.labels & base.verified_mask).any(1))
+    tiles: Tiles | None = None
+    if by_size is not None and len(labelled):
+        tiles = replace(by_size, overlap=model.tile_overlap)
+        rows = labelled[np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).astype(int)]
+        sample = train.take(rows)
+        advance = track(f"trying tiles of {tiles.name}", len(rows))
+        encoded = encode_views(backbone, sample.image_ids, sample.paths, views_of(tiles), advance)
+        data = supervise(backbone, sample.take(encoded.rows), split, prompts, allow_unlabelled_base=True)
+        head = window_seeded_head(backbone.new_pool(), num_query_tokens).to(backbone.device).eval()
+        everything, plain = np.arange(len(encoded.rows)), plain_clip(head)
+        without, with_tiles = (
+            resample(
+                score_shares(head, plain, parts, everything, data.texts, [0.0])[0.0], data.labels, data.verified, 0
+            )
+            for parts in (encoded.tokens[:1], encoded.tokens)
+        )
+        gain = with_tiles.gain_over(without)
+        reason += (
+            f"; with tiles of {tiles.name}, {len(rows)} labelled pictures are ranked {abs(gain.mean):.1f} points "
+            f"{'better' if gain.mean > 0 else 'worse'} (± {gain.deviation:.1f})"
+        )
+        tiles = tiles if gain.shrunk > 0 else None
+    console.print(f"tiles auto: {describe_tiles(tiles)}, because {reason}", markup=False, highlight=False)
+    return tiles

@@ -1,0 +1,64 @@
+"""Labels of views: a crop or a tile shows only some of an image's objects."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from forclip.data.images.box_frames import upright_boxes
+from forclip.data.images.decode import image_size
+from forclip.data.images.views import View
+from forclip.types import Annotations, Bools, Floats, Ints
+
+_VISIBLE = 0.5  # of an object's area: from here on, a view shows the object
+
+
+def label_views(images: Annotations, views: Sequence[View]) -> tuple[Bools, Bools]:
+    """Label each view of each image by the boxes that lie in it.
+
+    A view shows a class if it contains at least half of the area of one of its boxes. It does not show a class whose
+    boxes all lie outside. A label is not verified if the view has only a smaller part of a box. A label without a box
+    counts as a box around the whole image. Labels that are not verified for an image are not for its views.
+
+    Returns labels and verified, [V, I, C] each. An image that can't be read has its own labels in each view.
+    """
+    whole = np.stack([images.labels] * len(views)), np.stack([images.verified_mask] * len(views))
+    partial = [v for v, view in enumerate(views) if view.window(0, (100, 100)).box != (0, 0, 100, 100)]
+    if not partial:
+        return whole
+    labels, verified = whole
+    images = upright_boxes(images)
+    sizes = [image_size(path) or (0, 0) for path in images.paths]
+    readable = np.array(sizes).any(1)
+    rows, classes, boxes = _boxes_of_labels(images, np.array(sizes, np.float32))
+    for v in partial:
+        windows = np.array([views[v].window(r, size).box for r, size in enumerate(sizes)], np.float32)
+        visible = _visible_share(boxes, windows[rows])
+        shown, cut = visible >= _VISIBLE, (visible > 0) & (visible < _VISIBLE)
+        labels[v][readable] = False
+        labels[v][rows[shown], classes[shown]] = True
+        only_cut = np.zeros_like(labels[v])
+        only_cut[rows[cut], classes[cut]] = True
+        verified[v] &= labels[v] | ~only_cut
+    return labels, verified
+
+
+def _boxes_of_labels(images: Annotations, sizes: Floats) -> tuple[Ints, Ints, Floats]:
+    """Return row, class and box of each box, and a box around the whole image for each label without one."""
+    boxless = images.labels.copy()
+    boxless[images.box_images, images.box_classes] = False
+    rows, classes = boxless.nonzero()
+    around = np.concatenate([np.zeros_like(sizes), sizes], 1)[rows]
+    return (
+        np.concatenate([images.box_images, rows]),
+        np.concatenate([images.box_classes, classes]),
+        np.concatenate([images.boxes, around]),
+    )
+
+
+def _visible_share(boxes: Floats, windows: Floats) -> Floats:
+    """Return the share of each box's area that lies in its window. Both [B, 4], xyxy in pixels."""
+    start, end = boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 0.1)  # a box without area is a thin one
+    low, high = np.maximum(start, windows[:, :2]), np.minimum(end, windows[:, 2:])
+    area = (end - start).prod(1)
+    share: Floats = ((high - low).clip(min=0).prod(1) / area).astype(np.float32)
+    return share
