@@ -209,7 +209,8 @@ class TrainConfig:
 
     What is None or `auto` is chosen in trial trainings that hold back base classes (forclip.training.candidates).
 
-    learning_rate: AdamW's, for a head of width 128; a wider head gets less in proportion (arXiv 2203.03466).
+    learning_rate: AdamW's, for a head of width 128; a wider head gets less in proportion (arXiv 2203.03466). None
+    measures the rate at which a step moves the vectors by step_size (forclip.training.step_size).
     stage_learning_rate: for the last stage of the tower, if it is trained, relative to learning_rate.
     views: the number of views per training image (the image, its mirror image, then crops). None means four for each of
     up to 10,000 images and fewer beyond, because large sets overfit less and their tokens fill disks. With tiles, each
@@ -226,7 +227,8 @@ class TrainConfig:
 
     epochs: Count = 20
     batch_size: Count = 64
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive | None = None
+    step_size: Positive = 0.04
     stage_learning_rate: Positive = 0.1
     weight_decay: float = 0.01
     warmup_share: Fraction = 0.1

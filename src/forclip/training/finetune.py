@@ -31,9 +31,10 @@ from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
 from forclip.training.score_images import plain_clip, run_in_batches, score_images
+from forclip.training.step_size import learning_rate_for
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
-from forclip.training.trainer import TrainingSet, new_state, total_steps, train
+from forclip.training.trainer import TrainingSet, new_state, total_steps, train, trained_parameters
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Ints
 
@@ -146,8 +147,6 @@ def finetune(
         raise ValueError("no training image has a base label: there is nothing to learn from")
     parts, seed = tokens[:num_parts], config.seed
     untuned, start_gains = choose_initial_head(backbone, parts, supervision, head_config, seed)
-    config = replace(config, learning_rate=config.learning_rate * _LEARNING_RATE_WIDTH / untuned.pool.width)
-
     zoom, zoom_gain = None, None
     if paths is not None and num_parts == 1:
         zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, paths)
@@ -193,6 +192,7 @@ class _Training:
     checkpoint: Path | None
     track: Track
     vectors: dict[tuple[TeacherName, int], Tensor] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
 
     def trial(
         self,
@@ -221,7 +221,9 @@ class _Training:
         max_images: int | None = None,
     ) -> tuple[SummaryHead, History]:
         """Train a copy of the untuned head. epochs: None for the configured number; max_images: None for all."""
-        config = self.config if epochs is None else replace(self.config, epochs=epochs)
+        config = replace(self.config, learning_rate=self._learning_rate(candidate.trainable))
+        if epochs is not None:
+            config = replace(config, epochs=epochs)
         # Without a teacher, unlabelled images add nothing to the loss.
         rows = np.arange(self.tokens.shape[1]) if candidate.teacher != "none" else supervision.labelled
         if not len(rows):
@@ -250,6 +252,15 @@ class _Training:
         advance(state.step)
         train(state, data, config, checkpoint, lambda step, terms: advance(1))
         return state.result.requires_grad_(False), state.history
+
+    def _learning_rate(self, trainable: str) -> float:
+        if self.config.learning_rate is not None:
+            return self.config.learning_rate * _LEARNING_RATE_WIDTH / self.untuned.pool.width
+        if trainable not in self.rates:
+            trained = trained_parameters(self.untuned, trainable)
+            step, seed = self.config.step_size, self.config.seed
+            self.rates[trainable] = learning_rate_for(self.untuned, trained, self.tokens[0], step, seed)
+        return self.rates[trainable]
 
     def _teacher_vectors(self, name: TeacherName, rows: Ints) -> Tensor:
         """Return the vectors of a teacher for rows of images, [V or 1, rows, K, D]; K = 0 for none."""

@@ -119,13 +119,9 @@ def new_state(
 
     trainable: as `TrainConfig.trainable` names it.
     """
-    head.requires_grad_(trainable == "all")
-    if head.pooled is not None:
-        head.pooled.requires_grad_(False)
-    trained = [head.offsets, head.bias]
-    if trainable == "query_key":
-        trained += head.pool.query_key_parameters()
-    for parameter in trained:
+    assert config.learning_rate is not None
+    head.requires_grad_(False)
+    for parameter in trained_parameters(head, trainable):
         parameter.requires_grad_(True)
     stage = {id(p) for p in head.pool.stage_parameters()}
     groups: list[dict[str, Any]] = []
@@ -140,6 +136,17 @@ def new_state(
     average = copy.deepcopy(head).requires_grad_(False).eval() if config.ema_decay > 0 else None
     groups = [group for group in groups if group["params"]]
     return TrainingState(head, objectives, torch.optim.AdamW(groups, lr=config.learning_rate), average)
+
+
+def trained_parameters(head: SummaryHead, trainable: str) -> list[nn.Parameter]:
+    """Return the parameters of the head that are trained, as `TrainConfig.trainable` names them."""
+    trained = [head.offsets, head.bias]
+    match trainable:
+        case "query_key":
+            trained += head.pool.query_key_parameters()
+        case "all":
+            trained += head.pool.parameters()
+    return trained
 
 
 def train(
@@ -201,6 +208,7 @@ def total_steps(num_images: int, config: TrainConfig) -> int:
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     """Linear warm-up over config.warmup_share of the steps, then a cosine to zero (arXiv 1608.03983)."""
+    assert config.learning_rate is not None
     warmup = max(1, round(config.warmup_share * total_steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
