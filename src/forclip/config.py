@@ -225,7 +225,7 @@ class TrainConfig:
     ema_decay: the decay of the average of weights over steps that training returns; 0 returns the last weights.
     """
 
-    epochs: Count = 20
+    epochs: Count = 30
     batch_size: Count = 64
     learning_rate: Positive | None = None
     step_size: Positive = 0.04

@@ -14,6 +14,7 @@ from forclip.training.supervision import Supervision
 
 _ALIGNMENT_IMAGES = 2000  # enough for a covariance
 _CLUSTERED_IMAGES = 128
+_WORTH = 0.1  # percent points that alignment or a larger share must gain over the simpler head
 _MEASURED_IMAGES = 2000  # labelled images that heads are measured on, divided by the parts of an image
 
 
@@ -56,7 +57,7 @@ def choose_initial_head(
                 resampled = resample(scores, supervision.labels[rows], supervision.verified[rows], seed)
                 reference = reference or resampled
                 gains[f"alignment {name}, share {share:g}"] = gain = resampled.gain_over(reference)
-                if gain.shrunk > gains[f"alignment {best[0]}, share {best[1]:g}"].shrunk:
+                if gain.shrunk > gains[f"alignment {best[0]}, share {best[1]:g}"].shrunk + _WORTH:
                     best = name, share
     return heads[best[0]].with_share(best[1]).eval(), gains
 
