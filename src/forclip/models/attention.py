@@ -27,14 +27,19 @@ def attend_absorbed(
     does at inference (arXiv 2405.04434, section 2.1.2). The keys' bias adds a constant to all logits of a query, which
     does not change a softmax. queries: [B, N, W]; inputs: [B, L, W']; bias: as in `attend`. Returns [B, N, W].
     """
-    split = queries.unflatten(-1, (num_heads, -1))
+    batch, count = queries.shape[:2]
     key_weight, value_weight = (p.weight.unflatten(0, (num_heads, -1)) for p in (k_proj, v_proj))  # [H, W / H, W']
-    absorbed = torch.einsum("bnhd,hdw->bhnw", split, key_weight).flatten(1, 2)
+    # One product per head, over all images at once.
+    by_head = queries.unflatten(-1, (num_heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)  # [H, B * N, W / H]
+    absorbed = (by_head * by_head.shape[-1] ** -0.5) @ key_weight
     # One head with H * N queries: all of them look at the same inputs.
-    mask = None if bias is None else bias.expand(num_heads, queries.shape[1], -1).flatten(0, 1)
-    same = inputs[:, None]
-    mixed = F.scaled_dot_product_attention(absorbed[:, None], same, same, mask, scale=split.shape[-1] ** -0.5)[:, 0]
-    out = torch.einsum("bhnw,hdw->bnhd", mixed.unflatten(1, (num_heads, -1)), value_weight).flatten(2)
+    absorbed = absorbed.unflatten(1, (batch, count)).transpose(0, 1).flatten(1, 2)  # [B, H * N, W']
+    logits = absorbed @ inputs.transpose(1, 2)
+    if bias is not None:
+        logits = logits + bias.expand(num_heads, count, -1).flatten(0, 1)
+    mixed = logits.softmax(-1).to(inputs) @ inputs
+    mixed = mixed.unflatten(1, (num_heads, count)).transpose(0, 1).flatten(1, 2)  # [H, B * N, W']
+    out = (mixed @ value_weight.transpose(1, 2)).unflatten(1, (batch, count)).permute(1, 2, 0, 3).flatten(2)
     return out if v_proj.bias is None else out + v_proj.bias
 
 

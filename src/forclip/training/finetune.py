@@ -34,7 +34,7 @@ from forclip.training.score_images import plain_clip, run_in_batches, score_imag
 from forclip.training.step_size import learning_rate_for
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
-from forclip.training.trainer import TrainingSet, new_state, total_steps, train, trained_parameters
+from forclip.training.trainer import TrainingSet, new_state, number_of_epochs, total_steps, train, trained_parameters
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Ints
 
@@ -204,7 +204,7 @@ class _Training:
         max_steps: int | None = None,
     ) -> SummaryHead:
         """Train a head for a trial, as `TrainHead` describes it."""
-        epochs = max(1, round(share_of_epochs * self.config.epochs))
+        epochs = max(1, round(share_of_epochs * number_of_epochs(self.tokens.shape[1], self.config)))
         most = None if max_steps is None else max(1, max_steps // epochs) * self.config.batch_size
         file = self.checkpoint
         if file is not None:
@@ -221,9 +221,8 @@ class _Training:
         max_images: int | None = None,
     ) -> tuple[SummaryHead, History]:
         """Train a copy of the untuned head. epochs: None for the configured number; max_images: None for all."""
-        config = replace(self.config, learning_rate=self._learning_rate(candidate.trainable))
-        if epochs is not None:
-            config = replace(config, epochs=epochs)
+        epochs = epochs or number_of_epochs(self.tokens.shape[1], self.config)
+        config = replace(self.config, epochs=epochs, learning_rate=self._learning_rate(candidate.trainable))
         # Without a teacher, unlabelled images add nothing to the loss.
         rows = np.arange(self.tokens.shape[1]) if candidate.teacher != "none" else supervision.labelled
         if not len(rows):

@@ -21,6 +21,7 @@ from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
 
 _MAX_GRADIENT_NORM = 1.0
+_FEWEST_EPOCHS, _MOST_EPOCHS, _USUAL_STEPS = 3, 30, 600
 OnStep = Callable[[int, dict[str, float]], None]  # called with the number of steps done and each objective's value
 
 
@@ -139,14 +140,24 @@ def new_state(
 
 
 def trained_parameters(head: SummaryHead, trainable: str) -> list[nn.Parameter]:
-    """Return the parameters of the head that are trained, as `TrainConfig.trainable` names them."""
+    """Return the parameters of the head that are trained, as `TrainConfig.trainable` names them.
+
+    Positional embeddings stay: each query token learns where to look by its bias, and a gradient of all positions takes
+    a third of a step's time.
+    """
     trained = [head.offsets, head.bias]
     match trainable:
         case "query_key":
             trained += head.pool.query_key_parameters()
         case "all":
-            trained += head.pool.parameters()
+            trained += [p for name, p in head.pool.named_parameters() if name != "positional_embedding"]
     return trained
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than float32: GPUs, and CPUs with instructions for it."""
+    has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cuda" or (device.type == "cpu" and bool(has_instructions()))
 
 
 def train(
@@ -159,7 +170,7 @@ def train(
     total = total_steps(len(data), config)
     state.head.train()
     while state.step < total:
-        epoch, done = divmod(state.step, total // config.epochs)
+        epoch, done = divmod(state.step, total // number_of_epochs(len(data), config))
         for views, positions in _batches(data, config, epoch, done):
             train_step(state, data, views, positions, learning_rate(state.step, total, config), config.ema_decay)
             if checkpoint is not None and state.step % config.checkpoint_every == 0:
@@ -181,7 +192,7 @@ def train_step(
     batch = data.batch(views, positions, device)
     for group in state.optimizer.param_groups:
         group["lr"] = group["lr_scale"] * learning_rate
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
         vectors = state.head(data.tokens[views, data.rows[positions]].to(device, torch.float32)).float()
     # Losses run in float32: they magnify differences of a thousandth, which bfloat16 cannot represent.
     terms = {objective.name: objective(vectors, batch) for objective in state.objectives}
@@ -203,7 +214,13 @@ def train_step(
 
 def total_steps(num_images: int, config: TrainConfig) -> int:
     """Return the number of steps of a whole run."""
-    return config.epochs * math.ceil(num_images / config.batch_size)
+    return number_of_epochs(num_images, config) * math.ceil(num_images / config.batch_size)
+
+
+def number_of_epochs(num_images: int, config: TrainConfig) -> int:
+    """Return the configured number of epochs, or if None: 30, but fewer where 30 would be more than about 600 steps."""
+    steps_of_epoch = math.ceil(num_images / config.batch_size)
+    return config.epochs or max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(_USUAL_STEPS / steps_of_epoch)))
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
