@@ -43,7 +43,7 @@ def read_ends(run: Path, backbone: Backbone) -> Ends:
     if not file.exists():
         raise ValueError(f"{run}: has no {file.name}; train it again to interpolate")
     untuned, tuned = load_ends(file, backbone)
-    if all(torch.equal(*pair) for pair in zip(untuned.parameters(), tuned.parameters(), strict=True)):
+    if all(torch.equal(*pair) for pair in zip(untuned.own_parameters(), tuned.own_parameters(), strict=True)):
         raise ValueError(f"{run}: chose the untuned head, so its two ends are the same: nothing lies between")
     choices, chosen = run / "choices.json", None
     if choices.exists():

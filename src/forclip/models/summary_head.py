@@ -71,6 +71,10 @@ class SummaryHead(nn.Module):
         staged = self.pooled.stage(tokens)
         return self.pooled(staged, self.pooled.pretrained_query(staged))
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the query tokens and their pool, without the frozen pool of plain CLIP's share."""
+        return [self.offsets, self.bias, *self.pool.parameters()]
+
     def with_share(self, share: float) -> "SummaryHead":
         """Return a copy with another share of plain CLIP's embedding. At first it comes from the head's own pool."""
         pooled = copy.deepcopy(self.pool if self.pooled is None else self.pooled) if share > 0 else None

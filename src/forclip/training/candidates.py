@@ -11,20 +11,25 @@ TeacherName = Literal["none", "start", "cluster", "zoom"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a head is trained with. The fields are those of TrainConfig, all decided."""
+    """What a head is trained with. The fields are those of TrainConfig, all decided.
+
+    with_share: whether the head trains with the start's share of plain CLIP in its vectors. It does if it should stay
+    like the start; otherwise, its own vectors have to learn all that they can.
+    """
 
     teacher: TeacherName
     pseudo_weight: float
     set_weight: float
     base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
     trainable: Literal["queries", "query_key", "all"] = "all"
+    with_share: bool = False
 
 
 # The weights of each teacher were found on the development sets of docs/development/measurements.md. A teacher that
 # knows more than the start should teach beside the labels; the start itself should only hold what they would change.
 AUTOMATIC: tuple[TeacherName, ...] = ("start", "cluster", "none")  # tried by `teacher: auto`
 _DEFAULTS: Mapping[TeacherName, Candidate] = {
-    "start": Candidate("start", pseudo_weight=3.0, set_weight=0.0, base_loss="softmax"),
+    "start": Candidate("start", pseudo_weight=3.0, set_weight=0.0, base_loss="softmax", with_share=True),
     "cluster": Candidate("cluster", pseudo_weight=1.0, set_weight=1.0),
     "zoom": Candidate("zoom", pseudo_weight=0.1, set_weight=0.1),
     "none": Candidate("none", pseudo_weight=0.0, set_weight=0.0),

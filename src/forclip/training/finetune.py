@@ -236,7 +236,8 @@ class _Training:
             untuned_vectors = run_in_batches(self.untuned, self.tokens[0], torch.from_numpy(rows), device)[None]
         teacher = self._teacher_vectors(candidate.teacher, rows)
         data = TrainingSet(self.tokens, torch.from_numpy(rows), labels, verified, teacher, untuned_vectors)
-        head = interpolate(self.untuned, self.untuned, 0.0)
+        share = float(self.untuned.pooled_share) if candidate.with_share else 0.0
+        head = self.untuned.with_share(share)
         terms = build_objectives(head, data, supervision, config, candidate)
         state = new_state(head, terms, config, candidate.trainable)
         # Settings and supervision: continuing a run with another split would mix novel and base labels.

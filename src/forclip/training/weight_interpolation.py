@@ -13,10 +13,13 @@ from forclip.models.summary_head import SummaryHead
 
 
 def interpolate(untuned: SummaryHead, tuned: SummaryHead, alpha: float) -> SummaryHead:
-    """Return a new head with weights (1 - alpha) * untuned + alpha * tuned. alpha above 1 extrapolates."""
+    """Return a new head with weights (1 - alpha) * untuned + alpha * tuned. alpha above 1 extrapolates.
+
+    Plain CLIP's share is the untuned head's.
+    """
     head = copy.deepcopy(untuned)
     with torch.no_grad():
-        for weight, tuned_weight in zip(head.parameters(), tuned.parameters(), strict=True):
+        for weight, tuned_weight in zip(head.own_parameters(), tuned.own_parameters(), strict=True):
             weight.lerp_(tuned_weight, alpha)
     return head
 
