@@ -48,7 +48,9 @@ def read_ends(run: Path, backbone: Backbone) -> Ends:
     choices, chosen = run / "choices.json", None
     if choices.exists():
         try:
-            chosen = float(json.loads(choices.read_text())["share"])
+            content = json.loads(choices.read_text())
+            chosen = float(content["share"])
+            untuned = untuned.with_share(float(content.get("pooled_share", 0.0)))  # the share of the run's head
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{choices}: not readable as the choices of a run: {error!r}") from None
     return untuned, tuned, chosen
