@@ -76,7 +76,10 @@ class SummaryHead(nn.Module):
         return [self.offsets, self.bias, *self.pool.parameters()]
 
     def with_share(self, share: float) -> "SummaryHead":
-        """Return a copy with another share of plain CLIP's embedding. At first it comes from the head's own pool."""
+        """Return a copy with another share of plain CLIP's embedding.
+
+        A head that has no share yet takes it from its own pool, which must not have been trained.
+        """
         pooled = copy.deepcopy(self.pool if self.pooled is None else self.pooled) if share > 0 else None
         head = SummaryHead(copy.deepcopy(self.pool), self.offsets.detach(), self.bias.detach(), pooled, share)
         return head.to(self.offsets.device).train(self.training)

@@ -163,7 +163,7 @@ def finetune(
     tuned, history = untuned, History()
     if setting.alpha > 0:
         tuned, history = training.train(candidate, supervision, "finetuning", checkpoint)
-    head = interpolate(untuned, tuned, setting.alpha).with_share(setting.share).eval().requires_grad_(False)
+    head = interpolate(untuned.with_share(setting.share), tuned, setting.alpha).eval().requires_grad_(False)
     choices = Choices(
         labelled_images=len(supervision.labelled),
         aligned=untuned.pool.output is not None,
