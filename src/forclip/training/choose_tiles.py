@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
+from torch import Tensor
 
 from forclip.config import ModelConfig
 from forclip.data.images.tiles import Tiles, describe_tiles, views_of
@@ -11,13 +12,13 @@ from forclip.embedding.choose_tiles import tiles_by_size
 from forclip.embedding.embed import encode_views
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import configured_tiles
-from forclip.models.summary_head import window_seeded_head
+from forclip.models.summary_head import SummaryHead, window_seeded_head
 from forclip.progress import Track
 from forclip.text.prompt_options import PromptOptions
 from forclip.training.gains import resample
-from forclip.training.score_images import plain_clip, score_shares
+from forclip.training.score_images import pooled_outputs, score_shares
 from forclip.training.supervision import supervise
-from forclip.types import Annotations, ClassSplit
+from forclip.types import Annotations, ClassSplit, Floats, Ints
 
 _IMAGES = 96  # labelled images that are tried with and without tiles
 
@@ -51,11 +52,9 @@ def resolve_tiles(
         encoded = encode_views(backbone, sample.image_ids, sample.paths, views_of(tiles), advance)
         data = supervise(backbone, sample.take(encoded.rows), split, prompts, allow_unlabelled_base=True)
         head = window_seeded_head(backbone.new_pool(), num_query_tokens).to(backbone.device).eval()
-        everything, plain = np.arange(len(encoded.rows)), plain_clip(head)
+        everything = np.arange(len(encoded.rows))
         without, with_tiles = (
-            resample(
-                score_shares(head, plain, parts, everything, data.texts, [0.0])[0.0], data.labels, data.verified, 0
-            )
+            resample(_scores(head, parts, everything, data.texts), data.labels, data.verified, 0)
             for parts in (encoded.tokens[:1], encoded.tokens)
         )
         gain = with_tiles.gain_over(without)
@@ -66,3 +65,7 @@ def resolve_tiles(
         tiles = tiles if gain.shrunk > 0 else None
     console.print(f"tiles auto: {describe_tiles(tiles)}, because {reason}", markup=False, highlight=False)
     return tiles
+
+
+def _scores(head: SummaryHead, parts: Tensor, rows: Ints, texts: Tensor) -> Floats:
+    return score_shares(head, pooled_outputs(head, parts, rows), parts, rows, texts, [0.0])[0.0]

@@ -16,14 +16,15 @@ from forclip.config import TrainConfig
 from forclip.models.summary_head import SummaryHead
 from forclip.training.candidates import Candidate
 from forclip.training.gains import Gain, class_precisions, resample
-from forclip.training.score_images import SHARES, plain_clip, score_shares
+from forclip.training.score_images import SHARES, pooled_outputs, score_shares
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Floats, Ints
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SHORT_ALPHAS = (0.5, 1.0)  # of trials that only compare candidates
 _DEFAULT_ALPHA = 0.5  # without classes to choose it on
-_MEASURED_IMAGES = 2000  # labelled images that heads are measured on, divided by the parts of an image
+_MEASURED_IMAGES = 1500  # labelled images that heads are measured on, divided by the parts of an image
 _AS_GOOD = 0.5  # percent points of unseen classes that a choice may give up for seen ones
 _SHORT_SHARE, _SHORT_STEPS = 0.25, 200  # of a trial that only compares candidates: its epochs, and its steps at most
 _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
@@ -85,6 +86,7 @@ def choose_candidate(
     folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
     if len(candidates) == 1 or not folds or config.base_weight == 0:
         return candidates[0], {}
+    held_out_images = HeldOut(start, tokens, supervision, config.seed)
     evidence: dict[Candidate, Evidence] = {}
     for number, candidate in enumerate(candidates, start=1):
         trials = []
@@ -93,7 +95,7 @@ def choose_candidate(
             kept = _without(supervision, held_out)
             head = train_head(candidate, kept, description, None, _SHORT_SHARE, _SHORT_STEPS)
             trials.append((held_out, head))
-        evidence[candidate] = measure_trials(trials, start, tokens, supervision, config)
+        evidence[candidate] = held_out_images.measure(trials, _SHORT_ALPHAS)
     all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
     return best_choice(all_choices)[0], evidence
 
@@ -119,7 +121,7 @@ def choose_setting(
     for k, held_out in enumerate(folds):
         kept = _without(supervision, held_out)
         trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
-    evidence = measure_trials(trials, start, tokens, supervision, config)
+    evidence = HeldOut(start, tokens, supervision, config.seed).measure(trials, ALPHAS[1:])
     return best_choice(evidence), evidence, trials
 
 
@@ -127,38 +129,51 @@ def _without(supervision: Supervision, held_out: Ints) -> Supervision:
     return supervision.keep_classes(np.setdiff1d(np.arange(len(supervision.texts)), held_out))
 
 
-def measure_trials(
-    trials: Sequence[Trial], start: SummaryHead, tokens: Tensor, supervision: Supervision, config: TrainConfig
-) -> Evidence:
-    """Measure the heads between the start and each trial's head, on labelled training images.
+class HeldOut:
+    """Labelled training images that heads are measured on, and how the start ranks them.
 
-    The first setting is the start itself. Each class is unseen in exactly one trial.
+    Built once: it holds what is the same for every trained head.
     """
-    num_classes, rows = (
-        len(supervision.texts),
-        supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), config.seed),
-    )
-    shares = tuple(dict.fromkeys((float(start.pooled_share), *SHARES)))
-    plain = plain_clip(start)
-    unseen: dict[Setting, Floats] = {}
-    seen: dict[Setting, list[float]] = {}
-    of_rows = supervision.labels[rows], supervision.verified[rows]
-    for held_out, tuned in trials:
-        is_seen = np.setdiff1d(np.arange(num_classes), held_out)
-        for alpha in ALPHAS:
-            head = interpolate(start, tuned, alpha).eval()
-            scored = score_shares(head, plain, tokens, rows, supervision.texts, shares)
-            for share, scores in scored.items():
-                setting = Setting(alpha, share)
-                unseen.setdefault(setting, np.zeros_like(scores))[:, held_out] = scores[:, held_out]
-                precisions = class_precisions(scores[:, is_seen], *(x[:, is_seen] for x in of_rows))
-                seen.setdefault(setting, []).append(float(np.nanmean(precisions)) if len(precisions) else 0.0)
-    resampled = {setting: resample(scores, *of_rows, config.seed) for setting, scores in unseen.items()}
-    first = next(iter(resampled))
-    return {
-        setting: Measured(values.gain_over(resampled[first]), float(np.mean(seen[setting]) - np.mean(seen[first])))
-        for setting, values in resampled.items()
-    }
+
+    def __init__(self, start: SummaryHead, tokens: Tensor, supervision: Supervision, seed: int) -> None:
+        """tokens: [P, I, T, W], the P parts of each training image."""
+        self.start, self.tokens, self.texts, self.seed = start, tokens, supervision.texts, seed
+        self.rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
+        self.labels, self.verified = supervision.labels[self.rows], supervision.verified[self.rows]
+        # The start's own share comes first: gains are measured from there.
+        self.shares = tuple(dict.fromkeys((float(start.pooled_share), *SHARES)))
+        self.pooled = pooled_outputs(start, tokens, self.rows)
+        self.of_start = self._scores(start)
+
+    def measure(self, trials: Sequence[Trial], alphas: Sequence[float]) -> Evidence:
+        """Measure the heads between the start and each trial's head. Each class is unseen in exactly one trial.
+
+        alphas: above 0. The first setting of the result is the start itself.
+        """
+        unseen = {Setting(0.0, share): scores for share, scores in self.of_start.items()}
+        seen: dict[Setting, list[float]] = {}
+        for held_out, tuned in trials:
+            is_seen = np.setdiff1d(np.arange(len(self.texts)), held_out)
+            for alpha in (0.0, *alphas):
+                head = interpolate(self.start, tuned, alpha).eval()
+                for share, scores in (self.of_start if alpha == 0 else self._scores(head)).items():
+                    setting = Setting(alpha, share)
+                    seen.setdefault(setting, []).append(self._mean_precision(scores, is_seen))
+                    if alpha > 0:
+                        unseen.setdefault(setting, np.zeros_like(scores))[:, held_out] = scores[:, held_out]
+        resampled = {s: resample(scores, self.labels, self.verified, self.seed) for s, scores in unseen.items()}
+        first = next(iter(resampled))
+        return {
+            setting: Measured(values.gain_over(resampled[first]), float(np.mean(seen[setting]) - np.mean(seen[first])))
+            for setting, values in resampled.items()
+        }
+
+    def _scores(self, head: SummaryHead) -> dict[float, Floats]:
+        return score_shares(head, self.pooled, self.tokens, self.rows, self.texts, self.shares)
+
+    def _mean_precision(self, scores: Floats, classes: Ints) -> float:
+        precisions = class_precisions(scores[:, classes], self.labels[:, classes], self.verified[:, classes])
+        return 0.0 if np.isnan(precisions).all() else float(np.nanmean(precisions))
 
 
 def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
@@ -196,9 +211,10 @@ def calibrate(
         return None
     fewest, most = _CALIBRATION_IMAGES
     count = min(max(fewest, _CALIBRATION_PAIRS // num_classes), most)
-    rows, plain = supervision.sample_labelled(count, seed), plain_clip(start)
+    rows = supervision.sample_labelled(count, seed)
+    pooled = pooled_outputs(start, tokens, rows)
     scores: Floats = np.zeros((len(rows), num_classes), np.float32)
     for held_out, tuned in trials:
         head, texts = interpolate(start, tuned, setting.alpha).eval(), supervision.texts[held_out]
-        (scores[:, held_out],) = score_shares(head, plain, tokens, rows, texts, [setting.share]).values()
+        (scores[:, held_out],) = score_shares(head, pooled, tokens, rows, texts, [setting.share]).values()
     return fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed)

@@ -9,13 +9,13 @@ from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
 from forclip.training.gains import Gain, Resampled, resample
-from forclip.training.score_images import SHARES, plain_clip, run_in_batches, score_shares
+from forclip.training.score_images import SHARES, pooled_outputs, run_in_batches, score_shares
 from forclip.training.supervision import Supervision
 
 _ALIGNMENT_IMAGES = 2000  # enough for a covariance
 _CLUSTERED_IMAGES = 128
 _WORTH = 0.1  # percent points that alignment or a larger share must gain over the simpler head
-_MEASURED_IMAGES = 2000  # labelled images that heads are measured on, divided by the parts of an image
+_MEASURED_IMAGES = 1500  # labelled images that heads are measured on, divided by the parts of an image
 
 
 def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
@@ -53,7 +53,8 @@ def choose_initial_head(
         texts = supervision.texts
         reference: Resampled | None = None
         for name, head in heads.items():
-            for share, scores in score_shares(head, plain_clip(head), tokens, rows, texts, shares).items():
+            pooled = pooled_outputs(head, tokens, rows)
+            for share, scores in score_shares(head, pooled, tokens, rows, texts, shares).items():
                 resampled = resample(scores, supervision.labels[rows], supervision.verified[rows], seed)
                 reference = reference or resampled
                 gains[f"alignment {name}, share {share:g}"] = gain = resampled.gain_over(reference)

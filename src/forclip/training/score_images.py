@@ -20,23 +20,28 @@ def plain_clip(start: SummaryHead) -> SummaryHead:
     return global_head(start.pool if start.pooled is None else start.pooled).to(start.offsets.device).eval()
 
 
+def pooled_outputs(start: SummaryHead, tokens: Tensor, rows: Ints) -> Tensor:
+    """Return plain CLIP's outputs for parts of images: [P, I, T, W] -> [P, rows, 1, D], on the CPU, not normalised."""
+    plain, indices = plain_clip(start), torch.from_numpy(rows)
+    return torch.stack([run_in_batches(plain.own_outputs, part, indices, start.offsets.device) for part in tokens])
+
+
 @torch.no_grad()
 def score_shares(
-    head: SummaryHead, plain: SummaryHead, tokens: Tensor, rows: Ints, texts: Tensor, shares: Sequence[float]
+    head: SummaryHead, pooled: Tensor, tokens: Tensor, rows: Ints, texts: Tensor, shares: Sequence[float]
 ) -> dict[float, Floats]:
-    """Return max-sim scores [rows, C] by share.
+    """Return max-sim scores [rows, C] by share of plain CLIP, from one pass. They are those of `with_share(share)`.
 
-    head: its own share is ignored; plain: as `plain_clip`; tokens: [P, I, T, W], the parts of each image; texts:
-    [C, D]. The scores are those of `head.with_share(share)`.
+    head: its own share is ignored; pooled: [P, rows, 1, D] of `pooled_outputs`; tokens: [P, I, T, W], the parts of each
+    image; texts: [C, D].
     """
     scores: dict[float, list[Tensor]] = {share: [] for share in shares}
-    for batch in torch.from_numpy(rows).split(BATCH_SIZE):
+    for positions in torch.arange(len(rows)).split(BATCH_SIZE):
         of_parts: dict[float, list[Tensor]] = {share: [] for share in shares}
-        for part in tokens:
-            inputs = part[batch].to(texts.device, torch.float32)
-            own, pooled = head.own_outputs(inputs), plain.own_outputs(inputs)
+        for part, of_part in zip(tokens, pooled, strict=True):
+            own = head.own_outputs(part[rows[positions]].to(texts.device, torch.float32))
             for share in shares:
-                vectors = F.normalize(torch.lerp(own, pooled, share), dim=-1)
+                vectors = F.normalize(torch.lerp(own, of_part[positions].to(own), share), dim=-1)
                 of_parts[share].append(max_sim(vectors, texts).cpu())
         for share in shares:
             scores[share].append(torch.stack(of_parts[share]).amax(0))

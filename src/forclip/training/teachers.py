@@ -22,7 +22,7 @@ from forclip.models.summary_head import SummaryHead, global_head
 from forclip.progress import Advance, silent
 from forclip.training.gains import Gain, resample
 from forclip.training.losses import max_sim
-from forclip.training.score_images import plain_clip, run_in_batches, score_shares
+from forclip.training.score_images import pooled_outputs, run_in_batches, score_shares
 from forclip.training.supervision import Supervision
 
 TRIAL_IMAGES = 96  # labelled images that teachers are compared on
@@ -88,7 +88,9 @@ def measure_teacher(
     # Every third image comes first, so that the first part is spread over the data as well.
     rows = np.concatenate([rows[::_FIRST_PART], np.delete(rows, np.s_[::_FIRST_PART])])
     labels, verified, share = supervision.labels[rows], supervision.verified[rows], float(start.pooled_share)
-    (start_scores,) = score_shares(start, plain_clip(start), tokens, rows, supervision.texts, [share]).values()
+    (start_scores,) = score_shares(
+        start, pooled_outputs(start, tokens, rows), tokens, rows, supervision.texts, [share]
+    ).values()
     outputs: list[Tensor] = []
     gain = Gain(0.0, 0.0)
     for part in (p for p in np.split(rows, [-(-len(rows) // _FIRST_PART)]) if len(p)):
