@@ -34,39 +34,34 @@ _SECTIONS = ("model", "head", "train")
 
 ABLATIONS: dict[str, Changes] = {
     "for": {},
+    "tiles_3x3": {"model": {"tiles": "3x3"}},
     # Parts left out.
     "no_class_vectors": {"train": {"class_vectors": 0.0}},
-    "no_teacher": {"train": {"teacher": "none"}},
+    "no_share": {"head": {"pooled_share": 0.0}},
     "no_alignment": {"head": {"alignment": "off"}},
-    "no_base_labels": {"train": {"base_weight": 0.0}},
+    "no_base_labels": {"train": {"base_weight": 0.0, "teacher": "zoom"}},
+    "no_trials": {"train": {"held_back_folds": 0}},
     "no_interpolation": {"train": {"interpolation": 1.0}},
-    "only_score_distillation": {"train": {"set_weight": 0.0}},
-    "only_set_distillation": {"train": {"pseudo_weight": 0.0}},
-    # Parts in another form.
+    # One teacher, instead of the choice.
+    "no_teacher": {"train": {"teacher": "none"}},
+    "start_teacher": {"train": {"teacher": "start"}},
     "cluster_teacher": {"train": {"teacher": "cluster"}},
-    "random_texts": {"train": {"random_text_weight": 0.01, "pseudo_weight": 0.0}},
-    "binary_loss": {"train": {"base_loss": "binary"}},
+    "zoom_teacher": {"train": {"teacher": "zoom"}},
+    # Parts in another form.
     "softmax_loss": {"train": {"base_loss": "softmax"}},
     "noise_queries": {"head": {"seeding": "noise"}},
-    "cluster_queries": {"head": {"seeding": "clusters"}},
     "queries_5": {"head": {"num_query_tokens": 5}},
     "queries_10": {"head": {"num_query_tokens": 10}},
     "queries_50": {"head": {"num_query_tokens": 50}},
     "train_queries_only": {"train": {"trainable": "queries"}},
     "train_query_key": {"train": {"trainable": "query_key"}},
-    # Parts added.
-    "neighbour_words": {"train": {"neighbour_weight": 0.01}},
-    "query_diversity": {"train": {"diversity_weight": 0.01}},
-    "ema": {"train": {"ema_decay": 0.99}},
-    "last_stage": {"model": {"train_last_stage": True}},
+    "step_half": {"train": {"step_size": 0.02}},
+    "step_double": {"train": {"step_size": 0.08}},
     "views_1": {"train": {"views": 1}},
-    "epochs_10": {"train": {"epochs": 10}},
+    "last_stage": {"model": {"train_last_stage": True}},
     # Fewer labels.
     "labels_10": {"train": {"labelled_fraction": 0.1}},
-    "labels_5": {"train": {"labelled_fraction": 0.05}},
     "labels_1": {"train": {"labelled_fraction": 0.01}},
-    "labels_10_no_teacher": {"train": {"labelled_fraction": 0.1, "teacher": "none"}},
-    "labels_1_no_teacher": {"train": {"labelled_fraction": 0.01, "teacher": "none"}},
 }
 
 
