@@ -176,7 +176,7 @@ def finetune(
         share=setting.share,
         evidence=evidence,
     )
-    class_vectors = _class_vectors(head, parts, supervision, config)
+    class_vectors = _class_vectors(head, tokens, num_parts, supervision, config)
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
@@ -329,16 +329,26 @@ def build_objectives(
     return [term.to(head.offsets.device) for term in terms]
 
 
-def _class_vectors(head: SummaryHead, tokens: Tensor, supervision: Supervision, config: TrainConfig) -> ClassVectors:
-    """Learn the class vectors on the vectors of each image's parts. tokens: [P, I, T, W]."""
+def _class_vectors(
+    head: SummaryHead, tokens: Tensor, num_parts: int, supervision: Supervision, config: TrainConfig
+) -> ClassVectors:
+    """Learn the class vectors on the vectors of each labelled image, and of its other views as images of their own.
+
+    tokens: [V, I, T, W]; the first num_parts views are the parts of an image. A model with tiles has enough examples in
+    its parts, and other views have fewer vectors than an image, so there they are left out.
+    """
     if config.class_vectors == 0 or config.base_weight == 0:
         return no_class_vectors(head.pool.dim)
     rows = supervision.sample_labelled(_TEXT_IMAGES // len(tokens), config.seed)
     device, indices = head.offsets.device, torch.from_numpy(rows)
-    vectors = torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
-    targets, verified = torch.from_numpy(supervision.labels[rows]), torch.from_numpy(supervision.verified[rows])
+    images = range(len(tokens) if num_parts == 1 else 1)  # the views that count as images
+    outputs = [run_in_batches(head, view, indices, device).half() for view in tokens[: max(num_parts, len(images))]]
+    vectors = torch.cat(outputs) if num_parts == 1 else torch.cat(outputs, 1)
+    labels, verified = (
+        torch.from_numpy(np.concatenate([x[v, rows] for v in images])) for x in supervision.of_views(len(tokens))
+    )
     texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
-    return learn_class_vectors(vectors, targets, verified, texts, words, config.class_vectors, config.seed)
+    return learn_class_vectors(vectors, labels, verified, texts, words, config.class_vectors, config.seed)
 
 
 def learn_class_vectors(
