@@ -348,17 +348,24 @@ def _class_vectors(
         torch.from_numpy(np.concatenate([x[v, rows] for v in images])) for x in supervision.of_views(len(tokens))
     )
     texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
-    return learn_class_vectors(vectors, labels, verified, texts, words, config.class_vectors, config.seed)
+    return learn_class_vectors(vectors, labels, verified, texts, words, config.class_vectors, config.seed, len(images))
 
 
 def learn_class_vectors(
-    vectors: Tensor, targets: Tensor, verified: Tensor, texts: Tensor, vocabulary: Tensor, strength: float, seed: int
+    vectors: Tensor,
+    targets: Tensor,
+    verified: Tensor,
+    texts: Tensor,
+    vocabulary: Tensor,
+    strength: float,
+    seed: int,
+    views: int = 1,
 ) -> ClassVectors:
     """Fit a shift of each class's text vector, with the images' vectors fixed, and keep `strength` of it.
 
     vectors: [I, N, D] unit; targets, verified: [I, C]; texts: [C, D]; vocabulary: [V, D], words that keep their
     vectors. Keeping a part of the shift is weight interpolation (WiSE-FT, arXiv 2109.01903) of the text side; classes
-    with few positive images keep less.
+    with few positive images keep less. views: how many of the I are views of one image.
     """
     shifts = torch.zeros_like(texts, requires_grad=True)
     classifier = objectives.BaseLabels(texts, "binary", 1.0)
@@ -375,7 +382,7 @@ def learn_class_vectors(
         loss.backward()
         optimizer.step()
         schedule.step()
-    positives = (targets & verified).sum(0)
+    positives = (targets & verified).sum(0) / views
     trust = strength * positives / (positives + _HALF_TRUST)
     cosines = texts @ torch.cat([texts, vocabulary]).T
     # Of words that are no class itself; 0 if there is none.
