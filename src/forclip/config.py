@@ -209,8 +209,8 @@ class TrainConfig:
 
     What is None or `auto` is chosen in trial trainings that hold back base classes (forclip.training.candidates).
 
-    epochs: passes over the training images. None means 20, and fewer for more than 1,280 images, but at least 3: a
-    training of small sets has about 400 steps.
+    epochs: passes over the training images. None means 30, and fewer for more than 1,280 images, but at least 3: a
+    training of small sets has about 600 steps.
     learning_rate: AdamW's, for a head of width 128; a wider head gets less in proportion (arXiv 2203.03466). None
     measures the rate at which a step moves the vectors by step_size (forclip.training.step_size).
     stage_learning_rate: for the last stage of the tower, if it is trained, relative to learning_rate.

@@ -21,7 +21,7 @@ from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
 
 _MAX_GRADIENT_NORM = 1.0
-_FEWEST_EPOCHS, _MOST_EPOCHS, _USUAL_STEPS = 3, 20, 400
+_FEWEST_EPOCHS, _MOST_EPOCHS, _USUAL_STEPS = 3, 30, 600
 OnStep = Callable[[int, dict[str, float]], None]  # called with the number of steps done and each objective's value
 
 
@@ -218,7 +218,7 @@ def total_steps(num_images: int, config: TrainConfig) -> int:
 
 
 def number_of_epochs(num_images: int, config: TrainConfig) -> int:
-    """Return the configured number of epochs, or if None: 20, but fewer where 20 would be more than about 400 steps."""
+    """Return the configured number of epochs, or if None: 30, but fewer where 30 would be more than about 600 steps."""
     steps_of_epoch = math.ceil(num_images / config.batch_size)
     return config.epochs or max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(_USUAL_STEPS / steps_of_epoch)))
 
