@@ -69,6 +69,24 @@ def assert_one_line(result: Any, *parts: str) -> None:
         assert part in result.stderr
 
 
+def test_tiles_and_a_limit_of_vectors_by_command(tmp_path: Path, small_world: ToyWorld) -> None:
+    pictures, store = tmp_path / "pictures", tmp_path / "store"
+    pictures.mkdir()
+    for file in sorted(small_world.images.glob("gallery_*.jpg"))[:4]:
+        (pictures / file.name).write_bytes(file.read_bytes())
+    options = ["--tiles", "2x3", "--tile-overlap", "0.25", "--max-vectors", "30"]
+    made = run("index", pictures, "--to", store, "--model", "forclip-mini", *options)
+    assert made.exit_code == 0, made.output
+    info = json.loads(run("info", store, "--json").stdout)
+    assert (info["model tiles"], info["model tile_overlap"]) == ("2x3", 0.25)
+    assert (info["vectors"], info["max_vectors"]) == (4 * 30, 30)
+    assert run("index", pictures, "--to", store).exit_code == 0
+    assert_one_line(run("index", pictures, "--to", store, "--tiles", "3x3"), "2x3 overlapping by 0.25", "3x3")
+    assert_one_line(run("index", pictures, "--to", store, "--tiles", "3by3"), "'3by3'")
+    found = json.loads(run("look", store, sorted(pictures.iterdir())[0], "snail", "--json").stdout)
+    assert len(found["regions"]) == 30
+
+
 def test_train_eval_index_search(tmp_path: Path, small_world: ToyWorld) -> None:
     config = write_config(tmp_path, small_world)
     model = tmp_path / "model"

@@ -187,7 +187,7 @@ def test_names_cannot_break_the_tables(tmp_path: Path) -> None:
     print_comparison(Console(file=stream, width=120), comparison)
     assert "[red]b[/]" in stream.getvalue()
     rows = [line for line in markdown(comparison).splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in rows} == {6}
+    assert {line.replace("\\|", "").count("|") for line in rows} == {8}
 
 
 def test_the_command(runs: list[Path], tmp_path: Path) -> None:

@@ -240,16 +240,18 @@ def test_a_real_ablation_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     quick = {"epochs": 1, "held_back_folds": 0, "teacher": "none"}
     file = tmp_path / "variants.yaml"
     staged = {"train": quick, "model": {"train_last_stage": True}}
-    variants = {"quick": {"train": quick}, "views": {"train": {**quick, "views": 2}}, "staged": staged}
+    tiled = {"train": quick, "model": {"tiles": "1x2"}}
+    variants = {"quick": {"train": quick}, "views": {"train": {**quick, "views": 2}}, "tiled": tiled, "staged": staged}
     file.write_text(yaml.safe_dump(variants, sort_keys=False))
     sizes = ["--train-images", "24", "--gallery-images", "24", "--seeds", "1"]
-    given = ["ablate", "--out", str(tmp_path / "out"), "--variants", str(file), "--only", "quick,views,staged", *sizes]
+    given = ["ablate", "--out", str(tmp_path / "out"), "--variants", str(file), "--only", ",".join(variants), *sizes]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "out" / "ablation.json").read_text())
     names = ["global", "dense", "cluster_5", "cluster_10", "cluster_25", "sum_untrained", "tiles_3x3", *variants]
     assert list(content["summary"]) == names
     assert content["runs"][-1]["choices"]["share"] == 0.5
+    assert [content["summary"][name]["passes"] for name in ("global", "tiles_3x3", "views", "tiled")] == [1, 9, 1, 3]
     monkeypatch.setattr(ablation, "load_task", None)  # a call would fail
     assert CliRunner().invoke(app, given).exit_code == 0
 

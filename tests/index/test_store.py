@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -274,3 +275,10 @@ def test_a_folder_that_did_not_change_for_long_is_not_looked_into(
     os.utime(tmp_path / "s" / "images.lance" / "_versions")
     assert store.version == version
     assert len(looks) == 1
+
+
+def test_segments_of_earlier_versions_keep_their_identity() -> None:
+    """Segments on disk are found by it; a limit of vectors makes another one."""
+    header = StoreHeader("abc", 2, {}, "int8", 0.5, 0.9)
+    assert header.identity() == '["abc", 2, "int8", 0.5, 0.9]'
+    assert replace(header, max_vectors=7).identity() != replace(header, max_vectors=8).identity() != header.identity()

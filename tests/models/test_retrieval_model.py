@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -228,6 +229,15 @@ def test_a_store_remembers_tiles(tmp_path: Path) -> None:
         for override in (None, run) if folder == "run" else (None,):
             loaded = load_store_model(tmp_path / folder, header, override=override)
             assert (loaded.tiles, loaded.fingerprint) == (model.tiles, model.fingerprint)
+
+
+def test_a_store_of_an_earlier_version_has_no_tiles(tmp_path: Path) -> None:
+    model = load_model(ModelConfig("forclip-mini"))
+    header = store_header(model, ModelConfig("forclip-mini"))
+    assert header.model["tiles"] == "none"
+    old = replace(header, model={k: v for k, v in header.model.items() if not k.startswith("tile")})
+    loaded = load_store_model(tmp_path / "none", old)
+    assert (loaded.tiles, loaded.fingerprint) == (None, model.fingerprint)
 
 
 def test_auto_is_never_stored_nor_guessed(tmp_path: Path) -> None:

@@ -64,6 +64,17 @@ def test_the_winner_has_a_bold_outline_and_others_a_thin_one() -> None:
     assert drawn[70, 70].tolist() == drawn[20, 20].tolist() == drawn[0, 0].tolist() == [128, 128, 128]
 
 
+def test_of_hundreds_of_regions_the_best_are_outlined() -> None:
+    """Each region is a row of its own; the score falls from the top."""
+    edges = np.arange(80, dtype=np.float32)[:, None] / 80
+    boxes = np.concatenate([0 * edges, edges, 0 * edges + 1, edges + 1 / 80], 1)
+    many = Look(np.eye(80, dtype=np.float32), boxes, np.linspace(1, 0, 80, dtype=np.float32), 0, 0)
+    blank = Heatmap(np.zeros((2, 2), np.float32), (0, 0, 1, 1), 1.0)
+    drawn = np.asarray(draw_look(Image.new("RGB", (240, 240)), many, blank))
+    outlined = drawn.reshape(80, -1).max(1) > 0
+    assert outlined.tolist() == [True] * 50 + [False] * 30
+
+
 def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     picture = Image.new("RGB", (8, 8))
     save_picture(picture, tmp_path / "new" / "heat.png")
