@@ -36,7 +36,7 @@ from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.retrieval_model import RetrievalModel, from_pretrained
 from forclip.progress import untracked
 from forclip.toyworld.dataset import ToyWorld, novel_names
-from forclip.training.class_holdout import score_images
+from forclip.training.score_images import score_images
 from forclip.types import Bools, Doubles, Floats
 
 Verdicts = dict[str, dict[str, float]]

@@ -370,12 +370,13 @@ def test_encode_set_reports_the_same_with_and_without_a_cache(
     tmp_path: Path, num_views: int, shape: tuple[int, ...]
 ) -> None:
     images = image_set(pictures(tmp_path / "pictures", 5, {1}))
-    printed, tokens = [], []
+    printed, tokens, views = [], [], make_views(num_views, 0)
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         console = Console(file=StringIO(), width=1000)
-        encoded = encode_set(TinyEyes(), images, "training images", untracked, console, cache, num_views)
+        encoded = encode_set(TinyEyes(), images, "training images", untracked, console, cache, views)
         printed.append(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
         tokens.append(encoded.tokens)
+        assert [view.name for view in encoded.views] == [view.name for view in views]
     assert tokens[0].shape == shape
     assert torch.equal(tokens[0], tokens[1])
     assert torch.equal(tokens[0], tokens[2])

@@ -87,11 +87,12 @@ def test_the_stage_trains_at_its_own_rate_with_fixed_statistics() -> None:
     config = TrainConfig(epochs=1, batch_size=3, learning_rate=1e-3, stage_learning_rate=STAGE_RATE, weight_decay=0.0)
     before = {name: value.clone() for name, value in head.state_dict().items()}
     data = TrainingSet(
-        torch.eye(3, dtype=torch.bool),
-        torch.ones(3, 3, dtype=torch.bool),
-        torch.zeros(3, 0, 1),
-        torch.zeros(3, 0, 1),
-        tower.tokens(pixels(64))[None],
+        tokens=tower.tokens(pixels(64))[None],
+        rows=torch.arange(3),
+        targets=torch.eye(3, dtype=torch.bool)[None],
+        verified=torch.ones(1, 3, 3, dtype=torch.bool),
+        teacher=torch.zeros(1, 3, 0, 1),
+        untuned=torch.zeros(1, 3, 0, 1),
     )
     texts = nn.functional.normalize(torch.randn(3, 16), dim=-1)
     train(new_state(head, [BaseLabels(texts, "binary", 1.0)], config), data, config, None, lambda step, terms: None)
@@ -111,7 +112,7 @@ def test_the_stage_trains_at_its_own_rate_with_fixed_statistics() -> None:
 
 def test_training_only_queries_does_not_train_the_stage() -> None:
     head = window_seeded_head(cut_tower(resnet(), last_stage=True).pool, 2)
-    new_state(head, [], TrainConfig(trainable="queries"))
+    new_state(head, [], TrainConfig(learning_rate=1e-3), "queries")
     assert not any(p.requires_grad for p in head.pool.stage_parameters())
 
 

@@ -1,13 +1,13 @@
 """Each objective equals its loss on the words, labels and vectors that it is defined by."""
 
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from forclip.training import losses
 from forclip.training.losses import (
     asymmetric_loss,
     binary_loss,
@@ -164,7 +164,7 @@ def test_objectives_equal_their_losses() -> None:
     assert torch.equal(BaseLabels(texts, "binary", 1)(vectors, batch), binary_loss(scores, targets, verified))
     assert torch.equal(BaseLabels(texts, "asymmetric", 1)(vectors, batch), asymmetric_loss(scores, targets, verified))
     torch.testing.assert_close(softmax(vectors, batch), softmax_loss(scores, targets, verified, 0.1353352832))
-    assert torch.equal(PseudoLabels(texts, 0.1, 1)(vectors, batch), score_distillation(vectors, teacher, texts, 0.1))
+    assert torch.equal(PseudoLabels(texts, 0.1, 1, 0)(vectors, batch), score_distillation(vectors, teacher, texts, 0.1))
     assert torch.equal(TeacherSet(1)(vectors, batch), set_distillation(vectors, teacher))
     assert torch.equal(NeighbourWords(texts, spread, 1)(vectors, batch), preservation_loss(scores, before, spread))
     assert torch.equal(QueryDiversity(1)(vectors, batch), query_diversity(vectors))
@@ -172,46 +172,9 @@ def test_objectives_equal_their_losses() -> None:
     assert torch.equal(random(vectors, batch), score_distillation(vectors, teacher, random.draw(0), 0.1))
 
 
-def test_negatives_count_in_images_with_a_verified_positive() -> None:
-    """Images: a verified positive; an unverified one; only verified negatives; verified positives and a negative."""
-    texts, negatives, vectors = unit(5, 3, 6), unit(6, 4, 6), unit(7, 4, 2, 6)
-    targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]]).bool()
-    verified = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]]).bool()
-    batch = replace(batch_of(4, 3, 6), targets=targets, verified=verified)
-    scores = reference.max_sim(vectors.tolist(), [*texts.tolist(), *negatives.tolist()])
-    absent = [[image in (0, 3)] * 4 for image in range(4)]
-    expected = reference.softmax_loss(
-        scores,
-        [[*row, False, False, False, False] for row in targets.tolist()],
-        [[*row, *more] for row, more in zip(verified.tolist(), absent, strict=True)],
-        1.0,
-    )
-    base = BaseLabels(texts, "softmax", 1.0, negatives)
-    assert base(vectors, batch).item() == pytest.approx(expected, rel=1e-5)
-    vectors.requires_grad_()
-    (gradient,) = torch.autograd.grad(base(vectors, batch), vectors)
-    assert gradient[[0, 3]].abs().amin(0).amax() > 0
-    assert (gradient[[1, 2]] == 0).all()
-
-
-def test_negatives_equal_to_base_classes_are_left_out() -> None:
-    texts, others = unit(8, 3, 6), unit(9, 4, 6)
-    rounded = F.normalize(texts + 1e-4 * unit(10, 3, 6), dim=-1)
-    mixed = torch.cat([others[:2], rounded, others[2:], texts[:1]])
-    assert torch.equal(BaseLabels(texts, "softmax", 1.0, mixed).negatives, others)
-    assert len(BaseLabels(texts, "softmax", 1.0, texts).negatives) == 0
-
-
-@pytest.mark.parametrize("loss", ["binary", "asymmetric"])
-def test_negatives_do_not_change_losses_of_single_classes(loss: Literal["binary", "asymmetric"]) -> None:
-    texts, vectors, batch = unit(11, 3, 6), unit(12, 4, 2, 6), batch_of(4, 3, 6)
-    with_negatives = BaseLabels(texts, loss, 1.0, unit(13, 5, 6))
-    assert torch.equal(with_negatives(vectors, batch), BaseLabels(texts, loss, 1.0)(vectors, batch))
-
-
 def test_the_softmax_learns_its_temperature() -> None:
     texts, vectors, batch = unit(14, 3, 6), unit(15, 4, 2, 6), batch_of(4, 3, 6)
-    base = BaseLabels(texts, "softmax", 1.0, unit(16, 5, 6))
+    base = BaseLabels(texts, "softmax", 1.0)
     base(vectors, batch).backward()
     assert base.log_scale.grad is not None
     assert base.log_scale.grad != 0
@@ -254,6 +217,62 @@ def test_changes_are_measured_in_units_of_the_spread() -> None:
     batch, vectors, texts = batch_of(3, 2, 8), unit(22, 3, 3, 8), unit(23, 1, 8)
     narrow, wide = (NeighbourWords(texts, torch.tensor([s]), 1.0)(vectors, batch) for s in (0.1, 0.3))
     torch.testing.assert_close(narrow, 9 * wide)
+
+
+def test_softmax_classes_compete_within_an_image_by_verified_labels() -> None:
+    """Images: a verified positive; an unverified one; only verified negatives; verified positives and a negative."""
+    texts, vectors = unit(5, 3, 6), unit(7, 4, 2, 6)
+    targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]]).bool()
+    verified = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]]).bool()
+    batch = replace(batch_of(4, 3, 6), targets=targets, verified=verified)
+    scores = reference.max_sim(vectors.tolist(), texts.tolist())
+    expected = reference.softmax_loss(scores, targets.tolist(), verified.tolist(), 1.0)
+    base = BaseLabels(texts, "softmax", 1.0)
+    assert base(vectors, batch).item() == pytest.approx(expected, rel=1e-5)
+    vectors.requires_grad_()
+    (gradient,) = torch.autograd.grad(base(vectors, batch), vectors)
+    assert gradient[[0, 3]].abs().amin(0).amax() > 0
+    assert (gradient[[1, 2]] == 0).all()
+
+
+WORDS = unit(30, 1200, 6)
+
+
+def test_pseudo_labels_draw_other_words_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By seed and call only; of a small vocabulary all words."""
+    used: list[Tensor] = []
+
+    def record(vectors: Tensor, teacher: Tensor, texts: Tensor, temperature: float) -> Tensor:
+        used.append(texts)
+        return score_distillation(vectors, teacher, texts, temperature)
+
+    monkeypatch.setattr(losses, "score_distillation", record)
+    vectors, batch = unit(31, 3, 3, 6), batch_of(3, 2, 6)
+    for seed in (0, 0, 1):
+        source = PseudoLabels(WORDS, 0.1, 1.0, seed)
+        torch.rand(7)  # the global generator is not used
+        for _ in range(4):
+            source(vectors, batch)
+    row_of = {tuple(word): row for row, word in enumerate(WORDS.tolist())}
+    rows = [[row_of[tuple(word)] for word in texts.tolist()] for texts in used]
+    assert all(len(set(drawn)) == len(drawn) < len(WORDS) for drawn in rows)
+    assert rows[:4] == rows[4:8]
+    assert len({tuple(sorted(drawn)) for drawn in rows}) == 8, "a call had the words of another"
+    assert len(set().union(*rows)) > 0.95 * len(WORDS)
+    few = PseudoLabels(WORDS[:50], 0.1, 1.0, 0)
+    assert few(vectors, batch) == few(vectors, batch)
+    assert torch.equal(used[-1], WORDS[:50])
+
+
+def test_pseudo_labels_continue_from_a_restored_state() -> None:
+    vectors, batch = unit(32, 3, 3, 6), batch_of(3, 2, 6)
+    straight, stopped, resumed = (PseudoLabels(WORDS, 0.1, 1.0, 5) for _ in range(3))
+    values = [straight(vectors, batch).item() for _ in range(6)]
+    assert values[:3] == [stopped(vectors, batch).item() for _ in range(3)]
+    saved = {name: tensor.clone() for name, tensor in stopped.state_dict().items()}
+    for name, tensor in resumed.state_dict().items():
+        tensor.copy_(saved[name])  # as loading a checkpoint does
+    assert values[3:] == [resumed(vectors, batch).item() for _ in range(3)]
 
 
 def random_texts(seed: int = 0) -> RandomTexts:

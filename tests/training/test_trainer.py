@@ -32,29 +32,30 @@ def training_set() -> TrainingSet:
     generator = torch.Generator().manual_seed(0)
     return TrainingSet(
         tokens=torch.randn(1, 22, 9, 8, generator=generator).half(),
-        targets=torch.rand(22, 4, generator=generator) < 0.3,
-        verified=torch.rand(22, 4, generator=generator) < 0.8,
-        teacher=unit(generator, 22, 3, 6),
-        untuned=unit(generator, 22, 4, 6),
+        rows=torch.arange(22),
+        targets=torch.rand(1, 22, 4, generator=generator) < 0.3,
+        verified=torch.rand(1, 22, 4, generator=generator) < 0.8,
+        teacher=unit(generator, 1, 22, 3, 6),
+        untuned=unit(generator, 1, 22, 4, 6),
     )
 
 
-def fresh_state(config: TrainConfig, num_query_tokens: int = 4) -> TrainingState:
+def fresh_state(config: TrainConfig, num_query_tokens: int = 4, trainable: str = "all") -> TrainingState:
     generator = torch.Generator().manual_seed(1)
     objectives: list[Objective] = [
         BaseLabels(unit(generator, 4, 6), "binary", 1.0),
-        PseudoLabels(unit(generator, 7, 6), 0.1, 0.5),
+        PseudoLabels(unit(generator, 7, 6), 0.1, 0.5, 0),
         TeacherSet(2.0),
     ]
-    return new_state(window_seeded_head(tiny_pool((3, 3)), num_query_tokens), objectives, config)
+    return new_state(window_seeded_head(tiny_pool((3, 3)), num_query_tokens), objectives, config, trainable)
 
 
 def ignore_step(step: int, terms: dict[str, float]) -> None:
     pass
 
 
-def trained(config: TrainConfig) -> TrainingState:
-    state = fresh_state(config)
+def trained(config: TrainConfig, trainable: str = "all") -> TrainingState:
+    state = fresh_state(config, trainable=trainable)
     train(state, training_set(), config, None, ignore_step)
     return state
 
@@ -130,7 +131,7 @@ def test_every_image_is_seen_once_an_epoch() -> None:
     train(state, data, config, None, ignore_step)
     assert [len(s) for s in seen] == ([3] * 7 + [1]) * 2
     orders = [
-        [int((data.teacher == t).all((1, 2)).nonzero()) for t in torch.cat(epoch)] for epoch in (seen[:8], seen[8:])
+        [int((data.teacher[0] == t).all((1, 2)).nonzero()) for t in torch.cat(epoch)] for epoch in (seen[:8], seen[8:])
     ]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(22))
     assert orders[0] != orders[1]
@@ -155,7 +156,7 @@ def test_the_loss_is_the_weighted_sum_of_objectives() -> None:
     config = replace(CONFIG, epochs=1, batch_size=22)
     state, data = fresh_state(config), training_set()
     vectors = state.head(data.tokens[0].float())
-    batch = Batch(data.targets, data.verified, data.teacher, data.untuned)
+    batch = Batch(data.targets[0], data.verified[0], data.teacher[0], data.untuned[0])
     base, pseudo, teacher = (objective(vectors, batch) for objective in state.objectives)
     total = base + 0.5 * pseudo + 2 * teacher
     expected = torch.autograd.grad(total, list(state.head.parameters()))
@@ -181,9 +182,9 @@ ALL = QUERY_KEY | {
 def test_exactly_the_trainable_parameters_change(
     trainable: Literal["queries", "query_key", "all"], expected: set[str]
 ) -> None:
-    config = replace(CONFIG, epochs=1, trainable=trainable)
+    config = replace(CONFIG, epochs=1)
     before = {name: value.clone() for name, value in fresh_state(config).head.state_dict().items()}
-    after = trained(config).head.state_dict()
+    after = trained(config, trainable).head.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     # The keys' bias shifts all logits of a query equally, which a softmax ignores: rounding alone may move it.
     undecided = {"pool.k_proj.bias"} if trainable != "queries" else set()
@@ -192,8 +193,8 @@ def test_exactly_the_trainable_parameters_change(
 
 @pytest.mark.parametrize("trainable", ["queries", "all"])
 def test_parameters_of_objectives_always_train(trainable: Literal["queries", "all"]) -> None:
-    config = replace(CONFIG, epochs=1, trainable=trainable)
-    before, after = fresh_state(config).tensors(), trained(config).tensors()
+    config = replace(CONFIG, epochs=1)
+    before, after = fresh_state(config).tensors(), trained(config, trainable).tensors()
     for name in ("base_labels.log_scale", "base_labels.bias"):
         assert not torch.equal(before[name], after[name])
     for name in ("base_labels.texts", "pseudo_labels.texts"):
@@ -268,7 +269,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, change
     if "objectives" in change:
         other = new_state(other.head, other.objectives[:1], CONFIG)
     else:
-        other = fresh_state(replace(CONFIG, **change))
+        other = fresh_state(CONFIG, **change)
     with pytest.raises(ValueError, match=r"state.safetensors: .*another configuration"):
         other.load(file)
 
@@ -347,7 +348,7 @@ class LabelRecorder(TeacherSet):
 def test_half_of_each_batch_is_labelled_if_labels_are_scarce(labelled: list[int], at_least: int) -> None:
     config, data, recorder = replace(CONFIG, epochs=4, batch_size=4), training_set(), LabelRecorder()
     verified = torch.zeros_like(data.verified)
-    verified[labelled] = True
+    verified[:, labelled] = True
     train(
         new_state(fresh_state(config).head, [recorder], config),
         replace(data, verified=verified),
@@ -384,3 +385,61 @@ def test_views_are_drawn_at_random_but_reproducibly() -> None:
     assert not torch.equal(by_image[0], by_image[1])
     assert all(torch.equal(a, b) for a, b in zip(one, seen(0), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one, seen(1), strict=True))
+
+
+def test_each_view_has_its_own_labels_and_teacher_vectors() -> None:
+    """Tokens of view v of image i are v + i / 32. A teacher that shows all views the same has one for all."""
+    numbers = torch.arange(3)[:, None] + torch.arange(22) / 32
+    targets = torch.rand(3, 22, 4, generator=torch.Generator().manual_seed(3)) < 0.5
+    teacher = unit(torch.Generator().manual_seed(4), 3, 22, 3, 6)
+    data = replace(
+        training_set(),
+        tokens=numbers[..., None, None].expand(3, 22, 9, 8).half(),
+        targets=targets,
+        verified=targets | True,
+        teacher=teacher,
+    )
+    batch = data.batch(torch.tensor([2, 0, 1]), torch.tensor([5, 5, 21]), torch.device("cpu"))
+    assert torch.equal(batch.targets, torch.stack([targets[2, 5], targets[0, 5], targets[1, 21]]))
+    assert torch.equal(batch.teacher, torch.stack([teacher[2, 5], teacher[0, 5], teacher[1, 21]]))
+    assert torch.equal(batch.untuned, data.untuned[0, [5, 5, 21]])
+    seen: list[Batch] = []
+
+    class Recorder(TeacherSet):
+        def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
+            seen.append(batch)
+            return super().forward(vectors, batch)
+
+    config = replace(CONFIG, epochs=1)
+    state, given = new_state(fresh_state(config).head, [Recorder(1.0)], config), list[Tensor]()
+    state.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0][:, 0, 0].clone()))
+    train(state, data, config, None, ignore_step)
+    assert len({int(value) for tokens in given for value in tokens}) == 3
+    for tokens, batch in zip(given, seen, strict=True):
+        views, images = tokens.long(), (tokens.frac() * 32).round().long()
+        assert torch.equal(batch.targets, targets[views, images])
+        assert torch.equal(batch.teacher, teacher[views, images])
+
+
+def test_only_the_given_rows_are_trained_on() -> None:
+    """Everything but the tokens belongs to the rows, not to all images."""
+    rows, whole = torch.tensor([3, 4, 11, 20]), training_set()
+    data = TrainingSet(
+        whole.tokens, rows, *(x[:, rows] for x in (whole.targets, whole.verified, whole.teacher, whole.untuned))
+    )
+    alone = replace(data, tokens=whole.tokens[:, rows], rows=torch.arange(4))
+    states = [fresh_state(CONFIG), fresh_state(CONFIG)]
+    for state, given in zip(states, (data, alone), strict=True):
+        train(state, given, replace(CONFIG, epochs=2), None, ignore_step)
+    assert_bit_identical(*states)
+
+
+def test_plain_clips_share_is_not_trained() -> None:
+    config = replace(CONFIG, epochs=1)
+    head = window_seeded_head(tiny_pool((3, 3)), 4).with_share(0.5)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    state = new_state(head, fresh_state(config).objectives, config)
+    train(state, training_set(), config, None, ignore_step)
+    changed = {name for name, value in head.state_dict().items() if not torch.equal(before[name], value)}
+    assert not any(name.startswith("pooled") for name in changed)
+    assert "pool.v_proj.weight" in changed
