@@ -1,24 +1,37 @@
 """Folds of classes, choices made on held-out classes, and the calibration fitted to them."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
-from forclip.evaluation.metrics import gain_with_bound
 from forclip.models.summary_head import SummaryHead, noise_seeded_head
 from forclip.text.prompts import encode_classes
 from forclip.training import class_holdout
-from forclip.training.class_holdout import best_alpha, calibrate, class_folds, class_precisions, score_images
+from forclip.training.candidates import Candidate
+from forclip.training.class_holdout import (
+    ALPHAS,
+    Measured,
+    Setting,
+    best_choice,
+    calibrate,
+    choose_candidate,
+    choose_setting,
+    class_folds,
+    measure_trials,
+)
 from forclip.training.finetune import Finetuned, finetune
+from forclip.training.gains import Gain, class_precisions
+from forclip.training.score_images import score_images
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from tests.tiny import TinyBackbone, tiny_pool
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(("num_classes", "num_folds"), [(4, 2), (7, 3), (20, 2), (103, 5)])
@@ -43,58 +56,24 @@ def test_too_few_classes_or_folds_give_no_folds(num_classes: int, num_folds: int
     assert class_folds(num_classes, num_folds, 0) == []
 
 
-def test_gain_and_bound_worked_by_hand() -> None:
-    """Gains of 2, -2 and 6: their mean is 2, their deviation 4, the standard error 4 / sqrt(3)."""
-    precisions = np.array([10, NAN, 20, 30, 7], np.float32)
-    reference = np.array([8, 1, 22, 24, NAN], np.float32)
-    assert gain_with_bound(precisions, reference) == pytest.approx((2.0, 2.0 - 4 / 3**0.5))
+def measured(unseen: float, seen: float, deviation: float = 0.0) -> Measured:
+    return Measured(Gain(unseen, deviation), seen)
 
 
-@pytest.mark.parametrize("gains", [[], [5.0], [NAN, 5.0], [NAN, NAN]])
-def test_one_class_gives_no_gain(gains: list[float]) -> None:
-    values = np.array(gains, np.float32)
-    assert gain_with_bound(values, np.zeros_like(values)) == (0.0, 0.0)
+def test_unseen_classes_come_first_and_seen_ones_decide_between_equals() -> None:
+    choices = {
+        "start": measured(0, 0),
+        "best": measured(4, 1),
+        "as good": measured(3.9, 5),
+        "seen only": measured(1, 30),
+    }
+    assert best_choice(choices) == "as good"
+    assert best_choice({"start": measured(0, 0), "forgets": measured(-6, 40)}) == "start"
+    assert best_choice({"only": measured(-1, -1)}) == "only"
 
 
-def test_the_best_alpha_has_the_largest_gain_less_its_standard_error() -> None:
-    """The last has the larger mean gain, 4 against 3, but a standard deviation of 8."""
-    untuned = np.array([1, 1, 1, NAN], np.float32)
-    precisions = {0.0: untuned, 0.5: untuned + np.array([2, 3, 4, 0]), 1.0: untuned + np.array([-4, 4, 12, 0])}
-    assert best_alpha(precisions)[0] == 0.5
-
-
-def test_the_untuned_head_is_kept_if_no_alpha_gains_more_than_a_standard_error() -> None:
-    untuned = np.array([5, 5, 5], np.float32)
-    assert best_alpha({0.0: untuned, 0.5: untuned - 1, 1.0: untuned + np.array([-4, 0, 5])})[0] == 0.0
-
-
-def test_class_precisions_agree_with_a_naive_loop() -> None:
-    random = np.random.default_rng(0)
-    scores, labels, verified = random.random((130, 6)), random.random((130, 6)) < 0.6, random.random((130, 6)) < 0.9
-    labels[:, 1], labels[:, 2], verified[:, 3] = False, True, False
-    expected = []
-    for c in range(6):
-        images = [i for i in range(130) if verified[i, c]]
-        relevant = sum(labels[i, c] for i in images)
-        if relevant in (0, len(images)):
-            expected.append(NAN)
-            continue
-        hits, total = 0, 0.0
-        for rank, i in enumerate(sorted(images, key=lambda i: -scores[i, c])[:50], start=1):
-            if labels[i, c]:
-                hits += 1
-                total += hits / rank
-        expected.append(100 * total / min(50, relevant))
-    np.testing.assert_allclose(class_precisions(scores, labels, verified), expected, rtol=1e-5)
-    assert np.isnan(expected).tolist() == [False, True, True, True, False, False]
-
-
-def test_unverified_images_do_not_count() -> None:
-    scores = np.array([[0.9], [0.8], [0.7], [0.6]])
-    labels, verified = np.array([[False], [True], [False], [True]]), np.array([[False], [True], [True], [True]])
-    assert class_precisions(scores, labels, verified) == pytest.approx([100 * (1 + 2 / 3) / 2])
-    labels[0] = True
-    assert class_precisions(scores, labels, verified) == pytest.approx([100 * (1 + 2 / 3) / 2])
+def test_an_uncertain_gain_counts_less() -> None:
+    assert best_choice({"start": measured(0, 0), "sure": measured(4, 0, 0.1), "lucky": measured(6, 9, 8)}) == "sure"
 
 
 IMAGES, CLASSES = 80, 8
@@ -123,27 +102,38 @@ def fitted_scores(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return fitted
 
 
-def scores_of(head: SummaryHead, columns: list[int]) -> np.ndarray:
-    return score_images(head, TOKENS, torch.arange(IMAGES), supervision().texts[columns]).numpy()
+PARTS = torch.randn(3, IMAGES, 9, 8, generator=torch.Generator().manual_seed(2)).half()
 
 
-def test_each_class_is_scored_by_the_head_trained_without_it(fitted_scores: list[np.ndarray]) -> None:
+def scores_of(head: SummaryHead, columns: list[int], parts: Tensor = TOKENS[None]) -> np.ndarray:
+    """The best of all parts."""
+    rows, texts = torch.arange(IMAGES), supervision().texts[columns]
+    return torch.stack([score_images(head, part, rows, texts) for part in parts]).amax(0).numpy()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("parts", [TOKENS[None], PARTS], ids=["whole", "with tiles"])
+def test_each_class_is_scored_by_the_head_trained_without_it(
+    fitted_scores: list[np.ndarray], parts: Tensor, share: float
+) -> None:
     untuned, one, other = head_of_seed(0), head_of_seed(1), head_of_seed(2)
     halves = [np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)]
     trials = [(halves[0], one), (halves[1], other)]
-    calibrate(untuned, trials, 0.75, TOKENS, supervision(), 0)
+    calibrate(untuned, trials, Setting(0.75, share), parts, supervision(), 0)
+    plain = untuned.with_share(share).pooled
     for held_out, tuned in trials:
-        expected = scores_of(interpolate(untuned, tuned, 0.75), held_out.tolist())
-        np.testing.assert_allclose(fitted_scores[0][:, held_out], expected, atol=1e-6)
+        head = interpolate(untuned, tuned, 0.75)
+        mixed = SummaryHead(head.pool, head.offsets.detach(), head.bias.detach(), plain, share)
+        np.testing.assert_allclose(fitted_scores[0][:, held_out], scores_of(mixed, held_out.tolist(), parts), atol=1e-5)
 
 
 def test_with_alpha_zero_the_untuned_head_scores_every_class(fitted_scores: list[np.ndarray]) -> None:
-    calibrate(head_of_seed(0), [], 0.0, TOKENS, supervision(), 0)
+    calibrate(head_of_seed(0), [], Setting(0.0, 0.0), TOKENS[None], supervision(), 0)
     np.testing.assert_allclose(fitted_scores[0], scores_of(head_of_seed(0), list(range(CLASSES))), atol=1e-6)
 
 
 def test_without_trials_there_is_no_calibration(fitted_scores: list[np.ndarray]) -> None:
-    assert calibrate(head_of_seed(0), [], 0.5, TOKENS, supervision(), 0) is None
+    assert calibrate(head_of_seed(0), [], Setting(0.5, 0.0), TOKENS[None], supervision(), 0) is None
     assert not fitted_scores
 
 
@@ -152,10 +142,131 @@ def test_only_labelled_images_are_scored_up_to_a_maximum(
 ) -> None:
     half = supervision()
     half.verified[::2] = False
-    calibrate(head_of_seed(0), [], 0.0, TOKENS, half, 0)
+    calibrate(head_of_seed(0), [], Setting(0.0, 0.0), TOKENS[None], half, 0)
     monkeypatch.setattr(class_holdout, "_CALIBRATION_IMAGES", (10, 25))
-    calibrate(head_of_seed(0), [], 0.0, TOKENS, half, 0)
+    calibrate(head_of_seed(0), [], Setting(0.0, 0.0), TOKENS[None], half, 0)
     assert [len(scores) for scores in fitted_scores] == [IMAGES // 2, 25]
+
+
+class Oracle(torch.nn.Module):
+    """A head whose vectors score some classes by their label and all others at random. tokens: the image's number."""
+
+    def __init__(self, right: Sequence[int], labels: np.ndarray, seed: int = 0) -> None:
+        super().__init__()
+        self.scores = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed))
+        self.scores[:, right] = torch.from_numpy(labels[:, right]).float() + 0.1 * self.scores[:, right]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores come from oracles; halfway to a head that knows a class, it is known too."""
+
+    def scores(head: Any, plain: Any, tokens: Tensor, rows: np.ndarray, texts: Tensor, shares: Any) -> Any:
+        return {share: (1 - 0.1 * share) * head.scores[rows].numpy() for share in shares}
+
+    monkeypatch.setattr(class_holdout, "interpolate", lambda start, tuned, alpha: tuned if alpha > 0 else start)
+    monkeypatch.setattr(class_holdout, "score_shares", scores)
+    monkeypatch.setattr(class_holdout, "plain_clip", lambda start: None)
+
+
+class ScriptedTraining:
+    """Heads that know the classes they were trained on; `keeps` also keeps those that were held out."""
+
+    def __init__(self, given: Supervision) -> None:
+        self.given, self.calls = given, list[tuple[Candidate, int | None, float, int | None]]()
+        self.held_out: list[list[int]] = []
+
+    def __call__(
+        self,
+        candidate: Candidate,
+        supervision: Supervision,
+        description: str,
+        number: int | None = None,
+        share_of_epochs: float = 1.0,
+        max_steps: int | None = None,
+    ) -> SummaryHead:
+        self.calls.append((candidate, number, share_of_epochs, max_steps))
+        seen = [int((self.given.texts @ text).argmax()) for text in supervision.texts]
+        self.held_out.append(sorted(set(range(CLASSES)) - set(seen)))
+        assert len(supervision.vocabulary) == len(seen), "a word of a held-out class stays"
+        right = range(CLASSES) if candidate.teacher == "start" else seen
+        return cast(SummaryHead, Oracle(list(right), self.given.labels, seed=1))
+
+
+def untrained(known: Sequence[int] = ()) -> SummaryHead:
+    start = Oracle(list(known), supervision().labels)
+    start.pooled_share = torch.tensor(0.25)
+    return cast(SummaryHead, start)
+
+
+KEEPS = Candidate("start", 1.0, 0.0)
+FORGETS = Candidate("none", 0.0, 0.0)
+TRIALS = TrainConfig(held_back_folds=2)
+
+
+def test_the_candidate_that_keeps_unseen_classes_is_chosen(scripted: None) -> None:
+    training = ScriptedTraining(supervision())
+    parts = (untrained(), TOKENS[None], supervision(), TRIALS)
+    chosen, evidence = choose_candidate(training, [FORGETS, KEEPS], *parts)
+    assert chosen == KEEPS
+    assert set(evidence) == {FORGETS, KEEPS}
+    assert all(next(iter(found)) == Setting(0.0, 0.25) for found in evidence.values()), "the start comes first"
+    assert {(number, share < 1, most is None) for _, number, share, most in training.calls} == {(None, True, False)}
+    folds = class_folds(CLASSES, 2, TRIALS.seed)
+    assert training.held_out == [fold.tolist() for fold in folds] * 2, "candidates are compared on other folds"
+
+
+def test_every_choice_leaves_training_out_if_unseen_classes_are_forgotten(scripted: None) -> None:
+    """The start knows all classes; the trained heads know only what they saw."""
+    training = ScriptedTraining(supervision())
+    setting, evidence, trials = choose_setting(
+        training, FORGETS, untrained(range(CLASSES)), TOKENS[None], supervision(), TRIALS
+    )
+    assert setting.alpha == 0
+    assert evidence[Setting(1.0, 0.25)].unseen.mean < -20
+    assert [number for _, number, _, _ in training.calls] == [0, 1]
+    assert sorted(np.concatenate([held_out for held_out, _ in trials])) == list(range(CLASSES))
+
+
+def test_training_is_followed_if_it_helps_unseen_classes(scripted: None) -> None:
+    setting, evidence, _ = choose_setting(
+        ScriptedTraining(supervision()), KEEPS, untrained(), TOKENS[None], supervision(), TRIALS
+    )
+    assert setting.alpha > 0
+    assert evidence[setting].unseen.mean > 20
+    assert evidence[setting].seen > 20
+
+
+@pytest.mark.parametrize("change", [{"held_back_folds": 1}, {"held_back_folds": 5}, {"base_weight": 0.0}])
+def test_without_trials_the_first_candidate_is_trained_and_half_followed(change: dict[str, Any]) -> None:
+    config = replace(TRIALS, **change)
+    parts = (untrained(), TOKENS[None], supervision(), config)
+    training = ScriptedTraining(supervision())
+    assert choose_candidate(training, [KEEPS, FORGETS], *parts) == (KEEPS, {})
+    assert choose_setting(training, KEEPS, *parts) == (Setting(0.5, 0.25), {}, [])
+    assert not training.calls
+
+
+def test_the_measured_gain_is_that_of_each_class_in_the_trial_that_held_it_out() -> None:
+    """By hand: the scores of two trials put together by columns."""
+    start, one, other = head_of_seed(0), head_of_seed(1), head_of_seed(2)
+    halves = [np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)]
+    given = supervision()
+    found = measure_trials([(halves[0], one), (halves[1], other)], start, PARTS, given, TRIALS)
+    columns = list(range(CLASSES))
+    before = class_precisions(scores_of(start, columns, PARTS), given.labels, given.verified)
+    for alpha in ALPHAS:
+        scores = np.zeros((IMAGES, CLASSES), np.float32)
+        seen = []
+        for held_out, tuned in ((halves[0], one), (halves[1], other)):
+            every = scores_of(interpolate(start, tuned, alpha), columns, PARTS)
+            scores[:, held_out] = every[:, held_out]
+            kept = np.setdiff1d(columns, held_out)
+            after = class_precisions(every, given.labels, given.verified)
+            seen.append(after[kept].mean() - before[kept].mean())
+        expected = (class_precisions(scores, given.labels, given.verified) - before).mean()
+        assert found[Setting(alpha, 0.0)].unseen.mean == pytest.approx(expected, abs=1e-3)
+        assert found[Setting(alpha, 0.0)].seen == pytest.approx(np.mean(seen), abs=1e-3)
 
 
 def finetuned(**changes: Any) -> Finetuned:
