@@ -246,3 +246,16 @@ def test_auto_is_never_stored_nor_guessed(tmp_path: Path) -> None:
         save_run(tmp_path, ModelConfig("forclip-mini", tiles="auto"))
     with pytest.raises(ValueError, match="auto"):
         load_model(ModelConfig("forclip-mini", tiles="auto"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_aligned", [False, True])
+def test_a_run_keeps_plain_clips_share(tmp_path: Path, is_aligned: bool) -> None:
+    mixed = head(is_aligned).with_share(0.5)
+    for parameter in mixed.pool.parameters():
+        parameter.add_(0.1)
+    save_pretrained(tmp_path, mixed.eval(), class_vectors(), TinyBackbone(), ModelConfig("tiny"), ("my {}",))
+    read = from_pretrained(tmp_path, backbone=TinyBackbone())
+    tokens = torch.randn(2, 9, 8)
+    torch.testing.assert_close(read.head(tokens), mixed(tokens))
+    assert (read.head(tokens) - mixed.with_share(0.0)(tokens)).abs().max() > 0.01

@@ -172,3 +172,46 @@ def test_noise_is_reproducible_and_of_the_given_scale() -> None:
 def test_a_head_without_queries_is_refused() -> None:
     with pytest.raises(ValueError, match="not 0"):
         window_seeded_head(tiny_pool((2, 2)), 0)
+
+
+def moved_head() -> SummaryHead:
+    """A head with plain CLIP's share whose own pool was trained."""
+    head = noise_seeded_head(tiny_pool((3, 3)), 4, 1.0, 0).with_share(0.5)
+    with torch.no_grad():
+        for parameter in head.pool.parameters():
+            parameter.add_(0.2)
+    return head
+
+
+@torch.no_grad()
+def test_with_a_share_of_one_every_vector_is_plain_clips() -> None:
+    tokens, head = tokens_of((3, 3)), moved_head().with_share(1.0)
+    expected = global_head(tiny_pool((3, 3)))(tokens)
+    torch.testing.assert_close(head(tokens), expected.expand(-1, 4, -1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.7])
+def test_a_share_mixes_outputs_before_they_are_normalised(share: float) -> None:
+    """By hand, one image and query at a time. The pooled embedding stays the one from before training."""
+    tokens, moved = tokens_of((3, 3)), moved_head()
+    head, untrained = moved.with_share(share), tiny_pool((3, 3))
+    for image, vectors in zip(tokens[:, None], head(tokens), strict=True):
+        pooled = untrained(image, untrained.pretrained_query(image))[0, 0]
+        for offset, bias, vector in zip(moved.offsets, moved.bias, vectors, strict=True):
+            own = moved.pool(image, moved.pool.pretrained_query(image) + offset, bias[None])[0, 0]
+            mixed = (1 - share) * own + share * pooled
+            torch.testing.assert_close(vector, mixed / mixed.norm(), rtol=1e-4, atol=1e-5)
+    assert (head.pooled is None) == (share == 0)
+    assert not any(name.startswith("pooled.") and p.requires_grad for name, p in head.named_parameters())
+
+
+def test_a_copy_with_another_share_is_independent() -> None:
+    head = moved_head()
+    other = head.with_share(0.25)
+    with torch.no_grad():
+        other.pool.v_proj.weight.zero_()
+        other.offsets.zero_()
+    assert head.pool.v_proj.weight.abs().sum() > 0
+    assert head.offsets.abs().sum() > 0
+    assert (float(head.pooled_share), float(other.pooled_share)) == (0.5, 0.25)

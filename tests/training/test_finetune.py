@@ -2,27 +2,42 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from forclip.config import HeadConfig, TrainConfig
 from forclip.text.prompts import encode_classes
+from forclip.training import finetune as finetune_module
 from forclip.training import trainer as training
-from forclip.training.class_holdout import ALPHAS
+from forclip.training.candidates import AUTOMATIC
+from forclip.training.class_holdout import ALPHAS, Measured, Setting, best_choice
 from forclip.training.finetune import Finetuned, finetune
+from forclip.training.gains import Gain
+from forclip.training.score_images import SHARES
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from tests.tiny import TinyBackbone
 from tests.training.test_teachers import write_images
 
-HEAD = HeadConfig(num_query_tokens=3, alignment="off")
+HEAD = HeadConfig(num_query_tokens=3, alignment="off", pooled_share=0.0)
 TRAIN = TrainConfig(
-    epochs=2, batch_size=4, learning_rate=0.1, teacher="cluster", teacher_clusters=2, held_back_folds=0, interpolation=1
+    epochs=2,
+    batch_size=4,
+    learning_rate=0.1,
+    teacher="cluster",
+    teacher_clusters=2,
+    held_back_folds=0,
+    interpolation=1,
+    pseudo_weight=0.1,
+    set_weight=0.1,
 )
 TERMS = {"base_labels", "pseudo_labels", "teacher_set"}
 
@@ -103,9 +118,11 @@ def test_a_teacher_alone_needs_no_labels() -> None:
     done = finetuned(nothing, HeadConfig(num_query_tokens=3), replace(TRAIN, base_weight=0))
     assert set(done.history[0]) == TERMS - {"base_labels"}
     assert done.choices.labelled_images == len(done.class_vectors.texts) == 0
-    # It has to be named: without labels none can be chosen.
+    # Without labels none can be chosen, so it is the one that only holds what the head knows.
+    held = finetuned(nothing, HeadConfig(num_query_tokens=3), replace(TRAIN, base_weight=0, teacher="auto"))
+    assert held.choices.teacher == "start"
     with pytest.raises(ValueError, match="or a teacher to follow"):
-        finetuned(nothing, HeadConfig(num_query_tokens=3), replace(TRAIN, base_weight=0, teacher="auto"))
+        finetuned(nothing, HeadConfig(num_query_tokens=3), replace(TRAIN, base_weight=0, teacher="none"))
 
 
 def test_a_finished_checkpoint_is_not_trained_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +155,7 @@ def test_unverified_labels_make_no_difference() -> None:
     one = finetuned(replace(labels, verified=verified), head, config)
     flipped = replace(labels, verified=verified, labels=np.where(verified, labels.labels, ~labels.labels))
     assert_same(one, finetuned(flipped, head, config))
+    assert len(one.choices.candidates) > 1
     assert one.choices.labelled_images == 6
 
 
@@ -150,50 +168,121 @@ def test_the_configured_alpha_is_used(alpha: float) -> None:
     assert bool(done.history) == (alpha > 0)
 
 
-def test_choices_are_made_on_held_out_classes_and_recorded(tmp_path: Path) -> None:
-    config = replace(TRAIN, held_back_folds=2, interpolation=None)
+@pytest.mark.parametrize("teacher", ["cluster", "auto"])
+def test_choices_are_made_on_held_out_classes_and_recorded(tmp_path: Path, teacher: Literal["cluster", "auto"]) -> None:
+    config = replace(TRAIN, held_back_folds=2, interpolation=None, teacher=teacher)
     file = tmp_path / "state.safetensors"
     done = finetuned(supervision(5), config=config, file=file)
-    assert set(done.choices.alpha_gains) == set(ALPHAS)
-    assert done.choices.alpha == max(ALPHAS, key=lambda alpha: done.choices.alpha_gains[alpha][1])
-    assert done.choices.alpha_gains[0.0] == (0.0, 0.0)
+    choices = done.choices
+    start = next(iter(choices.evidence))
+    assert (start.alpha, start.share) == (0.0, choices.pooled_share)
+    assert choices.evidence[start] == Measured(Gain(0.0, 0.0), 0.0)
+    assert {setting.alpha for setting in choices.evidence} == set(ALPHAS)
+    assert best_choice(choices.evidence) == Setting(choices.alpha, choices.share)
+    if teacher == "auto":
+        assert {candidate.teacher for candidate in choices.candidates} == set(AUTOMATIC)
+        every = {(c, s): m for c, found in choices.candidates.items() for s, m in found.items()}
+        assert best_choice(every)[0] == choices.candidate
+    else:
+        assert choices.candidates == {}
     trials = {f"state_held_back_{k}.safetensors" for k in range(2)}
-    assert {p.name for p in tmp_path.iterdir()} - {file.name} == trials
+    finished = {file.name} if choices.alpha > 0 else set()
+    assert {p.name for p in tmp_path.iterdir()} == trials | finished
     # Each class was held out of exactly one trial.
     texts = supervision(5).texts
     trained = [load_file(tmp_path / name)["base_labels.texts"] for name in sorted(trials)]
     has_class = torch.stack([(texts @ trial.T > 0.999).any(1) for trial in trained])
     assert has_class.sum(0).tolist() == [1] * 5
     assert_same(finetuned(supervision(5), config=config, file=file), done)  # all from checkpoints
-    content = json.loads(json.dumps(done.choices.to_json()))
-    assert content["share_gains"]["0.0"] == [0.0, 0.0]
-    assert content["labelled_images"] == 10
+    content = json.loads(json.dumps(choices.to_json(), allow_nan=False))
+    assert content["settings"][0]["unseen"] == {"mean": 0.0, "deviation": 0.0, "shrunk": 0.0}
+    assert (content["share"], content["pooled_share"], content["labelled_images"]) == (choices.alpha, choices.share, 10)
     too_few = finetuned(supervision(3), config=config)
-    assert (too_few.choices.alpha, too_few.choices.alpha_gains) == (0.5, {})
+    assert (too_few.choices.alpha, too_few.choices.evidence) == (0.5, {})
 
 
-def test_alignment_is_chosen_or_configured() -> None:
-    on, off, auto = (finetuned(head=replace(HEAD, alignment=choice)) for choice in ("on", "off", "auto"))
-    for done in (on, off, auto):
-        assert done.choices.aligned == (done.head.pool.output is not None)
-    assert (on.choices.aligned, off.choices.aligned) == (True, False)
-    assert on.choices.alignment_gain is off.choices.alignment_gain is None
-    assert auto.choices.alignment_gain is not None
-    assert auto.choices.aligned == (auto.choices.alignment_gain > 0)
-    expected = on if auto.choices.aligned else off
-    assert all(torch.equal(a, b) for a, b in zip(weights(auto), weights(expected), strict=True))
+def test_labels_that_tell_no_seen_class_apart_leave_valid_choices() -> None:
+    """Every image shows every class."""
+    labels = supervision(5)
+    done = finetuned(
+        replace(labels, labels=labels.verified), config=replace(TRAIN, held_back_folds=2, interpolation=None)
+    )
+    json.dumps(done.choices.to_json(), allow_nan=False)
 
 
-def test_auto_tries_every_teacher(tmp_path: Path) -> None:
+def test_a_run_that_stops_within_a_trial_continues_bit_identically(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every choice still to be made; the vocabulary is larger than the words of a step."""
+    words = F.normalize(torch.randn(600, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
+    given = replace(supervision(5), vocabulary=torch.cat([supervision(5).texts, words]))
+    config = replace(TRAIN, held_back_folds=2, interpolation=None, teacher="auto", checkpoint_every=1)
+    straight = finetuned(given, config=config)
+    step, calls = training.train_step, [0]
+
+    def stop(*parts: Any) -> None:
+        calls[0] += 1
+        if calls[0] == stop_at:
+            raise KeyboardInterrupt
+        step(*parts)
+
+    short_steps = 2 * 3 * len(AUTOMATIC)  # of the trials that compare candidates: one epoch of up to three steps
+    stop_at = short_steps + 2
+    monkeypatch.setattr(training, "train_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetuned(given, config=config, file=tmp_path / "state.safetensors")
+    assert (tmp_path / "state_held_back_0.safetensors").exists()
+    assert_same(finetuned(given, config=config, file=tmp_path / "state.safetensors"), straight)
+
+
+def test_alignment_and_share_are_chosen_or_configured() -> None:
+    for alignment, share in product(("on", "off"), (0.0, 0.5)):
+        done = finetuned(head=replace(HEAD, alignment=alignment, pooled_share=share))  # type: ignore[arg-type]  # a name
+        assert done.choices.aligned == (alignment == "on") == (done.head.pool.output is not None)
+        assert done.choices.pooled_share == done.choices.share == share
+        assert done.choices.start_gains == {}
+        assert float(done.head.pooled_share) == share
+    auto = finetuned(head=replace(HEAD, alignment="auto"))
+    gains = auto.choices.start_gains
+    assert len(gains) == 2 * len(SHARES)
+    assert gains["alignment off, share 0"] == Gain(0.0, 0.0)
+    best = max(gains, key=lambda name: gains[name].shrunk)
+    aligned = "on" if auto.choices.aligned else "off"
+    assert best == f"alignment {aligned}, share {auto.choices.pooled_share:g}"
+
+
+def test_the_zoom_teacher_is_tried_with_the_files_of_the_images(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 10)
-    config = replace(TRAIN, teacher="auto")
-    choices = finetune(TinyBackbone(), images(), paths, supervision(), HEAD, config).choices
-    assert set(choices.teacher_gains) == {"cluster", "zoom"}
-    best = max(choices.teacher_gains, key=lambda name: choices.teacher_gains[name][1])
-    assert choices.teacher == (best if choices.teacher_gains[best][1] > 0 else None)
+    config = replace(TRAIN, teacher="auto", held_back_folds=2)
+    choices = finetune(TinyBackbone(), images(), paths, supervision(5), HEAD, config).choices
+    assert choices.zoom_gain is not None
+    tried = {candidate.teacher for candidate in choices.candidates}
+    assert tried == {*AUTOMATIC, *(["zoom"] if choices.zoom_gain.shrunk > 0 else [])}
     zoom = finetune(TinyBackbone(), images(), paths, supervision(), HEAD, replace(config, teacher="zoom"))
     assert zoom.choices.teacher == "zoom"
     assert set(zoom.history[0]) == TERMS
+
+
+def test_with_tiles_everything_is_measured_on_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts: the whole image and four tiles. One more view is only trained on."""
+    seen: list[int] = []
+    for name in ("choose_initial_head", "choose_candidate", "choose_setting", "calibrate", "_class_vectors"):
+        original = getattr(finetune_module, name)
+
+        def record(*parts: Any, original: Any = original) -> Any:
+            seen.extend(len(part) for part in parts if isinstance(part, Tensor))
+            return original(*parts)
+
+        monkeypatch.setattr(finetune_module, name, record)
+    config = replace(TRAIN, views=6, held_back_folds=2, interpolation=None, teacher="auto")
+    done = finetune(TinyBackbone(), images(6), None, supervision(5), HEAD, config, num_parts=5)
+    assert seen == [5] * 5
+    assert done.choices.zoom_gain is None
+    assert len(done.class_vectors.texts) == 5
+    whole = finetune(TinyBackbone(), images(6), None, supervision(5), HEAD, config)
+    assert whole.choices.evidence != done.choices.evidence
+    with pytest.raises(ValueError, match="without tiles"):
+        finetune(TinyBackbone(), images(6), [], supervision(5), HEAD, replace(config, teacher="zoom"), num_parts=5)
 
 
 def test_class_vectors_can_be_left_out() -> None:

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from forclip.data.images.views import PLAIN, View, Window
 from forclip.embedding.embed import EncodedImages
 from forclip.experiments.comparison import new_task
 from forclip.text.prompt_options import PromptOptions
@@ -247,3 +249,32 @@ def test_the_seed_decides_ties() -> None:
     drawn = {tuple(labelled_rows(labels, 0.1, seed).tolist()) for seed in range(10)}
     assert len(drawn) == 10
     assert labelled_rows(labels, 0.1, 3).tolist() == labelled_rows(labels, 0.1, 3).tolist()
+
+
+def test_labels_of_views_are_of_the_window_that_each_image_was_encoded_with(tmp_path: Path) -> None:
+    """A view's window depends on the image's row among all, also those after an image that can't be read."""
+    paths = tuple(tmp_path / f"{k}.png" for k in range(4))
+    for path in paths[1:]:
+        Image.new("RGB", (100, 80)).save(path)
+    left_on_odd_rows = View("half", lambda row, size: Window((0, 0, 50, 80) if row % 2 else (50, 0, 100, 80)))
+    cups = np.tile(np.array([0, 0, 1, 0, 1], bool), (4, 1))
+    images = replace(
+        annotations(cups | LABELS),
+        paths=paths,
+        boxes=np.tile(np.array([[5, 5, 20, 20]], np.float32), (4, 1)),
+        box_images=np.arange(4),
+        box_classes=np.full(4, 4),
+    )
+    encoded = EncodedImages(torch.zeros(2, 3, 9, 8).half(), np.array([1, 2, 3]), (), 0.0, (PLAIN, left_on_odd_rows))
+    gallery = EncodedImages(torch.zeros(4, 9, 8).half(), np.arange(4), (), 0.0)
+    task = new_task(
+        "t", TinyBackbone(), (images, encoded), (images, gallery), SPLIT, PromptOptions(["a {}"], []), True
+    )
+    labels, verified = task.supervision.of_views(2)
+    assert labels[0, :, -1].all()
+    assert labels[1, :, -1].tolist() == [True, False, True]
+    assert verified[:, :, -1].all()
+    kept = task.supervision.keep_classes(np.array([len(task.supervision.texts) - 1]))
+    assert kept.of_views(2)[0].shape == (2, 3, 1)
+    fraction = task.supervision.keep_labelled_fraction(0.3, 0)
+    assert fraction.of_views(2)[1].any(2).sum(1).tolist() == [1, 1]

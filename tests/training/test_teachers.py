@@ -1,7 +1,8 @@
 """Teachers compared with the same computation by hand, and the choice between teachers of known quality."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.models.baselines import ClusterHead
-from forclip.progress import Advance, silent, untracked
+from forclip.models.summary_head import SummaryHead, noise_seeded_head
+from forclip.progress import Advance, silent
+from forclip.training import teachers
+from forclip.training.losses import max_sim
 from forclip.training.supervision import Supervision
-from forclip.training.teachers import ClusterTeacher, ZoomTeacher, choose_teacher
+from forclip.training.teachers import HeadTeacher, ZoomTeacher, measure_teacher
 from tests.tiny import TinyBackbone, aligned, tiny_pool
 
 
@@ -31,10 +35,10 @@ def test_the_zoom_teacher_embeds_nine_windows_of_each_image(tmp_path: Path) -> N
     progress: list[int] = []
     rows = [8, 0, 3, 4, 1, 2, 7, 6]  # more than one batch, not in order
     result = ZoomTeacher(backbone, tiny_pool((3, 3)), paths)(rows, progress.append)
-    assert result.shape == (8, 9, 6)
+    assert result.shape == (1, 8, 9, 6)
     assert sum(progress) == 8
     pool = tiny_pool((3, 3))
-    for vectors, row in zip(result, rows, strict=True):
+    for vectors, row in zip(result[0], rows, strict=True):
         image = Image.open(paths[row])
         corners = [(x, y) for y in (0, 3, 6) for x in (0, 4, 8)]
         for vector, (x, y) in zip(vectors, corners, strict=True):
@@ -61,19 +65,20 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     teacher = ZoomTeacher(TinyBackbone(), tiny_pool((3, 3)), paths)
     with pytest.raises(ValueError, match=r"1\.png"):
         teacher(range(3))
-    assert teacher([0, 2]).shape == (2, 9, 6)
+    assert teacher([0, 2]).shape == (1, 2, 9, 6)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("num_clusters", [4, 50])
-def test_the_cluster_teacher_is_cluster_clip(num_clusters: int) -> None:
-    tokens = torch.randn(70, 9, 8, generator=torch.Generator().manual_seed(0)).half()
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_head_teaches_each_view_what_it_sees_of_it(views: int) -> None:
+    tokens = torch.randn(views, 70, 9, 8, generator=torch.Generator().manual_seed(0)).half()
     progress: list[int] = []
-    teacher = ClusterTeacher(tiny_pool((3, 3)), tokens, num_clusters, torch.device("cpu"))
-    result = teacher(range(69, -1, -1), progress.append)
-    expected = ClusterHead(tiny_pool((3, 3)), min(num_clusters, 9))(tokens.float())  # 9 positions
-    torch.testing.assert_close(result, expected.flip(0))
-    assert sum(progress) == 70
+    head = ClusterHead(tiny_pool((3, 3)), 4)
+    result = HeadTeacher(head, tokens, torch.device("cpu"))([69, 0, 33, 1], progress.append)
+    assert result.shape == (views, 4, 4, 6)
+    for view, vectors in zip(tokens, result, strict=True):
+        torch.testing.assert_close(vectors.float(), head(view[[69, 0, 33, 1]].float()), rtol=0, atol=2e-3)
+    assert sum(progress) == 4
     assert not result.is_inference()
 
 
@@ -93,25 +98,24 @@ class ScriptedTeacher:
 
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
         self.rows_run += len(rows)
-        return self.vectors[list(rows)]
+        return self.vectors[None, list(rows)]
 
 
-class Head:
-    """A student with the scores of a scripted teacher."""
-
-    grid = (1, 1)
-
-    def __init__(self, like: ScriptedTeacher) -> None:
-        self.like = like
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        return self.like.vectors[tokens[:, 0, 0].long()]
-
-    def position_weights(self, tokens: Tensor) -> Tensor:
-        raise NotImplementedError
+TOKENS = torch.randn(1, IMAGES, 9, 8, generator=torch.Generator().manual_seed(3)).half()
 
 
-TOKENS = torch.arange(IMAGES, dtype=torch.float32)[:, None, None]
+@pytest.fixture
+def student(monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedTeacher], SummaryHead]:
+    """Give a head the scores of a scripted teacher."""
+
+    def head(like: ScriptedTeacher) -> SummaryHead:
+        def scores(_: object, plain: object, tokens: Tensor, rows: Any, texts: Tensor, shares: Any) -> dict[float, Any]:
+            return {share: max_sim(like.vectors[rows], texts).numpy() for share in shares}
+
+        monkeypatch.setattr(teachers, "score_shares", scores)
+        return noise_seeded_head(tiny_pool((3, 3)), 2, 1.0, 0)
+
+    return head
 
 
 def supervision(labelled: int = IMAGES) -> Supervision:
@@ -120,30 +124,28 @@ def supervision(labelled: int = IMAGES) -> Supervision:
     return Supervision(LABELS, verified, torch.eye(CLASSES + 1)[:CLASSES], torch.zeros(0, CLASSES + 1))
 
 
-def test_the_best_teacher_is_chosen_if_it_beats_the_student() -> None:
+Student = Callable[[ScriptedTeacher], SummaryHead]
+
+
+def test_a_teachers_gain_is_over_the_student(student: Student) -> None:
     good, fair = ScriptedTeacher("good", 0.9), ScriptedTeacher("fair", 0.6)
-    teachers = {"fair": fair, "good": good}
-    best, gains = choose_teacher(teachers, Head(ScriptedTeacher("student", 0.2)), TOKENS, supervision(), untracked)
-    assert best == "good"
-    assert gains["good"][0] > gains["good"][1] > gains["fair"][1] > 0
-    none, gains = choose_teacher(teachers, Head(ScriptedTeacher("master", 1.0)), TOKENS, supervision(), untracked)
-    assert none is None
-    assert set(gains) == {"good", "fair"}
+    weak = student(ScriptedTeacher("student", 0.2))
+    of_good, of_fair = (measure_teacher(teacher, weak, TOKENS, supervision(), 0) for teacher in (good, fair))
+    assert of_good.mean > of_fair.mean > of_fair.shrunk > 0
+    master = student(ScriptedTeacher("master", 1.0))
+    assert measure_teacher(good, master, TOKENS, supervision(), 0).shrunk < 0
 
 
-def test_a_clearly_worse_teacher_runs_on_a_third_of_the_images() -> None:
+def test_a_clearly_worse_teacher_runs_on_a_third_of_the_images(student: Student) -> None:
     hopeless, good = ScriptedTeacher("hopeless", -0.9), ScriptedTeacher("good", 0.9)
-    teachers = {"hopeless": hopeless, "good": good}
-    best, gains = choose_teacher(teachers, Head(ScriptedTeacher("student", 0.3)), TOKENS, supervision(), untracked)
-    assert best == "good"
+    head = student(ScriptedTeacher("student", 0.3))
+    gains = [measure_teacher(teacher, head, TOKENS, supervision(), 0) for teacher in (hopeless, good)]
     assert (hopeless.rows_run, good.rows_run) == (30, 90)
-    assert gains["hopeless"][0] < 0
+    assert gains[0].mean < 0 < gains[1].mean
 
 
 @pytest.mark.parametrize("labelled", [0, 1, 2, 4])
-def test_too_few_labels_choose_no_teacher(labelled: int) -> None:
-    good = ScriptedTeacher("good", 0.9)
-    student = Head(ScriptedTeacher("master", 1.0))
-    best, _ = choose_teacher({"good": good}, student, TOKENS, supervision(labelled), untracked)
-    assert best is None
-    assert good.rows_run == labelled
+def test_only_labelled_images_measure_a_teacher(student: Student, labelled: int) -> None:
+    good, head = ScriptedTeacher("good", 0.9), student(ScriptedTeacher("master", 1.0))
+    assert measure_teacher(good, head, TOKENS, supervision(labelled), 0).shrunk <= 0
+    assert good.rows_run <= labelled
