@@ -22,7 +22,7 @@ from forclip.training.weight_interpolation import interpolate
 from forclip.types import Floats, Ints
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_SHORT_ALPHAS = (0.5, 1.0)  # of trials that only compare candidates
+_SHORT_ALPHAS = (0.5, 0.75, 1.0)  # of trials that only compare candidates
 _DEFAULT_ALPHA = 0.5  # without classes to choose it on
 _MEASURED_IMAGES = 1500  # labelled images that heads are measured on, divided by the parts of an image
 _AS_GOOD = 0.5  # percent points of unseen classes that a choice may give up for seen ones
