@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,15 @@ from forclip.data.splits import choose_classes
 from forclip.embedding.token_cache import cached_tokens
 from forclip.experiments.demo import toyworld_config
 from forclip.models.backbone import Backbone
+from forclip.models.baselines import ClusterHead
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.text.prompt_options import PromptOptions
 from forclip.toyworld.dataset import write_toyworld
+from forclip.training.candidates import AUTOMATIC, candidates_of
 from forclip.training.finetune import build_objectives
 from forclip.training.initialisation import seeded_head
 from forclip.training.supervision import Supervision, supervise
-from forclip.training.teachers import ClusterTeacher
+from forclip.training.teachers import HeadTeacher
 from forclip.training.trainer import TrainingSet, TrainingState, learning_rate, new_state, train_step
 from forclip.types import Annotations
 
@@ -83,6 +85,7 @@ def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Sett
     """Generate the images and fill the cache. Also returns the seconds to write the cache and to open it again."""
     world = write_toyworld(folder / "world", num_images, 1, seed=0)
     config = toyworld_config(world, 0)
+    config = replace(config, train=replace(config.train, teacher="cluster", learning_rate=1e-3))
     images, _ = load_sets(config.data)
     split = choose_classes(config.data, images, images)
     supervision = supervise(backbone, images, split, PromptOptions(), allow_unlabelled_base=True)
@@ -91,10 +94,10 @@ def new_setting(folder: Path, backbone: Backbone, num_images: int) -> tuple[Sett
     start = time.perf_counter()
     encoded, opening = open_cache(folder / "cache", backbone, images), time.perf_counter() - start
     assert encoded.shape[1] == len(images)
-    teacher = ClusterTeacher(backbone.new_pool(), encoded[0], config.train.teacher_clusters, backbone.device)
-    taught = teacher(range(len(images)))
-    labels = (torch.from_numpy(supervision.labels), torch.from_numpy(supervision.verified))
-    data = TrainingSet(*labels, teacher=taught, untuned=taught[:, :0], tokens=encoded)
+    head = ClusterHead(backbone.new_pool().to(backbone.device), config.train.teacher_clusters)
+    taught = HeadTeacher(head, encoded, backbone.device)(range(len(images)))
+    labels, verified = (torch.from_numpy(part.copy()) for part in supervision.of_views(1))
+    data = TrainingSet(encoded, torch.arange(len(images)), labels, verified, taught, taught[:, :, :0])
     return Setting(backbone, config, images, supervision, data), writing, opening
 
 
@@ -107,8 +110,9 @@ def initial_state(setting: Setting) -> TrainingState:
     """The untuned head and its objectives, before the first step."""
     head = seeded_head(setting.backbone.new_pool(), setting.cached.tokens[0], setting.config.head, seed=0)
     head.train()
-    objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train)
-    return new_state(head, objectives, setting.config.train)
+    (candidate,) = candidates_of(setting.config.train, AUTOMATIC)
+    objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train, candidate)
+    return new_state(head, objectives, setting.config.train, candidate.trainable)
 
 
 def read_cached(setting: Setting, rows: Tensor) -> Tensor:
@@ -136,9 +140,8 @@ def run_epoch(setting: Setting, read_tokens: Callable[[Setting, Tensor], Tensor]
         before = time.perf_counter()
         tokens = read_tokens(setting, rows)
         reading += time.perf_counter() - before
-        batch = replace(
-            data, **{f.name: tokens[None] if f.name == "tokens" else getattr(data, f.name)[rows] for f in fields(data)}
-        )
+        parts = (data.targets, data.verified, data.teacher, data.untuned)
+        batch = TrainingSet(tokens[None], torch.arange(len(rows)), *(part[:, rows] for part in parts))
         rate = learning_rate(state.step, len(batches), config)
         train_step(state, batch, torch.zeros_like(rows), torch.arange(len(rows)), rate, config.ema_decay)
     return time.perf_counter() - start, reading, state.history

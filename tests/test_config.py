@@ -42,11 +42,12 @@ def test_a_config_survives_yaml(tmp_path: Path) -> None:
             cache=tmp_path / "tokens",
         ),
         model=ModelConfig("ViT-B-16", "openai", 320, "letterbox"),
-        head=HeadConfig(7, "noise", 0.25, "off", 0.125),
+        head=HeadConfig(7, "noise", 0.25, "off", 0.125, 0.5),
         train=TrainConfig(
             epochs=3,
             batch_size=5,
             learning_rate=2.5e-5,
+            step_size=0.1,
             weight_decay=0.5,
             warmup_share=0.3,
             ema_decay=0.99,

@@ -242,7 +242,7 @@ def test_alignment_and_share_are_chosen_or_configured() -> None:
         assert done.choices.pooled_share == done.choices.share == share
         assert done.choices.start_gains == {}
         assert float(done.head.pooled_share) == share
-    auto = finetuned(head=replace(HEAD, alignment="auto"))
+    auto = finetuned(head=replace(HEAD, alignment="auto", pooled_share=None))
     gains = auto.choices.start_gains
     assert len(gains) == 2 * len(SHARES)
     assert gains["alignment off, share 0"] == Gain(0.0, 0.0)

@@ -267,9 +267,7 @@ def test_labels_of_views_are_of_the_window_that_each_image_was_encoded_with(tmp_
     )
     encoded = EncodedImages(torch.zeros(2, 3, 9, 8).half(), np.array([1, 2, 3]), (), 0.0, (PLAIN, left_on_odd_rows))
     gallery = EncodedImages(torch.zeros(4, 9, 8).half(), np.arange(4), (), 0.0)
-    task = new_task(
-        "t", TinyBackbone(), (images, encoded), (images, gallery), SPLIT, PromptOptions(["a {}"], []), True
-    )
+    task = new_task("t", TinyBackbone(), (images, encoded), (images, gallery), SPLIT, PromptOptions(["a {}"], []), True)
     labels, verified = task.supervision.of_views(2)
     assert labels[0, :, -1].all()
     assert labels[1, :, -1].tolist() == [True, False, True]
