@@ -93,11 +93,12 @@ def _wait_for(device: torch.device) -> None:
 def compare_with_open_clip(
     name: str, threads: Sequence[int], args: argparse.Namespace, device: torch.device
 ) -> Iterator[Comparison]:
-    """Compare the tower with a head of 25 query tokens to the same tower's encode_image."""
+    """Compare the tower with a head of 25 query tokens and plain CLIP's share to the same tower's encode_image."""
     dtype = _DTYPES[args.dtype]
     backbone = load_open_clip(name, None if name == MINI_NAME else RANDOM, device=args.device)
     backbone.model.to(dtype)
-    head = window_seeded_head(backbone.new_pool(), NUM_QUERY_TOKENS).to(device, dtype).eval().requires_grad_(False)
+    head = window_seeded_head(backbone.new_pool(), NUM_QUERY_TOKENS).with_share(0.5)
+    head = head.to(device, dtype).eval().requires_grad_(False)
     pixels = _noise(backbone, args.batch).to(device, dtype)
     for count in threads:
         torch.set_num_threads(count)
