@@ -153,7 +153,7 @@ def finetune(
         if config.teacher == "auto" and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
-    training = _Training(backbone, untuned, tokens, zoom, config, checkpoint, track)
+    training = _Training(backbone, untuned, tokens, num_parts, zoom, config, checkpoint, track)
     names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
     candidates = candidates_of(config, names)
     candidate, measured = choose_candidate(training.trial, candidates, untuned, parts, supervision, config)
@@ -187,6 +187,7 @@ class _Training:
     backbone: Backbone
     untuned: SummaryHead
     tokens: Tensor
+    num_parts: int
     zoom: Teacher | None
     config: TrainConfig
     checkpoint: Path | None
@@ -276,8 +277,9 @@ class _Training:
                 case "cluster":
                     pool = plain_clip(self.untuned).pool
                     head = ClusterHead(pool, min(self.config.teacher_clusters, pool.num_positions))
-                    has_tiles = self.tokens.shape[0] > 1 and self.zoom is None
-                    teacher = HeadTeacher(head, self.tokens if has_tiles else self.tokens[:1], device)
+                    # Clustering takes long. Crops show about what the whole image shows; tiles do not.
+                    views = self.tokens if self.num_parts > 1 else self.tokens[:1]
+                    teacher = HeadTeacher(head, views, device)
                 case "zoom":
                     if self.zoom is None:
                         raise ValueError(
