@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from forclip.evaluation.metrics import average_precision_at
 from forclip.models.retrieval_model import ClassVectors, no_class_vectors
-from forclip.training.finetune import learn_class_vectors
+from forclip.training.class_vectors import learn_class_vectors
 from forclip.training.losses import max_sim
 
 

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead
-from forclip.models.retrieval_model import SAME_WORD, ClassVectors, no_class_vectors
+from forclip.models.retrieval_model import ClassVectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, untracked
-from forclip.training import losses, objectives
+from forclip.training import objectives
 from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
 from forclip.training.class_holdout import Evidence, calibrate, choose_candidate, choose_setting
+from forclip.training.class_vectors import fit_class_vectors
 from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
@@ -40,10 +40,6 @@ from forclip.types import Ints
 
 History = list[dict[str, float]]  # each objective's value at every step
 _LEARNING_RATE_WIDTH = 128
-# Of class vectors.
-_TEXT_IMAGES = 20_000  # at most: their vectors are held in memory
-_TEXT_STEPS, _TEXT_BATCH, _TEXT_RATE = 200, 64, 1e-2
-_HALF_TRUST = 5.0  # positive images with which a class gets half of its shift
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ def finetune(
         share=setting.share,
         evidence=evidence,
     )
-    class_vectors = _class_vectors(head, tokens, num_parts, supervision, config)
+    class_vectors = fit_class_vectors(head, tokens, num_parts, supervision, config)
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
@@ -329,64 +325,3 @@ def build_objectives(
     if not terms:
         raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
     return [term.to(head.offsets.device) for term in terms]
-
-
-def _class_vectors(
-    head: SummaryHead, tokens: Tensor, num_parts: int, supervision: Supervision, config: TrainConfig
-) -> ClassVectors:
-    """Learn the class vectors on the vectors of each labelled image, and of its other views as images of their own.
-
-    tokens: [V, I, T, W]; the first num_parts views are the parts of an image. A model with tiles has enough examples in
-    its parts, and other views have fewer vectors than an image, so there they are left out.
-    """
-    if config.class_vectors == 0 or config.base_weight == 0:
-        return no_class_vectors(head.pool.dim)
-    rows = supervision.sample_labelled(_TEXT_IMAGES // len(tokens), config.seed)
-    device, indices = head.offsets.device, torch.from_numpy(rows)
-    images = range(len(tokens) if num_parts == 1 else 1)  # the views that count as images
-    outputs = [run_in_batches(head, view, indices, device).half() for view in tokens[: max(num_parts, len(images))]]
-    vectors = torch.cat(outputs) if num_parts == 1 else torch.cat(outputs, 1)
-    labels, verified = (
-        torch.from_numpy(np.concatenate([x[v, rows] for v in images])) for x in supervision.of_views(len(tokens))
-    )
-    texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
-    return learn_class_vectors(vectors, labels, verified, texts, words, config.class_vectors, config.seed, len(images))
-
-
-def learn_class_vectors(
-    vectors: Tensor,
-    targets: Tensor,
-    verified: Tensor,
-    texts: Tensor,
-    vocabulary: Tensor,
-    strength: float,
-    seed: int,
-    views: int = 1,
-) -> ClassVectors:
-    """Fit a shift of each class's text vector, with the images' vectors fixed, and keep `strength` of it.
-
-    vectors: [I, N, D] unit; targets, verified: [I, C]; texts: [C, D]; vocabulary: [V, D], words that keep their
-    vectors. Keeping a part of the shift is weight interpolation (WiSE-FT, arXiv 2109.01903) of the text side; classes
-    with few positive images keep less. views: how many of the I are views of one image.
-    """
-    shifts = torch.zeros_like(texts, requires_grad=True)
-    classifier = objectives.BaseLabels(texts, "binary", 1.0)
-    classifier.fit(torch.cat([max_sim(part.float(), texts) for part in vectors.split(_TEXT_BATCH)]), targets, verified)
-    groups = [{"params": [shifts], "lr": _TEXT_RATE}, {"params": list(classifier.parameters()), "lr": 1e-3}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _TEXT_STEPS)
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(_TEXT_STEPS):
-        rows = torch.randperm(len(vectors), generator=generator)[:_TEXT_BATCH]
-        scores = max_sim(vectors[rows].float(), F.normalize(texts + shifts, dim=-1))
-        loss = losses.binary_loss(classifier.logits(scores), targets[rows], verified[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    positives = (targets & verified).sum(0) / views
-    trust = strength * positives / (positives + _HALF_TRUST)
-    cosines = texts @ torch.cat([texts, vocabulary]).T
-    # Of words that are no class itself; 0 if there is none.
-    nearest = cosines.masked_fill(cosines > SAME_WORD, -1).amax(1).clamp(min=0)
-    return ClassVectors(texts, shifts.detach() * trust[:, None], nearest)
