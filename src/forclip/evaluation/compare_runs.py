@@ -23,6 +23,7 @@ from forclip.evaluation.methods import (
     format_interval,
     format_value,
     metric_label,
+    passes,
 )
 from forclip.evaluation.metrics import DESCRIPTION, Interval, mean_interval
 from forclip.evaluation.metrics_file import Metrics, read_metrics
@@ -91,6 +92,8 @@ class Comparison:
                     "methods": {
                         method: {
                             **{group: values[group] for group in GROUPS},
+                            "passes": passes(run.metrics, method),
+                            "ms_per_image": values["ms_per_image"],
                             "intervals": {group: group_interval(run.metrics, method, group) for group in GROUPS},
                         }
                         for method, values in run.metrics["methods"].items()
@@ -185,6 +188,7 @@ def _difference(of: tuple[Run, str], over: tuple[Run, str], group: Group) -> Dif
     return Difference(ours, theirs, group, len(gains), float(gains.mean()), interval, excludes_zero, better, worse)
 
 
+_METHOD_COLUMNS = ("run", "method", *GROUPS, "passes", "ms")  # the last two for one image
 _DIFFERENCE_COLUMNS = ("difference", "classes", "points", "95 % interval", "excludes 0", "better / worse")
 _CAUTION = (
     "Intervals are over classes, for one comparison each: of twenty that compare equals, one excludes 0 by chance. "
@@ -194,7 +198,7 @@ _CAUTION = (
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a table of methods by group, then the paired differences, marked if their interval excludes 0."""
-    console.print(_rich_table(_title(comparison), ("run", "method", *GROUPS), _method_rows(comparison), num_left=2))
+    console.print(_rich_table(_title(comparison), _METHOD_COLUMNS, _method_rows(comparison), num_left=2))
     for title, differences, equals in _sections(comparison):
         rows: dict[str, dict[str, Text]] = {}
         for d in differences:
@@ -219,7 +223,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown page."""
-    parts = [f"# {_title(comparison)}", _markdown_table(("run", "method", *GROUPS), _method_rows(comparison))]
+    parts = [f"# {_title(comparison)}", _markdown_table(_METHOD_COLUMNS, _method_rows(comparison))]
     for title, differences, equals in _sections(comparison):
         rows = [
             [
@@ -267,14 +271,15 @@ def _describe_equals(differences: Sequence[Difference]) -> list[str]:
 
 
 def _method_rows(comparison: Comparison) -> list[list[str]]:
-    """A row for each method of each run: its name, and the mean and the interval of each group."""
+    """A row for each method of each run: its name, the mean and the interval of each group, passes and milliseconds."""
     rows = []
     for run in comparison.runs:
         for method, values in run.metrics["methods"].items():
             intervals = [format_interval(group_interval(run.metrics, method, group)) for group in GROUPS]
             means = [format_value(values[group]) for group in GROUPS]
             cells = [f"{mean}\n({ends})" if ends else mean for mean, ends in zip(means, intervals, strict=True)]
-            rows.append([run.name, display_name(method), *cells])
+            cost = f"{passes(run.metrics, method):g}", format_value(values["ms_per_image"])
+            rows.append([run.name, display_name(method), *cells, *cost])
     return rows
 
 

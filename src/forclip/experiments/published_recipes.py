@@ -127,7 +127,7 @@ def smoke_config(config: RunConfig) -> RunConfig:
     data = replace(config.data, vocabulary=None, allow_unlabelled_base=True)
     train = replace(config.train, epochs=1, batch_size=4, views=1, held_back_folds=0, teacher="cluster")
     train, head = replace(train, teacher_clusters=3), replace(config.head, num_query_tokens=4)
-    model, evaluation = replace(config.model, pretrained=RANDOM), replace(config.eval, clusters=(3,))
+    model, evaluation = replace(config.model, pretrained=RANDOM), replace(config.eval, clusters=(3,), tiles="1x2")
     return replace(config, data=data, model=model, head=head, train=train, eval=evaluation)
 
 

@@ -22,6 +22,7 @@ from forclip.types import Floats
 
 _HEAT = (230, 0, 126)  # one hue, as on the page
 _MAX_OPACITY = 0.8  # at the strongest position
+_MOST_OUTLINES = 50  # with tiles an image may have hundreds of regions
 _BEST, _OTHER, _BORDER = (255, 176, 0), (255, 255, 255), (0, 0, 0)
 
 
@@ -120,9 +121,9 @@ def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
 
 
 def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image:
-    """Draw the heatmap and all regions on a grey copy of the picture, so that no colour is mistaken for the heatmap's.
+    """Draw the heatmap and the best regions on a grey copy of the picture, so that no colour is mistaken for the heat.
 
-    The best region is outlined boldly, the others thinly. Returns RGB of the picture's size.
+    The best region is outlined boldly, up to 49 others thinly. Returns RGB of the picture's size.
     """
     rows, columns = heatmap.values.shape
     (x0, y0, x1, y1), (width, height) = heatmap.frame, picture.size
@@ -140,7 +141,8 @@ def draw_look(picture: Image.Image, look: Look, heatmap: Heatmap) -> Image.Image
     veil = Image.new("RGB", picture.size, _HEAT)
     drawn = Image.composite(veil, picture.convert("L").convert("RGB"), opacity)
     canvas, bold = ImageDraw.Draw(drawn), max(2, round(max(picture.size) / 200))
-    outlines = [(box, 1, _OTHER) for row, box in enumerate(look.boxes) if row != look.winner]
+    best = np.argsort(-look.scores, kind="stable")[:_MOST_OUTLINES]
+    outlines = [(look.boxes[row], 1, _OTHER) for row in best if row != look.winner]
     outlines += [(look.boxes[look.winner], bold + 2, _BORDER), (look.boxes[look.winner], bold, _BEST)]
     for box, line, colour in outlines:
         left, top, right, bottom = (round(float(edge) * side) for edge, side in zip(box, 2 * picture.size, strict=True))

@@ -2,6 +2,7 @@
 
 const HEAT_COLOUR = [230, 0, 126], HEAT_ALPHA = 0.8;  // of the strongest position
 const MIN_SIDE = 0.02, STEP = 0.02;                    // of a drawn region, as fractions of the image
+const MOST_REGIONS = 50;                               // outlined: with tiles an image may have hundreds
 const look = { heatmap: false, regions: false, answer: null, turn: 0 };  // what is switched on, and the service's answer
 
 // index: of a result.
@@ -103,11 +104,11 @@ function createHeatmap({ rows, columns, values, frame }) {
   return clip;
 }
 
-// Outline and list the regions of all vectors, the best first.
+// Outline and list the regions of the vectors, the best first.
 function listRegions(answer) {
   const regions = answer.regions.map((region, index) => ({ ...region, index })).filter((region) => region.box);
   regions.sort((a, b) => (b.score ?? 0) - (a.score ?? 0) || a.index - b.index);
-  for (const region of regions) {
+  for (const region of regions.slice(0, MOST_REGIONS)) {
     const label = region.score === null ? `Region ${region.index + 1}` : region.score.toFixed(3);
     if (region.index === answer.winner) {
       const outline = () => $("detail-picture").querySelector(".region:not(.drawn)");
@@ -119,6 +120,8 @@ function listRegions(answer) {
     $("detail-picture").append(outline);
     $("region-list").append(createRegionLine(region.box, label, () => outline));
   }
+  const more = regions.length - MOST_REGIONS;
+  if (more > 0) $("region-list").append(element("li", "", `and ${more} more, not outlined`));
 }
 
 function createRegionLine({ x0, y0, x1, y1 }, label, outline) {
