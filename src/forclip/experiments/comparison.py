@@ -78,7 +78,9 @@ def new_task(
     overrides = {name: texts for name, texts in prompts.overrides.items() if name in names}
     class_texts = ClassTexts(names, synonyms, tuple(prompts.templates), reduction, overrides)
     texts, text_owners = encode_class_names(backbone, class_texts)
-    supervision = supervise(backbone, labelled, split, prompts, allow_unlabelled_base, train_encoded.views)
+    supervision = supervise(
+        backbone, labelled, split, prompts, allow_unlabelled_base, train_encoded.views, train_encoded.rows
+    )
     searched = gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows)
     training = (tokens if tokens.ndim == 4 else tokens[None], labelled.paths, supervision)
     return Task(name, backbone, *training, searched, gallery_encoded, split, texts, text_owners, tiles)

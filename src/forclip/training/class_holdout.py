@@ -84,8 +84,9 @@ def choose_candidate(
     candidate and nothing.
     """
     folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
-    if len(candidates) == 1 or not folds or config.base_weight == 0:
+    if len(candidates) == 1 or not folds or config.base_weight == 0 or config.interpolation == 0:
         return candidates[0], {}
+    alphas = _SHORT_ALPHAS if config.interpolation is None else (config.interpolation,)
     held_out_images = HeldOut(start, tokens, supervision, config.seed)
     evidence: dict[Candidate, Evidence] = {}
     for number, candidate in enumerate(candidates, start=1):
@@ -95,7 +96,7 @@ def choose_candidate(
             kept = _without(supervision, held_out)
             head = train_head(candidate, kept, description, None, _SHORT_SHARE, _SHORT_STEPS)
             trials.append((held_out, head))
-        evidence[candidate] = held_out_images.measure(trials, _SHORT_ALPHAS)
+        evidence[candidate] = held_out_images.measure(trials, alphas)
     all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
     return best_choice(all_choices)[0], evidence
 

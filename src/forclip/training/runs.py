@@ -66,7 +66,7 @@ def train(
         encoded = encode_training_images(config, backbone, train, track, console, tiles)
         readable = train.take(encoded.rows)
         unlabelled = config.data.allow_unlabelled_base
-        supervision = supervise(backbone, readable, split, prompts, unlabelled, encoded.views)
+        supervision = supervise(backbone, readable, split, prompts, unlabelled, encoded.views, encoded.rows)
         if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
             message = "no base class has both a labelled image that shows it and one that doesn't"
             console.print(f"[yellow]{message}: the labels can't teach what to tell apart[/]", highlight=False)

@@ -115,10 +115,12 @@ def supervise(
     prompts: PromptOptions,
     allow_unlabelled_base: bool = False,
     views: Sequence[View] = (),
+    rows: Ints | None = None,
 ) -> Supervision:
     """Build the supervision of the training images. This is the only way from labels to training.
 
-    views: those that the head trains on, which get labels of their own by the boxes (`label_views`).
+    views: those that the head trains on, which get labels of their own by the boxes (`label_views`); rows: [I], of each
+    image where the views were made, None if no image was left out since.
 
     The vocabulary gains the base classes. It loses novel classes and their synonyms, and the synonyms whose vectors are
     already part of a base class's vector. Prompts of novel classes are not used. Raises ValueError for a base class
@@ -140,7 +142,8 @@ def supervise(
         return encode_classes(backbone, names, prompts.templates, other_names, overrides)
 
     texts, vocabulary = encode(labelled.class_names), encode(tuple(dict.fromkeys([*split.base, *listed])))
-    of_views = label_views(labelled, views) if views else (None, None)
+    rows = np.arange(len(labelled)) if rows is None else rows
+    of_views = label_views(labelled, views, rows) if views else (None, None)
     return Supervision(labelled.labels, labelled.verified_mask, texts, vocabulary, *of_views)
 
 

@@ -6,39 +6,40 @@ import numpy as np
 
 from forclip.data.images.box_frames import upright_boxes
 from forclip.data.images.decode import image_size
-from forclip.data.images.views import View
+from forclip.data.images.views import FLIP, PLAIN, View
 from forclip.types import Annotations, Bools, Floats, Ints
 
 _VISIBLE = 0.5  # of an object's area: from here on, a view shows the object
 
 
-def label_views(images: Annotations, views: Sequence[View]) -> tuple[Bools, Bools]:
+def label_views(images: Annotations, views: Sequence[View], rows: Ints) -> tuple[Bools, Bools]:
     """Label each view of each image by the boxes that lie in it.
 
     A view shows a class if it contains at least half of the area of one of its boxes. It does not show a class whose
     boxes all lie outside. A label is not verified if the view has only a smaller part of a box. A label without a box
     counts as a box around the whole image. Labels that are not verified for an image are not for its views.
 
-    Returns labels and verified, [V, I, C] each. An image that can't be read has its own labels in each view.
+    rows: [I], of each image where the views were made; random crops depend on it. Returns labels and verified, [V, I, C] each. An image that can't be read has its own labels in each view.
     """
     whole = np.stack([images.labels] * len(views)), np.stack([images.verified_mask] * len(views))
-    partial = [v for v, view in enumerate(views) if view.window(0, (100, 100)).box != (0, 0, 100, 100)]
+    partial = [v for v, view in enumerate(views) if view not in (PLAIN, FLIP)]
     if not partial:
         return whole
     labels, verified = whole
     images = upright_boxes(images)
-    sizes = [image_size(path) or (0, 0) for path in images.paths]
-    readable = np.array(sizes).any(1)
-    rows, classes, boxes = _boxes_of_labels(images, np.array(sizes, np.float32))
+    sizes = [image_size(path) for path in images.paths]
+    readable = np.array([size is not None for size in sizes])
+    sizes = [size or (1, 1) for size in sizes]
+    owners, classes, boxes = _boxes_of_labels(images, np.array(sizes, np.float32))
     for v in partial:
-        windows = np.array([views[v].window(r, size).box for r, size in enumerate(sizes)], np.float32)
-        visible = _visible_share(boxes, windows[rows])
+        windows = [views[v].window(row, size).box for row, size in zip(rows.tolist(), sizes, strict=True)]
+        visible = _visible_share(boxes, np.array(windows, np.float32)[owners])
         shown, cut = visible >= _VISIBLE, (visible > 0) & (visible < _VISIBLE)
         labels[v][readable] = False
-        labels[v][rows[shown], classes[shown]] = True
+        labels[v][owners[shown & readable[owners]], classes[shown & readable[owners]]] = True
         only_cut = np.zeros_like(labels[v])
-        only_cut[rows[cut], classes[cut]] = True
-        verified[v] &= labels[v] | ~only_cut
+        only_cut[owners[cut], classes[cut]] = True
+        verified[v] &= labels[v] | ~only_cut | ~readable[:, None]
     return labels, verified
 
 
