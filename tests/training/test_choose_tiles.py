@@ -15,7 +15,7 @@ from forclip.config import ModelConfig
 from forclip.data.images.tiles import Tiles
 from forclip.progress import untracked
 from forclip.text.prompt_options import PromptOptions
-from forclip.training import choose_tiles
+from forclip.training import choose_tiles, supervision
 from forclip.training.choose_tiles import resolve_tiles
 from forclip.training.gains import Gain, Resampled
 from forclip.types import Annotations, ClassSplit
@@ -77,11 +77,11 @@ def test_large_pictures_are_tried_with_and_without(
 def test_tiles_are_chosen_by_which_scores_rank_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores of the whole pictures are noise here; with tiles they are the labels."""
 
-    def scores(head: object, plain: object, parts: Tensor, rows: np.ndarray, texts: Tensor, shares: object) -> object:
+    def scores(head: object, pooled: object, parts: Tensor, rows: np.ndarray, texts: Tensor, shares: object) -> object:
         rng = np.random.default_rng(4)
         return {0.0: rng.random((len(rows), len(texts))) + (2 * shown[:, : len(texts)] if len(parts) > 1 else 0)}
 
-    original = choose_tiles.supervise
+    original = supervision.supervise
     shown = np.zeros((20, 3))
 
     def supervise(*given: object, **options: object) -> object:

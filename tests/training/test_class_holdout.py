@@ -17,6 +17,7 @@ from forclip.training import class_holdout
 from forclip.training.candidates import Candidate
 from forclip.training.class_holdout import (
     ALPHAS,
+    HeldOut,
     Measured,
     Setting,
     best_choice,
@@ -24,7 +25,6 @@ from forclip.training.class_holdout import (
     choose_candidate,
     choose_setting,
     class_folds,
-    measure_trials,
 )
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain, class_precisions
@@ -252,7 +252,8 @@ def test_the_measured_gain_is_that_of_each_class_in_the_trial_that_held_it_out()
     start, one, other = head_of_seed(0), head_of_seed(1), head_of_seed(2)
     halves = [np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)]
     given = supervision()
-    found = measure_trials([(halves[0], one), (halves[1], other)], start, PARTS, given, TRIALS)
+    held_out_images = HeldOut(start, PARTS, given, TRIALS.seed)
+    found = held_out_images.measure([(halves[0], one), (halves[1], other)], ALPHAS[1:])
     columns = list(range(CLASSES))
     before = class_precisions(scores_of(start, columns, PARTS), given.labels, given.verified)
     for alpha in ALPHAS:

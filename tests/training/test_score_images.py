@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from forclip.models.summary_head import SummaryHead, noise_seeded_head
-from forclip.training.score_images import SHARES, plain_clip, run_in_batches, score_images, score_shares
+from forclip.training.score_images import SHARES, pooled_outputs, run_in_batches, score_images, score_shares
 from tests.tiny import aligned, tiny_pool
 
 
@@ -31,7 +31,7 @@ def test_scores_by_share_are_those_of_heads_with_the_share(parts: int, start_sha
     pool = aligned(tiny_pool((3, 3)), torch.nn.Linear(6, 6))
     start = noise_seeded_head(pool, 4, 1.0, 0).with_share(start_share)
     head, texts, rows = trained_from(start), unit(2, 5, 6), torch.randperm(70)[:67]
-    found = score_shares(head, plain_clip(start), tokens, rows.numpy(), texts, [*SHARES, 1.0])
+    found = score_shares(head, pooled_outputs(start, tokens, rows.numpy()), tokens, rows.numpy(), texts, [*SHARES, 1.0])
     assert list(found) == [*SHARES, 1.0]
     for share, scores in found.items():
         alone = torch.stack([score_images(head.with_share(share), part, rows, texts) for part in tokens]).amax(0)

@@ -14,13 +14,14 @@ from forclip.training import view_labels
 from forclip.training.view_labels import label_views
 from forclip.types import Annotations
 
+Box = tuple[float, float, float, float]
 SIZE = (100, 80)
 QUARTERS = Tiles(2, 2, overlap=0).views()
 CROP = View("crop of 60 %", lambda row, size: Window((0, 0, size[0] * 6 // 10, size[1])))
 
 
 def annotations(
-    boxes: list[tuple[int, int, tuple[float, float, float, float]]],
+    boxes: list[tuple[int, int, Box]],
     boxless: list[tuple[int, int]] = (),  # type: ignore[assignment]  # none
     images: int = 1,
     classes: int = 3,
@@ -82,7 +83,12 @@ def test_a_label_without_a_box_stays_on_a_crop_of_most_of_the_image() -> None:
 
 def test_one_object_of_a_class_that_is_shown_is_enough() -> None:
     """One inside, one cut: shown. One outside, one cut: unknown."""
-    boxes = [(0, 0, (5, 5, 20, 20)), (0, 0, (35, 5, 90, 20)), (0, 1, (60, 50, 90, 70)), (0, 1, (45, 5, 60, 20))]
+    boxes: list[tuple[int, int, Box]] = [
+        (0, 0, (5, 5, 20, 20)),
+        (0, 0, (35, 5, 90, 20)),
+        (0, 1, (60, 50, 90, 70)),
+        (0, 1, (45, 5, 60, 20)),
+    ]
     labels, verified = label_views(annotations(boxes), QUARTERS)
     assert (labels[1, 0, 0], verified[1, 0, 0]) == (True, True)
     assert (labels[1, 0, 1], verified[1, 0, 1]) == (False, False)
@@ -96,10 +102,11 @@ def test_views_agree_with_a_loop_over_pixels(seed: int) -> None:
     boxes = []
     for _ in range(rng.integers(0, 12)):
         x, y = np.sort(rng.choice(101, 2, replace=False)), np.sort(rng.choice(81, 2, replace=False))
-        box = (0, 0, *SIZE) if rng.random() < 0.1 else (x[0], y[0], x[1], y[1])
-        boxes.append((int(rng.integers(3)), int(rng.integers(4)), tuple(map(float, box))))
+        x0, y0, x1, y1 = (0, 0, *SIZE) if rng.random() < 0.1 else (x[0], y[0], x[1], y[1])
+        box: Box = (float(x0), float(y0), float(x1), float(y1))
+        boxes.append((int(rng.integers(3)), int(rng.integers(4)), box))
     pairs = [(int(i), int(c)) for i, c in rng.integers((3, 4), size=(6, 2))]
-    made = annotations(boxes, pairs[:3], 3, 4, pairs[3:])  # type: ignore[arg-type]  # boxes of four
+    made = annotations(boxes, pairs[:3], 3, 4, pairs[3:])
     views = (*make_views(4, seed % 50), *Tiles(2, 2, 0.5).tile_views())
     labels, verified = label_views(made, views)
     for v, view in enumerate(views):

@@ -142,7 +142,6 @@ def supervise(
         return encode_classes(backbone, names, prompts.templates, other_names, overrides)
 
     texts, vocabulary = encode(labelled.class_names), encode(tuple(dict.fromkeys([*split.base, *listed])))
-    rows = np.arange(len(labelled)) if rows is None else rows
     of_views = label_views(labelled, views, rows) if views else (None, None)
     return Supervision(labelled.labels, labelled.verified_mask, texts, vocabulary, *of_views)
 

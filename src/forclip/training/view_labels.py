@@ -12,14 +12,15 @@ from forclip.types import Annotations, Bools, Floats, Ints
 _VISIBLE = 0.5  # of an object's area: from here on, a view shows the object
 
 
-def label_views(images: Annotations, views: Sequence[View], rows: Ints) -> tuple[Bools, Bools]:
+def label_views(images: Annotations, views: Sequence[View], rows: Ints | None = None) -> tuple[Bools, Bools]:
     """Label each view of each image by the boxes that lie in it.
 
     A view shows a class if it contains at least half of the area of one of its boxes. It does not show a class whose
     boxes all lie outside. A label is not verified if the view has only a smaller part of a box. A label without a box
     counts as a box around the whole image. Labels that are not verified for an image are not for its views.
 
-    rows: [I], of each image where the views were made; random crops depend on it. Returns labels and verified, [V, I, C] each. An image that can't be read has its own labels in each view.
+    rows: [I], of each image where the views were made, on which random crops depend; None if no image was left out
+    since. Returns labels and verified, [V, I, C] each. An image that can't be read has its own labels in each view.
     """
     whole = np.stack([images.labels] * len(views)), np.stack([images.verified_mask] * len(views))
     partial = [v for v, view in enumerate(views) if view not in (PLAIN, FLIP)]
@@ -27,9 +28,10 @@ def label_views(images: Annotations, views: Sequence[View], rows: Ints) -> tuple
         return whole
     labels, verified = whole
     images = upright_boxes(images)
-    sizes = [image_size(path) for path in images.paths]
-    readable = np.array([size is not None for size in sizes])
-    sizes = [size or (1, 1) for size in sizes]
+    found = [image_size(path) for path in images.paths]
+    readable = np.array([size is not None for size in found])
+    sizes = [size or (1, 1) for size in found]
+    rows = np.arange(len(images)) if rows is None else rows
     owners, classes, boxes = _boxes_of_labels(images, np.array(sizes, np.float32))
     for v in partial:
         windows = [views[v].window(row, size).box for row, size in zip(rows.tolist(), sizes, strict=True)]
