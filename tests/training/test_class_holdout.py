@@ -161,12 +161,12 @@ class Oracle(torch.nn.Module):
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores come from oracles; halfway to a head that knows a class, it is known too."""
 
-    def scores(head: Any, plain: Any, tokens: Tensor, rows: np.ndarray, texts: Tensor, shares: Any) -> Any:
+    def scores(head: Any, pooled: Any, tokens: Tensor, rows: np.ndarray, texts: Tensor, shares: Any) -> Any:
         return {share: (1 - 0.1 * share) * head.scores[rows].numpy() for share in shares}
 
     monkeypatch.setattr(class_holdout, "interpolate", lambda start, tuned, alpha: tuned if alpha > 0 else start)
     monkeypatch.setattr(class_holdout, "score_shares", scores)
-    monkeypatch.setattr(class_holdout, "plain_clip", lambda start: None)
+    monkeypatch.setattr(class_holdout, "pooled_outputs", lambda start, tokens, rows: None)
 
 
 class ScriptedTraining:

@@ -1,5 +1,7 @@
 """Average precision by class, and gains with their uncertainty."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,7 +111,8 @@ def test_the_deviation_is_about_that_of_new_images() -> None:
 def test_gains_shrink_with_their_uncertainty(mean: float, one: float, other: float) -> None:
     """Towards 0, never beyond it, and in the order of the means."""
     small, large = sorted((one, other))
-    assert abs(Gain(mean, large).shrunk) <= abs(Gain(mean, small).shrunk) <= abs(mean)
+    shrunk = [abs(Gain(mean, large).shrunk), abs(Gain(mean, small).shrunk), abs(mean)]
+    assert all(one <= other + 1e-9 for one, other in pairwise(shrunk))
     assert Gain(mean, small).shrunk * mean >= 0
     assert Gain(mean + 1, small).shrunk > Gain(mean, small).shrunk
     assert Gain(mean, 0.0).shrunk == pytest.approx(mean)

@@ -53,6 +53,6 @@ def candidates_of(config: TrainConfig, teachers: Sequence[TeacherName]) -> list[
             changes |= {"pseudo_weight": 0.0, "set_weight": 0.0}
         candidate = replace(_DEFAULTS[name], **changes)
         if not (candidate.pseudo_weight or candidate.set_weight or config.random_text_weight):
-            candidate = replace(candidate, teacher="none")  # nothing follows it
+            candidate = replace(candidate, teacher="none", with_share=False)  # nothing follows it
         candidates.append(candidate)
     return list(dict.fromkeys(candidates))
