@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
         train, gallery = (sets[0], train_views), (sets[1], gallery_images)
         prompts = PromptOptions(["{}"], embeddable)
         task = new_task(args.train.stem, backbone, train, gallery, split, prompts, allow_unlabelled_base=True)
-        config = EvalConfig(min_relevant=args.min_relevant)
+        config = EvalConfig(min_relevant=args.min_relevant, tiles=args.tiles)
         runs = [measured.run for measured in measure_training_free(task, HeadConfig(), config, 0, track).values()]
         seeds: list[SeedSummary] = []
         args.out.mkdir(parents=True, exist_ok=True)
@@ -159,9 +159,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=Path, help="file of class names, one per line; other classes are ignored")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--min-relevant", type=int, default=1, help="skip classes with fewer gallery images")
-    parser.add_argument("--teacher", choices=["auto", "cluster", "zoom", "none"], default="auto")
+    parser.add_argument("--teacher", choices=["auto", "start", "cluster", "zoom", "none"], default="auto")
     parser.add_argument("--interpolation", type=float, help="weight of the tuned head, 0 to 1; default: chosen")
     parser.add_argument("--views", type=int, help="views per training image; default: by number of images")
+    parser.add_argument("--tiles", default="3x3", help="tiles of the training-free baseline, or none; nine passes")
     return parser.parse_args()
 
 
