@@ -7,12 +7,16 @@ from pathlib import Path
 from forclip.evaluation.methods import FOR, display_name
 
 ROOT = Path(__file__).parents[1]
-FRACTIONS = {"FOR, 10 % of the labels": "labels_10", "FOR, 1 % of the labels": "labels_1"}
+VARIANTS = {
+    "FOR with tiles, 3 x 3": "for_tiles_3x3",
+    "FOR, 10 % of the labels": "labels_10",
+    "FOR, 1 % of the labels": "labels_1",
+}
 
 
 def test_readme_table_matches_the_ablation() -> None:
     summary = json.loads((ROOT / "docs" / "results" / "toyworld_ablation.json").read_text())["summary"]
-    names = FRACTIONS | {
+    names = VARIANTS | {
         display_name(name): name for name in summary if summary[name]["kind"] == "baseline" or name == FOR
     }
     rows = re.findall(

@@ -181,7 +181,7 @@ def test_every_variant_has_another_configuration(name: str) -> None:
 
 
 def test_changes_are_described() -> None:
-    assert ablation.describe_changes(ABLATIONS["random_texts"]) == "random_text_weight 0.01, pseudo_weight 0"
+    assert ablation.describe_changes(ABLATIONS["no_base_labels"]) == "base_weight 0, teacher zoom"
     assert ablation.describe_changes(ABLATIONS["noise_queries"]) == "seeding noise"
 
 
@@ -191,7 +191,7 @@ def test_variants_from_a_file(tmp_path: Path) -> None:
     variants, names = ablation.select_variants(file, [])
     assert names == ["for", "softer", "tiny"]
     assert variants["softer"] == {"train": {"set_weight": 0.05}}
-    assert ablation.select_variants(file, ["ema", "softer"])[1] == ["ema", "softer"]
+    assert ablation.select_variants(file, ["last_stage", "softer"])[1] == ["last_stage", "softer"]
     assert ablation.select_variants(None, [])[1] == list(ABLATIONS)
 
 
