@@ -42,7 +42,8 @@ def write_postcards(folder: Path, num_train: int, num_gallery: int, seed: int) -
     world = ToyWorld(folder, novel_names(seed))
     world.images.mkdir()
     for part, count, file in ((2, num_train, world.train_file), (3, num_gallery, world.gallery_file)):
-        annotations, images = [], []
+        annotations: list[dict[str, object]] = []
+        images: list[dict[str, object]] = []
         for k in range(count):
             rng = np.random.default_rng([seed, part, k])
             names = tuple(rng.choice(pictographs.NAMES, rng.integers(1, 4), replace=False).tolist())
