@@ -223,7 +223,8 @@ class TrainConfig:
     (Cluster-CLIP of teacher_clusters), zoom (nine windows of each image), or none.
     interpolation: alpha, the share of the way from the untuned to the tuned head, chosen on base classes held back in
     held_back_folds trial trainings (fewer than 2 folds: 0.5).
-    class_vectors: how far the base classes' text vectors follow the labels; 0 leaves them unchanged.
+    class_vectors: how far the base classes' text vectors follow the labels, chosen in the trials (without: 0.75); 0
+    leaves them unchanged.
     ema_decay: the decay of the average of weights over steps that training returns; 0 returns the last weights.
     """
 
@@ -251,7 +252,7 @@ class TrainConfig:
     diversity_weight: NonNegative = 0.0
     held_back_folds: NonNegativeInt = 2
     interpolation: Fraction | None = None
-    class_vectors: Fraction = 0.75
+    class_vectors: Fraction | None = None
     checkpoint_every: Count = 100
     seed: NonNegativeInt = 0
 

@@ -1,5 +1,7 @@
 """Class vectors: fit the text vectors of the base classes to the labels, with the images' vectors fixed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,24 +11,65 @@ from forclip.config import TrainConfig
 from forclip.models.retrieval_model import SAME_WORD, ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.training import losses, objectives
+from forclip.training.gains import Gain, resample
 from forclip.training.losses import max_sim
 from forclip.training.score_images import run_in_batches
 from forclip.training.supervision import Supervision
+from forclip.types import Ints
 
 _TEXT_IMAGES = 20_000  # at most: their vectors are held in memory
 _TEXT_STEPS, _TEXT_BATCH, _TEXT_RATE = 200, 64, 1e-2
 _HALF_TRUST = 5.0  # positive images with which a class gets half of its shift
+_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_USUAL_STRENGTH = 0.75  # without trials to choose it by
+_MEASURED_IMAGES = 1500  # labelled images that strengths are compared on, divided by the parts of an image
+
+
+def choose_strength(
+    heads: Sequence[tuple[Ints, SummaryHead]], tokens: Tensor, supervision: Supervision, config: TrainConfig
+) -> tuple[float, dict[float, Gain]]:
+    """Choose how much of the shift to keep, by classes that heads were trained without.
+
+    A head knows the images that it was trained on too well to tell what the text side adds. So the shift of a class is
+    fitted with a head that never saw the class, on half of the images, and measured on the other half. heads: columns
+    of base classes, and a head trained without them; tokens: [P, I, T, W], the parts of each image. Returns also the
+    gain of each strength over none; without heads, or with a configured strength, nothing is measured.
+    """
+    if config.class_vectors is not None or not heads:
+        return (_USUAL_STRENGTH if config.class_vectors is None else config.class_vectors), {}
+    rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), config.seed)
+    order = np.random.default_rng([config.seed, 19]).permutation(len(rows))
+    halves = order[::2], order[1::2]
+    labels, verified = supervision.labels[rows], supervision.verified[rows]
+    scores = {strength: np.zeros(labels.shape, np.float32) for strength in _STRENGTHS}
+    for columns, head in heads:
+        device, indices = head.offsets.device, torch.from_numpy(rows)
+        vectors = torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
+        texts, words = supervision.texts[torch.from_numpy(columns)].cpu(), supervision.vocabulary.cpu()
+        for fitted, measured in (halves, halves[::-1]):
+            targets, known = (torch.from_numpy(x[np.ix_(fitted, columns)]) for x in (labels, verified))
+            shifts = learn_class_vectors(vectors[fitted], targets, known, texts, words, 1.0, config.seed).shifts
+            for strength, of_strength in scores.items():
+                moved = F.normalize(texts + strength * shifts, dim=-1)
+                parts = [max_sim(part.float(), moved) for part in vectors[measured].split(_TEXT_BATCH)]
+                of_strength[np.ix_(measured, columns)] = torch.cat(parts).numpy()
+    resampled = {s: [resample(v[h], labels[h], verified[h], config.seed) for h in halves] for s, v in scores.items()}
+    gains = {}
+    for strength, of_halves in resampled.items():
+        pairs = [one.gain_over(none) for one, none in zip(of_halves, resampled[0.0], strict=True)]
+        gains[strength] = Gain(float(np.mean([g.mean for g in pairs])), float(np.mean([g.deviation for g in pairs])))
+    return max(gains, key=lambda strength: gains[strength].shrunk), gains
 
 
 def fit_class_vectors(
-    head: SummaryHead, tokens: Tensor, num_parts: int, supervision: Supervision, config: TrainConfig
+    head: SummaryHead, tokens: Tensor, num_parts: int, supervision: Supervision, config: TrainConfig, strength: float
 ) -> ClassVectors:
     """Learn the class vectors on the vectors of each labelled image, and of its other views as images of their own.
 
     tokens: [V, I, T, W]; the first num_parts views are the parts of an image. A model with tiles has enough examples in
     its parts, and other views have fewer vectors than an image, so there they are left out.
     """
-    if config.class_vectors == 0 or config.base_weight == 0:
+    if strength == 0 or config.base_weight == 0:
         return no_class_vectors(head.pool.dim)
     rows = supervision.sample_labelled(_TEXT_IMAGES // len(tokens), config.seed)
     device, indices = head.offsets.device, torch.from_numpy(rows)
@@ -37,7 +80,7 @@ def fit_class_vectors(
         torch.from_numpy(np.concatenate([x[v, rows] for v in images])) for x in supervision.of_views(len(tokens))
     )
     texts, words = supervision.texts.cpu(), supervision.vocabulary.cpu()
-    return learn_class_vectors(vectors, labels, verified, texts, words, config.class_vectors, config.seed, len(images))
+    return learn_class_vectors(vectors, labels, verified, texts, words, strength, config.seed, len(images))
 
 
 def learn_class_vectors(

@@ -26,7 +26,7 @@ from forclip.progress import Track, untracked
 from forclip.training import objectives
 from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
 from forclip.training.class_holdout import Evidence, calibrate, choose_candidate, choose_setting
-from forclip.training.class_vectors import fit_class_vectors
+from forclip.training.class_vectors import choose_strength, fit_class_vectors
 from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
@@ -50,6 +50,7 @@ class Choices:
     over a head with neither. zoom_gain: of the zoom teacher over the start, None if it was not tried. candidate: what
     the head was trained with; candidates: of each one, what short trials measured. alpha: how far the head is from the
     start (0) to the trained head (1); share: of plain CLIP in the final head; evidence: of the full trials.
+    class_vectors: the kept part of the shifts; class_vector_gains: of each part over none.
     """
 
     labelled_images: int
@@ -62,6 +63,8 @@ class Choices:
     alpha: float
     share: float
     evidence: Evidence
+    class_vectors: float
+    class_vector_gains: dict[float, Gain]
 
     @property
     def teacher(self) -> str | None:
@@ -85,6 +88,8 @@ class Choices:
             "share": self.alpha,
             "pooled_share": self.share,
             "settings": _evidence_to_json(self.evidence),
+            "class_vectors": self.class_vectors,
+            "class_vector_gains": {str(s): _gain_to_json(gain) for s, gain in self.class_vector_gains.items()},
         }
 
 
@@ -159,7 +164,10 @@ def finetune(
     tuned, history = untuned, History()
     if setting.alpha > 0:
         tuned, history = training.train(candidate, supervision, "finetuning", checkpoint)
-    head = interpolate(untuned.with_share(setting.share), tuned, setting.alpha).eval().requires_grad_(False)
+    shared = untuned.with_share(setting.share)
+    head = interpolate(shared, tuned, setting.alpha).eval().requires_grad_(False)
+    trial_heads = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
+    strength, strength_gains = choose_strength(trial_heads, parts, supervision, config)
     choices = Choices(
         labelled_images=len(supervision.labelled),
         aligned=untuned.pool.output is not None,
@@ -171,8 +179,10 @@ def finetune(
         alpha=setting.alpha,
         share=setting.share,
         evidence=evidence,
+        class_vectors=strength,
+        class_vector_gains=strength_gains,
     )
-    class_vectors = fit_class_vectors(head, tokens, num_parts, supervision, config)
+    class_vectors = fit_class_vectors(head, tokens, num_parts, supervision, config, strength)
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
