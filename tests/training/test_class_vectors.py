@@ -1,14 +1,19 @@
 """Class vectors: which texts move, how far, and that ranking improves."""
 
+from typing import cast
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.config import TrainConfig
 from forclip.evaluation.metrics import average_precision_at
 from forclip.models.retrieval_model import ClassVectors, no_class_vectors
-from forclip.training.class_vectors import learn_class_vectors
+from forclip.models.summary_head import SummaryHead
+from forclip.training.class_vectors import choose_strength, learn_class_vectors
 from forclip.training.losses import max_sim
+from forclip.training.supervision import Supervision
 
 
 def assert_almost_equal(result: Tensor, expected: Tensor) -> None:
@@ -126,3 +131,37 @@ def test_unverified_labels_make_no_difference() -> None:
     one = photos.learn().shifts
     photos.targets = torch.where(photos.verified, photos.targets, ~photos.targets)
     assert torch.equal(one, photos.learn().shifts)
+
+
+class Stored(nn.Module):
+    """A head whose tokens are its vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offsets = torch.zeros(1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+
+def chosen_strength(photos: Photos, config: TrainConfig) -> float:
+    given = Supervision(photos.targets.numpy(), photos.verified.numpy(), photos.texts, photos.words)
+    heads = [(np.array([0, 2]), cast(SummaryHead, Stored())), (np.array([1, 3]), cast(SummaryHead, Stored()))]
+    return choose_strength(heads, photos.vectors[None], given, config)[0]
+
+
+def test_the_strength_is_chosen_by_images_that_a_fit_did_not_see() -> None:
+    """Texts that lie beside their classes should move, and texts that are right should stay."""
+    photos = Photos()
+    assert chosen_strength(photos, TrainConfig()) >= 0.5
+    generator = torch.Generator().manual_seed(2)
+    images = F.normalize(photos.texts + 0.5 * torch.randn(200, 4, 16, generator=generator), dim=-1)
+    photos.vectors = torch.where(
+        photos.targets[..., None], images, photos.vectors[:, :4]
+    )  # the texts are right already
+    assert chosen_strength(photos, TrainConfig()) <= 0.25
+
+
+def test_a_configured_strength_is_used() -> None:
+    assert chosen_strength(Photos(), TrainConfig(class_vectors=0.3)) == 0.3
+    assert choose_strength([], Photos().vectors[None], cast(Supervision, None), TrainConfig()) == (0.75, {})
