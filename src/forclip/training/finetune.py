@@ -86,6 +86,11 @@ class Choices:
                 for candidate, evidence in self.candidates.items()
             ],
             "share": self.alpha,
+            "share_gains": {
+                str(setting.alpha): [round(measured.unseen.mean, 3), round(measured.unseen.shrunk, 3)]
+                for setting, measured in self.evidence.items()
+                if setting.share == self.share
+            },
             "pooled_share": self.share,
             "settings": _evidence_to_json(self.evidence),
             "class_vectors": self.class_vectors,
