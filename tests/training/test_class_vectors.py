@@ -151,7 +151,7 @@ def chosen_strength(photos: Photos, config: TrainConfig) -> float:
 
 
 def test_the_strength_is_chosen_by_images_that_a_fit_did_not_see() -> None:
-    """Texts that lie beside their classes should move, and texts that are right should stay."""
+    """A text vector moves if the images of its class lie elsewhere, and stays if they lie around it."""
     photos = Photos()
     assert chosen_strength(photos, TrainConfig()) >= 0.5
     generator = torch.Generator().manual_seed(2)

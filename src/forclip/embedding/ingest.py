@@ -271,7 +271,7 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
 
 
 def _requested_tiles(model: ModelConfig | None, tiles: str | None, overlap: float | None) -> tuple[str | None, float]:
-    """Return the tiles that were asked for, None for those of the model or the store, and their overlap.
+    """Return the requested tiles and their overlap; None stands for the tiles of the model or the store.
 
     Raises ValueError for tiles that there are not, and for an overlap without tiles.
     """

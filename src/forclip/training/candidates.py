@@ -25,9 +25,9 @@ class Candidate:
     with_share: bool = False
 
 
-# The weights of each teacher were found on the development sets of docs/development/measurements.md. A teacher that
-# knows more than the start should teach beside the labels; the start itself should only hold what they would change.
 AUTOMATIC: tuple[TeacherName, ...] = ("start", "cluster", "none")  # tried by `teacher: auto`
+# The weights were found on the development sets of docs/development/measurements.md. The start has a large weight: it
+# keeps the scores that training on labels would change.
 _DEFAULTS: Mapping[TeacherName, Candidate] = {
     "start": Candidate("start", pseudo_weight=3.0, set_weight=0.0, base_loss="softmax", with_share=True),
     "cluster": Candidate("cluster", pseudo_weight=1.0, set_weight=1.0),

@@ -1,7 +1,5 @@
 """The choice `tiles: auto` of a training: by the size of the pictures, and by held-back base classes."""
 
-from dataclasses import replace
-
 import numpy as np
 from rich.console import Console
 from torch import Tensor
@@ -36,7 +34,7 @@ def resolve_tiles(
     """Return the configured tiles, or with `auto` the better choice, and print the reason.
 
     Pictures that the model sees whole without losing detail need no tiles. Otherwise the untrained head ranks a sample
-    of labelled training images for the base classes, with and without tiles of 3 x 3.
+    of labelled training images for the base classes, with and without tiles.
     """
     if model.tiles != "auto":
         return configured_tiles(model)
@@ -45,7 +43,7 @@ def resolve_tiles(
     labelled = np.flatnonzero((base.labels & base.verified_mask).any(1))
     tiles: Tiles | None = None
     if by_size is not None and len(labelled):
-        tiles = replace(by_size, overlap=model.tile_overlap)
+        tiles = by_size
         rows = labelled[np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).astype(int)]
         sample = train.take(rows)
         advance = track(f"trying tiles of {tiles.name}", len(rows))

@@ -156,8 +156,8 @@ class HeldOut:
         for held_out, tuned in trials:
             is_seen = np.setdiff1d(np.arange(len(self.texts)), held_out)
             for alpha in (0.0, *alphas):
-                head = interpolate(self.start, tuned, alpha).eval()
-                for share, scores in (self.of_start if alpha == 0 else self._scores(head)).items():
+                scored = self._scores(interpolate(self.start, tuned, alpha).eval()) if alpha > 0 else self.of_start
+                for share, scores in scored.items():
                     setting = Setting(alpha, share)
                     seen.setdefault(setting, []).append(self._mean_precision(scores, is_seen))
                     if alpha > 0:

@@ -159,7 +159,7 @@ def finetune(
         if config.teacher == "auto" and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
-    training = _Training(backbone, untuned, tokens, num_parts, zoom, config, checkpoint, track)
+    training = _Training(untuned, tokens, num_parts, zoom, config, checkpoint, track)
     names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
     candidates = candidates_of(config, names)
     candidate, measured = choose_candidate(training.trial, candidates, untuned, parts, supervision, config)
@@ -195,7 +195,6 @@ def finetune(
 class _Training:
     """Trains copies of the untuned head. zoom: None without the images' files, or with tiles."""
 
-    backbone: Backbone
     untuned: SummaryHead
     tokens: Tensor
     num_parts: int
@@ -269,7 +268,9 @@ class _Training:
         if self.config.learning_rate is not None:
             return self.config.learning_rate * _LEARNING_RATE_WIDTH / self.untuned.pool.width
         if trainable not in self.rates:
-            trained = trained_parameters(self.untuned, trainable)
+            # The tower's last stage has a rate of its own, relative to this one.
+            stage = {id(p) for p in self.untuned.pool.stage_parameters()}
+            trained = [p for p in trained_parameters(self.untuned, trainable) if id(p) not in stage]
             step, seed = self.config.step_size, self.config.seed
             self.rates[trainable] = learning_rate_for(self.untuned, trained, self.tokens[0], step, seed)
         return self.rates[trainable]

@@ -35,12 +35,15 @@ def learning_rate_for(
         if name in trained
     }
 
+    with torch.no_grad():
+        before = head(batch)
+
     @torch.no_grad()
     def movement(rate: float) -> float:
         for (name, p), q in zip(head.named_parameters(), changed.parameters(), strict=True):
             if name in signs:
                 q.copy_(p + rate * signs[name])
-        return float((changed(batch) - head(batch)).norm(dim=-1).mean())
+        return float((changed(batch) - before).norm(dim=-1).mean())
 
     rate = 1e-4
     for _ in range(20):
