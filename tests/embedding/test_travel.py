@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from forclip.config import ModelConfig
 from forclip.embedding import migrate
-from forclip.embedding.ingest import IndexSummary, index_images, read_unreadable
+from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.embedding.migrate import migrate_store, needs_migration
 from forclip.embedding.relocate import describe_roots, relocate_roots
+from forclip.embedding.skipped_list import read_unreadable
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
 from forclip.models.open_clip_backbone import load_open_clip

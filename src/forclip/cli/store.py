@@ -77,7 +77,8 @@ def index(
     from forclip.data.images.frame_location import parse_interval
     from forclip.data.images.listing import describe_left_out
     from forclip.data.metadata import read_metadata
-    from forclip.embedding.ingest import SKIPPED_FILE, index_images
+    from forclip.embedding.ingest import index_images
+    from forclip.embedding.skipped_list import SKIPPED_FILE
     from forclip.image_size import parse_image_size
     from forclip.index.schema import checked_precision
     from forclip.progress import tracking

@@ -1,33 +1,24 @@
-"""Index images: find the new and changed ones of a source, embed them part by part and store them."""
+"""Index images: find the new and changed ones of a source, embed them slice by slice and store them."""
 
 import glob
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, SourceConfig
 from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.picture_types import is_picture_name
-from forclip.data.images.tiles import DEFAULT_OVERLAP, describe_tiles, parse_tiles
+from forclip.data.images.tiles import describe_tiles
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source, with_all_splits
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
-from forclip.embedding.choose_tiles import choose_tiles
-from forclip.embedding.embed import (
-    EncodedBatch,
-    concatenate_embeddings,
-    embed_batch,
-    encode_batches,
-)
 from forclip.embedding.frames import (
     FRAME_COLUMNS,
     check_frame_columns,
@@ -36,30 +27,28 @@ from forclip.embedding.frames import (
     read_videos,
     write_videos,
 )
-from forclip.embedding.merge import check_max_vectors, limit_vectors, merge_near_duplicates
 from forclip.embedding.orientation import warn_about_orientation
-from forclip.image_size import describe_image_size
+from forclip.embedding.skipped_list import read_unreadable
+from forclip.embedding.slice_writer import SliceWriter
+from forclip.embedding.slices import Embedder, Slice, embed_slices
+from forclip.embedding.store_options import StoreOptions
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
-from forclip.index.store import ImageFile, require_model
+from forclip.index.store import ImageFile
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
     describe_model,
     is_trained_run,
     load_model,
-    load_store_model,
-    store_header,
 )
 from forclip.path_text import text_to_path
 from forclip.progress import Track, silent, untracked
 from forclip.text.vocabulary import load_vocabulary
-from forclip.types import Floats, ImageEmbeddings
+from forclip.types import Floats
 
-SKIPPED_FILE = "skipped.json"
 _IMAGES_PER_PART = 1024
-_CODE_HEADROOM = 1.25  # of int8's range over the largest value of the first part
 _SAMPLE_QUERIES = 64
 _MAX_PROCESSES = 8
 
@@ -130,50 +119,23 @@ def index_images(
     model or with other options; and for a head or number of query tokens that a trained model does not have.
     """
     index = None if not to.exists() or (to.is_dir() and not any(to.iterdir())) else Index(to)
-    try:
-        listing = find_images(source, images)
-    except ValueError:
-        # A missing source is no error if its images are to be deleted; a damaged annotation file is.
-        if not delete_vanished or index is None or Path(source).is_file():
-            raise
-        listing = Listing((), {}, {})
-    videos = [Path(video) for video in listing.left_out.pop(VIDEO, ())]
-    if not listing.pictures and not videos and not (delete_vanished and index is not None):
-        raise ValueError(listing.why_empty(source))
+    listing, videos = _list_source(source, images, index is not None and delete_vanished)
+    options = StoreOptions(to, model, head, num_query_tokens, precision, merge, max_vectors, tiles, tile_overlap)
+    loaded = options.load(index, device)
     roots, stored, known = Roots(), dict[str, ImageFile](), dict[str, UnreadableImage]()
-    tiles, overlap = _requested_tiles(model, tiles, tile_overlap)
-    check_max_vectors(max_vectors)
-    _check_options(model, head if index is None else head or index.store.header.model["head"], num_query_tokens)
-    chosen = model or ModelConfig(), head, num_query_tokens
-    if index is None:
-        loaded = load_model(replace(chosen[0], tiles="none"), device, *chosen[1:])
-        if tiles not in (None, "auto"):
-            loaded = loaded.with_tiles(parse_tiles(tiles, overlap))
-    else:
-        store = index.store
-        loaded = load_store_model(store.model_folder, store.header, device, model, head, num_query_tokens)
-        if tiles not in (None, "auto") and (requested := parse_tiles(tiles, overlap)) != loaded.tiles:
-            both = describe_tiles(loaded.tiles), describe_tiles(requested)
-            raise ValueError(f"{to}: was created with tiles {both[0]}, not {both[1]}")
-        require_model(store, loaded.fingerprint)
-        for name, wanted in (("precision", precision), ("merge", merge), ("max_vectors", max_vectors)):
-            actual = getattr(store.header, name)
-            if wanted not in (None, actual):
-                raise ValueError(f"{to}: was created with {name} {actual}, not {wanted}")
-        merge, max_vectors = store.header.merge, store.header.max_vectors
-        roots, stored, known = store.roots, store.files(), read_unreadable(to)
+    if index is not None:
+        roots, stored, known = index.store.roots, index.store.files(), read_unreadable(to)
     records, tried = read_videos(to), {} if retry else known
     advance = track("reading videos", len(videos)) if videos else silent
     frame_paths, read = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
     found = (*listing.pictures, *frame_paths)
     has_frames = any(split_frame(path) for path in found)
     if index is not None and has_frames:
-        check_frame_columns(store.table().schema, to)
+        check_frame_columns(index.store.table().schema, to)
     if videos and not found:
         first = next(iter(read.values())).problem
         raise ValueError(f"{source}: none of {len(videos)} videos can be read; the first: {first}")
-    advance = track("looking for changes", len(found))
-    changes = find_changes(source, images, found, roots, stored, tried, advance)
+    changes = find_changes(source, images, found, roots, stored, tried, track("looking for changes", len(found)))
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
     video_ids = {changes.roots.id_of(video): record for video, record in read.items()}
     # What is in a folder that can't be read at the moment has not vanished.
@@ -199,45 +161,40 @@ def index_images(
         for i, image in known.items()
         if i not in paths and i not in video_ids and not _is_deleted(changes.roots.resolve(image.uri))
     } | dict(skipped)
-    unreadable = {
+    unreadable_videos = {
         i: UnreadableImage(i, video.size, video.modified, video.problem)
         for i, video in video_ids.items()
         if video.problem
     }
-    skipped_videos = {i for i, video in unreadable.items() if tried.get(i) == video}
-    added, updated, moved_ids = 0, 0, {new_id for new_id, _ in changes.moved.values()}
+    new = Slice.of(todo, paths)
+    warn_about_photos(loaded.backbone.name, new.paths)
+    warn_about_orientation(loaded.backbone, new.paths)
+    if index is None:
+        loaded = options.with_auto_tiles(loaded, new.paths)
+
+    def create(largest: float) -> Index:
+        created = options.create(loaded, largest, changes.roots)
+        created.store.make_columns(types)
+        return created
+
+    def values_for(ids: Sequence[str]) -> dict[str, Any]:
+        return ({} if columns is None else columns.values_for(ids)) | (frame_columns(ids) if has_frames else {})
+
+    moved_ids = {new_id for new_id, _ in changes.moved.values()}
+    replaced = frozenset(i for i in todo if i in stored or i in moved_ids)
+    writer = SliceWriter(to, index, create, values_for, replaced, listed | unreadable_videos, known)
     if processes is None:  # a CPU's cores are the model's
         processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
-    advance, todo_paths = track("embedding", len(todo)), [paths[image_id] for image_id in todo]
-    warn_about_photos(loaded.backbone.name, todo_paths)
-    warn_about_orientation(loaded.backbone, todo_paths)
-    moved_ids = {new_id for new_id, _ in changes.moved.values()}
-    if tiles == "auto" and index is None and not is_trained_run(chosen[0].name):
-        loaded = loaded.with_tiles(choose_tiles(loaded.backbone, todo_paths, overlap))
-    batches = encode_batches(loaded.backbone, list(todo), todo_paths, loaded.views, advance, processes)
-    for embeddings, files, failed in _embed_parts(loaded, todo, batches, merge, max_vectors):
-        unreadable |= failed
-        if embeddings is not None:
-            if index is None:
-                largest = float(np.abs(embeddings.vectors).max())
-                code_range = largest * _CODE_HEADROOM if precision == "int8" else 1.0
-                header = store_header(loaded, *chosen, precision or "fp16", code_range, merge, max_vectors)
-                run = Path(chosen[0].name) if is_trained_run(chosen[0].name) else None
-                index = Index.create(to, replace(header, roots=to_json(changes.roots, to)), run)
-                index.store.make_columns(types)
-            part = embeddings.image_ids
-            values = {} if columns is None else columns.values_for(part)
-            index.put(embeddings, files, values | (frame_columns(part) if has_frames else {}))
-            replaced = sum(i in stored or i in moved_ids for i in part)
-            added, updated = added + len(part) - replaced, updated + replaced
-        if index is not None:
-            _write_unreadable(to, listed | unreadable)
-    if index is not None and listed | unreadable != known:
-        _write_unreadable(to, listed | unreadable)
+    embedder = Embedder(loaded, *options.merging(index))
+    advance = track("embedding", len(todo))
+    for embedded in embed_slices(embedder, new, _IMAGES_PER_PART, advance, processes):
+        writer.write([embedded])
+    writer.write_unreadable()
+    index = writer.index
     if index is not None and videos:
         write_videos(to, records | video_ids)
     if index is None or (found and not len(index)):
-        first = next(iter((listed | unreadable).values())).reason
+        first = next(iter(writer.unreadable.values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
     report: list[str] = []
     if columns is not None:
@@ -249,10 +206,34 @@ def index_images(
         index.delete_ids(vanished)
     if index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
-    unchanged = len(paths) - len(todo) - len(skipped) - changes.num_moved
-    failed = {i: image for i, image in unreadable.items() if i not in skipped_videos}
-    counts = added, updated, unchanged, failed, len(skipped) + len(skipped_videos), vanished
-    return IndexSummary(*counts, tuple(report), listing.summary(), changes.num_moved, len(videos))
+    skipped_videos = {i for i, video in unreadable_videos.items() if tried.get(i) == video}
+    failed = {i: image for i, image in writer.unreadable.items() if i not in skipped_videos and i not in listed}
+    return IndexSummary(
+        writer.added,
+        writer.updated,
+        len(paths) - len(todo) - len(skipped) - changes.num_moved,
+        failed,
+        len(skipped) + len(skipped_videos),
+        vanished,
+        tuple(report),
+        listing.summary(),
+        changes.num_moved,
+        len(videos),
+    )
+
+
+def _list_source(source: str, images: Path | None, may_be_missing: bool) -> tuple[Listing, list[Path]]:
+    """List the pictures and the videos of a source. A damaged annotation file is an error, whatever may be missing."""
+    try:
+        listing = find_images(source, images)
+    except ValueError:
+        if not may_be_missing or Path(source).is_file():
+            raise
+        listing = Listing((), {}, {})
+    videos = [Path(video) for video in listing.left_out.pop(VIDEO, ())]
+    if not listing.pictures and not videos and not may_be_missing:
+        raise ValueError(listing.why_empty(source))
+    return listing, videos
 
 
 def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) -> None:
@@ -268,32 +249,6 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
             index.store.annotate(frames, {"video": frame_columns(frames)["video"]})
     if changes.checked:
         index.store.set_decoding(changes.checked, DECODING)
-
-
-def _requested_tiles(model: ModelConfig | None, tiles: str | None, overlap: float | None) -> tuple[str | None, float]:
-    """Return the requested tiles and their overlap; None stands for the tiles of the model or the store.
-
-    Raises ValueError for tiles that there are not, and for an overlap without tiles.
-    """
-    if tiles is None and model is not None and model.tiles != "none":
-        tiles, overlap = model.tiles, model.tile_overlap if overlap is None else overlap
-    if overlap is not None and tiles in (None, "none"):
-        raise ValueError(f"the overlap {overlap:g} needs tiles, such as 3x3")
-    overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    if tiles not in (None, "auto"):
-        parse_tiles(tiles, overlap)
-    return tiles, overlap
-
-
-def _check_options(model: ModelConfig | None, head: str | None, num_query_tokens: int | None) -> None:
-    """Raise ValueError for options that would be ignored."""
-    if model is not None and is_trained_run(model.name):
-        size = None if model.image_size is None else describe_image_size(model.image_size)
-        for option, value in (("pretrained", model.pretrained), ("image_size", size)):
-            if value is not None:
-                raise ValueError(f"{model.name}: is a trained run with its own {option}, not {value}")
-    elif num_query_tokens is not None and head not in (None, "sum"):
-        raise ValueError(f"num_query_tokens {num_query_tokens} applies to the head sum, not to {head}")
 
 
 def find_images(source: str, images: Path | None) -> Listing:
@@ -332,22 +287,6 @@ def sample_queries(model: RetrievalModel) -> Floats:
     return np.stack([model.encode_query(name).cpu().numpy() for name in names[:: len(names) // _SAMPLE_QUERIES]])
 
 
-def read_unreadable(store: Path) -> dict[str, UnreadableImage]:
-    """Read, by id, which images earlier jobs could not read. Raises ValueError for a damaged list."""
-    file = store / SKIPPED_FILE
-    if not file.exists():
-        return {}
-    try:
-        return {image_id: UnreadableImage(**content) for image_id, content in json.loads(file.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: damaged: {error}. Delete it to try its images again") from None
-
-
-def _write_unreadable(store: Path, images: Mapping[str, UnreadableImage]) -> None:
-    content = {image_id: vars(image) for image_id, image in images.items()}
-    write_text_atomically(store / SKIPPED_FILE, json.dumps(content, indent=1))
-
-
 def _is_deleted(path: str) -> bool:
     """Whether a file is missing, but not its folder."""
     file = text_to_path(path)
@@ -363,32 +302,3 @@ def describe(path: Path) -> dict[str, Any]:
     index = Index(path)
     described = {f"model {key}": value for key, value in index.store.header.model.items()}
     return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(path)), **described}
-
-
-def _embed_parts(
-    model: RetrievalModel,
-    todo: Mapping[str, ImageFile],
-    batches: Iterable[EncodedBatch],
-    merge: float | None,
-    max_vectors: int | None,
-) -> Iterator[tuple[ImageEmbeddings | None, list[ImageFile], dict[str, UnreadableImage]]]:
-    """Yield each part's embeddings (None if no image can be read), their files, and the unreadable images by id."""
-    ids = list(todo)
-    embedded: list[ImageEmbeddings] = []
-    files: list[ImageFile] = []
-    unreadable: dict[str, UnreadableImage] = {}
-    for batch in batches:
-        for row, skipped in batch.skipped:
-            file = todo[ids[row]]
-            unreadable[ids[row]] = UnreadableImage(file.uri, file.size, file.modified, skipped.reason)
-        if batch.rows:
-            embeddings = embed_batch(model, batch, [ids[row] for row in batch.rows])
-            embeddings = embeddings if merge is None else merge_near_duplicates(embeddings, merge)
-            embedded.append(embeddings if max_vectors is None else limit_vectors(embeddings, max_vectors))
-            for row, (width, height) in zip(batch.rows, batch.sizes, strict=True):
-                files.append(replace(todo[ids[row]], width=width, height=height))
-        if len(files) + len(unreadable) >= _IMAGES_PER_PART:
-            yield concatenate_embeddings(embedded) if embedded else None, files, unreadable
-            embedded, files, unreadable = [], [], {}
-    if files or unreadable:
-        yield concatenate_embeddings(embedded) if embedded else None, files, unreadable

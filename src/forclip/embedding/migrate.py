@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, config_to_json
-from forclip.embedding.ingest import SKIPPED_FILE
+from forclip.embedding.skipped_list import SKIPPED_FILE
 from forclip.index.column_changes import repair_columns
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
 from forclip.index.schema import HEADER_KEY, MIGRATED_VERSION, StoreHeader
