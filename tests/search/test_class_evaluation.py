@@ -41,8 +41,7 @@ def class_vectors(searcher: Searcher, labels: StoreLabels) -> Floats:
 
 def test_metrics_equal_those_of_eval(searcher: Searcher, labels: StoreLabels, evaluated: RetrievalReport) -> None:
     advanced: list[int] = []
-    store = searcher.index.store
-    evaluation = evaluate_classes(store.table(), store.header, labels, class_vectors(searcher, labels), advanced.append)
+    evaluation = evaluate_classes(searcher.index, labels, class_vectors(searcher, labels), advanced.append)
     assert sum(advanced) == evaluation.images == 60
     assert evaluation.relevant.tolist() == labels.images.labels.sum(0).tolist()
     expected = {c.name: c for c in evaluated.classes}
@@ -66,8 +65,7 @@ def test_only_images_in_the_store_and_verified_labels_count(searcher: Searcher, 
     ids = ("not in the store", *labels.images.image_ids[1:])
     images = replace(labels.images, verified=verified, image_ids=ids)
     partial = replace(labels, images=images)
-    store = searcher.index.store
-    evaluation = evaluate_classes(store.table(), store.header, partial, class_vectors(searcher, partial))
+    evaluation = evaluate_classes(searcher.index, partial, class_vectors(searcher, partial))
     assert evaluation.images == 59
     assert evaluation.relevant.tolist() == (images.labels & verified)[1:].sum(0).tolist()
     assert len(evaluation.classes) > 20

@@ -48,9 +48,9 @@ def wait_for_classes(client: TestClient) -> dict[str, Any]:
 def test_classes_are_measured_after_the_start(client: TestClient, served: Searcher, labels: StoreLabels) -> None:
     answer = wait_for_classes(client)
     assert (answer["state"], answer["images"]) == ("measured", PICTURES - 1)
-    store, names = served.index.store, labels.images.class_names
+    names = labels.images.class_names
     texts = np.stack([served.encode_text(name) for name in names])
-    expected = evaluate_classes(store.table(), store.header, labels, texts)
+    expected = evaluate_classes(served.index, labels, texts)
     assert answer["means"] == pytest.approx(expected.means(labels.groups))
     assert [c["name"] for c in answer["classes"]] == list(names)
     assert [c["images"] for c in answer["classes"]] == expected.relevant.tolist()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from forclip.index.image_rows import ImageRows
 from forclip.index.store import Store, create_store
-from forclip.server.gallery import ImageRows
 from tests.index.made import HEADER, files, names, some
 
 

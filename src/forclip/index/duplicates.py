@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forclip.index.image_index import Index
+from forclip.index.protocol import SearchIndex
 from forclip.index.segment import Segment
 from forclip.progress import Advance, silent
 from forclip.types import Floats, Ints, SearchResult
@@ -84,17 +85,13 @@ def find_duplicates(
 
 
 def collapse_duplicates(
-    index: Index, results: Sequence[SearchResult], threshold: float = SIMILARITY, count: int | None = None
+    index: SearchIndex, results: Sequence[SearchResult], threshold: float = SIMILARITY, count: int | None = None
 ) -> list[SearchResult]:
     """Return the first `count` results (None: all) of a list that are no near duplicate of a result before them.
 
     The others are left out; ranks stay those of the whole list. Results that were deleted meanwhile stay.
     """
-    vectors: dict[str, Floats] = {}
-    for part in index.view().parts:
-        positions = part.positions([result.image_id for result in results])
-        for image_id, position in zip(part.segment.ids.take(positions).to_pylist(), positions.tolist(), strict=True):
-            vectors[image_id] = _unit_vectors(part.segment, position)
+    vectors = index.image_vectors([result.image_id for result in results])
     kept: list[SearchResult] = []
     compared: list[Floats] = []
     for result in results:
@@ -107,12 +104,6 @@ def collapse_duplicates(
         if len(kept) == count:
             break
     return kept
-
-
-def _unit_vectors(segment: Segment, position: int) -> Floats:
-    vectors = segment.decode(slice(*segment.offsets[position : position + 2].tolist())).astype(np.float32)
-    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
 
 
 def _best(alike: Floats, lowest: float) -> list[int]:
@@ -147,7 +138,8 @@ class _Images:
 
     def vectors(self, image: int) -> Floats:
         """Return an image's unit vectors, [N, dim]."""
-        return _unit_vectors(self._view.parts[self._part[image]].segment, int(self._position[image]))
+        segment: Segment = self._view.parts[self._part[image]].segment
+        return segment.unit_vectors(int(self._position[image]))
 
     def means(self) -> Floats:
         """Return the mean vector of each image, unit [images, dim]."""

@@ -15,13 +15,14 @@ from forclip.index.approximate_search import search_approximately
 from forclip.index.column_changes import column_problems
 from forclip.index.columns import is_readable
 from forclip.index.exact_search import ScoredImages, score_by_all, score_values, search_exactly
+from forclip.index.image_rows import ImageRows
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
 from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import ImageFile, Metadata, Store, create_store
-from forclip.index.table import TABLE, read_vectors
+from forclip.index.table import TABLE, StoredVectors, read_vectors
 from forclip.index.view import Part, View, Views
 from forclip.types import Floats, ImageEmbeddings, SearchResult
 
@@ -49,6 +50,16 @@ class Index:
         self.store = Store(folder)
         self.segments = SegmentFolder(folder, self.store.header)
         self._views = Views(self.store, self.segments)
+
+    @property
+    def name(self) -> str:
+        """Where the store is, for messages."""
+        return str(self.store.folder)
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder in which a service keeps what its users made, such as selections."""
+        return self.store.folder
 
     @staticmethod
     def create(folder: Path, header: StoreHeader, run: Path | None = None) -> "Index":
@@ -236,6 +247,35 @@ class Index:
         for stored in read_vectors(self.store.table(), header.dim, np.array([key])):
             return header.decode(stored.codes).astype(np.float32), stored.boxes.astype(np.float32)
         return None
+
+    def image_vectors(self, image_ids: Sequence[str]) -> dict[str, Floats]:
+        """Return each image's vectors, unit [N, dim], by id. Unknown ids are left out."""
+        vectors: dict[str, Floats] = {}
+        for part in self.view().parts:
+            positions = part.positions(image_ids)
+            for image_id, position in zip(
+                part.segment.ids.take(positions).to_pylist(), positions.tolist(), strict=True
+            ):
+                vectors[image_id] = part.segment.unit_vectors(position)
+        return vectors
+
+    def read_images(self, image_ids: Sequence[str]) -> Iterator[StoredVectors]:
+        """Read images in blocks. Unknown ids are left out."""
+        keys = np.array(list(self.keys_of_ids(image_ids).values()), np.int64)
+        return read_vectors(self.store.table(), self.store.header.dim, keys)
+
+    def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
+        """Return keys by id. Unknown ids are left out."""
+        keys: dict[str, int] = {}
+        for part in self.view().parts:
+            positions = part.positions(image_ids)
+            ids = part.segment.ids.take(pa.array(positions)).to_pylist()
+            keys |= dict(zip(ids, part.segment.keys[positions].tolist(), strict=True))
+        return keys
+
+    def row_reader(self) -> ImageRows:
+        """Return a reader of the images' columns by key, which keeps them in memory."""
+        return ImageRows(self.store)
 
     def scores(self, query: Floats, sample: int | None = None, where: str | None = None) -> Floats:
         """Return the scores of all images, or of about `sample` random ones, in no order.

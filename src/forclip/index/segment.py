@@ -211,6 +211,12 @@ class Segment:
             return self.header.decode(codes.view(np.float16))
         return self.header.decode((codes.astype(np.int16) - _SIGNED_ZERO).astype(np.int8))
 
+    def unit_vectors(self, image: int) -> Floats:
+        """Return the vectors, unit [N, dim], of the image at a position."""
+        vectors = self.decode(slice(*self.offsets[image : image + 2].tolist())).astype(np.float32)
+        unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
     def scores(self, queries: Doubles, rows: Ints, query_of_row: Ints) -> Doubles:
         """Return the cosine [n] of each row with its query. queries: unit [Q, dim]; query_of_row: [n].
 

@@ -241,6 +241,22 @@ class Store:
         """Return the ids of all images, or of those for which an SQL expression holds, as `keys` does."""
         return set(read_column(self.table(), "id", where).to_pylist())
 
+    def known_ids(self, image_ids: Sequence[str]) -> set[str]:
+        """Return those of some ids that are stored."""
+        stored = self._read(["id"])["id"]
+        return set(stored.filter(pc.is_in(stored, value_set=pa.array(image_ids, pa.string()))).to_pylist())
+
+    def first_id(self) -> str | None:
+        """Return the first of all ids in alphabetical order, None without images."""
+        first: str | None = pc.min(self._read(["id"])["id"]).as_py()
+        return first
+
+    def ids_with_content(self, hashes: frozenset[str]) -> frozenset[str]:
+        """Return the ids of the images whose files have one of these content hashes."""
+        rows = self._read(["id", "content_hash"])
+        wanted = pc.is_in(rows["content_hash"], value_set=pa.array(sorted(hashes), pa.string()))
+        return frozenset(rows["id"].filter(wanted).to_pylist())
+
     def files(self, image_ids: Sequence[str] | None = None) -> dict[str, ImageFile]:
         """Return files by image id: of all images, or of these; unknown ids are left out."""
         names = [f.name for f in fields(ImageFile)]
@@ -252,6 +268,12 @@ class Store:
     def user_columns(self) -> list[str]:
         """Names of the metadata columns."""
         return [n for n in self.table().schema.names if n not in BUILT_IN_COLUMNS and is_readable(n)]
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """The Arrow type of each metadata column by name."""
+        schema = self.table().schema
+        return {name: str(schema.field(name).type) for name in self.user_columns}
 
     def _delete(self, lance_sql: str) -> int:
         before = len(self)

@@ -13,7 +13,7 @@ import numpy as np
 
 from forclip.calibration.model import MIN_SAMPLE, SCORE_SAMPLE, Calibration, logits
 from forclip.index import TOP_K
-from forclip.index.image_index import Index
+from forclip.index.protocol import SearchIndex
 from forclip.types import Doubles, Floats, SearchResult
 
 # From here on an excluded text counts as shown: a probability of one half, or without a calibration so many standard
@@ -73,7 +73,7 @@ class Scale:
 
 
 def search_combined(
-    index: Index,
+    index: SearchIndex,
     query: CombinedQuery,
     k: int = TOP_K,
     where: str | None = None,
@@ -106,7 +106,7 @@ def search_combined(
         depth *= _WIDER
 
 
-def text_scales(index: Index, texts: Floats, where: str | None, calibration: Calibration | None) -> list[Scale]:
+def text_scales(index: SearchIndex, texts: Floats, where: str | None, calibration: Calibration | None) -> list[Scale]:
     """Return a scale for each text [n, dim], from images sampled among those searched; none where there is no image.
 
     No text uses the calibration where the gallery is too small for it, or where a text scores all images alike.
@@ -130,7 +130,7 @@ def combine(query: CombinedQuery, normalised_scores: Doubles) -> tuple[Doubles, 
 
 
 def _score(
-    index: Index, query: CombinedQuery, scales: Sequence[Scale], image_ids: Sequence[str]
+    index: SearchIndex, query: CombinedQuery, scales: Sequence[Scale], image_ids: Sequence[str]
 ) -> list[CombinedResult]:
     """Return results for these images, unordered, without those that show an excluded text or were just deleted."""
     texts = [*query.wanted, *query.none_of]

@@ -14,10 +14,10 @@ from typing import Any
 from forclip.atomic_write import created_folders
 from forclip.data.images.decode import read_image
 from forclip.data.images.frame_location import split_frame
-from forclip.index.image_index import Index
+from forclip.index.protocol import SearchIndex
 from forclip.path_text import path_to_text, text_to_path
 from forclip.search.request import SearchRequest, run_search
-from forclip.search.searcher import Searcher
+from forclip.search.searcher import AnySearcher
 from forclip.types import Floats
 
 Box = tuple[float, float, float, float]
@@ -85,7 +85,7 @@ class Selection:
 
 
 def select_search(
-    searcher: Searcher, request: SearchRequest, label: str | None = None, root: Path | None = None
+    searcher: AnySearcher, request: SearchRequest, label: str | None = None, root: Path | None = None
 ) -> Selection:
     """Select the results of a search. label: None for the request in one line."""
     answer = run_search(searcher, request)
@@ -94,7 +94,7 @@ def select_search(
 
 
 def select_ids(
-    index: Index, image_ids: Sequence[str], label: str = "", root: Path | None = None, query: Floats | None = None
+    index: SearchIndex, image_ids: Sequence[str], label: str = "", root: Path | None = None, query: Floats | None = None
 ) -> Selection:
     """Select images by id or path, each once. Raises ValueError for an image that is not stored.
 
@@ -108,11 +108,11 @@ def select_ids(
     return Selection(items, label, root)
 
 
-def _items(index: Index, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item, ...]:
+def _items(index: SearchIndex, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item, ...]:
     """Items in the given order. fields: other fields of Item by image id. Raises ValueError for an unknown image."""
     files = index.store.files(list(fields))
     if missing := [image_id for image_id in fields if image_id not in files]:
-        raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
+        raise ValueError(f"{index.name}: has no image {missing[0]!r}")
     paths = {i: text_to_path(index.store.resolve(file.uri)) for i, file in files.items()}
     return tuple(Item(i, paths[i], files[i].width, files[i].height, **others) for i, others in fields.items())
 

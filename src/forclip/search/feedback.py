@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forclip.calibration.model import SCORE_SAMPLE
-from forclip.index.image_index import Index
+from forclip.index.protocol import SearchIndex
 from forclip.types import Bools, Doubles, Floats
 
 STIFFNESS = 100.0  # precision of the prior, so that weights move by about 1 / sqrt of it; chosen on base classes
@@ -19,7 +19,7 @@ _STEPS = 60
 
 
 def refined_query(
-    index: Index, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None = None
+    index: SearchIndex, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None = None
 ) -> Floats:
     """Return a query vector that ranks images like the right ones higher and those like the wrong ones lower.
 
@@ -38,7 +38,7 @@ def refined_query(
         raise ValueError("no verdicts: at least one image must be right or wrong")
     vectors = index.best_vectors([*right, *wrong], query)
     if missing := [image_id for image_id in (*right, *wrong) if image_id not in vectors]:
-        raise ValueError(f"{index.store.folder}: has no image {missing[0]!r}")
+        raise ValueError(f"{index.name}: has no image {missing[0]!r}")
     examples = np.stack([vectors[i] for i in (*right, *wrong)])
     is_right = np.arange(len(examples)) < len(right)
     spread = float(index.scores(query, SCORE_SAMPLE, where=where).std())

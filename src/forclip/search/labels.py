@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import lance
 import numpy as np
 
 from forclip.config import NamedSplit, SourceConfig
@@ -17,9 +16,7 @@ from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.data.training_images import describe_training_images, read_training_images
 from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
 from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
-from forclip.index.image_index import Index
-from forclip.index.schema import StoreHeader
-from forclip.index.table import read_vectors
+from forclip.index.protocol import SearchIndex
 from forclip.progress import Advance, silent
 from forclip.text.vocabulary import normalise_word
 from forclip.types import Annotations, ClassSplit, Floats, Ints, SearchResult
@@ -75,7 +72,7 @@ class StoreLabels:
         return unique | names
 
 
-def load_store_labels(index: Index, source: SourceConfig, split: str | None = None) -> StoreLabels:
+def load_store_labels(index: SearchIndex, source: SourceConfig, split: str | None = None) -> StoreLabels:
     """Load labels of a store's images, matched by path, or by id where the store uses the annotations' ids.
 
     Args:
@@ -104,27 +101,25 @@ def load_store_labels(index: Index, source: SourceConfig, split: str | None = No
         groups = {name: "base" for name in names if name in class_split.base}
         groups |= {name: "novel" for name in names if name in class_split.novel}
     annotations = _merge_same_files(annotations)
-    stored, ids = index.store.ids(), []
-    for path, image_id in zip(annotations.paths, annotations.image_ids, strict=True):
-        by_path = index.store.id_of(path)
-        ids.append(image_id if image_id in stored and by_path not in stored else by_path)
+    by_path = [index.store.id_of(path) for path in annotations.paths]
+    stored = index.store.known_ids([*annotations.image_ids, *by_path])
+    pairs = zip(annotations.image_ids, by_path, strict=True)
+    ids = [own if own in stored and of_path not in stored else of_path for own, of_path in pairs]
     if stored.isdisjoint(ids):
         raise ValueError(
-            f"{source.annotations}: none of its {len(ids)} images is in the store {index.store.folder}; "
-            f"the first is {ids[0]}, the store's first {min(stored, default='nothing')}"
+            f"{source.annotations}: none of its {len(ids)} images is in the store {index.name}; "
+            f"the first is {ids[0]}, the store's first {index.store.first_id() or 'nothing'}"
             + ("" if source.images else "; --images says which folder its names are relative to")
         )
     return StoreLabels(replace(annotations, image_ids=tuple(ids)), groups, _training_images(index))
 
 
-def _training_images(index: Index) -> frozenset[str] | None:
+def _training_images(index: SearchIndex) -> frozenset[str] | None:
     """Return the ids of the stored images that trained the store's model, by content; None if its run does not say."""
     digests = read_training_images(index.store.model_folder)
     if digests is None:
         return None
-    rows = index.store.table().to_table(["id", "content_hash"])
-    pairs = zip(rows["id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True)
-    return frozenset(image_id for image_id, digest in pairs if digest in digests)
+    return index.store.ids_with_content(frozenset(digests))
 
 
 def _merge_same_files(images: Annotations) -> Annotations:
@@ -144,15 +139,14 @@ def _merge_same_files(images: Annotations) -> Annotations:
     return merged.take(kept)
 
 
-def describe_matches(labels: StoreLabels, index: Index) -> str:
+def describe_matches(labels: StoreLabels, index: SearchIndex) -> str:
     """Say in one or two sentences how many images have labels and how many classes there are."""
-    stored, names = index.store.ids(), labels.images.class_names
-    matched = len(stored.intersection(labels.images.image_ids))
+    names, matched = labels.images.class_names, len(index.store.known_ids(labels.images.image_ids))
     counts = Counter(labels.groups.get(name, "in neither group") for name in names)
     groups = ", ".join(f"{counts[g]} {g}" for g in ("base", "novel", "in neither group") if counts[g])
     training = f" {describe_training_images(labels.num_training)}." if labels.num_training else ""
     return (
-        f"Labels for {matched} of the store's {len(stored)} images; {len(labels.images)} are annotated. "
+        f"Labels for {matched} of the store's {len(index)} images; {len(labels.images)} are annotated. "
         f"{len(names)} classes: {groups if labels.groups else 'no split says which are base'}.{training}"
     )
 
@@ -173,7 +167,7 @@ class Relevance:
 
 
 def evaluate_list(
-    index: Index, labels: StoreLabels, column: int, query: Floats, where: str | None = None, exact: bool = False
+    index: SearchIndex, labels: StoreLabels, column: int, query: Floats, where: str | None = None, exact: bool = False
 ) -> Relevance:
     """Compare the list of a text's vector, unit [dim], with the labels of a class."""
     right = index.search_among(labels.checked(column, shows=True), query, where=where)
@@ -190,7 +184,7 @@ def evaluate_list(
 
 
 def rank_in_whole_list(
-    index: Index, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
+    index: SearchIndex, image_ids: Sequence[str], query: Floats, k: int | None = None, where: str | None = None
 ) -> list[SearchResult]:
     """Return the best k of some images, or all, with their ranks in the whole list, first among equals."""
     if not (results := index.search_among(image_ids, query, k, where)):
@@ -223,22 +217,19 @@ class ClassEvaluation:
 
 
 def evaluate_classes(
-    table: lance.LanceDataset, header: StoreHeader, labels: StoreLabels, texts: Floats, advance: Advance = silent
+    index: SearchIndex, labels: StoreLabels, texts: Floats, advance: Advance = silent
 ) -> ClassEvaluation:
     """Evaluate all classes as `forclip eval` does, each over the stored images that were checked for it.
 
     Args:
-        table: one version of the store.
         texts: [C, dim] unit vectors of the labels' classes.
         advance: is called with the number of images done.
     """
     images = labels.images
-    stored = table.to_table(["number", "id"])
-    keys: Ints = stored["number"].to_numpy()[np.array([i in labels.rows for i in stored["id"].to_pylist()], bool)]
     scores = np.full((len(images), len(texts)), np.nan, np.float32)
-    for part in read_vectors(table, header.dim, keys):
+    for part in index.read_images(images.image_ids):
         rows = [labels.rows[i] for i in part.images["id"].to_pylist()]
-        scores[rows] = max_sim(header.decode(part.codes), part.offsets, texts)
+        scores[rows] = max_sim(index.store.header.decode(part.codes), part.offsets, texts)
         advance(len(rows))
     scored = np.flatnonzero(~np.isnan(scores).any(1))
     evaluated = images.take(scored)

@@ -14,10 +14,10 @@ from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.decode import read_image
 from forclip.data.images.frame_location import frame_path, split_frame
 from forclip.embedding.regions import Heatmap
-from forclip.index.image_index import Index
+from forclip.index.protocol import SearchIndex
 from forclip.path_text import text_to_path
 from forclip.search.combined import CombinedQuery, combine, text_scales
-from forclip.search.searcher import Searcher
+from forclip.search.searcher import AnySearcher
 from forclip.types import Floats
 
 _HEAT = (230, 0, 126)  # one hue, as on the page
@@ -42,7 +42,7 @@ class Look:
 
 
 def look_at(
-    index: Index, key: int, query: CombinedQuery, where: str | None = None, calibration: Calibration | None = None
+    index: SearchIndex, key: int, query: CombinedQuery, where: str | None = None, calibration: Calibration | None = None
 ) -> Look | None:
     """Compare the vectors of the image with this key with a query, as search_combined does; None if it was deleted.
 
@@ -93,7 +93,7 @@ class LookResult:
         return table
 
 
-def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
+def look_for(searcher: AnySearcher, image: str, text: str) -> LookResult:
     """Look for a text in an image of the store, whose picture file is read for the heatmap.
 
     image: its id or its path.
@@ -106,11 +106,11 @@ def look_for(searcher: Searcher, image: str, text: str) -> LookResult:
     frame = split_frame(Path(image))  # clip.mp4#t=2 is clip.mp4#t=2.000
     (image_id,) = index.store.ids_of([image if frame is None else str(frame_path(*frame))])
     file = index.store.files([image_id]).get(image_id)
-    keys = index.store.keys("id = '" + image_id.replace("'", "''") + "'")
-    if file is None or not len(keys):
-        raise ValueError(f"{image}: is not in {index.store.folder}; forclip index adds pictures")
+    key = index.keys_of_ids([image_id]).get(image_id)
+    if file is None or key is None:
+        raise ValueError(f"{image}: is not in {index.name}; forclip index adds pictures")
     no_text = np.zeros((0, searcher.model.dim), np.float32)
-    look = look_at(index, int(keys[0]), CombinedQuery(searcher.encode_text(text)[None], no_text, no_text))
+    look = look_at(index, key, CombinedQuery(searcher.encode_text(text)[None], no_text, no_text))
     path = text_to_path(index.store.resolve(file.uri))
     picture = read_image(path)
     is_same_video = split_frame(path) is not None and file_state(path) == (file.size, file.modified)

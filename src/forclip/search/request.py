@@ -14,7 +14,7 @@ from forclip.index import TOP_K
 from forclip.index.duplicates import collapse_duplicates
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
-from forclip.search.searcher import ListOptions, RankedText, Searcher
+from forclip.search.searcher import AnySearcher, ListOptions, RankedText
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Floats, SearchResult
 
@@ -212,7 +212,7 @@ class SearchAnswer:
         return float(self.confidence.probabilities[result.rank - 1])
 
 
-def run_search(searcher: Searcher, request: SearchRequest, labels: StoreLabels | None = None) -> SearchAnswer:
+def run_search(searcher: AnySearcher, request: SearchRequest, labels: StoreLabels | None = None) -> SearchAnswer:
     """Answer one request.
 
     Args:
@@ -227,7 +227,7 @@ def run_search(searcher: Searcher, request: SearchRequest, labels: StoreLabels |
 
 
 def run_searches(
-    searcher: Searcher, requests: Sequence[SearchRequest], labels: StoreLabels | None = None
+    searcher: AnySearcher, requests: Sequence[SearchRequest], labels: StoreLabels | None = None
 ) -> list[SearchAnswer]:
     """Answer several requests, as `run_search` answers each. Single texts with equal options are searched together."""
     for request in requests:
@@ -261,7 +261,7 @@ def labelled_class(request: SearchRequest, labels: StoreLabels) -> int:
 
 
 def _answer_text(
-    searcher: Searcher, request: SearchRequest, ranked: RankedText, labels: StoreLabels | None
+    searcher: AnySearcher, request: SearchRequest, ranked: RankedText, labels: StoreLabels | None
 ) -> SearchAnswer:
     results: Sequence[SearchResult] = ranked.results
     confidence, options, reason = ranked.confidence, request.options, ""
@@ -290,7 +290,7 @@ def _answer_text(
     return SearchAnswer(request, page, confidence, reason, num_searched, labelled)
 
 
-def _answer_other(searcher: Searcher, request: SearchRequest) -> SearchAnswer:
+def _answer_other(searcher: AnySearcher, request: SearchRequest) -> SearchAnswer:
     """Answer a request for a picture, for several texts, or with verdicts."""
     results: Sequence[SearchResult]
     options = request.options
@@ -321,7 +321,7 @@ def most_distinct_vector(vectors: Floats) -> Floats:
     return vector
 
 
-def combined_query(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
+def combined_query(searcher: AnySearcher, request: SearchRequest) -> CombinedQuery:
     """The vectors of a combined request. A picture counts as one alternative, by its most distinct vector."""
     vectors: list[Floats] = []
     if request.like is not None:
@@ -333,7 +333,7 @@ def combined_query(searcher: Searcher, request: SearchRequest) -> CombinedQuery:
     return CombinedQuery(*parts)
 
 
-def _picture_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
+def _picture_vectors(searcher: AnySearcher, request: SearchRequest) -> Floats:
     """Vectors of the request's picture: [N, dim], or [dim] where a region's vector was given."""
     if isinstance(request.like, Path):
         return searcher.encode_image(read_image(request.like))
@@ -341,7 +341,7 @@ def _picture_vectors(searcher: Searcher, request: SearchRequest) -> Floats:
     return request.like
 
 
-def _page(searcher: Searcher, request: SearchRequest, results: Sequence[SearchResult]) -> list[SearchResult]:
+def _page(searcher: AnySearcher, request: SearchRequest, results: Sequence[SearchResult]) -> list[SearchResult]:
     lowest = request.min_score
     if request.cutoff is not None and request.cutoff.kind == "score":
         lowest = max(lowest, request.cutoff.value)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
+from typing_extensions import TypeVar
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
 from forclip.config import ModelConfig
@@ -17,9 +19,9 @@ from forclip.embedding.merge import limit_vectors
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
 from forclip.index.image_index import Index
+from forclip.index.protocol import SearchIndex
 from forclip.index.ranking import Ranking
 from forclip.index.store import require_model
-from forclip.index.view import View
 from forclip.models.retrieval_model import RetrievalModel, load_store_model
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
@@ -73,14 +75,18 @@ class RankedText:
     confidence: Confidence | None
 
 
-class Searcher:
+# Of the classes that search, most are for a store's own index.
+AnyIndex = TypeVar("AnyIndex", bound=SearchIndex, default=Index, covariant=True)
+
+
+class Searcher(Generic[AnyIndex]):
     """An index and the model that wrote it.
 
     `search`, `search_image` and `search_vector` are short forms. `forclip.search.request.run_search` answers a full
     SearchRequest, through `rank_texts`, `rank`, `rank_combined`, `refine` and `evaluate_list`.
     """
 
-    def __init__(self, index: Index, model: RetrievalModel) -> None:
+    def __init__(self, index: AnyIndex, model: RetrievalModel) -> None:
         self.index, self.model = index, model
         self._text_threads: int | None = None  # torch's own number
 
@@ -128,7 +134,7 @@ class Searcher:
         calibration = self.model.calibration
         return search_combined(self.index, query, options.depth, options.where, options.exact, calibration)
 
-    def rank_texts(self, texts: Sequence[str], options: ListOptions, view: View | None = None) -> list[RankedText]:
+    def rank_texts(self, texts: Sequence[str], options: ListOptions, view: Any = None) -> list[RankedText]:
         """Rank images for each text, all in one pass; with `options.precision` also estimate the confidence.
 
         view: the version of the store to search; None: the newest.
@@ -184,6 +190,9 @@ class Searcher:
         if most is None:
             return vectors
         return limit_vectors(ImageEmbeddings(vectors, np.array([0, len(vectors)]), ("",)), most).vectors
+
+
+AnySearcher: TypeAlias = Searcher[SearchIndex]
 
 
 def open_searcher(folder: Path, device: str = "cpu", model_override: ModelConfig | None = None) -> Searcher:

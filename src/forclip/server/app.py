@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchRequest, run_search
-from forclip.search.searcher import Searcher
+from forclip.search.searcher import AnySearcher
 from forclip.server.cached_searcher import CachedSearcher
 from forclip.server.class_table import ClassTable, class_routes
 from forclip.server.errors import ERRORS, add_error_handlers
@@ -26,14 +26,14 @@ from forclip.server.selections import Selections, selection_routes
 from forclip.server.service_routes import add_metrics, read_page, service_routes
 
 
-def create_app(searcher: Searcher, access: Access | None = None, labels: StoreLabels | None = None) -> FastAPI:
+def create_app(searcher: AnySearcher, access: Access | None = None, labels: StoreLabels | None = None) -> FastAPI:
     """Create an application that serves a store to the clients that `access` admits; by default to this machine only.
 
     labels: of the store's images.
     """
     page, access = read_page(), access or Access()
     cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
-    service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.store.folder)
+    service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.state_folder)
     table = None if labels is None else ClassTable(cached, labels)
 
     def warm_up() -> None:
@@ -87,7 +87,7 @@ def page_link(access: Access, port: int) -> str:
     return address if access.token is None else f"{address}login?token={quote(access.token, safe='')}"
 
 
-def serve(searcher: Searcher, access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
+def serve(searcher: AnySearcher, access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
     """Serve until interrupted."""
     gc.collect()
     # No access log: it would hold the token of the login link.

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from forclip.embedding.regions import Heatmap
-from forclip.index.view import View
+from forclip.index.protocol import SearchIndex
 from forclip.search.combined import CombinedQuery, CombinedResult
 from forclip.search.labels import Relevance, StoreLabels
-from forclip.search.searcher import ListOptions, RankedText, Searcher
+from forclip.search.searcher import AnySearcher, ListOptions, RankedText, Searcher
 from forclip.server.batches import Batches
 from forclip.server.cache import StoreCache
 from forclip.types import Floats, SearchResult
@@ -25,10 +25,10 @@ _CONFIDENCE_DEPTH = 240  # images at least from which a list's confidence is est
 _KEPT_TEXTS, _KEPT_LISTS, _KEPT_OTHERS = 10_000, 1_000, 128
 
 
-class CachedSearcher(Searcher):
+class CachedSearcher(Searcher[SearchIndex]):
     """Searcher that caches and batches. Returns what a Searcher returns; lists may be deeper than requested."""
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: AnySearcher) -> None:
         super().__init__(searcher.index, searcher.model)
         self._searcher = searcher
         self._model_lock = Lock()
@@ -58,7 +58,7 @@ class CachedSearcher(Searcher):
     def warm_up(self) -> None:
         self._searcher.warm_up()
 
-    def rank_texts(self, texts: Sequence[str], options: ListOptions, view: View | None = None) -> list[RankedText]:
+    def rank_texts(self, texts: Sequence[str], options: ListOptions, view: Any = None) -> list[RankedText]:
         """As Searcher.rank_texts; lists extend beyond the recommended cut-off, or to KEPT_DEPTH images."""
         options, view = _in_pages(options), self.index.view() if view is None else view
         if options.precision is not None and self.model.calibration is not None:

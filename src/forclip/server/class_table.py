@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter
 
 from forclip.search.labels import ClassEvaluation, StoreLabels, evaluate_classes
-from forclip.search.searcher import Searcher
+from forclip.search.searcher import AnySearcher
 from forclip.server.schemas import ClassesOut, ClassOut, MeansOut
 
 _NO_LABELS = ClassesOut(state="no labels", progress=0, images=None, training_images=None, means=MeansOut(), classes=[])
@@ -33,7 +33,7 @@ class _Stopped(Exception):
 class ClassTable:
     """Measures in a thread of its own, one text at a time, so that searches can run in between."""
 
-    def __init__(self, searcher: Searcher, labels: StoreLabels) -> None:
+    def __init__(self, searcher: AnySearcher, labels: StoreLabels) -> None:
         self.searcher, self.labels = searcher, labels
         self._lock = Lock()
         self._stopping = Event()
@@ -76,14 +76,13 @@ class ClassTable:
             self._thread.join()
 
     def _measure(self) -> None:
-        store = self.searcher.index.store
         try:
             texts = []
             for name in self.labels.images.class_names:
                 texts.append(self.searcher.encode_text(name))
                 self._advance(1)
             vectors = np.stack(texts)
-            self._result = evaluate_classes(store.table(), store.header, self.labels, vectors, self._advance)
+            self._result = evaluate_classes(self.searcher.index, self.labels, vectors, self._advance)
         except _Stopped:
             pass
         except Exception:  # searches go on whatever happens here

@@ -5,28 +5,19 @@ A key is a number that no other image ever has. An image that is indexed again g
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from threading import Lock
 from typing import Any
 
-import lance
 import numpy as np
-import pyarrow as pa
 
-from forclip.index.columns import is_readable, to_shown
-from forclip.index.image_index import Index
-from forclip.index.schema import BUILT_IN_COLUMNS
-from forclip.index.store import ImageFile, Store
-from forclip.index.table import read_keys
-from forclip.index.view import in_sorted
+from forclip.index.protocol import SearchIndex
+from forclip.index.store import ImageFile
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
-from forclip.types import Floats, Ints
+from forclip.types import Floats
 
 NO_IMAGE = (404, "there is no image with this key")
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
 _MAX_KEY = 2**63 - 1
-_KEPT_BYTES = 256 << 20  # of rows in memory
-_UNREAD_COLUMNS = ("added", "vectors", "boxes")  # large, or of no use to a client
 
 
 @dataclass(frozen=True)
@@ -51,9 +42,9 @@ class StoredImage:
 class Gallery:
     """Reads an index's images by key and by id. Images that were deleted are left out of every result."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: SearchIndex) -> None:
         self.index = index
-        self._rows = ImageRows(index.store)
+        self._rows = index.row_reader()
         self._pages: StoreCache[tuple[int, ...], dict[int, StoredImage]] = StoreCache(maxsize=64)
 
     def by_key(self, keys: Sequence[int]) -> dict[int, StoredImage]:
@@ -67,7 +58,7 @@ class Gallery:
 
     def page(self, keys: Sequence[int]) -> dict[int, StoredImage]:
         """As by_key, for the images of one page of results. Recent pages are cached."""
-        return self._pages.get(tuple(keys), lambda: self.by_key(keys), self.index.store.table())
+        return self._pages.get(tuple(keys), lambda: self.by_key(keys), self.index.view())
 
     def one(self, key: str) -> StoredImage:
         """Return the image with this key. Raises Refused (404) where there is none."""
@@ -83,12 +74,7 @@ class Gallery:
 
     def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
         """Return keys by id."""
-        keys: dict[str, int] = {}
-        for part in self.index.view().parts:
-            positions = part.positions(image_ids)
-            ids = part.segment.ids.take(pa.array(positions)).to_pylist()
-            keys |= dict(zip(ids, part.segment.keys[positions].tolist(), strict=True))
-        return keys
+        return self.index.keys_of_ids(image_ids)
 
     def ids_of_keys(self, keys: Sequence[str]) -> list[str]:
         """Return ids in the order of the keys, each once. Raises Refused (404) for an unknown key."""
@@ -105,59 +91,6 @@ class Gallery:
         vectors, boxes = stored
         unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         return unit, boxes
-
-
-@dataclass(frozen=True)
-class _Version:
-    """One version's rows. keys: ascending; positions: the row of each; rows: None where they exceed the memory."""
-
-    table: lance.LanceDataset
-    keys: Ints
-    positions: Ints
-    rows: pa.Table | None
-
-
-class ImageRows:
-    """Rows of the newest version without vectors: in memory up to a number of bytes, else read from the table."""
-
-    def __init__(self, store: Store, max_bytes: int = _KEPT_BYTES) -> None:
-        self.store, self.max_bytes = store, max_bytes
-        self._lock = Lock()
-        self._version: _Version | None = None
-
-    def read(self, keys: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Return rows by key; deleted images are left out."""
-        version = self._newest()
-        wanted = np.array(keys, np.int64)
-        present = wanted[in_sorted(wanted, version.keys)]
-        positions = version.positions[np.searchsorted(version.keys, present)]
-        if version.rows is None:
-            rows = version.table.take(positions.tolist(), columns=_columns(version.table))
-        else:
-            rows = version.rows.take(pa.array(positions))
-        for name in set(rows.column_names) - set(BUILT_IN_COLUMNS):
-            rows = rows.set_column(rows.column_names.index(name), name, to_shown(rows[name]))
-        return {row.pop("number"): row for row in rows.to_pylist()}
-
-    def _newest(self) -> _Version:
-        with self._lock:  # other threads wait while one reads a new version
-            table = self.store.table()
-            if self._version is None or self._version.table.version != table.version:
-                keys, batches, size = read_keys(table), [], 0
-                for batch in table.to_batches(columns=_columns(table)):
-                    batches.append(batch)
-                    size += batch.nbytes
-                    if size > self.max_bytes:
-                        batches.clear()
-                        break
-                rows = pa.Table.from_batches(batches).combine_chunks() if batches else None
-                positions = np.argsort(keys)
-                self._version = _Version(table, keys[positions], positions, rows)
-            return self._version
-
-
-def _columns(table: lance.LanceDataset) -> list[str]:
-    return [name for name in table.schema.names if name not in _UNREAD_COLUMNS and is_readable(name)]
 
 
 def _parse_key(key: str) -> int:

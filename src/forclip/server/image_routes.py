@@ -56,7 +56,7 @@ def image_routes(service: SearchService) -> APIRouter:
             _, boxes = gallery.vectors(stored.key)
             return LookOut(regions=[_region(box, None) for box in boxes], text=None, winner=None, heatmap=None)
         key = (stored.key, body.text, *body.any_of, None, *body.all_of, body.where)
-        return looks.get(key, lambda: _look(service, stored, body), gallery.index.store.table())
+        return looks.get(key, lambda: _look(service, stored, body), gallery.index.view())
 
     return routes
 

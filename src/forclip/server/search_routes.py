@@ -48,7 +48,7 @@ class SearchService:
         except ValueError as error:
             if request.where is None and not isinstance(error, SearchError):
                 raise
-            folder, message = str(self.searcher.index.store.folder), " ".join(str(error).split())
+            folder, message = self.searcher.index.name, " ".join(str(error).split())
             raise Refused(400, message.replace(f"{folder}: ", "").replace(folder, "the store")) from None
 
     def is_quick(self, request: SearchRequest) -> bool:

@@ -69,9 +69,9 @@ def service_routes(
     @routes.get("/api/info")
     def info() -> Info:
         """What is searched."""
-        described, schema = gallery.index.info(), gallery.index.store.table().schema
+        described = gallery.index.info()
         sizes = {"images": described["images"], "vectors": described["vectors"], "store_version": described["version"]}
-        columns = {name: str(schema.field(name).type) for name in gallery.index.store.user_columns}
+        columns = gallery.index.store.column_types
         return Info(version=version("forclip"), columns=columns, has_calibration=has_calibration, **sizes)
 
     @routes.get("/health")
