@@ -15,6 +15,8 @@ Precision = Literal["fp16", "int8"]
 Codes = NDArray[np.float16] | NDArray[np.int8]  # [total, dim], as stored
 
 HEADER_KEY = "forclip"
+# With it, Lance finds out that two writers insert the same id at the same time. It needs a column without nulls.
+PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 _CODE_TYPE = {"fp16": pa.float16(), "int8": pa.int8()}
 _LARGEST_CODE = 127
 
@@ -77,7 +79,8 @@ class StoreHeader:
         """Return the schema of an empty store. Users' metadata columns are added later."""
         vectors = pa.list_(pa.list_(_CODE_TYPE[self.precision], self.dim))
         columns = {**_FILE_COLUMNS, "vectors": vectors, "boxes": pa.list_(pa.list_(pa.float16(), 4))}
-        return pa.schema(list(columns.items()), {HEADER_KEY: self.to_json()})
+        schema = pa.schema(list(columns.items()), {HEADER_KEY: self.to_json()})
+        return schema.set(schema.get_field_index("id"), pa.field("id", pa.string(), False, PRIMARY_KEY))
 
     def to_json(self) -> str:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})

@@ -1,6 +1,7 @@
 """The images of a store on disk: a Lance table, whose versions make every change atomic."""
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,18 @@ from forclip.index.columns import cast_exactly, is_readable, to_stored
 from forclip.index.filters import lance_filter
 from forclip.index.roots import Roots, from_json, to_json
 from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, StoreHeader, read_header, to_lists
-from forclip.index.table import LOCK, TABLE, open_table, quoted, read_column, read_keys, reword_errors, writers_lock
+from forclip.index.table import (
+    LOCK,
+    TABLE,
+    open_table,
+    read_column,
+    read_rows,
+    read_keys,
+    replace_rows,
+    reword_errors,
+    writers_lock,
+)
+from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
 from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
@@ -29,7 +41,6 @@ OLD_DECODING = 1  # of stores of format version 2: EXIF orientation was ignored
 # The last one marks a whole run.
 _RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "training_images.txt", "config.json")
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
-_KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
 _ARROW_VALUES = (pa.Array, pa.ChunkedArray)
 _COLUMN_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
@@ -62,7 +73,8 @@ class Store:
 
     Every change is atomic: it is stored whole or, after an error or a kill, not at all. One process writes at a time;
     others wait for up to ten minutes. Any number of processes read at the same time, each sees the newest version, and
-    a table that was read before stays readable for an hour after it was replaced.
+    a table that was read before stays readable for an hour after it was replaced. A large table has indexes, so that
+    a change of a thousand images takes as long as in a small one.
 
     Every image has a key, an integer that is never used for another image. Replacing an image's vectors gives it a new
     key, so a client that caches vectors by key knows which of them are still valid.
@@ -103,7 +115,7 @@ class Store:
         """Return the ids that names stand for: ids, or paths of images. What is neither stays as it is."""
         names = [path_to_text(name) for name in names]
         by_path = {name: self.id_of(name) for name in names}
-        stored = self.files([*names, *by_path.values()])
+        stored = self.known_ids([*names, *by_path.values()])
         return [name if name in stored or by_path[name] not in stored else by_path[name] for name in names]
 
     def table(self) -> lance.LanceDataset:
@@ -130,11 +142,13 @@ class Store:
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Add images. Raises ValueError for an id that is already stored, and as `put` does; then none are added."""
         with self._writing():
-            ids = self._read(["id"])["id"]
-            stored = ids.filter(pc.is_in(ids, value_set=pa.array(embeddings.image_ids, pa.string())))
-            if len(stored):
-                raise ValueError(f"{self.folder}: image {stored[0].as_py()!r} is already stored")
-            lance.write_dataset(self._rows(embeddings, files, metadata), str(self.folder / TABLE), mode="append")
+            if stored := self.known_ids(embeddings.image_ids):
+                raise ValueError(f"{self.folder}: image {min(stored)!r} is already stored")
+            self._to_write()
+            table = lance.write_dataset(
+                self._rows(embeddings, files, metadata), str(self.folder / TABLE), mode="append"
+            )
+            tend(table)
 
     def put(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Add images, replacing those whose ids are already stored: all of them, or none.
@@ -147,28 +161,32 @@ class Store:
         another process that writes for ten minutes.
         """
         with self._writing():
+            self._to_write()
             rows = self._rows(embeddings, files, metadata)
             merge = open_table(self.folder).merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows)
+            tend(open_table(self.folder))
 
     def delete(self, where: str) -> int:
         """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
         wanted = lance_filter(where, self.table().schema)
         with self._writing(), reword_errors(f"can't select images by {where!r}"):
-            return self._delete(wanted)
+            return int(self._to_write().delete(wanted)["num_deleted_rows"])
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
         """Delete images by id in one version, and return how many. Unknown ids are ignored."""
         if not image_ids:
             return 0
         with self._writing():
-            return self._delete(f"id IN ({quoted(image_ids)})")
+            gone = pa.table({"id": pa.array(dict.fromkeys(image_ids), pa.string())})
+            merge = self._to_write().merge_insert("id").when_matched_delete()
+            return int(merge.execute(gone)["num_deleted_rows"])
 
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
         """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
         with self._writing():
             columns = {"id": pa.array(image_ids, pa.string()), **self._make_columns(metadata, len(image_ids))}
-            open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+            self._to_write().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def make_columns(self, types: Mapping[str, pa.DataType]) -> None:
         """Make metadata columns for values of these types, as `put` does for its values. Raises ValueError as `put`."""
@@ -181,12 +199,12 @@ class Store:
         moves: by old id. The images get new keys.
         """
         with self._writing():
-            table = open_table(self.folder)
-            rows = table.to_table(filter=f"id IN ({quoted(moves)})")
-            count, targets = len(rows), [moves[old] for old in rows["id"].to_pylist()]
-            highest = pc.max(self._read(["number"])["number"]).as_py()
+            table = self._to_write()
+            rows = read_rows(table, "id", list(moves), table.schema.names)
+            addresses, rows = rows["_rowaddr"].to_numpy(), rows.drop_columns(["_rowaddr"])
+            targets = [moves[old] for old in rows["id"].to_pylist()]
             changed: dict[str, Any] = {
-                "number": max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64),
+                "number": new_keys(len(rows)),
                 "id": [new for new, _ in targets],
                 **{n: [getattr(file, n) for _, file in targets] for n in ("uri", "size", "modified", "source")},
             }
@@ -195,10 +213,8 @@ class Store:
                 rows = rows.set_column(
                     position, rows.schema.field(position), pa.array(values, rows.schema.types[position])
                 )
-            merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            if gone := quoted(moves.keys() - {new for new, _ in targets}):
-                merge = merge.when_not_matched_by_source_delete(f"id IN ({gone})")
-            merge.execute(rows)
+            replace_rows(table, addresses, rows)
+            tend(open_table(self.folder))
 
     def set_decoding(self, image_ids: Sequence[str], decoding: int) -> None:
         """Record by which version of the decoder the vectors of stored images are right. Keys do not change."""
@@ -207,7 +223,7 @@ class Store:
                 "id": pa.array(image_ids, pa.string()),
                 "decoding": pa.array([decoding] * len(image_ids), pa.int8()),
             }
-            open_table(self.folder).merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+            self._to_write().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def count_outdated(self) -> int:
         """Return how many images were decoded by a version of forclip that ignored EXIF orientation."""
@@ -224,12 +240,13 @@ class Store:
         """Replace the roots."""
         self.write_header(replace(self.header, roots=to_json(roots, self.folder)))
 
-    def compact(self, keep: timedelta = _KEPT_VERSIONS) -> None:
+    def compact(self, keep: timedelta = KEPT_VERSIONS) -> None:
         """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
         with self._writing():
             repair_columns(self.folder / TABLE)
-            table = open_table(self.folder)
-            table.optimize.compact_files()
+            table = self._to_write()
+            join_fragments(table)
+            index_all_rows(table)
             table.cleanup_old_versions(keep)
 
     def keys(self, where: str | None = None) -> Ints:
@@ -243,25 +260,29 @@ class Store:
 
     def known_ids(self, image_ids: Sequence[str]) -> set[str]:
         """Return those of some ids that are stored."""
-        stored = self._read(["id"])["id"]
-        return set(stored.filter(pc.is_in(stored, value_set=pa.array(image_ids, pa.string()))).to_pylist())
+        with reword_errors(f"{self.folder}: damaged"):
+            return set(read_rows(self.table(), "id", image_ids, [])["id"].to_pylist())
 
     def first_id(self) -> str | None:
         """Return the first of all ids in alphabetical order, None without images."""
-        first: str | None = pc.min(self._read(["id"])["id"]).as_py()
-        return first
+        with reword_errors(f"{self.folder}: damaged"):
+            firsts = [pc.min(batch["id"]).as_py() for batch in self.table().to_batches(columns=["id"])]
+        return min((first for first in firsts if first is not None), default=None)
 
     def ids_with_content(self, hashes: frozenset[str]) -> frozenset[str]:
         """Return the ids of the images whose files have one of these content hashes."""
-        rows = self._read(["id", "content_hash"])
-        wanted = pc.is_in(rows["content_hash"], value_set=pa.array(sorted(hashes), pa.string()))
-        return frozenset(rows["id"].filter(wanted).to_pylist())
+        with reword_errors(f"{self.folder}: damaged"):
+            return frozenset(read_rows(self.table(), "content_hash", sorted(hashes), ["id"])["id"].to_pylist())
 
     def files(self, image_ids: Sequence[str] | None = None) -> dict[str, ImageFile]:
         """Return files by image id: of all images, or of these; unknown ids are left out."""
         names = [f.name for f in fields(ImageFile)]
-        wanted = None if image_ids is None else pc.field("id").isin(pa.array(image_ids, pa.string()))
-        rows = self._read(["id", *names], wanted).to_pylist()
+        with reword_errors(f"{self.folder}: damaged"):
+            table = self.table()
+            if image_ids is None:
+                rows = table.to_table(["id", *names]).to_pylist()
+            else:
+                rows = read_rows(table, "id", image_ids, ["id", *names]).to_pylist()
         return {row["id"]: ImageFile(**{name: row[name] for name in names}) for row in rows}
 
     @property
@@ -275,17 +296,12 @@ class Store:
         schema = self.table().schema
         return {name: str(schema.field(name).type) for name in self.user_columns}
 
-    def _delete(self, lance_sql: str) -> int:
-        before = len(self)
-        open_table(self.folder).delete(lance_sql)
-        return before - len(self)
-
-    def _read(self, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
-        with reword_errors(f"{self.folder}: damaged"):
-            return self.table().to_table(columns, filter=wanted)
-
     def _writing(self) -> AbstractContextManager[None]:
         return writers_lock(self.folder)
+
+    def _to_write(self) -> lance.LanceDataset:
+        """Open the newest version to change it."""
+        return with_primary_key(open_table(self.folder))
 
     def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> pa.Table:
         """Convert images to a table of the store's schema, to which new metadata columns are added first."""
@@ -297,10 +313,8 @@ class Store:
         boxes = embeddings.boxes
         if boxes is None:
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
-        # A key is clock time, so that it is not used again after the highest one was deleted.
-        highest = pc.max(self._read(["number"])["number"]).as_py()
         columns: dict[str, Any] = {
-            "number": max(time.time_ns(), (highest or 0) + 1) + np.arange(count, dtype=np.int64),
+            "number": new_keys(count),
             "id": list(embeddings.image_ids),
             **{f.name: [getattr(file, f.name) for file in files] for f in fields(ImageFile)},
             "added": [datetime.now(UTC)] * count,
@@ -329,7 +343,7 @@ class Store:
         """Fill in the metadata of images that are already stored where no value is given."""
         if not (columns := self.user_columns):
             return dict(given)
-        stored = self._read(["id", *columns], pc.field("id").isin(pa.array(image_ids, pa.string())))
+        stored = read_rows(self.table(), "id", image_ids, columns)
         rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=stored["id"].combine_chunks())
         old = {name: stored[name].combine_chunks().take(rows) for name in columns}
         return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}
@@ -353,6 +367,11 @@ def create_store(folder: Path, header: StoreHeader, run: Path | None = None) -> 
         copy_run(run, folder)
     lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
     return Store(folder)
+
+
+def new_keys(count: int) -> Ints:
+    """Return keys that nothing else has. They follow a random start of 63 bits: any number of machines may draw."""
+    return secrets.randbelow(2**63 - count) + np.arange(count, dtype=np.int64)
 
 
 def copy_run(run: Path, store: Path) -> None:
