@@ -36,7 +36,7 @@ def uses_index(table: lance.LanceDataset, where: str) -> bool:
 
 @pytest.mark.usefixtures("small")
 def test_many_small_changes_leave_few_fragments_and_an_index(tmp_path: Path) -> None:
-    store, seed_of = create_store(tmp_path / "s", HEADER), {}
+    store, seed_of = create_store(tmp_path / "s", HEADER), dict[str, int]()
     for step in range(40):
         ids = [f"image {(3 * step + k) % 70}" for k in range(5)]
         put(store, ids, step)
