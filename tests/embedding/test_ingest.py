@@ -14,6 +14,7 @@ from forclip.config import ModelConfig
 from forclip.data.images.tiles import Tiles
 from forclip.data.metadata import read_metadata
 from forclip.embedding.ingest import IndexSummary, describe, find_images, index_images
+from forclip.embedding.run_options import RunOptions
 from forclip.index.image_index import Index
 from forclip.index.table import read_vectors
 from forclip.models.open_clip_backbone import load_open_clip
@@ -285,10 +286,7 @@ def test_processes_decode_as_threads_do(photos: Path, tmp_path: Path, processes:
 
 
 def index_until_killed(photos: str, to: str) -> None:
-    """Run by the next test in a child process, which dies after the first part is stored."""
-    import forclip.embedding.ingest as module
-
-    module._IMAGES_PER_PART = 64  # one batch
+    """Run by the next test in a child process, which dies after the first slice is stored."""
     put = Index.put
 
     def put_and_die(self: Index, *given: object) -> None:
@@ -296,7 +294,7 @@ def index_until_killed(photos: str, to: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     Index.put = put_and_die  # type: ignore[assignment,method-assign]
-    index(photos, Path(to))
+    index(photos, Path(to), run=RunOptions(images_per_commit=64))
 
 
 def test_a_killed_job_continues_where_it_was(tmp_path: Path, small_world: ToyWorld) -> None:

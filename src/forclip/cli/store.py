@@ -67,7 +67,30 @@ def index(
     retry: Annotated[bool, Option("--retry", help="Try unreadable images again.")] = False,
     delete_vanished: Annotated[bool, Option("--delete-vanished", help="Remove images that left the source.")] = False,
     workers: Annotated[
-        int | None, Option(min=0, help="Decoding processes; 0: threads. Default: 0 on a CPU, else up to 8.")
+        int | None,
+        Option(
+            min=0,
+            help="Processes. On a CPU all embed; on GPUs one for each embeds, and the others decode. Default: one that "
+            "embeds; with --engine ray as many as there is room for.",
+        ),
+    ] = None,
+    engine: Annotated[str, Option(help="What runs workers: local, or ray for a cluster.")] = "local",
+    address: Annotated[
+        str | None, Option(help="Ray cluster: auto, or ray://HOST:10001. Default: RAY_ADDRESS, or this machine.")
+    ] = None,
+    max_workers: Annotated[
+        int | None, Option(min=1, help="With Ray: start up to this many workers while the cluster finds room.")
+    ] = None,
+    cpus_per_worker: Annotated[int | None, Option(min=1, help="With Ray: CPUs of each worker.")] = None,
+    shard: Annotated[
+        str | None,
+        Option(
+            metavar="I/N", help="Index only part I of N, counted from 0, as one of N jobs that write the same store."
+        ),
+    ] = None,
+    images_per_commit: Annotated[
+        int | None,
+        Option(min=1, help="Images that are stored at once. Default: 1,024, with several workers 16,384."),
     ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -78,6 +101,8 @@ def index(
     from forclip.data.images.listing import describe_left_out
     from forclip.data.metadata import read_metadata
     from forclip.embedding.ingest import index_images
+    from forclip.embedding.run_options import RunOptions, checked_engine
+    from forclip.embedding.shard import parse_shard
     from forclip.embedding.skipped_list import SKIPPED_FILE
     from forclip.image_size import parse_image_size
     from forclip.index.schema import checked_precision
@@ -104,8 +129,16 @@ def index(
             every=None if every is None else parse_interval(every),
             retry=retry,
             delete_vanished=delete_vanished,
-            processes=workers,
             device=device,
+            run=RunOptions(
+                workers=workers,
+                engine=checked_engine(engine),
+                images_per_commit=images_per_commit,
+                shard=None if shard is None else parse_shard(shard),
+                address=address,
+                max_workers=max_workers,
+                cpus=cpus_per_worker,
+            ),
             track=track,
         )
     if as_json:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Changes:
     roots: the store's, with a new or moved one; paths: the source's files by id; todo: new and changed images; skipped:
     images known to be unreadable that have not changed; moved: new id and file of stored images, by old id;
     moved_root: the root that has moved as a whole, or None; checked: stored images that an older version decoded, and
-    equally; vanished: ids of stored images that are no longer in the source.
+    equally; vanished: ids of stored images that are no longer in the source; compared: how many images of the source
+    were compared.
     """
 
     roots: Roots
@@ -45,6 +46,7 @@ class Changes:
     moved_root: str | None
     checked: Sequence[str]
     vanished: tuple[str, ...]
+    compared: int
 
     @property
     def num_moved(self) -> int:
@@ -63,11 +65,13 @@ def find_changes(
     stored: Mapping[str, ImageFile],
     unreadable: Mapping[str, UnreadableImage],
     advance: Advance,
+    takes: Callable[[str, Path], bool] | None = None,
 ) -> Changes:
     """Compare a source with a store.
 
     source: a folder, glob pattern or annotation file; folder: the image folder of an annotation file; paths: the
-    source's images; roots, stored: of the store; unreadable: images that could not be read before.
+    source's images; roots, stored: of the store; unreadable: images that could not be read before; takes: whether this
+    job takes an image, by id and path. One that takes a part compares that alone, and finds nothing moved or vanished.
 
     A file with the size and time of change that are stored is unchanged; others are compared by content. A new file
     with the content of a stored one that is gone has moved.
@@ -81,8 +85,12 @@ def find_changes(
     skipped: dict[str, UnreadableImage] = {}
     checked: list[str] = []
     origins = {name: source_reference(roots, name, source) for name in roots.folders}
+    compared = 0
     for image_id, path in by_id.items():
         advance(1)
+        if takes is not None and not takes(image_id, path):
+            continue
+        compared += 1
         state, failed, file = file_state(path), unreadable.get(image_id), stored.get(image_id)
         if failed is not None and (failed.size, failed.modified) == state:
             skipped[image_id] = failed
@@ -96,6 +104,8 @@ def find_changes(
                 todo[image_id] = ImageFile(image_id, 0, 0, file.content_hash, *state, file.source, DECODING)
             else:
                 checked.append(image_id)
+    if takes is not None:
+        return Changes(roots, by_id, todo, skipped, {}, None, checked, (), compared)
     moved = _find_moved_files(roots, by_id, todo, stored)
     for old_id, (new_id, _) in moved.items():
         if not (_is_outdated(stored[old_id]) and picture_needs_reindex(by_id[new_id])):
@@ -111,7 +121,7 @@ def find_changes(
         return inside is not None and path.startswith(inside) and file_state(text_to_path(path)) == (-1, -1)
 
     vanished = tuple(image_id for image_id, file in stored.items() if is_gone(image_id, file))
-    return Changes(roots, by_id, todo, skipped, moved, moved_root, checked, vanished)
+    return Changes(roots, by_id, todo, skipped, moved, moved_root, checked, vanished, compared)
 
 
 def _is_outdated(file: ImageFile) -> bool:

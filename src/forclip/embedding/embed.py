@@ -99,6 +99,11 @@ def encode_views(
     return EncodedImages(tokens, rows, skipped, time.perf_counter() - start, tuple(views))
 
 
+def images_per_batch(views: int) -> int:
+    """How many images are encoded at once, each in so many views."""
+    return min(BATCH_SIZE, max(1, _MOST_INPUTS // views))
+
+
 def encode_batches(
     backbone: Backbone,
     image_ids: Sequence[str],
@@ -116,8 +121,7 @@ def encode_batches(
     def prepare(row: int, image: Image.Image) -> Tensor:
         return torch.stack([backbone.preprocess(view(row, image)) for view in views])
 
-    batch_size = min(BATCH_SIZE, max(1, _MOST_INPUTS // len(views)))
-    for batch in stream_pixels(paths, prepare, batch_size, processes=processes):
+    for batch in stream_pixels(paths, prepare, images_per_batch(len(views)), processes=processes):
         tokens = torch.empty(len(views), 0)
         if batch.rows:
             with torch.inference_mode():

@@ -19,6 +19,7 @@ from forclip.data.images.tiles import describe_tiles
 from forclip.data.metadata import MetadataFile
 from forclip.data.sources import format_of, load_source, with_all_splits
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
+from forclip.embedding.embed_all import embed_all, local_staff
 from forclip.embedding.frames import (
     FRAME_COLUMNS,
     check_frame_columns,
@@ -28,14 +29,15 @@ from forclip.embedding.frames import (
     write_videos,
 )
 from forclip.embedding.orientation import warn_about_orientation
+from forclip.embedding.run_options import IN_THIS_PROCESS, RunOptions
 from forclip.embedding.skipped_list import read_unreadable
 from forclip.embedding.slice_writer import SliceWriter
-from forclip.embedding.slices import Embedder, Slice, embed_slices
+from forclip.embedding.slices import Slice
 from forclip.embedding.store_options import StoreOptions
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
-from forclip.index.store import ImageFile
+from forclip.index.store import ImageFile, has_store
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
@@ -50,7 +52,6 @@ from forclip.types import Floats
 
 _IMAGES_PER_PART = 1024
 _SAMPLE_QUERIES = 64
-_MAX_PROCESSES = 8
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def index_images(
     delete_vanished: bool = False,
     processes: int | None = None,
     device: str = "cpu",
+    run: RunOptions = IN_THIS_PROCESS,
     track: Track = untracked,
 ) -> IndexSummary:
     """Add the new images of a source to a store, and update those that changed.
@@ -102,8 +104,9 @@ def index_images(
     An image's id is its location: the name of a root of the store, which is a folder, and its path there. Images that
     moved are recognised by their content and keep their vectors and metadata.
 
-    Parts of about a thousand images are stored as soon as they are embedded, so a job that was stopped continues where
-    it was. Files with the size and time of change that are stored count as unchanged; others are compared by content.
+    Slices of about a thousand images are stored as soon as they are embedded, so a job that was stopped continues where
+    it was. With many workers they are stored together, up to 16,384 images or a minute's. Files with the size and time
+    of change that are stored count as unchanged; others are compared by content.
 
     source: a folder, picture, video, glob pattern, or annotation file or folder of any known format; to: the store,
     created if there is none; model, head, num_query_tokens: as `load_model` takes them; precision: "fp16" or "int8";
@@ -112,19 +115,26 @@ def index_images(
     auto, or tiles such as 3x3, which overlap by tile_overlap; None means those of the store or the model. images: image
     folder of an annotation file; metadata: columns for the images of the store and of the source; every: seconds
     between the frames of a video, None for what it was indexed with before, or 1; retry: try images again that could
-    not be read; delete_vanished: delete stored images that are no longer in the source; processes: that decode, 0 for
-    threads, None to choose by device.
+    not be read; delete_vanished: delete stored images that are no longer in the source; processes: that decode for
+    each worker, 0 for threads, None to choose by device; run: how many workers embed, where, and which part of the
+    source. A job that takes a part leaves moved and vanished images and the search index to a job for the whole.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options; and for a head or number of query tokens that a trained model does not have.
     """
-    index = None if not to.exists() or (to.is_dir() and not any(to.iterdir())) else Index(to)
+    shard = run.shard
+    if shard is not None and delete_vanished:
+        raise ValueError(f"--shard {shard}: only a job for the whole source can delete what has vanished")
+    index = Index(to) if has_store(to) else None
     listing, videos = _list_source(source, images, index is not None and delete_vanished)
     options = StoreOptions(to, model, head, num_query_tokens, precision, merge, max_vectors, tiles, tile_overlap)
-    loaded = options.load(index, device)
+    staff = local_staff(run, device, processes)
+    loaded = options.load(index, device if staff.is_this_process else "cpu")
     roots, stored, known = Roots(), dict[str, ImageFile](), dict[str, UnreadableImage]()
     if index is not None:
         roots, stored, known = index.store.roots, index.store.files(), read_unreadable(to)
+    if shard is not None:
+        videos = [video for video in videos if shard.holds("", video)]
     records, tried = read_videos(to), {} if retry else known
     advance = track("reading videos", len(videos)) if videos else silent
     frame_paths, read = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
@@ -135,12 +145,14 @@ def index_images(
     if videos and not found:
         first = next(iter(read.values())).problem
         raise ValueError(f"{source}: none of {len(videos)} videos can be read; the first: {first}")
-    changes = find_changes(source, images, found, roots, stored, tried, track("looking for changes", len(found)))
+    advance = track("looking for changes", len(found))
+    takes = None if shard is None else shard.holds
+    changes = find_changes(source, images, found, roots, stored, tried, advance, takes)
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
     video_ids = {changes.roots.id_of(video): record for video, record in read.items()}
     # What is in a folder that can't be read at the moment has not vanished.
     off_grid = (i for i in stored if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved)
-    gone = dict.fromkeys((*changes.vanished, *off_grid))
+    gone = dict.fromkeys((*changes.vanished, *off_grid)) if shard is None else {}
     vanished = tuple(i for i in gone if not listing.may_hold(roots.resolve(stored[i].uri)))
     if not found and not vanished:
         raise ValueError(f"{source}: no such folder or file, and no image of it is in {to}")
@@ -169,8 +181,8 @@ def index_images(
     new = Slice.of(todo, paths)
     warn_about_photos(loaded.backbone.name, new.paths)
     warn_about_orientation(loaded.backbone, new.paths)
-    if index is None:
-        loaded = options.with_auto_tiles(loaded, new.paths)
+    if index is None:  # all parts of a source choose by the whole
+        loaded = options.with_auto_tiles(loaded, new.paths if shard is None else found)
 
     def create(largest: float) -> Index:
         created = options.create(loaded, largest, changes.roots)
@@ -183,35 +195,37 @@ def index_images(
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
     replaced = frozenset(i for i in todo if i in stored or i in moved_ids)
     writer = SliceWriter(to, index, create, values_for, replaced, listed | unreadable_videos, known)
-    if processes is None:  # a CPU's cores are the model's
-        processes = 0 if device == "cpu" else min(_MAX_PROCESSES, os.cpu_count() or 1)
-    embedder = Embedder(loaded, *options.merging(index))
-    advance = track("embedding", len(todo))
-    for embedded in embed_slices(embedder, new, _IMAGES_PER_PART, advance, processes):
-        writer.write([embedded])
+    embed_all(new, loaded, options, writer, run, staff, device, track("embedding", len(todo)))
+    if writer.index is None and shard is not None and has_store(to):
+        writer.index = Index(to)  # of another job
     writer.write_unreadable()
     index = writer.index
+    if index is None and shard is not None and not todo and not writer.unreadable:
+        return IndexSummary(0, 0, 0, {}, 0, (), (), listing.summary())
     if index is not None and videos:
-        write_videos(to, records | video_ids)
+        write_videos(to, (records if shard is None else read_videos(to)) | video_ids)
     if index is None or (found and not len(index)):
         first = next(iter(writer.unreadable.values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
     report: list[str] = []
     if columns is not None:
         ids = index.store.ids()
-        if columns.types and (others := sorted((ids & columns.row_of.keys()) - (todo.keys() - stored.keys()))):
+        others = sorted((ids & columns.row_of.keys()) - (todo.keys() - stored.keys()))
+        if shard is not None:
+            others = [i for i in others if i in paths and shard.holds(i, paths[i])]
+        if columns.types and others:
             index.store.annotate(others, columns.values_for(others))
-        report = columns.report(ids, paths.keys())
+        report = columns.report(ids, paths.keys()) if shard is None else []
     if delete_vanished:
         index.delete_ids(vanished)
-    if index.needs_optimizing():
+    if shard is None and index.needs_optimizing():
         index.optimize(queries=sample_queries(loaded))
     skipped_videos = {i for i, video in unreadable_videos.items() if tried.get(i) == video}
     failed = {i: image for i, image in writer.unreadable.items() if i not in skipped_videos and i not in listed}
     return IndexSummary(
         writer.added,
         writer.updated,
-        len(paths) - len(todo) - len(skipped) - changes.num_moved,
+        changes.compared - len(todo) - len(skipped) - changes.num_moved,
         failed,
         len(skipped) + len(skipped_videos),
         vanished,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forclip.embedding.changes import UnreadableImage
-from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches
+from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches, images_per_batch
 from forclip.embedding.merge import limit_vectors, merge_near_duplicates
 from forclip.index.store import ImageFile
 from forclip.models.retrieval_model import RetrievalModel
@@ -28,6 +28,21 @@ class Slice:
     def of(todo: Mapping[str, ImageFile], paths: Mapping[str, Path]) -> "Slice":
         """All images of `todo`, by id. paths: of these and others."""
         return Slice(list(todo), list(todo.values()), [paths[image_id] for image_id in todo])
+
+    def between(self, start: int, end: int) -> "Slice":
+        return Slice(self.ids[start:end], self.files[start:end], self.paths[start:end])
+
+    def halves(self) -> "tuple[Slice, Slice]":
+        middle = len(self) // 2
+        return self.between(0, middle), self.between(middle, len(self))
+
+    def cut(self, size: int, first: int) -> "Iterator[Slice]":
+        """Cut into slices of at most `size` images. The `first` images are some whole slices."""
+        start = 0
+        while start < len(self):
+            end = min(start + size, first) if start < first else start + size
+            yield self.between(start, end)
+            start = end
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,12 @@ class Embedder:
         embeddings = embed_batch(self.model, batch, image_ids)
         embeddings = embeddings if self.merge is None else merge_near_duplicates(embeddings, self.merge)
         return embeddings if self.max_vectors is None else limit_vectors(embeddings, self.max_vectors)
+
+
+def whole_batches(size: int, model: RetrievalModel) -> int:
+    """The least number of images from `size` on that are whole batches of a model."""
+    batch = images_per_batch(len(model.views))
+    return -(-size // batch) * batch
 
 
 def embed_slices(

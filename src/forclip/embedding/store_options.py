@@ -1,5 +1,6 @@
 """How the images of a store are embedded: by the options of a job, or as the store has it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from forclip.config import ModelConfig
 from forclip.data.images.tiles import DEFAULT_OVERLAP, describe_tiles, parse_tiles
 from forclip.embedding.choose_tiles import choose_tiles
 from forclip.embedding.merge import check_max_vectors
+from forclip.embedding.worker import EmbedderSpec
 from forclip.image_size import describe_image_size
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
@@ -52,11 +54,34 @@ class StoreOptions:
             both = describe_tiles(loaded.tiles), describe_tiles(requested)
             raise ValueError(f"{self.to}: was created with tiles {both[0]}, not {both[1]}")
         require_model(store, loaded.fingerprint)
+        self._check(index)
+        return loaded
+
+    def _check(self, index: Index) -> None:
+        """Raise ValueError if a store was created with other options."""
         for name in ("precision", "merge", "max_vectors"):
-            wanted, actual = getattr(self, name), getattr(store.header, name)
+            wanted, actual = getattr(self, name), getattr(index.store.header, name)
             if wanted not in (None, actual):
                 raise ValueError(f"{self.to}: was created with {name} {actual}, not {wanted}")
-        return loaded
+
+    def spec(self, index: Index | None, model: RetrievalModel) -> EmbedderSpec:
+        """How workers load the model that this process has loaded."""
+        merge, max_vectors = self.merging(index)
+        config = self.model
+        if config is not None and is_trained_run(config.name):  # workers may have another working folder
+            config = replace(config, name=os.path.abspath(config.name))
+        return EmbedderSpec(
+            model=config,
+            head=self.head,
+            num_query_tokens=self.num_query_tokens,
+            tiles=model.tiles,
+            merge=merge,
+            max_vectors=max_vectors,
+            precision=(self.precision or "fp16") if index is None else index.store.header.precision,
+            fingerprint=model.fingerprint,
+            header=None if index is None else index.store.header,
+            model_folder=None if index is None else index.store.model_folder.absolute(),
+        )
 
     def with_auto_tiles(self, model: RetrievalModel, paths: Sequence[Path]) -> RetrievalModel:
         """Choose tiles for a new store by the size of pictures, if that was asked for and the model has none."""
@@ -79,7 +104,9 @@ class StoreOptions:
         code_range = largest * _CODE_HEADROOM if self.precision == "int8" else 1.0
         header = store_header(model, *chosen, self.precision or "fp16", code_range, self.merge, self.max_vectors)
         run = Path(chosen[0].name) if is_trained_run(chosen[0].name) else None
-        return Index.create(self.to, replace(header, roots=to_json(roots, self.to)), run)
+        index = Index.create(self.to, replace(header, roots=to_json(roots, self.to)), run)
+        self._check(index)  # another job may have created it
+        return index
 
 
 def _requested_tiles(model: ModelConfig | None, tiles: str | None, overlap: float | None) -> tuple[str | None, float]:

@@ -355,18 +355,34 @@ def create_store(folder: Path, header: StoreHeader, run: Path | None = None) -> 
     run: folder of the trained run whose files the store keeps. Raises ValueError if another model wrote an existing
     store, or the folder holds something else.
     """
-    if (folder / TABLE / "_versions").exists():
-        store = Store(folder)
-        require_model(store, header.fingerprint)
-        return store
-    leftovers = {TABLE, LOCK, MODEL_FOLDER}  # of a creation that was killed
-    if folder.exists() and (not folder.is_dir() or any(f.name not in leftovers for f in folder.iterdir())):
-        raise ValueError(f"{folder}: exists and is no forclip store")
-    folder.mkdir(parents=True, exist_ok=True)
-    if run is not None:
-        copy_run(run, folder)
-    lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
-    return Store(folder)
+    if not has_table(folder):
+        if has_store(folder):
+            raise ValueError(f"{folder}: exists and is no forclip store")
+        folder.mkdir(parents=True, exist_ok=True)
+        with writers_lock(folder):
+            if not has_table(folder):  # no other job was faster
+                if run is not None:
+                    copy_run(run, folder)
+                lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
+    store = Store(folder)
+    require_model(store, header.fingerprint)
+    return store
+
+
+def has_table(folder: Path) -> bool:
+    """Whether a store was created in the folder."""
+    return (folder / TABLE / "_versions").exists()
+
+
+def has_store(folder: Path) -> bool:
+    """Whether a store, or anything else that is no store, is there.
+
+    It is not so for a folder that is missing or empty, or that holds a store whose creation was killed or goes on.
+    """
+    unfinished = {TABLE, LOCK, MODEL_FOLDER}
+    if not folder.is_dir():
+        return folder.exists()
+    return has_table(folder) or any(file.name not in unfinished for file in folder.iterdir())
 
 
 def new_keys(count: int) -> Ints:
