@@ -27,6 +27,7 @@ from forclip.data.images.stream import stream_pixels
 from forclip.data.images.views import make_views
 from forclip.data.sources import load_sets
 from forclip.data.splits import choose_classes
+from forclip.embedding.row_shards import one_view, read_rows
 from forclip.embedding.token_cache import cached_tokens
 from forclip.experiments.demo import toyworld_config
 from forclip.models.backbone import Backbone
@@ -108,7 +109,7 @@ def open_cache(cache: Path, backbone: Backbone, images: Annotations) -> Tensor:
 
 def initial_state(setting: Setting) -> TrainingState:
     """The untuned head and its objectives, before the first step."""
-    head = seeded_head(setting.backbone.new_pool(), setting.cached.tokens[0], setting.config.head, seed=0)
+    head = seeded_head(setting.backbone.new_pool(), one_view(setting.cached.tokens, 0), setting.config.head, seed=0)
     head.train()
     (candidate,) = candidates_of(setting.config.train, AUTOMATIC)
     objectives = build_objectives(head, setting.cached, setting.supervision, setting.config.train, candidate)
@@ -117,7 +118,7 @@ def initial_state(setting: Setting) -> TrainingState:
 
 def read_cached(setting: Setting, rows: Tensor) -> Tensor:
     """Tokens of some images from the cache, [B, T, W] float16."""
-    return setting.cached.tokens[0, rows]
+    return read_rows(setting.cached.tokens, rows, torch.zeros_like(rows))
 
 
 @torch.inference_mode()
@@ -140,8 +141,11 @@ def run_epoch(setting: Setting, read_tokens: Callable[[Setting, Tensor], Tensor]
         before = time.perf_counter()
         tokens = read_tokens(setting, rows)
         reading += time.perf_counter() - before
+        first = torch.zeros_like(rows)
         parts = (data.targets, data.verified, data.teacher, data.untuned)
-        batch = TrainingSet(tokens[None], torch.arange(len(rows)), *(part[:, rows] for part in parts))
+        batch = TrainingSet(
+            tokens[None], torch.arange(len(rows)), *(read_rows(part, rows, first)[None] for part in parts)
+        )
         rate = learning_rate(state.step, len(batches), config)
         train_step(state, batch, torch.zeros_like(rows), torch.arange(len(rows)), rate, config.ema_decay)
     return time.perf_counter() - start, reading, state.history

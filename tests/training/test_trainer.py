@@ -129,6 +129,7 @@ def test_every_image_is_seen_once_an_epoch() -> None:
     config = replace(CONFIG, epochs=2)
     state = new_state(fresh_state(config).head, [Recorder(1.0)], config)
     data = training_set()
+    assert isinstance(data.teacher, Tensor)
     train(state, data, config, None, ignore_step)
     assert [len(s) for s in seen] == ([3] * 7 + [1]) * 2
     orders = [
@@ -157,6 +158,8 @@ def test_the_loss_is_the_weighted_sum_of_objectives(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(trainer, "multiplies_bfloat16", lambda device: False)
     config = replace(CONFIG, epochs=1, batch_size=22)
     state, data = fresh_state(config), training_set()
+    assert isinstance(data.tokens, Tensor)
+    assert isinstance(data.teacher, Tensor)
     vectors = state.head(data.tokens[0].float())
     batch = Batch(data.targets[0], data.verified[0], data.teacher[0], data.untuned[0])
     base, pseudo, teacher = (objective(vectors, batch) for objective in state.objectives)
@@ -425,6 +428,8 @@ def test_each_view_has_its_own_labels_and_teacher_vectors() -> None:
 def test_only_the_given_rows_are_trained_on() -> None:
     """Everything but the tokens belongs to the rows, not to all images."""
     rows, whole = torch.tensor([3, 4, 11, 20]), training_set()
+    assert isinstance(whole.tokens, Tensor)
+    assert isinstance(whole.teacher, Tensor)
     data = TrainingSet(
         whole.tokens, rows, *(x[:, rows] for x in (whole.targets, whole.verified, whole.teacher, whole.untuned))
     )

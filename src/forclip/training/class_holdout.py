@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration
 from forclip.config import TrainConfig
+from forclip.distributed import broadcast
+from forclip.embedding.row_shards import Rows
 from forclip.models.summary_head import SummaryHead
 from forclip.training.candidates import Candidate
 from forclip.training.gains import Gain, class_precisions, resample
@@ -74,7 +75,7 @@ def choose_candidate(
     train_head: TrainHead,
     candidates: Sequence[Candidate],
     start: SummaryHead,
-    tokens: Tensor,
+    tokens: Rows,
     supervision: Supervision,
     config: TrainConfig,
 ) -> tuple[Candidate, dict[Candidate, Evidence]]:
@@ -98,14 +99,14 @@ def choose_candidate(
             trials.append((held_out, head))
         evidence[candidate] = held_out_images.measure(trials, alphas)
     all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
-    return best_choice(all_choices)[0], evidence
+    return broadcast((best_choice(all_choices)[0], evidence))
 
 
 def choose_setting(
     train_head: TrainHead,
     candidate: Candidate,
     start: SummaryHead,
-    tokens: Tensor,
+    tokens: Rows,
     supervision: Supervision,
     config: TrainConfig,
 ) -> tuple[Setting, Evidence, list[Trial]]:
@@ -122,7 +123,7 @@ def choose_setting(
     for k, held_out in enumerate(folds):
         kept = _without(supervision, held_out)
         trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
-    evidence = HeldOut(start, tokens, supervision, config.seed).measure(trials, ALPHAS[1:])
+    evidence = broadcast(HeldOut(start, tokens, supervision, config.seed).measure(trials, ALPHAS[1:]))
     return best_choice(evidence), evidence, trials
 
 
@@ -136,7 +137,7 @@ class HeldOut:
     Built once: it holds what is the same for every trained head.
     """
 
-    def __init__(self, start: SummaryHead, tokens: Tensor, supervision: Supervision, seed: int) -> None:
+    def __init__(self, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int) -> None:
         """tokens: [P, I, T, W], the P parts of each training image."""
         self.start, self.tokens, self.texts, self.seed = start, tokens, supervision.texts, seed
         self.rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
@@ -197,7 +198,7 @@ def class_folds(num_classes: int, num_folds: int, seed: int) -> list[Ints]:
 
 
 def calibrate(
-    start: SummaryHead, trials: Sequence[Trial], setting: Setting, tokens: Tensor, supervision: Supervision, seed: int
+    start: SummaryHead, trials: Sequence[Trial], setting: Setting, tokens: Rows, supervision: Supervision, seed: int
 ) -> Calibration | None:
     """Fit a calibration to scores of base classes on labelled training images, from heads trained without the class.
 
@@ -218,4 +219,4 @@ def calibrate(
     for held_out, tuned in trials:
         head, texts = interpolate(start, tuned, setting.alpha).eval(), supervision.texts[held_out]
         (scores[:, held_out],) = score_shares(head, pooled, tokens, rows, texts, [setting.share]).values()
-    return fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed)
+    return broadcast(fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forclip.config import TrainConfig
+from forclip.embedding.row_shards import Rows, first_views
 from forclip.models.retrieval_model import SAME_WORD, ClassVectors, no_class_vectors
 from forclip.models.summary_head import SummaryHead
 from forclip.training import losses, objectives
@@ -26,7 +27,7 @@ _MEASURED_IMAGES = 1500  # labelled images that strengths are compared on, divid
 
 
 def choose_strength(
-    heads: Sequence[tuple[Ints, SummaryHead]], tokens: Tensor, supervision: Supervision, config: TrainConfig
+    heads: Sequence[tuple[Ints, SummaryHead]], tokens: Rows, supervision: Supervision, config: TrainConfig
 ) -> tuple[float, dict[float, Gain]]:
     """Choose how much of the shift to keep, by classes that heads were trained without.
 
@@ -62,7 +63,7 @@ def choose_strength(
 
 
 def fit_class_vectors(
-    head: SummaryHead, tokens: Tensor, num_parts: int, supervision: Supervision, config: TrainConfig, strength: float
+    head: SummaryHead, tokens: Rows, num_parts: int, supervision: Supervision, config: TrainConfig, strength: float
 ) -> ClassVectors:
     """Learn the class vectors on the vectors of each labelled image, and of its other views as images of their own.
 
@@ -74,7 +75,9 @@ def fit_class_vectors(
     rows = supervision.sample_labelled(_TEXT_IMAGES // len(tokens), config.seed)
     device, indices = head.offsets.device, torch.from_numpy(rows)
     images = range(len(tokens) if num_parts == 1 else 1)  # the views that count as images
-    outputs = [run_in_batches(head, view, indices, device).half() for view in tokens[: max(num_parts, len(images))]]
+    outputs = [
+        run_in_batches(head, view, indices, device).half() for view in first_views(tokens, max(num_parts, len(images)))
+    ]
     vectors = torch.cat(outputs) if num_parts == 1 else torch.cat(outputs, 1)
     labels, verified = (
         torch.from_numpy(np.concatenate([x[v, rows] for v in images])) for x in supervision.of_views(len(tokens))

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from forclip.calibration.model import Calibration
 from forclip.config import HeadConfig, TrainConfig
+from forclip.distributed import broadcast, is_first, synchronise
 from forclip.embedding.embed import BATCH_SIZE
+from forclip.embedding.row_shards import Rows, first_views, from_workers, one_view, own_part
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead
 from forclip.models.retrieval_model import ClassVectors
@@ -133,7 +134,7 @@ class Finetuned:
 
 def finetune(
     backbone: Backbone,
-    tokens: Tensor,
+    tokens: Rows,
     paths: Sequence[Path] | None,
     supervision: Supervision,
     head_config: HeadConfig,
@@ -146,13 +147,15 @@ def finetune(
 
     tokens: [V, I, T, W] float16, V views of each training image, the plain one first. num_parts: the first so many
     views are what the model embeds of an image: the whole, then its tiles. paths: [I], for the zoom teacher.
-    Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration.
+    Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration. *Collective*:
+    all workers get the same result.
     """
     supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
     if not len(supervision.texts) and config.base_weight > 0:
         raise ValueError("no training image has a base label: there is nothing to learn from")
-    parts, seed = tokens[:num_parts], config.seed
+    parts, seed = first_views(tokens, num_parts), config.seed
     untuned, start_gains = choose_initial_head(backbone, parts, supervision, head_config, seed)
+    synchronise(untuned.state_dict().values())
     zoom, zoom_gain = None, None
     if paths is not None and num_parts == 1:
         zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, paths)
@@ -172,7 +175,7 @@ def finetune(
     shared = untuned.with_share(setting.share)
     head = interpolate(shared, tuned, setting.alpha).eval().requires_grad_(False)
     trial_heads = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
-    strength, strength_gains = choose_strength(trial_heads, parts, supervision, config)
+    strength, strength_gains = broadcast(choose_strength(trial_heads, parts, supervision, config))
     choices = Choices(
         labelled_images=len(supervision.labelled),
         aligned=untuned.pool.output is not None,
@@ -188,6 +191,7 @@ def finetune(
         class_vector_gains=strength_gains,
     )
     class_vectors = fit_class_vectors(head, tokens, num_parts, supervision, config, strength)
+    synchronise(class_vectors.state_dict().values())
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
 
@@ -196,13 +200,13 @@ class _Training:
     """Trains copies of the untuned head. zoom: None without the images' files, or with tiles."""
 
     untuned: SummaryHead
-    tokens: Tensor
+    tokens: Rows
     num_parts: int
     zoom: Teacher | None
     config: TrainConfig
     checkpoint: Path | None
     track: Track
-    vectors: dict[tuple[TeacherName, int], Tensor] = field(default_factory=dict)
+    vectors: dict[tuple[TeacherName, int], Rows] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
     def trial(
@@ -244,7 +248,9 @@ class _Training:
         untuned_vectors = torch.zeros(1, len(rows), 0, 1)
         if config.neighbour_weight > 0:
             device = self.untuned.offsets.device
-            untuned_vectors = run_in_batches(self.untuned, self.tokens[0], torch.from_numpy(rows), device)[None]
+            untuned_vectors = run_in_batches(self.untuned, one_view(self.tokens, 0), torch.from_numpy(rows), device)[
+                None
+            ]
         teacher = self._teacher_vectors(candidate.teacher, rows)
         data = TrainingSet(self.tokens, torch.from_numpy(rows), labels, verified, teacher, untuned_vectors)
         share = float(self.untuned.pooled_share) if candidate.with_share else 0.0
@@ -257,8 +263,9 @@ class _Training:
         for tensor in (labels, verified, supervision.texts.cpu(), supervision.vocabulary.cpu()):
             digest.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
         state.identity = digest.hexdigest()
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and is_first() and checkpoint.exists():
             state.load(checkpoint)
+        state.synchronise()
         advance = self.track(description, total_steps(len(data), config))
         advance(state.step)
         train(state, data, config, checkpoint, lambda step, terms: advance(1))
@@ -272,11 +279,13 @@ class _Training:
             stage = {id(p) for p in self.untuned.pool.stage_parameters()}
             trained = [p for p in trained_parameters(self.untuned, trainable) if id(p) not in stage]
             step, seed = self.config.step_size, self.config.seed
-            self.rates[trainable] = learning_rate_for(self.untuned, trained, self.tokens[0], step, seed)
+            self.rates[trainable] = broadcast(
+                learning_rate_for(self.untuned, trained, one_view(self.tokens, 0), step, seed)
+            )
         return self.rates[trainable]
 
-    def _teacher_vectors(self, name: TeacherName, rows: Ints) -> Tensor:
-        """Return the vectors of a teacher for rows of images, [V or 1, rows, K, D]; K = 0 for none."""
+    def _teacher_vectors(self, name: TeacherName, rows: Ints) -> Rows:
+        """Return the vectors of a teacher for rows of images, [V or 1, rows, K, D]; K = 0 for none. *Collective*."""
         if name == "none":
             return torch.zeros(1, len(rows), 0, 1)
         key = (name, len(rows))  # trials of one size see the same images
@@ -290,7 +299,7 @@ class _Training:
                     pool = plain_clip(self.untuned).pool
                     head = ClusterHead(pool, min(self.config.teacher_clusters, pool.num_positions))
                     # Clustering takes long. Crops show about what the whole image shows; tiles do not.
-                    views = self.tokens if self.num_parts > 1 else self.tokens[:1]
+                    views = self.tokens if self.num_parts > 1 else first_views(self.tokens, 1)
                     teacher = HeadTeacher(head, views, device)
                 case "zoom":
                     if self.zoom is None:
@@ -298,7 +307,10 @@ class _Training:
                             "teacher 'zoom' needs the paths of the training images, and a model without tiles"
                         )
                     teacher = self.zoom
-            self.vectors[key] = teacher(rows.tolist(), self.track(f"running teacher {name}", len(rows))).half()
+            own = own_part(self.tokens, torch.from_numpy(rows))
+            advance = self.track(f"running teacher {name}", len(own))
+            vectors = teacher(rows[own].tolist(), advance).half() if len(own) else None
+            self.vectors[key] = from_workers(vectors, own, len(rows))
         return self.vectors[key]
 
 
@@ -315,7 +327,7 @@ def build_objectives(
         base_labels = objectives.BaseLabels(texts, candidate.base_loss, config.base_weight)
         positions = data.verified[0].any(1).nonzero()[:, 0]
         if len(positions):
-            scores = score_images(head, data.tokens[0], data.rows[positions], supervision.texts)
+            scores = score_images(head, one_view(data.tokens, 0), data.rows[positions], supervision.texts)
             base_labels.fit(scores, data.targets[0, positions], data.verified[0, positions])
         terms.append(base_labels)
     if data.teacher.shape[2]:

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from forclip.config import HeadConfig
+from forclip.distributed import broadcast
+from forclip.embedding.row_shards import Rows, one_view, read_rows
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
@@ -18,7 +20,7 @@ _WORTH = 0.1  # percent points that alignment or a larger share must gain over t
 _MEASURED_IMAGES = 1500  # labelled images that heads are measured on, divided by the parts of an image
 
 
-def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
+def seeded_head(pool: Pool, tokens: Rows, config: HeadConfig, seed: int) -> SummaryHead:
     """Build an untrained summary head on the pool's device. tokens: [I, T, W], read to seed from clusters only."""
     device = next(pool.parameters()).device
     match config.seeding:
@@ -27,13 +29,13 @@ def seeded_head(pool: Pool, tokens: Tensor, config: HeadConfig, seed: int) -> Su
         case "noise":
             head = noise_seeded_head(pool, config.num_query_tokens, config.noise_scale, seed)
         case "clusters":
-            sample = tokens[_sample_evenly(tokens, _CLUSTERED_IMAGES)].to(device, torch.float32)
+            sample = read_rows(tokens, _sample_evenly(tokens, _CLUSTERED_IMAGES)).to(device, torch.float32)
             head = cluster_seeded_head(pool, sample, config.num_query_tokens, seed)
     return head.to(device).eval()
 
 
 def choose_initial_head(
-    backbone: Backbone, tokens: Tensor, supervision: Supervision, config: HeadConfig, seed: int
+    backbone: Backbone, tokens: Rows, supervision: Supervision, config: HeadConfig, seed: int
 ) -> tuple[SummaryHead, dict[str, Gain]]:
     """Build the head with the alignment and the share of plain CLIP that rank the base labels best.
 
@@ -41,7 +43,7 @@ def choose_initial_head(
     the P parts of each training image. Returns also the gain of each choice over the head without both, in mean AP of
     base classes on labelled training images; empty if there was nothing to choose or no label to choose by.
     """
-    plain = seeded_head(backbone.new_pool(), tokens[0], config, seed)
+    plain = seeded_head(backbone.new_pool(), one_view(tokens, 0), config, seed)
     heads = {"off": plain} if config.alignment in ("auto", "off") else {}
     if config.alignment in ("auto", "on"):
         heads["on"] = _aligned_head(backbone, plain, tokens, config, seed)
@@ -60,19 +62,17 @@ def choose_initial_head(
                 gains[f"alignment {name}, share {share:g}"] = gain = resampled.gain_over(reference)
                 if gain.shrunk > gains[f"alignment {best[0]}, share {best[1]:g}"].shrunk + _WORTH:
                     best = name, share
+    best = broadcast(best)
     return heads[best[0]].with_share(best[1]).eval(), gains
 
 
-def _aligned_head(backbone: Backbone, plain: SummaryHead, tokens: Tensor, config: HeadConfig, seed: int) -> SummaryHead:
-    rows = _sample_evenly(tokens[0], max(1, _ALIGNMENT_IMAGES // len(tokens)))
-    outputs = [
-        run_in_batches(lambda batch: plain.outputs(batch).flatten(0, 1), part, rows, plain.offsets.device)
-        for part in tokens
-    ]
+def _aligned_head(backbone: Backbone, plain: SummaryHead, tokens: Rows, config: HeadConfig, seed: int) -> SummaryHead:
+    rows = _sample_evenly(one_view(tokens, 0), max(1, _ALIGNMENT_IMAGES // len(tokens)))
+    outputs = [run_in_batches(plain.outputs, part, rows, plain.offsets.device) for part in tokens]
     pool = backbone.new_pool()
-    pool.output = fit_alignment(torch.cat(outputs), config.alignment_shrinkage)
-    return seeded_head(pool.to(backbone.device), tokens[0], config, seed)
+    pool.output = fit_alignment(torch.cat(outputs).flatten(0, 1), config.alignment_shrinkage)
+    return seeded_head(pool.to(backbone.device), one_view(tokens, 0), config, seed)
 
 
-def _sample_evenly(tokens: Tensor, max_images: int) -> Tensor:
+def _sample_evenly(tokens: Rows, max_images: int) -> Tensor:
     return torch.from_numpy(np.linspace(0, len(tokens) - 1, min(max_images, len(tokens))).astype(np.int64))

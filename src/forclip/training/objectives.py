@@ -33,9 +33,16 @@ class Batch:
     teacher: Tensor
     untuned: Tensor
 
+    def part(self, part: slice) -> "Batch":
+        """Return some images of the batch."""
+        return Batch(self.targets[part], self.verified[part], self.teacher[part], self.untuned[part])
+
 
 class Objective(nn.Module):
-    """A named, weighted term of the loss. `forward` takes the student's unit vectors [B, N, D] and a Batch."""
+    """A named, weighted term of the loss. `forward` takes the student's unit vectors [B, N, D] and a Batch.
+
+    It is a mean, so that the term of a batch is the sum of its parts' terms, each weighted by `divisor`.
+    """
 
     name: str
 
@@ -45,6 +52,10 @@ class Objective(nn.Module):
         self.weight = weight
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor)
+
+    def divisor(self, batch: Batch) -> int:
+        """Return what the mean of a batch divides by, up to a constant factor: the number of images."""
+        return len(batch.targets)
 
 
 class BaseLabels(Objective):
@@ -75,6 +86,11 @@ class BaseLabels(Objective):
                 return losses.asymmetric_loss(self.logits(scores), batch.targets, batch.verified)
             case "softmax":
                 return losses.softmax_loss(scores, batch.targets, batch.verified, torch.exp(-self.log_scale))
+
+    def divisor(self, batch: Batch) -> int:
+        """Return the number of pairs that the loss is the mean of."""
+        pairs = batch.verified & batch.targets if self.loss == "softmax" else batch.verified
+        return int(pairs.sum())
 
     def logits(self, scores: Tensor) -> Tensor:
         """[B, C] -> [B, C]."""

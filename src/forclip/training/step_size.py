@@ -8,24 +8,23 @@ far this moves the vectors depends on the width, the depth and the scale of the 
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from forclip.embedding.row_shards import Rows, read_rows
 from forclip.models.summary_head import SummaryHead
 
 _IMAGES = 16
 _SMALL = 0.01  # a change of the vectors at which it is still proportional to the change of the weights
 
 
-def learning_rate_for(
-    head: SummaryHead, parameters: list[nn.Parameter], tokens: Tensor, step: float, seed: int
-) -> float:
+def learning_rate_for(head: SummaryHead, parameters: list[nn.Parameter], tokens: Rows, step: float, seed: int) -> float:
     """Return the learning rate at which a first step moves the vectors by `step`, the mean distance of unit vectors.
 
     AdamW's first step moves each parameter by the rate, up or down; here the signs are random. parameters: the head's,
     those that are trained; tokens: [I, T, W], of which the first images are used.
     """
     device = head.offsets.device
-    batch = tokens[:_IMAGES].to(device, torch.float32)
+    batch = read_rows(tokens, torch.arange(min(_IMAGES, len(tokens)))).to(device, torch.float32)
     trained = {name for name, p in head.named_parameters() if any(p is q for q in parameters)}
     generator = torch.Generator().manual_seed(seed)
     changed = copy.deepcopy(head)

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from forclip.data.images.stream import stream_pixels
 from forclip.data.images.tiles import Tiles
+from forclip.distributed import broadcast, gather_rows
 from forclip.embedding.embed import BATCH_SIZE
+from forclip.embedding.row_shards import Rows, own_part
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool
 from forclip.models.summary_head import SummaryHead, global_head
 from forclip.progress import Advance, silent
 from forclip.training.gains import Gain, resample
 from forclip.training.losses import max_sim
-from forclip.training.score_images import pooled_outputs, run_in_batches, score_shares
+from forclip.training.score_images import pooled_outputs, run_on_own_rows, score_shares
 from forclip.training.supervision import Supervision
 
 TRIAL_IMAGES = 96  # labelled images that teachers are compared on
@@ -31,20 +33,22 @@ _FIRST_PART = 3  # a teacher that is clearly worse on the first third of them is
 
 
 # Takes rows of training images, and returns unit vectors [V, rows, K, D] for the student to imitate, on the CPU. V is
-# the number of views, or 1 if all views of an image have the same.
+# the number of views, or 1 if all views of an image have the same. The rows are in this worker's part.
 Teacher = Callable[[Sequence[int], Advance], Tensor]
 
 
 class HeadTeacher:
     """A frozen head on the tokens of each view: Cluster-CLIP, or the head before training."""
 
-    def __init__(self, head: Callable[[Tensor], Tensor], tokens: Tensor, device: torch.device) -> None:
+    def __init__(self, head: Callable[[Tensor], Tensor], tokens: Rows, device: torch.device) -> None:
         """tokens: [V, I, T, W]; device: the head's."""
         self.head, self.tokens, self.device = head, tokens, device
 
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
         indices = torch.as_tensor(rows, dtype=torch.int64)
-        views = [run_in_batches(self.head, view, indices, self.device).half() for view in self.tokens]
+        everything, views = torch.arange(len(indices)), []
+        for view in self.tokens:
+            views.append(torch.cat(run_on_own_rows(self.head, view, indices, everything, self.device)).half())
         advance(len(indices))
         return torch.stack(views)
 
@@ -77,7 +81,7 @@ class ZoomTeacher:
 
 
 def measure_teacher(
-    teacher: Teacher, start: SummaryHead, tokens: Tensor, supervision: Supervision, seed: int, advance: Advance = silent
+    teacher: Teacher, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int, advance: Advance = silent
 ) -> Gain:
     """Return how much better a teacher of whole images ranks the base classes than the start.
 
@@ -94,13 +98,15 @@ def measure_teacher(
     outputs: list[Tensor] = []
     gain = Gain(0.0, 0.0)
     for part in (p for p in np.split(rows, [-(-len(rows) // _FIRST_PART)]) if len(p)):
-        outputs.append(teacher(part.tolist(), advance)[0])
+        own = own_part(tokens, torch.from_numpy(part))
+        of_part = [teacher(part[own].tolist(), advance)[0]] if len(own) else []
+        outputs.append(gather_rows(of_part, own, len(part)))
         scores = max_sim(torch.cat(outputs).float(), supervision.texts.cpu()).numpy()
         compared = [
             resample(s[: len(scores)], labels[: len(scores)], verified[: len(scores)], seed)
             for s in (scores, start_scores)
         ]
-        gain = compared[0].gain_over(compared[1])
+        gain = broadcast(compared[0].gain_over(compared[1]))
         if gain.mean + gain.deviation < 0:
             break
     return gain

@@ -14,8 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from forclip import distributed
 from forclip.atomic_write import write_atomically
 from forclip.config import TrainConfig
+from forclip.embedding.row_shards import Rows, read_rows
 from forclip.models.pools import upgrade_key
 from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
@@ -33,22 +35,25 @@ class TrainingSet:
     training sees, to which all other tensors belong. targets, verified: [V, I, C] base labels and which of them are
     known. teacher: [V, I, K, D] unit vectors, or [1, I, K, D] for a teacher that shows all views the same; K = 0
     without a teacher. untuned: [1, I, N, D], of the head before training, if an objective needs it.
+
+    Of the tokens and the teacher's vectors, each worker may have only a part.
     """
 
-    tokens: Tensor
+    tokens: Rows
     rows: Tensor
     targets: Tensor
     verified: Tensor
-    teacher: Tensor
+    teacher: Rows
     untuned: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, views: Tensor, positions: Tensor, device: torch.device) -> Batch:
-        """Return what objectives see of a batch's images. views, positions in `rows`: [B] each."""
+        """Return what objectives see of a batch's images. views, positions in `rows`: [B] each. *Collective*."""
         parts = (self.targets, self.verified, self.teacher, self.untuned)
-        return Batch(*(x[views if len(x) > 1 else 0, positions].to(device) for x in parts))
+        same = torch.zeros_like(views)
+        return Batch(*(read_rows(x, positions, views if len(x) > 1 else same).to(device) for x in parts))
 
 
 @dataclass
@@ -89,6 +94,11 @@ class TrainingState:
                 tensors[f"adamw.{k}.{key}"] = moments.setdefault(key, torch.zeros_like(parameter))
             tensors[f"adamw.{k}.step"] = moments.setdefault("step", torch.tensor(0.0))
         return tensors
+
+    def synchronise(self) -> None:
+        """Take over the first worker's state. *Collective*."""
+        distributed.synchronise(self.tensors().values())
+        self.history = distributed.broadcast(self.history)
 
     def save(self, file: Path) -> None:
         """Write a checkpoint; an interruption leaves the previous one."""
@@ -166,41 +176,52 @@ def train(
     """Train until config.epochs are done, and save to checkpoint every config.checkpoint_every steps and at the end.
 
     A run that continues from a checkpoint gives the same result as an uninterrupted one, bit-identical on a CPU.
+    Several workers compute each batch together, and the first one saves. *Collective*.
     """
-    total = total_steps(len(data), config)
+    total, saves = total_steps(len(data), config), checkpoint is not None and distributed.is_first()
+    state.synchronise()
     state.head.train()
     while state.step < total:
         epoch, done = divmod(state.step, total // number_of_epochs(len(data), config))
         for views, positions in _batches(data, config, epoch, done):
             train_step(state, data, views, positions, learning_rate(state.step, total, config), config.ema_decay)
-            if checkpoint is not None and state.step % config.checkpoint_every == 0:
+            if saves and checkpoint is not None and state.step % config.checkpoint_every == 0:
                 state.save(checkpoint)
             on_step(state.step, state.history[-1])
     state.head.eval()
-    if checkpoint is not None:
+    state.synchronise()
+    if saves and checkpoint is not None:
         state.save(checkpoint)
 
 
 def train_step(
     state: TrainingState, data: TrainingSet, views: Tensor, positions: Tensor, learning_rate: float, ema_decay: float
 ) -> None:
-    """Take one step. views, positions: of each image of the batch, [B] each.
+    """Take one step. views, positions: of each image of the batch, [B] each. *Collective*.
 
-    Raises ValueError if the loss is not finite.
+    Each worker computes a part of the batch: the sum of their gradients is that of one process. Raises ValueError if
+    the loss is not finite.
     """
     device = state.head.offsets.device
-    batch = data.batch(views, positions, device)
+    whole, part = data.batch(views, positions, device), distributed.part(len(positions))
+    has_images = part.start < part.stop
+    if not has_images:
+        part = slice(0, 1)  # an image that counts for nothing, so that all workers do the same
+    batch = whole.part(part)
     for group in state.optimizer.param_groups:
         group["lr"] = group["lr_scale"] * learning_rate
     with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
-        vectors = state.head(data.tokens[views, data.rows[positions]].to(device, torch.float32)).float()
+        tokens = read_rows(data.tokens, data.rows[positions], views, part, device)
+        vectors = state.head(tokens.to(torch.float32)).float()
     # Losses run in float32: they magnify differences of a thousandth, which bfloat16 cannot represent.
-    terms = {objective.name: objective(vectors, batch) for objective in state.objectives}
-    loss = torch.stack([o.weight * terms[o.name] for o in state.objectives]).sum()
+    terms = torch.stack([o(vectors, batch) * _share(o, batch, whole) * has_images for o in state.objectives])
+    loss_weights = torch.tensor([o.weight for o in state.objectives], device=device)
+    state.optimizer.zero_grad()
+    (loss_weights * terms).sum().backward()
+    terms = _add_up(terms.detach(), _parameters(state.optimizer))
+    loss = (loss_weights * terms).sum()
     if not torch.isfinite(loss):
         raise ValueError(f"the loss is {loss.item()} at step {state.step}; a lower learning_rate may help")
-    state.optimizer.zero_grad()
-    loss.backward()
     nn.utils.clip_grad_norm_(_parameters(state.optimizer), _MAX_GRADIENT_NORM)
     state.optimizer.step()
     if state.average is not None:
@@ -209,7 +230,25 @@ def train_step(
         with torch.no_grad():
             for average, current in zip(state.average.parameters(), state.head.parameters(), strict=True):
                 average.lerp_(current, weight)
-    state.history.append({name: term.item() for name, term in terms.items()})
+    state.history.append({o.name: term for o, term in zip(state.objectives, terms.tolist(), strict=True)})
+
+
+def _share(objective: Objective, batch: Batch, whole: Batch) -> float:
+    """Return the share that a part of a batch has in the objective's mean over the whole batch."""
+    return max(1, objective.divisor(batch)) / max(1, objective.divisor(whole))
+
+
+def _add_up(terms: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Sum terms and gradients over the workers, the gradients in place. Returns the terms. *Collective*."""
+    if distributed.world_size() == 1:
+        return terms
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    tensors = [terms, *gradients]
+    sums = distributed.add_up(torch.cat([t.flatten() for t in tensors])).split_with_sizes([t.numel() for t in tensors])
+    for gradient, total in zip(gradients, sums[1:], strict=True):
+        gradient.copy_(total.view_as(gradient))
+    summed: Tensor = sums[0]
+    return summed
 
 
 def total_steps(num_images: int, config: TrainConfig) -> int:
