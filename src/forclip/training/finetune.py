@@ -309,7 +309,7 @@ class _Training:
                     teacher = self.zoom
             own = own_part(self.tokens, torch.from_numpy(rows))
             advance = self.track(f"running teacher {name}", len(own))
-            vectors = teacher(rows[own].tolist(), advance).half() if len(own) else None
+            vectors = teacher(rows[own.numpy()].tolist(), advance).half() if len(own) else None
             self.vectors[key] = from_workers(vectors, own, len(rows))
         return self.vectors[key]
 

@@ -99,7 +99,7 @@ def measure_teacher(
     gain = Gain(0.0, 0.0)
     for part in (p for p in np.split(rows, [-(-len(rows) // _FIRST_PART)]) if len(p)):
         own = own_part(tokens, torch.from_numpy(part))
-        of_part = [teacher(part[own].tolist(), advance)[0]] if len(own) else []
+        of_part = [teacher(part[own.numpy()].tolist(), advance)[0]] if len(own) else []
         outputs.append(gather_rows(of_part, own, len(part)))
         scores = max_sim(torch.cat(outputs).float(), supervision.texts.cpu()).numpy()
         compared = [
