@@ -21,7 +21,7 @@ from forclip.index.filter_values import RefusedFilter, Value, column_value, comp
 from forclip.index.schema import BUILT_IN_COLUMNS, HIDDEN_COLUMNS
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # what it warns about is refused
-_SHOWN = 200  # characters of a filter in an error message
+MOST_SHOWN = 200  # characters of a filter in an error message
 _COMPARISONS: dict[type[exp.Expr], str] = {exp.EQ: "=", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}
 _CONDITION_NODES = (
     *(*_COMPARISONS, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ, exp.And, exp.Or, exp.Not),
@@ -64,17 +64,17 @@ def lance_filter(where: str, schema: pa.Schema) -> str:
 def _lance_filter(where: str, fields: tuple[tuple[str, pa.DataType], ...]) -> str:
     try:
         columns = {name: column_value(name, type_) for name, type_ in fields}
-        return _Conditions(columns).condition(_parse(where)).true
+        return _Conditions(columns).condition(parse_filter(where)).true
     except RefusedFilter as error:
         message = str(error)
     except SqlglotError as error:
-        message = _syntax_message(error)
+        message = syntax_message(error)
     except RecursionError:
         message = "it is nested too deeply"
-    raise ValueError(f"can't select images by {shorten(where, _SHOWN)!r}: {message}")
+    raise ValueError(f"can't select images by {shorten(where, MOST_SHOWN)!r}: {message}")
 
 
-def _parse(where: str) -> exp.Expr:
+def parse_filter(where: str) -> exp.Expr:
     """Parse a text that is exactly one expression."""
     if not where.strip():
         raise RefusedFilter("it is empty")
@@ -110,7 +110,7 @@ def _parse(where: str) -> exp.Expr:
     return tree
 
 
-def _syntax_message(error: SqlglotError) -> str:
+def syntax_message(error: SqlglotError) -> str:
     details = getattr(error, "errors", None) or [{}]
     near, before = (str(details[0].get(key) or "").strip() for key in ("highlight", "start_context"))
     if "nexpected token" not in str(details[0].get("description")) or not near:
@@ -118,7 +118,7 @@ def _syntax_message(error: SqlglotError) -> str:
     return f"it is not one condition: {near!r} is not expected" + (f" after {before[-30:]!r}" if before else "")
 
 
-class _Condition(NamedTuple):
+class Condition(NamedTuple):
     """A condition. true, false: SQL of where it is true, and of where it is false; neither holds where it is NULL.
 
     NOT swaps the two, so that the SQL has no NOT: DataFusion simplifies some conditions that are NULL to FALSE, which
@@ -129,8 +129,8 @@ class _Condition(NamedTuple):
     false: str
 
 
-def _simple(sql: str) -> _Condition:
-    return _Condition(sql, f"({sql} IS FALSE)")
+def simple(sql: str) -> Condition:
+    return Condition(sql, f"({sql} IS FALSE)")
 
 
 class _Conditions:
@@ -139,7 +139,7 @@ class _Conditions:
     def __init__(self, columns: Mapping[str, Value]) -> None:
         self._value = Expressions(columns).value
 
-    def condition(self, node: exp.Expr) -> _Condition:
+    def condition(self, node: exp.Expr) -> Condition:
         """Return the condition that a part of a filter states. Raises RefusedFilter for anything else."""
         match node:
             case exp.Paren():
@@ -147,29 +147,29 @@ class _Conditions:
             case exp.And() | exp.Or():
                 arguments(node, "this", "expression")
                 parts = [self.condition(part) for part in node.flatten(unnest=False)]
-                return _all_of(parts) if isinstance(node, exp.And) else _any_of(parts)
+                return all_of(parts) if isinstance(node, exp.And) else any_of(parts)
             case exp.Not():
-                return _negated(self.condition(*arguments(node, "this")))
+                return negated(self.condition(*arguments(node, "this")))
             case exp.Is():
                 return self._is(node)
             case exp.In():
                 return self._in(node)
             case exp.Between():
                 value, low, high = self._operands(*arguments(node, "this", "low", "high"))
-                return _all_of([_simple(compare(">=", value, low)), _simple(compare("<=", value, high))])
+                return all_of([simple(compare(">=", value, low)), simple(compare("<=", value, high))])
             case exp.Like() | exp.ILike() | exp.Escape():
                 return self._like(node)
             case exp.NEQ():
-                return _negated(_simple(compare("=", *self._operands(*arguments(node, "this", "expression")))))
+                return negated(simple(compare("=", *self._operands(*arguments(node, "this", "expression")))))
             case exp.NullSafeEQ() | exp.NullSafeNEQ():
                 equal = self._null_safe_equal(*arguments(node, "this", "expression"))
-                return equal if isinstance(node, exp.NullSafeEQ) else _negated(equal)
+                return equal if isinstance(node, exp.NullSafeEQ) else negated(equal)
         if operator := _COMPARISONS.get(type(node)):
-            return _simple(compare(operator, *self._operands(*arguments(node, "this", "expression"))))
+            return simple(compare(operator, *self._operands(*arguments(node, "this", "expression"))))
         value = self._value(node)
         if value.kind != "boolean":
             raise RefusedFilter(f"{value.name}, not a condition")
-        return _simple(value.sql)
+        return simple(value.sql)
 
     def _operands(self, *nodes: exp.Expr) -> list[Value]:
         """Return the sides of a comparison, numbers in one form."""
@@ -178,13 +178,13 @@ class _Conditions:
                 raise RefusedFilter(f"the condition {written(node)} can't be compared: use AND, OR and NOT")
         return unify([self._value(node) for node in nodes])
 
-    def _null_safe_equal(self, left: exp.Expr, right: exp.Expr) -> _Condition:
+    def _null_safe_equal(self, left: exp.Expr, right: exp.Expr) -> Condition:
         if isinstance(left, exp.Null) or isinstance(right, exp.Null):
             return self._is_null(right if isinstance(left, exp.Null) else left)
         sides = self._operands(left, right)
-        return _Condition(*(compare(operator, *sides) for operator in ("IS NOT DISTINCT FROM", "IS DISTINCT FROM")))
+        return Condition(*(compare(operator, *sides) for operator in ("IS NOT DISTINCT FROM", "IS DISTINCT FROM")))
 
-    def _is(self, node: exp.Expr) -> _Condition:
+    def _is(self, node: exp.Expr) -> Condition:
         subject, expected = arguments(node, "this", "expression")
         if isinstance(expected, exp.Null):
             return self._is_null(subject)
@@ -192,25 +192,25 @@ class _Conditions:
             raise RefusedFilter(f"{written(node)}: IS goes with NULL, TRUE or FALSE")
         stated = self.condition(subject)
         sql = stated.true if expected.this else stated.false
-        return _Condition(sql, f"({sql} IS NOT TRUE)")
+        return Condition(sql, f"({sql} IS NOT TRUE)")
 
-    def _is_null(self, node: exp.Expr) -> _Condition:
+    def _is_null(self, node: exp.Expr) -> Condition:
         if isinstance(node.unnest(), _CONDITION_NODES):
             stated = self.condition(node)
             known = f"(({stated.true} IS TRUE) OR ({stated.false} IS TRUE))"
-            return _Condition(f"({known} IS NOT TRUE)", known)
+            return Condition(f"({known} IS NOT TRUE)", known)
         sql = self._value(node).sql
-        return _Condition(f"({sql} IS NULL)", f"({sql} IS NOT NULL)")
+        return Condition(f"({sql} IS NULL)", f"({sql} IS NOT NULL)")
 
-    def _in(self, node: exp.Expr) -> _Condition:
+    def _in(self, node: exp.Expr) -> Condition:
         subject, options = arguments(node, "this", "expressions")
         value, *values = self._operands(subject, *options)
-        comparisons = [_simple(compare("=", value, option)) for option in values]  # refuses other kinds
+        comparisons = [simple(compare("=", value, option)) for option in values]  # refuses other kinds
         if value.kind in ("text", "integer") and all(v.kind == value.kind and v.constant is not None for v in values):
-            return _simple(f"({value.sql} IN ({', '.join(v.sql for v in values)}))")
-        return _any_of(comparisons)
+            return simple(f"({value.sql} IN ({', '.join(v.sql for v in values)}))")
+        return any_of(comparisons)
 
-    def _like(self, node: exp.Expr) -> _Condition:
+    def _like(self, node: exp.Expr) -> Condition:
         escape = None
         if isinstance(node, exp.Escape):
             node, character = arguments(node, "this", "expression")
@@ -222,20 +222,20 @@ class _Conditions:
         if value.kind != "text" or not (isinstance(pattern, exp.Literal) and pattern.is_string):
             raise RefusedFilter(f"{written(node)}: LIKE compares a text with a pattern in quotes, such as 'front%'")
         word = "LIKE" if isinstance(node, exp.Like) else "ILIKE"
-        matches = _simple(f"({value.sql} {word} {quote(_escaped_pattern(pattern.name, escape))})")
-        return _negated(matches) if node.args.get("negate") else matches
+        matches = simple(f"({value.sql} {word} {quote(_escaped_pattern(pattern.name, escape))})")
+        return negated(matches) if node.args.get("negate") else matches
 
 
-def _negated(condition: _Condition) -> _Condition:
-    return _Condition(condition.false, condition.true)
+def negated(condition: Condition) -> Condition:
+    return Condition(condition.false, condition.true)
 
 
-def _all_of(parts: Sequence[_Condition]) -> _Condition:
-    return _Condition(_join([part.true for part in parts], " AND "), _join([part.false for part in parts], " OR "))
+def all_of(parts: Sequence[Condition]) -> Condition:
+    return Condition(_join([part.true for part in parts], " AND "), _join([part.false for part in parts], " OR "))
 
 
-def _any_of(parts: Sequence[_Condition]) -> _Condition:
-    return _negated(_all_of([_negated(part) for part in parts]))
+def any_of(parts: Sequence[Condition]) -> Condition:
+    return negated(all_of([negated(part) for part in parts]))
 
 
 def _escaped_pattern(pattern: str, escape: str | None) -> str:
