@@ -14,9 +14,10 @@ from forclip.index.store import ImageFile
 from forclip.models.retrieval_model import load_model, store_header
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld, write_toyworld
+from tests.milvus_server import milvus_server
 from tests.s3 import bucket, s3_server
 
-__all__ = ["bucket", "s3_server"]  # the fixtures of other modules
+__all__ = ["bucket", "milvus_server", "s3_server"]  # the fixtures of other modules
 
 # Equal examples in every run, so that a run fails only for what has changed. FORCLIP_RANDOM_TESTS=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=True)

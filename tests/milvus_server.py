@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 _SECONDS = 60
 _names = count()
 
@@ -37,6 +39,18 @@ def running_server(folder: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The start of the addresses of a server that all tests share; the state of publications goes to a folder."""
+    pytest.importorskip("pymilvus")
+    folder = tmp_path_factory.mktemp("milvus")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        with running_server(folder / "data") as place:
+            yield place
 
 
 def new_name() -> str:

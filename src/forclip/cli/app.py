@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from forclip.config import ModelConfig
 
 StoreFolder = Annotated[Path, Argument(help="Store written by `forclip index`.")]
+StorePlace = Annotated[
+    str,
+    Argument(
+        metavar="STORE", help="Store written by `forclip index`, or where it is published: milvus://HOST/COLLECTION."
+    ),
+]
 Device = Annotated[str, Option(help="PyTorch device: cpu, cuda, cuda:1 or mps.")]
 Moved = Annotated[
     str | None,
@@ -30,7 +36,7 @@ AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")
 _ORDER = (
     *("demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"),
     *("index", "search", "look", "serve", "export", "duplicates"),
-    *("info", "verify", "relocate", "delete", "compact"),
+    *("info", "verify", "publish", "relocate", "delete", "compact"),
 )
 
 

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model, outdated_message
+from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
 from forclip.index import TOP_K
 
 if TYPE_CHECKING:
-    from forclip.index.image_index import Index
+    from forclip.index.protocol import SearchIndex
     from forclip.search.labels import StoreLabels
     from forclip.search.request import SearchRequest
 
@@ -41,7 +41,7 @@ Cutoff = Annotated[
 
 @app.command()
 def search(
-    store: StoreFolder,
+    store: StorePlace,
     text: Text = None,
     like: Like = None,
     any_of: AnyOf = None,
@@ -94,7 +94,7 @@ def search(
     if report is not None:
         from forclip.search.report import write_search_report
 
-        write_search_report(report, answer, store.name)
+        write_search_report(report, answer, store.rstrip("/").rpartition("/")[2])
     if as_json:
         typer.echo(json.dumps(answer_json(answer)))
     else:
@@ -103,7 +103,7 @@ def search(
 
 @app.command()
 def look(
-    store: StoreFolder,
+    store: StorePlace,
     image: Annotated[Path, Argument(help="A picture that is in the store.")],
     text: Annotated[str, Argument(help="What to search for in it.")],
     to: Annotated[
@@ -133,7 +133,7 @@ def look(
 
 @app.command()
 def export(
-    store: StoreFolder,
+    store: StorePlace,
     to: Annotated[Path, Option(help="The file to write; with --format fiftyone a folder.")],
     text: Text = None,
     ids: Annotated[
@@ -157,10 +157,9 @@ def export(
 ) -> None:
     """Export search results, or images by id, as COCO JSON, CSV to review, FiftyOne folder or file list."""
     from forclip.config import read_names
-    from forclip.index.image_index import Index
     from forclip.search.export import export as write
     from forclip.search.export import frames_folder, select_ids, select_search
-    from forclip.search.searcher import open_searcher
+    from forclip.search.searcher import open_index, open_searcher
 
     if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
         raise ValueError(f"{ids}: --ids goes with a text at most, not with other search options")
@@ -169,7 +168,7 @@ def export(
         request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, k=k, where=where)
         selection = select_search(open_searcher(store, device, moved), request, label, root)
     elif text is None:
-        selection = select_ids(Index(store), read_names(ids), label or "", root)
+        selection = select_ids(open_index(store), read_names(ids), label or "", root)
     else:
         searcher, label = open_searcher(store, device, moved), text if label is None else label
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
@@ -181,7 +180,7 @@ def export(
 
 @app.command()
 def serve(
-    store: StoreFolder,
+    store: StorePlace,
     host: Annotated[
         str, Option(help="Address to listen on. Any but this machine's loopback address needs a token.")
     ] = "127.0.0.1",
@@ -210,7 +209,7 @@ def serve(
     serve_until_stopped(searcher, access, listener, labels)
 
 
-def _report_outdated(index: "Index") -> None:
+def _report_outdated(index: "SearchIndex") -> None:
     """Print what to do about images that an older version decoded, if there are any."""
     if images := index.store.count_outdated():
         typer.echo(outdated_message(images), err=True)
@@ -227,7 +226,7 @@ def _search_request(
 
 
 def _open_labels(
-    index: "Index", annotations: Path | None, images: Path | None, subset: str | None, split: str | None
+    index: "SearchIndex", annotations: Path | None, images: Path | None, subset: str | None, split: str | None
 ) -> "StoreLabels | None":
     """Load the labels of a store's images and print how many images they match; None without annotations."""
     from forclip.config import SourceConfig

@@ -12,7 +12,17 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StoreFolder, app, moved_model, outdated_message
+from forclip.cli.app import (
+    AsJson,
+    Device,
+    Moved,
+    MovedWeights,
+    StoreFolder,
+    StorePlace,
+    app,
+    moved_model,
+    outdated_message,
+)
 
 _MAX_LISTED = 20  # images that a dry run lists
 _MAX_REASONS = 20  # unreadable images whose reason is printed
@@ -288,23 +298,39 @@ def relocate(
 
 
 @app.command()
-def verify(store: StoreFolder) -> None:
+def verify(
+    store: StorePlace,
+    against: Annotated[
+        str | None, Option(help="Compare the store with where it is published: milvus://HOST/COLLECTION.")
+    ] = None,
+) -> None:
     """Read a whole store and list problems; exit code 1 if there are any."""
-    from forclip.index.image_index import Index
+    from forclip.cli.publish import verify_against, verify_place
 
-    problems = Index(store).verify()
-    typer.echo("\n".join([*problems, f"{store}: " + (f"{len(problems)} problems" if problems else "sound")]))
+    problems = verify_place(store) if against is None else verify_against(store, against)
+    compared = store if against is None else f"{store} and {against}"
+    sound = "sound" if against is None else "equal"
+    typer.echo("\n".join([*problems, f"{compared}: " + (f"{len(problems)} problems" if problems else sound)]))
     if problems:
         raise typer.Exit(1)
 
 
 @app.command()
-def info(path: Annotated[Path, Argument(help="Folder of a store or a run.")], as_json: AsJson = False) -> None:
+def info(
+    path: Annotated[str, Argument(help="Folder of a store or a run, or where a store is published.")],
+    as_json: AsJson = False,
+) -> None:
     """Show what a store or a run contains."""
     from forclip.embedding.ingest import describe
     from forclip.image_size import describe_image_size
+    from forclip.index.milvus.address import is_milvus
 
-    contents = describe(path)
+    if is_milvus(path):
+        from forclip.index.milvus.index import MilvusIndex
+
+        contents = {"kind": "published store", **MilvusIndex(path).info()}
+    else:
+        contents = describe(Path(path))
     if as_json:
         typer.echo(json.dumps(contents))
         return

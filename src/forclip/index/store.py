@@ -401,8 +401,12 @@ def copy_run(run: Path, store: Path) -> None:
 def require_model(store: Store, fingerprint: str) -> None:
     """Raise ValueError if another model wrote the store: vectors of two models cannot be compared."""
     if store.header.fingerprint != fingerprint:
-        name = store.header.model.get("name")
-        raise ValueError(f"{store.folder}: was written by another model ({name!r}, or other weights of that name)")
+        raise ValueError(written_by_another(str(store.folder), store.header))
+
+
+def written_by_another(name: str, header: StoreHeader) -> str:
+    """Say that another model wrote a store. name: of the store."""
+    return f"{name}: was written by another model ({header.model.get('name')!r}, or other weights of that name)"
 
 
 def _to_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:

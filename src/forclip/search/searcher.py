@@ -1,12 +1,13 @@
 """Search a store by text, picture or vector."""
 
+import os
 import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from forclip.embedding.merge import limit_vectors
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
 from forclip.index.image_index import Index
+from forclip.index.milvus.address import is_milvus
 from forclip.index.protocol import SearchIndex
 from forclip.index.ranking import Ranking
-from forclip.index.store import require_model
+from forclip.index.store import written_by_another
 from forclip.models.retrieval_model import RetrievalModel, load_store_model
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
@@ -195,16 +197,39 @@ class Searcher(Generic[AnyIndex]):
 AnySearcher: TypeAlias = Searcher[SearchIndex]
 
 
-def open_searcher(folder: Path, device: str = "cpu", model_override: ModelConfig | None = None) -> Searcher:
-    """Open a store and load the model that wrote it.
+def open_index(place: str | os.PathLike[str]) -> SearchIndex:
+    """Open a store, or a published one by its address, such as milvus://host/photos.
+
+    Raises ValueError if there is none.
+    """
+    if is_milvus(place):
+        from forclip.index.milvus.index import MilvusIndex
+
+        return MilvusIndex(str(place))
+    return Index(Path(place))
+
+
+@overload
+def open_searcher(
+    place: os.PathLike[str], device: str = "cpu", model_override: ModelConfig | None = None
+) -> Searcher: ...
+@overload
+def open_searcher(place: str, device: str = "cpu", model_override: ModelConfig | None = None) -> AnySearcher: ...
+def open_searcher(
+    place: str | os.PathLike[str], device: str = "cpu", model_override: ModelConfig | None = None
+) -> AnySearcher:
+    """Open a store, or a published one, and load the model that wrote it.
 
     Args:
+        place: as `open_index` takes it.
         model_override: where the model's weights are now, if they have moved: a run, or a pretrained model.
 
     Raises:
         ValueError: where there is no store, or its model is missing or has other weights than those that wrote it.
     """
-    index = Index(folder)
-    model = load_store_model(index.store.model_folder, index.store.header, device, model_override)
-    require_model(index.store, model.fingerprint)
+    index = open_index(place)
+    header = index.store.header
+    model = load_store_model(index.store.model_folder, header, device, model_override)
+    if header.fingerprint != model.fingerprint:
+        raise ValueError(written_by_another(index.name, header))
     return Searcher(index, model)

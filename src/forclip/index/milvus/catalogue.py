@@ -124,7 +124,7 @@ class PublishedImages:
         wanted, rows = list(keys), dict[int, Row]()
         for start in range(0, len(wanted), _AT_ONCE):
             ids = [int(key) for key in wanted[start : start + _AT_ONCE]]
-            found = self.server.query(self.server.images, ["image", "id", *names], ids=ids)
+            found = self.server.query(self.server.images, ["image", "id", "added", *names], ids=ids)
             rows |= {row["image"]: row for row in found}
         newest = _newest(rows.values())
         return {int(key): rows[key] for key in wanted if key in rows and newest[rows[key]["id"]] is rows[key]}
@@ -135,7 +135,7 @@ class PublishedImages:
         condition = "" if where is None else f" AND {self.condition(where)}"
         for start in range(0, len(wanted), _AT_ONCE):
             filter = f"id in {texts(wanted[start : start + _AT_ONCE])}{condition}"
-            for row in self.server.rows(self.server.images, ["image", "id", *names], filter):
+            for row in self.server.rows(self.server.images, ["image", "id", "added", *names], filter):
                 rows[row["image"]] = row
         newest = _newest(rows.values())
         return {image_id: newest[image_id] for image_id in wanted if image_id in newest}
@@ -169,6 +169,6 @@ def file_digest(name: str, content: bytes) -> bytes:
 def _newest(rows: Iterable[Row]) -> dict[str, Row]:
     """Return the newest row of each id: while an image is replaced, both versions are there."""
     newest: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: row["image"]):
+    for row in sorted(rows, key=lambda row: (row["added"], row["image"])):
         newest[row["id"]] = row
     return newest

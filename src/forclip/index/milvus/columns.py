@@ -107,6 +107,14 @@ OF_IMAGES = tuple(
 )
 
 
+def checked_precision(name: str) -> Precision:
+    """Return a known precision, or raise ValueError."""
+    match name:
+        case "fp32" | "fp16" | "int8":
+            return name
+    raise ValueError(f"precision must be fp32, fp16 or int8, not {name!r}")
+
+
 def published_columns(types: Mapping[str, pa.DataType], chosen: Sequence[str] | None) -> list[PublishedColumn]:
     """Return the columns of a user to publish. types: Arrow types by name; chosen: names, None for all.
 

@@ -5,16 +5,16 @@ from itertools import islice
 
 import numpy as np
 
-from forclip.index.milvus.catalogue import PublishedImages, Row
+from forclip.index.milvus.catalogue import PublishedImages
 from forclip.index.milvus.index import MilvusIndex
 from forclip.index.milvus.publish import MakeReduce
 from forclip.index.milvus.server import CURRENT, MOST_ROWS, MilvusServer
 from forclip.index.milvus.settings import PublishSettings
 from forclip.index.milvus.source import Source
 from forclip.index.milvus.vectors import read_stored
+from forclip.index.schema import Codes
 from forclip.index.store import Store
 from forclip.progress import Advance, silent
-from forclip.types import Ints
 
 _MOST_PROBLEMS = 20
 _LENGTH_TOLERANCE = {"fp16": 0.02, "int8": 0.2}  # by the precision of the codes
@@ -51,12 +51,11 @@ def compare_with_store(
 
 
 def _own_problems(server: MilvusServer, settings: PublishSettings, images: PublishedImages) -> Iterator[str]:
-    total, block = 0, dict[int, Row]()
+    total = 0
     tolerance = _LENGTH_TOLERANCE[settings.header.precision]
     ids: dict[str, int] = {}
     rows = images.all(["id", "uri", "vectors"], consistency_level=CURRENT)
-    while page := {row["image"]: row for row in islice(rows, _IMAGES_AT_ONCE)}:
-        block = page
+    while block := {row["image"]: row for row in islice(rows, _IMAGES_AT_ONCE)}:
         found = set[int]()
         for stored in read_stored(server, settings.header, settings.precision, block, consistency_level=CURRENT):
             found |= set(stored.keys.tolist())
@@ -98,7 +97,8 @@ def _differences(index: MilvusIndex, source: Source, advance: Advance) -> Iterat
     stored_keys = set(keys.tolist())
     for key in sorted(published.keys() - stored_keys):
         yield f"image {published[key]['id']!r} is published and not in the store"
-    differing = {k for k, d in zip(keys.tolist(), digests.tolist(), strict=True) if published.get(k, {}).get("digest") != d}
+    pairs = zip(keys.tolist(), digests.tolist(), strict=True)
+    differing = {key for key, digest in pairs if published.get(key, {}).get("digest") != digest}
     total = 0
     for block in source.blocks():
         stored = block.stored
@@ -124,8 +124,8 @@ def _differences(index: MilvusIndex, source: Source, advance: Advance) -> Iterat
     yield from _unowned(server, total + extra)
 
 
-def _same(own: Ints, other: Ints, source: Source) -> bool:
+def _same(own: Codes, other: Codes, source: Source) -> bool:
     if source.reduce is None:
         return np.array_equal(own, other)
-    one, two = source.published.decode(own), source.published.decode(other)  # type: ignore[arg-type]
+    one, two = source.published.decode(own), source.published.decode(other)
     return one.shape == two.shape and bool(np.abs(one - two).max(initial=0) <= _MERGED_TOLERANCE)

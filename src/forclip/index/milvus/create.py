@@ -129,8 +129,7 @@ def _add_column(server: MilvusServer, column: PublishedColumn) -> None:
                 )
         except (ValueError, NotImplementedError) as error:
             raise ValueError(
-                f"{server.address}: the server can't add the column {column.name!r}; --replace publishes anew "
-                f"({error})"
+                f"{server.address}: the server can't add the column {column.name!r}; --replace publishes anew ({error})"
             ) from None
 
 

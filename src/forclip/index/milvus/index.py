@@ -60,7 +60,7 @@ class MilvusView:
         condition = f"draw < {limit}" + (f" AND {self.store.condition(where)}" if where else "")
         server = self.store.server
         rows = {row["image"]: row for row in server.rows(server.images, ["image", "id", *_IMAGE_FIELDS], condition)}
-        return [segment_in_memory(self.store.header, read_stored(server, *self.layout, rows))]
+        return [segment_in_memory(self.store.header, read_stored(server, *self.layout, rows))] if rows else []
 
     @property
     def layout(self) -> tuple[Any, Any]:
