@@ -19,7 +19,7 @@ def publish(
         str,
         Argument(
             metavar="milvus://HOST/COLLECTION",
-            help="Where: milvus://HOST[:PORT]/COLLECTION, milvus+https://…, or, to try, milvus-lite://FILE.db/COLLECTION. "
+            help="Where: milvus://HOST[:PORT]/COLLECTION, milvus+https://…, or milvus-lite://FILE.db/COLLECTION. "
             "Credentials come from FORCLIP_MILVUS_TOKEN.",
         ),
     ],
