@@ -42,9 +42,13 @@ def make(way: str, folder: Path, server: str, embeddings: ImageEmbeddings) -> Ke
     if len(embeddings):
         local.add(embeddings, files(embeddings.image_ids), metadata(embeddings.image_ids))
     if not way.startswith("milvus"):
-        sync = (lambda: local.optimize(kind="Flat")) if way == "approximate" and len(embeddings) else (lambda: None)
-        sync()
-        return Kept(local, local, sync, by_image(embeddings))
+
+        def optimize() -> None:
+            if way == "approximate" and len(local):
+                local.optimize(kind="Flat")
+
+        optimize()
+        return Kept(local, local, optimize, by_image(embeddings))
     place, options = f"{server}/{new_name()}", PublishOptions(index=way.split()[1])
     publish(local.store, place, options, lambda merge, most: None)
     searched = MilvusIndex(place)
