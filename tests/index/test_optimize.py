@@ -10,9 +10,9 @@ from forclip.index.approximate_search import search_approximately
 from forclip.index.exact_search import search_exactly
 from forclip.index.image_index import Index
 from forclip.index.optimize import TARGET_RECALL, build_for_size, build_index, codes_kind, plan_merge
-from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
-from forclip.index.table import StoredVectors, read_vectors
+from forclip.index.table import StoredVectors, read_vectors, take_rows
 from forclip.types import ImageEmbeddings
 from tests.index.made import DIM, HEADER, files, names, some, unit
 
@@ -74,9 +74,9 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Segment:
     codes = HEADER.encode(near)
     images = pa.table({"id": list(given.image_ids), "uri": list(given.image_ids)})
     boxes = np.zeros((len(codes), 4), np.float16)
-    made = segment_in_memory(HEADER, [StoredVectors(np.arange(3000), codes, given.offsets, boxes, images)])
+    block = StoredVectors(np.arange(3000), codes, given.offsets, boxes, images)
     segments = SegmentFolder(tmp_path_factory.mktemp("segments"), HEADER)
-    return segments.open(segments.write(made)).segment
+    return segments.open(segments.write([block])).segment
 
 
 @pytest.mark.parametrize("kind", ["PQ8x4fs", "IVF32,PQ8x4fs", "IVF32,SQ8", "IVF32,Flat", "PCA12,IVF32,SQ8", "RaBitQ"])
@@ -144,15 +144,18 @@ def test_optimizing_waits_for_nobody(tmp_path: Path) -> None:
         Index(tmp_path / "s").optimize()
 
 
-def test_positions_or_all_rows_read_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [1, 2, 7])
+def test_chosen_or_all_rows_read_the_same(share: int, tmp_path: Path) -> None:
     index = Index.create(tmp_path / "s", HEADER)
     for part in range(3):
         given = some(names(50, f"{part}"), seed=part)
         index.add(given, files(given.image_ids))
     table = index.store.table()
     every = {n: i for p in read_vectors(table, DIM) for n, i in zip(p.keys, p.images["id"].to_pylist(), strict=True)}
-    chosen = np.array(sorted(every))[::7]
-    parts = list(read_vectors(table, DIM, chosen))
+    addresses = table.scanner([], with_row_address=True).to_table()["_rowaddr"].to_numpy()
+    wanted = np.random.default_rng(0).permutation(addresses)[::share]
+    chosen = take_rows(table, wanted, ["number"])["number"].to_numpy()
+    parts = list(read_vectors(table, DIM, wanted))
     some_of = {n: i for p in parts for n, i in zip(p.keys, p.images["id"].to_pylist(), strict=True)}
     assert some_of == {n: every[n] for n in chosen.tolist()}
 

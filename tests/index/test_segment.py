@@ -14,7 +14,7 @@ from forclip.index.approximate_search import search_lists
 from forclip.index.exact_search import score_images, score_owners, score_values
 from forclip.index.optimize import build_index
 from forclip.index.schema import StoreHeader
-from forclip.index.segment import IdLookup, Segment, segment_in_memory
+from forclip.index.segment import IdLookup, Segment, Texts, segment_in_memory
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.table import StoredVectors
 from forclip.types import Floats, Ints
@@ -34,9 +34,14 @@ def in_memory(header: StoreHeader, count: int = 400, most: int = 7) -> Segment:
     return segment_in_memory(header, [StoredVectors(np.arange(count), codes, given.offsets, boxes, images)])
 
 
+def as_block(segment: Segment) -> StoredVectors:
+    codes = segment.header.encode(segment.decode(slice(0, segment.num_vectors)).astype(np.float32))
+    return StoredVectors(segment.keys, codes, segment.offsets, segment.boxes, segment.images)
+
+
 def mapped(segment: Segment, folder: Path) -> Segment:
     segments = SegmentFolder(folder, segment.header)
-    return segments.open(segments.write(segment)).segment
+    return segments.open(segments.write([as_block(segment)])).segment
 
 
 def rows_of(segment: Segment, image: int) -> Ints:
@@ -178,7 +183,7 @@ def test_lists_shared_out_to_threads_give_what_faiss_gives(kind: str, monkeypatc
 
 def test_an_index_of_another_version_is_ignored_and_a_damaged_one_refused(tmp_path: Path) -> None:
     segments = SegmentFolder(tmp_path, HEADER)
-    name = segments.write(in_memory(HEADER))
+    name = segments.write([as_block(in_memory(HEADER))])
     stored = segments.open(name)
     segments.write_index(stored, build_index(stored.segment, "IVF4,SQ8", unit(np.random.default_rng(1), 5, DIM)))
     assert segments.open(name).index is not None
@@ -193,18 +198,24 @@ def test_an_index_of_another_version_is_ignored_and_a_damaged_one_refused(tmp_pa
         segments.open(name)
 
 
+def texts(ids: list[str]) -> Texts:
+    """Texts in chunks of five."""
+    chunks = [pa.array(ids[start : start + 5], pa.string()) for start in range(0, len(ids), 5)]
+    return Texts(pa.chunked_array(chunks, pa.string()))
+
+
 def test_ids_are_found_where_a_loop_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment_module, "_IDS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     ids = [f"image {n}" for n in rng.integers(0, 40, 60)]
-    places = IdLookup(pa.array(ids))
+    places = IdLookup(texts(ids))
     for wanted in (["image 3"], [f"image {n}" for n in range(30, 60)], [], ["", "nothing"], ["image 5", "image 5"]):
         assert places.find(wanted).tolist() == [n for n, i in enumerate(ids) if i in wanted]
-    assert IdLookup(pa.array([], pa.string())).find(["a"]).tolist() == []
+    assert IdLookup(texts([])).find(["a"]).tolist() == []
 
 
 def test_another_id_with_the_same_hash_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "_hashes", lambda ids: np.array([len(i) for i in ids], np.int64))
-    places = IdLookup(pa.array(["aa", "b", "cc", "aa"]))
+    monkeypatch.setattr(segment_module, "hash_ids", lambda ids: np.array([len(i) for i in ids], np.int64))
+    places = IdLookup(texts(["aa", "b", "cc", "aa"]))
     assert places.find(["aa"]).tolist() == [0, 3]
     assert places.find(["dd"]).tolist() == []

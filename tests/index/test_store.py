@@ -17,7 +17,7 @@ import pytest
 
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
 from forclip.index.store import Store, create_store
-from forclip.index.table import read_keys, read_vectors
+from forclip.index.table import matching_addresses, read_keys, read_vectors
 from tests.child import limit_file_size, run_in_child
 from tests.index.made import DIM, HEADER, by_image, files, names, some
 
@@ -45,7 +45,7 @@ def test_what_is_added_comes_back(header: StoreHeader, tmp_path: Path) -> None:
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[i], expected[i]) for i in expected)
     assert again.files()["image 00003"] == files(["image 00003"])[0]
-    (part,) = read_vectors(again.table(), DIM, again.keys("id = 'image 00003'"))
+    (part,) = read_vectors(again.table(), DIM, matching_addresses(again.table(), "id = 'image 00003'"))
     assert first.boxes is not None
     np.testing.assert_allclose(part.boxes, first.boxes[first.offsets[3] : first.offsets[4]], atol=1e-3)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from forclip.index.image_index import Index
 from forclip.index.image_rows import ImageRows
 from forclip.index.store import Store, create_store
 from tests.index.made import HEADER, files, names, some
@@ -18,9 +19,9 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-@pytest.mark.parametrize("most_bytes", [1 << 20, 1])
-def test_rows_equal_the_tables_rows(store: Store, most_bytes: int) -> None:
-    rows = ImageRows(store, most_bytes)
+@pytest.mark.parametrize("most_images", [1000, 1])
+def test_rows_equal_the_tables_rows(store: Store, most_images: int) -> None:
+    rows = ImageRows(Index(store.folder).view, most_images)
     assert rows.read([]) == {}
     expected = {row["number"]: row for row in store.table().to_table(["number", "id", "uri", "speed"]).to_pylist()}
     keys = store.keys().tolist()[::-2]
@@ -30,12 +31,12 @@ def test_rows_equal_the_tables_rows(store: Store, most_bytes: int) -> None:
         assert {name: read[key][name] for name in ("id", "uri", "speed")} == {
             name: value for name, value in expected[key].items() if name != "number"
         }
-    assert (rows._newest().rows is None) == (most_bytes == 1)
+    assert (rows._newest().rows is None) == (most_images == 1)
 
 
-@pytest.mark.parametrize("most_bytes", [1 << 20, 1])
-def test_rows_follow_changes_of_the_store(store: Store, most_bytes: int) -> None:
-    rows = ImageRows(store, most_bytes)
+@pytest.mark.parametrize("most_images", [1000, 1])
+def test_rows_follow_changes_of_the_store(store: Store, most_images: int) -> None:
+    rows = ImageRows(Index(store.folder).view, most_images)
     keys = store.keys().tolist()
     assert rows.read(keys[:1])[keys[0]]["speed"] == 0
     store.annotate(["part 0 00000"], {"speed": [99]})

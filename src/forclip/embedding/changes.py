@@ -5,15 +5,19 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.decode import DECODING, picture_needs_reindex
+from forclip.embedding.stored_files import StoredFiles
 from forclip.index.roots import Roots, common_folder, source_reference
 from forclip.index.store import ImageFile
 from forclip.path_text import text_to_path
 from forclip.progress import Advance
 
+_IDS_AT_ONCE = 4_096  # looked up in the store
 _COMPARED = 8  # files that show that a root has moved
 
 
@@ -34,8 +38,8 @@ class Changes:
     roots: the store's, with a new or moved one; paths: the source's files by id; todo: new and changed images; skipped:
     images known to be unreadable that have not changed; moved: new id and file of stored images, by old id;
     moved_root: the root that has moved as a whole, or None; checked: stored images that an older version decoded, and
-    equally; vanished: ids of stored images that are no longer in the source; compared: how many images of the source
-    were compared.
+    equally; vanished: locations of stored images that are no longer in the source, by id; replaced: those of `todo`
+    that are stored; compared: how many images of the source were compared.
     """
 
     roots: Roots
@@ -45,7 +49,8 @@ class Changes:
     moved: Mapping[str, tuple[str, ImageFile]]
     moved_root: str | None
     checked: Sequence[str]
-    vanished: tuple[str, ...]
+    vanished: Mapping[str, str]
+    replaced: frozenset[str]
     compared: int
 
     @property
@@ -62,7 +67,7 @@ def find_changes(
     folder: Path | None,
     paths: Sequence[Path],
     roots: Roots,
-    stored: Mapping[str, ImageFile],
+    stored: StoredFiles,
     unreadable: Mapping[str, UnreadableImage],
     advance: Advance,
     takes: Callable[[str, Path], bool] | None = None,
@@ -81,52 +86,66 @@ def find_changes(
         moved_root = _find_moved_root(roots, base, paths, stored)
         roots = roots.with_folder(base) if moved_root is None else roots.with_root(moved_root, base)
     by_id = {roots.id_of(path): path for path in paths}
+    origins = {name: source_reference(roots, name, source) for name in roots.folders}
     todo: dict[str, ImageFile] = {}
     skipped: dict[str, UnreadableImage] = {}
     checked: list[str] = []
-    origins = {name: source_reference(roots, name, source) for name in roots.folders}
+    replaced: set[str] = set()
+    ids = iter(by_id)
     compared = 0
-    for image_id, path in by_id.items():
-        advance(1)
-        if takes is not None and not takes(image_id, path):
-            continue
-        compared += 1
-        state, failed, file = file_state(path), unreadable.get(image_id), stored.get(image_id)
-        if failed is not None and (failed.size, failed.modified) == state:
-            skipped[image_id] = failed
-            continue
-        digest = None if file is not None and (file.size, file.modified) == state else content_digest(path) or ""
-        if file is None or digest not in (None, file.content_hash):
-            origin = origins[image_id.partition("/")[0]]
-            todo[image_id] = ImageFile(image_id, 0, 0, digest or "", *state, origin, DECODING)
-        elif _is_outdated(file):
-            if picture_needs_reindex(path):
-                todo[image_id] = ImageFile(image_id, 0, 0, file.content_hash, *state, file.source, DECODING)
-            else:
-                checked.append(image_id)
+    while listed := list(islice(ids, _IDS_AT_ONCE)):
+        block = listed if takes is None else [image_id for image_id in listed if takes(image_id, by_id[image_id])]
+        compared += len(block)
+        advance(len(listed) - len(block))
+        states, of_store = {image_id: file_state(by_id[image_id]) for image_id in block}, stored.states(block)
+        same = of_store.known & (of_store.size == [s[0] for s in states.values()])
+        same &= of_store.modified == [s[1] for s in states.values()]
+        outdated = of_store.known & _is_outdated(of_store.decoding)
+        # Of all others it is known that they have not changed.
+        files = stored.files([i for k, i in enumerate(block) if of_store.known[k] and (not same[k] or outdated[k])])
+        for k, image_id in enumerate(block):
+            advance(1)
+            path, state, failed = by_id[image_id], states[image_id], unreadable.get(image_id)
+            if failed is not None and (failed.size, failed.modified) == state:
+                skipped[image_id] = failed
+                continue
+            if same[k] and not outdated[k]:
+                continue
+            file = files.get(image_id)
+            digest = None if file is not None and same[k] else content_digest(path) or ""
+            if file is None or digest not in (None, file.content_hash):
+                origin = origins[image_id.partition("/")[0]]
+                todo[image_id] = ImageFile(image_id, 0, 0, digest or "", *state, origin, DECODING)
+                replaced.update([] if file is None else [image_id])
+            elif _is_outdated(file.decoding):
+                if picture_needs_reindex(path):
+                    todo[image_id] = ImageFile(image_id, 0, 0, file.content_hash, *state, file.source, DECODING)
+                    replaced.add(image_id)
+                else:
+                    checked.append(image_id)
     if takes is not None:
-        return Changes(roots, by_id, todo, skipped, {}, None, checked, (), compared)
-    moved = _find_moved_files(roots, by_id, todo, stored)
+        return Changes(roots, by_id, todo, skipped, {}, None, checked, {}, frozenset(replaced), compared)
+    moved, decoded = _find_moved_files(roots, by_id, todo, stored)
     for old_id, (new_id, _) in moved.items():
-        if not (_is_outdated(stored[old_id]) and picture_needs_reindex(by_id[new_id])):
+        if not (_is_outdated(decoded[old_id]) and picture_needs_reindex(by_id[new_id])):
             del todo[new_id]
     inside = os.path.join(os.path.abspath(base), "") if os.path.isdir(source) or not paths else None
+    vanished = {}
+    prefixes = [] if inside is None else roots.locations_below(inside)
+    for image_id, uri, origin in stored.from_sources(origins.values(), prefixes, by_id):
+        is_of_source = bool(origin) and origin == origins.get(uri.partition("/")[0])
+        path_text = roots.resolve(uri)
+        is_inside = inside is not None and path_text.startswith(inside)
+        is_gone = is_of_source or (is_inside and file_state(text_to_path(path_text)) == (-1, -1))
+        if image_id not in moved and is_gone:
+            vanished[image_id] = uri
+    still_todo = frozenset(replaced & todo.keys())
+    return Changes(roots, by_id, todo, skipped, moved, moved_root, checked, vanished, still_todo, compared)
 
-    def is_gone(image_id: str, file: ImageFile) -> bool:
-        if image_id in by_id or image_id in moved:
-            return False
-        if file.source and file.source == origins.get(file.uri.partition("/")[0]):
-            return True
-        path = roots.resolve(file.uri)
-        return inside is not None and path.startswith(inside) and file_state(text_to_path(path)) == (-1, -1)
 
-    vanished = tuple(image_id for image_id, file in stored.items() if is_gone(image_id, file))
-    return Changes(roots, by_id, todo, skipped, moved, moved_root, checked, vanished, compared)
-
-
-def _is_outdated(file: ImageFile) -> bool:
-    """Whether an older version decoded the file. It is unknown for images that a program added."""
-    return 0 < file.decoding < DECODING
+def _is_outdated(decoding: Any) -> Any:
+    """Whether an older version decoded the files. It is unknown for images that a program added."""
+    return (decoding > 0) & (decoding < DECODING)
 
 
 def _base_folder(source: str, folder: Path | None, paths: Sequence[Path]) -> str:
@@ -145,7 +164,7 @@ def _base_folder(source: str, folder: Path | None, paths: Sequence[Path]) -> str
     return str(folder) if folder is not None and Roots().with_folder(folder).reference(common) else common
 
 
-def _find_moved_root(roots: Roots, base: str, paths: Sequence[Path], stored: Mapping[str, ImageFile]) -> str | None:
+def _find_moved_root(roots: Roots, base: str, paths: Sequence[Path], stored: StoredFiles) -> str | None:
     """Return the root whose folder is gone and whose images are in the base folder now, compared by content."""
     if roots.reference(base) is not None:
         return None
@@ -153,32 +172,39 @@ def _find_moved_root(roots: Roots, base: str, paths: Sequence[Path], stored: Map
         if os.path.isdir(folder):
             continue
         there = Roots({name: os.path.abspath(base)})
-        same = [(path, image_id) for path in paths if (image_id := there.reference(path)) in stored]
-        known = sum(image_id.startswith(f"{name}/") for image_id in stored)
+        ids = [there.reference(path) for path in paths]
+        present = stored.known([i for i in ids if i is not None])
+        same = [(path, image_id) for path, image_id in zip(paths, ids, strict=True) if image_id in present]
         sample = same[:: max(1, len(same) // _COMPARED)]
-        if 2 * len(same) >= known and all(content_digest(p) == stored[i].content_hash for p, i in sample if i):
+        files = stored.files([image_id for _, image_id in sample if image_id is not None])
+        if 2 * len(same) >= stored.count_below(f"{name}/") and all(
+            content_digest(p) == files[i].content_hash for p, i in sample if i
+        ):
             return name
     return None
 
 
 def _find_moved_files(
-    roots: Roots, paths: Mapping[str, Path], todo: Mapping[str, ImageFile], stored: Mapping[str, ImageFile]
-) -> dict[str, tuple[str, ImageFile]]:
-    """Return the new id and file of stored images whose content is in another file now, by old id."""
+    roots: Roots, paths: Mapping[str, Path], todo: Mapping[str, ImageFile], stored: StoredFiles
+) -> tuple[dict[str, tuple[str, ImageFile]], dict[str, int]]:
+    """Return the new id and file of stored images whose content is in another file now, and how they were decoded.
+
+    Both are by old id.
+    """
     new = [(image_id, file) for image_id, file in todo.items() if file.content_hash]
     by_hash: dict[str, list[str]] = defaultdict(list)
-    wanted = {file.content_hash for _, file in new}
-    for image_id, file in stored.items():
-        if file.content_hash in wanted and (image_id in todo or image_id not in paths):
+    old = stored.with_content(list({file.content_hash for _, file in new}))
+    for image_id, file in old.items():
+        if image_id in todo or image_id not in paths:
             by_hash[file.content_hash].append(image_id)
     moved: dict[str, tuple[str, ImageFile]] = {}
     for new_id, file in new:
         for old_id in by_hash[file.content_hash]:
-            is_gone = old_id in todo or file_state(text_to_path(roots.resolve(stored[old_id].uri))) == (-1, -1)
+            is_gone = old_id in todo or file_state(text_to_path(roots.resolve(old[old_id].uri))) == (-1, -1)
             if old_id not in moved and is_gone and old_id != new_id:
                 moved[old_id] = new_id, file
                 break
-    return moved
+    return moved, {old_id: old[old_id].decoding for old_id in moved}
 
 
 def in_parts(moved: Mapping[str, tuple[str, ImageFile]], size: int) -> Iterator[dict[str, tuple[str, ImageFile]]]:

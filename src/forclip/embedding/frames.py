@@ -1,8 +1,7 @@
 """Choose the frames of videos that are indexed, and remember which, so that unchanged videos are not read again."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,21 +39,17 @@ def choose_frames(
     videos: Sequence[Path],
     every: float | None,
     roots: Roots,
-    indexed: Iterable[str],
+    ids_below: Callable[[str], Iterable[str]],
     records: Mapping[str, IndexedVideo],
     advance: Advance,
 ) -> tuple[list[Path], dict[Path, IndexedVideo]]:
     """Choose a frame every so many seconds of each video. Returns the frames' locations, and each video by its path.
 
-    every: None for what the video was indexed with before, or DEFAULT_EVERY. indexed: ids of images that the store has
-    or could not read; records: of earlier jobs, by id. A video that has not changed is not read, also if it has moved.
+    every: None for what the video was indexed with before, or DEFAULT_EVERY. ids_below: returns the ids of images that
+    the store has or could not read, and that begin with a text; records: of earlier jobs, by id. A video that has not
+    changed is not read, also if it has moved.
     """
     moved = {(record.size, record.modified): i for i, record in records.items() if _is_gone(roots, i)} if videos else {}
-    times_of: dict[str, list[float]] = defaultdict(list)
-    for image_id in indexed if videos else ():
-        video_id, mark, time = image_id.rpartition("#t=")
-        if mark and time.replace(".", "", 1).isdigit():
-            times_of[video_id].append(float(time))
     paths: list[Path] = []
     found: dict[Path, IndexedVideo] = {}
     for video in videos:
@@ -63,7 +58,9 @@ def choose_frames(
             video_id = moved.get(state, video_id)
         record = records.get(video_id)
         step = every or (record.every if record else DEFAULT_EVERY)
-        times = sorted(time for time in times_of[video_id] if abs(time - step * round(time / step)) < 0.001)
+        texts = {image_id.removeprefix(f"{video_id}#t=") for image_id in ids_below(f"{video_id}#t=")}
+        indexed = [float(text) for text in texts if text.replace(".", "", 1).isdigit()]
+        times = sorted(time for time in indexed if abs(time - step * round(time / step)) < 0.001)
         if record is None or replace(record, problem=None) != IndexedVideo(*state, step, len(times), None):
             from forclip.data.images.video import scan_video  # loads FFmpeg, for videos alone
 

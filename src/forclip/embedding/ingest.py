@@ -34,10 +34,11 @@ from forclip.embedding.skipped_list import read_unreadable
 from forclip.embedding.slice_writer import SliceWriter
 from forclip.embedding.slices import Slice
 from forclip.embedding.store_options import StoreOptions
+from forclip.embedding.stored_files import StoredFiles
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
-from forclip.index.store import ImageFile, has_store
+from forclip.index.store import has_store
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
@@ -130,14 +131,19 @@ def index_images(
     options = StoreOptions(to, model, head, num_query_tokens, precision, merge, max_vectors, tiles, tile_overlap)
     staff = local_staff(run, device, processes)
     loaded = options.load(index, device if staff.is_this_process else "cpu")
-    roots, stored, known = Roots(), dict[str, ImageFile](), dict[str, UnreadableImage]()
+    roots, known = Roots(), dict[str, UnreadableImage]()
     if index is not None:
-        roots, stored, known = index.store.roots, index.store.files(), read_unreadable(to)
+        roots, known = index.store.roots, read_unreadable(to)
     if shard is not None:
         videos = [video for video in videos if shard.holds("", video)]
+    stored = StoredFiles(None if index is None else index.store, len(listing.pictures))
     records, tried = read_videos(to), {} if retry else known
     advance = track("reading videos", len(videos)) if videos else silent
-    frame_paths, read = choose_frames(videos, every, roots, {**stored, **tried}, {} if retry else records, advance)
+
+    def ids_below(prefix: str) -> list[str]:
+        return [*stored.below(prefix), *(image_id for image_id in tried if image_id.startswith(prefix))]
+
+    frame_paths, read = choose_frames(videos, every, roots, ids_below, {} if retry else records, advance)
     found = (*listing.pictures, *frame_paths)
     has_frames = any(split_frame(path) for path in found)
     if index is not None and has_frames:
@@ -151,14 +157,16 @@ def index_images(
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
     video_ids = {changes.roots.id_of(video): record for video, record in read.items()}
     # What is in a folder that can't be read at the moment has not vanished.
-    off_grid = (i for i in stored if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved)
-    gone = dict.fromkeys((*changes.vanished, *off_grid)) if shard is None else {}
-    vanished = tuple(i for i in gone if not listing.may_hold(roots.resolve(stored[i].uri)))
+    frames = [i for video_id in video_ids for i in stored.below(f"{video_id}#t=")]
+    off_grid = [i for i in frames if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved]
+    gone = {**changes.vanished, **{i: file.uri for i, file in stored.files(off_grid).items()}}
+    gone = gone if shard is None else {}
+    vanished = tuple(i for i, uri in gone.items() if not listing.may_hold(roots.resolve(uri)))
     if not found and not vanished:
         raise ValueError(f"{source}: no such folder or file, and no image of it is in {to}")
     columns = None
     if metadata is not None:
-        places = {i: changes.roots.resolve(file.uri) for i, file in stored.items() if i not in changes.moved}
+        places = {i: changes.roots.resolve(uri) for i, uri in stored.locations() if i not in changes.moved}
         places |= {i: changes.roots.resolve(i) for i in (*paths, *video_ids)}
         folder = images or (Path(source) if os.path.isdir(source) else None)
         columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
@@ -193,7 +201,7 @@ def index_images(
         return ({} if columns is None else columns.values_for(ids)) | (frame_columns(ids) if has_frames else {})
 
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
-    replaced = frozenset(i for i in todo if i in stored or i in moved_ids)
+    replaced = changes.replaced | (todo.keys() & moved_ids)
     writer = SliceWriter(to, index, create, values_for, replaced, listed | unreadable_videos, known)
     embed_all(new, loaded, options, writer, run, staff, device, track("embedding", len(todo)))
     if writer.index is None and shard is not None and has_store(to):
@@ -210,7 +218,7 @@ def index_images(
     report: list[str] = []
     if columns is not None:
         ids = index.store.ids()
-        others = sorted((ids & columns.row_of.keys()) - (todo.keys() - stored.keys()))
+        others = sorted((ids & columns.row_of.keys()) - (todo.keys() - changes.replaced))
         if shard is not None:
             others = [i for i in others if i in paths and shard.holds(i, paths[i])]
         if columns.types and others:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import lance
 import numpy as np
+import pyarrow as pa
 
 from forclip.index.image_index import Index
 from forclip.index.protocol import SearchIndex
@@ -121,9 +123,9 @@ class _Images:
     def __init__(self, index: Index, where: str | None) -> None:
         self._store, self._view = index.store, index.view()
         view = self._view
-        selected = [np.flatnonzero(part.selected(where, view.matching_keys)) for part in view.parts]
+        selected = [np.flatnonzero(part.selected(where, view.matching)) for part in view.parts]
         keys = [part.segment.keys[images] for part, images in zip(view.parts, selected, strict=True)]
-        order = np.argsort(np.concatenate([np.empty(0, np.int64), *keys]))
+        order = _in_order_of_adding(view.table, np.concatenate([np.empty(0, np.int64), *keys]))
         self._part: Ints = np.repeat(np.arange(len(selected)), [len(images) for images in selected])[order]
         self._position: Ints = np.concatenate([np.empty(0, np.int64), *selected])[order]
 
@@ -133,8 +135,8 @@ class _Images:
     def duplicate(self, image: int, score: float) -> Duplicate:
         """Describe an image of a group."""
         segment, position = self._view.parts[self._part[image]].segment, int(self._position[image])
-        uri = self._store.resolve(segment.uris[position].as_py())
-        return Duplicate(segment.ids[position].as_py(), uri, min(score, 1.0))
+        (uri,), (image_id,) = (texts.take(np.array([position])) for texts in (segment.uris, segment.ids))
+        return Duplicate(image_id, self._store.resolve(uri), min(score, 1.0))
 
     def vectors(self, image: int) -> Floats:
         """Return an image's unit vectors, [N, dim]."""
@@ -147,3 +149,12 @@ class _Images:
         stacked = np.stack(means) if means else np.empty((0, 1), np.float32)
         unit: Floats = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
         return unit
+
+
+def _in_order_of_adding(table: lance.LanceDataset, keys: Ints) -> Ints:
+    """Return the positions of the images with these keys in the order in which they were added."""
+    stored = table.to_table(["number", "added"])
+    numbers, added = stored["number"].to_numpy(), stored["added"].cast(pa.int64()).to_numpy()
+    order = np.argsort(numbers)
+    of_key = order[np.searchsorted(numbers, keys, sorter=order)]
+    return np.lexsort((keys, added[of_key]))  # images that were added together have ascending keys

@@ -1,6 +1,5 @@
 """`Index`: add, delete, search and maintain the images of a store."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
@@ -23,13 +21,12 @@ from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import ImageFile, Metadata, Store, create_store
 from forclip.index.table import TABLE, StoredVectors, read_vectors
+from forclip.index.verification import find_problems
 from forclip.index.view import Part, View, Views
 from forclip.types import Floats, ImageEmbeddings, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
 _MIN_COMPARED = 50  # images that are compared with all vectors of a picture
-# Half precision changes a length in the fourth digit; int8 by half a step in each of some hundred dimensions.
-_LENGTH_TOLERANCE = {"fp16": 0.02, "int8": 0.2}
 _MAX_PROBLEMS = 20  # a damaged store may have one per image
 
 
@@ -86,23 +83,26 @@ class Index:
         """Delete images by id in one version, and return how many. Unknown ids are ignored."""
         return self.store.delete_ids(image_ids)
 
-    def optimize(self, kind: str | None = None, queries: Floats | None = None) -> None:
+    def optimize(self, kind: str | None = None, queries: Floats | None = None, memory: int | None = None) -> None:
         """Make search faster on large stores; small ones do not need it. A kill at any time does no harm.
 
         kind: a FAISS factory string, "none", or None to choose by size and keep existing indexes; queries: typical
-        ones, unit [Q, dim], to measure recall with, by default mixtures of stored vectors. Raises ValueError for a
-        kind that FAISS cannot build, or if another process is optimizing the store.
+        ones, unit [Q, dim], to measure recall with, by default mixtures of stored vectors; memory: bytes to use, by
+        default half of what is free; less memory makes more segments, which are searched one after the other. Raises
+        ValueError for a kind that FAISS cannot build, or if another process is optimizing the store.
         """
-        optimize(self._views, kind, queries)
+        optimize(self._views, kind, queries, memory)
 
     def needs_optimizing(self) -> bool:
         """Return whether so many images are new that opening the store is slow."""
-        return sum(p.num_vectors for p in self.view().parts if p.in_memory) >= MIN_SEGMENT_VECTORS
+        cover = self._views.cover()
+        in_memory = sum(p.num_vectors for p in cover.parts if p.in_memory)
+        return in_memory + cover.count_rest(self.store.header.dim) >= MIN_SEGMENT_VECTORS
 
-    def compact(self, kind: str | None = None) -> None:
+    def compact(self, kind: str | None = None, memory: int | None = None) -> None:
         """Remove deleted images and old versions from the disk, then `optimize`."""
         self.store.compact()
-        self.optimize(kind)
+        self.optimize(kind, memory=memory)
 
     def verify(self) -> list[str]:
         """Read all of the store and return the first problems, one sentence each; none for a sound store.
@@ -113,29 +113,32 @@ class Index:
         problems = column_problems(schema)
         if not all(map(is_readable, schema.names)):
             return problems  # Lance can't read the rest
-        return [*problems, *islice(_problems(self.store, self.view()), _MAX_PROBLEMS)]
+        return [*problems, *islice(find_problems(self._views), _MAX_PROBLEMS)]
 
     def info(self) -> dict[str, Any]:
         """Describe the store and how it is searched, as JSON values.
 
         Sizes are bytes on disk; a part without an index is searched exactly.
         """
-        view, header, parts = self.view(), self.store.header, []
-        for part in view.parts:
+        cover, header, parts = self._views.cover(), self.store.header, []
+        for part in cover.parts:
             settings = {"kind": "none"} if part.index is None else asdict(part.index.settings)
             place = "memory" if part.in_memory else "mapped"
             index = {"index": settings.pop("kind"), **settings}
             parts.append({"images": part.num_images, "vectors": part.num_vectors, "place": place, **index})
+        if rest := len(cover.rest):
+            vectors = sum(len(block.codes) for block in read_vectors(cover.table, header.dim, cover.rest))
+            parts.append({"images": rest, "vectors": vectors, "place": "memory", "index": "none"})
         return {
-            "images": len(view),
-            "vectors": sum(p.num_vectors for p in view.parts),
+            "images": len(cover),
+            "vectors": sum(part["vectors"] for part in parts),
             "dim": header.dim,
             "precision": header.precision,
             "merge": header.merge,
             "max_vectors": header.max_vectors,
             "fingerprint": header.fingerprint,
             "format_version": FORMAT_VERSION,
-            "version": int(view.table.version),
+            "version": int(cover.table.version),
             "columns": self.store.user_columns,
             "roots": dict(self.store.roots.folders),
             "to_index_again": self.store.count_outdated(),
@@ -184,7 +187,7 @@ class Index:
     def _search_part(
         self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool
     ) -> list[ScoredImages]:
-        selected = part.selected(where, view.matching_keys)
+        selected = part.selected(where, view.matching)
         allowed = None if selected.all() else selected
         if exact or part.index is None:
             return [search_exactly(part.segment, query, k, allowed) for query in queries]
@@ -204,7 +207,7 @@ class Index:
         found = []
         for part in view.parts:
             if exact:
-                images = np.flatnonzero(part.selected(where, view.matching_keys))
+                images = np.flatnonzero(part.selected(where, view.matching))
             else:
                 best = self._search_part(view, part, queries, depth, where, exact=False)
                 images = np.unique(np.concatenate([np.empty(0, np.int64), *(b.images for b in best)]))
@@ -224,7 +227,7 @@ class Index:
         """Return for each image its vector [dim] nearest to a unit query, as stored. Unknown ids are left out."""
         best: dict[str, Floats] = {}
         for segment, scored in self._score_among(image_ids, query, max(1, len(image_ids))):
-            ids = segment.ids.take(pa.array(scored.images)).to_pylist()
+            ids = segment.ids.take(scored.images)
             best |= dict(zip(ids, segment.decode(scored.rows).astype(np.float32), strict=True))
         return best
 
@@ -237,15 +240,16 @@ class Index:
         for part in view.parts:
             wanted = np.zeros(len(part.segment), bool)
             wanted[part.positions(image_ids)] = True
-            wanted &= part.selected(where, view.matching_keys)
+            wanted &= part.selected(where, view.matching)
             found.append((part.segment, search_exactly(part.segment, query, k, wanted)))
         return found
 
     def vectors_of(self, key: int) -> tuple[Floats, Floats] | None:
         """Return one image's vectors [N, dim] and boxes [N, 4] as stored, None for an unknown key."""
-        header = self.store.header
-        for stored in read_vectors(self.store.table(), header.dim, np.array([key])):
-            return header.decode(stored.codes).astype(np.float32), stored.boxes.astype(np.float32)
+        for part in self.view().parts:
+            for position in part.positions_of_keys(np.array([key])).tolist():
+                rows = slice(*part.segment.offsets[position : position + 2].tolist())
+                return part.segment.decode(rows).astype(np.float32), part.segment.boxes[rows].astype(np.float32)
         return None
 
     def image_vectors(self, image_ids: Sequence[str]) -> dict[str, Floats]:
@@ -253,29 +257,29 @@ class Index:
         vectors: dict[str, Floats] = {}
         for part in self.view().parts:
             positions = part.positions(image_ids)
-            for image_id, position in zip(
-                part.segment.ids.take(positions).to_pylist(), positions.tolist(), strict=True
-            ):
+            for image_id, position in zip(part.segment.ids.take(positions), positions.tolist(), strict=True):
                 vectors[image_id] = part.segment.unit_vectors(position)
         return vectors
 
     def read_images(self, image_ids: Sequence[str]) -> Iterator[StoredVectors]:
         """Read images in blocks. Unknown ids are left out."""
-        keys = np.array(list(self.keys_of_ids(image_ids).values()), np.int64)
-        return read_vectors(self.store.table(), self.store.header.dim, keys)
+        view = self.view()
+        found = [p.addresses(p.positions(image_ids)) for p in view.parts]
+        addresses = np.concatenate([np.empty(0, np.uint64), *found])
+        return read_vectors(view.table, self.store.header.dim, addresses)
 
     def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
         """Return keys by id. Unknown ids are left out."""
         keys: dict[str, int] = {}
         for part in self.view().parts:
             positions = part.positions(image_ids)
-            ids = part.segment.ids.take(pa.array(positions)).to_pylist()
+            ids = part.segment.ids.take(positions)
             keys |= dict(zip(ids, part.segment.keys[positions].tolist(), strict=True))
         return keys
 
     def row_reader(self) -> ImageRows:
-        """Return a reader of the images' columns by key, which keeps them in memory."""
-        return ImageRows(self.store)
+        """Return a reader of the images' columns by key, which keeps those of a small store in memory."""
+        return ImageRows(self.view)
 
     def scores(self, query: Floats, sample: int | None = None, where: str | None = None) -> Floats:
         """Return the scores of all images, or of about `sample` random ones, in no order.
@@ -291,7 +295,7 @@ class Index:
         self._check(queries, 1)
         view = self.view() if view is None else view
         if sample is None:
-            drawn = tuple(np.flatnonzero(part.selected(where, view.matching_keys)) for part in view.parts)
+            drawn = tuple(np.flatnonzero(part.selected(where, view.matching)) for part in view.parts)
         else:
             drawn = view.sample(sample, where)
         scores = [score_values(p.segment, queries, images) for p, images in zip(view.parts, drawn, strict=True)]
@@ -300,7 +304,7 @@ class Index:
     def count(self, where: str | None = None, view: View | None = None) -> int:
         """Return how many images a search covers. Raises ValueError for bad SQL."""
         view = self.view() if view is None else view
-        return len(view) if where is None else len(view.matching_keys(where))
+        return len(view) if where is None else len(view.matching(where))
 
     def view(self) -> View:
         """Return the newest version, for several searches of the same images."""
@@ -316,41 +320,6 @@ class Index:
             raise ValueError(f"a query has length {wrong[0]:.3g}, not 1")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-
-
-def _problems(store: Store, view: View) -> Iterator[str]:
-    """Compare every row of a store, and its segments on disk, with what the format promises."""
-    keys: Counter[int] = Counter()
-    ids: Counter[str] = Counter()
-    try:
-        for block in read_vectors(view.table, store.header.dim):
-            keys.update(block.keys.tolist())
-            names = block.images["id"].to_pylist()
-            ids.update(names)
-            lengths = np.linalg.norm(store.header.decode(block.codes), axis=1)
-            for row in np.flatnonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE[store.header.precision])):
-                owner = names[int(np.searchsorted(block.offsets, row, "right")) - 1]
-                yield f"a vector of image {owner!r} has length {lengths[row]:.3g}"
-            for position in np.flatnonzero(np.diff(block.offsets) < 1):
-                yield f"image {names[position]!r} has no vector"
-    except ValueError as error:
-        yield f"rows can't be read: {error}"
-        return
-    yield from (f"image {i!r} is stored {n} times" for i, n in ids.items() if n > 1)
-    yield from (f"key {key} is stored {n} times" for key, n in keys.items() if n > 1)
-    if Counter(int(key) for p in view.parts for key in p.segment.keys[p.live]) != keys:
-        yield "search does not cover the images of the store"
-    for part in view.parts:
-        segment = part.segment
-        if segment.folder is None:
-            continue
-        position_of = {int(key): position for position, key in enumerate(segment.keys)}
-        for block in read_vectors(view.table, store.header.dim, segment.keys[part.live]):
-            for image, key in enumerate(block.keys.tolist()):
-                stored = store.header.decode(block.codes[block.offsets[image] : block.offsets[image + 1]])
-                start, end = segment.offsets[position_of[key] : position_of[key] + 2].tolist()
-                if not np.array_equal(segment.decode(slice(start, end)), stored):
-                    yield f"{segment.folder}: image key {key} differs from the store's"
 
 
 def _bytes_below(folder: Path) -> int:

@@ -1,6 +1,6 @@
 """Columns of a store's images by key, without their vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -11,61 +11,53 @@ import pyarrow as pa
 
 from forclip.index.columns import is_readable, to_shown
 from forclip.index.schema import BUILT_IN_COLUMNS
-from forclip.index.store import Store
-from forclip.index.table import read_keys
-from forclip.index.view import in_sorted
-from forclip.types import Ints
+from forclip.index.table import take_rows
+from forclip.index.view import View
 
-_KEPT_BYTES = 256 << 20  # of rows in memory
+_KEPT_IMAGES = 65_536  # more are read from the table
 _UNREAD_COLUMNS = ("added", "vectors", "boxes")  # large, or of no use to a client
 
 
 @dataclass(frozen=True)
 class _Version:
-    """One version's rows. keys: ascending; positions: the row of each; rows: None where they exceed the memory."""
+    """The rows of a view in the order of their addresses, None where there are too many."""
 
-    table: lance.LanceDataset
-    keys: Ints
-    positions: Ints
+    view: View
     rows: pa.Table | None
 
 
 class ImageRows:
-    """Rows of the newest version without vectors: in memory up to a number of bytes, else read from the table."""
+    """Rows of the newest version without vectors: in memory for a small store, else read from the table."""
 
-    def __init__(self, store: Store, max_bytes: int = _KEPT_BYTES) -> None:
-        self.store, self.max_bytes = store, max_bytes
-        self._lock = Lock()
+    def __init__(self, newest: Callable[[], View], max_images: int = _KEPT_IMAGES) -> None:
+        """newest: returns the newest version; max_images: whose rows are kept in memory."""
+        self.max_images = max_images
+        self._newest_view, self._lock = newest, Lock()
         self._version: _Version | None = None
 
     def read(self, keys: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Return rows by key; deleted images are left out."""
+        """Return rows by key, in the order of the keys; deleted images are left out."""
         version = self._newest()
-        wanted = np.array(keys, np.int64)
-        present = wanted[in_sorted(wanted, version.keys)]
-        positions = version.positions[np.searchsorted(version.keys, present)]
+        addresses = version.view.addresses_of_keys(np.array(keys, np.int64))
         if version.rows is None:
-            rows = version.table.take(positions.tolist(), columns=_columns(version.table))
+            rows = take_rows(version.view.table, addresses, _columns(version.view.table))
         else:
-            rows = version.rows.take(pa.array(positions))
+            stored = version.rows["_rowaddr"].to_numpy()
+            rows = version.rows.drop_columns(["_rowaddr"]).take(pa.array(np.searchsorted(stored, addresses)))
         for name in set(rows.column_names) - set(BUILT_IN_COLUMNS):
             rows = rows.set_column(rows.column_names.index(name), name, to_shown(rows[name]))
-        return {row.pop("number"): row for row in rows.to_pylist()}
+        by_key = {row.pop("number"): row for row in rows.to_pylist()}
+        return {key: by_key[key] for key in keys if key in by_key}
 
     def _newest(self) -> _Version:
+        view = self._newest_view()
         with self._lock:  # other threads wait while one reads a new version
-            table = self.store.table()
-            if self._version is None or self._version.table.version != table.version:
-                keys, batches, size = read_keys(table), [], 0
-                for batch in table.to_batches(columns=_columns(table)):
-                    batches.append(batch)
-                    size += batch.nbytes
-                    if size > self.max_bytes:
-                        batches.clear()
-                        break
-                rows = pa.Table.from_batches(batches).combine_chunks() if batches else None
-                positions = np.argsort(keys)
-                self._version = _Version(table, keys[positions], positions, rows)
+            if self._version is None or self._version.view is not view:
+                rows = None
+                if len(view) <= self.max_images:
+                    rows = view.table.scanner(_columns(view.table), with_row_address=True).to_table()
+                    rows = rows.sort_by("_rowaddr").combine_chunks()
+                self._version = _Version(view, rows)
             return self._version
 
 

@@ -4,10 +4,9 @@ An index's kind is chosen by the segment's size, its settings by measured recall
 """
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import faiss
@@ -15,21 +14,23 @@ import numpy as np
 
 from forclip.index.approximate_search import ApproximateIndex, IndexSettings, count_lists, search_approximately
 from forclip.index.exact_search import ScoredImages, search_exactly
-from forclip.index.segment import Segment, segment_in_memory
+from forclip.index.memory import default_memory
+from forclip.index.segment import Segment
 from forclip.index.table import StoredVectors, read_vectors
 from forclip.index.view import Views
 from forclip.types import Floats, Ints
 
 NO_INDEX = "none"
 MIN_SEGMENT_VECTORS = 131_072  # fewer are read from the store when it is opened, in a fraction of a second
-_MAX_SEGMENT_BYTES = 4 << 30  # a segment is built in memory
 _MERGE_RATIO = 2  # a segment is rewritten if it is at most 2 times as large as what joins it
 _MAX_DEAD_SHARE = 0.25
 MIN_INDEXED_VECTORS = 250_000  # exact search of fewer takes a few milliseconds
 TARGET_RECALL = 0.995  # on the sample queries, so that other queries reach 99 %
 _TUNED_K = 50  # images
 _COMPARED_CHOICES = (1.1, 1.3, 1.6, 2, 3, 5, 8, 16)
-_TRAINING_VECTORS = 1 << 16
+_TRAINING_VECTORS, _MIN_TRAINING_VECTORS, _TRAINING_PER_LIST = 1 << 16, 1 << 12, 40
+_TRAINING_SHARE = 4  # of the memory, a quarter: FAISS copies the sample
+_LIST_GROWTH = 1.5  # bytes reserved per byte of a list, on average
 _ADDED_AT_ONCE = 1 << 16
 _DECODED_AT_ONCE = 1 << 13
 _SHARD_VECTORS = 250_000  # searched by one thread in a millisecond
@@ -41,20 +42,22 @@ _MAX_PROBE_SHARE = 4  # if more than one list in 4 is searched, comparing all ve
 _KMEANS_ITERATIONS = 4  # more take longer, and the lists find the same images
 
 
-def optimize(views: Views, kind: str | None, queries: Floats | None) -> None:
+def optimize(views: Views, kind: str | None, queries: Floats | None, memory: int | None = None) -> None:
     """Bring segments and indexes up to date, as `Index.optimize`.
 
     A kill at any time leaves what was there before, or what comes after.
     """
-    segments = views.segments
+    segments, memory = views.segments, default_memory() if memory is None else memory
     with segments.changing():
-        write_segments(views, MIN_SEGMENT_VECTORS if kind in (None, NO_INDEX) else 1)
-        view = views.newest()
-        used = {p.segment.folder.name for p in view.parts if p.segment.folder is not None}
-        for name, _ in view.names:
-            if name not in used:  # damaged, or all its images are deleted or in newer segments
+        write_segments(views, MIN_SEGMENT_VECTORS if kind in (None, NO_INDEX) else 1, memory)
+        cover = views.cover()
+        on_disk = {p.segment.folder.name: p for p in cover.parts if p.segment.folder is not None}
+        for name, _ in cover.names:
+            if name not in on_disk:  # damaged, or all its images are deleted or in newer segments
                 segments.remove(name)
-        for part in views.newest().parts:
+            elif (stored := segments.open(name)).places.runs != on_disk[name].places.runs:
+                segments.write_places(stored, on_disk[name].places)
+        for part in views.cover().parts:
             segment, current = part.segment, NO_INDEX if part.index is None else part.index.settings.kind
             too_small = segment.num_vectors < MIN_INDEXED_VECTORS
             if part.in_memory or kind == current or (kind is None and (part.index is not None or too_small)):
@@ -62,52 +65,66 @@ def optimize(views: Views, kind: str | None, queries: Floats | None) -> None:
             index = None
             if kind != NO_INDEX:
                 typical = sample_stored_queries(segment) if queries is None else queries
-                index = build_for_size(segment, typical) if kind is None else build_index(segment, kind, typical)
+                if kind is None:
+                    index = build_for_size(segment, typical, memory)
+                else:
+                    index = build_index(segment, kind, typical, memory=memory)
             segments.write_index(part, index)
 
 
-def write_segments(views: Views, min_vectors: int) -> None:
-    """Write the images in memory, at least `min_vectors`, and the segments worth rewriting, as new segments.
+def write_segments(views: Views, min_vectors: int, memory: int | None = None) -> None:
+    """Write the images without a segment on disk, if they have `min_vectors`, and the segments worth rewriting, as new
+    segments. No segment gets more vectors than an index can be built of with so much memory.
 
     The caller holds `SegmentFolder.changing`.
     """
-    parts = views.newest().parts
-    on_disk, in_memory = [p for p in parts if not p.in_memory], [p for p in parts if p.in_memory]
-    new = sum(p.num_vectors for p in in_memory)
+    cover, header = views.cover(), views.store.header
+    most = max_segment_vectors(default_memory() if memory is None else memory, header.dim)
+    on_disk, in_memory = [p for p in cover.parts if not p.in_memory], [p for p in cover.parts if p.in_memory]
+    new = sum(p.num_vectors for p in in_memory) + cover.count_rest(header.dim)
     enough = new >= min_vectors
     live = [p.num_vectors for p in on_disk]
     dead = [p.segment.num_vectors - n for p, n in zip(on_disk, live, strict=True)]
-    chosen = [on_disk[position] for position in plan_merge(new if enough else 0, live, dead)]
+    chosen = [on_disk[position] for position in plan_merge(new if enough else 0, live, dead, most)]
+    wanted = [np.empty(0, np.uint64)]
     if enough or chosen:
         chosen += in_memory
-    keys = np.concatenate([np.empty(0, np.int64), *(p.segment.keys[p.live] for p in chosen)])
-    store, waiting = views.store, deque[StoredVectors]()
+        wanted.append(cover.rest)
+    wanted += [p.addresses(np.flatnonzero(p.live)) for p in chosen]
+    addresses = np.concatenate(wanted)
+    if not len(addresses):
+        return
+    written = 0
 
-    def write_waiting() -> None:
-        total = sum(len(block.codes) for block in waiting)
-        # Empties `waiting` on the way, so that few vectors are in memory twice.
-        segment = segment_in_memory(store.header, (waiting.popleft() for _ in range(len(waiting))), total)
-        views.segments.write(segment)
+    def segment_of(block: StoredVectors) -> int:
+        nonlocal written
+        written += len(block.codes)
+        return (written - 1) // most
 
-    for block in read_vectors(store.table(), store.header.dim, keys) if len(keys) else ():
-        waiting.append(block)
-        if sum(b.codes.nbytes for b in waiting) >= _MAX_SEGMENT_BYTES:
-            write_waiting()
-    if waiting:
-        write_waiting()
+    for _, blocks in groupby(read_vectors(cover.table, header.dim, addresses), segment_of):
+        views.segments.write(blocks, cover.rows.names)
 
 
-def plan_merge(new: int, live: Sequence[int], dead: Sequence[int]) -> list[int]:
+def max_segment_vectors(memory: int, dim: int) -> int:
+    """Return how many vectors a segment may have so that its index is built in so many bytes.
+
+    Half of the memory is for codes of 8 bits and numbers of 8 bytes in growing lists, the rest for training.
+    """
+    return max(1, int(memory / 2 / _LIST_GROWTH / (dim + 8)))
+
+
+def plan_merge(new: int, live: Sequence[int], dead: Sequence[int], most: float = math.inf) -> list[int]:
     """Choose the segments to rewrite together with new vectors. All numbers count vectors; returns positions.
 
     Segments join smallest first while they are not much larger than what they join, so each vector is rewritten a
-    logarithmic number of times. Segments with many dead vectors are rewritten too.
+    logarithmic number of times, and none gets more than `most`. Segments with many dead vectors are rewritten too.
     """
     chosen: list[int] = []
     total = new
     for position in sorted(range(len(live)), key=lambda p: live[p]):
         mostly_dead = dead[position] > _MAX_DEAD_SHARE * (live[position] + dead[position])
-        if mostly_dead or (total and live[position] <= _MERGE_RATIO * total):
+        joins = total and live[position] <= _MERGE_RATIO * total and total + live[position] <= most
+        if mostly_dead or joins:
             chosen.append(position)
             total += live[position]
     return chosen
@@ -123,7 +140,7 @@ def lists_kind(lists: int) -> str:
     return f"IVF{lists}(SQfp16),SQ8"
 
 
-def build_for_size(segment: Segment, queries: Floats) -> ApproximateIndex | None:
+def build_for_size(segment: Segment, queries: Floats, memory: int | None = None) -> ApproximateIndex | None:
     """Build the kind of index that suits a segment, None if exact search takes a few milliseconds.
 
     Uses inverted lists, or, if most lists would have to be searched, shorter codes without lists.
@@ -131,30 +148,38 @@ def build_for_size(segment: Segment, queries: Floats) -> ApproximateIndex | None
     """
     if segment.num_vectors < MIN_INDEXED_VECTORS:
         return None
-    lists = 2 ** int(math.log2(_LISTS_FACTOR * math.sqrt(segment.num_vectors)))
-    index = build_index(segment, lists_kind(lists), queries)
-    finer = min(_FINER_FACTOR * lists, _MAX_FINER_LISTS)
+    memory = default_memory() if memory is None else memory
+    trainable = max(1, memory // _TRAINING_SHARE // (_TRAINING_PER_LIST * 4 * segment.header.dim))
+    lists = 2 ** int(math.log2(min(_LISTS_FACTOR * math.sqrt(segment.num_vectors), trainable)))
+    index = build_index(segment, lists_kind(lists), queries, memory=memory)
+    finer = min(_FINER_FACTOR * lists, _MAX_FINER_LISTS, 2 ** int(math.log2(trainable)))
     read_of_lists = _compressed_bytes(segment, index.shards, index.settings.nprobe)
     read_of_centres = 2.0 * lists * segment.header.dim
     if finer > lists and read_of_lists > _MAX_READ_RATIO * read_of_centres:
-        lists, index = finer, build_index(segment, lists_kind(finer), queries)
+        del index  # two do not fit the memory
+        lists, index = finer, build_index(segment, lists_kind(finer), queries, memory=memory)
     if index.settings.nprobe * _MAX_PROBE_SHARE <= lists:
         return index
-    return build_index(segment, codes_kind(segment.header.dim), queries)
+    del index
+    return build_index(segment, codes_kind(segment.header.dim), queries, memory=memory)
 
 
-def build_index(segment: Segment, kind: str, queries: Floats, seed: int = 0) -> ApproximateIndex:
+def build_index(
+    segment: Segment, kind: str, queries: Floats, seed: int = 0, memory: int | None = None
+) -> ApproximateIndex:
     """Train an index on a sample, add all vectors and choose its settings.
 
-    kind: a FAISS factory string; queries: unit [Q, dim], typical ones, to measure recall with. Raises ValueError for a
-    kind that FAISS does not know or cannot build.
+    kind: a FAISS factory string; queries: unit [Q, dim], typical ones, to measure recall with; memory: bytes, of which
+    a quarter is for the sample. Raises ValueError for a kind that FAISS does not know or cannot build.
     """
     try:
         index = faiss.index_factory(segment.header.dim, kind, faiss.METRIC_INNER_PRODUCT)
         lists = count_lists(index)
         if lists:
             faiss.extract_index_ivf(index).cp.niter = _KMEANS_ITERATIONS
-        sample = min(segment.num_vectors, max(_TRAINING_VECTORS, 40 * lists))
+        fits = (default_memory() if memory is None else memory) // _TRAINING_SHARE // (4 * segment.header.dim)
+        wanted = max(_TRAINING_VECTORS, _TRAINING_PER_LIST * lists)
+        sample = min(segment.num_vectors, wanted, max(fits, _MIN_TRAINING_VECTORS))
         chosen = np.sort(np.random.default_rng(seed).choice(segment.num_vectors, sample, replace=False))
         index.train(_decode_single(segment, chosen))
         # Inverted lists are never split into shards.

@@ -6,7 +6,6 @@ from operator import attrgetter
 from typing import overload
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from forclip.index.exact_search import ScoredImages
@@ -58,7 +57,7 @@ class Ranking(Sequence[SearchResult]):
         for part, segment in enumerate(self.segments):
             at = np.flatnonzero(self.parts == part)
             images, scores = self.images[at], self.scores[at].tolist()
-            ids, uris = (column.take(pa.array(images)).to_pylist() for column in (segment.ids, segment.uris))
+            ids, uris = segment.ids.take(images), segment.uris.take(images)
             boxes = map(tuple, segment.boxes[self.rows[at]].astype(float).tolist())
             ranks, keys = (at + self.first).tolist(), segment.keys[images].tolist()
             results += map(SearchResult, ranks, ids, map(self.roots.resolve, uris), scores, boxes, keys)
@@ -83,7 +82,7 @@ def rank_images(found: Sequence[tuple[Segment, ScoredImages]], k: int, roots: Ro
     ids: dict[int, str] = {}
     for part, segment in enumerate(segments):
         at = tied[best.parts[tied] == part]
-        ids |= zip(at.tolist(), segment.ids.take(pa.array(best.images[at])).to_pylist(), strict=True)
+        ids |= zip(at.tolist(), segment.ids.take(best.images[at]), strict=True)
     order = np.arange(len(best))
     order[tied] = sorted(tied.tolist(), key=lambda position: (-best.scores[position], ids[position]))
     return best.take(order)[:k]

@@ -44,6 +44,17 @@ class Roots:
         """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
         return self.reference(path) or path_to_text(os.path.abspath(path))
 
+    def locations_below(self, folder: str) -> list[str]:
+        """Return the texts that the locations of all files below a folder begin with. The folder ends with /."""
+        below, text = [], path_to_text(folder)
+        for name, root in self.folders.items():
+            start = root if root.endswith("/") else f"{root}/"
+            if start.startswith(text):
+                below.append(f"{name}/")
+            elif text.startswith(start):
+                below.append(f"{name}/{text[len(start) :]}")
+        return [*below, text]
+
     def with_folder(self, folder: str | os.PathLike[str]) -> "Roots":
         """Return the roots with one for this folder: unchanged if a root contains it, else with a new root.
 

@@ -12,48 +12,96 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forclip.index.schema import StoreHeader
+from forclip.index.schema import Codes, StoreHeader
 from forclip.index.table import StoredVectors
 from forclip.types import Doubles, Floats, Ints
 
 VECTORS_FILE = "vectors.faiss"
+# Of `Lookup`, for keys and for hashes of ids. Segments of earlier versions of forclip lack them.
+KEY_LOOKUP = "numbers_ordered.npy", "numbers_order.npy"
+ID_LOOKUP = "id_hashes_ordered.npy", "id_hashes_order.npy"
 _QUANTIZER = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit_direct_signed}
 _SIGNED_ZERO = 128  # FAISS keeps signed codes as unsigned ones, shifted by this
 _POSITION_BITS = 0xFFFFFFFF  # FAISS returns (list << 32) + position in the list
 _IDS_AT_ONCE = 1 << 16  # converted to Python strings
 
 
-class IdLookup:
-    """Finds ids among [n] strings by their hashes. Keeps 16 bytes per id."""
+class Texts:
+    """A column of texts in chunks, which may be mapped from a file and exceed one Arrow array."""
 
-    def __init__(self, ids: pa.Array) -> None:
-        self._ids = ids
-        blocks = (ids.slice(start, _IDS_AT_ONCE).to_pylist() for start in range(0, len(ids), _IDS_AT_ONCE))
-        hashes = _hashes(chain.from_iterable(blocks))
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted = hashes[self._order]
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._chunks = column.chunks
+        self._starts = np.cumsum([0, *map(len, self._chunks)])
 
-    def find(self, wanted: Sequence[str]) -> Ints:
-        """Return all positions of these ids, ascending. Unknown ids are ignored."""
-        hashes = _hashes(set(wanted))
-        starts, ends = (np.searchsorted(self._sorted, hashes, side) for side in ("left", "right"))
-        spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        candidates = np.sort(np.concatenate([np.empty(0, np.int64), *(self._order[s:e] for s, e in spans if s < e)]))
-        # Other ids may have the same hash.
-        same = pc.is_in(self._ids.take(pa.array(candidates)), value_set=pa.array(wanted, pa.string()))
-        found: Ints = candidates[np.asarray(same)]
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, positions: Ints) -> list[str]:
+        """Return the texts at these positions."""
+        chunk_of = np.searchsorted(self._starts, positions, "right") - 1
+        order = np.argsort(chunk_of, kind="stable")
+        chunks, firsts = np.unique(chunk_of[order], return_index=True)
+        texts = np.empty(len(positions), object)
+        for chunk, at in zip(chunks.tolist(), np.split(order, firsts[1:]), strict=False):
+            inside = pa.array(positions[at] - self._starts[chunk])
+            texts[at] = np.array(self._chunks[chunk].take(inside).to_pylist(), object)
+        found: list[str] = texts.tolist()
         return found
 
 
-def _hashes(ids: Iterable[str]) -> Ints:
-    return np.fromiter(map(hash, ids), np.int64)
+@dataclass(frozen=True)
+class Lookup:
+    """Finds values among [n] numbers. ordered: the numbers, ascending; order: [n], the position of each. Both may be
+    mapped from files."""
+
+    ordered: NDArray[Any]
+    order: NDArray[Any]
+
+    @staticmethod
+    def of(values: NDArray[Any]) -> "Lookup":
+        order = np.argsort(values, kind="stable")
+        return Lookup(values[order], order.astype(np.uint32))
+
+    def find(self, wanted: NDArray[Any]) -> Ints:
+        """Return all positions of these values, ascending. Unknown values are ignored."""
+        starts, ends = (np.searchsorted(self.ordered, wanted, side) for side in ("left", "right"))
+        counts = ends - starts
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        found: Ints = np.unique(self.order[np.repeat(starts, counts) + within].astype(np.int64))
+        return found
+
+
+class IdLookup:
+    """Finds ids among [n] strings by their hashes. lookup: of the hashes, None to compute them."""
+
+    def __init__(self, ids: Texts, lookup: Lookup | None = None) -> None:
+        self._ids = ids
+        if lookup is None:
+            starts = range(0, len(ids), _IDS_AT_ONCE)
+            blocks = (ids.take(np.arange(start, min(start + _IDS_AT_ONCE, len(ids)))) for start in starts)
+            lookup = Lookup.of(hash_ids(chain.from_iterable(blocks)))
+        self._lookup = lookup
+
+    def find(self, wanted: Sequence[str]) -> Ints:
+        """Return all positions of these ids, ascending. Unknown ids are ignored."""
+        unique = set(wanted)
+        candidates = self._lookup.find(hash_ids(unique))
+        # Other ids may have the same hash.
+        same = [image_id in unique for image_id in self._ids.take(candidates)]
+        found: Ints = candidates[np.array(same, bool)]
+        return found
+
+
+def hash_ids(ids: Iterable[str]) -> NDArray[np.uint32]:
+    """Return a hash of each id, which is the same in every process."""
+    return np.fromiter((crc32(image_id.encode()) for image_id in ids), np.uint32)
 
 
 class ImageLists:
@@ -171,18 +219,27 @@ class Segment:
         return owners
 
     @cached_property
-    def ids(self) -> pa.Array:
+    def ids(self) -> Texts:
         """[images]."""
-        return pa.concat_arrays(self.images["id"].chunks)
+        return Texts(self.images["id"])
+
+    @cached_property
+    def uris(self) -> Texts:
+        """[images]."""
+        return Texts(self.images["uri"])
 
     @cached_property
     def id_lookup(self) -> IdLookup:
-        return IdLookup(self.ids)
+        return IdLookup(self.ids, self._stored_lookup(ID_LOOKUP))
 
     @cached_property
-    def uris(self) -> pa.Array:
-        """[images]."""
-        return pa.concat_arrays(self.images["uri"].chunks)
+    def key_lookup(self) -> Lookup:
+        return self._stored_lookup(KEY_LOOKUP) or Lookup.of(self.keys)
+
+    def _stored_lookup(self, files: tuple[str, str]) -> Lookup | None:
+        if self.folder is None or not all((self.folder / file).exists() for file in files):
+            return None
+        return Lookup(*(np.asarray(np.load(self.folder / file, mmap_mode="r")) for file in files))
 
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
@@ -231,20 +288,29 @@ class Segment:
         return np.ascontiguousarray(queries * np.float32(self.header.scale), np.float32)
 
 
-def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors], num_vectors: int = 0) -> Segment:
-    """Build a segment from stored images. num_vectors: memory to reserve, which avoids copies while it grows."""
-    flat = faiss.IndexScalarQuantizer(header.dim, _QUANTIZER[header.precision], faiss.METRIC_INNER_PRODUCT)
-    flat.codes.resize(num_vectors * flat.code_size)
-    flat.codes.resize(0)  # keeps its capacity
+def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors]) -> Segment:
+    """Build a segment from stored images."""
+    flat = empty_flat(header)
     keys, counts, boxes = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], [np.empty((0, 4), np.float16)]
     images = [pa.table({"id": pa.array([], pa.string()), "uri": pa.array([], pa.string())})]
     for part in parts:
-        codes = np.ascontiguousarray(part.codes)
-        signed = codes.dtype == np.int8
-        flat.add_sa_codes((codes.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8) if signed else codes.view(np.uint8))
+        flat.add_sa_codes(to_faiss(part.codes))
         keys.append(part.keys)
         counts.append(np.diff(part.offsets))
         boxes.append(part.boxes)
         images.append(part.images)
     offsets = np.cumsum(np.concatenate(counts))
-    return Segment(header, flat, np.concatenate(keys), offsets, np.concatenate(boxes), pa.concat_tables(images))
+    together = pa.concat_tables(images).combine_chunks()
+    return Segment(header, flat, np.concatenate(keys), offsets, np.concatenate(boxes), together)
+
+
+def empty_flat(header: StoreHeader) -> Any:
+    """Return a FAISS scalar quantiser for a store's codes, without vectors."""
+    return faiss.IndexScalarQuantizer(header.dim, _QUANTIZER[header.precision], faiss.METRIC_INNER_PRODUCT)
+
+
+def to_faiss(codes: Codes) -> NDArray[np.uint8]:
+    """Return a store's codes [total, dim] as FAISS keeps them: [total, bytes]."""
+    if codes.dtype == np.int8:
+        return (codes.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8)
+    return np.ascontiguousarray(codes).view(np.uint8)

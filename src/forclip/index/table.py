@@ -8,12 +8,11 @@ from pathlib import Path
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from forclip.index.filter_values import quote
 from forclip.index.filters import lance_filter
+from forclip.index.places import OFFSET_BITS, OFFSET_MASK, Addresses
 from forclip.index.schema import Codes, from_lists
 from forclip.types import Ints
 
@@ -23,21 +22,22 @@ _ROWS_AT_ONCE = 4096
 _VALUES_AT_ONCE = 1024  # in one SQL expression
 _SCANNED_PER_VALUE = 64  # reading so many rows takes as long as looking one up
 _SCANNED_AT_ONCE = 65_536
-# A row's address is its fragment's id and its offset in the fragment. It stays the same until the fragment is joined
-# with others, and is never used again.
-_OFFSET_BITS, _OFFSET_MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
+_SCANNED_SHARE = 4  # if one row in 4 of a fragment is wanted, all are read
+_READ_AHEAD, _BUFFERED_BYTES = 2, 256 << 20  # Lance's own buffers take gigabytes
 
 
 @dataclass(frozen=True)
 class StoredVectors:
     """Some images of a store. keys: [images]; codes: [total, dim] as stored, `StoreHeader.decode` gives vectors;
-    offsets: [images + 1]; boxes: [total, 4] float16; images: a table of id and uri."""
+    offsets: [images + 1]; boxes: [total, 4] float16; images: a table of id and uri; addresses: [images], where the rows
+    are in the table, None if they are in none."""
 
     keys: Ints
     codes: Codes
     offsets: Ints
     boxes: np.ndarray
     images: pa.Table
+    addresses: Addresses | None = None
 
 
 def open_table(folder: Path) -> lance.LanceDataset:
@@ -98,20 +98,22 @@ def read_rows(table: lance.LanceDataset, key: str, values: Sequence[str], column
         filters = (f"{key} IN ({quoted(unique[start : start + _VALUES_AT_ONCE])})" for start in starts)
         found = [table.scanner(names, filter=wanted, with_row_address=True).to_table() for wanted in filters]
     else:
-        value_set = pa.array(unique, pa.string())
-        batches = table.scanner(names, with_row_address=True, batch_size=_SCANNED_AT_ONCE).to_batches()
-        found = [pa.Table.from_batches([b.filter(pc.is_in(b[key], value_set=value_set))]) for b in batches]
+        wanted = set(unique)
+        found = []
+        for batch in table.scanner(names, with_row_address=True, batch_size=_SCANNED_AT_ONCE).to_batches():
+            rows = [row for row, value in enumerate(batch[key].to_pylist()) if value in wanted]
+            found.append(pa.Table.from_batches([batch.take(pa.array(rows, pa.int64()))]))
     if not found:
         return table.scanner(names, with_row_address=True, limit=0).to_table()
     return pa.concat_tables(found)
 
 
-def replace_rows(table: lance.LanceDataset, addresses: NDArray[np.uint64], rows: pa.Table) -> None:
+def replace_rows(table: lance.LanceDataset, addresses: Addresses, rows: pa.Table) -> None:
     """Delete the rows at these addresses and insert others, in one version."""
     new = lance.fragment.write_fragments(rows, table, schema=table.schema)
     changed, removed = [], []
-    for fragment_id in np.unique(addresses >> _OFFSET_BITS).tolist():
-        offsets = (addresses[addresses >> _OFFSET_BITS == fragment_id] & _OFFSET_MASK).tolist()
+    for fragment_id in np.unique(addresses >> OFFSET_BITS).tolist():
+        offsets = (addresses[addresses >> OFFSET_BITS == fragment_id] & OFFSET_MASK).tolist()
         left = table.get_fragment(fragment_id).delete_rows(offsets)
         if left is None:
             removed.append(fragment_id)
@@ -121,23 +123,63 @@ def replace_rows(table: lance.LanceDataset, addresses: NDArray[np.uint64], rows:
     lance.LanceDataset.commit(table, update, read_version=table.version)
 
 
-def read_vectors(table: lance.LanceDataset, dim: int, keys: Ints | None = None) -> Iterator[StoredVectors]:
-    """Read all images of one version, or those with these keys, block by block. Raises ValueError for damage."""
+def matching_addresses(table: lance.LanceDataset, where: str) -> Addresses:
+    """Return the ascending addresses of the images for which an SQL expression holds. Raises ValueError for bad SQL."""
+    wanted = lance_filter(where, table.schema)
+    with reword_errors(f"can't select images by {where!r}"):
+        found = table.scanner([], filter=wanted, with_row_address=True).to_table()["_rowaddr"]
+    return np.sort(found.to_numpy())
+
+
+def take_rows(table: lance.LanceDataset, addresses: Addresses, columns: Sequence[str]) -> pa.Table:
+    """Return the rows at these addresses, in this order."""
+    return table._take_rows(pa.array(addresses), columns=list(columns))
+
+
+def read_vectors(table: lance.LanceDataset, dim: int, addresses: Addresses | None = None) -> Iterator[StoredVectors]:
+    """Read all images of one version, or those at these addresses, block by block, in the order of the table.
+
+    Raises ValueError for damage.
+    """
     with reword_errors(f"{table.uri}: damaged"):
-        columns = ["number", "id", "uri", "vectors", "boxes"]
-        if keys is None:
-            batches = table.to_batches(columns=columns, batch_size=_ROWS_AT_ONCE)
-            blocks = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
-        else:  # by position, which reads nothing else
-            stored = table.to_table(["number"])["number"]
-            positions = np.flatnonzero(pc.is_in(stored, value_set=pa.array(np.sort(keys))).to_numpy()).tolist()
-            starts = range(0, len(positions), _ROWS_AT_ONCE)
-            blocks = (table.take(positions[start : start + _ROWS_AT_ONCE], columns=columns) for start in starts)
-        for block in blocks:
+        for block in _read_blocks(table, ["number", "id", "uri", "vectors", "boxes"], addresses):
             codes, offsets = from_lists(block["vectors"], dim)
             boxes, _ = from_lists(block["boxes"], 4)
             images = pa.table({"id": block["id"], "uri": block["uri"]})
-            yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, images)
+            at = block["_rowaddr"].to_numpy()
+            yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, images, at)
+
+
+def _read_blocks(table: lance.LanceDataset, columns: list[str], addresses: Addresses | None) -> Iterator[pa.Table]:
+    """Read rows with their addresses: whole fragments where most of their rows are wanted, else row by row."""
+    ordered = None if addresses is None else np.sort(addresses)
+    for fragment in table.get_fragments():
+        rows = None
+        if ordered is not None:
+            first = fragment.fragment_id << 32
+            low, high = np.searchsorted(ordered, np.array([first, first + (1 << 32)], np.uint64))
+            rows = ordered[low:high]
+            if not len(rows):
+                continue
+        if rows is None or len(rows) * _SCANNED_SHARE >= fragment.physical_rows:
+            batches = table.scanner(
+                columns,
+                fragments=[fragment],
+                with_row_address=True,
+                batch_size=_ROWS_AT_ONCE,
+                batch_readahead=_READ_AHEAD,
+                io_buffer_size=_BUFFERED_BYTES,
+            ).to_batches()
+            for batch in batches:
+                if rows is not None and len(rows) < fragment.physical_rows:
+                    at = np.searchsorted(rows, batch["_rowaddr"].to_numpy()).clip(max=len(rows) - 1)
+                    batch = batch.filter(pa.array(rows[at] == batch["_rowaddr"].to_numpy()))
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch])
+        else:
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                at = rows[start : start + _ROWS_AT_ONCE]
+                yield take_rows(table, at, columns).append_column("_rowaddr", pa.array(at))
 
 
 def quoted(texts: Iterable[str]) -> str:
