@@ -30,6 +30,7 @@ ID_LOOKUP = "id_hashes_ordered.npy", "id_hashes_order.npy"
 _QUANTIZER = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit_direct_signed}
 _SIGNED_ZERO = 128  # FAISS keeps signed codes as unsigned ones, shifted by this
 _POSITION_BITS = 0xFFFFFFFF  # FAISS returns (list << 32) + position in the list
+IMAGES_SCHEMA = pa.schema({"id": pa.string(), "uri": pa.string()})
 _IDS_AT_ONCE = 1 << 16  # converted to Python strings
 
 
@@ -292,13 +293,13 @@ def segment_in_memory(header: StoreHeader, parts: Iterable[StoredVectors]) -> Se
     """Build a segment from stored images."""
     flat = empty_flat(header)
     keys, counts, boxes = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], [np.empty((0, 4), np.float16)]
-    images = [pa.table({"id": pa.array([], pa.string()), "uri": pa.array([], pa.string())})]
+    images = [IMAGES_SCHEMA.empty_table()]
     for part in parts:
         flat.add_sa_codes(to_faiss(part.codes))
         keys.append(part.keys)
         counts.append(np.diff(part.offsets))
         boxes.append(part.boxes)
-        images.append(part.images)
+        images.append(part.images.cast(IMAGES_SCHEMA))
     offsets = np.cumsum(np.concatenate(counts))
     together = pa.concat_tables(images).combine_chunks()
     return Segment(header, flat, np.concatenate(keys), offsets, np.concatenate(boxes), together)

@@ -11,7 +11,16 @@ import pyarrow as pa
 
 from forclip.index.places import NOWHERE, Addresses
 from forclip.index.schema import StoreHeader
-from forclip.index.segment import ID_LOOKUP, KEY_LOOKUP, VECTORS_FILE, Lookup, empty_flat, hash_ids, to_faiss
+from forclip.index.segment import (
+    ID_LOOKUP,
+    IMAGES_SCHEMA,
+    KEY_LOOKUP,
+    VECTORS_FILE,
+    Lookup,
+    empty_flat,
+    hash_ids,
+    to_faiss,
+)
 from forclip.index.table import StoredVectors
 
 KEYS_FILE, OFFSETS_FILE, BOXES_FILE, IMAGES_FILE = "numbers.npy", "offsets.npy", "boxes.npy", "images.arrow"
@@ -24,12 +33,11 @@ def write_files(folder: Path, header: StoreHeader, blocks: Iterable[StoredVector
     """Write at least one image, and return where the images are in the table, [images]."""
     keys, counts, hashes, addresses = [], [np.zeros(1, np.int64)], [], []
     waiting: list[pa.Table] = []
-    schema = pa.schema({"id": pa.string(), "uri": pa.string()})
     with (
         (folder / VECTORS_FILE).open("wb") as vectors,
         (folder / BOXES_FILE).open("wb") as boxes,
         pa.OSFile(str(folder / IMAGES_FILE), "wb") as file,
-        pa.ipc.new_file(file, schema) as images,
+        pa.ipc.new_file(file, IMAGES_SCHEMA) as images,
     ):
         # FAISS writes a quantiser's codes last: their size in bytes, then the bytes.
         start: bytes = faiss.serialize_index(empty_flat(header)).tobytes()
@@ -45,7 +53,7 @@ def write_files(folder: Path, header: StoreHeader, blocks: Iterable[StoredVector
             nowhere = np.full(len(block.keys), NOWHERE)
             addresses.append(nowhere if block.addresses is None else block.addresses)
             total += len(block.codes)
-            waiting.append(block.images.cast(schema))
+            waiting.append(block.images.cast(IMAGES_SCHEMA))
             if sum(map(len, waiting)) >= _CHUNK_IMAGES:
                 images.write_table(pa.concat_tables(waiting).combine_chunks())
                 waiting = []

@@ -221,7 +221,7 @@ class MilvusIndex:
         best: dict[str, Floats] = {}
         for segment in self._segments_of_ids(view, image_ids):
             (scored,) = score_images(segment, query[None], [np.arange(len(segment))])
-            ids = segment.ids.take(scored.images).to_pylist()
+            ids = segment.ids.take(scored.images)
             best |= dict(zip(ids, segment.decode(scored.rows).astype(np.float32), strict=True))
         return best
 
@@ -234,7 +234,10 @@ class MilvusIndex:
     def image_vectors(self, image_ids: Sequence[str]) -> dict[str, Floats]:
         vectors: dict[str, Floats] = {}
         for segment in self._segments_of_ids(self.view(), image_ids):
-            vectors |= {i: segment.unit_vectors(position) for position, i in enumerate(segment.ids.to_pylist())}
+            vectors |= {
+                i: segment.unit_vectors(position)
+                for position, i in enumerate(segment.ids.take(np.arange(len(segment))))
+            }
         return vectors
 
     def read_images(self, image_ids: Sequence[str]) -> Iterator[StoredVectors]:
