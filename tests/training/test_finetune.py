@@ -235,13 +235,16 @@ def test_a_run_that_stops_within_a_trial_continues_bit_identically(
     assert_same(finetuned(given, config=config, file=tmp_path / "state.safetensors"), straight)
 
 
-def test_alignment_and_share_are_chosen_or_configured() -> None:
+def test_alignment_and_share_are_chosen_or_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for alignment, share in product(("on", "off"), (0.0, 0.5)):
         done = finetuned(head=replace(HEAD, alignment=alignment, pooled_share=share))  # type: ignore[arg-type]  # a name
         assert done.choices.aligned == (alignment == "on") == (done.head.pool.output is not None)
         assert done.choices.pooled_share == done.choices.share == share
         assert done.choices.start_gains == {}
         assert float(done.head.pooled_share) == share
+    auto = finetuned(head=replace(HEAD, alignment="auto", pooled_share=None))
+    assert (auto.choices.start_gains, auto.choices.aligned, auto.choices.pooled_share) == ({}, False, 0)  # too few
+    monkeypatch.setattr("forclip.training.initialisation.FEWEST_MEASURED", 5)
     auto = finetuned(head=replace(HEAD, alignment="auto", pooled_share=None))
     gains = auto.choices.start_gains
     assert len(gains) == 2 * len(SHARES)

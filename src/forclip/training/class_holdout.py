@@ -17,7 +17,7 @@ from forclip.embedding.row_shards import Rows
 from forclip.models.summary_head import SummaryHead
 from forclip.training.candidates import Candidate
 from forclip.training.gains import Gain, class_precisions, resample
-from forclip.training.score_images import SHARES, pooled_outputs, score_shares
+from forclip.training.score_images import FEWEST_MEASURED, SHARES, pooled_outputs, score_shares
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Floats, Ints
@@ -143,7 +143,8 @@ class HeldOut:
         self.rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
         self.labels, self.verified = supervision.labels[self.rows], supervision.verified[self.rows]
         # The start's own share comes first: gains are measured from there.
-        self.shares = tuple(dict.fromkeys((float(start.pooled_share), *SHARES)))
+        shares = SHARES if len(self.rows) >= FEWEST_MEASURED else ()
+        self.shares = tuple(dict.fromkeys((float(start.pooled_share), *shares)))
         self.pooled = pooled_outputs(start, tokens, self.rows)
         self.of_start = self._scores(start)
 

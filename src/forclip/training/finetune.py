@@ -32,7 +32,7 @@ from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
 from forclip.training.score_images import plain_clip, run_in_batches, score_images
-from forclip.training.step_size import learning_rate_for
+from forclip.training.step_size import learning_rate_for, scale_for_labels
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
 from forclip.training.trainer import TrainingSet, new_state, number_of_epochs, total_steps, train, trained_parameters
@@ -219,12 +219,10 @@ class _Training:
         max_steps: int | None = None,
     ) -> SummaryHead:
         """Train a head for a trial, as `TrainHead` describes it."""
-        epochs = max(1, round(share_of_epochs * number_of_epochs(self.tokens.shape[1], self.config)))
-        most = None if max_steps is None else max(1, max_steps // epochs) * self.config.batch_size
         file = self.checkpoint
         if file is not None:
             file = None if number is None else file.with_name(f"{file.stem}_held_back_{number}{file.suffix}")
-        return self.train(candidate, supervision, description, file, epochs, most)[0]
+        return self.train(candidate, supervision, description, file, share_of_epochs, max_steps)[0]
 
     def train(
         self,
@@ -232,18 +230,19 @@ class _Training:
         supervision: Supervision,
         description: str,
         checkpoint: Path | None,
-        epochs: int | None = None,
-        max_images: int | None = None,
+        share_of_epochs: float = 1.0,
+        max_steps: int | None = None,
     ) -> tuple[SummaryHead, History]:
-        """Train a copy of the untuned head. epochs: None for the configured number; max_images: None for all."""
-        epochs = epochs or number_of_epochs(self.tokens.shape[1], self.config)
-        config = replace(self.config, epochs=epochs, learning_rate=self._learning_rate(candidate.trainable))
+        """Train a copy of the untuned head, as `TrainHead` describes it."""
         # Without a teacher, unlabelled images add nothing to the loss.
         rows = np.arange(self.tokens.shape[1]) if candidate.teacher != "none" else supervision.labelled
         if not len(rows):
             raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
-        if max_images is not None and len(rows) > max_images:
-            rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, max_images, replace=False))
+        epochs = max(1, round(share_of_epochs * number_of_epochs(len(rows), self.config, self.num_parts)))
+        rate = self._learning_rate(candidate.trainable) * scale_for_labels(len(supervision.labelled), len(rows))
+        config = replace(self.config, epochs=epochs, learning_rate=rate)
+        if max_steps is not None and len(rows) > (most := max(1, max_steps // epochs) * config.batch_size):
+            rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, most, replace=False))
         labels, verified = (torch.from_numpy(x[:, rows]) for x in supervision.of_views(len(self.tokens)))
         untuned_vectors = torch.zeros(1, len(rows), 0, 1)
         if config.neighbour_weight > 0:

@@ -11,7 +11,7 @@ from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
 from forclip.training.gains import Gain, Resampled, resample
-from forclip.training.score_images import SHARES, pooled_outputs, run_in_batches, score_shares
+from forclip.training.score_images import FEWEST_MEASURED, SHARES, pooled_outputs, run_in_batches, score_shares
 from forclip.training.supervision import Supervision
 
 _ALIGNMENT_IMAGES = 2000  # enough for a covariance
@@ -41,7 +41,7 @@ def choose_initial_head(
 
     Nothing is trained yet, so the base classes show how the head ranks classes that it never saw. tokens: [P, I, T, W],
     the P parts of each training image. Returns also the gain of each choice over the head without both, in mean AP of
-    base classes on labelled training images; empty if there was nothing to choose or no label to choose by.
+    base classes on labelled training images; empty if there was nothing to choose, or too few labels to choose by.
     """
     plain = seeded_head(backbone.new_pool(), one_view(tokens, 0), config, seed)
     heads = {"off": plain} if config.alignment in ("auto", "off") else {}
@@ -50,7 +50,7 @@ def choose_initial_head(
     shares = SHARES if config.pooled_share is None else (config.pooled_share,)
     gains: dict[str, Gain] = {}
     best = next(iter(heads)), shares[0]
-    if len(heads) * len(shares) > 1 and supervision.compares_images:
+    if len(heads) * len(shares) > 1 and supervision.compares_images and len(supervision.labelled) >= FEWEST_MEASURED:
         rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
         texts = supervision.texts
         reference: Resampled | None = None

@@ -14,6 +14,7 @@ from forclip.training.losses import max_sim
 from forclip.types import Floats, Ints
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
+FEWEST_MEASURED = 50  # labelled images; on fewer, differences between shares are chance
 
 
 def plain_clip(start: SummaryHead) -> SummaryHead:

@@ -6,6 +6,7 @@ far this moves the vectors depends on the width, the depth and the scale of the 
 """
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -51,3 +52,13 @@ def learning_rate_for(head: SummaryHead, parameters: list[nn.Parameter], tokens:
             break
         rate *= min(max(_SMALL / max(moved, 1e-12), 0.01), 100.0)
     return rate * step / max(movement(rate), 1e-12)
+
+
+def scale_for_labels(labelled: int, images: int) -> float:
+    """Return by what to multiply the learning rate if few of the training images have labels.
+
+    Half of each batch is drawn from the labelled images if fewer than half have labels. They are then seen more often
+    than others, by images / (2 labelled), and a head that sees an image often learns it by heart. The rate falls with
+    the root of this number.
+    """
+    return min(1.0, math.sqrt(2 * labelled / images)) if labelled else 1.0

@@ -256,10 +256,14 @@ def total_steps(num_images: int, config: TrainConfig) -> int:
     return number_of_epochs(num_images, config) * math.ceil(num_images / config.batch_size)
 
 
-def number_of_epochs(num_images: int, config: TrainConfig) -> int:
-    """Return the configured number of epochs, or if None: 30, but fewer where 30 would be more than about 600 steps."""
+def number_of_epochs(num_images: int, config: TrainConfig, num_parts: int = 1) -> int:
+    """Return the configured number of epochs, or if None one for about 600 steps: at least 3, at most 30 for each part.
+
+    num_parts: of an image, of which an epoch sees one.
+    """
     steps_of_epoch = math.ceil(num_images / config.batch_size)
-    return config.epochs or max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(_USUAL_STEPS / steps_of_epoch)))
+    most = _MOST_EPOCHS * num_parts
+    return config.epochs or max(_FEWEST_EPOCHS, min(most, round(_USUAL_STEPS / steps_of_epoch)))
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
