@@ -9,7 +9,8 @@ from forclip.config import TrainConfig
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.step_size import learning_rate_for, scale_for_labels
 from forclip.training.trainer import number_of_epochs
-from tests.training.test_finetune import HEAD, TinyBackbone, images, supervision
+from tests.tiny import TinyBackbone
+from tests.training.test_finetune import HEAD, images, supervision
 
 
 @pytest.mark.parametrize("step", [0.01, 0.04])
@@ -20,7 +21,7 @@ def test_a_first_step_at_the_measured_rate_moves_the_vectors_by_the_step(step: f
     rate = learning_rate_for(head, parameters, tokens[0], step, 0)
     moved, signs = copy.deepcopy(head), torch.Generator().manual_seed(5)  # other signs than the measurement's
     with torch.no_grad():
-        moved.offsets += rate * (torch.randint(2, moved.offsets.shape, generator=signs) * 2.0 - 1)
+        moved.offsets.add_(rate * (torch.randint(2, moved.offsets.shape, generator=signs) * 2.0 - 1))
         batch = tokens[0].float()
         assert float((moved(batch) - head(batch)).norm(dim=-1).mean()) == pytest.approx(step, rel=0.5)
 
