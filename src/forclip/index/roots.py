@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from forclip.location import Uri, is_url
 from forclip.path_text import path_to_text
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://")  # a path or a URL
@@ -29,19 +30,29 @@ class Roots:
         folder = self.folders.get(name)
         return uri if folder is None else os.path.join(folder, inside) if inside else folder
 
-    def reference(self, path: str | os.PathLike[str]) -> str | None:
+    def reference(self, path: str | os.PathLike[str] | Uri) -> str | None:
         """Return the location of a file in the deepest root that contains it, or None if no root does.
 
         Links are followed only where the path as written is in no root: those in the way to the file, then the last.
         """
+        if isinstance(path, Uri):
+            path = str(path)
+        if isinstance(path, str) and is_url(path):
+            return None
         if (written := _within(self.folders, os.path.abspath(path))) is not None:
             return written
         real = {name: os.path.realpath(folder) for name, folder in self.folders.items()}
         folder, name = os.path.split(os.path.abspath(path))
         return _within(real, os.path.join(os.path.realpath(folder), name)) or _within(real, os.path.realpath(path))
 
-    def id_of(self, path: str | os.PathLike[str]) -> str:
-        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
+    def id_of(self, path: str | os.PathLike[str] | Uri) -> str:
+        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path or URL.
+
+        Of a picture in a shard it is the shard's id, # and the member.
+        """
+        path = str(path) if isinstance(path, Uri) else path
+        if isinstance(path, str) and is_url(path):
+            return path_to_text(path)
         return self.reference(path) or path_to_text(os.path.abspath(path))
 
     def locations_below(self, folder: str) -> list[str]:
