@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from forclip.bucket_path import BucketPath
+
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, sync: bool = False) -> None:
     """Write a temporary file in the same folder, then rename it to `path`. Missing folders are created.
@@ -42,9 +44,13 @@ def created_folders(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
-    """Write UTF-8 text as `write_atomically` does. Characters that UTF-8 cannot encode become `?`.
+def write_text_atomically(path: Path | BucketPath, text: str, *, sync: bool = False) -> None:
+    """Write UTF-8 text as `write_atomically` does, also to a bucket. Characters that UTF-8 cannot encode become `?`.
 
     Such characters (lone surrogates) come from file names in other encodings.
     """
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"), sync=sync)
+    content = text.encode("utf-8", "replace")
+    if isinstance(path, BucketPath):
+        path.write_bytes(content)
+    else:
+        write_atomically(path, lambda temporary: temporary.write_bytes(content), sync=sync)

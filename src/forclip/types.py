@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from forclip.location import Location
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -52,7 +51,7 @@ class Annotations:
     """
 
     image_ids: tuple[str, ...]
-    paths: tuple[Location, ...]
+    paths: tuple[Path, ...]
     class_names: tuple[str, ...]
     labels: Bools
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
@@ -193,15 +192,11 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image file that could not be read, and the reason.
-
-    is_unreachable: it could not be fetched, which says nothing of the file.
-    """
+    """An image file that could not be read, and the reason."""
 
     image_id: str
-    path: Location
+    path: Path
     reason: str
-    is_unreachable: bool = False
 
 
 @dataclass(frozen=True)

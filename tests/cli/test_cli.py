@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import forclip
+from forclip.bucket_path import BucketPath
 from forclip.cli import app
 from forclip.config import ModelConfig
 from forclip.models.retrieval_model import load_model
@@ -28,7 +29,7 @@ from forclip.training.weight_interpolation import interpolate, load_ends
 Config = dict[str, Any]
 
 
-def run(*arguments: str | Path) -> Any:
+def run(*arguments: str | Path | BucketPath) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 

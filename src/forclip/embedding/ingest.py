@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from forclip.config import ModelConfig, SourceConfig
-from forclip.data.images.content import is_missing
+from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
@@ -39,7 +39,6 @@ from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import has_store
-from forclip.location import Uri, file_on_disk, parse_location
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
@@ -47,6 +46,7 @@ from forclip.models.retrieval_model import (
     is_trained_run,
     load_model,
 )
+from forclip.path_text import text_to_path
 from forclip.progress import Track, silent, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats
@@ -267,7 +267,7 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
         index.store.write_header(header)
     for part in in_parts(changes.moved, _IMAGES_PER_PART):
         index.store.move(part)
-        if frames := [new_id for new_id, _ in part.values() if split_frame(parse_location(new_id))]:
+        if frames := [new_id for new_id, _ in part.values() if split_frame(Path(new_id))]:
             index.store.annotate(frames, {"video": frame_columns(frames)["video"]})
     if changes.checked:
         index.store.set_decoding(changes.checked, DECODING)
@@ -311,9 +311,8 @@ def sample_queries(model: RetrievalModel) -> Floats:
 
 def _is_deleted(path: str) -> bool:
     """Whether a file is missing, but not its folder."""
-    file = parse_location(path)
-    is_remote = isinstance(file, Uri) and file.is_remote
-    return is_missing(file) and (is_remote or file_on_disk(file).parent.is_dir())
+    file = text_to_path(path)
+    return file_state(file) == (-1, -1) and file.parent.is_dir()
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from forclip.data.images.content import content_digest, file_state
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots
 from forclip.index.store import ImageFile
-from forclip.location import Location, parse_location
+from forclip.path_text import text_to_path
 from forclip.text.vocabulary import did_you_mean
 
 _SAMPLE = 200  # images of a root that are looked for
@@ -74,8 +75,8 @@ def _sample(files: Sequence[ImageFile], count: int) -> Sequence[ImageFile]:
     return files[:: max(1, len(files) // count)]
 
 
-def _path(roots: Roots, file: ImageFile) -> Location:
-    return parse_location(roots.resolve(file.uri))
+def _path(roots: Roots, file: ImageFile) -> Path:
+    return text_to_path(roots.resolve(file.uri))
 
 
 def _present(roots: Roots, files: Sequence[ImageFile]) -> list[ImageFile]:

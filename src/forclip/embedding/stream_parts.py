@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from forclip.data.images.views import View
 from forclip.embedding.embed import encode_views
 from forclip.embedding.token_cache import cached_tokens
-from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.progress import Advance, silent
@@ -37,7 +36,7 @@ def embed_views(
     backbone: Backbone,
     head: Head,
     image_ids: Sequence[str],
-    paths: Sequence[Location],
+    paths: Sequence[Path],
     views: Sequence[View],
     advance: Advance = silent,
     cache: Path | None = None,

@@ -1,11 +1,11 @@
 """Add, widen and repair the users' columns of a store's Lance table."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import lance
 import pyarrow as pa
 
+from forclip.bucket_path import StorePath
 from forclip.index.columns import (
     NEW_SUFFIX,
     OLD_SUFFIX,
@@ -22,7 +22,7 @@ from forclip.index.columns import (
 from forclip.index.schema import BUILT_IN_COLUMNS
 
 
-def make_columns(table: Path, types: Mapping[str, pa.DataType]) -> None:
+def make_columns(table: StorePath, types: Mapping[str, pa.DataType]) -> None:
     """Add columns for values of these types, and widen columns whose type can't hold them.
 
     All names, types and stored values are checked before the table changes. Raises ValueError for a name that a column
@@ -65,7 +65,7 @@ def column_problems(schema: pa.Schema) -> list[str]:
     return problems
 
 
-def repair_columns(table: Path) -> None:
+def repair_columns(table: StorePath) -> None:
     """Give columns that older versions of forclip made a name and a type that work. Empty ones without are dropped."""
     dataset = _finish_changes(table)
     if bad := [name for name in dataset.schema.names if not is_readable(name)]:
@@ -76,7 +76,7 @@ def repair_columns(table: Path) -> None:
             _replace(table, field.name, shown.type, to_shown)
 
 
-def _rename(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
+def _rename(table: StorePath, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
     """Rename columns by position, because Lance does not find them by these names; drop those without values."""
     schema: pa.Schema = dataset.schema
     in_order = lance.schema.LanceSchema.from_pyarrow(schema)
@@ -95,7 +95,7 @@ def _rename(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.L
     return lance.dataset(str(table))
 
 
-def _rewrite_without(table: Path, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
+def _rewrite_without(table: StorePath, dataset: lance.LanceDataset, bad: list[str]) -> lance.LanceDataset:
     """Write the table again without columns, where columns that were dropped leave no order to go by."""
     kept = pa.schema([f for f in dataset.schema if f.name not in bad], dataset.schema.metadata)
     reader = dataset.scanner(columns=kept.names).to_reader()
@@ -103,7 +103,7 @@ def _rewrite_without(table: Path, dataset: lance.LanceDataset, bad: list[str]) -
 
 
 def _replace(
-    table: Path, name: str, new: pa.DataType, convert: Callable[[pa.ChunkedArray], pa.Array | pa.ChunkedArray]
+    table: StorePath, name: str, new: pa.DataType, convert: Callable[[pa.ChunkedArray], pa.Array | pa.ChunkedArray]
 ) -> None:
     """Give a column another type, in one step for readers. A kill leaves a column that `_finish_changes` drops."""
     dataset, temporary = lance.dataset(str(table)), name + NEW_SUFFIX
@@ -117,7 +117,7 @@ def _replace(
     lance.dataset(str(table)).drop_columns([name + OLD_SUFFIX])
 
 
-def _finish_changes(table: Path) -> lance.LanceDataset:
+def _finish_changes(table: StorePath) -> lance.LanceDataset:
     """Drop what a killed change left, and open the table."""
     dataset = lance.dataset(str(table))
     left = [name for name in dataset.schema.names if name.endswith((OLD_SUFFIX, NEW_SUFFIX))]

@@ -1,5 +1,6 @@
 """`Index`: add, delete, search and maintain the images of a store."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from forclip.bucket_path import BucketPath, StorePath
 from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
 from forclip.index.column_changes import column_problems
@@ -42,10 +44,13 @@ class Index:
     Query vectors are unit length, float32, [dim].
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open a store. Raises ValueError if there is none, or it is damaged or of another format version."""
+    def __init__(self, folder: str | os.PathLike[str] | BucketPath) -> None:
+        """Open a store: a local folder, or a URL such as s3://bucket/store.
+
+        Raises ValueError if there is none, it is damaged or of another format version, or the bucket can't be reached.
+        """
         self.store = Store(folder)
-        self.segments = SegmentFolder(folder, self.store.header)
+        self.segments = SegmentFolder(self.store.folder, self.store.header)
         self._views = Views(self.store, self.segments)
 
     @property
@@ -54,12 +59,12 @@ class Index:
         return str(self.store.folder)
 
     @property
-    def state_folder(self) -> Path:
+    def state_folder(self) -> StorePath:
         """The folder in which a service keeps what its users made, such as selections."""
         return self.store.folder
 
     @staticmethod
-    def create(folder: Path, header: StoreHeader, run: Path | None = None) -> "Index":
+    def create(folder: str | os.PathLike[str] | BucketPath, header: StoreHeader, run: Path | None = None) -> "Index":
         """Create a store, or open the one in the folder.
 
         run: folder of the trained run that writes the store, which keeps a copy of the run's head, class vectors and
@@ -322,5 +327,7 @@ class Index:
             raise ValueError(f"k must be at least 1, not {k}")
 
 
-def _bytes_below(folder: Path) -> int:
+def _bytes_below(folder: StorePath) -> int:
+    if isinstance(folder, BucketPath):
+        return sum(folder.sizes().values())
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

@@ -1,12 +1,13 @@
 """Named roots: the folders that the image locations of a store are relative to."""
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forclip.location import Uri, is_url
+from forclip.bucket_path import BucketPath, StorePath, is_url
 from forclip.path_text import path_to_text
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://")  # a path or a URL
@@ -17,7 +18,7 @@ class Roots:
     """The folder of each root by its name.
 
     A location (`ImageFile.uri`) is `ROOT/path/in/root`, with / as separator, or an absolute path or URL, which no root
-    applies to. So photos that move change a root, and no image.
+    applies to. So photos that move change a root, and no image. A root's folder is an absolute path or a URL.
     """
 
     folders: Mapping[str, str] = field(default_factory=dict)
@@ -28,32 +29,24 @@ class Roots:
             return uri
         name, _, inside = uri.partition("/")
         folder = self.folders.get(name)
-        return uri if folder is None else os.path.join(folder, inside) if inside else folder
+        if folder is None or not inside:
+            return uri if folder is None else folder
+        return f"{folder}/{inside}" if is_url(folder) else os.path.join(folder, inside)
 
-    def reference(self, path: str | os.PathLike[str] | Uri) -> str | None:
+    def reference(self, path: str | os.PathLike[str]) -> str | None:
         """Return the location of a file in the deepest root that contains it, or None if no root does.
 
         Links are followed only where the path as written is in no root: those in the way to the file, then the last.
         """
-        if isinstance(path, Uri):
-            path = str(path)
-        if isinstance(path, str) and is_url(path):
-            return None
-        if (written := _within(self.folders, os.path.abspath(path))) is not None:
+        if (written := _within(self.folders, _absolute(path))) is not None or is_url(path):
             return written
         real = {name: os.path.realpath(folder) for name, folder in self.folders.items()}
         folder, name = os.path.split(os.path.abspath(path))
         return _within(real, os.path.join(os.path.realpath(folder), name)) or _within(real, os.path.realpath(path))
 
-    def id_of(self, path: str | os.PathLike[str] | Uri) -> str:
-        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path or URL.
-
-        Of a picture in a shard it is the shard's id, # and the member.
-        """
-        path = str(path) if isinstance(path, Uri) else path
-        if isinstance(path, str) and is_url(path):
-            return path_to_text(path)
-        return self.reference(path) or path_to_text(os.path.abspath(path))
+    def id_of(self, path: str | os.PathLike[str]) -> str:
+        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
+        return self.reference(path) or path_to_text(_absolute(path))
 
     def locations_below(self, folder: str) -> list[str]:
         """Return the texts that the locations of all files below a folder begin with. The folder ends with /."""
@@ -73,7 +66,7 @@ class Roots:
         """
         if self.reference(folder) is not None:
             return self
-        path = os.path.abspath(folder)
+        path = _absolute(folder)
         base = name = path_to_text(os.path.basename(path)) or "root"
         count = 1
         while name in self.folders:
@@ -83,7 +76,12 @@ class Roots:
 
     def with_root(self, name: str, folder: str | os.PathLike[str]) -> "Roots":
         """Return the roots with another folder for one of them."""
-        return Roots({**self.folders, name: path_to_text(os.path.abspath(folder))})
+        return Roots({**self.folders, name: path_to_text(_absolute(folder))})
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path, or a URL without a / at the end."""
+    return os.fspath(path).rstrip("/") if is_url(path) else os.path.abspath(path)
 
 
 def _within(folders: Mapping[str, str], path: str) -> str | None:
@@ -101,8 +99,8 @@ def _within(folders: Mapping[str, str], path: str) -> str | None:
 
 def source_reference(roots: Roots, name: str, source: str) -> str:
     """Return a source (a folder, pattern or file) relative to one root, which it may lie outside of."""
-    inside = os.path.relpath(path_to_text(os.path.abspath(source)), roots.folders[name])
-    return name if inside == "." else f"{name}/{inside}"
+    inside = _relative(path_to_text(_absolute(source)), roots.folders[name])
+    return source if inside is None else name if inside == "." else f"{name}/{inside}"
 
 
 def common_folder(paths: Iterable[Path]) -> str:
@@ -110,16 +108,61 @@ def common_folder(paths: Iterable[Path]) -> str:
     return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
 
 
-def to_json(roots: Roots, store: Path) -> dict[str, dict[str, str]]:
-    """Describe roots for a store's header: each folder as an absolute path and relative to the store."""
-    here = path_to_text(os.path.abspath(store))
-    return {n: {"path": f, "from_store": os.path.relpath(f, here)} for n, f in roots.folders.items()}
+def to_json(roots: Roots, store: StorePath) -> dict[str, dict[str, str]]:
+    """Describe roots for a store's header: each folder as an absolute path or URL, and relative to the store.
+
+    Only folders in the bucket of the store, or on the machine of a local store, have a path relative to it.
+    """
+    described = {}
+    for name, folder in roots.folders.items():
+        relative = _relative(folder, _place(store))
+        described[name] = {"path": folder} | ({} if relative is None else {"from_store": relative})
+    return described
 
 
-def from_json(content: Mapping[str, Mapping[str, str]], store: Path) -> Roots:
+def from_json(content: Mapping[str, Mapping[str, str]], store: StorePath) -> Roots:
     """Read the roots of a header. A folder that is missing is looked for at the same place relative to the store."""
     folders = {}
     for name, root in content.items():
-        moved = os.path.normpath(os.path.join(path_to_text(os.path.abspath(store)), root["from_store"]))
-        folders[name] = moved if not os.path.isdir(root["path"]) and os.path.isdir(moved) else root["path"]
+        moved, folder = _join(_place(store), root.get("from_store")), root["path"]
+        is_elsewhere = moved not in (None, folder) and not _is_folder(folder) and _is_folder(moved)
+        folders[name] = moved if moved is not None and is_elsewhere else folder
     return Roots(folders)
+
+
+def _place(store: StorePath) -> str:
+    return str(store) if isinstance(store, BucketPath) else path_to_text(os.path.abspath(store))
+
+
+def _relative(path: str, start: str) -> str | None:
+    """Return a path or URL relative to another; None if they have no folder in common."""
+    if not (is_url(path) or is_url(start)):
+        return os.path.relpath(path, start)
+    (bucket, inside), (other, from_inside) = _split_url(path), _split_url(start)
+    return posixpath.relpath(f"/{inside}", f"/{from_inside}") if bucket == other else None
+
+
+def _join(start: str, relative: str | None) -> str | None:
+    """Invert `_relative`."""
+    if relative is None or not is_url(start):
+        return relative and os.path.normpath(os.path.join(start, relative))
+    bucket, inside = _split_url(start)
+    return f"{bucket}{posixpath.normpath(f'/{inside}/{relative}')}".rstrip("/")
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    """Split a URL into its bucket, with the scheme, and what is in it. A local path is in the bucket ""."""
+    if not is_url(url):
+        return "", url
+    scheme, _, path = url.partition("://")
+    bucket, _, inside = path.partition("/")
+    return f"{scheme}://{bucket}", inside
+
+
+def _is_folder(folder: str | None) -> bool:
+    if folder is None or not is_url(folder):
+        return folder is not None and os.path.isdir(folder)
+    try:
+        return BucketPath(folder).is_dir()
+    except ValueError:  # another kind of URL, or no access to it
+        return False

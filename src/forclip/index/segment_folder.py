@@ -18,7 +18,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from forclip.atomic_write import write_text_atomically
+from forclip.bucket_path import BucketPath, StorePath
 from forclip.index.approximate_search import ApproximateIndex, IndexSettings
+from forclip.index.local_cache import cached_store
 from forclip.index.places import FragmentName, Places, Run
 from forclip.index.schema import StoreHeader
 from forclip.index.segment import VECTORS_FILE, Segment
@@ -48,11 +50,13 @@ class SegmentFolder:
     """Reads and writes segments. All of them can be deleted at any time; the next `optimize` writes them again.
 
     A segment's segment.json is written last, and records the sizes of the other files. header: of the store; segments
-    of another store are refused.
+    of another store are refused. The segments of a store in a bucket are in the cache of this machine.
     """
 
-    def __init__(self, store: Path, header: StoreHeader) -> None:
-        self.folder, self.header = store / FOLDER, header
+    def __init__(self, store: StorePath, header: StoreHeader) -> None:
+        self.store, self.header = store, header
+        local = cached_store(store, header.identity()) if isinstance(store, BucketPath) else store
+        self.folder = local / FOLDER
         self._identity = blake2b(header.identity().encode(), digest_size=16).hexdigest()
 
     def names(self) -> frozenset[SegmentName]:
@@ -157,7 +161,7 @@ class SegmentFolder:
                         self.remove(folder.name)
                 yield
         except Timeout:
-            raise ValueError(f"{self.folder.parent}: another process is optimizing it") from None
+            raise ValueError(f"{self.store}: another process is optimizing it") from None
 
 
 def _map(file: Path) -> np.ndarray:

@@ -4,27 +4,33 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forclip.bucket_path import BucketPath, StorePath, store_path
 from forclip.index.column_changes import make_columns, repair_columns
 from forclip.index.columns import cast_exactly, is_readable, to_stored
 from forclip.index.filters import lance_filter
+from forclip.index.local_cache import cached_store
 from forclip.index.roots import Roots, from_json, to_json
 from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, StoreHeader, read_header, to_lists
 from forclip.index.table import (
     LOCK,
     TABLE,
+    change,
     open_table,
+    quoted,
     read_column,
     read_keys,
     read_rows,
@@ -33,7 +39,6 @@ from forclip.index.table import (
     writers_lock,
 )
 from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
-from forclip.location import Uri
 from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
@@ -42,8 +47,12 @@ OLD_DECODING = 1  # of stores of format version 2: EXIF orientation was ignored
 # The last one marks a whole run.
 _RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "training_images.txt", "config.json")
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
+_BUCKET_RECENT = 1_000_000_000  # nanoseconds in which a bucket is not asked again for changes by other machines
 _ARROW_VALUES = (pa.Array, pa.ChunkedArray)
 _COLUMN_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 # By column name, one value per image, None for no value.
 Metadata = Mapping[str, Sequence[Any] | pa.Array | pa.ChunkedArray]
@@ -69,24 +78,42 @@ class ImageFile:
     decoding: int = 0
 
 
+def _changes_table(
+    method: Callable[Concatenate["Store", Arguments], Result],
+) -> Callable[Concatenate["Store", Arguments], Result]:
+    """Decorate a method that changes the table: it runs as `change` runs an operation, so it may run several times."""
+
+    @wraps(method)
+    def run(self: "Store", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return change(self.folder, lambda: method(self, *args, **kwargs))
+        finally:
+            self._seen_change = -1
+
+    return run
+
+
 class Store:
     """The images of a store: their vectors, files and metadata, without search.
 
-    Every change is atomic: it is stored whole or, after an error or a kill, not at all. One process writes at a time;
-    others wait for up to ten minutes. Any number of processes read at the same time, each sees the newest version, and
-    a table that was read before stays readable for an hour after it was replaced. A large table has indexes, so that
-    a change of a thousand images takes as long as in a small one.
+    Every change is atomic: it is stored whole or, after an error or a kill, not at all. Any number of processes read
+    at the same time, each sees the newest version, and a table that was read before stays readable for an hour after it
+    was replaced. One process at a time writes to a local store; others wait for up to ten minutes. Any number of
+    machines write to a store in a bucket, and see each other's changes within a second. A large table has indexes, so
+    that a change of a thousand images takes as long as in a small one.
 
     Every image has a key, an integer that is never used for another image. Replacing an image's vectors gives it a new
     key, so a client that caches vectors by key knows which of them are still valid.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open an existing store. Raises ValueError if there is none, or it is damaged or of another format version."""
-        self.folder = folder
-        self._table = open_table(folder)
-        self._versions = folder / TABLE / "_versions"  # a new file in it makes a new version
-        self._seen_change = -1  # the folder's time of change at the last check
+    def __init__(self, folder: str | os.PathLike[str] | BucketPath) -> None:
+        """Open an existing store: a local folder, or a URL such as s3://bucket/store.
+
+        Raises ValueError if there is none, it is damaged or of another format version, or the bucket can't be reached.
+        """
+        self.folder: StorePath = store_path(folder)
+        self._table = open_table(self.folder)
+        self._seen_change = -1  # see `_last_change`
         self._read_header()
 
     def _read_header(self) -> None:
@@ -101,15 +128,23 @@ class Store:
 
     @property
     def model_folder(self) -> Path:
-        """The copy of the trained run that wrote the store. It does not exist if the head needed no training."""
-        return self.folder / MODEL_FOLDER
+        """The copy of the trained run that wrote the store. It does not exist if the head needed no training.
+
+        Of a store in a bucket, it is downloaded once.
+        """
+        if isinstance(self.folder, Path):
+            return self.folder / MODEL_FOLDER
+        local = cached_store(self.folder, self.header.identity()) / MODEL_FOLDER
+        if not local.exists():
+            download_folder(self.folder / MODEL_FOLDER, local)
+        return local
 
     def resolve(self, uri: str) -> str:
         """Return where an image is, from `ImageFile.uri`."""
         return self.roots.resolve(uri)
 
-    def id_of(self, path: str | os.PathLike[str] | Uri) -> str:
-        """Return the id that `forclip index` gives a file, as `Roots.id_of`."""
+    def id_of(self, path: str | os.PathLike[str]) -> str:
+        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
         return self.roots.id_of(path)
 
     def ids_of(self, names: Sequence[str]) -> list[str]:
@@ -121,10 +156,10 @@ class Store:
 
     def table(self) -> lance.LanceDataset:
         """Return the newest version. Raises ValueError if it is damaged or was deleted."""
-        with reword_errors(f"{self.folder}: damaged"):
-            changed = os.stat(self._versions).st_mtime_ns
+        with reword_errors(f"{self.folder}: damaged", place=self.folder):
+            changed = self._last_change()
             # A slow clock gives two changes the same time, so a folder that has just changed is always checked.
-            if changed != self._seen_change or time.time_ns() - changed < _RECENT:
+            if changed != self._seen_change or (self.is_local and time.time_ns() - changed < _RECENT):
                 if self._table.latest_version != self._table.version:
                     self._table = open_table(self.folder)
                     self._read_header()
@@ -132,25 +167,59 @@ class Store:
         return self._table
 
     @property
+    def is_local(self) -> bool:
+        """Whether the store is in a local folder, not in a bucket."""
+        return isinstance(self.folder, Path)
+
+    def _last_change(self) -> int:
+        """A number that changes with the table: the time at which a local folder got its newest version.
+
+        Of a bucket, a number that changes every second: asking it is a request.
+        """
+        if isinstance(self.folder, Path):
+            return os.stat(self.folder / TABLE / "_versions").st_mtime_ns
+        return time.monotonic_ns() // _BUCKET_RECENT
+
+    def _open_to_change(self) -> lance.LanceDataset:
+        """Open the newest version to commit a change of it. What is read afterwards is at least as new.
+
+        So a change by another machine of what was read is always seen as a conflict.
+        """
+        self._seen_change = -1
+        table = self.table()
+        if self.is_local:
+            return with_primary_key(open_table(self.folder))
+        return with_primary_key(lance.dataset(str(self.folder / TABLE), version=table.version))
+
+    def _merge(self, table: lance.LanceDataset) -> Any:
+        """Return a merge by id. A conflict in a bucket is an error at once, so that all is read again."""
+        merge = table.merge_insert("id")
+        return merge if self.is_local else merge.conflict_retries(0)
+
+    @property
     def version(self) -> int:
         """The number of the newest version. Every change raises it."""
         return int(self.table().version)
 
     def __len__(self) -> int:
-        with reword_errors(f"{self.folder}: damaged"):
+        with reword_errors(f"{self.folder}: damaged", place=self.folder):
             return int(self.table().count_rows())
 
+    @_changes_table
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Add images. Raises ValueError for an id that is already stored, and as `put` does; then none are added."""
-        with self._writing():
-            if stored := self.known_ids(embeddings.image_ids):
-                raise ValueError(f"{self.folder}: image {min(stored)!r} is already stored")
-            self._to_write()
-            table = lance.write_dataset(
-                self._rows(embeddings, files, metadata), str(self.folder / TABLE), mode="append"
-            )
-            tend(table)
+        given = self._make_columns(metadata or {}, len(embeddings))
+        table = self._open_to_change()
+        if stored := self.known_ids(embeddings.image_ids):
+            raise ValueError(f"{self.folder}: image {min(stored)!r} is already stored")
+        rows = self._rows(embeddings, files, given)
+        if self.is_local:
+            tend(lance.write_dataset(rows, str(self.folder / TABLE), mode="append"))
+        else:  # an append does not see that another machine adds the same images
+            self._merge(table).when_not_matched_insert_all().execute(rows)
+            tend(open_table(self.folder))
 
+    @_changes_table
     def put(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Add images, replacing those whose ids are already stored: all of them, or none.
 
@@ -161,94 +230,114 @@ class Store:
         Raises ValueError for vectors of another dimension, metadata that do not fit their columns, a full disk, or
         another process that writes for ten minutes.
         """
-        with self._writing():
-            self._to_write()
-            rows = self._rows(embeddings, files, metadata)
-            merge = open_table(self.folder).merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows)
-            tend(open_table(self.folder))
+        given = self._make_columns(metadata or {}, len(embeddings))
+        merge = self._merge(self._open_to_change()).when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(self._rows(embeddings, files, given))
+        tend(open_table(self.folder))
 
+    @_changes_table
     def delete(self, where: str) -> int:
         """Delete the images for which an SQL expression holds, and return how many. Raises ValueError for bad SQL."""
-        wanted = lance_filter(where, self.table().schema)
-        with self._writing(), reword_errors(f"can't select images by {where!r}"):
-            return int(self._to_write().delete(wanted)["num_deleted_rows"])
+        table = self._open_to_change()
+        wanted = lance_filter(where, table.schema)
+        with reword_errors(f"can't select images by {where!r}", place=self.folder):
+            deleted = table.delete(wanted) if self.is_local else table.delete(wanted, conflict_retries=0)
+        return int(deleted["num_deleted_rows"])
 
     def delete_ids(self, image_ids: Sequence[str]) -> int:
         """Delete images by id in one version, and return how many. Unknown ids are ignored."""
-        if not image_ids:
-            return 0
-        with self._writing():
-            gone = pa.table({"id": pa.array(dict.fromkeys(image_ids), pa.string())})
-            merge = self._to_write().merge_insert("id").when_matched_delete()
-            return int(merge.execute(gone)["num_deleted_rows"])
+        return self._delete_ids(image_ids) if image_ids else 0
 
+    @_changes_table
+    def _delete_ids(self, image_ids: Sequence[str]) -> int:
+        gone = pa.table({"id": pa.array(dict.fromkeys(image_ids), pa.string())})
+        deleted = self._merge(self._open_to_change()).when_matched_delete().execute(gone)
+        return int(deleted["num_deleted_rows"])
+
+    @_changes_table
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
         """Set metadata of stored images; all others keep theirs, and keys do not change. Raises ValueError as `put`."""
-        with self._writing():
-            columns = {"id": pa.array(image_ids, pa.string()), **self._make_columns(metadata, len(image_ids))}
-            self._to_write().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+        columns = {"id": pa.array(image_ids, pa.string()), **self._make_columns(metadata, len(image_ids))}
+        self._merge(self._open_to_change()).when_matched_update_all().execute(pa.table(columns))
 
+    @_changes_table
     def make_columns(self, types: Mapping[str, pa.DataType]) -> None:
         """Make metadata columns for values of these types, as `put` does for its values. Raises ValueError as `put`."""
-        with self._writing(), reword_errors(f"{self.folder}"):
+        with reword_errors(f"{self.folder}", place=self.folder):
             make_columns(self.folder / TABLE, types)
 
+    @_changes_table
     def move(self, moves: Mapping[str, tuple[str, ImageFile]]) -> None:
         """Give stored images another id and file, in one version, keeping their vectors and metadata.
 
         moves: by old id. The images get new keys.
         """
-        with self._writing():
-            table = self._to_write()
-            rows = read_rows(table, "id", list(moves), table.schema.names)
-            addresses, rows = rows["_rowaddr"].to_numpy(), rows.drop_columns(["_rowaddr"])
-            targets = [moves[old] for old in rows["id"].to_pylist()]
-            changed: dict[str, Any] = {
-                "number": new_keys(len(rows)),
-                "id": [new for new, _ in targets],
-                **{n: [getattr(file, n) for _, file in targets] for n in ("uri", "size", "modified", "source")},
-            }
-            for name, values in changed.items():
-                position = rows.schema.get_field_index(name)
-                rows = rows.set_column(
-                    position, rows.schema.field(position), pa.array(values, rows.schema.types[position])
-                )
+        table = self._open_to_change()
+        rows = read_rows(table, "id", list(moves), table.schema.names)
+        addresses, rows = rows["_rowaddr"].to_numpy(), rows.drop_columns(["_rowaddr"])
+        targets = [moves[old] for old in rows["id"].to_pylist()]
+        changed: dict[str, Any] = {
+            "number": new_keys(len(rows)),
+            "id": [new for new, _ in targets],
+            **{n: [getattr(file, n) for _, file in targets] for n in ("uri", "size", "modified", "source")},
+        }
+        for name, values in changed.items():
+            position = rows.schema.get_field_index(name)
+            rows = rows.set_column(position, rows.schema.field(position), pa.array(values, rows.schema.types[position]))
+        if self.is_local:
             replace_rows(table, addresses, rows)
-            tend(open_table(self.folder))
+        else:  # a merge, so that a new id that another machine has just added is a conflict
+            merge = self._merge(table).when_matched_update_all().when_not_matched_insert_all()
+            if gone := quoted(moves.keys() - {new for new, _ in targets}):
+                merge = merge.when_not_matched_by_source_delete(f"id IN ({gone})")
+            merge.execute(rows)
+        tend(open_table(self.folder))
 
+    @_changes_table
     def set_decoding(self, image_ids: Sequence[str], decoding: int) -> None:
         """Record by which version of the decoder the vectors of stored images are right. Keys do not change."""
-        with self._writing():
-            columns = {
-                "id": pa.array(image_ids, pa.string()),
-                "decoding": pa.array([decoding] * len(image_ids), pa.int8()),
-            }
-            self._to_write().merge_insert("id").when_matched_update_all().execute(pa.table(columns))
+        columns = {
+            "id": pa.array(image_ids, pa.string()),
+            "decoding": pa.array([decoding] * len(image_ids), pa.int8()),
+        }
+        self._merge(self._open_to_change()).when_matched_update_all().execute(pa.table(columns))
 
     def count_outdated(self) -> int:
         """Return how many images were decoded by a version of forclip that ignored EXIF orientation."""
-        with reword_errors(f"{self.folder}: damaged"):
+        with reword_errors(f"{self.folder}: damaged", place=self.folder):
             return int(self.table().count_rows(f"decoding = {OLD_DECODING}"))
 
     def write_header(self, header: StoreHeader) -> None:
-        """Replace what may change in the header: the model's location and the roots."""
+        """Replace what may change in the header: the model's location and the roots.
+
+        Roots that other machines have added meanwhile stay. Raises ValueError if one of them has a new root's name.
+        """
         assert header.identity() == self.header.identity()
-        with self._writing():
-            open_table(self.folder).update_schema_metadata({HEADER_KEY: header.to_json()})
+        self._write_header(header, self.header.roots)
+
+    @_changes_table
+    def _write_header(self, header: StoreHeader, known: Mapping[str, Mapping[str, str]]) -> None:
+        """known: the roots from which those of the header were made."""
+        table, roots = self._open_to_change(), dict(self.header.roots)
+        for name, root in header.roots.items():
+            if root != known.get(name):
+                if roots.get(name) not in (known.get(name), root):
+                    raise ValueError(f"{self.folder}: another process has just changed the root {name!r}; try again")
+                roots[name] = root
+        table.update_schema_metadata({HEADER_KEY: replace(header, roots=roots).to_json()})
 
     def write_roots(self, roots: Roots) -> None:
         """Replace the roots."""
         self.write_header(replace(self.header, roots=to_json(roots, self.folder)))
 
+    @_changes_table
     def compact(self, keep: timedelta = KEPT_VERSIONS) -> None:
         """Join small files, and remove deleted images and the versions older than `keep` from the disk."""
-        with self._writing():
-            repair_columns(self.folder / TABLE)
-            table = self._to_write()
-            join_fragments(table)
-            index_all_rows(table)
-            table.cleanup_old_versions(keep)
+        repair_columns(self.folder / TABLE)
+        table = self._open_to_change()
+        join_fragments(table)
+        index_all_rows(table)
+        table.cleanup_old_versions(keep)
 
     def keys(self, where: str | None = None) -> Ints:
         """Return the keys of all images, or of those for which an SQL expression holds. Raises ValueError for bad
@@ -297,20 +386,12 @@ class Store:
         schema = self.table().schema
         return {name: str(schema.field(name).type) for name in self.user_columns}
 
-    def _writing(self) -> AbstractContextManager[None]:
-        return writers_lock(self.folder)
-
-    def _to_write(self) -> lance.LanceDataset:
-        """Open the newest version to change it."""
-        return with_primary_key(open_table(self.folder))
-
-    def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None) -> pa.Table:
-        """Convert images to a table of the store's schema, to which new metadata columns are added first."""
+    def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], given: Mapping[str, pa.Array]) -> pa.Table:
+        """Convert images to a table of the store's schema. given: metadata in the types of their columns."""
         count = len(embeddings)
         assert len(files) == count
         if embeddings.dim != self.header.dim:
             raise ValueError(f"{self.folder}: holds vectors of {self.header.dim} dimensions, not {embeddings.dim}")
-        given = self._make_columns(metadata or {}, count)
         boxes = embeddings.boxes
         if boxes is None:
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(embeddings.vectors), 1))
@@ -335,8 +416,9 @@ class Store:
                 raise ValueError(f"{self.folder}: {count} images need as many values of {name!r}, not {len(values)}")
             with reword_errors(f"{self.folder}: metadata {name!r}", (ValueError, *_COLUMN_ERRORS)):
                 given[name] = to_stored(values if isinstance(values, _ARROW_VALUES) else pa.array(list(values)))
-        with reword_errors(f"{self.folder}"):
+        with reword_errors(f"{self.folder}", place=self.folder):
             make_columns(self.folder / TABLE, {name: values.type for name, values in given.items()})
+            self._seen_change = -1
             schema = self.table().schema
             return {n: cast_exactly(v, schema.field(n).type) for n, v in given.items() if n in schema.names}
 
@@ -350,32 +432,52 @@ class Store:
         return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}
 
 
-def create_store(folder: Path, header: StoreHeader, run: Path | None = None) -> Store:
+def create_store(folder: str | os.PathLike[str] | BucketPath, header: StoreHeader, run: Path | None = None) -> Store:
     """Create a store, or open the one in the folder.
 
-    run: folder of the trained run whose files the store keeps. Raises ValueError if another model wrote an existing
-    store, or the folder holds something else.
+    folder: a local folder, or a URL such as s3://bucket/store; run: folder of the trained run whose files the store
+    keeps. Several machines may create one store; it gets the roots of all of them. Raises ValueError if another model
+    wrote an existing store, or the folder holds something else.
     """
+    folder = store_path(folder)
     if not has_table(folder):
         if has_store(folder):
             raise ValueError(f"{folder}: exists and is no forclip store")
-        folder.mkdir(parents=True, exist_ok=True)
-        with writers_lock(folder):
-            if not has_table(folder):  # no other job was faster
-                if run is not None:
-                    copy_run(run, folder)
-                lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
+        if isinstance(folder, Path):
+            folder.mkdir(parents=True, exist_ok=True)
+            with writers_lock(folder):
+                if not has_table(folder):  # no other job was faster
+                    _create_table(folder, header, run)
+        else:
+            with reword_errors(f"{folder}: can't be created", place=folder):
+                try:
+                    _create_table(folder, header, run)
+                except OSError as error:  # another job was faster
+                    if "already exists" not in str(error):
+                        raise
     store = Store(folder)
     require_model(store, header.fingerprint)
+    roots = store.header.roots
+    for name, root in header.roots.items():
+        if name in roots and roots[name]["path"] != root["path"]:
+            raise ValueError(f"{folder}: its root {name!r} is {roots[name]['path']}, not {root['path']}")
+    if header.roots.keys() - roots.keys():
+        store.write_header(replace(store.header, roots={**header.roots, **roots}))
     return store
 
 
-def has_table(folder: Path) -> bool:
+def _create_table(folder: StorePath, header: StoreHeader, run: Path | None) -> None:
+    if run is not None:
+        copy_run(run, folder)
+    lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
+
+
+def has_table(folder: StorePath) -> bool:
     """Whether a store was created in the folder."""
     return (folder / TABLE / "_versions").exists()
 
 
-def has_store(folder: Path) -> bool:
+def has_store(folder: StorePath) -> bool:
     """Whether a store, or anything else that is no store, is there.
 
     It is not so for a folder that is missing or empty, or that holds a store whose creation was killed or goes on.
@@ -391,12 +493,30 @@ def new_keys(count: int) -> Ints:
     return secrets.randbelow(2**63 - count) + np.arange(count, dtype=np.int64)
 
 
-def copy_run(run: Path, store: Path) -> None:
+def copy_run(run: Path, store: StorePath) -> None:
     """Copy what searching needs of a trained run into a store: head, class vectors, calibration and class split."""
-    (store / MODEL_FOLDER).mkdir(exist_ok=True)
     for name in _RUN_FILES:
         if (run / name).exists():
-            shutil.copyfile(run / name, store / MODEL_FOLDER / name)
+            target = store / MODEL_FOLDER / name
+            if isinstance(target, BucketPath):
+                target.upload(run / name)
+            else:
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(run / name, target)
+
+
+def download_folder(folder: BucketPath, to: Path) -> None:
+    """Download all files of a folder. Nothing is there until all are; a folder without files is not made."""
+    names = folder.sizes()
+    if not names:
+        return
+    with TemporaryDirectory(prefix=f"{to.name}.", dir=to.parent) as temporary:
+        for name in names:
+            target = Path(temporary) / to.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).download(target)
+        with suppress(OSError):  # another process was faster
+            (Path(temporary) / to.name).rename(to)
 
 
 def require_model(store: Store, fingerprint: str) -> None:
@@ -410,7 +530,7 @@ def written_by_another(name: str, header: StoreHeader) -> str:
     return f"{name}: was written by another model ({header.model.get('name')!r}, or other weights of that name)"
 
 
-def _to_column(values: Any, field: pa.Field, folder: Path) -> pa.Array:
+def _to_column(values: Any, field: pa.Field, folder: StorePath) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     with reword_errors(f"{folder}: column {field.name!r} holds {field.type}", _COLUMN_ERRORS):

@@ -1,15 +1,20 @@
 """Open, lock and read the Lance table of a store."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import lance
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from forclip.bucket_path import BucketPath, StorePath, without_secrets
 from forclip.index.filter_values import quote
 from forclip.index.filters import lance_filter
 from forclip.index.places import OFFSET_BITS, OFFSET_MASK, Addresses
@@ -24,6 +29,11 @@ _SCANNED_PER_VALUE = 64  # reading so many rows takes as long as looking one up
 _SCANNED_AT_ONCE = 65_536
 _SCANNED_SHARE = 4  # if one row in 4 of a fragment is wanted, all are read
 _READ_AHEAD, _BUFFERED_BYTES = 2, 256 << 20  # Lance's own buffers take gigabytes
+_MAX_ATTEMPTS = 50  # of a change in a bucket
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two attempts
+_CONFLICT = re.compile(r"[Tt]oo many concurrent writers|[Cc]ommit conflict|[Ii]ncompatible transaction|preempted by")
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -40,29 +50,72 @@ class StoredVectors:
     addresses: Addresses | None = None
 
 
-def open_table(folder: Path) -> lance.LanceDataset:
-    if (folder / "store.json").exists():
-        raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the images again")
-    if not (folder / TABLE / "_versions").is_dir():
-        raise ValueError(f"{folder}: no forclip store")
-    with reword_errors(f"{folder}: damaged"):
-        return lance.dataset(str(folder / TABLE))
+def open_table(folder: StorePath) -> lance.LanceDataset:
+    """Open the newest version. Raises ValueError if there is none, or it is damaged or can't be reached."""
+    if isinstance(folder, Path):
+        if (folder / "store.json").exists():
+            raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the images again")
+        if not (folder / TABLE / "_versions").is_dir():
+            raise ValueError(f"{folder}: no forclip store")
+    with reword_errors(f"{folder}: damaged", place=folder):
+        try:
+            return lance.dataset(str(folder / TABLE))
+        except ValueError as error:
+            if isinstance(folder, BucketPath) and "was not found" in str(error):
+                raise ValueError(f"{folder}: no forclip store") from None
+            raise
 
 
 @contextmanager
 def reword_errors(
-    prefix: str, errors: tuple[type[BaseException], ...] = (ValueError, OSError, RuntimeError)
+    prefix: str,
+    errors: tuple[type[BaseException], ...] = (ValueError, OSError, RuntimeError),
+    place: StorePath | None = None,
 ) -> Iterator[None]:
-    """Raise Lance's errors as ValueError in one short sentence, without the position in Lance's own source."""
+    """Raise Lance's errors as ValueError in one short sentence, without the position in Lance's own source.
+
+    place: the store; for one in a bucket, what its object store reports is said in plain words.
+    """
     try:
         yield
     except errors as error:
-        raise ValueError(f"{prefix}: {str(error).split(', /')[0].strip()[:300]}") from None
+        message = f"{prefix}: {str(error).split(', /')[0].strip()[:300]}"
+        if isinstance(place, BucketPath):
+            if str(error).startswith(f"{place}: "):
+                raise
+            message = place.problem(error) or without_secrets(message)
+        raise ValueError(message) from None
+
+
+def change(folder: StorePath, operation: Callable[[], Result]) -> Result:
+    """Run an operation that reads a store's newest version and commits a change of it. Returns what it returns.
+
+    One process at a time changes a local store. A store in a bucket has no lock: a commit fails if another machine has
+    changed the same images since they were read, and the operation is run again. Raises ValueError after ten minutes of
+    another process that writes, or too many such failures.
+    """
+    if isinstance(folder, Path):
+        with writers_lock(folder):
+            return operation()
+    for attempt in range(_MAX_ATTEMPTS):
+        with reword_errors(f"{folder}: nothing was changed", (OSError, RuntimeError, pa.ArrowInvalid), folder):
+            try:
+                return operation()
+            except (OSError, RuntimeError, ValueError) as error:
+                if not is_conflict(error):
+                    raise
+        time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 1.5**attempt))
+    raise ValueError(f"{folder}: nothing was changed: other machines changed the same images {_MAX_ATTEMPTS} times")
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a commit failed because another one came first."""
+    return _CONFLICT.search(str(error)) is not None
 
 
 @contextmanager
 def writers_lock(folder: Path) -> Iterator[None]:
-    """Hold a store's lock for writers, which a killed process releases, and reword Lance's errors."""
+    """Hold a local store's lock for writers, which a killed process releases, and reword Lance's errors."""
     try:
         with (
             FileLock(folder / LOCK, timeout=_LOCK_SECONDS),

@@ -11,6 +11,7 @@ from datetime import timedelta
 import lance
 
 from forclip.index.schema import PRIMARY_KEY
+from forclip.index.table import is_conflict
 
 KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
 # What images are looked up by: ids; locations and sources, to find what vanished; content, to find what moved.
@@ -48,6 +49,8 @@ def tend(table: lance.LanceDataset) -> None:
         if table.version % _VERSIONS_PER_CLEANUP == 0:
             table.cleanup_old_versions(KEPT_VERSIONS)
     except (OSError, RuntimeError, ValueError) as error:
+        if is_conflict(error):  # another machine has changed the same fragments
+            return
         logging.getLogger(__name__).warning("%s: not tidied up: %s", table.uri, str(error)[:300])
 
 

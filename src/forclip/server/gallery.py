@@ -11,7 +11,6 @@ import numpy as np
 
 from forclip.index.protocol import SearchIndex
 from forclip.index.store import ImageFile
-from forclip.location import without_range
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.types import Floats
@@ -37,7 +36,7 @@ class StoredImage:
     def name(self) -> str:
         """The file's name without its folder."""
         uri: str = self.row["uri"]
-        return without_range(uri).replace("\\", "/").rsplit("/", 1)[-1]
+        return uri.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 class Gallery:

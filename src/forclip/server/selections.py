@@ -5,7 +5,7 @@ Images are kept by id, so that an image that is indexed again stays selected.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Annotated
@@ -15,6 +15,7 @@ from fastapi import Path as PathParameter
 from filelock import FileLock
 
 from forclip.atomic_write import write_text_atomically
+from forclip.bucket_path import StorePath
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
@@ -27,11 +28,17 @@ SelectionName = Annotated[Name, PathParameter(description="The selection's name.
 
 
 class Selections:
-    """The selections of one store. Safe to use from several threads and processes."""
+    """The selections of one store. Safe to use from several threads, and of a local store from several processes.
 
-    def __init__(self, store: Path) -> None:
+    A bucket has no locks: of two services that change the selections of one store at the same moment, the last wins.
+    """
+
+    def __init__(self, store: StorePath) -> None:
         self.file = store / "selections.json"
-        self._lock, self._file_lock = Lock(), FileLock(store / "selections.lock", timeout=30)
+        self._lock = Lock()
+        self._file_lock: AbstractContextManager[object] = nullcontext()
+        if isinstance(store, Path):
+            self._file_lock = FileLock(store / "selections.lock", timeout=30)
 
     def all(self) -> Lists:
         """Return image ids by selection name, in the order added. Raises ValueError for a damaged file."""

@@ -22,7 +22,6 @@ from forclip.data.images.picture_types import (
     picture_suffixes,
     reads_heic,
 )
-from forclip.location import Location
 from forclip.path_text import path_to_text
 from forclip.types import SkippedEntry
 
@@ -81,7 +80,7 @@ class Listing:
     left_out: paths by reason; other_files: how many files with each ending, in lower case, are no pictures.
     """
 
-    pictures: tuple[Location, ...]
+    pictures: tuple[Path, ...]
     left_out: dict[str, tuple[str, ...]]
     other_files: dict[str, int]
 
