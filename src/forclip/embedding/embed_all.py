@@ -64,7 +64,7 @@ def embed_all(
     advance: Advance,
 ) -> None:
     """Embed and store images with a loaded model. device: of Ray's workers. Raises ValueError if no worker can work."""
-    first = min(whole_batches(IMAGES_PER_SLICE, model), len(images))
+    first = min(whole_batches(min(IMAGES_PER_SLICE, run.images_per_commit or IMAGES_PER_SLICE), model), len(images))
     if staff.is_this_process or not len(images):
         embedder = Embedder(model, *options.merging(writer.index))
         size = run.images_per_commit or IMAGES_PER_SLICE
