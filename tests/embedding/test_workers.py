@@ -86,7 +86,7 @@ def index_until_killed(photos: str, to: str) -> None:
         print(*(child.pid for child in active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    SliceWriter.write = write_and_die  # type: ignore[method-assign]
+    SliceWriter.write = write_and_die  # type: ignore[method-assign,assignment]
     index(photos, Path(to), run=RunOptions(workers=2, images_per_commit=1))
 
 
@@ -94,7 +94,7 @@ def test_a_killed_job_ends_its_workers_and_continues_where_it_was(photos: Path, 
     killed = run_in_child(index_until_killed, photos, tmp_path / "s")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for worker in killed.stdout.split():
-        wait_until(lambda pid=worker: not is_running(pid))  # type: ignore[misc]
+        wait_until(lambda pid=worker: not is_running(pid))
     stored = len(Index(tmp_path / "s"))
     assert 0 < stored < 130
     summary = index(photos, tmp_path / "s")
@@ -145,7 +145,7 @@ def test_an_interrupt_ends_a_job_and_its_workers(photos: Path, tmp_path: Path) -
         job.kill()
     assert (job.returncode, errors.count("Traceback")) == (130, 0), errors
     for worker in workers:
-        wait_until(lambda pid=worker: not is_running(pid))  # type: ignore[misc]
+        wait_until(lambda pid=worker: not is_running(pid))
 
 
 def test_array_jobs_share_a_listing_without_a_coordinator(photos: Path, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
         ({"engine": "ray", "workers": 4, "max_workers": 2}, "--max-workers must be at least 4, not 2"),
     ):
         with pytest.raises(ValueError, match=named):
-            RunOptions(**options)  # type: ignore[arg-type]
+            RunOptions(**options)
 
 
 def test_a_gpu_has_one_worker_and_the_others_decode_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
