@@ -28,6 +28,7 @@ from benchmarks.demo_runs import demo_arguments
 from forclip.atomic_write import write_text_atomically
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration, estimate_confidence, update_with_verdicts
+from forclip.embedding.row_shards import one_view
 from forclip.evaluation.confidence import ConfidenceReport, evaluate_confidence, reliability, summarise_confidence
 from forclip.experiments.comparison import Task
 from forclip.experiments.demo import toyworld_config
@@ -133,7 +134,7 @@ def _gallery_scores(model: RetrievalModel, task: Task, with_class_vectors: bool)
 
 
 def _fit_on_training_images(model: RetrievalModel, task: Task, seed: int) -> Calibration:
-    supervision, tokens = task.supervision, task.train_tokens[0]
+    supervision, tokens = task.supervision, one_view(task.train_tokens, 0)
     scores = score_images(model.head, tokens, torch.arange(len(tokens)), supervision.texts).numpy()
     calibration = fit_calibration(scores, supervision.labels, supervision.verified, seed)
     assert calibration is not None

@@ -375,6 +375,7 @@ def test_encode_set_reports_the_same_with_and_without_a_cache(
         console = Console(file=StringIO(), width=1000)
         encoded = encode_set(TinyEyes(), images, "training images", untracked, console, cache, views)
         printed.append(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
+        assert isinstance(encoded.tokens, torch.Tensor)
         tokens.append(encoded.tokens)
         assert [view.name for view in encoded.views] == [view.name for view in views]
     assert tokens[0].shape == shape

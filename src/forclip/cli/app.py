@@ -1,5 +1,6 @@
 """The typer application, how its commands report errors, and the options that groups of commands share."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            _refuse_workers(ctx)
             with warnings.catch_warnings():
                 warnings.simplefilter("always", Notice)
                 warnings.showwarning = _show_warning(warnings.showwarning)
@@ -68,6 +70,20 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
+# Commands that several workers run together, as torchrun starts them.
+_ON_WORKERS = ("train", "eval")
+
+
+def _refuse_workers(ctx: Any) -> None:
+    """Raise ValueError for a command that torchrun would run several times; the first worker says so."""
+    command = next(iter(ctx._protected_args), "")
+    if command in _ON_WORKERS or "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    if os.environ.get("RANK") != "0":
+        raise typer.Exit(2)
+    raise ValueError(f"{command}: torchrun starts it several times; of forclip, it runs {' and '.join(_ON_WORKERS)}")
+
+
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
     """A function that prints notices on one line, once each, and other warnings as Python does."""
     printed: set[str] = set()
@@ -75,7 +91,7 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if not issubclass(category, Notice):
             otherwise(message, category, *args, **kwargs)
-        elif str(message) not in printed:
+        elif str(message) not in printed and os.environ.get("RANK", "0") == "0":
             printed.add(str(message))
             typer.echo(f"forclip: {message}", err=True)
 

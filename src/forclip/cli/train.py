@@ -1,8 +1,11 @@
 """Train, compare and measure: demo, train, eval, compare, ablate, recipe; and data check."""
 
 import json
+import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +21,20 @@ FirstSeed = Annotated[int, Option("--seed", min=0, help="First seed.")]
 Resume = Annotated[bool, Option("--resume", help="Continue a run that was stopped.")]
 data_app = typer.Typer(help="Inspect a dataset.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+@contextmanager
+def _workers() -> Iterator[bool]:
+    """Join the workers that torchrun started. Yields whether this is the first one, which alone prints."""
+    from forclip import distributed
+
+    try:
+        with distributed.joined():
+            yield distributed.is_first()
+    except distributed.OtherWorkerFailed as error:
+        if not error.here and os.environ.get("RANK") == "0":
+            typer.echo(f"forclip: {error}", err=True)
+        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -39,10 +56,11 @@ def train(
     out: Annotated[Path, Option(help="Output folder for the model and its checkpoint.")],
     resume: Resume = False,
 ) -> None:
-    """Finetune a model with FOR on your base labels."""
+    """Finetune a model with FOR on your base labels. `torchrun -m forclip train` does on several GPUs."""
     from forclip.training.runs import train as train_run
 
-    train_run(config, out, resume=resume, console=Console())
+    with _workers():
+        train_run(config, out, resume=resume, console=Console())
 
 
 @app.command(name="eval")
@@ -60,7 +78,10 @@ def evaluate(
     from forclip.experiments.evaluate import evaluate as evaluate_run
 
     console = Console(stderr=as_json)
-    metrics = evaluate_run(config, out, model=model, interpolate=interpolate, console=console)
+    with _workers() as is_first:
+        metrics = evaluate_run(config, out, model=model, interpolate=interpolate, console=console)
+    if not is_first:
+        return
     if as_json:
         typer.echo(json.dumps(metrics))
     else:

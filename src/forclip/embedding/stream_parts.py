@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forclip.data.images.views import View
-from forclip.embedding.embed import encode_views
-from forclip.embedding.token_cache import cached_tokens
+from forclip.distributed import world_size
+from forclip.embedding.encode_on_workers import encode_on_workers
+from forclip.embedding.row_shards import read_rows
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.progress import Advance, silent
@@ -42,20 +43,22 @@ def embed_views(
     cache: Path | None = None,
     head_name: str = "",
 ) -> tuple[Tensor, float]:
-    """Embed several views of each image, each to the vectors of a head.
+    """Embed several views of each image, each to the vectors of a head. *Collective*.
 
     cache: a folder that keeps the vectors between runs; head_name: of the head, which must not depend on a training.
     Returns unit vectors [views, images, N, D], rounded to half precision, float32 on the CPU, and the seconds that
     decoding and encoding took. Raises ValueError for an image that can't be read.
     """
     with_head = cast(Backbone, _VectorsAsTokens(backbone, head, f"{backbone.fingerprint}-{head_name}"))
-    if cache is None or not head_name:
-        encoded = encode_views(with_head, image_ids, paths, views, advance)
-    else:
-        encoded = cached_tokens(cache, with_head, image_ids, paths, views, advance)
+
+    def track(description: str, total: int) -> Advance:
+        return lambda count: advance(count * world_size())  # the others are about as far
+
+    encoded = encode_on_workers(with_head, image_ids, paths, views, track, "", cache if head_name else None)
     if encoded.skipped:
         raise ValueError(f"an image can no longer be read: {encoded.skipped[0].reason}")
     vectors = torch.empty(encoded.tokens.shape)
-    for view, rounded in enumerate(encoded.tokens):
-        vectors[view] = F.normalize(rounded.float(), dim=-1)
+    for number, view in enumerate(encoded.tokens):
+        rounded = view if isinstance(view, Tensor) else read_rows(view, torch.arange(len(view)))
+        vectors[number] = F.normalize(rounded.float(), dim=-1)
     return vectors, encoded.seconds

@@ -39,6 +39,14 @@ _BLOCK_BYTES = 1 << 24  # per checksum: small enough to locate damage
 _MAX_RANGES = 5  # of damaged rows, in an error message
 
 
+class NoReadableImage(ValueError):
+    """None of the images can be read. skipped: row and reason of each."""
+
+    def __init__(self, message: str, skipped: Sequence[tuple[int, SkippedImage]]) -> None:
+        super().__init__(message)
+        self.skipped = tuple(image for _, image in skipped)
+
+
 @dataclass(frozen=True)
 class TokenSource:
     """What tokens were computed from. Equal sources have equal tokens.
@@ -88,9 +96,7 @@ def cached_tokens(
     """
     # Before encoding: an image that changes meanwhile then makes the cache outdated, not silently wrong.
     source = token_source(backbone, image_ids, paths, views)
-    # Without sizes and times, so that a changed set replaces the old one.
-    key = [FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, [path for path, _, _ in source.files]]
-    folder = cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    folder = cache / folder_name(source)
     # One process at a time: the second of two runs on the same set then reuses the first one's tokens.
     lock = FileLock(folder / "lock")
     try:
@@ -133,6 +139,21 @@ def token_source(
     names = tuple(view.name for view in views)
     files = tuple((os.path.abspath(path), *file_state(path)) for path in paths)
     return TokenSource(backbone.name, backbone.fingerprint, names, tuple(image_ids), files)
+
+
+def folder_name(source: TokenSource) -> str:
+    """Return the name of the folder of a source's tokens in a cache."""
+    # Without sizes and times, so that a changed set replaces the old one.
+    key = [FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, [path for path, _, _ in source.files]]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+def is_current(folder: Path, source: TokenSource) -> bool:
+    """Whether a folder has complete tokens of the source, with its files as they are now."""
+    if not (folder / HEADER_FILE).exists():
+        return False
+    header = read_header(folder)
+    return header.decoding == DECODING and replace(header.source, backbone=source.backbone) == source
 
 
 def open_tokens(folder: Path, backbone: Backbone, check: bool = True) -> EncodedImages:
@@ -238,7 +259,7 @@ def write_tokens(folder: Path, source: TokenSource, batches: Iterable[EncodedBat
                     writer.add(tokens)
             if writer is None:
                 reason = f"; the first: {skipped[0][1].reason}" if skipped else ""
-                raise ValueError(f"none of {room} images can be read{reason}")
+                raise NoReadableImage(f"none of {room} images can be read{reason}", skipped)
             # To the disk: after a power cut the header must not exist without the tokens.
             file.truncate(writer.end)
             file.flush()

@@ -15,7 +15,8 @@ from forclip.calibration.model import Calibration
 from forclip.config import EvalConfig, HeadConfig, TrainConfig
 from forclip.data.images.tiles import Tiles, parse_tiles, views_of
 from forclip.data.images.views import PLAIN, View
-from forclip.embedding.embed import EncodedImages, embed_tokens
+from forclip.embedding.encode_on_workers import Encoded, embed_rows
+from forclip.embedding.row_shards import Rows, one_view
 from forclip.embedding.stream_parts import embed_views
 from forclip.evaluation.confidence import evaluate_confidence
 from forclip.evaluation.metrics import max_sim
@@ -44,11 +45,11 @@ class Task:
 
     name: str
     backbone: Backbone
-    train_tokens: Tensor
+    train_tokens: Rows
     train_paths: Sequence[Path]
     supervision: Supervision
     gallery: Annotations
-    gallery_images: EncodedImages
+    gallery_images: Encoded
     split: ClassSplit
     texts: Tensor
     text_owners: Ints
@@ -58,8 +59,8 @@ class Task:
 def new_task(
     name: str,
     backbone: Backbone,
-    train: tuple[Annotations, EncodedImages],
-    gallery: tuple[Annotations, EncodedImages],
+    train: tuple[Annotations, Encoded],
+    gallery: tuple[Annotations, Encoded],
     split: ClassSplit,
     prompts: PromptOptions,
     allow_unlabelled_base: bool = False,
@@ -82,7 +83,9 @@ def new_task(
         backbone, labelled, split, prompts, allow_unlabelled_base, train_encoded.views, train_encoded.rows
     )
     searched = gallery_annotations.with_classes(names, add_missing=True).take(gallery_encoded.rows)
-    training = (tokens if tokens.ndim == 4 else tokens[None], labelled.paths, supervision)
+    if isinstance(tokens, Tensor) and tokens.ndim == 3:
+        tokens = tokens[None]
+    training = (tokens, labelled.paths, supervision)
     return Task(name, backbone, *training, searched, gallery_encoded, split, texts, text_owners, tiles)
 
 
@@ -126,7 +129,7 @@ def measure(
     Raises ValueError for an image that can no longer be read.
     """
     start = time.perf_counter()
-    embeddings = embed_tokens(head, task.gallery_images.tokens, task.gallery.image_ids, task.backbone.device)
+    embeddings = embed_rows(head, task.gallery_images.tokens, task.gallery.image_ids, task.backbone.device)
     seconds = task.gallery_images.seconds + time.perf_counter() - start
     if tiles is not None:
         sources = task.gallery.image_ids, task.gallery.paths, tiles.tile_views(), advance
@@ -193,7 +196,7 @@ def measure_training_free(
     num_positions = task.backbone.new_pool().num_positions
     names = ("global", "dense", *(f"cluster_{k}" for k in config.clusters if k <= num_positions))
     heads = {name: training_free_head(task.backbone, name) for name in names}
-    heads["sum_untrained"] = seeded_head(task.backbone.new_pool(), task.train_tokens[0], head, seed=0)
+    heads["sum_untrained"] = seeded_head(task.backbone.new_pool(), one_view(task.train_tokens, 0), head, seed=0)
     advance = track("evaluating baselines", len(heads))
     results = {}
     for method, built in heads.items():

@@ -1,19 +1,21 @@
 """Evaluate all methods on one dataset: from a run's configuration to metrics.json and report.html."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from forclip import distributed
 from forclip.config import RunConfig, SourceConfig, load_config
+from forclip.data.images.views import PLAIN
 from forclip.data.sources import load_sets
 from forclip.data.splits import read_split
 from forclip.data.training_images import count_training_images
-from forclip.embedding.embed import EncodedImages
+from forclip.embedding.encode_on_workers import Encoded, EncodedSet
 from forclip.embedding.orientation import warn_about_orientation
+from forclip.embedding.row_shards import one_view
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
 from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
 from forclip.experiments.interpolation_curve import curve_table, measure_curve, read_ends, write_curve
@@ -42,9 +44,15 @@ def evaluate(
 
     Raises ValueError if the config or the data is invalid, or if the run is missing, damaged, trained with labels of a
     class that is novel here, or has nothing to interpolate.
+
+    Workers that torchrun started encode the images together; the first one prints and writes.
     """
-    config = config if isinstance(config, RunConfig) else load_config(Path(config))
-    out, console = Path(out), console or Console(stderr=True)
+    with distributed.joined():
+        config = config if isinstance(config, RunConfig) else load_config(Path(config))
+        return _evaluate(config, Path(out), model, interpolate, runs.first_console(console))
+
+
+def _evaluate(config: RunConfig, out: Path, model: str | Path | None, interpolate: bool, console: Console) -> Metrics:
     run = None if model is None else Path(model)
     if interpolate and run is None:
         raise ValueError("--interpolate needs --model, a trained run")
@@ -52,7 +60,8 @@ def evaluate(
     # Read before encoding, so that a missing or damaged run is reported at once.
     trained = None if run is None else from_pretrained(run, config.device, backbone)
     ends = read_ends(run, backbone) if interpolate and run is not None else None
-    runs.create_folder(out)
+    if distributed.is_first():
+        runs.create_folder(out)
     seed, history = config.train.seed, []
     with tracking(console) as track:
         task = load_task(config, backbone, track, console, will_train=False)
@@ -71,15 +80,17 @@ def evaluate(
                 history = json.loads((run / "history.json").read_text())
             if ends is not None:
                 points = measure_curve(task, ends, class_vectors, config.eval, seed, track, trained.tiles)
-                write_curve(out, points)
+                if distributed.is_first():
+                    write_curve(out, points)
                 console.print(curve_table(points))
     metrics = summarise_runs(task.name, [result.run for result in results.values()])
     metrics["gallery"] = gallery_digest(task.gallery)  # runs are comparable only on the same gallery
     if run is not None and (count := count_training_images(run, task.gallery.paths)):
         metrics["training_images"] = count
-    write_metrics(out / "metrics.json", metrics)
-    comparison = Comparison(task, config, results, history)
-    write_comparison_report(out / "report.html", f"{task.name}: all methods", metrics, comparison)
+    if distributed.is_first():
+        write_metrics(out / "metrics.json", metrics)
+        comparison = Comparison(task, config, results, history)
+        write_comparison_report(out / "report.html", f"{task.name}: all methods", metrics, comparison)
     return metrics
 
 
@@ -101,13 +112,14 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     if will_train or config.head.seeding == "clusters":
         query_tokens = config.head.num_query_tokens
         tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)
-        train_encoded = runs.encode_training_images(config, backbone, train, track, console, tiles)
+        train_encoded: Encoded = runs.encode_training_images(config, backbone, train, track, console, tiles)
     else:
         tiles = None
-        train_encoded = EncodedImages(torch.empty(1, len(train), 0, 0), np.arange(len(train)), (), 0.0)
+        empty = torch.empty(1, len(train), 0, 0)
+        train_encoded = EncodedSet(empty, np.arange(len(train)), (), 0.0, (PLAIN,))
     gallery_encoded = runs.encode_set(backbone, gallery, "gallery images", track, console, config.data.cache)
-    gallery_encoded = replace(gallery_encoded, tokens=gallery_encoded.tokens[0])
-    sets, data = ((train, train_encoded), (gallery, gallery_encoded)), config.data
+    of_gallery = EncodedSet(**{**vars(gallery_encoded), "tokens": one_view(gallery_encoded.tokens, 0)})
+    sets, data = ((train, train_encoded), (gallery, of_gallery)), config.data
     file = data.train.annotations
     name = file.name if file.is_dir() else file.stem
     return new_task(name, backbone, *sets, split, prompts, data.allow_unlabelled_base, tiles)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
 import forclip
 from forclip.config import RunConfig, config_to_json
@@ -153,8 +154,9 @@ def vector_box(task: Task, result: MethodResult, row: int, position: int) -> Box
     view, backbone, image_id = result.views[position // of_part], task.backbone, task.gallery.image_ids[row]
     if result.run.method == "global":
         return None
-    if view == PLAIN:
-        tokens, size = task.gallery_images.tokens[row][None], image_size(task.gallery.paths[row]) or (1, 1)
+    encoded = task.gallery_images.tokens
+    if view == PLAIN and isinstance(encoded, Tensor):
+        tokens, size = encoded[row][None], image_size(task.gallery.paths[row]) or (1, 1)
     else:
         image = read_image(task.gallery.paths[row])
         size = image.size

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from forclip.atomic_write import write_atomically
+from forclip.distributed import broadcast, is_first, world_size
 from forclip.models.backbone import Backbone
 
 FORMAT_VERSION = 1
@@ -52,6 +53,28 @@ class _CachedTexts:
                 self._vectors |= dict(zip(missing, vectors, strict=True))
                 write_texts(file, fingerprint, self._vectors)
         return torch.stack([self._vectors[text] for text in texts]).to(self._backbone.device)
+
+
+def encode_texts_once(backbone: Backbone) -> Backbone:
+    """Return the backbone with an `encode_text` that the first worker computes for all, and that is *collective*."""
+    return backbone if world_size() == 1 else cast(Backbone, _TextsOfFirstWorker(backbone))
+
+
+class _TextsOfFirstWorker:
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything but `encode_text` is the backbone's."""
+        if name.startswith("_"):  # not yet set, as while the object is copied
+            raise AttributeError(name)
+        return getattr(self._backbone, name)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        with torch.no_grad():
+            vectors = broadcast(self._backbone.encode_text(texts).cpu() if is_first() else None)
+        assert vectors is not None
+        return vectors.to(self._backbone.device)
 
 
 def read_texts(file: Path, fingerprint: str) -> dict[str, Tensor]:

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from forclip.config import ModelConfig
 from forclip.data.images.tiles import Tiles, describe_tiles, views_of
+from forclip.distributed import broadcast, is_first
 from forclip.embedding.choose_tiles import tiles_by_size
-from forclip.embedding.embed import encode_views
+from forclip.embedding.encode_on_workers import encode_on_workers
+from forclip.embedding.row_shards import Rows, first_views
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import configured_tiles
 from forclip.models.summary_head import SummaryHead, window_seeded_head
@@ -38,7 +40,7 @@ def resolve_tiles(
     """
     if model.tiles != "auto":
         return configured_tiles(model)
-    by_size, reason = tiles_by_size(backbone, train.paths, model.tile_overlap)
+    by_size, reason = broadcast(tiles_by_size(backbone, train.paths, model.tile_overlap) if is_first() else (None, ""))
     base = train.with_classes(split.base)
     labelled = np.flatnonzero((base.labels & base.verified_mask).any(1))
     tiles: Tiles | None = None
@@ -46,24 +48,24 @@ def resolve_tiles(
         tiles = by_size
         rows = labelled[np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).astype(int)]
         sample = train.take(rows)
-        advance = track(f"trying tiles of {tiles.name}", len(rows))
-        encoded = encode_views(backbone, sample.image_ids, sample.paths, views_of(tiles), advance)
+        sources = sample.image_ids, sample.paths, views_of(tiles)
+        encoded = encode_on_workers(backbone, *sources, track, f"trying tiles of {tiles.name}")
         data = supervise(backbone, sample.take(encoded.rows), split, prompts, allow_unlabelled_base=True)
         head = window_seeded_head(backbone.new_pool(), num_query_tokens).to(backbone.device).eval()
         everything = np.arange(len(encoded.rows))
         without, with_tiles = (
             resample(_scores(head, parts, everything, data.texts), data.labels, data.verified, 0)
-            for parts in (encoded.tokens[:1], encoded.tokens)
+            for parts in (first_views(encoded.tokens, 1), encoded.tokens)
         )
         gain = with_tiles.gain_over(without)
         reason += (
             f"; with tiles of {tiles.name}, {len(rows)} labelled pictures are ranked {abs(gain.mean):.1f} points "
             f"{'better' if gain.mean > 0 else 'worse'} (± {gain.deviation:.1f})"
         )
-        tiles = tiles if gain.shrunk > 0 else None
+        tiles = broadcast(tiles if gain.shrunk > 0 else None)
     console.print(f"tiles auto: {describe_tiles(tiles)}, because {reason}", markup=False, highlight=False)
     return tiles
 
 
-def _scores(head: SummaryHead, parts: Tensor, rows: Ints, texts: Tensor) -> Floats:
+def _scores(head: SummaryHead, parts: Rows, rows: Ints, texts: Tensor) -> Floats:
     return score_shares(head, pooled_outputs(head, parts, rows), parts, rows, texts, [0.0])[0.0]

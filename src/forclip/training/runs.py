@@ -1,14 +1,18 @@
 """Train a run: from its configuration to a folder with the model."""
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import yaml
 from rich.console import Console
 
+from forclip import distributed
 from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, RunConfig, config_to_json, load_config
 from forclip.data.images.tiles import Tiles, views_of
@@ -17,14 +21,13 @@ from forclip.data.sources import load_sets
 from forclip.data.splits import check_classes_and_prompts, choose_classes, write_split
 from forclip.data.training_images import write_training_images
 from forclip.data.verdicts import describe_verdicts, read_verdicts
-from forclip.embedding.embed import EncodedImages, encode_views
+from forclip.embedding.encode_on_workers import Encoded, encode_on_workers
 from forclip.embedding.orientation import warn_about_orientation
-from forclip.embedding.token_cache import cached_tokens
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.references import absolute_reference
 from forclip.models.retrieval_model import RetrievalModel, configured_backbone, from_pretrained, save_pretrained
-from forclip.models.text_cache import cache_texts
+from forclip.models.text_cache import cache_texts, encode_texts_once
 from forclip.progress import Track, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
 from forclip.training.choose_tiles import resolve_tiles
@@ -43,17 +46,35 @@ def train(
     and skipped.json; `forclip index` and load_model accept it as a model. resume: continue a run that was stopped.
     console: receives progress and messages; standard error by default.
 
+    Workers that torchrun started train together, each on cpu or on a GPU of its own; the first one prints and writes
+    `out`. A run continues with any number of workers: bit for bit with the same one on CPUs, else but for rounding.
+
     Raises ValueError if the config or the data is invalid, or if `out` already contains a run and resume is False.
     """
-    config = config if isinstance(config, RunConfig) else load_config(Path(config))
-    out, console = Path(out), console or Console(stderr=True)
-    checkpoint = create_folder(out) / "checkpoint.safetensors"
-    if not resume and (checkpoint.exists() or (out / "config.json").exists()):
-        raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
-    pretrained = configured_backbone(config.model, config.device)
-    backbone = pretrained if config.data.cache is None else cache_texts(pretrained, config.data.cache / "texts")
+    with distributed.joined():
+        config = config if isinstance(config, RunConfig) else load_config(Path(config))
+        return _train(config, Path(out), resume, first_console(console))
+
+
+def first_console(console: Console | None) -> Console:
+    """Return the console that the first worker prints to, and a silent one for the others."""
+    return (console or Console(stderr=True)) if distributed.is_first() else Console(quiet=True)
+
+
+def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> RetrievalModel:
+    checkpoint = out / "checkpoint.safetensors"
+    if distributed.is_first():
+        create_folder(out)
+        # torchrun starts workers again if it is told to.
+        resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        if not resume and (checkpoint.exists() or (out / "config.json").exists()):
+            raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
+    with distributed.one_first():
+        pretrained = configured_backbone(config.model, distributed.local_device(config.device))
+    backbone = encode_texts_once(_with_text_cache(pretrained, config.data.cache))
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
+        check_same_images(train)
         warn_about_photos(backbone.name, train.paths)
         warn_about_orientation(backbone, train.paths)
         if config.data.verdicts is not None:
@@ -71,15 +92,17 @@ def train(
             message = "no base class has both a labelled image that shows it and one that doesn't"
             console.print(f"[yellow]{message}: the labels can't teach what to tell apart[/]", highlight=False)
         exact = replace(config, model=absolute_reference(config.model))
-        (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
+        if distributed.is_first():
+            (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
         settings = (config.head, config.train, checkpoint, track)
         finetuned = finetune(
             backbone, encoded.tokens, readable.paths, supervision, *settings, num_parts=len(views_of(tiles))
         )
-    skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
-    write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
-    write_training_images(out, readable.paths)
-    save_run(out, finetuned, backbone, config, split)
+    if distributed.is_first():
+        skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
+        write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
+        write_training_images(out, readable.paths)
+        save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
     message = "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
     if calibration is not None:
@@ -88,7 +111,29 @@ def train(
         message = f"Probabilities are calibrated on {calibration.classes} held-out base classes{measured}."
     console.print(message)
     console.print(f"The model: [bold]{out}[/]")
-    return from_pretrained(out, backbone=pretrained)
+    model = from_pretrained(out, backbone=pretrained) if distributed.is_first() else None
+    # Other machines need not see the folder.
+    described = distributed.broadcast(None if model is None else (model.fingerprint, model.templates))
+    assert described is not None
+    text_side, (fingerprint, templates) = finetuned.class_vectors, described
+    return model or RetrievalModel(
+        str(out), pretrained, finetuned.head, fingerprint, templates, text_side, calibration, tiles
+    )
+
+
+def check_same_images(images: Annotations) -> None:
+    """Raise ValueError if the workers read different labels. *Collective*."""
+    digests = distributed.gather(annotations_digest(images))
+    for number, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise ValueError(f"worker {number} reads other labels than worker 0: all machines need the same files")
+
+
+def annotations_digest(images: Annotations) -> str:
+    """Return 16 hexadecimal digits, equal for the same images, classes and labels."""
+    digest = hashlib.sha256(json.dumps([images.image_ids, images.class_names]).encode())
+    digest.update(np.packbits(images.labels).tobytes() + np.packbits(images.verified_mask).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def create_folder(folder: Path) -> Path:
@@ -101,8 +146,13 @@ def create_folder(folder: Path) -> Path:
 
 def load_backbone(config: RunConfig) -> Backbone:
     """Load the configured pretrained model; its text vectors are cached if the run has a cache."""
-    backbone = configured_backbone(config.model, config.device)
-    return backbone if config.data.cache is None else cache_texts(backbone, config.data.cache / "texts")
+    with distributed.one_first():
+        backbone = configured_backbone(config.model, distributed.local_device(config.device))
+    return encode_texts_once(_with_text_cache(backbone, config.data.cache))
+
+
+def _with_text_cache(backbone: Backbone, cache: Path | None) -> Backbone:
+    return backbone if cache is None else cache_texts(backbone, cache / "texts")
 
 
 def choose_classes_and_prompts(
@@ -122,7 +172,7 @@ def with_tiles(config: RunConfig, tiles: Tiles | None) -> RunConfig:
 
 def encode_training_images(
     config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console, tiles: Tiles | None
-) -> EncodedImages:
+) -> Encoded:
     """Encode the training images as `encode_set` does: what the model embeds of them, then the other views."""
     count = resolve_num_views(config.train.views, len(train))
     views = (*views_of(tiles), *make_views(count, config.train.seed)[1:])
@@ -138,19 +188,15 @@ def encode_set(
     console: Console,
     cache: Path | None = None,
     views: Sequence[View] = (PLAIN,),
-) -> EncodedImages:
+) -> Encoded:
     """Encode images, or read them from the cache, and report images that cannot be read.
 
     Returns tokens [V, I, T, W]. Raises ValueError if no image can be read or the cache
     cannot be used.
     """
-    advance = track(f"encoding {description}", len(images))
+    report = partial(console.print, f"{description}:", markup=False, highlight=False)
     sources = (images.image_ids, images.paths, views)
-    if cache is None:
-        encoded = encode_views(backbone, *sources, advance)
-    else:
-        report = partial(console.print, f"{description}:", markup=False, highlight=False)
-        encoded = cached_tokens(cache, backbone, *sources, advance, report)
+    encoded = encode_on_workers(backbone, *sources, track, f"encoding {description}", cache, report)
     skipped, total = encoded.skipped, len(images)
     if skipped:
         console.print(f"[yellow]{len(skipped)} of {total} {description} could not be read and were skipped:[/]")
