@@ -1,6 +1,7 @@
 """Indexing with several processes, Ray and array jobs: the store is that of one process, whoever is killed."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from forclip.config import ModelConfig
 from forclip.data.metadata import read_metadata
@@ -196,6 +198,15 @@ def test_shards_divide_a_listing_evenly_and_keep_a_video_together(tmp_path: Path
 def test_a_shard_that_there_is_not_is_refused_with_its_value(text: str) -> None:
     with pytest.raises(ValueError, match=f"--shard {text}"):
         parse_shard(text)
+
+
+def test_the_kubernetes_job_of_the_docs_has_one_pod_for_each_shard() -> None:
+    text = (ROOT / "docs" / "many_workers.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    job = yaml.safe_load(text)["spec"]
+    (command,) = job["template"]["spec"]["containers"][0]["args"]
+    shard = shlex.split(command)[-1].replace("$JOB_COMPLETION_INDEX", str(job["completions"] - 1))
+    assert job["completionMode"] == "Indexed"
+    assert parse_shard(shard) == Shard(63, 64)
 
 
 def test_options_that_do_not_fit_are_refused() -> None:
