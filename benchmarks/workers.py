@@ -2,9 +2,10 @@
 
     python -m benchmarks.workers --images FOLDER --out FILE [--model forclip-mini] [--workers 2]
 
-`embed` has the images a second of each number of workers, without the start of the processes and the loading of the model.
-`store` has the images a second that `Index.put` stores, 25 vectors of 512 dimensions each, without embedding. It is the most
-that the workers of one job can embed together. `load` is the machine's load before: a busy machine measures nothing.
+`embed` has the images a second of each number of workers, without the start of the processes and the loading of the
+model. `store` has the images a second that `Index.put` stores, 25 vectors of 512 dimensions each, without embedding. It is
+the most that the workers of one job can embed together. `load` is the machine's load before: a busy machine measures
+nothing.
 """
 
 import json
