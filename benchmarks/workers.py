@@ -3,8 +3,8 @@
     python -m benchmarks.workers --images FOLDER --out FILE [--model forclip-mini] [--workers 2]
 
 `embed` has the images a second of each number of workers, without the start of the processes and the loading of the
-model. `store` has the images a second that `Index.put` stores, 25 vectors of 512 dimensions each, without embedding. It is
-the most that the workers of one job can embed together. `load` is the machine's load before: a busy machine measures
+model. `store` has the images a second that `Index.put` stores, 25 vectors of 512 dimensions each, without embedding:
+the most that the workers of one job can embed together. `load` is the machine's load before; a busy machine measures
 nothing.
 """
 
