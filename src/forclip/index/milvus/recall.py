@@ -18,8 +18,8 @@ _WORTHWHILE = 0.003  # recall that more compared images must gain
 _SMALL = 50_000  # vectors; comparing every one of fewer takes some milliseconds
 EXACT = VectorIndex("FLAT")
 _BUILD: dict[str, dict[str, int]] = {  # parameters by kind of index; nlist is chosen by size
-    "HNSW": {"M": 24, "efConstruction": 200},
-    "HNSW_SQ": {"M": 24, "efConstruction": 200},
+    "HNSW": {"M": 16, "efConstruction": 200},
+    "HNSW_SQ": {"M": 16, "efConstruction": 200},
     "DISKANN": {},
     "AUTOINDEX": {},
 }
@@ -62,7 +62,8 @@ def choose_index(vectors: int, kind: str | None) -> VectorIndex:
         kind = "FLAT" if vectors < _SMALL else "HNSW"
     if kind not in KINDS:
         raise ValueError(f"unknown index {kind!r}; Milvus's are {', '.join(KINDS)}")
-    lists = {"nlist": int(np.clip(2 ** round(np.log2(4 * np.sqrt(max(1, vectors)))), 16, 65_536))}
+    # Each of Milvus's segments has its own lists.
+    lists = {"nlist": int(np.clip(2 ** round(np.log2(4 * np.sqrt(max(1, vectors)))), 16, 1024))}
     return VectorIndex(kind, lists if kind in _LISTS else _BUILD.get(kind, {}))
 
 
