@@ -98,7 +98,12 @@ def with_new_columns(server: MilvusServer, settings: PublishSettings, table: lan
     """Add the columns that a store has got since it was published. Raises ValueError where the server can't."""
     known = {column.name: column for column in settings.columns}
     types = column_types(table)
-    for column in published_columns(types, [name for name in types if name in known]):
+    if missing := [name for name in known if name not in types]:
+        raise ValueError(
+            f"{server.address}: column {missing[0]!r} is published, and the store has none; --replace publishes the "
+            "store anew"
+        )
+    for column in published_columns(types, list(known)):
         if column.type != known[column.name].type:
             was = known[column.name].type
             raise ValueError(
@@ -127,7 +132,7 @@ def _add_column(server: MilvusServer, column: PublishedColumn) -> None:
                 server.client.add_collection_field(
                     collection, column.field, field_type(column), nullable=True, **length
                 )
-        except (ValueError, NotImplementedError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{server.address}: the server can't add the column {column.name!r}; --replace publishes anew ({error})"
             ) from None

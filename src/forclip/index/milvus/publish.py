@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from forclip.index.milvus.address import parse_address
@@ -33,6 +34,7 @@ from forclip.index.milvus.settings import (
 from forclip.index.milvus.source import Reduce, Source, SourceBlock, select_columns
 from forclip.index.milvus.vectors import pack_boxes, row_name, to_field
 from forclip.index.store import Store
+from forclip.index.table import read_rows
 from forclip.progress import Track, untracked
 from forclip.types import Ints
 
@@ -181,8 +183,9 @@ class _Publication:
                 old[row["id"]] = row["image"]
         if not old or not len(new):
             return {}
-        stored = self.store.known_ids(list(old))
-        return {image_id: key for image_id, key in old.items() if image_id in stored}
+        rows = read_rows(self.source.table, "id", list(old), ["number"])
+        waiting = np.isin(rows["number"].to_numpy(), new)  # the others were written before a kill
+        return {image_id: old[image_id] for image_id in rows["id"].filter(pa.array(waiting)).to_pylist()}
 
     def _put(self, block: SourceBlock, digest_of: Mapping[int, int], is_new: bool) -> None:
         """Write images: their vectors, then their own rows. is_new: they were not published before."""

@@ -44,12 +44,14 @@ class MilvusServer:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Raise pymilvus's errors as ValueError in one short sentence."""
+        from grpc import RpcError
         from pymilvus.exceptions import MilvusException
 
         try:
             yield
-        except (MilvusException, ConnectionError) as error:
-            message = " ".join(str(getattr(error, "message", "") or error).split())[:300]
+        except (MilvusException, RpcError, ConnectionError) as error:
+            details = error.details() if isinstance(error, RpcError) else getattr(error, "message", "")
+            message = " ".join(str(details or error).split())[:300]
             secret = token()
             raise ValueError(f"{self.address}: {message.replace(secret, '…') if secret else message}") from None
 
@@ -116,6 +118,7 @@ class MilvusServer:
 
     def _retry(self, work: Callable[[], Result]) -> Result:
         """Try again after an error of the network or of an overloaded server."""
+        from grpc import RpcError
         from pymilvus.exceptions import MilvusException, ParamError
 
         for attempt in range(_TRIES):
@@ -123,7 +126,7 @@ class MilvusServer:
                 return work()
             except ParamError as error:
                 raise ValueError(f"{self.address}: {error.message}") from None
-            except MilvusException:
+            except (MilvusException, RpcError):
                 if attempt + 1 == _TRIES:
                     with self.errors():
                         raise
