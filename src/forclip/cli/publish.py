@@ -2,19 +2,18 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, StoreFolder, app
+from forclip.cli.app import AsJson, StorePlace, app
 
 
 @app.command()
 def publish(
-    store: StoreFolder,
+    store: StorePlace,
     to: Annotated[
         str,
         Argument(
@@ -84,7 +83,7 @@ def verify_place(place: str) -> list[str]:
         from forclip.index.milvus.index import MilvusIndex
 
         return verify_published(MilvusIndex(place))
-    return Index(Path(place)).verify()
+    return Index(place).verify()
 
 
 def verify_against(store: str, place: str) -> list[str]:
@@ -95,7 +94,7 @@ def verify_against(store: str, place: str) -> list[str]:
     from forclip.index.store import Store
     from forclip.progress import tracking
 
-    opened = Store(Path(store))
+    opened = Store(store)
     index = MilvusIndex(place)
     with tracking(Console(stderr=True)) as track:
         return compare_with_store(index, opened, make_reduce, track("comparing", len(opened)))

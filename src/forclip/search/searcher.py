@@ -6,7 +6,6 @@ import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeAlias, overload
 
 import numpy as np
@@ -206,7 +205,7 @@ def open_index(place: str | os.PathLike[str]) -> SearchIndex:
         from forclip.index.milvus.index import MilvusIndex
 
         return MilvusIndex(str(place))
-    return Index(Path(place))
+    return Index(place)
 
 
 @overload

@@ -246,7 +246,7 @@ def test_columns_are_chosen_and_new_ones_need_a_server_that_adds_them(local: Ind
 
 
 def test_the_models_files_are_published(local: Index, place: str) -> None:
-    folder = local.store.folder / "model"
+    folder = local.store.model_folder
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(np.random.default_rng(0).bytes(150_000))  # several texts
