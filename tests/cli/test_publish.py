@@ -50,13 +50,13 @@ def same(ours: Any, theirs: Any) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    (
+    [
         ("a dog",),
         ("a dog", "-k", "5", "--where", "half = 1"),
         ("a dog", "--cutoff", "0.1"),
         ("--any", "cat", "--any", "dog", "--not", "car"),
         ("a cat", "--collapse", "0.9"),
-    ),
+    ],
 )
 def test_searches_give_what_the_store_gives(options: tuple[str, ...], folder: Path, place: str) -> None:
     published, stored = (json.loads(run("search", store, *options, "--json")) for store in (place, folder))

@@ -25,10 +25,10 @@ def test_addresses_are_parsed() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         *("milvus://host", "milvus://host/", "milvus:///photos", "milvus://host/a/b/c", "milvus://host:0x1/photos"),
         *("milvus://host/my-photos", "milvus://host/photos?a=b", "milvus:host/photos", "milvus-lite://try/photos"),
-    ),
+    ],
 )
 def test_other_texts_are_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=text.replace("?", ".").split(":")[0]):
