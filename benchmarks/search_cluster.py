@@ -34,7 +34,7 @@ from forclip.index.store import ImageFile, Store
 from forclip.types import Floats, ImageEmbeddings
 from tests.milvus_server import running_server
 
-K, DIM, PER_IMAGE = 50, 512, 25
+K, PER_IMAGE = 50, 25
 _IMAGES_AT_ONCE = 2000
 _TIMED = 20  # queries, one after the other
 
@@ -43,11 +43,11 @@ Search = Callable[[Floats], Sequence[int]]
 
 def make_store(folder: Path, vectors: Vectors) -> Store:
     """Put the vectors into a store, whose images are named by their numbers."""
-    index = Index.create(folder, StoreHeader("benchmark", DIM, {"name": "generated"}))
+    index = Index.create(folder, StoreHeader("benchmark", vectors.dim, {"name": "generated"}))
     for start in range(0, vectors.images, _IMAGES_AT_ONCE):
         block = vectors.of_images(start, start + _IMAGES_AT_ONCE)
         ids = tuple(f"{start + n:08d}" for n in range(len(block)))
-        flat = block.reshape(-1, DIM)
+        flat = block.reshape(-1, vectors.dim)
         flat /= np.linalg.norm(flat, axis=1, keepdims=True)
         offsets = np.arange(len(block) + 1) * PER_IMAGE
         index.add(ImageEmbeddings(flat, offsets, ids), [ImageFile(f"/{i}", 640, 480) for i in ids])
@@ -115,11 +115,11 @@ def measure_lance(folder: Path, vectors: Vectors, kind: str, queries: Floats, sc
     uri, start = str(folder / f"{kind}.lance"), time.perf_counter()
     for first in range(0, vectors.images, _IMAGES_AT_ONCE):
         block = vectors.of_images(first, first + _IMAGES_AT_ONCE)
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(block.astype(np.float16).reshape(-1)), DIM)
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(block.astype(np.float16).reshape(-1)), vectors.dim)
         rows = pa.table({"image": np.repeat(np.arange(first, first + len(block)), PER_IMAGE), "vector": flat})
         lance.write_dataset(rows, uri, mode="append" if first else "create")
     dataset, lists = lance.dataset(uri), int(len(vectors) ** 0.5)
-    codes = {"num_sub_vectors": DIM // 8} if kind == "IVF_PQ" else {}
+    codes = {"num_sub_vectors": vectors.dim // 8} if kind == "IVF_PQ" else {}
     dataset.create_index("vector", kind, metric="cosine", num_partitions=lists, **codes)
     built, dataset = time.perf_counter() - start, lance.dataset(uri)
     tried = []
@@ -141,6 +141,7 @@ def measure_lance(folder: Path, vectors: Vectors, kind: str, queries: Floats, sc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--index", help="Milvus's index; default: the one that publish chooses")
     parser.add_argument("--lance", nargs="*", default=["IVF_RQ", "IVF_PQ"], help="Lance's indexes")
@@ -150,7 +151,7 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        world = make_world(concepts_for(options.images), DIM, 0)
+        world = make_world(concepts_for(options.images), options.dim, 0)
         vectors = write_vectors(folder / "vectors.npy", world, options.images, PER_IMAGE)
         queries = make_queries(world, options.queries, options.images)
         scores, rows = exact_scores(vectors, queries), []
@@ -172,7 +173,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     libraries = {name: version(name) for name in ("pymilvus", "milvus-lite", "pylance", "faiss-cpu", "numpy")}
     machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "libraries": libraries}
-    data = {"images": options.images, "vectors_per_image": PER_IMAGE, "dim": DIM}
+    data = {"images": options.images, "vectors_per_image": PER_IMAGE, "dim": options.dim}
     if options.out is not None:
         options.out.write_text(json.dumps({"data": data, **machine, "rows": rows}, indent=1) + "\n")
 

@@ -44,6 +44,8 @@ class Index:
     Query vectors are unit length, float32, [dim].
     """
 
+    most_results: int | None = None
+
     def __init__(self, folder: str | os.PathLike[str] | BucketPath) -> None:
         """Open a store: a local folder, or a URL such as s3://bucket/store.
 

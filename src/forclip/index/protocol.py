@@ -53,9 +53,12 @@ class SearchIndex(Protocol):
     """An index that can be searched. All methods are those of `forclip.index.image_index.Index`.
 
     name: for messages; state_folder: where the service keeps its own files. A view stands for one version of the
-    images: what was computed for it is valid as long as `view()` returns the same object.
+    images: what was computed for it is valid as long as `view()` returns the same object. most_results: images that a
+    list has at most, None for any number.
     """
 
+    @property
+    def most_results(self) -> int | None: ...
     @property
     def store(self) -> ImageCatalogue: ...
     @property

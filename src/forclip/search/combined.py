@@ -83,7 +83,8 @@ def search_combined(
     """Return the best k images by normalised score, best first, ties by id.
 
     Fetches each text's best images, and all texts' exact scores of them, until k results are certain: no image outside
-    every list can reach their normalised scores. Large segments use the approximate index unless `exact`.
+    every list can reach their normalised scores, or a list is as long as the index allows. Large segments use the
+    approximate index unless `exact`.
 
     Raises:
         ValueError: as Index.search does.
@@ -91,7 +92,8 @@ def search_combined(
     scales = text_scales(index, np.concatenate([query.wanted, query.none_of]), where, calibration)
     if not scales:
         return []
-    depth, total = _FIRST_FETCH * k, len(index)
+    total = min(len(index), index.most_results or len(index))
+    depth = min(_FIRST_FETCH * k, max(k, total))
     while True:
         lists = [index.search(text, depth, where, exact) for text in query.wanted]
         results = _score(index, query, scales, sorted({r.image_id for found in lists for r in found}))
@@ -103,7 +105,7 @@ def search_combined(
             certain = results[k - 1].normalised_score > combine(query, np.stack(ends))[0][0]
         if certain:
             return [replace(result, rank=rank) for rank, result in enumerate(results[:k], start=1)]
-        depth *= _WIDER
+        depth = min(_WIDER * depth, total)
 
 
 def text_scales(index: SearchIndex, texts: Floats, where: str | None, calibration: Calibration | None) -> list[Scale]:

@@ -75,7 +75,7 @@ class MilvusIndex:
     so scores, boxes and the order of ties are the same. Searches see what was published some seconds ago at the latest.
     """
 
-    most_results = MOST_ROWS  # images in a list
+    most_results: int | None = MOST_ROWS  # images in a list
 
     def __init__(self, address: str | MilvusServer) -> None:
         """Connect to a published store. Raises ValueError if there is none, or no server answers."""
