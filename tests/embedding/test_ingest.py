@@ -1,6 +1,5 @@
 """Indexing a source: new, changed, unreadable and vanished images, and jobs that were killed."""
 
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from forclip.data.images.tiles import Tiles
 from forclip.data.metadata import read_metadata
 from forclip.embedding.ingest import IndexSummary, describe, find_images, index_images
 from forclip.embedding.run_options import RunOptions
+from forclip.embedding.skipped_list import read_unreadable
 from forclip.index.image_index import Index
 from forclip.index.table import read_vectors
 from forclip.models.open_clip_backbone import load_open_clip
@@ -87,15 +87,15 @@ def test_unreadable_images_are_listed_and_tried_again_on_request(photos: Path, t
     summary = index(photos, to)
     assert counts(summary) == (8, 0, 0, 1)
     assert str(bad) in summary.unreadable["photos/bad.jpg"].reason
-    (listed,) = json.loads((to / "skipped.json").read_text()).values()
-    assert listed["uri"] == "photos/bad.jpg"
+    (listed,) = read_unreadable(to).values()
+    assert listed.uri == "photos/bad.jpg"
     again = index(photos, to)
     assert counts(again) == (0, 0, 8, 0)
     assert again.skipped == 1
     assert counts(index(photos, to, retry=True)) == (0, 0, 8, 1)
     shutil.copy(next(photos.glob("gallery*")), bad)  # it has changed, so it is tried
     assert counts(index(photos, to)) == (1, 0, 8, 0)
-    assert json.loads((to / "skipped.json").read_text()) == {}
+    assert read_unreadable(to) == {}
     bad.write_bytes(b"\xff\xd8 not a picture")  # stored, and now unreadable
     assert counts(index(photos, to)) == (0, 0, 8, 1)
     (to / "skipped.json").write_text("[")

@@ -30,7 +30,7 @@ from forclip.embedding.frames import (
 )
 from forclip.embedding.orientation import warn_about_orientation
 from forclip.embedding.run_options import IN_THIS_PROCESS, RunOptions
-from forclip.embedding.skipped_list import read_unreadable
+from forclip.embedding.skipped_list import read_unreadable, shorten_unreadable
 from forclip.embedding.slice_writer import SliceWriter
 from forclip.embedding.slices import Slice
 from forclip.embedding.store_options import StoreOptions
@@ -207,6 +207,7 @@ def index_images(
     if writer.index is None and shard is not None and has_store(to):
         writer.index = Index(to)  # of another job
     writer.write_unreadable()
+    shorten_unreadable(to)
     index = writer.index
     if index is None and shard is not None and not todo and not writer.unreadable:
         return IndexSummary(0, 0, 0, {}, 0, (), (), listing.summary())

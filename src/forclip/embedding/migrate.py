@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig, config_to_json
-from forclip.embedding.skipped_list import SKIPPED_FILE
+from forclip.embedding.skipped_list import OLD_SKIPPED_FILE
 from forclip.index.column_changes import repair_columns
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
 from forclip.index.schema import HEADER_KEY, MIGRATED_VERSION, StoreHeader
@@ -72,8 +72,8 @@ def migrate_store(folder: Path, model: ModelConfig | None = None, device: str = 
         table.add_columns(lance.batch_udf(output_schema=schema)(convert), read_columns=list(_REPLACED))
         table.drop_columns(list(_REPLACED))
         table.alter_columns(*({"path": _NEW + name, "name": name} for name in _REPLACED))
-        if (folder / SKIPPED_FILE).exists():
-            _convert_skipped(folder / SKIPPED_FILE, roots)
+        if (folder / OLD_SKIPPED_FILE).exists():
+            _convert_skipped(folder / OLD_SKIPPED_FILE, roots)
         shutil.rmtree(folder / SEARCH_FOLDER, ignore_errors=True)  # segments hold ids
         if run is not None:
             copy_run(run, folder)

@@ -43,12 +43,14 @@ class SliceWriter:
         self.added, self.updated = 0, 0
         self.unreadable = dict(unreadable)
         self._to, self._create, self._values_for, self._replaced = to, create, values_for, replaced
-        self._written = known
+        self._unwritten = {i: image for i, image in unreadable.items() if known.get(i) != image}
+        self._removed = [image_id for image_id in known if image_id not in unreadable]
 
     def write(self, slices: Sequence[EmbeddedSlice]) -> None:
         """Store slices in one version of the store."""
         for part in slices:
             self.unreadable |= part.unreadable
+            self._unwritten |= part.unreadable
         embedded = [part for part in slices if part.embeddings is not None]
         if embedded:
             embeddings = concatenate_embeddings([part.embeddings for part in embedded if part.embeddings is not None])
@@ -61,7 +63,7 @@ class SliceWriter:
         self.write_unreadable()
 
     def write_unreadable(self) -> None:
-        """Write the list of unreadable images, if there is a store and the list has changed."""
-        if self.index is not None and self.unreadable != self._written:
-            write_unreadable(self._to, self.unreadable)
-            self._written = dict(self.unreadable)
+        """Add to the list of unreadable images what is new, if there is a store."""
+        if self.index is not None and (self._unwritten or self._removed):
+            write_unreadable(self._to, self._unwritten, self._removed)
+            self._unwritten, self._removed = {}, []
