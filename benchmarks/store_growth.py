@@ -71,7 +71,7 @@ def make_store(folder: Path, count: int) -> dict[str, float]:
     started = time.perf_counter()
     for start in range(0, count, ROWS_PER_FRAGMENT):
         ids = [image_id(n) for n in range(start, min(start + ROWS_PER_FRAGMENT, count))]
-        rows = index.store._rows(make_embeddings(ids, start), make_files(ids), None)
+        rows = index.store._rows(make_embeddings(ids, start), make_files(ids), {})
         lance.write_dataset(rows, str(folder / "store" / TABLE), mode="append")
     wrote = time.perf_counter()
     index_all_rows(lance.dataset(str(folder / "store" / TABLE)))

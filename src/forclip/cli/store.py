@@ -28,6 +28,11 @@ _MAX_LISTED = 20  # images that a dry run lists
 _MAX_REASONS = 20  # unreadable images whose reason is printed
 
 
+Memory = Annotated[
+    str | None, Option(metavar="SIZE", help="Memory for building the search index, such as 4GB. Default: half of it.")
+]
+
+
 @app.command()
 def index(
     source: Annotated[
@@ -102,6 +107,7 @@ def index(
         int | None,
         Option(min=1, help="Images that are stored at once. Default: 1,024, with several workers 16,384."),
     ] = None,
+    memory: Memory = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -253,6 +259,7 @@ def compact(
     kind: Annotated[
         str | None, Option("--index", help="FAISS index type such as RaBitQ, or none. Default: by size.")
     ] = None,
+    memory: Memory = None,
     model: Moved = None,
     pretrained: MovedWeights = None,
     device: Device = "cpu",
@@ -263,12 +270,13 @@ def compact(
     """
     from forclip.embedding.migrate import migrate_store, needs_migration
     from forclip.index.image_index import Index
+    from forclip.index.memory import parse_memory
 
     if needs_migration(store):
         converted = migrate_store(store, moved_model(model, pretrained), device)
         typer.echo(f"{converted} images converted to the current format: {store}")
     opened = Index(store)
-    opened.compact(kind)
+    opened.compact(kind, None if memory is None else parse_memory(memory))
     contents = opened.info()
     size = (contents["table_bytes"] + contents["search_bytes"]) / 1e6
     typer.echo(f"{contents['images']} images, {size:.0f} MB: {store}")

@@ -97,6 +97,7 @@ def index_images(
     delete_vanished: bool = False,
     processes: int | None = None,
     device: str = "cpu",
+    memory: int | None = None,
     run: RunOptions = IN_THIS_PROCESS,
     track: Track = untracked,
 ) -> IndexSummary:
@@ -118,7 +119,8 @@ def index_images(
     between the frames of a video, None for what it was indexed with before, or 1; retry: try images again that could
     not be read; delete_vanished: delete stored images that are no longer in the source; processes: that decode for
     each worker, 0 for threads, None to choose by device; run: how many workers embed, where, and which part of the
-    source. A job that takes a part leaves moved and vanished images and the search index to a job for the whole.
+    source. A job that takes a part leaves moved and vanished images and the search index to a job for the whole;
+    memory: bytes to build the search index with, by default half of what is free.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options; and for a head or number of query tokens that a trained model does not have.
@@ -228,7 +230,7 @@ def index_images(
     if delete_vanished:
         index.delete_ids(vanished)
     if shard is None and index.needs_optimizing():
-        index.optimize(queries=sample_queries(loaded))
+        index.optimize(queries=sample_queries(loaded), memory=memory)
     skipped_videos = {i for i, video in unreadable_videos.items() if tried.get(i) == video}
     failed = {i: image for i, image in writer.unreadable.items() if i not in skipped_videos and i not in listed}
     return IndexSummary(

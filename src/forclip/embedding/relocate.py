@@ -1,15 +1,17 @@
 """Change where the roots of a store are, after photos have moved."""
 
 import os
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from forclip.data.images.content import content_digest, file_state
+from forclip.index.filter_values import begins_with
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots
 from forclip.index.store import ImageFile
+from forclip.index.table import matching_addresses, take_rows
 from forclip.path_text import text_to_path
 from forclip.text.vocabulary import did_you_mean
 
@@ -23,7 +25,7 @@ def relocate_roots(index: Index, assignments: Sequence[str]) -> None:
     assignments: `ROOT=FOLDER`. Raises ValueError, and changes nothing, for a text of another form, an unknown root, and
     a folder that does not exist or holds none of the root's images, or other pictures under their names.
     """
-    roots, images = index.store.roots, _images_by_root(index)
+    roots = index.store.roots
     for assignment in assignments:
         name, equals, folder = assignment.partition("=")
         for known_name in roots.folders:  # which may have a =
@@ -39,9 +41,10 @@ def relocate_roots(index: Index, assignments: Sequence[str]) -> None:
         if not os.path.isdir(folder):
             raise ValueError(f"{folder}: no such folder")
         roots = roots.with_root(name, folder)
-        present = _present(roots, images[name])
-        if images[name] and not present:
-            missing = roots.resolve(images[name][0].uri)
+        images = _images_of_root(index, name)
+        present = _present(roots, images)
+        if images.count and not present:
+            missing = roots.resolve(images.sample[0].uri)
             raise ValueError(f"{folder}: holds no image of the root {name!r}, for example {missing}")
         compared = _sample([file for file in present if file.content_hash], _COMPARED)
         if compared and not any(content_digest(_path(roots, file)) == file.content_hash for file in compared):
@@ -52,23 +55,32 @@ def relocate_roots(index: Index, assignments: Sequence[str]) -> None:
 
 def describe_roots(index: Index) -> list[dict[str, Any]]:
     """Describe each root: its name, folder, number of images, and whether their files are there."""
-    roots, images = index.store.roots, _images_by_root(index)
+    roots = index.store.roots
     described = []
     for name, folder in roots.folders.items():
-        files = images[name]
-        present, sampled = len(_present(roots, files)), len(_sample(files, _SAMPLE))
-        state = "no images" if not files else "present" if present == sampled else "missing"
+        images = _images_of_root(index, name)
+        present, sampled = len(_present(roots, images)), len(images.sample)
+        state = "no images" if not images.count else "present" if present == sampled else "missing"
         if 0 < present < sampled:
             state = f"{sampled - present} of {sampled} sampled files missing"
-        described.append({"root": name, "folder": folder, "images": len(files), "state": state})
+        described.append({"root": name, "folder": folder, "images": images.count, "state": state})
     return described
 
 
-def _images_by_root(index: Index) -> dict[str, list[ImageFile]]:
-    by_root: dict[str, list[ImageFile]] = defaultdict(list)
-    for file in index.store.files().values():
-        by_root[file.uri.partition("/")[0]].append(file)
-    return by_root
+@dataclass(frozen=True)
+class _RootImages:
+    """The images of a root: their number, and the files of a sample."""
+
+    count: int
+    sample: Sequence[ImageFile]
+
+
+def _images_of_root(index: Index, name: str) -> _RootImages:
+    table = index.store.table()
+    addresses = matching_addresses(table, begins_with("uri", f"{name}/"))
+    names = [f.name for f in fields(ImageFile)]
+    rows = take_rows(table, addresses[:: max(1, len(addresses) // _SAMPLE)], names).to_pylist()
+    return _RootImages(len(addresses), [ImageFile(**row) for row in rows])
 
 
 def _sample(files: Sequence[ImageFile], count: int) -> Sequence[ImageFile]:
@@ -79,6 +91,6 @@ def _path(roots: Roots, file: ImageFile) -> Path:
     return text_to_path(roots.resolve(file.uri))
 
 
-def _present(roots: Roots, files: Sequence[ImageFile]) -> list[ImageFile]:
+def _present(roots: Roots, images: _RootImages) -> list[ImageFile]:
     """Those of a sample of image files that exist."""
-    return [file for file in _sample(files, _SAMPLE) if file_state(_path(roots, file)) != (-1, -1)]
+    return [file for file in images.sample if file_state(_path(roots, file)) != (-1, -1)]

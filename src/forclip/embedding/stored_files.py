@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forclip.index.filter_values import quote
+from forclip.index.filter_values import begins_with, quote
 from forclip.index.store import ImageFile, Store
 from forclip.index.table import read_rows, reword_errors
 from forclip.types import Bools, Ints
@@ -87,11 +87,11 @@ class StoredFiles:
 
     def below(self, prefix: str) -> list[str]:
         """Return the ids that begin with a text."""
-        return [image_id for image_id, _ in self._scan(_begins_with("id", prefix))] if self._table else []
+        return [image_id for image_id, _ in self._scan(begins_with("id", prefix))] if self._table else []
 
     def count_below(self, prefix: str) -> int:
         """Return how many ids begin with a text."""
-        return 0 if self._table is None else int(self._table.count_rows(_begins_with("id", prefix)))
+        return 0 if self._table is None else int(self._table.count_rows(begins_with("id", prefix)))
 
     def from_sources(
         self, sources: Iterable[str], prefixes: Iterable[str], without: Container[str]
@@ -101,7 +101,7 @@ class StoredFiles:
         without: ids to leave out, which tells them fast.
         """
         wanted = [f"source = {quote(source)}" for source in sources if source]
-        wanted += [_begins_with("uri", prefix) for prefix in prefixes]
+        wanted += [begins_with("uri", prefix) for prefix in prefixes]
         if self._table is None or not wanted:
             return
         for batch in self._batches(["id", "uri", "source"], " OR ".join(wanted)):
@@ -146,8 +146,3 @@ class StoredFiles:
             order = np.argsort(hashes)
             self._columns = hashes[order], size[order], modified[order], decoding[order]
         return self._columns
-
-
-def _begins_with(column: str, prefix: str) -> str:
-    """Return an SQL expression that an index on the column answers. The prefix ends with an ASCII character."""
-    return f"({column} >= {quote(prefix)} AND {column} < {quote(prefix[:-1] + chr(ord(prefix[-1]) + 1))})"

@@ -209,3 +209,8 @@ def _hint(value: Value, other: Value) -> str:
     if value.kind in _EXAMPLES:
         return f": write {value.source} > {_EXAMPLES[value.kind]}"
     return ""
+
+
+def begins_with(column: str, prefix: str) -> str:
+    """Return an SQL expression that an index on the column answers. The prefix ends with an ASCII character."""
+    return f"({column} >= {quote(prefix)} AND {column} < {quote(prefix[:-1] + chr(ord(prefix[-1]) + 1))})"
