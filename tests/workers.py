@@ -13,7 +13,7 @@ from tests.child import ROOT
 
 
 def run_in_workers(
-    function: Callable[..., Any], workers: int, *arguments: str | Path, timeout: float = 120
+    function: Callable[..., Any], workers: int, *arguments: str | Path, timeout: float = 600
 ) -> list[subprocess.CompletedProcess[str]]:
     """Call a function of a module in so many joined workers, with text arguments. Returns the finished processes."""
     module = ".".join(Path(inspect.getfile(function)).relative_to(ROOT).with_suffix("").parts)
@@ -26,7 +26,7 @@ with joined():
     return run_workers([sys.executable, "-c", code, *map(str, arguments)], workers, timeout)
 
 
-def run_workers(command: list[str], workers: int, timeout: float = 120) -> list[subprocess.CompletedProcess[str]]:
+def run_workers(command: list[str], workers: int, timeout: float = 600) -> list[subprocess.CompletedProcess[str]]:
     """Run a command in so many workers. Returns the finished processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

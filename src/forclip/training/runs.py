@@ -75,8 +75,9 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
     with tracking(console) as track:
         train, gallery = load_sets(config.data)
         check_same_images(train)
-        warn_about_photos(backbone.name, train.paths)
-        warn_about_orientation(backbone, train.paths)
+        if distributed.is_first():
+            warn_about_photos(backbone.name, train.paths)
+            warn_about_orientation(backbone, train.paths)
         if config.data.verdicts is not None:
             verdicts, _ = read_verdicts(config.data.verdicts, config.data.train.image_folder)
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
