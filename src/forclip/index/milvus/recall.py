@@ -23,7 +23,8 @@ _BUILD: dict[str, dict[str, int]] = {  # parameters by kind of index; nlist is c
     "DISKANN": {},
     "AUTOINDEX": {},
 }
-_LISTS = ("IVF_FLAT", "IVF_SQ8", "IVF_RABITQ", "SCANN")
+_LISTS = ("IVF_FLAT", "IVF_SQ8")
+# Those that Milvus groups by image (milvus.io/docs/grouping-search.md).
 KINDS = ("FLAT", *_BUILD, *_LISTS)
 
 
