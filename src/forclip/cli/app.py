@@ -17,7 +17,9 @@ from forclip.progress import Notice
 if TYPE_CHECKING:
     from forclip.config import ModelConfig
 
-StoreFolder = Annotated[Path, Argument(help="Store written by `forclip index`.")]
+StoreFolder = Annotated[
+    str, Argument(help="Store written by `forclip index`: a folder, or a URL such as s3://bucket/store.")
+]
 StorePlace = Annotated[
     str,
     Argument(
@@ -129,10 +131,23 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _choose_cache(folder: Path | None) -> None:
+    if folder is not None:
+        os.environ["FORCLIP_CACHE"] = str(folder)
+
+
 @app.callback()
 def forclip(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    cache: Annotated[
+        Path | None,
+        Option(
+            envvar="FORCLIP_CACHE",
+            callback=_choose_cache,
+            help="Folder for search segments of stores in buckets. Default: ~/.cache/forclip.",
+        ),
+    ] = None,
 ) -> None:
     """Options of `forclip` itself; the commands are in the other modules."""

@@ -41,7 +41,9 @@ def index(
             help="Folder of images and videos, pattern such as 'photos/**/*.jpg', picture, video, or annotation file."
         ),
     ],
-    to: Annotated[Path, Option(help="Store to create, or to update if the same model wrote it.")],
+    to: Annotated[
+        str, Option(help="Store to create, or to update if the same model wrote it: a folder, or s3://bucket/store.")
+    ],
     model: Annotated[
         str | None,
         Option(help="Run folder, model folder, a name of `forclip models`, or open_clip's. Default: clip-b16."),
@@ -112,6 +114,7 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Embed images and frames of videos: adds new ones to a store, updates changed ones and lists unreadable ones."""
+    from forclip.bucket_path import store_path
     from forclip.config import ModelConfig
     from forclip.data.images.frame_location import parse_interval
     from forclip.data.images.listing import describe_left_out
@@ -168,7 +171,7 @@ def index(
     lines = [f"{counts}, {len(failed)} could not be read: {to}"]
     lines += [f"  {image.reason}" for image in failed[:_MAX_REASONS]]
     if len(failed) > _MAX_REASONS:
-        lines.append(f"  and {len(failed) - _MAX_REASONS} more: {to / SKIPPED_FILE}")
+        lines.append(f"  and {len(failed) - _MAX_REASONS} more: {store_path(to) / SKIPPED_FILE}")
     if summary.skipped:
         lines.append(f"{summary.skipped} could not be read before and have not changed. --retry tries them again")
     if vanished:
@@ -268,12 +271,14 @@ def compact(
 
     Converts a store of an older format first.
     """
+    from forclip.bucket_path import store_path
     from forclip.embedding.migrate import migrate_store, needs_migration
     from forclip.index.image_index import Index
     from forclip.index.memory import parse_memory
 
-    if needs_migration(store):
-        converted = migrate_store(store, moved_model(model, pretrained), device)
+    folder = store_path(store)
+    if isinstance(folder, Path) and needs_migration(folder):
+        converted = migrate_store(folder, moved_model(model, pretrained), device)
         typer.echo(f"{converted} images converted to the current format: {store}")
     opened = Index(store)
     opened.compact(kind, None if memory is None else parse_memory(memory))
@@ -338,7 +343,7 @@ def info(
 
         contents = {"kind": "published store", **MilvusIndex(path).info()}
     else:
-        contents = describe(Path(path))
+        contents = describe(path)
     if as_json:
         typer.echo(json.dumps(contents))
         return

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from forclip.atomic_write import write_text_atomically
+from forclip.bucket_path import StorePath
 from forclip.data.images.content import file_state
 from forclip.data.images.decode import UnreadableImage
 from forclip.data.images.frame_location import frame_path, split_frame
@@ -90,7 +91,7 @@ def frame_columns(image_ids: Sequence[str]) -> dict[str, list[Any]]:
     }
 
 
-def check_frame_columns(schema: pa.Schema, store: Path) -> None:
+def check_frame_columns(schema: pa.Schema, store: StorePath) -> None:
     """Raise ValueError if a store's own columns have the names but not the types of the columns of frames."""
     for name, kind, fits in (("video", "text", pa.types.is_string), ("time", "seconds", pa.types.is_floating)):
         position = schema.get_field_index(name)
@@ -99,7 +100,7 @@ def check_frame_columns(schema: pa.Schema, store: Path) -> None:
             raise ValueError(f"{store}: {problem}; index videos into another store")
 
 
-def read_videos(store: Path) -> dict[str, IndexedVideo]:
+def read_videos(store: StorePath) -> dict[str, IndexedVideo]:
     """Read the records of earlier jobs, by the video's id. Without them, videos are read again."""
     try:
         content = json.loads((store / VIDEOS_FILE).read_text())
@@ -108,7 +109,7 @@ def read_videos(store: Path) -> dict[str, IndexedVideo]:
         return {}
 
 
-def write_videos(store: Path, records: Mapping[str, IndexedVideo]) -> None:
+def write_videos(store: StorePath, records: Mapping[str, IndexedVideo]) -> None:
     """Write the records of all videos of a store, by id."""
     content = {video_id: asdict(record) for video_id, record in records.items()}
     write_text_atomically(store / VIDEOS_FILE, json.dumps(content, indent=1))

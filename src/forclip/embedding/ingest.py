@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from forclip.bucket_path import BucketPath, store_path
 from forclip.config import ModelConfig, SourceConfig
 from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING
@@ -80,7 +81,7 @@ class IndexSummary:
 
 def index_images(
     source: str,
-    to: Path,
+    to: str | os.PathLike[str] | BucketPath,
     *,
     model: ModelConfig | None = None,
     head: str | None = None,
@@ -128,6 +129,7 @@ def index_images(
     shard = run.shard
     if shard is not None and delete_vanished:
         raise ValueError(f"--shard {shard}: only a job for the whole source can delete what has vanished")
+    to = store_path(to)
     index = Index(to) if has_store(to) else None
     listing, videos = _list_source(source, images, index is not None and delete_vanished)
     options = StoreOptions(to, model, head, num_query_tokens, precision, merge, max_vectors, tiles, tile_overlap)
@@ -318,7 +320,7 @@ def _is_deleted(path: str) -> bool:
     return file_state(file) == (-1, -1) and file.parent.is_dir()
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describe a store or a run, as JSON values. Raises ValueError for anything else."""
     if is_trained_run(str(path)):
         model = load_model(ModelConfig(name=str(path)))
@@ -326,4 +328,4 @@ def describe(path: Path) -> dict[str, Any]:
         return {"kind": "run", **described, "tiles": describe_tiles(model.tiles)}
     index = Index(path)
     described = {f"model {key}": value for key, value in index.store.header.model.items()}
-    return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(path)), **described}
+    return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(index.store.folder)), **described}

@@ -1,11 +1,11 @@
 """Write embedded slices into a store, which the first one creates, and the list of unreadable images beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from forclip.bucket_path import StorePath
 from forclip.embedding.changes import UnreadableImage
 from forclip.embedding.embed import concatenate_embeddings
 from forclip.embedding.skipped_list import write_unreadable
@@ -26,7 +26,7 @@ class SliceWriter:
 
     def __init__(
         self,
-        to: Path,
+        to: StorePath,
         index: Index | None,
         create: CreateStore,
         values_for: ValuesFor,

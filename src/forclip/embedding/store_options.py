@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from forclip.bucket_path import StorePath
 from forclip.config import ModelConfig
 from forclip.data.images.tiles import DEFAULT_OVERLAP, describe_tiles, parse_tiles
 from forclip.embedding.choose_tiles import choose_tiles
@@ -26,7 +27,7 @@ class StoreOptions:
 
     Raises ValueError for values that there are not."""
 
-    to: Path
+    to: StorePath
     model: ModelConfig | None
     head: str | None
     num_query_tokens: int | None
