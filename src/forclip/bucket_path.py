@@ -214,9 +214,9 @@ def store_path(place: str | os.PathLike[str] | BucketPath) -> StorePath:
             raise ValueError(f"{text}: a file URL has three slashes, file:///{parts.netloc}{parts.path}")
         return Path(url2pathname(unquote(parts.path)))
     if scheme in BUCKET_SCHEMES:
-        if slashes != "://":
+        if not slashes.startswith("://"):
             raise ValueError(f"{text}: write {scheme}://{path.lstrip('/')}, as a text")
-        return BucketPath(f"{scheme}://{path}")
+        return BucketPath(f"{scheme}{slashes}{path}")
     if slashes.startswith("://"):
         raise ValueError(f"{scheme}://…: a store is in a local folder, or in a bucket: s3://, gs:// or az://")
     return Path(text)

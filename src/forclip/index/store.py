@@ -441,7 +441,7 @@ def create_store(folder: str | os.PathLike[str] | BucketPath, header: StoreHeade
     """
     folder = store_path(folder)
     if not has_table(folder):
-        if has_store(folder):
+        if has_store(folder) and not has_table(folder):  # another job may have just created it
             raise ValueError(f"{folder}: exists and is no forclip store")
         if isinstance(folder, Path):
             folder.mkdir(parents=True, exist_ok=True)

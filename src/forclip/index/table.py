@@ -31,7 +31,10 @@ _SCANNED_SHARE = 4  # if one row in 4 of a fragment is wanted, all are read
 _READ_AHEAD, _BUFFERED_BYTES = 2, 256 << 20  # Lance's own buffers take gigabytes
 _MAX_ATTEMPTS = 50  # of a change in a bucket
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two attempts
-_CONFLICT = re.compile(r"[Tt]oo many concurrent writers|[Cc]ommit conflict|[Ii]ncompatible transaction|preempted by")
+_CONFLICT = re.compile(
+    r"[Tt]oo many concurrent writers|[Cc]ommit conflict|[Ii]ncompatible transaction|preempted by"
+    r"|Column .* already exists in the dataset"
+)
 
 Result = TypeVar("Result")
 
