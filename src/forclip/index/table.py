@@ -32,7 +32,7 @@ _READ_AHEAD, _BUFFERED_BYTES = 2, 256 << 20  # Lance's own buffers take gigabyte
 _MAX_ATTEMPTS = 50  # of a change in a bucket
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two attempts
 _CONFLICT = re.compile(
-    r"[Tt]oo many concurrent writers|[Cc]ommit conflict|[Ii]ncompatible transaction|preempted by"
+    r"(?i)too many concurrent writers|commit conflict|incompatible transaction|preempted by"
     r"|Column .* already exists in the dataset"
 )
 
