@@ -1,0 +1,82 @@
+"""Measure how long one core takes to decode a JPEG, and to scale it to a model's input.
+
+    python -m benchmarks.decode_rate --out docs/results/decode_rate.json
+
+Pillow makes the pictures: smooth noise with fine noise in it, at quality 90, about as large as photos of cameras. Times
+are those of the CPU, not of the clock, so that other work on the machine changes them little: the median of some
+repetitions. `forclip plan` has them in forclip.embedding.speed.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.throughput import machine
+from forclip.data.images.decode import decode_image
+from forclip.models.open_clip_backbone import load_open_clip
+
+SIZES = ((640, 480), (1632, 1224), (4000, 3000))  # 0.3, 2 and 12 megapixels
+REPEATS = 9
+_SMOOTHER, _FINE = 16, 0.04
+
+
+def make_jpeg(size: tuple[int, int]) -> bytes:
+    """Return a picture as a JPEG file."""
+    width, height = size
+    bands = [
+        Image.effect_noise((width // _SMOOTHER, height // _SMOOTHER), 128).resize(size, Image.Resampling.BICUBIC)
+        for _ in "RGB"
+    ]
+    fine = Image.effect_noise(size, 128)
+    picture = Image.merge("RGB", [Image.blend(band, fine, _FINE) for band in bands])
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """Return the median of the CPU time of some calls, after one that is not counted."""
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.thread_time()
+        call()
+        times.append(time.thread_time() - start)
+    return statistics.median(times[1:])
+
+
+def measure(size: tuple[int, int]) -> dict[str, object]:
+    """Measure one size of pictures. The input has 224 pixels a side, in open_clip's own preprocessing."""
+    content = make_jpeg(size)
+    backbone = load_open_clip("ViT-B-32", "random")
+    image = decode_image(io.BytesIO(content), "made")
+    return {
+        "megapixels": size[0] * size[1] / 1e6,
+        "bytes": len(content),
+        "decode_seconds": cpu_seconds(lambda: decode_image(io.BytesIO(content), "made")),
+        "prepare_seconds": cpu_seconds(lambda: backbone.preprocess(image)),
+    }
+
+
+def main() -> None:
+    """Print or write the times of each size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    out = parser.parse_args().out
+    command = f"python -m benchmarks.decode_rate {' '.join(sys.argv[1:])}".strip()
+    results = {"command": command, **machine(), "sizes": [measure(size) for size in SIZES]}
+    text = json.dumps(results, indent=1) + "\n"
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

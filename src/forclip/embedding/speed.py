@@ -1,0 +1,125 @@
+"""How fast images are embedded: from the model's operations, the hardware and the size of the pictures.
+
+Measured on two cores of one machine, and scaled; docs/scale.md has the formulas. No GPU was measured.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from forclip.data.images.tiles import Tiles
+
+# Of a GPU's peak that a tower reaches: assumed, not measured.
+UTILISATION = 0.35
+# ViT-B-32 on two cores: images per second (docs/results/throughput.json) and its operations.
+MEASURED_IMAGES, MEASURED_OPERATIONS, MEASURED_CORES = 15.87, 8.818e9, 2
+OPERATIONS_PER_CORE = MEASURED_IMAGES * MEASURED_OPERATIONS / MEASURED_CORES  # per second
+# Seconds of one core for a JPEG of so many megapixels: to decode it, and to scale a view of that size to the model's
+# input (docs/results/decode_rate.json).
+MEGAPIXELS = (0.3072, 1.997568, 12.0)
+DECODE_SECONDS = (0.00186, 0.00939, 0.08007)
+PREPARE_SECONDS = (0.00351, 0.01413, 0.06704)
+CORES_PER_GPU = 8  # assumed where the number of cores is not given
+# Search index of 2 million vectors of 512 numbers in 8,192 lists, on two cores (docs/results/search_growth.json).
+INDEXED_VECTORS, INDEXED_DIM, INDEXED_LISTS, INDEX_SECONDS = 2_000_000, 512, 8_192, 165.4
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU. single, half: operations per second of dense matrices, in 10^12, by NVIDIA's data sheet: of single
+    precision without tensor cores, and of bfloat16, or float16 where there is none."""
+
+    name: str
+    single: float
+    half: float
+
+
+CARDS = (
+    Card("T4", 8.1, 65),
+    Card("V100", 15.7, 125),
+    Card("A10G", 35, 70),
+    Card("L4", 30.3, 121),
+    Card("L40S", 91.6, 362),
+    Card("RTX4090", 82.6, 165),
+    Card("A100", 19.5, 312),
+    Card("H100", 67, 989),
+    Card("H200", 67, 989),
+)
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """Equal GPUs."""
+
+    count: int
+    card: Card
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images per second. bound: what limits it; tower, decoding: what each of the two would reach alone, 0 if it was
+    not estimated; tower_half: what the tower would reach on GPUs in half precision, which forclip does not use."""
+
+    images_per_second: float
+    bound: Literal["tower", "decoding", "both", "measured"]
+    tower: float = 0.0
+    decoding: float = 0.0
+    tower_half: float = 0.0
+
+
+def parse_gpus(text: str) -> Gpus:
+    """Return the GPUs that a text such as 8xA100, or A100 for one, stands for. Raises ValueError for another."""
+    match = re.fullmatch(r"(?:([1-9]\d{0,5})\s*[xX*]\s*)?([A-Za-z].*)", text.strip())
+    if match is None:
+        raise ValueError(f"--gpus is a number and a card, such as 8xA100, not {text!r}")
+    name = re.sub(r"[\s_-]|nvidia", "", match[2], flags=re.IGNORECASE).upper()
+    card = next((card for card in CARDS if card.name == name), None)
+    if card is None:
+        known = ", ".join(card.name for card in CARDS)
+        raise ValueError(
+            f"--gpus {text!r}: unknown card {match[2]!r}; known are {known}; --rate takes the images per second that "
+            "you measured"
+        )
+    return Gpus(int(match[1] or 1), card)
+
+
+def core_seconds(megapixels: float, tiles: Tiles | None = None) -> float:
+    """Return the seconds of one core to decode a picture and to scale it, and its tiles, to the model's input."""
+    seconds = _interpolate(megapixels, DECODE_SECONDS) + _interpolate(megapixels, PREPARE_SECONDS)
+    if tiles is not None:
+        sides = [n - (n - 1) * tiles.overlap for n in (tiles.rows, tiles.columns)]
+        seconds += len(tiles) * _interpolate(megapixels / (sides[0] * sides[1]), PREPARE_SECONDS)
+    return seconds
+
+
+def estimate_rate(
+    operations: float, views: int, cores: int, seconds_per_picture: float, gpus: Gpus | None = None
+) -> Rate:
+    """Return how fast images are embedded.
+
+    operations: of the image tower for one view; views: of an image; seconds_per_picture: of one core, to decode and
+    scale it. With GPUs, the cores decode meanwhile; without, they do both in turn.
+    """
+    decoding = cores / seconds_per_picture
+    work = operations * views
+    if gpus is not None:
+        single, half = (gpus.count * peak * 1e12 * UTILISATION / work for peak in (gpus.card.single, gpus.card.half))
+        return Rate(min(single, decoding), "tower" if single <= decoding else "decoding", single, decoding, half)
+    tower = cores * OPERATIONS_PER_CORE / work
+    return Rate(1 / (1 / tower + 1 / decoding), "both", tower, decoding)
+
+
+def index_core_seconds(vectors: int, dim: int, lists: int) -> float:
+    """Return the seconds of one core to build the search index: it compares each vector with the lists' centres."""
+    measured = INDEX_SECONDS * MEASURED_CORES / (INDEXED_VECTORS * INDEXED_DIM)
+    return measured * vectors * dim * max(1.0, lists / INDEXED_LISTS)
+
+
+def _interpolate(megapixels: float, seconds: tuple[float, ...]) -> float:
+    """Return the time at a size, linear between the measured sizes, and beyond them as between the last two."""
+    if megapixels > MEGAPIXELS[-1]:
+        slope = (seconds[-1] - seconds[-2]) / (MEGAPIXELS[-1] - MEGAPIXELS[-2])
+        return seconds[-1] + slope * (megapixels - MEGAPIXELS[-1])
+    return float(np.interp(megapixels, MEGAPIXELS, seconds))
