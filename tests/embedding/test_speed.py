@@ -29,10 +29,12 @@ def test_the_slower_of_gpus_and_decoding_limits() -> None:
     """Two A100 at 35 % of 19.5 TFLOPS do 13,650 GFLOPS: of 35 GFLOPs an image, 390 images; at 10 passes, 39."""
     two = Gpus(2, A100)
     fed = estimate_rate(35e9, 1, 100, 0.02, two)
-    assert (fed.images_per_second, fed.bound, fed.decoding) == (pytest.approx(390), "tower", pytest.approx(5000))
+    assert fed.bound == "tower"
+    assert (fed.images_per_second, fed.decoding) == pytest.approx((390, 5000))
     assert fed.tower_half == pytest.approx(390 * 312 / 19.5)
     starved = estimate_rate(35e9, 1, 4, 0.02, two)
-    assert (starved.images_per_second, starved.bound) == (pytest.approx(200), "decoding")
+    assert starved.bound == "decoding"
+    assert starved.images_per_second == pytest.approx(200)
     assert estimate_rate(35e9, 10, 100, 0.02, two).images_per_second == pytest.approx(39)
 
 

@@ -129,7 +129,7 @@ def count_segments(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY) -> 
 def count_lists(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY) -> int:
     """Return the most inverted lists that a segment gets."""
     in_one = min(stored.vectors, max_segment_vectors(build_memory, stored.dim))
-    lists = 2 ** int(math.log2(_LISTS_FACTOR * math.sqrt(in_one)))
+    lists = 1 << int(math.log2(_LISTS_FACTOR * math.sqrt(in_one)))
     return max(lists, min(4 * lists, _FINER_LISTS))
 
 

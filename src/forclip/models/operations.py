@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import open_clip
 import torch
@@ -56,13 +57,13 @@ def model_size(name: str, image_size: ImageSize | None = None, num_query_tokens:
     return ModelSize(architecture, operations, config["embed_dim"], count)
 
 
-def _count_tower(config: dict[str, object], image_size: ImageSize | None) -> int:
+def _count_tower(config: dict[str, Any], image_size: ImageSize | None) -> int:
     """Count an image tower with its own pool on the meta device, which has shapes and no values."""
-    vision = dict(config["vision_cfg"])  # type: ignore[call-overload]
+    vision = dict(config["vision_cfg"])
     if image_size is not None:
         vision["image_size"] = image_size if isinstance(image_size, int) else list(image_size)
     with torch.device("meta"):
-        tower = _build_vision_tower(config["embed_dim"], vision, bool(config.get("quick_gelu"))).eval()  # type: ignore[arg-type]
+        tower = _build_vision_tower(config["embed_dim"], vision, bool(config.get("quick_gelu"))).eval()
         tower.requires_grad_(False)
         pixels = torch.empty(1, 3, *rows_and_columns(vision.get("image_size", 224)))
         return count_operations(lambda: tower(pixels))
