@@ -28,6 +28,7 @@ from forclip.data.images.decode import read_image
 from forclip.embedding.embed import embed_images
 from forclip.embedding.regions import overlaps
 from forclip.evaluation.metrics import average_precision_at
+from forclip.location import Location, local_path
 from forclip.models.retrieval_model import load_model
 from forclip.search.request import most_distinct_vector
 from forclip.toyworld.dataset import ToyWorld
@@ -87,7 +88,7 @@ def measure_regions(demo: Path, seed: int, gallery: Gallery) -> dict[str, dict[s
         relevant = gallery.labels[others, column]
         if not relevant.any():
             continue
-        crop = model.encode_image(_crop(images.paths[image], box)).cpu().numpy()
+        crop = model.encode_image(_crop(local_path(images.paths[image]), box)).cpu().numpy()
         stored = gallery.vectors[image, int(np.argmax(overlaps(box, regions[image])))]
         scores = {f"crop, {method}": score(gallery.vectors, crop) for method, score in METHODS.items()}
         scores["stored vector of the place"] = (gallery.vectors @ stored).max(1)
@@ -103,7 +104,7 @@ def measure_regions(demo: Path, seed: int, gallery: Gallery) -> dict[str, dict[s
 
 
 def _objects(
-    world: ToyWorld, paths: Sequence[Path], names: Sequence[str], seed: int
+    world: ToyWorld, paths: Sequence[Location], names: Sequence[str], seed: int
 ) -> Iterator[tuple[int, int, Floats]]:
     """Draw objects at random. Yields the row of the image, the column of the class, and the box as fractions."""
     content = json.loads(world.gallery_file.read_text())

@@ -40,6 +40,7 @@ from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.protocol import GROUPS, evaluate_scores, metric_name
 from forclip.experiments.ablation import source_commit
 from forclip.experiments.demo import toyworld_config
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.open_clip_backbone import load_open_clip
@@ -110,7 +111,7 @@ def _grown(low: float, high: float, padding: float, size: int) -> tuple[int, int
 
 
 @torch.inference_mode()
-def embed_regions(backbone: Backbone, paths: Sequence[Path], boxes: Floats, padding: float) -> Floats:
+def embed_regions(backbone: Backbone, paths: Sequence[Location], boxes: Floats, padding: float) -> Floats:
     """The pooled embedding of each region, [V, D] unit vectors. paths: image file of each region.
 
     Raises ValueError if an image cannot be read.

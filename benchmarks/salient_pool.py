@@ -42,6 +42,7 @@ from forclip.embedding.embed import EncodedBatch, encode_batches, encode_views
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.protocol import GROUPS, evaluate_scores, metric_name
 from forclip.experiments.ablation import source_commit
+from forclip.location import local_path
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import training_free_head
 from forclip.models.pools import Pool
@@ -295,7 +296,7 @@ def main() -> None:
     args = _arguments()
     console = Console()
     config = FitConfig(seed=args.seed)
-    photos = [photo for folder in args.images for photo in list_pictures(str(folder)).pictures]
+    photos = [local_path(photo) for folder in args.images for photo in list_pictures(str(folder)).pictures]
     copy_model(args.model, args.out, args.image_size)
     plain = PhotoClipBackbone(args.out)
     losses = fit_model(args.out, photos, config)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from forclip.image_size import ImageSize, parse_image_size
+from forclip.location import Uri, as_location
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -63,7 +64,10 @@ def _refuse_auto(name: str) -> str:
 
 TileGrid = Annotated[str, AfterValidator(_check_grid)]
 # The context is the folder of the YAML file.
-File = Annotated[Path, AfterValidator(lambda path, info: Path(info.context or ".", path))]
+File = Annotated[
+    Path,
+    AfterValidator(lambda path, info: path if isinstance(as_location(path), Uri) else Path(info.context or ".", path)),
+]
 ModelName = Annotated[str, AfterValidator(_resolve_if_path)]  # a name, or a local path
 # Names, a single name, or a file with one name per line.
 Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from forclip.location import Location, as_location
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -51,7 +52,7 @@ class Annotations:
     """
 
     image_ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[Location, ...]
     class_names: tuple[str, ...]
     labels: Bools
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
@@ -64,6 +65,7 @@ class Annotations:
     box_sizes: Ints | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", tuple(map(as_location, self.paths)))
         _refuse_repeated("image id", self.image_ids)
         _refuse_repeated("class name", self.class_names)
         assert len(self.paths) == len(self.image_ids)
@@ -192,11 +194,15 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image file that could not be read, and the reason."""
+    """An image file that could not be read, and the reason.
+
+    is_unreachable: it could not be fetched, which says nothing of the file.
+    """
 
     image_id: str
-    path: Path
+    path: Location
     reason: str
+    is_unreachable: bool = False
 
 
 @dataclass(frozen=True)

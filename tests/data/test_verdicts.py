@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 from forclip.config import DataConfig, SourceConfig
 from forclip.data.sources import load_sets
 from forclip.data.verdicts import describe_verdicts, merge_verdicts, read_verdicts
+from forclip.location import local_path
 from forclip.search.export import export, select_search
 from forclip.search.request import SearchRequest
 from forclip.search.searcher import Searcher
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations
 
-ROOT = Path("/pictures")
+ROOT: Any = Path("/pictures")
 CAT, DOG = 0, 1
 
 
@@ -94,7 +96,9 @@ def picks(folder: Path, content: str | bytes) -> tuple[dict[tuple[str, str], boo
     file = folder.parent / "picks.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     verdicts, skipped = read_verdicts(file, folder)
-    by_name = {(os.path.relpath(path, folder), label): present for (path, label), present in verdicts.items()}
+    by_name = {
+        (os.path.relpath(local_path(path), folder), label): present for (path, label), present in verdicts.items()
+    }
     return by_name, [(int(entry.entry.rpartition(" ")[2]), entry.value) for entry in skipped]
 
 

@@ -17,6 +17,7 @@ from forclip.embedding.run_options import RunOptions
 from forclip.embedding.skipped_list import read_unreadable
 from forclip.index.image_index import Index
 from forclip.index.table import read_vectors
+from forclip.location import local_path
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.retrieval_model import no_class_vectors, save_pretrained
 from forclip.models.summary_head import window_seeded_head
@@ -129,13 +130,13 @@ def test_a_yolo_file_names_the_pictures_of_all_splits(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / split / "images" / f"{split}.jpg")
     file = tmp_path / "data.yaml"
     file.write_text("train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat]\n")
-    assert {p.stem for p in find_images(str(file), None).pictures} == {"train", "valid", "test"}
+    assert {local_path(p).stem for p in find_images(str(file), None).pictures} == {"train", "valid", "test"}
 
 
 def test_annotation_files_name_pictures(small_world: ToyWorld, tmp_path: Path) -> None:
     paths = find_images(str(small_world.gallery_file), small_world.images).pictures
     assert len(paths) == 60
-    assert all(p.exists() for p in paths)
+    assert all(local_path(p).exists() for p in paths)
     with pytest.raises(ValueError, match="nothing"):
         find_images(str(tmp_path / "nothing"), None)
 

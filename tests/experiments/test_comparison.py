@@ -15,6 +15,7 @@ from forclip.embedding.embed import EncodedImages, embed_images, encode_images
 from forclip.embedding.row_shards import read_rows
 from forclip.experiments.comparison import MethodResult, Task, measure, measure_tiles
 from forclip.experiments.report import vector_box
+from forclip.location import local_path
 from forclip.models.baselines import training_free_head
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.types import Annotations, Bools, ClassSplit
@@ -89,9 +90,9 @@ def test_the_tiles_baseline_is_plain_clip_on_saved_tiles(on_disk: Task, tmp_path
     assert (run.method, run.seed, run.vectors_per_image, run.passes) == ("tiles_3x3", 7, 9, 9)
     assert run.ms_per_image is not None
     for path in on_disk.gallery.paths:
-        with Image.open(path) as image:
+        with Image.open(local_path(path)) as image:
             for k, (x, y) in enumerate((x, y) for y in (0, 8, 15) for x in (0, 10, 20)):
-                image.crop((x, y, x + 20, y + 15)).save(tmp_path / f"{path.stem}-{k}.tile.png")
+                image.crop((x, y, x + 20, y + 15)).save(tmp_path / f"{local_path(path).stem}-{k}.tile.png")
     tiles = sorted(tmp_path.glob("*.tile.png"))
     alone = RetrievalModel("tiny", on_disk.backbone, training_free_head(on_disk.backbone, "global"), "")
     np.testing.assert_allclose(result.embeddings.vectors, embed_images(alone, tiles)[0].vectors, atol=2e-3)
@@ -120,7 +121,7 @@ def test_vectors_of_the_tiles_baseline_are_cached(
 
 
 def test_an_image_that_is_gone_is_named(on_disk: Task) -> None:
-    on_disk.gallery.paths[2].unlink()
+    local_path(on_disk.gallery.paths[2]).unlink()
     with pytest.raises(ValueError, match=r"2\.png"):
         measure_tiles(on_disk, Tiles(2, 2), EvalConfig(), 0)
 

@@ -14,6 +14,7 @@ from forclip.config import NovelRule
 from forclip.data.images.content import find_identical_files
 from forclip.data.sources import load_sets
 from forclip.experiments.published_recipes import RECIPES, TOWERS, find_recipe, smoke_config, smoke_recipe, write_smoke
+from forclip.location import local_path
 from forclip.models.towers import cut_tower
 
 CLASSES = {"coco": (48, 17), "lvis": (5, 3), "nuimages": (6, 9)}
@@ -106,6 +107,6 @@ def test_every_smoke_image_is_where_its_annotations_say(tmp_path: Path, dataset:
     recipe = find_recipe(f"{dataset}-vit-b-16")
     train, gallery = load_sets(recipe.config(tmp_path, tmp_path / "out").data)
     assert (len(train), len(gallery)) == (16, 8)
-    assert all(path.is_file() for path in (*train.paths, *gallery.paths))
+    assert all(local_path(path).is_file() for path in (*train.paths, *gallery.paths))
     assert train.labels.any(1).all()
     assert find_identical_files([*train.paths, *gallery.paths]) == []

@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from forclip.data.formats.coco import load_coco
+from forclip.location import local_path
 from forclip.toyworld import pictographs, scenes
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
 
@@ -73,9 +74,9 @@ def test_files_load_as_coco(world: ToyWorld) -> None:
         assert len(annotations) == len(reference.imgs) == count
         assert len(annotations.boxes) == len(reference.anns) == annotations.labels.sum()
         assert {len(reference.getAnnIds(imgIds=[i])) for i in reference.imgs} <= {4, 5, 6, 7, 8}
-        assert all(p.is_file() for p in annotations.paths)
+        assert all(local_path(p).is_file() for p in annotations.paths)
         for path, entry in zip(annotations.paths, reference.dataset["images"], strict=True):
-            assert Image.open(path).size == (entry["width"], entry["height"])
+            assert Image.open(local_path(path)).size == (entry["width"], entry["height"])
         assert (annotations.boxes[:, :2] >= 0).all()
         assert (annotations.boxes[:, 2:] <= 224).all()
         assert (annotations.boxes[:, 2:] - annotations.boxes[:, :2] > 8).all()

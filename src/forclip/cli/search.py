@@ -193,6 +193,9 @@ def serve(
     model: Moved = None,
     pretrained: MovedWeights = None,
     device: Device = "cpu",
+    picture_cache: Annotated[
+        int, Option(min=0, help="Megabytes of pictures from buckets and shards that are kept in memory.")
+    ] = 256,
 ) -> None:
     """Serve a page to search on, and the API behind it."""
     from forclip.search.searcher import open_searcher
@@ -206,7 +209,7 @@ def serve(
     _report_outdated(searcher.index)
     labels = _open_labels(searcher.index, annotations, images, subset, split)
     typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
-    serve_until_stopped(searcher, access, listener, labels)
+    serve_until_stopped(searcher, access, listener, labels, picture_cache * 1_000_000)
 
 
 def _report_outdated(index: "SearchIndex") -> None:

@@ -235,6 +235,7 @@ def duplicates(
     from forclip.atomic_write import write_text_atomically
     from forclip.index.duplicates import check_threshold, find_duplicates
     from forclip.index.image_index import Index
+    from forclip.location import without_range
     from forclip.progress import tracking
 
     check_threshold(threshold)
@@ -250,7 +251,7 @@ def duplicates(
     table = Table("group", "similarity", "image")
     for number, group in enumerate(groups, start=1):
         for image in group:
-            table.add_row(str(number), f"{image.similarity:.3f}", Text(image.uri, overflow="fold"))
+            table.add_row(str(number), f"{image.similarity:.3f}", Text(without_range(image.uri), overflow="fold"))
     if groups:
         Console().print(table)
     typer.echo(f"{len(groups)} groups; {len(repeats)} images repeat the first of their group: {store}")

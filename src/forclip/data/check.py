@@ -1,6 +1,5 @@
 """Check a configuration's data for mistakes before training on it."""
 
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from forclip.data.formats.file_names import NOT_FOUND
 from forclip.data.images.box_frames import convert_boxes
 from forclip.data.images.content import find_identical_files
 from forclip.data.images.decode import read_header
+from forclip.data.images.fetch import is_there
 from forclip.data.left_out import LeftOutWarning, describe_left_out
 from forclip.data.sources import load_sets, load_source, with_all_splits
 from forclip.data.splits import check_prompts, choose_classes
@@ -170,7 +170,7 @@ def _check_set(
         if header is not None:
             sizes[row] = header.width, header.height
         else:
-            (unreadable if os.path.exists(path) else missing).append(str(path))
+            (unreadable if is_there(path) else missing).append(str(path))
         advance(1)
     boxes, limits = convert_boxes(images, headers).boxes, sizes[images.box_images]
     no_area = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])

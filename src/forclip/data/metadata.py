@@ -11,6 +11,7 @@ from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.spreadsheet import IMAGE_COLUMNS, column_key
 from forclip.data.image_names import ImageNames
 from forclip.data.left_out import count_reasons
+from forclip.data.local_copy import local_copy
 from forclip.data.metadata_table import Column, MetadataTable, Misfit, read_table
 from forclip.index.columns import kind_of, usable_name
 from forclip.index.schema import BUILT_IN_COLUMNS
@@ -116,6 +117,24 @@ class MetadataFile:
             tuple(notes),
         )
 
+    def for_rows(self, image_ids: Sequence[str], schema: pa.Schema | None, left_out: Collection[str]) -> ImageMetadata:
+        """Give each row to the image of the same position. A column that does not fit the store's is left out.
+
+        left_out: names of columns that are not taken.
+        """
+        rows = range(len(image_ids))
+        fitted: dict[str, pa.Array] = {}
+        notes = list(self.table.notes)
+        for column in self.table.columns:
+            if column.name in left_out or _is_index(column):
+                continue
+            try:
+                fitted |= self._fit_columns([column], rows, schema, notes)
+            except ValueError as error:
+                notes.append(f"column {column.name!r} was left out: {str(error).removeprefix(f'{self.file}: ')}")
+        row_of = {image_id: row for row, image_id in enumerate(image_ids)} if fitted else {}
+        return ImageMetadata(self.file, pa.table(fitted), row_of, len(rows), (), tuple(notes))
+
     def _key_columns(self) -> list[Column]:
         columns = {column_key(column.name): column for column in reversed(self.table.columns)}
         keys = [columns[name] for name in IMAGE_COLUMNS if name in columns]
@@ -196,7 +215,8 @@ def read_metadata(file: Path) -> MetadataFile:
 
     Raises ValueError for a file that is missing, can't be understood, or has no such column.
     """
-    read = MetadataFile(file, read_table(file))
+    with local_copy(file) as copy:
+        read = MetadataFile(file, read_table(copy))
     read._key_columns()  # raises
     return read
 

@@ -22,7 +22,9 @@ from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.data.formats.yolo_dataset import ALL_SPLITS
 from forclip.data.left_out import and_left_out, warn_left_out
+from forclip.data.local_copy import local_copy
 from forclip.data.verdicts import merge_verdicts, read_verdicts
+from forclip.location import as_location
 from forclip.types import Annotations
 
 
@@ -74,7 +76,14 @@ def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
     Issues a LeftOutWarning if entries of the source can't be used. Raises ValueError as the format's loader does, and
     for an option that the format doesn't have.
     """
-    loaded = _load(source, cache)
+    with local_copy(source.annotations) as copy:
+        if copy is source.annotations:
+            loaded = _load(source, cache)
+        else:
+            loaded = _load(replace(source, annotations=copy, images=source.images or source.annotations.parent), None)
+            named = str(as_location(source.annotations))
+            renamed = (replace(entry, entry=entry.entry.replace(str(copy), named)) for entry in loaded.skipped)
+            loaded = replace(loaded, skipped=tuple(renamed))
     warn_left_out(source.annotations, loaded.skipped, source.images)
     return loaded
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from forclip.atomic_write import write_text_atomically
 from forclip.data.images.content import content_digest
+from forclip.location import Location
 
 TRAINING_IMAGES_FILE = "training_images.txt"
 
 
-def write_training_images(run: Path, paths: Sequence[Path]) -> None:
+def write_training_images(run: Path, paths: Sequence[Location]) -> None:
     """Write the digests of the training images' content into a run's folder, one per line."""
     digests = sorted({digest for path in paths if (digest := content_digest(path))})
     write_text_atomically(run / TRAINING_IMAGES_FILE, "".join(f"{digest}\n" for digest in digests))
@@ -23,7 +24,7 @@ def read_training_images(run: Path) -> frozenset[str] | None:
         return None
 
 
-def count_training_images(run: Path, paths: Iterable[Path]) -> int | None:
+def count_training_images(run: Path, paths: Iterable[Location]) -> int | None:
     """Return how many files a run was trained on, by their content; None if the run does not say."""
     digests = read_training_images(run)
     return None if digests is None else sum(content_digest(path) in digests for path in paths)

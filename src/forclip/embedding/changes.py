@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from forclip.data.images.content import content_digest, file_state
+from forclip.data.images.content import content_digest, file_state, is_missing
 from forclip.data.images.decode import DECODING, picture_needs_reindex
+from forclip.data.images.remote_listing import expand_braces
 from forclip.embedding.stored_files import StoredFiles
 from forclip.index.roots import Roots, common_folder, source_reference
 from forclip.index.store import ImageFile
-from forclip.path_text import text_to_path
+from forclip.location import Location, Uri, absolute, file_on_disk, is_url, location_text, parse_location
 from forclip.progress import Advance
 
 _IDS_AT_ONCE = 4_096  # looked up in the store
@@ -43,7 +44,7 @@ class Changes:
     """
 
     roots: Roots
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Location]
     todo: Mapping[str, ImageFile]
     skipped: Mapping[str, UnreadableImage]
     moved: Mapping[str, tuple[str, ImageFile]]
@@ -65,12 +66,12 @@ class Changes:
 def find_changes(
     source: str,
     folder: Path | None,
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     roots: Roots,
     stored: StoredFiles,
     unreadable: Mapping[str, UnreadableImage],
     advance: Advance,
-    takes: Callable[[str, Path], bool] | None = None,
+    takes: Callable[[str, Location], bool] | None = None,
 ) -> Changes:
     """Compare a source with a store.
 
@@ -81,12 +82,19 @@ def find_changes(
     A file with the size and time of change that are stored is unchanged; others are compared by content. A new file
     with the content of a stored one that is gone has moved.
     """
-    base, moved_root = _base_folder(source, folder, paths), None
-    if paths:
-        moved_root = _find_moved_root(roots, base, paths, stored)
+    local = [path for path in paths if not _is_remote(path)]
+    base, moved_root = "" if is_url(source) else _base_folder(source, folder, local), None
+    if local:
+        moved_root = _find_moved_root(roots, base, local, stored)
         roots = roots.with_folder(base) if moved_root is None else roots.with_root(moved_root, base)
     by_id = {roots.id_of(path): path for path in paths}
-    origins = {name: source_reference(roots, name, source) for name in roots.folders}
+    # Pictures at URLs are in no root.
+    from_urls = location_text(absolute(parse_location(source)))
+    origins = {} if is_url(source) else {name: source_reference(roots, name, source) for name in roots.folders}
+
+    def origin_of(image_id: str) -> str | None:
+        return from_urls if is_url(image_id) else origins.get(image_id.partition("/")[0])
+
     todo: dict[str, ImageFile] = {}
     skipped: dict[str, UnreadableImage] = {}
     checked: list[str] = []
@@ -112,9 +120,12 @@ def find_changes(
             if same[k] and not outdated[k]:
                 continue
             file = files.get(image_id)
-            digest = None if file is not None and same[k] else content_digest(path) or ""
+            if file is not None and same[k]:
+                digest = None
+            else:  # what is new at a URL is read once, to be embedded
+                digest = "" if file is None and _is_remote(path) else content_digest(path) or ""
             if file is None or digest not in (None, file.content_hash):
-                origin = origins[image_id.partition("/")[0]]
+                origin = origin_of(image_id) or ""
                 todo[image_id] = ImageFile(image_id, 0, 0, digest or "", *state, origin, DECODING)
                 replaced.update([] if file is None else [image_id])
             elif _is_outdated(file.decoding):
@@ -131,16 +142,21 @@ def find_changes(
             del todo[new_id]
     inside = os.path.join(os.path.abspath(base), "") if os.path.isdir(source) or not paths else None
     vanished = {}
+    inside = f"{source.rstrip('/')}/" if is_url(source) else inside
     prefixes = [] if inside is None else roots.locations_below(inside)
-    for image_id, uri, origin in stored.from_sources(origins.values(), prefixes, by_id):
-        is_of_source = bool(origin) and origin == origins.get(uri.partition("/")[0])
+    for image_id, uri, origin in stored.from_sources([*origins.values(), from_urls], prefixes, by_id):
+        is_of_source = bool(origin) and origin == origin_of(uri)
         path_text = roots.resolve(uri)
         is_inside = inside is not None and path_text.startswith(inside)
-        is_gone = is_of_source or (is_inside and file_state(text_to_path(path_text)) == (-1, -1))
+        is_gone = is_of_source or (is_inside and is_missing(parse_location(path_text)))
         if image_id not in moved and is_gone:
             vanished[image_id] = uri
     still_todo = frozenset(replaced & todo.keys())
     return Changes(roots, by_id, todo, skipped, moved, moved_root, checked, vanished, still_todo, compared)
+
+
+def _is_remote(path: Location) -> bool:
+    return isinstance(path, Uri) and path.is_remote
 
 
 def _is_outdated(decoding: Any) -> Any:
@@ -148,23 +164,24 @@ def _is_outdated(decoding: Any) -> Any:
     return (decoding > 0) & (decoding < DECODING)
 
 
-def _base_folder(source: str, folder: Path | None, paths: Sequence[Path]) -> str:
+def _base_folder(source: str, folder: Path | None, paths: Sequence[Location]) -> str:
     """Return the folder that a source's images are named relative to."""
-    if not os.path.exists(source) and not glob.has_magic(source):
+    has_braces = len(expand_braces(source)) > 1
+    if not os.path.exists(source) and not glob.has_magic(source) and not has_braces:
         return source
     if os.path.isdir(source):
         start = os.path.join(os.path.abspath(source), "")
-        if all(os.path.abspath(path).startswith(start) for path in paths):
+        if all(os.path.abspath(file_on_disk(path)).startswith(start) for path in paths):
             return source
-    elif not os.path.exists(source):
+    elif not os.path.exists(source) and not has_braces:
         parts = Path(source).parts
         return str(Path(*parts[: next(k for k, part in enumerate(parts) if glob.has_magic(part))]))
-    common = common_folder(paths)
+    common = common_folder(map(file_on_disk, paths))
     # Pictures of an annotation file may lie outside its image folder.
     return str(folder) if folder is not None and Roots().with_folder(folder).reference(common) else common
 
 
-def _find_moved_root(roots: Roots, base: str, paths: Sequence[Path], stored: StoredFiles) -> str | None:
+def _find_moved_root(roots: Roots, base: str, paths: Sequence[Location], stored: StoredFiles) -> str | None:
     """Return the root whose folder is gone and whose images are in the base folder now, compared by content."""
     if roots.reference(base) is not None:
         return None
@@ -185,7 +202,7 @@ def _find_moved_root(roots: Roots, base: str, paths: Sequence[Path], stored: Sto
 
 
 def _find_moved_files(
-    roots: Roots, paths: Mapping[str, Path], todo: Mapping[str, ImageFile], stored: StoredFiles
+    roots: Roots, paths: Mapping[str, Location], todo: Mapping[str, ImageFile], stored: StoredFiles
 ) -> tuple[dict[str, tuple[str, ImageFile]], dict[str, int]]:
     """Return the new id and file of stored images whose content is in another file now, and how they were decoded.
 
@@ -200,7 +217,7 @@ def _find_moved_files(
     moved: dict[str, tuple[str, ImageFile]] = {}
     for new_id, file in new:
         for old_id in by_hash[file.content_hash]:
-            is_gone = old_id in todo or file_state(text_to_path(roots.resolve(old[old_id].uri))) == (-1, -1)
+            is_gone = old_id in todo or is_missing(parse_location(roots.resolve(old[old_id].uri)))
             if old_id not in moved and is_gone and old_id != new_id:
                 moved[old_id] = new_id, file
                 break

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from forclip.data.images.stream import stream_pixels
 from forclip.data.images.views import PLAIN, Size, View
 from forclip.embedding.regions import boxes_in_images, region_boxes, window_fractions
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.retrieval_model import RetrievalModel
@@ -44,17 +44,19 @@ class EncodedBatch:
     """The tokens of one batch of images.
 
     tokens: [views, B, T, W], float16 on the CPU. rows: B indices into the given paths. sizes: (width, height) in
-    pixels of each image, upright. skipped: index and reason of each unreadable image.
+    pixels of each image, upright. skipped: index and reason of each unreadable image. digests: by index, of the content
+    of images at URLs and in shards.
     """
 
     tokens: Tensor
     rows: list[int]
     sizes: list[tuple[int, int]]
     skipped: list[tuple[int, SkippedImage]]
+    digests: dict[int, str] = field(default_factory=dict)
 
 
 def embed_images(
-    model: RetrievalModel, paths: Sequence[Path], with_boxes: bool = True
+    model: RetrievalModel, paths: Sequence[Location], with_boxes: bool = True
 ) -> tuple[ImageEmbeddings, tuple[SkippedImage, ...]]:
     """Embed image files. Their paths are the image ids.
 
@@ -75,7 +77,7 @@ def embed_images(
 
 
 def encode_images(
-    backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Path], advance: Advance = silent
+    backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Location], advance: Advance = silent
 ) -> EncodedImages:
     """Decode, preprocess and encode image files. Unreadable images are skipped and listed."""
     encoded = encode_views(backbone, image_ids, paths, [PLAIN], advance)
@@ -85,7 +87,7 @@ def encode_images(
 def encode_views(
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     advance: Advance = silent,
 ) -> EncodedImages:
@@ -107,7 +109,7 @@ def images_per_batch(views: int) -> int:
 def encode_batches(
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     advance: Advance = silent,
     processes: int = 0,
@@ -128,8 +130,11 @@ def encode_batches(
                 # One view at a time: the device's memory does not grow with the number of views.
                 inputs = (view.to(backbone.device) for view in batch.pixels.unbind(1))
                 tokens = torch.stack([backbone.encode_tokens(pixels).half().cpu() for pixels in inputs])
-        skipped = [(row, SkippedImage(image_ids[row], paths[row], reason)) for row, reason in batch.unreadable]
-        yield EncodedBatch(tokens, batch.rows, batch.sizes, skipped)
+        skipped = [
+            (row, SkippedImage(image_ids[row], paths[row], reason, row in batch.unreachable))
+            for row, reason in batch.unreadable
+        ]
+        yield EncodedBatch(tokens, batch.rows, batch.sizes, skipped, batch.digests)
         advance(len(batch.rows) + len(batch.unreadable))
 
 

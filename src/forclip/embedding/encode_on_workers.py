@@ -22,6 +22,7 @@ from forclip.embedding.token_cache import (
     open_tokens,
     token_source,
 )
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.progress import Advance, Track
@@ -47,7 +48,7 @@ Encoded = EncodedImages | EncodedSet
 def encode_on_workers(
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     track: Track,
     description: str,
@@ -101,7 +102,7 @@ def _mapped_by_all(
     cache: Path,
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     say: Callable[[str], None],
 ) -> EncodedImages:
@@ -131,7 +132,7 @@ class _Shard:
 def _encode_shards(
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     track: Track,
     description: str,
@@ -182,7 +183,7 @@ def _encode_shards(
 def _encode_shard(
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     cache: Path | None,
     advance: Advance,

@@ -3,18 +3,17 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from forclip.atomic_write import write_text_atomically
 from forclip.bucket_path import StorePath
-from forclip.data.images.content import file_state
+from forclip.data.images.content import file_state, is_missing
 from forclip.data.images.decode import UnreadableImage
 from forclip.data.images.frame_location import frame_path, split_frame
 from forclip.index.roots import Roots
-from forclip.path_text import text_to_path
+from forclip.location import Location, is_absolute, location_text, parse_location
 from forclip.progress import Advance
 
 VIDEOS_FILE = "videos.json"
@@ -37,13 +36,13 @@ class IndexedVideo:
 
 
 def choose_frames(
-    videos: Sequence[Path],
+    videos: Sequence[Location],
     every: float | None,
     roots: Roots,
     ids_below: Callable[[str], Iterable[str]],
     records: Mapping[str, IndexedVideo],
     advance: Advance,
-) -> tuple[list[Path], dict[Path, IndexedVideo]]:
+) -> tuple[list[Location], dict[Location, IndexedVideo]]:
     """Choose a frame every so many seconds of each video. Returns the frames' locations, and each video by its path.
 
     every: None for what the video was indexed with before, or DEFAULT_EVERY. ids_below: returns the ids of images that
@@ -51,8 +50,8 @@ def choose_frames(
     changed is not read, also if it has moved.
     """
     moved = {(record.size, record.modified): i for i, record in records.items() if _is_gone(roots, i)} if videos else {}
-    paths: list[Path] = []
-    found: dict[Path, IndexedVideo] = {}
+    paths: list[Location] = []
+    found: dict[Location, IndexedVideo] = {}
     for video in videos:
         video_id, state = roots.id_of(video), file_state(video)
         if video_id not in records:
@@ -78,15 +77,15 @@ def choose_frames(
 
 
 def _is_gone(roots: Roots, video_id: str) -> bool:
-    return file_state(text_to_path(roots.resolve(video_id))) == (-1, -1)
+    return is_missing(parse_location(roots.resolve(video_id)))
 
 
 def frame_columns(image_ids: Sequence[str]) -> dict[str, list[Any]]:
     """The columns of frames: the video's path in its root and the time in seconds; None for pictures."""
-    frames = [split_frame(Path(image_id)) for image_id in image_ids]
-    videos = [None if frame is None else frame[0].as_posix() for frame in frames]
+    frames = [split_frame(parse_location(image_id)) for image_id in image_ids]
+    videos = [None if frame is None else location_text(frame[0]) for frame in frames]
     return {
-        "video": [video and (video if video.startswith("/") else video.partition("/")[2]) for video in videos],
+        "video": [video and (video if is_absolute(video) else video.partition("/")[2]) for video in videos],
         "time": [None if frame is None else frame[1] for frame in frames],
     }
 

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from forclip.bucket_path import BucketPath, store_path
 from forclip.config import ModelConfig, SourceConfig
-from forclip.data.images.content import file_state
+from forclip.data.images.content import is_missing
 from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.picture_types import is_picture_name
+from forclip.data.images.remote_listing import expand_braces
 from forclip.data.images.tiles import describe_tiles
-from forclip.data.metadata import MetadataFile
+from forclip.data.metadata import ImageMetadata, MetadataFile
+from forclip.data.metadata_table import ArrowColumn, MetadataTable
 from forclip.data.sources import format_of, load_source, with_all_splits
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
 from forclip.embedding.embed_all import embed_all, local_staff
@@ -40,6 +43,7 @@ from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import has_store
+from forclip.location import Location, Uri, file_on_disk, is_shard, parse_location
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
@@ -47,7 +51,6 @@ from forclip.models.retrieval_model import (
     is_trained_run,
     load_model,
 )
-from forclip.path_text import text_to_path
 from forclip.progress import Track, silent, untracked
 from forclip.text.vocabulary import load_vocabulary
 from forclip.types import Floats
@@ -175,7 +178,9 @@ def index_images(
         folder = images or (Path(source) if os.path.isdir(source) else None)
         columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
         columns = columns.with_frames(paths)
-    types = ({} if columns is None else columns.types) | (FRAME_COLUMNS if has_frames else {})
+    schema = None if index is None else index.store.table().schema
+    noted = _values_of_shards(listing, changes.roots, schema, [] if columns is None else list(columns.types))
+    types = noted.types | ({} if columns is None else columns.types) | (FRAME_COLUMNS if has_frames else {})
     if index is not None:
         index.store.make_columns(types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
@@ -202,7 +207,8 @@ def index_images(
         return created
 
     def values_for(ids: Sequence[str]) -> dict[str, Any]:
-        return ({} if columns is None else columns.values_for(ids)) | (frame_columns(ids) if has_frames else {})
+        of_file = {} if columns is None else columns.values_for(ids)
+        return noted.values_for(ids) | of_file | (frame_columns(ids) if has_frames else {})
 
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
     replaced = changes.replaced | (todo.keys() & moved_ids)
@@ -220,7 +226,7 @@ def index_images(
     if index is None or (found and not len(index)):
         first = next(iter(writer.unreadable.values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
-    report: list[str] = []
+    report: list[str] = list(noted.notes)
     if columns is not None:
         ids = index.store.ids()
         others = sorted((ids & columns.row_of.keys()) - (todo.keys() - changes.replaced))
@@ -228,7 +234,7 @@ def index_images(
             others = [i for i in others if i in paths and shard.holds(i, paths[i])]
         if columns.types and others:
             index.store.annotate(others, columns.values_for(others))
-        report = columns.report(ids, paths.keys()) if shard is None else []
+        report += columns.report(ids, paths.keys()) if shard is None else []
     if delete_vanished:
         index.delete_ids(vanished)
     if shard is None and index.needs_optimizing():
@@ -249,7 +255,7 @@ def index_images(
     )
 
 
-def _list_source(source: str, images: Path | None, may_be_missing: bool) -> tuple[Listing, list[Path]]:
+def _list_source(source: str, images: Path | None, may_be_missing: bool) -> tuple[Listing, list[Location]]:
     """List the pictures and the videos of a source. A damaged annotation file is an error, whatever may be missing."""
     try:
         listing = find_images(source, images)
@@ -257,10 +263,21 @@ def _list_source(source: str, images: Path | None, may_be_missing: bool) -> tupl
         if not may_be_missing or Path(source).is_file():
             raise
         listing = Listing((), {}, {})
-    videos = [Path(video) for video in listing.left_out.pop(VIDEO, ())]
+    videos = [parse_location(video) for video in listing.left_out.pop(VIDEO, ())]
     if not listing.pictures and not videos and not may_be_missing:
         raise ValueError(listing.why_empty(source))
     return listing, videos
+
+
+def _values_of_shards(
+    listing: Listing, roots: Roots, schema: pa.Schema | None, left_out: Sequence[str]
+) -> ImageMetadata:
+    """The values next to the pictures of shards, as metadata. left_out: columns that a metadata file has."""
+    values = pa.table({}) if listing.columns is None else listing.columns
+    members = listing.pictures[len(listing.pictures) - len(values) :] if values.num_columns else ()
+    columns = tuple(map(ArrowColumn, values.column_names, values.columns))
+    table = MetadataTable(columns, tuple(map(str, members)), (), ())
+    return MetadataFile(Path("the shards"), table).for_rows([roots.id_of(m) for m in members], schema, left_out)
 
 
 def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) -> None:
@@ -272,7 +289,7 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
         index.store.write_header(header)
     for part in in_parts(changes.moved, _IMAGES_PER_PART):
         index.store.move(part)
-        if frames := [new_id for new_id, _ in part.values() if split_frame(Path(new_id))]:
+        if frames := [new_id for new_id, _ in part.values() if split_frame(parse_location(new_id))]:
             index.store.annotate(frames, {"video": frame_columns(frames)["video"]})
     if changes.checked:
         index.store.set_decoding(changes.checked, DECODING)
@@ -286,10 +303,20 @@ def find_images(source: str, images: Path | None) -> Listing:
     """
     if not source.strip():
         raise ValueError(f"{source!r}: no folder, pattern or file")
-    path = Path(source)
+    path = parse_location(source)
+    is_labels = path.name.lower().endswith((".json", ".csv", ".tsv", ".csv.gz"))
+    if not isinstance(path, Path):
+        if is_labels and not glob.has_magic(source):
+            return Listing(load_source(SourceConfig(Path(source), images)).paths, {}, {})
+        if is_video(path):
+            return Listing((), {VIDEO: (source,)}, {})
+        return list_pictures(source)
+    source = str(path)
     if path.is_file() and is_video(path):
         return Listing((), {VIDEO: (source,)}, {})
     is_pattern = glob.has_magic(source) and not path.exists()
+    if len(expand_braces(source)) > 1 or (path.is_file() and is_shard(source)):
+        return list_pictures(source)
     if is_pattern or is_picture_name(source) or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
         listing = list_pictures(source)
         # A folder of labels, such as Pascal VOC's Annotations, has its pictures next to it.
@@ -316,8 +343,9 @@ def sample_queries(model: RetrievalModel) -> Floats:
 
 def _is_deleted(path: str) -> bool:
     """Whether a file is missing, but not its folder."""
-    file = text_to_path(path)
-    return file_state(file) == (-1, -1) and file.parent.is_dir()
+    file = parse_location(path)
+    is_remote = isinstance(file, Uri) and file.is_remote
+    return is_missing(file) and (is_remote or file_on_disk(file).parent.is_dir())
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """A notice for a model input that is upright where the pictures are wide, or the other way round."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image
 
 from forclip.data.images.decode import image_size
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.progress import notify
 
 _SAMPLE = 20  # pictures whose size is read
 
 
-def warn_about_orientation(backbone: Backbone, pictures: Sequence[Path]) -> None:
+def warn_about_orientation(backbone: Backbone, pictures: Sequence[Location]) -> None:
     """Tell the user if most pictures are turned against the model's input: rows and columns are easily swapped."""
     rows, columns = backbone.preprocess(Image.new("RGB", (8, 8))).shape[1:]
     if rows == columns or not pictures:

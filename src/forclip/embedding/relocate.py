@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from forclip.data.images.content import content_digest, file_state
@@ -12,7 +11,7 @@ from forclip.index.image_index import Index
 from forclip.index.roots import Roots
 from forclip.index.store import ImageFile
 from forclip.index.table import matching_addresses, take_rows
-from forclip.path_text import text_to_path
+from forclip.location import Location, parse_location
 from forclip.text.vocabulary import did_you_mean
 
 _SAMPLE = 200  # images of a root that are looked for
@@ -87,8 +86,8 @@ def _sample(files: Sequence[ImageFile], count: int) -> Sequence[ImageFile]:
     return files[:: max(1, len(files) // count)]
 
 
-def _path(roots: Roots, file: ImageFile) -> Path:
-    return text_to_path(roots.resolve(file.uri))
+def _path(roots: Roots, file: ImageFile) -> Location:
+    return parse_location(roots.resolve(file.uri))
 
 
 def _present(roots: Roots, images: _RootImages) -> list[ImageFile]:

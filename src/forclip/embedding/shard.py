@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 from forclip.data.images.frame_location import is_video, split_frame
+from forclip.location import Location, Uri, absolute
 
+_ROWS, _BYTES = 4096, 1 << 28  # of a table and of a tar that one job reads
 _TEXT = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 
@@ -25,13 +26,17 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def holds(self, image_id: str, path: Path) -> bool:
+    def holds(self, image_id: str, path: Location) -> bool:
         """Whether an image or a video is in this part. Every job gives the same answer, whatever else is listed.
 
-        The frames of a video are where the video is, so that it is decoded once.
+        The frames of a video are where the video is, so that it is decoded once. Pictures that are next to each other
+        in a tar or a table are in one part, so that it is not read by every job.
         """
         video = path if is_video(path) else (split_frame(path) or (None,))[0]
-        key = image_id if video is None else f"{video.parent.name}/{video.name}"
+        key = image_id if video is None else "/".join(str(absolute(video)).split("/")[-2:])
+        if video is None and isinstance(path, Uri) and path.member:
+            place = int(path.member) // _ROWS if path.member.isdecimal() else path.start // _BYTES
+            key = f"{'/'.join(path.container.split('/')[-2:])}#{place}"
         digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.count == self.index
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from forclip.embedding.changes import UnreadableImage
 from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches, images_per_batch
 from forclip.embedding.merge import limit_vectors, merge_near_duplicates
 from forclip.index.store import ImageFile
+from forclip.location import Location, in_reading_order, range_text
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.progress import Advance, silent
 from forclip.types import ImageEmbeddings
@@ -19,15 +19,16 @@ class Slice:
 
     ids: Sequence[str]
     files: Sequence[ImageFile]
-    paths: Sequence[Path]
+    paths: Sequence[Location]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @staticmethod
-    def of(todo: Mapping[str, ImageFile], paths: Mapping[str, Path]) -> "Slice":
-        """All images of `todo`, by id. paths: of these and others."""
-        return Slice(list(todo), list(todo.values()), [paths[image_id] for image_id in todo])
+    def of(todo: Mapping[str, ImageFile], paths: Mapping[str, Location]) -> "Slice":
+        """All images of `todo`, by id, in the order in which they are read best. paths: of these and others."""
+        ids = in_reading_order(list(todo), [paths[image_id] for image_id in todo])
+        return Slice(ids, [todo[image_id] for image_id in ids], [paths[image_id] for image_id in ids])
 
     def between(self, start: int, end: int) -> "Slice":
         return Slice(self.ids[start:end], self.files[start:end], self.paths[start:end])
@@ -95,13 +96,21 @@ def embed_slices(
     for batch in encode_batches(model.backbone, images.ids, images.paths, model.views, advance, processes):
         for row, skipped in batch.skipped:
             file = images.files[row]
-            unreadable[images.ids[row]] = UnreadableImage(file.uri, file.size, file.modified, skipped.reason)
+            # What could not be fetched has no state that could be found again, so the next job tries it again.
+            state = (-1, -1) if skipped.is_unreachable else (file.size, file.modified)
+            unreadable[images.ids[row]] = UnreadableImage(file.uri, *state, skipped.reason)
         if batch.rows:
             embedded.append(embedder.embed(batch, [images.ids[row] for row in batch.rows]))
             for row, (width, height) in zip(batch.rows, batch.sizes, strict=True):
-                files.append(replace(images.files[row], width=width, height=height))
+                files.append(_as_read(images.files[row], images.paths[row], width, height, batch.digests.get(row)))
         if len(files) + len(unreadable) >= size:
             yield EmbeddedSlice(concatenate_embeddings(embedded) if embedded else None, files, unreadable)
             embedded, files, unreadable = [], [], {}
     if files or unreadable:
         yield EmbeddedSlice(concatenate_embeddings(embedded) if embedded else None, files, unreadable)
+
+
+def _as_read(file: ImageFile, path: Location, width: int, height: int, digest: str | None) -> ImageFile:
+    """The file with its size in pixels; of a picture that was fetched, its content and where its bytes are, too."""
+    uri = f"{file.uri}{range_text(path)}"
+    return replace(file, uri=uri, width=width, height=height, content_hash=digest or file.content_hash)

@@ -16,6 +16,7 @@ from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import require_model
+from forclip.location import Location
 from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model, load_store_model, store_header
 
 _CODE_HEADROOM = 1.25  # of int8's range over the largest value of the first slice
@@ -84,7 +85,7 @@ class StoreOptions:
             model_folder=None if index is None else index.store.model_folder.absolute(),
         )
 
-    def with_auto_tiles(self, model: RetrievalModel, paths: Sequence[Path]) -> RetrievalModel:
+    def with_auto_tiles(self, model: RetrievalModel, paths: Sequence[Location]) -> RetrievalModel:
         """Choose tiles for a new store by the size of pictures, if that was asked for and the model has none."""
         tiles, overlap = _requested_tiles(self.model, self.tiles, self.tile_overlap)
         if tiles != "auto" or (self.model is not None and is_trained_run(self.model.name)):

@@ -12,6 +12,7 @@ from forclip.data.images.views import View
 from forclip.distributed import world_size
 from forclip.embedding.encode_on_workers import encode_on_workers
 from forclip.embedding.row_shards import read_rows
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.progress import Advance, silent
@@ -37,7 +38,7 @@ def embed_views(
     backbone: Backbone,
     head: Head,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     advance: Advance = silent,
     cache: Path | None = None,

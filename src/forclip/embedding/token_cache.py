@@ -29,6 +29,7 @@ from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING, picture_needs_reindex
 from forclip.data.images.views import View
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches
+from forclip.location import Location, absolute
 from forclip.models.backbone import Backbone
 from forclip.progress import Advance, silent
 from forclip.types import SkippedImage
@@ -83,7 +84,7 @@ def cached_tokens(
     cache: Path,
     backbone: Backbone,
     image_ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     views: Sequence[View],
     advance: Advance = silent,
     say: Callable[[str], None] = lambda message: None,
@@ -133,11 +134,11 @@ def cached_tokens(
 
 
 def token_source(
-    backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Path], views: Sequence[View]
+    backbone: Backbone, image_ids: Sequence[str], paths: Sequence[Location], views: Sequence[View]
 ) -> TokenSource:
     """Describe a set of images, with the current state of its files."""
     names = tuple(view.name for view in views)
-    files = tuple((os.path.abspath(path), *file_state(path)) for path in paths)
+    files = tuple((str(absolute(path)), *file_state(path)) for path in paths)
     return TokenSource(backbone.name, backbone.fingerprint, names, tuple(image_ids), files)
 
 

@@ -4,12 +4,12 @@ import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from markupsafe import Markup
 from PIL import Image
 
 from forclip.data.images.decode import UnreadableImage, read_image
+from forclip.location import Location
 
 THUMBNAIL_SIDE = 200  # pixels of the longer side
 _QUALITY = 72
@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]  # xyxy, fractions of width and height
 class GridHit:
     """One result. relevant: None if the label is unverified; box: the region that matched, or None."""
 
-    image: Path
+    image: Location
     image_id: str
     score: float
     relevant: bool | None
@@ -55,10 +55,10 @@ class QueryGrid:
 class EmbeddedThumbnails:
     """The thumbnails of a page. Each image is stored once and drawn by reference."""
 
-    def __init__(self, images: Iterable[Path]) -> None:
+    def __init__(self, images: Iterable[Location]) -> None:
         self._stored: list[Markup] = []
-        self._thumbnails: dict[Path, tuple[str, int, int]] = {}  # id, width, height
-        self._errors: dict[Path, str] = {}
+        self._thumbnails: dict[Location, tuple[str, int, int]] = {}  # id, width, height
+        self._errors: dict[Location, str] = {}
         for k, path in enumerate(dict.fromkeys(images)):
             try:
                 image = read_image(path)
@@ -82,7 +82,7 @@ class EmbeddedThumbnails:
             Markup("\n").join(self._stored)
         )
 
-    def picture(self, image: Path, name: str, note: str, box: Box | None) -> Markup:
+    def picture(self, image: Location, name: str, note: str, box: Box | None) -> Markup:
         """The whole image with the box outlined, or a grey tile if it can't be read. note: follows the name."""
         label = f"{name}: {note}"
         if image in self._errors:

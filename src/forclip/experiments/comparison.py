@@ -22,6 +22,7 @@ from forclip.evaluation.confidence import evaluate_confidence
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.metrics_file import MethodRun
 from forclip.evaluation.protocol import evaluate_scores
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.retrieval_model import ClassVectors
@@ -46,7 +47,7 @@ class Task:
     name: str
     backbone: Backbone
     train_tokens: Rows
-    train_paths: Sequence[Path]
+    train_paths: Sequence[Location]
     supervision: Supervision
     gallery: Annotations
     gallery_images: Encoded

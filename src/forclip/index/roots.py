@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forclip.bucket_path import BucketPath, StorePath, is_url
+from forclip.location import Uri
 from forclip.path_text import path_to_text
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://")  # a path or a URL
@@ -33,19 +34,24 @@ class Roots:
             return uri if folder is None else folder
         return f"{folder}/{inside}" if is_url(folder) else os.path.join(folder, inside)
 
-    def reference(self, path: str | os.PathLike[str]) -> str | None:
+    def reference(self, path: str | os.PathLike[str] | Uri) -> str | None:
         """Return the location of a file in the deepest root that contains it, or None if no root does.
 
         Links are followed only where the path as written is in no root: those in the way to the file, then the last.
         """
+        path = str(path) if isinstance(path, Uri) else path
         if (written := _within(self.folders, _absolute(path))) is not None or is_url(path):
             return written
         real = {name: os.path.realpath(folder) for name, folder in self.folders.items()}
         folder, name = os.path.split(os.path.abspath(path))
         return _within(real, os.path.join(os.path.realpath(folder), name)) or _within(real, os.path.realpath(path))
 
-    def id_of(self, path: str | os.PathLike[str]) -> str:
-        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
+    def id_of(self, path: str | os.PathLike[str] | Uri) -> str:
+        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path or URL.
+
+        Of a picture in a shard it is the shard's id, # and the member.
+        """
+        path = str(path) if isinstance(path, Uri) else path
         return self.reference(path) or path_to_text(_absolute(path))
 
     def locations_below(self, folder: str) -> list[str]:

@@ -39,6 +39,7 @@ from forclip.index.table import (
     writers_lock,
 )
 from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
+from forclip.location import Uri
 from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
@@ -143,8 +144,8 @@ class Store:
         """Return where an image is, from `ImageFile.uri`."""
         return self.roots.resolve(uri)
 
-    def id_of(self, path: str | os.PathLike[str]) -> str:
-        """Return the id that `forclip index` gives a file: its location in a root. Outside all roots: its path."""
+    def id_of(self, path: str | os.PathLike[str] | Uri) -> str:
+        """Return the id that `forclip index` gives a file, as `Roots.id_of`."""
         return self.roots.id_of(path)
 
     def ids_of(self, names: Sequence[str]) -> list[str]:

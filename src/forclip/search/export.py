@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from forclip.atomic_write import created_folders
-from forclip.data.images.decode import read_image
+from forclip.data.images.decode import fetch, read_image
 from forclip.data.images.frame_location import split_frame
 from forclip.index.protocol import SearchIndex
-from forclip.path_text import path_to_text, text_to_path
+from forclip.location import Location, absolute, location_text, parse_location, without_range
+from forclip.path_text import path_to_text
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import AnySearcher
 from forclip.types import Floats
@@ -33,7 +34,7 @@ class Item:
     """
 
     image_id: str
-    path: Path
+    path: Location
     width: int
     height: int
     score: float | None = None
@@ -65,7 +66,7 @@ class Selection:
 
     items: tuple[Item, ...]
     label: str = ""
-    root: Path | None = None
+    root: Location | None = None
 
     def __post_init__(self) -> None:
         for item in self.items:
@@ -75,17 +76,17 @@ class Selection:
         """The image's file name in the export, with / as separator and escapes for bytes that are not UTF-8."""
         if item.name is not None:
             return item.name
-        path = Path(os.path.abspath(item.path))
+        name = without_range(location_text(absolute(item.path))).replace(os.sep, "/")
         if self.root is None:
-            return path_to_text(path.as_posix())
-        root = Path(os.path.abspath(self.root))
-        if not path.is_relative_to(root):
-            raise ValueError(f"{path}: is not inside the root {root}")
-        return path_to_text(path.relative_to(root).as_posix())
+            return name
+        root = location_text(absolute(self.root)).replace(os.sep, "/").rstrip("/")
+        if not name.startswith(f"{root}/"):
+            raise ValueError(f"{name}: is not inside the root {root}")
+        return name.removeprefix(f"{root}/")
 
 
 def select_search(
-    searcher: AnySearcher, request: SearchRequest, label: str | None = None, root: Path | None = None
+    searcher: AnySearcher, request: SearchRequest, label: str | None = None, root: Location | None = None
 ) -> Selection:
     """Select the results of a search. label: None for the request in one line."""
     answer = run_search(searcher, request)
@@ -94,7 +95,11 @@ def select_search(
 
 
 def select_ids(
-    index: SearchIndex, image_ids: Sequence[str], label: str = "", root: Path | None = None, query: Floats | None = None
+    index: SearchIndex,
+    image_ids: Sequence[str],
+    label: str = "",
+    root: Location | None = None,
+    query: Floats | None = None,
 ) -> Selection:
     """Select images by id or path, each once. Raises ValueError for an image that is not stored.
 
@@ -113,7 +118,7 @@ def _items(index: SearchIndex, fields: Mapping[str, Mapping[str, Any]]) -> tuple
     files = index.store.files(list(fields))
     if missing := [image_id for image_id in fields if image_id not in files]:
         raise ValueError(f"{index.name}: has no image {missing[0]!r}")
-    paths = {i: text_to_path(index.store.resolve(file.uri)) for i, file in files.items()}
+    paths = {i: parse_location(index.store.resolve(file.uri)) for i, file in files.items()}
     return tuple(Item(i, paths[i], files[i].width, files[i].height, **others) for i, others in fields.items())
 
 
@@ -135,7 +140,7 @@ def write_coco(selection: Selection, to: Path) -> None:
             annotations.append({**ids, "bbox": list(box), "area": area, "iscrowd": 0, "score": item.score})
             if item.probability is not None:
                 annotations[-1]["probability"] = item.probability
-    root = "" if selection.root is None else path_to_text(selection.root)
+    root = "" if selection.root is None else location_text(selection.root)
     frame = "Boxes, width and height refer to upright images: EXIF orientation is applied."
     description = f"forclip: boxes are suggestions, not checked by a person. {frame}"
     info = {"description": description, "image_folder": root, "box_frame": "upright"}
@@ -181,17 +186,20 @@ def copy_picture(item: Item, to: Path) -> None:
         read_image(item.path).save(to, "JPEG", quality=95)
         return
     try:
-        shutil.copyfile(item.path, to)
+        if isinstance(item.path, Path):
+            shutil.copyfile(item.path, to)
+        else:
+            to.write_bytes(fetch(item.path))
     except OSError as error:
         raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
 
 
-def exported_name(rank: int, path: Path) -> tuple[str, str]:
+def exported_name(rank: int, path: Location) -> tuple[str, str]:
     """The name and the ending of a copied picture. A video's frame becomes a JPEG with the time in its name."""
     if frame := split_frame(path):
-        stem, suffix = f"{frame[0].stem}_{frame[1]:.3f}s".replace(".", "-"), ".jpg"
+        stem, suffix = f"{os.path.splitext(frame[0].name)[0]}_{frame[1]:.3f}s".replace(".", "-"), ".jpg"
     else:
-        stem, suffix = path.stem, path.suffix
+        stem, suffix = os.path.splitext(path.name)
     # Two folders may hold the same name.
     return f"{rank:06d}_{_UNSAFE.sub('_', path_to_text(stem))}", _UNSAFE.sub("_", path_to_text(suffix))
 

@@ -17,6 +17,7 @@ from forclip.data.training_images import describe_training_images, read_training
 from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
 from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
 from forclip.index.protocol import SearchIndex
+from forclip.location import Location
 from forclip.progress import Advance, silent
 from forclip.text.vocabulary import normalise_word
 from forclip.types import Annotations, ClassSplit, Floats, Ints, SearchResult
@@ -124,7 +125,7 @@ def _training_images(index: SearchIndex) -> frozenset[str] | None:
 
 def _merge_same_files(images: Annotations) -> Annotations:
     """Join the rows of each file: an annotation file may list a picture under several ids."""
-    first: dict[Path, int] = {}
+    first: dict[Location, int] = {}
     for row, path in enumerate(images.paths):
         first.setdefault(path, row)
     if len(first) == len(images):

@@ -15,7 +15,7 @@ from forclip.data.images.decode import read_image
 from forclip.data.images.frame_location import frame_path, split_frame
 from forclip.embedding.regions import Heatmap
 from forclip.index.protocol import SearchIndex
-from forclip.path_text import text_to_path
+from forclip.location import location_text, parse_location
 from forclip.search.combined import CombinedQuery, combine, text_scales
 from forclip.search.searcher import AnySearcher
 from forclip.types import Floats
@@ -103,15 +103,15 @@ def look_for(searcher: AnySearcher, image: str, text: str) -> LookResult:
             and an empty text.
     """
     index = searcher.index
-    frame = split_frame(Path(image))  # clip.mp4#t=2 is clip.mp4#t=2.000
-    (image_id,) = index.store.ids_of([image if frame is None else str(frame_path(*frame))])
+    frame = split_frame(parse_location(image))  # clip.mp4#t=2 is clip.mp4#t=2.000
+    (image_id,) = index.store.ids_of([image if frame is None else location_text(frame_path(*frame))])
     file = index.store.files([image_id]).get(image_id)
     key = index.keys_of_ids([image_id]).get(image_id)
     if file is None or key is None:
         raise ValueError(f"{image}: is not in {index.name}; forclip index adds pictures")
     no_text = np.zeros((0, searcher.model.dim), np.float32)
     look = look_at(index, key, CombinedQuery(searcher.encode_text(text)[None], no_text, no_text))
-    path = text_to_path(index.store.resolve(file.uri))
+    path = parse_location(index.store.resolve(file.uri))
     picture = read_image(path)
     is_same_video = split_frame(path) is not None and file_state(path) == (file.size, file.modified)
     if file.content_hash and not is_same_video and content_digest(path) != file.content_hash:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from forclip.data.training_images import describe_training_images
 from forclip.evaluation.metrics import AP_DEPTH
+from forclip.location import without_range
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
 
@@ -73,7 +74,7 @@ def answer_table(answer: SearchAnswer) -> Table:
             cells = [f"{result.normalised_score:.2f}", *cells, decided_by]
         if labels is not None:
             cells.append(_VERDICTS[labels.verdicts[k]])
-        table.add_row(str(result.rank), *cells, Text(result.uri, overflow="fold"), region)
+        table.add_row(str(result.rank), *cells, Text(without_range(result.uri), overflow="fold"), region)
     return table
 
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.charts import Curve, line_chart
 from forclip.evaluation.result_grid import EmbeddedThumbnails
-from forclip.path_text import text_to_path
+from forclip.location import parse_location, without_range
 from forclip.search.combined import CombinedResult
 from forclip.search.output import describe_confidence
 from forclip.search.request import SearchAnswer
@@ -21,7 +21,7 @@ def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("forclip.search").joinpath("report.html").read_text(encoding="utf-8")
-    thumbnails = EmbeddedThumbnails([text_to_path(r.uri) for r in answer.results])
+    thumbnails = EmbeddedThumbnails([parse_location(r.uri) for r in answer.results])
     request = answer.request
     facts = [f"{len(answer.results)} images", f"from {store}"]
     facts += [] if request.where is None else [f"where {request.where}"]
@@ -32,9 +32,9 @@ def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
         score = f"{result.score:.3f}" if probability is None else f"{probability:.0%} ({result.score:.3f})"
         if isinstance(result, CombinedResult):
             score, decided_by = f"normalised score {result.normalised_score:.2f}", request.wanted[result.decided_by]
-        name = Path(result.uri).name
-        picture = thumbnails.picture(text_to_path(result.uri), name, f"rank {result.rank}", result.box)
-        tiles.append((result.rank, picture, score, decided_by, result.uri))
+        picture = parse_location(result.uri)
+        shown = thumbnails.picture(picture, picture.name, f"rank {result.rank}", result.box)
+        tiles.append((result.rank, shown, score, decided_by, without_range(result.uri)))
     curve = None
     if answer.confidence is not None and len(answer.confidence.expected_precision) > 1:
         percent = tuple((100 * answer.confidence.expected_precision).tolist())

@@ -14,23 +14,31 @@ from fastapi.concurrency import run_in_threadpool
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import AnySearcher
+from forclip.server import limits
 from forclip.server.cached_searcher import CachedSearcher
 from forclip.server.class_table import ClassTable, class_routes
 from forclip.server.errors import ERRORS, add_error_handlers
 from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
+from forclip.server.pictures import fetched_pictures
 from forclip.server.search_routes import SearchService, search_routes
 from forclip.server.security import Access, Guard, content_policy
 from forclip.server.selections import Selections, selection_routes
 from forclip.server.service_routes import add_metrics, read_page, service_routes
 
 
-def create_app(searcher: AnySearcher, access: Access | None = None, labels: StoreLabels | None = None) -> FastAPI:
+def create_app(
+    searcher: AnySearcher,
+    access: Access | None = None,
+    labels: StoreLabels | None = None,
+    picture_cache: int = limits.PICTURE_CACHE_BYTES,
+) -> FastAPI:
     """Create an application that serves a store to the clients that `access` admits; by default to this machine only.
 
-    labels: of the store's images.
+    labels: of the store's images; picture_cache: bytes of pictures from URLs and shards that are kept in memory.
     """
+    fetched_pictures.resize(picture_cache)
     page, access = read_page(), access or Access()
     cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
     service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.state_folder)
@@ -87,11 +95,17 @@ def page_link(access: Access, port: int) -> str:
     return address if access.token is None else f"{address}login?token={quote(access.token, safe='')}"
 
 
-def serve(searcher: AnySearcher, access: Access, listener: socket.socket, labels: StoreLabels | None = None) -> None:
-    """Serve until interrupted."""
+def serve(
+    searcher: AnySearcher,
+    access: Access,
+    listener: socket.socket,
+    labels: StoreLabels | None = None,
+    picture_cache: int = limits.PICTURE_CACHE_BYTES,
+) -> None:
+    """Serve until interrupted. The arguments are those of `create_app`."""
     gc.collect()
     # No access log: it would hold the token of the login link.
-    config = uvicorn.Config(create_app(searcher, access, labels), access_log=False, log_level="warning")
+    config = uvicorn.Config(create_app(searcher, access, labels, picture_cache), access_log=False, log_level="warning")
     _Server(config).run(sockets=[listener])
 
 

@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
 from forclip.data.images.frame_location import split_frame
-from forclip.path_text import text_to_path
+from forclip.location import parse_location
 from forclip.search.export import FORMATS, Item, Selection, frames_folder, write_fiftyone, write_frames
 from forclip.server import limits
 from forclip.server.errors import Refused
@@ -85,7 +85,7 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
 def _item(image: StoredImage, **others: Any) -> Item:
     """others: further fields of the item."""
     file = image.file
-    return Item(image.row["id"], text_to_path(file.uri), file.width, file.height, own=image.own, **others)
+    return Item(image.row["id"], parse_location(file.uri), file.width, file.height, own=image.own, **others)
 
 
 def _download(selection: Selection, format: Format, images: Images, name: str) -> Response:

@@ -11,6 +11,7 @@ import numpy as np
 
 from forclip.index.protocol import SearchIndex
 from forclip.index.store import ImageFile
+from forclip.location import without_range
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.types import Floats
@@ -36,7 +37,7 @@ class StoredImage:
     def name(self) -> str:
         """The file's name without its folder."""
         uri: str = self.row["uri"]
-        return uri.replace("\\", "/").rsplit("/", 1)[-1]
+        return without_range(uri).replace("\\", "/").rsplit("/", 1)[-1]
 
 
 class Gallery:

@@ -14,3 +14,4 @@ KEYS = 10_000  # in one request
 VERDICTS = 500  # right in one search, and as many wrong
 SELECTED = 100_000  # images in one selection
 EXPORTED_BYTES = 2_000_000_000  # of pictures in one export
+PICTURE_CACHE_BYTES = 256_000_000  # of pictures that were fetched from URLs and shards, in memory

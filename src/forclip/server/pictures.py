@@ -3,17 +3,21 @@
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
+from cachetools import LRUCache
 from PIL import Image
 
-from forclip.data.images.content import content_digest, file_state
-from forclip.data.images.decode import UnreadableImage, decode_image, read_header
+from forclip.data.images.content import bytes_digest, content_digest, file_state
+from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_image, read_header
+from forclip.data.images.fetch import Unreachable, read_bytes
 from forclip.data.images.frame_location import split_frame
 from forclip.index.store import ImageFile
-from forclip.path_text import text_to_path
+from forclip.location import Location, Uri, parse_location
+from forclip.server import limits
 from forclip.server.errors import Refused
 
 THUMBNAIL_SIDE = 360  # pixels of the longer side
@@ -35,11 +39,13 @@ def picture_bytes(file: ImageFile) -> bytes:
 
     Raises:
         Refused: 404 for a missing file, 403 for a link in place of a file of unknown content, 409 for a file that
-            changed since it was indexed.
+            changed since it was indexed, 503 for one that can't be fetched at the moment.
     """
-    path = text_to_path(file.uri)
+    path = parse_location(file.uri)
     if frame := split_frame(path):
         return _frame_bytes(file, path, *frame)
+    if isinstance(path, Uri):
+        return _fetch(file, path)
     try:
         if not file.content_hash and os.path.islink(path):
             raise Refused(403, "the picture's file is a link, and the store does not know what it led to")
@@ -63,14 +69,65 @@ def picture_bytes(file: ImageFile) -> bytes:
     return content
 
 
-def _frame_bytes(file: ImageFile, path: Path, video: Path, seconds: float) -> bytes:
+class FetchedPictures:
+    """Pictures that were fetched from URLs and shards, up to a number of bytes. Thread-safe."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._lock = Lock()
+        self.resize(max_bytes)
+
+    def resize(self, max_bytes: int) -> None:
+        """Keep this many bytes at most from now on, and begin with none."""
+        with self._lock:
+            self._pictures: LRUCache[tuple[str, str], bytes] = LRUCache(max(1, max_bytes), getsizeof=len)
+
+    def get(self, uri: str, content_hash: str) -> bytes | None:
+        """Return a picture by its location and content, or None."""
+        with self._lock:
+            return self._pictures.get((uri, content_hash))
+
+    def keep(self, uri: str, content_hash: str, content: bytes) -> None:
+        """Keep a picture, unless it is larger than all that may be kept."""
+        with self._lock, suppress(ValueError):
+            self._pictures[uri, content_hash] = content
+
+
+fetched_pictures = FetchedPictures(limits.PICTURE_CACHE_BYTES)
+
+
+def _fetch(file: ImageFile, uri: Uri) -> bytes:
+    """Read a picture at a URL or in a shard, which must have the content that was indexed."""
+    if (kept := fetched_pictures.get(file.uri, file.content_hash)) is not None:
+        return kept
+    try:
+        content = read_bytes(uri)
+    except Unreachable:
+        raise Refused(503, "the picture can't be fetched at the moment") from None
+    except FileNotFoundError:
+        raise Refused(404, "the picture's file no longer exists") from None
+    except (OSError, ValueError):
+        raise Refused(409, "the picture's file can't be read any more") from None
+    if file.content_hash:
+        unchanged = bytes_digest(content) == file.content_hash
+    else:
+        unchanged = read_header(BytesIO(content)) is not None
+    if not unchanged:
+        raise Refused(409, "the picture has changed since it was indexed")
+    fetched_pictures.keep(file.uri, file.content_hash, content)
+    return content
+
+
+def _frame_bytes(file: ImageFile, path: Location, video: Location, seconds: float) -> bytes:
     """Decode a video's frame to a JPEG. The video is read whole only if its size or time of change differ."""
     from forclip.data.images.video import VideoReader  # loads FFmpeg, for videos alone
 
-    state = file_state(path)
+    try:
+        state = file_state(path)
+    except Unreachable:
+        raise Refused(503, "the picture can't be fetched at the moment") from None
     if state == (-1, -1):
         raise Refused(404, "the picture's file no longer exists")
-    if not video.is_file():
+    if isinstance(video, Path) and not video.is_file():
         raise Refused(409, "the picture's path is no longer a regular file")
     if state != (file.size, file.modified) and content_digest(path) != file.content_hash:
         raise Refused(409, "the picture has changed since it was indexed")
@@ -78,6 +135,8 @@ def _frame_bytes(file: ImageFile, path: Path, video: Path, seconds: float) -> by
         try:
             with VideoReader(video, "the video") as reader:
                 return _jpeg(reader.frame_at(seconds), quality=95)
+        except UnreachableImage:
+            raise Refused(503, "the picture can't be fetched at the moment") from None
         except UnreadableImage as error:
             raise Refused(415, str(error)[:200]) from None
 

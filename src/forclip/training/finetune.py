@@ -19,6 +19,7 @@ from forclip.config import HeadConfig, TrainConfig
 from forclip.distributed import broadcast, is_first, synchronise
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.embedding.row_shards import Rows, first_views, from_workers, one_view, own_part
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead
 from forclip.models.retrieval_model import ClassVectors
@@ -135,7 +136,7 @@ class Finetuned:
 def finetune(
     backbone: Backbone,
     tokens: Rows,
-    paths: Sequence[Path] | None,
+    paths: Sequence[Location] | None,
     supervision: Supervision,
     head_config: HeadConfig,
     config: TrainConfig,

@@ -6,7 +6,6 @@ at the cost of nine passes per training image.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from forclip.data.images.tiles import Tiles
 from forclip.distributed import broadcast, gather_rows
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.embedding.row_shards import Rows, own_part
+from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool
 from forclip.models.summary_head import SummaryHead, global_head
@@ -56,7 +56,7 @@ class HeadTeacher:
 class ZoomTeacher:
     """CLIP's pooled embedding of each of nine overlapping windows of the image."""
 
-    def __init__(self, backbone: Backbone, pool: Pool, paths: Sequence[Path]) -> None:
+    def __init__(self, backbone: Backbone, pool: Pool, paths: Sequence[Location]) -> None:
         """pool: an untuned one, on the backbone's device; paths: of the training images, in the order of the tokens."""
         self.backbone, self.paths = backbone, paths
         self.head = global_head(pool).to(backbone.device).eval()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from forclip.data.formats.folder import load_image_folder
+from forclip.location import local_path
 
 
 def test_a_folder_is_a_set_without_classes(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_a_name_that_is_not_utf8_still_leads_to_its_file(tmp_path: Path) -> None
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     (path,) = load_image_folder(tmp_path).paths
-    assert path.exists()
+    assert local_path(path).exists()
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere[1]", "file.jpg"])

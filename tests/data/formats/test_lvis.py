@@ -10,6 +10,7 @@ import pytest
 from lvis import LVIS, LVISEval, LVISResults
 
 from forclip.data.formats.coco import load_lvis
+from forclip.location import local_path
 from forclip.types import Annotations
 
 URL = "http://images.cocodataset.org/"
@@ -197,8 +198,8 @@ def test_the_url_is_preferred_to_the_file_name(tmp_path: Path) -> None:
 
 def test_real_images_are_expected_in_cocos_folders(lvis_file: Path) -> None:
     for path in load_lvis(lvis_file, Path("images")).paths:
-        assert path.parent in (Path("images/train2017"), Path("images/val2017"))
-        assert path.stem.isdigit()
+        assert local_path(path).parent in (Path("images/train2017"), Path("images/val2017"))
+        assert local_path(path).stem.isdigit()
 
 
 def test_an_image_whose_url_has_no_known_folder(tmp_path: Path) -> None:

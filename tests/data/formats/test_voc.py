@@ -6,6 +6,7 @@ from PIL import Image
 from torchvision.datasets import VOCDetection  # type: ignore[import-untyped]  # it ships no types
 
 from forclip.data.formats.voc import load_voc
+from forclip.location import local_path
 from forclip.types import Annotations
 
 PERSON = """<object>
@@ -205,7 +206,7 @@ def test_an_object_without_a_name_leaves_out_only_itself(tmp_path: Path) -> None
 def test_a_file_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.jpg").touch()
     found = load(tmp_path / "set", xml(filename=name))
-    assert found.paths[0].parent == tmp_path / "set" / "JPEGImages"
+    assert local_path(found.paths[0]).parent == tmp_path / "set" / "JPEGImages"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -326,8 +327,8 @@ def test_the_only_image_of_a_name_in_another_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_text(xml(HORSE))
     paths = dict(zip((found := load_voc(tmp_path, None)).image_ids, found.paths, strict=True))
     assert paths["a"] == tmp_path / "photos" / "a.jpg"
-    assert not paths["c"].exists()
-    assert not paths["photos/d"].exists()
+    assert not local_path(paths["c"]).exists()
+    assert not local_path(paths["photos/d"]).exists()
 
 
 def test_a_sub_folder_as_a_set(tmp_path: Path) -> None:

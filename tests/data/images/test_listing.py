@@ -28,6 +28,7 @@ from forclip.data.images.listing import (
     VIDEO,
     list_pictures,
 )
+from forclip.location import local_path
 
 
 def made(folder: Path, *names: str, content: bytes = b"") -> Path:
@@ -45,7 +46,7 @@ def encoded(kind: str) -> bytes:
 
 def pictures(folder: Path, source: str = "") -> list[str]:
     found = list_pictures(f"{folder}/{source}" if source else str(folder))
-    return [path.relative_to(folder).as_posix() for path in found.pictures]
+    return [local_path(path).relative_to(folder).as_posix() for path in found.pictures]
 
 
 def left_out(folder: Path) -> dict[str, list[str]]:
@@ -58,7 +59,8 @@ def test_a_folder_is_searched_all_the_way_down(tmp_path: Path) -> None:
     made(tmp_path, "b.jpg", "a.PNG", "sub/deep/c.jpeg", "sub/d.webp", "sub-1.jpg", "odd[1]/e.tif")
     (tmp_path / "folder.jpg").mkdir()
     assert pictures(tmp_path) == ["a.PNG", "b.jpg", "odd[1]/e.tif", "sub/d.webp", "sub/deep/c.jpeg", "sub-1.jpg"]
-    assert sorted(list_pictures(str(tmp_path)).pictures) == list(list_pictures(str(tmp_path)).pictures)
+    found = [local_path(path) for path in list_pictures(str(tmp_path)).pictures]
+    assert sorted(found) == found
     assert pictures(tmp_path, "odd[1]") == ["odd[1]/e.tif"]
     assert left_out(tmp_path) == {}
 

@@ -11,6 +11,7 @@ from forclip.data.formats.csv_rows import LabelRow, read_label_rows
 from forclip.data.formats.file_names import FileNames
 from forclip.data.images.box_frames import sizes_of
 from forclip.data.images.decode import image_size
+from forclip.location import as_location
 from forclip.types import Annotations, SkippedEntry
 
 _FRACTION = 1 + 1e-6  # boxes in fractions of the image are not larger
@@ -46,7 +47,8 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
             path = names.resolve(row.image)
             found = files_named(path.parent).get(path.name, [])
             path = found[0] if len(found) == 1 else path  # a name without an ending
-            image_id = path.relative_to(image_folder).as_posix() if row.image_id is None else row.image_id
+            inside = path.relative_to(image_folder).as_posix() if path.is_relative_to(image_folder) else None
+            image_id = row.image_id if row.image_id is not None else inside or str(as_location(path))
             if not image_id:
                 raise UnusableEntry("the row has no id", row.image)
             if paths.get(image_id, path) != path:
@@ -128,5 +130,5 @@ def _pixels(row: LabelRow, path: Path) -> list[float] | None:
         return list(box)
     if max(map(abs, box)) > _FRACTION:
         raise UnusableEntry("the box is not between 0 and 1", row.box_text or list(box))
-    size = image_size(path)
+    size = image_size(as_location(path))
     return None if size is None else [value * side for value, side in zip(box, (*size, *size), strict=True)]

@@ -11,12 +11,14 @@ from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from forclip.data.formats.common import UnusableEntry
+from forclip.location import refuse_credentials
 from forclip.path_text import unescape
 
 # Names that are more than parts with slashes between them: from the root, home or a drive, or with `.`, `..` or nothing
 # as a part (URLs among them).
 _UNUSUAL = re.compile(r"^[/~]|^[A-Za-z]:|(?:^|/)\.{0,2}(?:/|$)")
 _FOREIGN = re.compile(r"[/~]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:/")
+_BUCKET_URL = re.compile(r"(?:s3a?|gs|gcs|az|abfss?|hf)://")  # a picture itself; other URLs are those of a tool
 NOT_FOUND = "the file is not in the image folder"
 _LOCAL_FILES = "/data/local-files/"  # Label Studio's, with the path under ?d=
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
@@ -76,6 +78,11 @@ class FileNames:
         """Return the path of the picture that a name means, as `resolve` does, or None if there is no such file."""
         if not name.strip():
             raise UnusableEntry("no file name is given", name)
+        if _BUCKET_URL.match(name):
+            try:
+                return Path(refuse_credentials(name))
+            except ValueError as error:
+                raise UnusableEntry("the URL holds credentials", str(error)) from None
         try:
             is_possible = b"\0" not in os.fsencode(name)
         except UnicodeEncodeError:

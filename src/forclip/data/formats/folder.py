@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from forclip.data.images.listing import list_pictures
+from forclip.location import Location, file_on_disk
 from forclip.types import Annotations
 
 
@@ -19,7 +20,7 @@ def load_image_folder(folder: Path) -> Annotations:
     listing = list_pictures(str(folder))
     if not listing.pictures:
         raise ValueError(listing.why_empty(str(folder)))
-    paths = dict(sorted((path.relative_to(folder).as_posix(), path) for path in listing.pictures))
+    paths = dict(sorted((_id_of(path, folder), path) for path in listing.pictures))
     return Annotations(
         image_ids=tuple(paths),
         paths=tuple(paths.values()),
@@ -27,3 +28,9 @@ def load_image_folder(folder: Path) -> Annotations:
         labels=np.zeros((len(paths), 0), bool),
         skipped=listing.skipped_entries(),
     )
+
+
+def _id_of(path: Location, folder: Path) -> str:
+    """The path relative to the folder; of a shard's member, the shard's, # and the member."""
+    name = file_on_disk(path).relative_to(folder).as_posix()
+    return name if isinstance(path, Path) else f"{name}#{path.member}"

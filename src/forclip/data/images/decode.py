@@ -1,5 +1,6 @@
 """Decode untrusted image files to upright RGB; failures are reported, never fatal."""
 
+import io
 import os
 import warnings
 from contextlib import suppress
@@ -12,8 +13,11 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from forclip.data.images.deep_colour import combine_bytes, lower_bytes_layout, set_layout
 from forclip.data.images.depth import to_eight_bits
+from forclip.data.images.fetch import read_bytes
 from forclip.data.images.frame_location import split_frame
 from forclip.data.images.picture_types import HEIC_HINT, has_signature, is_heic, picture_formats, reads_heic
+from forclip.file_systems import Unreachable
+from forclip.location import Location, Uri
 from forclip.placeholder import describe_placeholder
 
 # Pillow warns of large images and broken metadata; our own limit is lower. The filter is set once: pictures are decoded
@@ -37,6 +41,7 @@ _TURNS = {
     7: _TRANSPOSE.TRANSVERSE,
     8: _TRANSPOSE.ROTATE_90,
 }
+_HEADER_BYTES = 1 << 18  # hold the metadata in front of nearly all pictures
 _POINTER_BYTES = 1024  # what stands for a file is shorter
 _PNG_METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 # Tags of TIFF: BitsPerSample, PhotometricInterpretation, and SampleFormat, which is 1 for whole numbers without a sign.
@@ -48,7 +53,11 @@ class UnreadableImage(ValueError):
     """An image file can't be decoded; the message names the file and the reason."""
 
 
-def read_image(path: Path) -> Image.Image:
+class UnreachableImage(UnreadableImage):
+    """An image could not be fetched, which says nothing of the image: the network failed."""
+
+
+def read_image(path: Location) -> Image.Image:
     """Decode an image file to upright RGB: the orientation in its metadata (EXIF) is applied.
 
     The location of a video frame, such as `clip.mp4#t=12.500`, is decoded as that frame.
@@ -59,7 +68,21 @@ def read_image(path: Path) -> Image.Image:
         from forclip.data.images.video import read_frame  # loads FFmpeg, for videos alone
 
         return read_frame(*frame)
+    if isinstance(path, Uri):
+        return decode_image(io.BytesIO(fetch(path)), str(path))
     return decode_image(path, str(path))
+
+
+def fetch(path: Location) -> bytes:
+    """Read the bytes of an image. Raises UnreadableImage, and UnreachableImage if the network fails."""
+    try:
+        return read_bytes(path)
+    except Unreachable as error:
+        raise UnreachableImage(str(error)) from None
+    except FileNotFoundError:
+        raise UnreadableImage(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(f"{path}: {error}") from None
 
 
 def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
@@ -106,8 +129,10 @@ class ImageHeader:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def read_header(file: Path | BinaryIO) -> ImageHeader | None:
+def read_header(file: Location | BinaryIO) -> ImageHeader | None:
     """Read an image's header without decoding it, or None for an image that can't be read."""
+    if isinstance(file, Uri):
+        return _read_header_at(file)
     try:
         # Nothing is decoded here, so a large image does no harm.
         with _open(file) as image:
@@ -124,7 +149,18 @@ def read_header(file: Path | BinaryIO) -> ImageHeader | None:
         return None
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
+def _read_header_at(uri: Uri) -> ImageHeader | None:
+    """As `read_header`, from the first bytes where they are enough."""
+    try:
+        start = read_bytes(uri, _HEADER_BYTES)
+        if (header := read_header(io.BytesIO(start))) is None and len(start) == _HEADER_BYTES:
+            header = read_header(io.BytesIO(read_bytes(uri)))
+        return header
+    except (OSError, ValueError):
+        return None
+
+
+def image_size(path: Location) -> tuple[int, int] | None:
     """Width and height in pixels of the upright image, from the file's header, or None if it can't be read.
 
     The size of a video's frame is known when it is decoded.
@@ -137,7 +173,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     return None if header is None else (header.width, header.height)
 
 
-def picture_needs_reindex(path: Path) -> bool:
+def picture_needs_reindex(path: Location) -> bool:
     """Whether version 1 decoded this image in another way: turned, or of more than 8 bits. Reads the header only."""
     header = read_header(path)
     # Pillow has always turned TIFFs itself.

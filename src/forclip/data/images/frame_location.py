@@ -7,7 +7,9 @@ after the start. A frame's location goes wherever a picture's path goes.
 import math
 import os
 import re
-from pathlib import Path
+from dataclasses import replace
+
+from forclip.location import Location, Uri, is_shard, is_url
 
 # Containers, not codecs. TypeScript files end in .ts too, so these are recognised by their content.
 VIDEO_SUFFIXES = frozenset(
@@ -23,9 +25,11 @@ _INTERVAL = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|sec|seconds?|m|min|min
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}  # by the unit's first letter, but for ms
 
 
-def is_video(path: Path) -> bool:
-    """Whether a file's name, and for .ts its content, is that of a video."""
-    suffix = path.suffix.lower()
+def is_video(path: Location) -> bool:
+    """Whether a file's name, and for .ts its content, is that of a video. At a URL, .ts is no video."""
+    suffix = os.path.splitext(path.name)[1].lower()
+    if isinstance(path, Uri):
+        return suffix in VIDEO_SUFFIXES - {".ts"}
     if suffix != ".ts":
         return suffix in VIDEO_SUFFIXES
     try:
@@ -36,20 +40,27 @@ def is_video(path: Path) -> bool:
     return len(start) > _TRANSPORT_PACKET and start[0] == start[_TRANSPORT_PACKET] == _TRANSPORT_START
 
 
-def frame_path(video: Path, seconds: float) -> Path:
+def frame_path(video: Location, seconds: float) -> Location:
     """The location of a frame. seconds: since the start; three decimals of them count."""
+    if isinstance(video, Uri):
+        return replace(video, member=f"t={seconds:.3f}")
     return video.with_name(f"{video.name}#t={seconds:.3f}")
 
 
-def split_frame(path: Path) -> tuple[Path, float] | None:
+def split_frame(path: Location) -> tuple[Location, float] | None:
     """Split a location into the video and the seconds since its start; None for a file's own path."""
+    if isinstance(path, Uri):
+        if not path.member.startswith("t=") or not is_url(path.container) or is_shard(path.container):
+            return None
+        match = _FRAGMENT.fullmatch(f"#{path.member}")
+        return None if match is None else (path.whole(), float(match[1]))
     name, mark, time = path.name.rpartition("#t=")
     if not mark or not name or not (match := _FRAGMENT.fullmatch(mark + time)) or os.path.lexists(path):
         return None
     return path.with_name(name), float(match[1])
 
 
-def file_of(path: Path) -> Path:
+def file_of(path: Location) -> Location:
     """The file that holds a picture: the path itself, or a frame's video."""
     frame = split_frame(path)
     return path if frame is None else frame[0]

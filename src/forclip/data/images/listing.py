@@ -2,15 +2,19 @@
 
 import glob
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from mimetypes import MimeTypes
 from pathlib import Path
+
+import pyarrow as pa
 
 from forclip.data.images.frame_location import is_video
 from forclip.data.images.picture_types import (
@@ -22,6 +26,10 @@ from forclip.data.images.picture_types import (
     picture_suffixes,
     reads_heic,
 )
+from forclip.data.images.remote_listing import expand_braces, list_url, with_signature
+from forclip.data.images.shard_listing import BROKEN, NOT_FETCHED, join_columns, list_shard
+from forclip.file_systems import ListedFile, Unreachable
+from forclip.location import Location, Uri, is_shard, is_url, refuse_credentials
 from forclip.path_text import path_to_text
 from forclip.types import SkippedEntry
 
@@ -37,7 +45,9 @@ LISTED_FILE = "files that are listed under the name of a link"
 SPECIAL = "pipes, sockets and devices"
 CAMERA_RAW = "camera raw files"
 VIDEO = "videos"
-_OTHER = "other files: "
+MISSING = "files that a pattern names and that are not there"
+_OTHER, _UNKNOWN = "other files: ", "unknown"
+_SHARDS_AT_ONCE = 8
 
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -77,15 +87,20 @@ class LeftOut:
 class Listing:
     """The pictures below a folder, sorted, and what else is there.
 
-    left_out: paths by reason; other_files: how many files with each ending, in lower case, are no pictures.
+    left_out: paths by reason; other_files: how many files with each ending, in lower case, are no pictures; columns:
+    values next to the pictures of shards, which are the last of the pictures, a row for each; None without shards.
     """
 
-    pictures: tuple[Path, ...]
+    pictures: tuple[Location, ...]
     left_out: dict[str, tuple[str, ...]]
     other_files: dict[str, int]
+    columns: pa.Table | None = None
 
     def may_hold(self, path: str) -> bool:
         """Whether a file may be in a folder that can't be read. path: absolute, as `path_to_text` writes it."""
+        shard = path.partition("#")[0]
+        if any(text.startswith(shard) for reason in (BROKEN, NOT_FETCHED) for text in self.left_out.get(reason, ())):
+            return True
         folders = (path_to_text(os.path.abspath(folder)) for folder in self.left_out.get(UNREADABLE, ()))
         return any(path.startswith(os.path.join(folder, "")) for folder in folders)
 
@@ -128,8 +143,15 @@ def list_pictures(source: str) -> Listing:
 
     A file is a picture by its ending, or by its first bytes where the ending says nothing. Links are followed where
     they stay on this machine. Each folder is listed once, under its own name rather than a link's; files are listed
-    under every name they have. Raises ValueError for a source that does not exist.
+    under every name they have. The pictures of tar archives, and of Parquet and Arrow tables, come after the others.
+    A source may be a URL, and a pattern may have braces: train-{000..012}.tar. Raises ValueError for a source
+    that does not exist.
     """
+    sources = expand_braces(source)
+    if len(sources) > 1:
+        return _join([_list_or_miss(one) for one in sources])
+    if is_url(source):
+        return _list_remote(source)
     folder = Path(source)
     if folder.is_dir():
         walk = _Walk(source)
@@ -142,6 +164,103 @@ def list_pictures(source: str) -> Listing:
     else:
         raise ValueError(f"{source}: no such folder")
     return walk.listing()
+
+
+def _list_or_miss(source: str) -> Listing:
+    try:
+        return list_pictures(source)
+    except ValueError as error:
+        return Listing((), {MISSING: (f"{error}",)}, {})
+
+
+def _join(listings: Sequence[Listing]) -> Listing:
+    """All that several listings list, shards last."""
+    left_out: dict[str, tuple[str, ...]] = {}
+    others: Counter[str] = Counter()
+    files: list[Location] = []
+    members: list[Location] = []
+    for one in listings:
+        count = 0 if one.columns is None else len(one.columns)
+        files += one.pictures[: len(one.pictures) - count]
+        members += one.pictures[len(one.pictures) - count :]
+        others.update(one.other_files)
+        for reason, paths in one.left_out.items():
+            left_out[reason] = (*left_out.get(reason, ()), *paths)
+    tables = [one.columns for one in listings if one.columns is not None]
+    return Listing((*files, *members), left_out, dict(others), join_columns(tables) if tables else None)
+
+
+def _list_remote(source: str) -> Listing:
+    """List what is at a URL. Raises ValueError if there is nothing, or the store can't be reached."""
+    try:
+        files = list_url(refuse_credentials(source))
+    except Unreachable as error:
+        raise ValueError(str(error)) from None
+    start = len(source) if len(files) == 1 and files[0].url == source else 0
+    left_out: dict[str, list[str]] = defaultdict(list)
+    others: Counter[str] = Counter()
+    pictures: list[Uri] = []
+    shards: list[tuple[str, int, int]] = []
+    unknown: list[ListedFile] = []
+    fixed = 0 if start else len(source.rstrip("/")) if not glob.has_magic(source) else 0
+    for file in files:
+        uri = Uri(file.url, size=file.size, modified=file.modified)
+        suffix = os.path.splitext(uri.name)[1].lower()
+        parts = file.url[fixed:].lower().split("/") if fixed else [uri.name.lower()]
+        if any(part.startswith(".") for part in parts):
+            left_out[HIDDEN].append(file.url)
+        elif any(part in _SYSTEM_FOLDERS or part.endswith((".lrdata", ".lance")) for part in parts[:-1]):
+            left_out[SYSTEM].append(file.url)
+        elif is_shard(uri.name):
+            shards.append((file.url, file.size, file.modified))
+        elif (reason := _reason_by_name(uri, suffix)) is None:
+            pictures.append(uri)
+        elif reason == _UNKNOWN:
+            unknown.append(file)
+        elif reason == _OTHER:
+            others[suffix] += 1
+        else:
+            left_out[reason].append(file.url)
+    found = with_signature([file.url for file in unknown if file.size])
+    for file in unknown:
+        if file.url in found:
+            pictures.append(Uri(file.url, size=file.size, modified=file.modified))
+        else:
+            others[os.path.splitext(file.url)[1].lower()] += 1
+    return _with_shards(pictures, shards, left_out, others)
+
+
+def _with_shards(
+    pictures: Sequence[Location],
+    shards: Sequence[tuple[str, int, int]],
+    left_out: dict[str, list[str]],
+    others: Counter[str],
+) -> Listing:
+    """Add the pictures of shards, each given with its size and time of change, to what is listed."""
+    members: list[Location] = []
+    tables: list[pa.Table] = []
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+        # datasets keeps intermediate results in files called so.
+        wanted = [s for s in shards if not re.match(r"(cache|tmp)-.*\.arrow", os.path.basename(s[0]))]
+        for container, contents in zip(wanted, pool.map(lambda s: list_shard(*s), wanted), strict=True):
+            if contents is None:
+                others[os.path.splitext(container[0])[1].lower()] += 1
+                continue
+            members += contents.pictures
+            if contents.pictures:
+                tables.append(contents.columns)
+            others.update(contents.others)
+            for reason, texts in contents.left_out.items():
+                left_out.setdefault(reason, []).extend(texts)
+    columns = join_columns(tables) if tables else None
+    if columns is not None and not columns.num_columns:
+        columns = pa.table({"": pa.nulls(len(members))})
+    return Listing(
+        (*pictures, *members),
+        {reason: tuple(sorted(paths)) for reason, paths in left_out.items() if paths},
+        dict(others),
+        columns,
+    )
 
 
 def _walk_pattern(pattern: str) -> "_Walk":
@@ -176,6 +295,7 @@ class _Walk:
         self._left_out: dict[str, list[str]] = defaultdict(list)
         self._other_files: Counter[str] = Counter()
         self._pictures: list[str] = []
+        self._shards: list[str] = []
         self._visited: set[tuple[int, int]] = set()  # device and number of each folder
         self._around: set[tuple[int, int]] = set()  # and of each folder around what is listed
         self._linked: set[tuple[int, int]] = set()  # and of each file that a link leads to
@@ -188,8 +308,15 @@ class _Walk:
         # The order of Paths, faster: folder by folder.
         ordered = sorted(set(self._pictures) - blobs, key=lambda path: path.replace(os.sep, "\0"))
         self._left_out[LISTED_FILE] = [*blobs]
-        left_out = {reason: tuple(sorted(paths)) for reason, paths in self._left_out.items() if paths}
-        return Listing(tuple(map(Path, ordered)), left_out, dict(self._other_files))
+        shards = []
+        for path in sorted(self._shards, key=lambda path: path.replace(os.sep, "\0")):
+            try:
+                status = os.stat(path)
+            except OSError:
+                self._left_out[UNREADABLE_FILE].append(path)
+                continue
+            shards.append((path, status.st_size, status.st_mtime_ns))
+        return _with_shards(tuple(map(Path, ordered)), shards, self._left_out, self._other_files)
 
     def add(self, folder: str, wanted: Callable[[str], bool] = lambda path: True) -> None:
         """Add what is below a folder. wanted: whether a file is wanted."""
@@ -288,6 +415,9 @@ class _Walk:
     def add_file(self, path: str, is_link: bool = True) -> bool:
         """Add a file, and return whether it is a picture."""
         suffix = os.path.splitext(path)[1].lower()
+        if is_shard(path):
+            self._shards.append(path)
+            return False
         try:
             reason = _why_left_out(path, suffix)
         except OSError:
@@ -305,6 +435,17 @@ class _Walk:
 
 def _why_left_out(path: str, suffix: str) -> str | None:
     """Why a file is no picture, by its ending and then by its first bytes; None for a picture."""
+    reason = _reason_by_name(Path(path), suffix)
+    if reason != _UNKNOWN:
+        return reason
+    start = _read_start(path)
+    if is_heic(start) and not reads_heic():
+        return HEIC_HINT
+    return None if has_signature(start, with_tiff=not suffix) else _OTHER
+
+
+def _reason_by_name(path: Location, suffix: str) -> str | None:
+    """Why a file is no picture, by its ending; None for a picture, _UNKNOWN if the ending says nothing."""
     if suffix in picture_suffixes():
         return None
     if suffix in HEIC_SUFFIXES:
@@ -312,14 +453,9 @@ def _why_left_out(path: str, suffix: str) -> str | None:
     if suffix in _CAMERA_RAW_SUFFIXES:
         return CAMERA_RAW
     kind = _FILE_TYPES.guess_type(f"file{suffix}")[0] or ""
-    if is_video(Path(path)) or kind.startswith("video/"):
+    if is_video(path) or kind.startswith("video/"):
         return VIDEO
-    if kind or suffix in _OTHER_SUFFIXES:
-        return _OTHER
-    start = _read_start(path)
-    if is_heic(start) and not reads_heic():
-        return HEIC_HINT
-    return None if has_signature(start, with_tiff=not suffix) else _OTHER
+    return _OTHER if kind or suffix in _OTHER_SUFFIXES else _UNKNOWN
 
 
 def _key_of(path: str | Path) -> tuple[int, int]:

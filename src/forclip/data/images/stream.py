@@ -1,6 +1,12 @@
-"""Decode images in the background, in batches of pixels; unreadable images are reported with each batch."""
+"""Decode images in the background, in batches of pixels; unreadable images are reported with each batch.
+
+Pictures at URLs and in shards are fetched by threads that are further ahead: many files at a time, and each shard in
+order by one thread.
+"""
 
 import gc
+import io
+import itertools
 import multiprocessing
 import threading
 import warnings
@@ -8,18 +14,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from forclip.data.images.decode import UnreadableImage, read_image
+from forclip.data.images.content import bytes_digest
+from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_image, fetch, read_image
 from forclip.data.images.frame_location import split_frame
+from forclip.location import Location, Uri
+
+_FETCHING = 16  # files or shards that are fetched at the same time
+_FETCHED_BATCHES = 3  # that are ahead of the decoding
 
 Prepare = Callable[[int, Image.Image], Tensor]  # a row and its image to a tensor, always of the same shape
 
@@ -29,17 +39,21 @@ class PixelBatch:
     """One batch of images.
 
     pixels: [B, ...], as prepared. rows: [B], the positions in the list of paths. sizes: [B], width and height in
-    pixels of the upright images. unreadable: the row and the reason of each image that is left out.
+    pixels of the upright images. unreadable: the row and the reason of each image that is left out. digests: by row, of
+    the content of images that were fetched from a URL or a shard. unreachable: rows of unreadable images that could not
+    be fetched, because the network failed.
     """
 
     pixels: Tensor
     rows: list[int]
     sizes: list[tuple[int, int]]
     unreadable: list[tuple[int, str]]
+    digests: dict[int, str] = field(default_factory=dict)
+    unreachable: frozenset[int] = frozenset()
 
 
 def stream_pixels(
-    paths: Sequence[Path], prepare: Prepare, batch_size: int, threads: int = 2, processes: int = 0
+    paths: Sequence[Location], prepare: Prepare, batch_size: int, threads: int = 2, processes: int = 0
 ) -> Iterator[PixelBatch]:
     """Decode images in the order of paths. Unreadable images make a batch smaller, down to none.
 
@@ -54,7 +68,7 @@ def stream_pixels(
         new_pool: Callable[[int], Executor] = partial(
             ProcessPoolExecutor, mp_context=context, initializer=_start_process, initargs=(prepare,)
         )
-        decode: Callable[[int, Path], _Decoded] = _decode_in_process
+        decode: Callable[[int, _Source], _Decoded] = _decode_in_process
         workers = processes
     else:
         new_pool, decode, workers = ThreadPoolExecutor, partial(_decode, prepare), threads
@@ -63,32 +77,99 @@ def stream_pixels(
         pools = [stack.enter_context(new_pool(1)) for _ in range(workers)]
         for pool in pools:
             pool.submit(int)  # forks now, before other threads hold locks
-        number_of: dict[Path, int] = {}
+        # Not in processes: the clients of file systems do not survive a fork.
+        remote_videos = stack.enter_context(ThreadPoolExecutor(1))
+        number_of: dict[Location, int] = {}
+        digests: dict[int, str] = {}
 
-        def submit(row: int, path: Path) -> Future[_Decoded]:
-            frame = split_frame(path)
+        def submit(row: int, source: _Source) -> Future[_Decoded]:
+            if isinstance(source, _Fetched):
+                digests[row] = source.digest
+                return pools[row % len(pools)].submit(decode, row, source)
+            if isinstance(source, UnreadableImage):
+                failed: Future[_Decoded] = Future()
+                failed.set_result(source)
+                return failed
+            if isinstance(source, Uri):
+                return remote_videos.submit(_decode, prepare, row, source)
+            frame = split_frame(source)
             number = row if frame is None else number_of.setdefault(frame[0], len(number_of))
-            return pools[number % len(pools)].submit(decode, row, path)
+            return pools[number % len(pools)].submit(decode, row, source)
 
         # One batch ahead of the one in use and no more, so that memory stays at two batches.
-        jobs = enumerate(paths)
+        jobs = enumerate(_fetch_ahead(paths, _FETCHED_BATCHES * batch_size, stack))
         pending = deque(submit(*job) for job in islice(jobs, 2 * batch_size))
         for start in range(0, len(paths), batch_size):
             decoded = [pending.popleft().result() for _ in range(min(batch_size, len(paths) - start))]
             pending.extend(submit(*job) for job in islice(jobs, batch_size))
             read = [(start + k, d) for k, d in enumerate(decoded) if not isinstance(d, UnreadableImage)]
-            unreadable = [(start + k, str(d)) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
+            errors = [(start + k, d) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
             pixels = torch.from_numpy(np.stack([d[0] for _, d in read])) if read else torch.empty(0)
-            yield PixelBatch(pixels, [row for row, _ in read], [d[1] for _, d in read], unreadable)
+            yield PixelBatch(
+                pixels,
+                [row for row, _ in read],
+                [d[1] for _, d in read],
+                [(row, str(error)) for row, error in errors],
+                {row: digest for row, _ in read if (digest := digests.get(row))},
+                frozenset(row for row, error in errors if isinstance(error, UnreachableImage)),
+            )
+            for k in range(len(decoded)):
+                digests.pop(start + k, None)
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """The bytes of a picture, its name, and the digest of the bytes."""
+
+    content: bytes
+    name: str
+    digest: str
+
+
+_Source = Location | _Fetched | UnreadableImage
 # Pixels and size. An array, because tensors cross processes through shared memory, which containers often lack.
 _Decoded = tuple[np.ndarray, tuple[int, int]] | UnreadableImage
 
 
-def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded:
+def _fetch_ahead(paths: Sequence[Location], count: int, stack: ExitStack) -> Iterator[_Source]:
+    """Yield each path, or what it holds where it must be fetched: up to `count` pictures ahead."""
+    fetchers: list[ThreadPoolExecutor] = []
+    number_of: dict[str, int] = {}  # of shards
+    numbers = itertools.count()  # of other files
+    waiting: deque[_Source | Future[_Source]] = deque()
+
+    def start(path: Location) -> _Source | Future[_Source]:
+        if not isinstance(path, Uri) or split_frame(path):
+            return path
+        if not fetchers:
+            fetchers.extend(stack.enter_context(ThreadPoolExecutor(1)) for _ in range(_FETCHING))
+        # A shard is read by one thread, from its start to its end.
+        number = number_of.setdefault(path.container, len(number_of)) if path.member else next(numbers)
+        return fetchers[number % _FETCHING].submit(_fetch, path)
+
+    remaining, is_last = iter(paths), False
+    while not is_last or waiting:
+        # Beyond a file of this machine there is no need to look ahead.
+        while not is_last and len(waiting) < count and (not waiting or isinstance(waiting[-1], Future)):
+            following = list(islice(remaining, 1))
+            waiting.extend(map(start, following))
+            is_last = not following
+        if waiting:
+            first = waiting.popleft()
+            yield first.result() if isinstance(first, Future) else first
+
+
+def _fetch(uri: Uri) -> _Source:
     try:
-        image = _read(path)
+        content = fetch(uri)
+    except UnreadableImage as error:
+        return error
+    return _Fetched(content, str(uri), bytes_digest(content))
+
+
+def _decode(prepare: Prepare, row: int, source: _Source) -> _Decoded:
+    try:
+        image = _read(source)
         return prepare(row, image).numpy(), image.size
     except UnreadableImage as error:
         return error
@@ -97,10 +178,14 @@ def _decode(prepare: Prepare, row: int, path: Path) -> _Decoded:
 _open_video = threading.local()  # `reader`: of the video that a worker decodes
 
 
-def _read(path: Path) -> Image.Image:
+def _read(source: _Source) -> Image.Image:
     """Like `read_image`, but keep a video open for its next frame."""
-    if (frame := split_frame(path)) is None:
-        return read_image(path)
+    if isinstance(source, UnreadableImage):
+        raise source
+    if isinstance(source, _Fetched):
+        return decode_image(io.BytesIO(source.content), source.name)
+    if (frame := split_frame(source)) is None:
+        return read_image(source)
     from forclip.data.images.video import VideoReader  # loads FFmpeg, for videos alone
 
     video, seconds = frame
@@ -122,5 +207,5 @@ def _start_process(prepare: Prepare) -> None:
     _process_prepare[:] = [prepare]
 
 
-def _decode_in_process(row: int, path: Path) -> _Decoded:
-    return _decode(_process_prepare[0], row, path)
+def _decode_in_process(row: int, source: _Source) -> _Decoded:
+    return _decode(_process_prepare[0], row, source)

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 import av
@@ -17,8 +16,11 @@ import numpy as np
 from av.video.reformatter import Colorspace, ColorTrc
 from PIL import Image
 
-from forclip.data.images.decode import MAX_PIXELS, UnreadableImage
+from forclip.data.images.decode import MAX_PIXELS, UnreachableImage, UnreadableImage
+from forclip.data.images.fetch import open_seekable
 from forclip.data.images.hdr import Transfer, map_hdr
+from forclip.file_systems import Unreachable
+from forclip.location import Location, Uri
 from forclip.types import Doubles
 
 # Names of FFmpeg's demuxers. Playlists (hls, dash, concat) are not among them: they open other files and addresses.
@@ -59,7 +61,7 @@ class VideoScan:
         return [round(time, 3) for time in times[np.diff(shown, prepend=0) > 0].tolist()]
 
 
-def scan_video(video: Path) -> VideoScan:
+def scan_video(video: Location) -> VideoScan:
     """Read when the frames of a video start, without decoding them.
 
     Raises UnreadableImage, naming the file, for one that is missing, is no video or has no frame.
@@ -96,7 +98,7 @@ def scan_video(video: Path) -> VideoScan:
     return VideoScan(np.sort(np.array(starts, np.float64)), end, problem)
 
 
-def read_frame(video: Path, seconds: float) -> Image.Image:
+def read_frame(video: Location, seconds: float) -> Image.Image:
     """Decode one frame to RGB, upright. Raises UnreadableImage."""
     with VideoReader(video, str(video)) as reader:
         return reader.frame_at(seconds)
@@ -105,7 +107,7 @@ def read_frame(video: Path, seconds: float) -> Image.Image:
 class VideoReader:
     """An open video. Frames in ascending order of time are decoded in one pass, others by seeking."""
 
-    def __init__(self, file: Path | BinaryIO, name: str) -> None:
+    def __init__(self, file: Location | BinaryIO, name: str) -> None:
         """name: what error messages call the video.
 
         Raises UnreadableImage for a file that is missing, is no video, or has frames of more than MAX_PIXELS.
@@ -117,6 +119,8 @@ class VideoReader:
             raise UnreadableImage(f"{name}: no such file") from None
         except UnreadableImage:
             raise
+        except Unreachable as error:
+            raise UnreachableImage(str(error)) from None
         except Exception as error:
             raise UnreadableImage(f"{name}: not a video that FFmpeg can read: {_reason(error)}") from None
         self._can_seek, self._key_distance = self.stream.start_time is not None, _KEY_DISTANCE
@@ -138,6 +142,8 @@ class VideoReader:
             return _to_image(frame, self.stream.sample_aspect_ratio)
         except UnreadableImage:
             raise
+        except Unreachable as error:
+            raise UnreachableImage(str(error)) from None
         except Exception as error:
             raise UnreadableImage(f"{self.name}: no frame at {seconds:.3f} s: {_reason(error)}") from None
 
@@ -159,7 +165,8 @@ class VideoReader:
         return max(0.0, float((stamp - start) * packet.time_base))
 
     def _open(self) -> None:
-        self.container = av.open(self.file, "r", options={"format_whitelist": ",".join(_CONTAINERS)})
+        source = open_seekable(self.file.container) if isinstance(self.file, Uri) else self.file
+        self.container = av.open(source, "r", options={"format_whitelist": ",".join(_CONTAINERS)})
         # Music has its cover as a stream of one picture.
         pictures = av.stream.Disposition.attached_pic
         streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]

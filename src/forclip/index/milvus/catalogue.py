@@ -16,6 +16,7 @@ from forclip.index.milvus.settings import PublishSettings, read_version
 from forclip.index.roots import Roots
 from forclip.index.schema import StoreHeader
 from forclip.index.store import OLD_DECODING, ImageFile
+from forclip.location import Uri
 from forclip.path_text import path_to_text
 
 _AT_ONCE = 2048  # keys or ids in a query
@@ -79,7 +80,7 @@ class PublishedImages:
     def resolve(self, uri: str) -> str:
         return self.roots.resolve(uri)
 
-    def id_of(self, path: str | os.PathLike[str]) -> str:
+    def id_of(self, path: str | os.PathLike[str] | Uri) -> str:
         return self.roots.id_of(path)
 
     def ids_of(self, names: Sequence[str]) -> list[str]:

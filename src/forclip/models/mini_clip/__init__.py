@@ -14,6 +14,7 @@ import open_clip
 from timm.models import register_model
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
+from forclip.location import Location
 from forclip.progress import notify
 
 MINI_NAME = "forclip-mini"
@@ -43,7 +44,7 @@ def register_mini() -> None:
         open_clip.add_model_config(Path(__file__).parent / f"{MINI_NAME}.json")
 
 
-def warn_about_photos(backbone_name: str, pictures: Sequence[Path]) -> None:
+def warn_about_photos(backbone_name: str, pictures: Sequence[Location]) -> None:
     """Tell the user if the mini CLIP is used on pictures that are not the toy world's, by their names."""
     if backbone_name == MINI_NAME and not all(_TOY_PICTURE.fullmatch(picture.name) for picture in pictures):
         notify(

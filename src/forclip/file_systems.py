@@ -1,0 +1,237 @@
+"""Open and list files at URLs: S3, Google Cloud Storage and Azure through Arrow, other schemes through fsspec.
+
+Credentials come from the environment alone. Network errors are retried.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from forclip.location import refuse_credentials
+
+_ATTEMPTS = 4
+_FIRST_WAIT = 0.25  # seconds, doubled after each attempt
+_ENVIRONMENT = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "STORAGE_EMULATOR_HOST", "HF_")
+# Answers of a store that stay the same when they are asked again.
+_FINAL = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
+_NETWORK_LIBRARIES = ("aiohttp", "botocore", "aiobotocore", "requests", "httpx", "gcsfs", "google", "azure")
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")  # in listings of fsspec
+
+Result = TypeVar("Result")
+
+
+class Unreachable(OSError):
+    """A file could not be fetched, which says nothing of the file: the network, the service or the access failed."""
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file of a listing. size: bytes; modified: nanoseconds since 1970, 0 where the store does not say."""
+
+    url: str
+    size: int
+    modified: int
+
+
+def open_file(url: str) -> pa.NativeFile:
+    """Open a file at a URL for reading at any position. Raises FileNotFoundError and Unreachable."""
+    files, path = file_system(url)
+    return retry(url, lambda: files.open_input_file(path))
+
+
+def read_file(url: str, start: int = 0, length: int = -1) -> bytes:
+    """Read a file at a URL, or a part of it. Raises FileNotFoundError and Unreachable."""
+    files, path = file_system(url)
+
+    def read() -> bytes:
+        with files.open_input_file(path) as opened:
+            if length < 0 and start == 0:
+                return bytes(opened.readall())
+            return bytes(opened.read_at(length, start))
+
+    return retry(url, read)
+
+
+def file_info(url: str) -> ListedFile | None:
+    """Return a file's size and time of change, or None if there is no such file. Raises Unreachable."""
+    files, path = file_system(url)
+    found = retry(url, lambda: files.get_file_info(path))
+    return ListedFile(url, found.size or 0, found.mtime_ns or 0) if found.type == pafs.FileType.File else None
+
+
+def is_folder(url: str) -> bool:
+    """Whether some file lies below a URL. Raises Unreachable."""
+    files, path = file_system(url)
+    return bool(retry(url, lambda: files.get_file_info(path)).type == pafs.FileType.Directory)
+
+
+def list_files(folder: str, recursive: bool = True) -> Iterator[ListedFile]:
+    """List the files below a URL, in no particular order, by a call for about a thousand of them.
+
+    Raises FileNotFoundError if there is nothing, and Unreachable.
+    """
+    files, path = file_system(folder)
+    base = folder.rstrip("/")
+    if isinstance(files, pafs.PyFileSystem):
+        yield from _list_by_fsspec(files, path, base, recursive)
+        return
+    path = path.rstrip("/")
+    # A folder at a time, so that memory does not hold the whole bucket's listing.
+    pending = [path]
+    while pending:
+        top = pending.pop()
+        selector = pafs.FileSelector(top, recursive=recursive and top != path)
+        for found in retry(folder, lambda s=selector: files.get_file_info(s)):  # type: ignore[misc]
+            if found.type == pafs.FileType.File:
+                yield ListedFile(f"{base}{found.path[len(path) :]}", found.size or 0, found.mtime_ns or 0)
+            elif top == path and recursive:
+                pending.append(found.path)
+
+
+def _list_by_fsspec(files: pafs.PyFileSystem, path: str, base: str, recursive: bool) -> Iterator[ListedFile]:
+    """As `list_files`. Arrow's own listing of these file systems leaves out most times of change."""
+    backend = files.handler.fs
+    listed = retry(base, lambda: backend.find(path, maxdepth=None if recursive else 1, detail=True))
+    if not listed:
+        raise FileNotFoundError(f"{base}: no such folder")
+    for name, details in listed.items():
+        inside = name[len(path.rstrip("/")) :] if name.startswith(path.rstrip("/")) else f"/{name}"
+        yield ListedFile(f"{base}{inside}", int(details.get("size") or 0), _modified(details))
+
+
+def _modified(details: Mapping[str, Any]) -> int:
+    for name in _TIMES:
+        match details.get(name):
+            case datetime() as moment:
+                return int(moment.timestamp() * 1e9)
+            case bool():
+                continue
+            case int() | float() as seconds:
+                return int(seconds * 1e9)
+            case str() as text:
+                try:
+                    return int(datetime.fromisoformat(text).timestamp() * 1e9)
+                except ValueError:
+                    continue
+    return 0
+
+
+def file_system(url: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a URL, and the file's path in it.
+
+    Raises ValueError for an unknown scheme, one whose package is missing, and a URL that holds credentials.
+    """
+    scheme, _, rest = refuse_credentials(url).partition("://")
+    scheme = scheme.lower()
+    if "::" in url:
+        raise ValueError(f"{url}: chained URLs are not read; give the URL of the files themselves")
+    # The environment is part of the key, so that credentials that change are used.
+    environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_ENVIRONMENT))
+    authority, _, inside = rest.partition("/")
+    match scheme:
+        case "s3" | "s3a":
+            return _s3(authority, environment), rest
+        case "gs" | "gcs":
+            return _gcs(environment), rest
+        case "az" | "abfs" | "abfss" | "adl":
+            container, at, host = authority.partition("@")
+            return _azure(host if at else "", environment), f"{container}/{inside}"
+        case _:
+            files = _fsspec(scheme, environment)
+            return files, str(files.handler.fs._strip_protocol(url))
+
+
+Environment = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str, environment: Environment) -> pafs.S3FileSystem:
+    given = dict(environment)
+    endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or given.get("AWS_ENDPOINT")
+    region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION")
+    if not region and not endpoint:
+        try:
+            region = pafs.resolve_s3_region(bucket)
+        except OSError as error:
+            raise _reworded(f"s3://{bucket}", error) from None
+    unsigned = given.get("AWS_NO_SIGN_REQUEST") or given.get("AWS_SKIP_SIGNATURE") or ""
+    options = {"endpoint_override": endpoint} if endpoint else {}
+    retrying = pafs.AwsStandardS3RetryStrategy(max_attempts=3)
+    is_anonymous = unsigned.lower() in ("1", "true", "yes")
+    return pafs.S3FileSystem(region=region, anonymous=is_anonymous, retry_strategy=retrying, **options)
+
+
+@lru_cache(maxsize=8)
+def _gcs(environment: Environment) -> pafs.GcsFileSystem:
+    given = dict(environment)
+    options: dict[str, Any] = {"retry_time_limit": timedelta(seconds=60)}
+    if emulator := given.get("STORAGE_EMULATOR_HOST"):
+        scheme, _, host = emulator.rpartition("://")
+        options |= {"endpoint_override": host, "scheme": scheme or "http", "anonymous": True}
+    return pafs.GcsFileSystem(**options)
+
+
+@lru_cache(maxsize=8)
+def _azure(host: str, environment: Environment) -> pafs.FileSystem:
+    given = dict(environment)
+    account = host.partition(".")[0] or given.get("AZURE_STORAGE_ACCOUNT_NAME") or given.get("AZURE_STORAGE_ACCOUNT")
+    if not account:
+        raise ValueError("az:// needs the environment variable AZURE_STORAGE_ACCOUNT, the account's name")
+    key = given.get("AZURE_STORAGE_ACCOUNT_KEY") or given.get("AZURE_STORAGE_KEY")
+    token = given.get("AZURE_STORAGE_SAS_TOKEN")
+    return pafs.AzureFileSystem(account, account_key=None if token else key, sas_token=token)
+
+
+@lru_cache(maxsize=16)
+def _fsspec(scheme: str, environment: Environment) -> pafs.PyFileSystem:
+    import fsspec
+
+    try:
+        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
+    except ImportError as error:
+        raise ValueError(f"{scheme}://: {error}") from None
+    except ValueError:
+        raise ValueError(f"{scheme}://: no such kind of URL; known are s3, gs, az, file and those of fsspec") from None
+
+
+def retry(name: str, action: Callable[[], Result]) -> Result:
+    """Call a function that uses the network, again after a growing wait where it fails.
+
+    Raises FileNotFoundError for what does not exist, and Unreachable, naming the file, after the last attempt.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except (FileNotFoundError, Unreachable):
+            raise
+        except Exception as error:
+            # fsspec's back ends raise errors of their own libraries.
+            if not isinstance(error, OSError) and not _is_network_error(error):
+                raise
+            if attempt == _ATTEMPTS - 1 or isinstance(error, PermissionError) or _is_final(error):
+                raise _reworded(name, error) from None
+            time.sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))
+    raise AssertionError
+
+
+def _is_network_error(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES
+
+
+def _is_final(error: Exception) -> bool:
+    return any(mark in str(error) for mark in _FINAL)
+
+
+def _reworded(name: str, error: Exception) -> Unreachable:
+    """The error without line breaks and without what follows a question mark in URLs, which may be a signature."""
+    text = " ".join(str(error).split())
+    words = [word.partition("?")[0] if "://" in word else word for word in text.split(" ")]
+    return Unreachable(f"{name}: can't be fetched: {' '.join(words)[:400]}")
