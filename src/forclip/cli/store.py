@@ -200,7 +200,7 @@ def delete(
         raise ValueError("give either --where or --ids")
     opened = Index(store)
     listed = [] if ids is None else opened.store.ids_of(read_names(ids))
-    selected = opened.store.ids(where) if where is not None else opened.store.ids().intersection(listed)
+    selected = opened.store.ids(where) if where is not None else opened.store.known_ids(listed)
     if unknown := [image_id for image_id in listed if image_id not in selected]:
         typer.echo(f"{len(unknown)} of {len(listed)} ids are not in the store, such as {unknown[0]!r}", err=True)
     count = f"{len(selected)} of {len(opened)} images"
