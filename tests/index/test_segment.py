@@ -77,7 +77,7 @@ def test_scores_are_exact_if_faiss_reads_other_lists(
     (expected,) = score_images(segment, query[None], [np.arange(400)])
     describe = segment_module._describe_lists
 
-    def describe_otherwise(file: Path, flat: Any, offsets: Ints) -> bytes:
+    def describe_otherwise(file: Path, flat: Any, offsets: Ints) -> NDArray[np.uint8]:
         if change == "cut short":
             return describe(file, flat, offsets)[:50]
         return describe(file, flat, np.concatenate([offsets[:-2], offsets[-2:-1] - 1, offsets[-1:]]))

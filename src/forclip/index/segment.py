@@ -117,13 +117,14 @@ class ImageLists:
     def __init__(self, file: Path, flat: Any, offsets: Ints) -> None:
         self._starts, self._size, self._total = offsets[:-1], flat.code_size, flat.ntotal
         reader = faiss.VectorIOReader()
-        faiss.copy_array_to_vector(np.frombuffer(_describe_lists(file, flat, offsets), np.uint8), reader.data)
+        faiss.copy_array_to_vector(_describe_lists(file, flat, offsets), reader.data)
         self._lists = faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_READ_ONLY))
         self._lists.prefetch_nthread = 0
+        del reader  # a copy of the description
         _check_lists(self._lists, flat, offsets)
         unused = faiss.IndexFlat(flat.d, flat.metric_type)
         self._index = faiss.IndexIVFScalarQuantizer(
-            unused, flat.d, len(offsets) - 1, flat.sq.qtype, flat.metric_type, False
+            unused, flat.d, len(offsets) - 1, flat.sq.qtype, flat.metric_type, False, False
         )
         self._index.is_trained = True
         self._index.replace_invlists(self._lists, False)
@@ -156,18 +157,26 @@ class ImageLists:
         return scores, rows
 
 
-def _describe_lists(file: Path, flat: Any, offsets: Ints) -> bytes:
+def _describe_lists(file: Path, flat: Any, offsets: Ints) -> NDArray[np.uint8]:
     """Describe the lists in FAISS's own file format, `ilod`.
 
     The description holds the number of lists, the bytes of a code, each list's size, capacity and offset, no free
     slots, the file's name and its size. FAISS writes a quantiser's codes last, so they end the file.
     """
     size, total, name = flat.code_size, file.stat().st_size, os.fsencode(file)
-    table = np.empty((len(offsets) - 1, 3), "<u8")
-    table[:, 0] = table[:, 1] = np.diff(offsets)
-    table[:, 2] = total - flat.ntotal * size + offsets[:-1] * size
-    start, end = struct.pack("<3Q", len(table), size, len(table)), struct.pack("<2Q", 0, len(name))
-    return b"".join([b"ilod", start, table.tobytes(), end, name, struct.pack("<Q", total)])
+    count = len(offsets) - 1
+    start = b"ilod" + struct.pack("<3Q", count, size, count)
+    end = struct.pack("<2Q", 0, len(name)) + name + struct.pack("<Q", total)
+    described = np.empty(len(start) + 24 * count + len(end), np.uint8)  # written in place: there may be many images
+    described[: len(start)] = np.frombuffer(start, np.uint8)
+    described[-len(end) :] = np.frombuffer(end, np.uint8)
+    table = described[len(start) : -len(end)].view("<u8").reshape(count, 3)
+    table[:, 0] = np.diff(offsets)
+    table[:, 1] = table[:, 0]
+    table[:, 2] = offsets[:-1]
+    table[:, 2] *= np.uint64(size)
+    table[:, 2] += np.uint64(total - flat.ntotal * size)
+    return described
 
 
 def _check_lists(lists: Any, flat: Any, offsets: Ints) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import lance
+from lance.indices import IndexConfig
 
 from forclip.index.schema import PRIMARY_KEY
 from forclip.index.table import is_conflict
@@ -20,6 +21,7 @@ MIN_UNINDEXED = 65_536  # rows that are scanned in a few milliseconds
 # Many fragments of at most so many rows are joined to larger ones, so that each row is rewritten twice.
 FRAGMENT_ROWS = (4_096, 65_536)
 MAX_SMALL_FRAGMENTS = 64
+_ROWS_PER_PAGE = 256  # of an index; a look-up reads whole pages
 _VERSIONS_PER_CLEANUP = 256
 _ROWS_AT_ONCE = 1_024  # a row may have 100 kB
 
@@ -80,7 +82,9 @@ def _index(table: lance.LanceDataset, column: str, min_rows: int, one_part: bool
     if new < min_rows and not (one_part and len(parts) > 1):
         return
     if not parts:
-        table.create_scalar_index(column, _INDEXES[column], name=f"{column}_idx")
+        kind = _INDEXES[column]
+        settings = {"zone_size": _ROWS_PER_PAGE} if kind == "BTREE" else {}
+        table.create_scalar_index(column, IndexConfig(kind.lower(), parameters=settings), name=f"{column}_idx")
         return
     table.optimize.optimize_indices(
         num_indices_to_merge=len(parts) if one_part else parts_to_merge(parts, new), index_names=[f"{column}_idx"]
