@@ -38,7 +38,8 @@ def index(
     source: Annotated[
         str,
         Argument(
-            help="Folder of images and videos, URL such as s3://bucket/photos, tar or parquet shards, pattern such as 'photos/**/*.jpg', picture, video, or annotation file."
+            help="Folder of images and videos, URL such as s3://bucket/photos, tar or parquet shards, pattern such as "
+            "'photos/**/*.jpg', picture, video, or annotation file."
         ),
     ],
     to: Annotated[
