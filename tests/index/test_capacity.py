@@ -52,7 +52,7 @@ def test_sizes_by_hand() -> None:
     # 16 GB build 16e9 / 2 / 1.5 / 520 = 10,256,410 vectors: three segments of 8,192 lists with a centre of 1,024 bytes.
     assert count_segments(MILLION) == 3
     assert index_bytes(MILLION) == 25_000_000 * 520 + 3 * 8192 * 1032
-    assert search_memory(MILLION) == (250_000_000 + 3_000_000 + index_bytes(MILLION), 253_000_000)
+    assert search_memory(MILLION) == (250_000_000 + 205_000_000 + index_bytes(MILLION), 455_000_000)
     eight_bits = Stored(1_000_000, 25, 512, "int8")
     assert table_bytes(MILLION) - table_bytes(eight_bits) == 25_000_000 * 512
     assert index_bytes(MILLION) == index_bytes(eight_bits)
@@ -128,3 +128,16 @@ def test_estimates_are_near_the_files_of_a_store(
 
 def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_the_formulas_of_the_page_are_these() -> None:
+    """What docs/scale.md says of 50 million images, merged from 0.9, in int8."""
+    page = (ROOT / "docs" / "scale.md").read_text()
+    stored = Stored(50_000_000, 25 * merged_share(0.9), 512, "int8")
+    local, milvus = need("local", stored), need("milvus", stored)
+    for place, needed in (("local", local.disk), ("milvus", milvus.memory)):
+        (line,) = (line for line in page.splitlines() if line.strip().startswith("int8, merged") and place in line)
+        assert f"{needed / 1e9:.3g} GB" in line
+    v = stored.vectors / stored.images
+    assert local.disk == pytest.approx(50e6 * (2 * v * (512 + 8) + 150 + 133) + index_bytes(stored), rel=1e-6)
+    assert milvus.memory == pytest.approx(50e6 * (v * (512 + 8.8 * 16 + 180) + 330), rel=1e-6)

@@ -147,9 +147,9 @@ def _assumptions(model: ModelSize, options: PlanOptions, rate: Rate, cpus: int) 
     if options.rate is None and gpus is not None:
         card = gpus.card
         yield (
-            f"No GPU was measured. It is assumed that the image tower reaches {UTILISATION:.0%} of the {card.single:g} "
-            f"TFLOPS that a {card.name} has in float32, in which forclip embeds: {rate.tower:,.0f} images a second. In "
-            f"half precision ({card.half:g} TFLOPS) it would be {rate.tower_half:,.0f}. --rate takes yours."
+            f"No GPU was measured. It is assumed that the image tower reaches {UTILISATION:.0%} of the {card.name}'s "
+            f"{card.single:g} TFLOPS in float32, in which forclip embeds: {rate.tower:,.0f} images a second. In half "
+            f"precision ({card.half:g} TFLOPS) it would be {rate.tower_half:,.0f}. --rate takes what you measure."
         )
         given = "" if options.cpus else f" ({CORES_PER_GPU} for each GPU, assumed)"
         busy = math.ceil(cpus * rate.tower / rate.decoding)
@@ -171,7 +171,8 @@ def _assumptions(model: ModelSize, options: PlanOptions, rate: Rate, cpus: int) 
         )
     yield (
         "local: store and search files on one machine. bucket: the store in a bucket, the search files on the disk of "
-        "one machine. milvus: the store in a bucket, and published to Milvus, whose own storage is in the bucket too."
+        "one machine (FORCLIP_CACHE_GB must allow it). milvus: the store in a bucket, and published to Milvus, whose "
+        "own storage is in the bucket too."
     )
     yield (
         "memory: to search fast, with the search index in the page cache; the model comes on top. Search files are "

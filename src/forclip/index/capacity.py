@@ -35,7 +35,7 @@ _SEGMENT_ROW = 53 + 2 * _ID_BYTES  # images.arrow, numbers, offsets, places and 
 _ROW_NUMBER = 8  # of a vector in an inverted list
 _LISTS_FACTOR, _FINER_LISTS = 4, 1 << 13  # as forclip.index.optimize chooses lists
 _PROCESS_BYTES = 250 * 10**6  # libraries and what a search allocates (search_growth.json), without the model
-_LIVE_BYTES = 3  # per image: which rows are live, free and claimed
+_IMAGE_BYTES = 205  # most per image, while the first search makes a table of them (benchmarks/store_growth.py)
 _MILVUS_SCALARS = 140 + _ID_BYTES  # of a vector: its key, image, box and the columns that every store has
 _MILVUS_IMAGE = 250 + 2 * _ID_BYTES  # a row of the collection of images, with its lookups
 _LINK_BYTES, _UPPER_LINKS = 4, 1.1  # a neighbour in HNSW's graph; the upper layers add up to a tenth
@@ -150,7 +150,7 @@ def search_memory(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY) -> t
     Segments and indexes are mapped files, so they need memory only to be fast: the index, or where there is none, the
     vectors. Images without a segment are in memory.
     """
-    least = _PROCESS_BYTES + stored.images * _LIVE_BYTES
+    least = _PROCESS_BYTES + stored.images * _IMAGE_BYTES
     read = index_bytes(stored, build_memory) or stored.vectors * stored.vector_bytes
     if not segment_bytes(stored):
         return least + read, least + read
