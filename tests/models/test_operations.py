@@ -1,14 +1,18 @@
 """The operations of image towers, against published numbers and by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from forclip.config import ModelConfig
+from forclip.data.images.tiles import Tiles
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.operations import count_operations, model_size
-from forclip.models.retrieval_model import load_model
+from forclip.models.retrieval_model import load_model, no_class_vectors, save_pretrained
+from forclip.models.summary_head import window_seeded_head
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,20 @@ def test_a_loaded_model_counts_its_head_and_has_its_own_number_of_vectors() -> N
     with_head = count_operations(lambda: model.head(model.backbone.encode_tokens(pixels)))
     assert with_head == pytest.approx(loaded, rel=0.25)
     assert model_size("forclip-mini", num_query_tokens=4).num_query_tokens == 4
+
+
+def test_a_trained_run_is_counted_with_its_own_head_tiles_and_size(tmp_path: Path) -> None:
+    config = ModelConfig("forclip-mini", tiles="2x2")
+    backbone = load_open_clip("forclip-mini", None)
+    pool = backbone.new_pool()
+    save_pretrained(tmp_path, window_seeded_head(pool, 3), no_class_vectors(pool.dim), backbone, config, ("{}",))
+    run = model_size(str(tmp_path))
+    assert (run.num_query_tokens, run.dim, run.tiles) == (3, pool.dim, Tiles(2, 2))
+    assert run.operations == pytest.approx(model_size("forclip-mini").operations, rel=0.25)
+    with pytest.raises(ValueError, match="num_query_tokens 3, not 9"):
+        model_size(str(tmp_path), num_query_tokens=9)
+    with pytest.raises(ValueError, match="--image-size"):
+        model_size(str(tmp_path), 192)
 
 
 def test_a_larger_input_takes_more() -> None:

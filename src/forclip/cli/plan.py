@@ -62,7 +62,10 @@ def plan(
     ] = 0.08,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate hours, disk, memory and monthly storage for so many images. Nothing is read, embedded or downloaded."""
+    """Estimate hours, disk, memory and monthly storage for so many images, before any of them is read.
+
+    An architecture of open_clip needs no weights; a run, a model folder or a hub model is loaded.
+    """
     from forclip.data.images.tiles import parse_tiles
     from forclip.embedding.plan import PlanOptions, make_plan
     from forclip.embedding.speed import parse_gpus
@@ -134,7 +137,7 @@ def _cells(choice: "Choice") -> list[str]:
         _bytes(need.bucket),
         _bytes(need.memory),
         str(need.segments) if has_files else "",
-        f"{choice.index_core_hours:,.0f} core h" if has_files else "",
+        _core_hours(choice.index_core_hours) if has_files else "",
         f"{need.per_month:,.2f}" if need.per_month < 100 else f"{need.per_month:,.0f}",
     ]
 
@@ -153,3 +156,9 @@ def _hours(hours: float) -> str:
     if hours >= 48:
         return f"{hours / 24:,.1f} days"
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def _core_hours(hours: float) -> str:
+    if not hours:
+        return ""
+    return f"{hours:,.0f} core h" if hours >= 10 else f"{hours:.1f} core h"

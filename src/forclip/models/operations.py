@@ -17,7 +17,7 @@ from forclip.data.images.tiles import Tiles
 from forclip.image_size import ImageSize, rows_and_columns
 from forclip.models.error_text import first_line
 from forclip.models.registry import BY_NAME, is_architecture
-from forclip.models.retrieval_model import load_model
+from forclip.models.retrieval_model import is_trained_run, load_model
 from forclip.models.summary_head import SummaryHead
 
 
@@ -70,6 +70,8 @@ def _count_tower(config: dict[str, Any], image_size: ImageSize | None) -> int:
 
 
 def _size_of_loaded(config: ModelConfig, num_query_tokens: int | None) -> ModelSize:
+    if config.image_size is not None and is_trained_run(config.name):
+        raise ValueError(f"{config.name}: a trained run has its own image size, so omit --image-size")
     model = load_model(config, num_query_tokens=num_query_tokens)
     pixels: Tensor = model.backbone.preprocess(Image.new("RGB", (64, 64)))[None]
     operations = count_operations(lambda: model.head(model.backbone.encode_tokens(pixels)))
