@@ -70,6 +70,10 @@ def joined() -> Iterator[None]:
     try:
         yield
         barrier()
+        if watch is not None:
+            # The first worker may hold the connections: it must not end before the others watch no longer.
+            watch.stop()
+            barrier()
     except Exception as error:
         if watch is not None and not isinstance(error, OtherWorkerFailed):
             number, message, machine = watch.report(str(error) or repr(error))
@@ -126,6 +130,11 @@ class _Watch(threading.Thread):
         self.store = PrefixStore(f"forclip/{attempt}", store)
         self.number, self.neighbour = number, (number + 1) % workers
         self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the thread, and return when it has ended."""
+        self.stopped.set()
+        self.join()
 
     def report(self, message: str) -> tuple[int, str, str]:
         """Report a failure. Returns the first one reported: the worker's number, its message and its machine."""
