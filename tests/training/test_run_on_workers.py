@@ -1,20 +1,15 @@
-"""A whole run on several workers: as one process, killed and resumed, and ended by an error."""
+"""A whole run on several workers: continued by one process, and ended by an error."""
 
-import json
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import yaml
 from rich.console import Console
-from safetensors.torch import load_file
-from torch import Tensor
 
 from forclip import distributed
-from forclip.training import runs, teachers, trainer
+from forclip.training import runs, teachers
 from tests.training.test_runs import coco
 from tests.workers import run_in_workers
 
@@ -49,21 +44,10 @@ def write_config(folder: Path, **data: Any) -> Path:
     return folder / "run.yaml"
 
 
-def train_run(config: str, out: str, kill_at: str = "", resume: str = "") -> None:
-    """Train in exact arithmetic. kill_at: a step of the finetuning at which the second worker kills itself."""
+def train_run(config: str, out: str) -> None:
+    """Train, with one thread."""
     torch.set_num_threads(1)
-    # Products in bfloat16 differ by more than rounding where a batch is divided.
-    trainer.multiplies_bfloat16 = lambda device: False
-    if kill_at:
-        step = trainer.train_step
-
-        def die(state: trainer.TrainingState, *arguments: Any) -> None:
-            step(state, *arguments)
-            if state.step == int(kill_at) and (Path(out) / "checkpoint.safetensors").exists():
-                os.kill(os.getpid(), signal.SIGKILL if distributed.rank() == 1 else 0)
-
-        trainer.train_step = die
-    runs.train(config, out, resume=bool(resume), console=Console(width=200))
+    runs.train(config, out, console=Console(width=200))
 
 
 def fail_on_second(config: str, out: str) -> None:
@@ -76,33 +60,6 @@ def fail_on_second(config: str, out: str) -> None:
 
         teachers.HeadTeacher.__call__ = fail
     train_run(config, out)
-
-
-def ends(run: Path, end: str) -> Tensor:
-    """All weights of a head but the keys' bias, which changes no attention and so is moved by rounding errors."""
-    state = load_file(run / "ends.safetensors")
-    return torch.cat([v.flatten() for k, v in state.items() if k.startswith(end) and "k_proj.bias" not in k])
-
-
-def test_a_run_on_workers_equals_one_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a cache, after a kill and with another number of workers; with a cache, which one process reuses."""
-    monkeypatch.setattr(trainer, "multiplies_bfloat16", lambda device: False)
-    config, one, several = write_config(tmp_path), tmp_path / "one", tmp_path / "several"
-    train_run(str(config), str(one))
-    killed = run_in_workers(train_run, 2, config, several, "8")
-    assert killed[1].returncode == -signal.SIGKILL
-    assert killed[0].returncode != 0
-    assert "lost contact with another worker" in killed[0].stderr
-    resumed = run_in_workers(train_run, 2, config, several, "", "resume")
-    assert [process.returncode for process in resumed] == [0, 0], resumed[0].stderr
-    assert "The model:" in resumed[0].stdout
-    assert resumed[1].stdout + resumed[1].stderr == ""
-    moved = (ends(one, "tuned") - ends(one, "untuned")).norm()
-    assert torch.equal(ends(several, "untuned"), ends(one, "untuned"))
-    assert (ends(several, "tuned") - ends(one, "tuned")).norm() < 1e-5 * moved
-    names = ("teacher", "share", "pooled_share", "class_vectors", "candidate", "aligned")
-    chosen = [json.loads((run / "choices.json").read_text()) for run in (one, several)]
-    assert [chosen[0][name] for name in names] == [chosen[1][name] for name in names]
 
 
 def test_shards_of_a_cache_are_reused_by_any_number_of_workers(tmp_path: Path) -> None:
