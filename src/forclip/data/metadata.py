@@ -15,6 +15,7 @@ from forclip.data.local_copy import local_copy
 from forclip.data.metadata_table import Column, MetadataTable, Misfit, read_table
 from forclip.index.columns import kind_of, usable_name
 from forclip.index.schema import BUILT_IN_COLUMNS
+from forclip.location import as_location
 from forclip.types import SkippedEntry
 
 _INDEX_COLUMN = re.compile(r"__index_level_\d+__")  # pandas' index in a Parquet file
@@ -64,9 +65,9 @@ class ImageMetadata:
         used = sum(image_id in stored for image_id in self.row_of)
         unread = len(self.row_of) - used
         left_out = _count(len(self.skipped), "row")
-        lines = [f"{self.file}: {_count(used, 'picture')} got values of {_list(self.table.column_names)}"]
+        lines = [f"{as_location(self.file)}: {_count(used, 'picture')} got values of {_list(self.table.column_names)}"]
         if not self.row_of:
-            lines = [f"{self.file}: none of {left_out} belongs to a picture; no column was made"]
+            lines = [f"{as_location(self.file)}: none of {left_out} belongs to a picture; no column was made"]
         if self.skipped:
             lines.append(f"  {left_out} left out: {count_reasons(self.skipped)}")
             for reason in dict.fromkeys(entry.reason for entry in self.skipped):

@@ -15,7 +15,7 @@ from forclip.data.images.decode import read_image
 from forclip.data.images.frame_location import frame_path, split_frame
 from forclip.embedding.regions import Heatmap
 from forclip.index.protocol import SearchIndex
-from forclip.location import location_text, parse_location
+from forclip.location import as_location, location_text, parse_location
 from forclip.search.combined import CombinedQuery, combine, text_scales
 from forclip.search.searcher import AnySearcher
 from forclip.types import Floats
@@ -103,6 +103,7 @@ def look_for(searcher: AnySearcher, image: str, text: str) -> LookResult:
             and an empty text.
     """
     index = searcher.index
+    image = image if as_location(Path(image)) == Path(image) else location_text(as_location(Path(image)))
     frame = split_frame(parse_location(image))  # clip.mp4#t=2 is clip.mp4#t=2.000
     (image_id,) = index.store.ids_of([image if frame is None else location_text(frame_path(*frame))])
     file = index.store.files([image_id]).get(image_id)

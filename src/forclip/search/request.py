@@ -12,6 +12,7 @@ from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
 from forclip.index import TOP_K
 from forclip.index.duplicates import collapse_duplicates
+from forclip.location import as_location
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import AnySearcher, ListOptions, RankedText
@@ -336,7 +337,7 @@ def combined_query(searcher: AnySearcher, request: SearchRequest) -> CombinedQue
 def _picture_vectors(searcher: AnySearcher, request: SearchRequest) -> Floats:
     """Vectors of the request's picture: [N, dim], or [dim] where a region's vector was given."""
     if isinstance(request.like, Path):
-        return searcher.encode_image(read_image(request.like))
+        return searcher.encode_image(read_image(as_location(request.like)))
     assert request.like is not None
     return request.like
 
