@@ -7,6 +7,7 @@ Lance, s3fs, boto3) and child processes need to reach it.
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -40,16 +41,25 @@ def s3_client(endpoint: str) -> Any:
     )
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The endpoint of a running S3 server. Skips without moto."""
-    moto = pytest.importorskip("moto.server", reason="the S3 server of the tests needs moto[server]")
+@contextmanager
+def running_s3_server() -> Iterator[str]:
+    """Run a server in a thread, and return its endpoint."""
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line per request
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of a running S3 server. Skips without moto."""
+    pytest.importorskip("moto.server", reason="the S3 server of the tests needs moto[server]")
+    with running_s3_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

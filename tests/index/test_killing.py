@@ -17,10 +17,13 @@ from tests.index.killing import kill
 from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit, write_all_segments
 
 
-@pytest.mark.timeout(300)
-def test_killed_ten_times(tmp_path: Path) -> None:
-    seen = kill(tmp_path / "s", times=10, seed=1)
-    assert seen.total() == 10
+def test_killed_twenty_times(tmp_path: Path) -> None:
+    assert kill(tmp_path / "s", times=20, seed=1).total() == 20
+
+
+def test_killed_in_a_bucket(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCLIP_CACHE", str(tmp_path / "cache"))
+    assert kill(f"{bucket}/s", times=3, seed=1).total() == 3
 
 
 def read_until_done(folder: str, done: str) -> None:

@@ -1,10 +1,5 @@
 """Publishing: only changes are sent, a stop at any moment loses and doubles nothing, and both sides can be compared."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -26,7 +21,7 @@ from forclip.index.milvus.server import MilvusServer
 from forclip.index.milvus.settings import read_version
 from forclip.index.milvus.vectors import from_field, pack_boxes, query_values, row_name, to_field, unpack_boxes
 from forclip.index.schema import StoreHeader
-from tests.child import ROOT
+from tests.index.killing import kill
 from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit
 from tests.milvus_server import new_name
 
@@ -132,28 +127,8 @@ def test_a_stop_at_any_request_leaves_nothing_twice_or_in_part(
     assert read_version(MilvusIndex(place).server).store_version == local.store.version
 
 
-def publish_for_ever(folder: str, place: str) -> None:
-    """Change and publish a store until the process is killed."""
-    local = Index(Path(folder))
-    for step in range(1000):
-        send(local, place)
-        print("published", flush=True)
-        change(local, step)
-
-
-def test_a_killed_process_leaves_a_publication_that_the_next_one_finishes(local: Index, place: str) -> None:
-    code = "import sys; from tests.index.milvus.test_publish import publish_for_ever as f; f(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(local.store.folder), place]
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"published\n"
-    time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    send(local, place)
-    assert_equal(local, place)
+def test_killed_processes_leave_a_publication_that_the_next_one_finishes(place: str, tmp_path: Path) -> None:
+    assert kill(tmp_path / "s", times=9, seed=1, place=place).total() == 9
 
 
 def test_fewer_vectors_are_published_and_stay_fewer(local: Index, place: str) -> None:
