@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ MINI = ModelConfig("forclip-mini")
 
 
 def index(source: str, to: Any, **options: Any) -> IndexSummary:
-    return index_images(source, to, model=MINI, num_query_tokens=4, **options)
+    return index_images(source, to, model=MINI, num_query_tokens=2, **options)
 
 
 ON_RAY = RunOptions(workers=2, engine="ray", images_per_commit=1)
 
 
 def index_until_killed(source: str, to: str, commits: str) -> None:
-    """Run by the next test in a child process, which dies after some commits."""
+    """Run by the test in a child process, which dies after some commits."""
     write, left = SliceWriter.write, [int(commits)]
 
     def write_and_die(self: SliceWriter, *given: Any) -> None:
@@ -46,7 +47,7 @@ def index_until_killed(source: str, to: str, commits: str) -> None:
 
 def found(store: Any, name_of: dict[str, str]) -> list[list[tuple[str, float]]]:
     """What is found for some texts: the pictures' names by their content, and the scores."""
-    opened, model = Index(store), load_model(MINI, num_query_tokens=4)
+    opened, model = Index(store), load_model(MINI, num_query_tokens=2)
     rows = opened.store.table().to_table(["id", "content_hash"]).to_pylist()
     names = {row["id"]: name_of[row["content_hash"]] for row in rows}
     assert len(names) == len(rows)
@@ -54,16 +55,25 @@ def found(store: Any, name_of: dict[str, str]) -> list[list[tuple[str, float]]]:
     return [[(names[r.image_id], round(r.score, 3)) for r in results] for results in opened.search_many(queries, k=20)]
 
 
+@pytest.fixture
+def cluster(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster of this machine, whose workers reach the bucket. Child processes find it by RAY_ADDRESS."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("FORCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    yield ray
+    ray.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_workers_and_a_killed_job_leave_every_image_once(
-    bucket: str, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, bucket: str, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray")
     from forclip.embedding.ray_workers import RayWorkers
 
-    monkeypatch.setenv("RAY_ADDRESS", "local")
-    monkeypatch.setenv("FORCLIP_CACHE", str(tmp_path / "cache"))
     client, name, chance = s3_client(s3_server), bucket.removeprefix("s3://"), random.Random(16)
     pictures = [picture(k) for k in range(200)]
     (tmp_path / "local").mkdir()
@@ -88,7 +98,7 @@ def test_killed_workers_and_a_killed_job_leave_every_image_once(
         if kills[0] < 2:
             kills[0] += 1
             time.sleep(chance.random() / 2)
-            ray.kill(self._actors[worker])
+            cluster.kill(self._actors[worker])
 
     monkeypatch.setattr(RayWorkers, "submit", submit_and_kill)
     summary = index(source, store, run=ON_RAY)
