@@ -58,7 +58,7 @@ def fail_on_second(config: str, out: str) -> None:
         def fail(*arguments: Any) -> None:
             raise ValueError("picture seven is gone")
 
-        teachers.HeadTeacher.__call__ = fail
+        setattr(teachers.HeadTeacher, "__call__", fail)  # noqa: B010 (a method)
     train_run(config, out)
 
 

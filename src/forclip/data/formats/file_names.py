@@ -80,9 +80,10 @@ class FileNames:
             raise UnusableEntry("no file name is given", name)
         if _BUCKET_URL.match(name):
             try:
-                return Path(refuse_credentials(name))
+                url = Path(refuse_credentials(name))
             except ValueError as error:
                 raise UnusableEntry("the URL holds credentials", str(error)) from None
+            return self._look_up(name) or url  # a copy in the folder first
         try:
             is_possible = b"\0" not in os.fsencode(name)
         except UnicodeEncodeError:
