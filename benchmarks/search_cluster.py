@@ -4,7 +4,7 @@
 
 Generates a store (benchmarks.search_data: 25 vectors an image), publishes it to Milvus Lite, which runs as a server in
 a process of its own, and measures with text queries that `publish` has not seen: the recall of the best 50 images, and
-the time of one search. Beside it, on the same vectors and machine: forclip's own index, and Lance's vector indexes
+the time of one search. On the same vectors and machine, it measures forclip's own index, and Lance's vector indexes
 (IVF_PQ, IVF_RQ) on a table with one row per vector, which need no server. Milvus Lite is a small server in Python: its
 recall is that of its indexes (FAISS), its times say nothing about a cluster.
 """

@@ -3,7 +3,7 @@
     python benchmarks/store_growth.py --folder FOLDER [--sizes 100000 1000000 10000000] [--kind "IVF4096(SQfp16),SQ8"]
 
 Rows are generated: two vectors of 32 dimensions an image, around random centres, and no picture file. Each operation
-runs in a process of its own, so that it opens the store anew; its time is the median of some repetitions, its memory
+runs in a process of its own, so that it opens the store again; its time is the median of some repetitions, its memory
 the most that the process allocated above what it had after its imports. Writes docs/results/store_growth.json.
 """
 

@@ -1,6 +1,6 @@
 """Paths in object storage, with the methods of `pathlib.Path` that a store's files need.
 
-Credentials, endpoint and region come from the environment alone, as cloud providers name them: AWS_ACCESS_KEY_ID,
+Credentials, endpoint and region come only from the environment, as cloud providers name them: AWS_ACCESS_KEY_ID,
 AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and so on.
 """
 
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -88,7 +87,9 @@ class BucketPath:
 
     @property
     def _files(self) -> Any:
-        return _filesystem(self.scheme, self.bucket, self.endpoint)
+        from forclip.file_systems import file_system  # late: Arrow's file systems take long to import
+
+        return file_system(self.url)[0]
 
     @property
     def endpoint(self) -> str | None:
@@ -233,26 +234,3 @@ def without_secrets(text: str) -> str:
         if _SECRETS.search(name) and len(value) >= 8:
             text = text.replace(value, "…")
     return re.sub(r"://[^/@\s]+@", "://…@", text)
-
-
-@lru_cache(maxsize=16)
-def _filesystem(scheme: str, bucket: str, endpoint: str | None) -> Any:
-    """Open the file system of a bucket. The credentials are those of the environment at the first call."""
-    from pyarrow import fs
-
-    match scheme:
-        case "s3":
-            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-            if region is None and endpoint is None:
-                region = fs.resolve_s3_region(bucket)
-            options = {} if endpoint is None else {"endpoint_override": endpoint}
-            # A small file is one request, so that a kill leaves no unfinished upload.
-            return fs.S3FileSystem(region=region, allow_delayed_open=True, **options)
-        case "gs":
-            return fs.GcsFileSystem()
-        case _:
-            account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-            if not account:
-                raise OSError("no Azure account name")
-            key, sas = (os.environ.get(f"AZURE_STORAGE_{name}") for name in ("ACCOUNT_KEY", "SAS_TOKEN"))
-            return fs.AzureFileSystem(account, account_key=key, **({} if sas is None else {"sas_token": sas}))

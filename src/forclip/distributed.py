@@ -49,7 +49,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is worker 0, which alone prints and writes files."""
+    """Whether this is worker 0, the only one that prints and writes files."""
     return rank() == 0
 
 

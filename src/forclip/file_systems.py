@@ -1,6 +1,6 @@
 """Open and list files at URLs: S3, Google Cloud Storage and Azure through Arrow, other schemes through fsspec.
 
-Credentials come from the environment alone. Network errors are retried.
+Credentials come only from the environment. Network errors are retried.
 """
 
 import os
@@ -20,7 +20,7 @@ from forclip.location import refuse_credentials
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.25  # seconds, doubled after each attempt
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "STORAGE_EMULATOR_HOST", "HF_")
-# Answers of a store that stay the same when they are asked again.
+# Errors that a retry does not change.
 _FINAL = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _NETWORK_LIBRARIES = ("aiohttp", "botocore", "aiobotocore", "requests", "httpx", "gcsfs", "google", "azure")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")  # in listings of fsspec
@@ -163,7 +163,8 @@ def _s3(bucket: str, environment: Environment) -> pafs.S3FileSystem:
         except OSError as error:
             raise _reworded(f"s3://{bucket}", error) from None
     unsigned = given.get("AWS_NO_SIGN_REQUEST") or given.get("AWS_SKIP_SIGNATURE") or ""
-    options = {"endpoint_override": endpoint} if endpoint else {}
+    # With a delayed open, a small file is one request, so that a kill leaves no unfinished upload.
+    options: dict[str, Any] = {"allow_delayed_open": True} | ({"endpoint_override": endpoint} if endpoint else {})
     retrying = pafs.AwsStandardS3RetryStrategy(max_attempts=3)
     is_anonymous = unsigned.lower() in ("1", "true", "yes")
     return pafs.S3FileSystem(region=region, anonymous=is_anonymous, retry_strategy=retrying, **options)

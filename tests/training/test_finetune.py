@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forclip.config import HeadConfig, TrainConfig
+from forclip.models.summary_head import SummaryHead
 from forclip.text.prompts import encode_classes
 from forclip.training import finetune as finetune_module
 from forclip.training import trainer as training
@@ -23,6 +24,7 @@ from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain
 from forclip.training.score_images import SHARES
 from forclip.training.supervision import Supervision
+from forclip.training.trainer import new_state
 from forclip.training.weight_interpolation import interpolate
 from tests.tiny import TinyBackbone
 from tests.training.test_teachers import write_images
@@ -100,6 +102,24 @@ def test_without_a_teacher_only_labelled_images_train() -> None:
     assert [set(terms) for terms in alone.history] == [{"base_labels"}] * 4  # 5 images in batches of 4, twice
     assert alone.choices.teacher is None
     assert len(finetuned(labels).history) == 6
+
+
+def test_few_labels_get_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float | None] = []
+
+    def note(head: SummaryHead, terms: list[Any], config: TrainConfig, trainable: str) -> Any:
+        rates.append(config.learning_rate)
+        return new_state(head, terms, config, trainable)
+
+    monkeypatch.setattr("forclip.training.finetune.new_state", note)
+    labels, config = supervision(), replace(TRAIN, learning_rate=None)
+    finetuned(labels, config=config)
+    verified = labels.verified.copy()
+    verified[len(verified) // 4 :] = False
+    finetuned(replace(labels, verified=verified), config=config)
+    labelled = int(verified.any(1).sum())
+    assert rates[0] is not None
+    assert rates[1] == pytest.approx(rates[0] * (2 * labelled / len(verified)) ** 0.5)
 
 
 def test_nothing_to_train_on_is_refused() -> None:

@@ -121,7 +121,7 @@ def _print(plan: "Plan") -> None:
     for choice in plan.choices:
         table.add_row(*_cells(choice), style="bold" if choice.chosen else None)
     Console(width=max(Console().width, _TABLE_WIDTH)).print(table, highlight=False)
-    lines = ["* as asked for", *plan.assumptions]
+    lines = ["* your options", *plan.assumptions]
     typer.echo("\n".join(lines))
 
 

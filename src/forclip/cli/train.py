@@ -25,7 +25,7 @@ app.add_typer(data_app, name="data")
 
 @contextmanager
 def _workers() -> Iterator[bool]:
-    """Join the workers that torchrun started. Yields whether this is the first one, which alone prints."""
+    """Join the workers that torchrun started. Yields whether this is the first one, the only one that prints."""
     from forclip import distributed
 
     try:

@@ -256,7 +256,7 @@ def index_images(
 
 
 def _list_source(source: str, images: Path | None, may_be_missing: bool) -> tuple[Listing, list[Location]]:
-    """List the pictures and the videos of a source. A damaged annotation file is an error, whatever may be missing."""
+    """List the pictures and the videos of a source. A damaged annotation file is always an error."""
     try:
         listing = find_images(source, images)
     except ValueError:

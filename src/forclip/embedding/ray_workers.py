@@ -30,7 +30,7 @@ class RayWorkers:
         """Connect to a cluster, or start Ray on this machine.
 
         address: of the cluster, `auto` for the one that this machine belongs to, None for that of RAY_ADDRESS or this
-        machine alone; workers: their number, None for as many as the cluster has room for; cpus: of each, None for a
+        machine only; workers: their number, None for as many as the cluster has room for; cpus: of each, None for a
         fair share. Raises ValueError if Ray is not installed or the cluster can't be reached.
         """
         self._ray = ray = _import_ray()
@@ -45,7 +45,7 @@ class RayWorkers:
             cpus = min(cpus, max(1, int(total.get("CPU", 1))))
         self.workers = workers or max(1, slots or int(total.get("CPU", 1)) // cpus)
         actor = ray.remote(num_cpus=cpus, num_gpus=1 if on_gpu else 0, max_restarts=0)(_Actor)
-        # Ray shows an actor its own GPU alone. With a GPU, the CPUs decode.
+        # Ray shows an actor only its own GPU. With a GPU, the CPUs decode.
         self._new_actor = partial(actor.remote, spec, "cuda" if on_gpu else device, cpus, cpus if on_gpu else 0)
         self._actors: dict[int, Any] = {}
         self._calls: dict[Any, tuple[int, bool]] = {}  # the worker, and whether it is a slice, by what will be returned

@@ -1,4 +1,4 @@
-"""Embed slices on many workers, and write them in few commits, whatever becomes of a worker."""
+"""Embed slices on many workers, and write them in few commits, also if workers fail."""
 
 import time
 from collections import Counter, defaultdict, deque

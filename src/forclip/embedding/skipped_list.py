@@ -20,12 +20,12 @@ from forclip.bucket_path import BucketPath, StorePath
 from forclip.embedding.changes import UnreadableImage
 
 SKIPPED_FILE = "skipped.jsonl"
-OLD_SKIPPED_FILE = "skipped.json"  # of earlier versions of forclip: all of the list, written anew at every change
+OLD_SKIPPED_FILE = "skipped.json"  # of earlier versions of forclip: the whole list, rewritten at every change
 _BUCKET_FOLDER = "skipped"
 _MAX_BUCKET_FILES = 32  # more are joined
 _LOCK = "skipped.lock"
 _LOCK_SECONDS = 60.0
-_MIN_OUTDATED = 1_000  # lines, from which the file is written anew if half of it or more is outdated
+_MIN_OUTDATED = 1_000  # lines, from which the file is rewritten if half of it or more is outdated
 
 
 def read_unreadable(store: StorePath) -> dict[str, UnreadableImage]:
@@ -53,7 +53,7 @@ def write_unreadable(store: StorePath, listed: Mapping[str, UnreadableImage], re
 
 
 def shorten_unreadable(store: StorePath) -> None:
-    """Write the list anew if most of its lines are outdated."""
+    """Rewrite the list if most of its lines are outdated."""
     if isinstance(store, BucketPath):
         files = _bucket_files(store)
         if len(files) > _MAX_BUCKET_FILES:

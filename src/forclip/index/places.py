@@ -1,7 +1,7 @@
 """Where images are in a store's table, and which rows of a version are live.
 
 A row's address is its fragment's id and its offset in the fragment. It stays the same until the fragment is joined with
-others. An address is never used again, except that a table that was rewritten or restored counts its fragments anew:
+others. An address is never used again, except that a table that was rewritten or restored starts its numbers again:
 so a fragment is known by its id and its first data file.
 """
 

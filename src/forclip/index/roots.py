@@ -3,7 +3,7 @@
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,16 @@ class Roots:
         """
         path = str(path) if isinstance(path, Uri) else path
         return self.reference(path) or path_to_text(_absolute(path))
+
+    def ids_of(self, names: Sequence[str], known_ids: Callable[[Sequence[str]], set[str]]) -> list[str]:
+        """Return the ids that names stand for: ids, or paths of images. What is neither stays as it is.
+
+        known_ids: which of some ids are stored.
+        """
+        names = [path_to_text(name) for name in names]
+        by_path = {name: self.id_of(name) for name in names}
+        stored = known_ids([*names, *by_path.values()])
+        return [name if name in stored or by_path[name] not in stored else by_path[name] for name in names]
 
     def locations_below(self, folder: str) -> list[str]:
         """Return the texts that the locations of all files below a folder begin with. The folder ends with /."""

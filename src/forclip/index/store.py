@@ -40,7 +40,6 @@ from forclip.index.table import (
 )
 from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
 from forclip.location import Uri
-from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
 MODEL_FOLDER = "model"
@@ -150,10 +149,7 @@ class Store:
 
     def ids_of(self, names: Sequence[str]) -> list[str]:
         """Return the ids that names stand for: ids, or paths of images. What is neither stays as it is."""
-        names = [path_to_text(name) for name in names]
-        by_path = {name: self.id_of(name) for name in names}
-        stored = self.known_ids([*names, *by_path.values()])
-        return [name if name in stored or by_path[name] not in stored else by_path[name] for name in names]
+        return self.roots.ids_of(names, self.known_ids)
 
     def table(self) -> lance.LanceDataset:
         """Return the newest version. Raises ValueError if it is damaged or was deleted."""

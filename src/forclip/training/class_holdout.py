@@ -17,7 +17,7 @@ from forclip.embedding.row_shards import Rows
 from forclip.models.summary_head import SummaryHead
 from forclip.training.candidates import Candidate
 from forclip.training.gains import Gain, class_precisions, resample
-from forclip.training.score_images import FEWEST_MEASURED, SHARES, pooled_outputs, score_shares
+from forclip.training.score_images import FEWEST_MEASURED, MOST_MEASURED, SHARES, pooled_outputs, score_shares
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Floats, Ints
@@ -25,7 +25,6 @@ from forclip.types import Floats, Ints
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SHORT_ALPHAS = (0.5, 0.75, 1.0)  # of trials that only compare candidates
 _DEFAULT_ALPHA = 0.5  # without classes to choose it on
-_MEASURED_IMAGES = 1500  # labelled images that heads are measured on, divided by the parts of an image
 _AS_GOOD = 0.5  # percent points of unseen classes that a choice may give up for seen ones
 _SHORT_SHARE, _SHORT_STEPS = 0.25, 200  # of a trial that only compares candidates: its epochs, and its steps at most
 _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
@@ -140,7 +139,7 @@ class HeldOut:
     def __init__(self, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int) -> None:
         """tokens: [P, I, T, W], the P parts of each training image."""
         self.start, self.tokens, self.texts, self.seed = start, tokens, supervision.texts, seed
-        self.rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
+        self.rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), seed)
         self.labels, self.verified = supervision.labels[self.rows], supervision.verified[self.rows]
         # The start's own share comes first: gains are measured from there.
         shares = SHARES if len(self.rows) >= FEWEST_MEASURED else ()

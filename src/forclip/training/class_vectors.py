@@ -14,7 +14,7 @@ from forclip.models.summary_head import SummaryHead
 from forclip.training import losses, objectives
 from forclip.training.gains import Gain, resample
 from forclip.training.losses import max_sim
-from forclip.training.score_images import run_in_batches
+from forclip.training.score_images import MOST_MEASURED, run_in_batches
 from forclip.training.supervision import Supervision
 from forclip.types import Ints
 
@@ -23,7 +23,6 @@ _TEXT_STEPS, _TEXT_BATCH, _TEXT_RATE = 200, 64, 1e-2
 _HALF_TRUST = 5.0  # positive images with which a class gets half of its shift
 _STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _USUAL_STRENGTH = 0.75  # without trials to choose it by
-_MEASURED_IMAGES = 1500  # labelled images that strengths are compared on, divided by the parts of an image
 
 
 def choose_strength(
@@ -38,7 +37,7 @@ def choose_strength(
     """
     if config.class_vectors is not None or not heads:
         return (_USUAL_STRENGTH if config.class_vectors is None else config.class_vectors), {}
-    rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), config.seed)
+    rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), config.seed)
     order = np.random.default_rng([config.seed, 19]).permutation(len(rows))
     halves = order[::2], order[1::2]
     labels, verified = supervision.labels[rows], supervision.verified[rows]

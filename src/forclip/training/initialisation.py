@@ -11,13 +11,19 @@ from forclip.models.backbone import Backbone
 from forclip.models.pools import Pool, fit_alignment
 from forclip.models.summary_head import SummaryHead, cluster_seeded_head, noise_seeded_head, window_seeded_head
 from forclip.training.gains import Gain, Resampled, resample
-from forclip.training.score_images import FEWEST_MEASURED, SHARES, pooled_outputs, run_in_batches, score_shares
+from forclip.training.score_images import (
+    FEWEST_MEASURED,
+    MOST_MEASURED,
+    SHARES,
+    pooled_outputs,
+    run_in_batches,
+    score_shares,
+)
 from forclip.training.supervision import Supervision
 
 _ALIGNMENT_IMAGES = 2000  # enough for a covariance
 _CLUSTERED_IMAGES = 128
 _WORTH = 0.1  # percent points that alignment or a larger share must gain over the simpler head
-_MEASURED_IMAGES = 1500  # labelled images that heads are measured on, divided by the parts of an image
 
 
 def seeded_head(pool: Pool, tokens: Rows, config: HeadConfig, seed: int) -> SummaryHead:
@@ -51,7 +57,7 @@ def choose_initial_head(
     gains: dict[str, Gain] = {}
     best = next(iter(heads)), shares[0]
     if len(heads) * len(shares) > 1 and supervision.compares_images and len(supervision.labelled) >= FEWEST_MEASURED:
-        rows = supervision.sample_labelled(_MEASURED_IMAGES // len(tokens), seed)
+        rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), seed)
         texts = supervision.texts
         reference: Resampled | None = None
         for name, head in heads.items():

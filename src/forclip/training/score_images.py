@@ -14,6 +14,7 @@ from forclip.training.losses import max_sim
 from forclip.types import Floats, Ints
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
+MOST_MEASURED = 1500  # labelled images that heads are compared on, divided by the parts of an image
 FEWEST_MEASURED = 50  # labelled images; on fewer, differences between shares are chance
 
 
@@ -77,7 +78,7 @@ def run_on_own_rows(
     device: torch.device,
     advance: Advance = silent,
 ) -> list[Tensor]:
-    """As `run_in_batches`, for this worker's part of the rows alone: outputs by batch. Not collective."""
+    """As `run_in_batches`, for only this worker's part of the rows: outputs by batch. Not collective."""
     parts = []
     for batch in own_batches(own, len(rows)):
         parts.append(head(read_own(tokens, rows[batch]).to(device, torch.float32)).cpu())

@@ -115,7 +115,7 @@ class CompressedTarShard:
     """A compressed tar, whose members are read in order; going back starts again. For use by several threads."""
 
     def __init__(self, open_again: Callable[[], IO[bytes]], names: Sequence[str]) -> None:
-        """open_again: opens the file anew; names: of the members, in order."""
+        """open_again: opens the file again; names: of the members, in order."""
         self._open, self._lock = open_again, Lock()
         self._order = {name: position for position, name in enumerate(names)}
         self._members: Iterator[tuple[str, Callable[[], bytes]]] = iter(())

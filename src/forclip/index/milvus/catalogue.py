@@ -17,7 +17,6 @@ from forclip.index.roots import Roots
 from forclip.index.schema import StoreHeader
 from forclip.index.store import OLD_DECODING, ImageFile
 from forclip.location import Uri
-from forclip.path_text import path_to_text
 
 _AT_ONCE = 2048  # keys or ids in a query
 _FILE_FIELDS = [field.name for field in fields(ImageFile)]
@@ -84,10 +83,7 @@ class PublishedImages:
         return self.roots.id_of(path)
 
     def ids_of(self, names: Sequence[str]) -> list[str]:
-        names = [path_to_text(name) for name in names]
-        by_path = {name: self.id_of(name) for name in names}
-        stored = self.known_ids([*names, *by_path.values()])
-        return [name if name in stored or by_path[name] not in stored else by_path[name] for name in names]
+        return self.roots.ids_of(names, self.known_ids)
 
     def known_ids(self, image_ids: Sequence[str]) -> set[str]:
         return set(self.by_ids(image_ids, []))

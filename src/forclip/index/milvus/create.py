@@ -101,14 +101,14 @@ def with_new_columns(server: MilvusServer, settings: PublishSettings, table: lan
     if missing := [name for name in known if name not in types]:
         raise ValueError(
             f"{server.address}: column {missing[0]!r} is published, and the store has none; --replace publishes the "
-            "store anew"
+            "store from scratch"
         )
     for column in published_columns(types, list(known)):
         if column.type != known[column.name].type:
             was = known[column.name].type
             raise ValueError(
                 f"{server.address}: column {column.name!r} was published as {was} and is {column.type} now; --replace "
-                "publishes the store anew"
+                "publishes the store from scratch"
             )
     if not settings.all_columns:
         return settings
@@ -134,7 +134,7 @@ def _add_column(server: MilvusServer, column: PublishedColumn) -> None:
                 )
         except ValueError as error:
             raise ValueError(
-                f"{server.address}: the server can't add the column {column.name!r}; --replace publishes anew ({error})"
+                f"{server.address}: the server can't add column {column.name!r}; --replace publishes from scratch ({error})"
             ) from None
 
 

@@ -91,7 +91,7 @@ def _publish(
     server.load()
     settings = read_settings(server)
     if problem := difference(settings, store, options):
-        raise ValueError(f"{server.address}: {problem}; --replace publishes it anew")
+        raise ValueError(f"{server.address}: {problem}; --replace publishes it from scratch")
     stored = store.header
     header = replace(settings.header, roots=stored.roots, model=stored.model)
     settings = replace(settings, header=header, store=str(store.folder))
