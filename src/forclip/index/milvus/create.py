@@ -134,7 +134,8 @@ def _add_column(server: MilvusServer, column: PublishedColumn) -> None:
                 )
         except ValueError as error:
             raise ValueError(
-                f"{server.address}: the server can't add column {column.name!r}; --replace publishes from scratch ({error})"
+                f"{server.address}: the server can't add the column {column.name!r}; "
+                f"--replace publishes from scratch ({error})"
             ) from None
 
 
