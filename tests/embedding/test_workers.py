@@ -43,6 +43,16 @@ def rows(store: Path) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in found}
 
 
+def assert_equal_up_to_rounding(found: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
+    """Rounding depends on the number of threads, and on what else is in a batch. Codes of int8 may differ by one."""
+    assert found.keys() == expected.keys()
+    for image_id, row in found.items():
+        for column in ("vectors", "boxes"):
+            values, wanted = np.array(row.pop(column)), np.array(expected[image_id].pop(column))
+            np.testing.assert_allclose(values, wanted, rtol=0, atol=1 if values.dtype.kind == "i" else 2e-3)
+    assert found == expected
+
+
 @pytest.fixture
 def photos(tmp_path: Path, small_world: ToyWorld) -> Path:
     """130 pictures, three batches."""
@@ -75,7 +85,7 @@ def test_workers_store_what_one_process_stores(photos: Path, tmp_path: Path, mon
     assert killed
     assert not active_children()
     assert summary == plain
-    assert rows(tmp_path / "s") == rows(tmp_path / "plain")
+    assert_equal_up_to_rounding(rows(tmp_path / "s"), rows(tmp_path / "plain"))
     assert Index(tmp_path / "s").store.header.code_range == Index(tmp_path / "plain").store.header.code_range
 
 
@@ -158,12 +168,7 @@ def test_array_jobs_share_a_listing_without_a_coordinator(photos: Path, tmp_path
     assert [job.returncode for job in jobs] == [0, 0], outputs
     assert sum("1 could not be read" in out for out, _ in outputs) == 1
     index(photos, tmp_path / "plain")
-    found, expected = rows(tmp_path / "s"), rows(tmp_path / "plain")
-    assert found.keys() == expected.keys()
-    for image_id, row in found.items():  # equal up to rounding, which depends on what else is in a batch
-        np.testing.assert_allclose(row.pop("vectors"), expected[image_id].pop("vectors"), atol=2e-3)
-        np.testing.assert_allclose(row.pop("boxes"), expected[image_id].pop("boxes"), atol=2e-3)
-    assert found == expected
+    assert_equal_up_to_rounding(rows(tmp_path / "s"), rows(tmp_path / "plain"))
     summary = index(photos, tmp_path / "s")
     assert (summary.added, summary.updated, summary.unchanged, summary.skipped) == (0, 0, 130, 1)
 
@@ -259,4 +264,4 @@ def test_ray_stores_what_one_process_stores(photos: Path, tmp_path: Path, monkey
     assert not ray.is_initialized()
     assert killed
     assert summary == plain
-    assert rows(tmp_path / "s") == rows(tmp_path / "plain")
+    assert_equal_up_to_rounding(rows(tmp_path / "s"), rows(tmp_path / "plain"))
