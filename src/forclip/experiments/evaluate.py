@@ -101,8 +101,9 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     gallery without labels, and for data that cannot be read or trained on.
     """
     train, gallery = load_sets(config.data)
-    warn_about_photos(backbone.name, gallery.paths)
-    warn_about_orientation(backbone, gallery.paths)
+    if distributed.is_first():
+        warn_about_photos(backbone.name, gallery.paths)
+        warn_about_orientation(backbone, gallery.paths)
     if not gallery.class_names:
         source = config.data.gallery if isinstance(config.data.gallery, SourceConfig) else config.data.train
         raise ValueError(
