@@ -88,9 +88,9 @@ def fail_on_second(config: str, out: str) -> None:
 
 
 def weights(run: Path, end: str) -> Tensor:
-    """All weights of a head but the keys' bias, which changes no attention and so is moved by rounding errors."""
-    state = load_file(run / "ends.safetensors")
-    return torch.cat([v.flatten() for k, v in state.items() if k.startswith(end) and "k_proj.bias" not in k])
+    """The trained weights of a head, but the keys' bias: it changes no attention, so that rounding errors move it."""
+    state = {k: v for k, v in load_file(run / "ends.safetensors").items() if k.startswith(end)}
+    return torch.cat([v.flatten() for k, v in state.items() if "k_proj.bias" not in k and ".pooled" not in k])
 
 
 @dataclass
@@ -146,7 +146,7 @@ def test_a_killed_run_resumes_bit_for_bit(of_two: Finished, tmp_path: Path) -> N
 
 def test_shards_of_a_cache_are_reused_by_any_number_of_workers(of_two: Finished) -> None:
     headers = {file: file.stat().st_mtime_ns for file in of_two.cache.rglob("tokens.json")}
-    assert len(headers) == 3
+    assert len(headers) >= 3  # two shards of training images, and the gallery's
     # One process continues what two began: the checkpoint at the end of the finetuning.
     model = runs.train(of_two.config, of_two.out, resume=True, console=Console(quiet=True))
     assert {file: file.stat().st_mtime_ns for file in of_two.cache.rglob("tokens.json")} == headers
