@@ -47,7 +47,7 @@ def search(
     any_of: AnyOf = None,
     all_of: AllOf = None,
     none_of: NoneOf = None,
-    k: Annotated[int, Option("-k", min=1, help="Number of images to show.")] = TOP_K,
+    k: Annotated[int, Option("-k", "--limit", min=1, help="Number of images to show.")] = TOP_K,
     where: Where = None,
     min_score: Annotated[float, Option(help="Leave out images below this cosine.")] = -1.0,
     collapse: Annotated[
@@ -148,7 +148,7 @@ def export(
     any_of: AnyOf = None,
     all_of: AllOf = None,
     none_of: NoneOf = None,
-    k: Annotated[int, Option("-k", min=1, help="Number of images to export at most.")] = TOP_K,
+    k: Annotated[int, Option("-k", "--limit", min=1, help="Number of images to export at most.")] = TOP_K,
     where: Where = None,
     cutoff: Cutoff = None,
     model: Moved = None,

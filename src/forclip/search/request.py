@@ -12,6 +12,7 @@ from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
 from forclip.index import TOP_K
 from forclip.index.duplicates import collapse_duplicates
+from forclip.index.ranking import Ranking
 from forclip.location import as_location
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
@@ -19,6 +20,7 @@ from forclip.search.searcher import AnySearcher, ListOptions, RankedText
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Floats, SearchResult
 
+_LONG_LIST = 1_000  # images; longer lists stay in columns, which take less memory than results
 _COLLAPSED_DEPTH = 5  # times as many results are made if near duplicates among them are left out
 
 
@@ -235,6 +237,10 @@ def run_searches(
         if request.lowest_precision is not None and searcher.model.calibration is None:
             name = searcher.model.name
             raise SearchError(f"{name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3")
+        depth, most = request.options.depth, searcher.index.most_results
+        if most is not None and depth > most and not request.is_combined and len(searcher.index) > most:
+            wanted = f"k {request.k}" + (f" after the first {request.offset}" if request.offset else "")
+            raise SearchError(f"{wanted} needs a list of {depth} images, and {searcher.index.name} has at most {most}")
     ranked: dict[int, RankedText] = {}
     single = [n for n, request in enumerate(requests) if request.is_one_text]
     for options in dict.fromkeys(requests[n].options for n in single):
@@ -342,7 +348,7 @@ def _picture_vectors(searcher: AnySearcher, request: SearchRequest) -> Floats:
     return request.like
 
 
-def _page(searcher: AnySearcher, request: SearchRequest, results: Sequence[SearchResult]) -> list[SearchResult]:
+def _page(searcher: AnySearcher, request: SearchRequest, results: Sequence[SearchResult]) -> Sequence[SearchResult]:
     lowest = request.min_score
     if request.cutoff is not None and request.cutoff.kind == "score":
         lowest = max(lowest, request.cutoff.value)
@@ -350,4 +356,6 @@ def _page(searcher: AnySearcher, request: SearchRequest, results: Sequence[Searc
     if request.collapse is not None:
         results = collapse_duplicates(searcher.index, results, request.collapse, end)
     part = results[request.offset : end]
+    if isinstance(part, Ranking) and len(part) > _LONG_LIST:
+        return part[: int(np.count_nonzero(part.scores >= lowest))]
     return [result for result in part if result.score >= lowest]

@@ -126,9 +126,10 @@ class Searcher(Generic[AnyIndex]):
 
     def rank(self, query: Floats, options: ListOptions) -> Sequence[SearchResult]:
         """Rank images for one vector [dim], or for all vectors of a picture [N, dim], of unit length."""
+        depth = self._depth(options)
         if query.ndim > 1:
-            return self.index.search_picture(query, options.depth, options.where, options.exact)
-        return self.index.rankings(query[None], options.depth, options.where, options.exact)[0]
+            return self.index.search_picture(query, depth, options.where, options.exact)
+        return self.index.rankings(query[None], depth, options.where, options.exact)[0]
 
     def rank_combined(self, query: CombinedQuery, options: ListOptions) -> Sequence[CombinedResult]:
         """Rank images for several texts."""
@@ -141,7 +142,7 @@ class Searcher(Generic[AnyIndex]):
         view: the version of the store to search; None: the newest.
         """
         view, vectors = self.index.view() if view is None else view, self.encode_texts(texts)
-        rankings = self.index.rankings(vectors, options.depth, options.where, options.exact, view)
+        rankings = self.index.rankings(vectors, self._depth(options), options.where, options.exact, view)
         calibration, precision = self.model.calibration, options.precision
         if precision is None or calibration is None:
             return [RankedText(ranking, None) for ranking in rankings]
@@ -153,6 +154,9 @@ class Searcher(Generic[AnyIndex]):
             confidence = estimate_confidence(calibration, ranking.scores, sample, size, precision)
             ranked.append(RankedText(ranking, confidence))
         return ranked
+
+    def _depth(self, options: ListOptions) -> int:
+        return min(options.depth, self.index.most_results or options.depth)
 
     def refine(self, query: Floats, right: Sequence[str], wrong: Sequence[str], where: str | None) -> Floats:
         """Return the query vector [dim] refined by verdicts on images (forclip.search.feedback)."""

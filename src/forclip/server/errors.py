@@ -25,6 +25,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+_OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_NUMBER = re.compile(r"[-+.0-9e]{1,25}")
+
 
 class Refused(HTTPException):
     """A request that cannot be answered: a status, and one sentence why, for the client."""
@@ -35,10 +38,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        """The place and kind of the first problem, without the value that was sent."""
+        """The place and kind of the first problem, without the value that was sent unless it is a number."""
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path"))
-        message = str(problem["msg"]).removeprefix("Value error, ")
+        message, value = str(problem["msg"]).removeprefix("Value error, "), str(problem.get("input"))
+        if problem["type"] in _OUT_OF_RANGE and _NUMBER.fullmatch(value):
+            message += f", not {value}"
         return JSONResponse({"detail": f"{field}: {message}" if field else message}, 422)
 
     @app.exception_handler(StarletteHTTPException)

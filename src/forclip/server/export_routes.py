@@ -4,10 +4,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfileobj
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import BoundedSemaphore
 from typing import IO, Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Query
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
@@ -22,6 +24,7 @@ from forclip.server.pictures import picture_bytes
 from forclip.server.schemas import ExportBody, Format, Problem, SearchText, VerdictsBody
 from forclip.server.search_routes import SearchService
 from forclip.server.selections import SelectionName, Selections
+from forclip.server.threads import in_threads
 
 _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "coco": ("json", "application/json"),
@@ -29,6 +32,7 @@ _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "fiftyone": ("zip", "application/zip"),
     "files": ("txt", "text/plain; charset=utf-8"),
 }
+_EXPORTS = 4  # at a time; each has all its images in memory
 _zipping = BoundedSemaphore(2)  # each may take twice EXPORTED_BYTES of disk while it runs
 
 Images = Mapping[str, StoredImage]  # by image id
@@ -43,22 +47,26 @@ LabelQuery = Annotated[
 def export_routes(service: SearchService, selections: Selections) -> APIRouter:
     """Routes below /api."""
     routes = APIRouter(prefix="/api", tags=["export"], responses={s: {"model": Problem} for s in (404, 409)})
-    gallery = service.gallery
+    gallery, exporting = service.gallery, in_threads(CapacityLimiter(_EXPORTS))
 
     @routes.post("/export", response_class=Response)
+    @exporting
     def export_search(body: ExportBody) -> Response:
         """Export the list that POST /api/search returns for the same request."""
         answer = service.answer(body.to_request(gallery.ids_of_keys))
-        images = gallery.by_id([r.image_id for r in answer.results])
+        results = list(answer.results)
+        by_key = gallery.by_key([r.key for r in results])
+        images = {image.row["id"]: image for image in by_key.values()}
         items = [
-            _item(images[r.image_id], score=r.score, probability=answer.probability(r), box=r.box)
-            for r in answer.results
-            if r.image_id in images
+            _item(by_key[r.key], score=r.score, probability=answer.probability(r), box=r.box)
+            for r in results
+            if r.key in by_key
         ]
         label = body.label or answer.request.label
         return _download(Selection(tuple(items), label), body.format, images, "list")
 
     @routes.post("/export/verdicts", response_class=Response)
+    @exporting
     def export_verdicts(body: VerdictsBody) -> Response:
         """Export verdicts as the CSV that a run's `data: {verdicts: FILE}` reads."""
         verdicts = dict.fromkeys(gallery.ids_of_keys(body.right), True)
@@ -68,6 +76,7 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
         return _download(Selection(tuple(items), body.label), "csv", images, "verdicts")
 
     @routes.get("/selections/{name}/export", response_class=Response)
+    @exporting
     def export_selection(name: SelectionName, format: FormatQuery = "csv", text: LabelQuery = None) -> Response:
         """Export a selection in its own order, or with a text the best matches first."""
         ids = selections.one(name)
@@ -108,15 +117,17 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
     headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
     if format == "fiftyone" or has_frames:
         with _zipping:
-            zipped = _zip(selection, images, format, name)
-        headers["Content-Length"] = str(zipped.tell())
-        zipped.seek(0)
-        chunks, close = iter(lambda: zipped.read(1 << 20), b""), BackgroundTask(zipped.close)
-        return StreamingResponse(chunks, media_type=media_type, headers=headers, background=close)
-    with TemporaryDirectory() as folder:
-        to = Path(folder) / name
-        FORMATS[format](selection, to)
-        return Response(to.read_bytes(), media_type=media_type, headers=headers)
+            output = _zip(selection, images, format, name)
+    else:
+        output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
+        with TemporaryDirectory() as folder:
+            FORMATS[format](selection, Path(folder) / name)
+            with (Path(folder) / name).open("rb") as written:
+                copyfileobj(written, output)
+    headers["Content-Length"] = str(output.tell())
+    output.seek(0)
+    chunks, close = iter(lambda: output.read(1 << 20), b""), BackgroundTask(output.close)
+    return StreamingResponse(chunks, media_type=media_type, headers=headers, background=close)
 
 
 def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[bytes]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
 
 from forclip.search.look import look_at
@@ -14,8 +15,10 @@ from forclip.server.gallery import NO_IMAGE, StoredImage
 from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, decode, make_thumbnail, picture_bytes
 from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, box_fields
 from forclip.server.search_routes import SearchService
+from forclip.server.threads import in_threads
 
 _THUMBNAIL_BYTES = 256_000_000  # kept in memory
+_READERS = 24  # pictures that are read at a time, also from slow buckets
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (403, 404, 409, 415)}
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "The picture."},
@@ -29,8 +32,10 @@ def image_routes(service: SearchService) -> APIRouter:
     gallery = service.gallery
     thumbnails: StoreCache[int, bytes] = StoreCache(_THUMBNAIL_BYTES, len)
     looks: StoreCache[tuple[object, ...], LookOut] = StoreCache(maxsize=64)
+    reading = in_threads(CapacityLimiter(_READERS))
 
     @routes.get("/image/{key}", response_class=Response, responses=_PICTURE)
+    @reading
     def image(key: str, request: Request) -> Response:
         """The whole picture, unless its file changed since it was indexed."""
         stored = gallery.one(key)
@@ -38,6 +43,7 @@ def image_routes(service: SearchService) -> APIRouter:
         return _cacheable(request, f"{stored.key}", lambda: content, media_type)
 
     @routes.get("/thumbnail/{key}", response_class=Response, responses=_PICTURE)
+    @reading
     def thumbnail(key: str, request: Request) -> Response:
         """A small JPEG."""
         stored = gallery.one(key)
@@ -46,6 +52,7 @@ def image_routes(service: SearchService) -> APIRouter:
         return _cacheable(request, tag, jpeg, "image/jpeg")
 
     @routes.post("/look")
+    @reading
     def look(body: LookBody) -> LookOut:
         """Where an image's vectors come from. With a text also each region's score, and the heatmap of the best one.
 

@@ -3,7 +3,9 @@
 TEXT_CHARACTERS = 1_000
 TEXTS = 10  # in one search
 WHERE_CHARACTERS = 2_000
-K = 1_000
+K = 20_000
+COLLAPSED = 11_000  # rank of the last image of a list without near duplicates
+WHOLE_ANSWER = 1_000  # images in an answer that is sent as a whole
 OFFSET = 10_000
 UPLOAD_BYTES = 20_000_000
 BODY_BYTES = 1_000_000  # of every request but an upload

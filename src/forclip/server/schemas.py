@@ -81,6 +81,11 @@ class ListBody(_Strict):
         description="Leave out near duplicates of better results, from this similarity on, such as 0.95.",
     )
 
+    def model_post_init(self, context: Any) -> None:
+        if self.collapse is not None and self.offset + self.k > limits.COLLAPSED:
+            end, most = self.offset + self.k, limits.COLLAPSED
+            raise ValueError(f"with collapse, offset and k together may be at most {most}, not {end}")
+
 
 class RefinableBody(ListBody):
     """A list that verdicts can refine."""
@@ -108,6 +113,7 @@ class SearchBody(_TextsBody, RefinableBody):
     )
 
     def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
         if len(self.to_request().wanted) + len(self.none_of) > limits.TEXTS:
             raise ValueError(f"at most {limits.TEXTS} texts in one search")
 
@@ -144,6 +150,7 @@ class SimilarBody(RefinableBody):
     box: Box | None = Field(None, description="Search for what this region shows; by default the whole image.")
 
     def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
         self.to_request(like=np.empty(0, np.float32))  # any vector, to check the rules
 
 

@@ -7,19 +7,20 @@ from typing import Annotated, Any
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 
 from forclip.embedding.regions import overlaps
 from forclip.index.threads import cores, one_core
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run_search, run_searches
 from forclip.server import limits
+from forclip.server.answers import STREAMED, Answers, wants_lines
 from forclip.server.batches import Batches
 from forclip.server.cached_searcher import KEPT_DEPTH, CachedSearcher
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery, StoredImage
 from forclip.server.pictures import decode, picture_bytes
-from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody, box_fields
+from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody
 from forclip.types import Floats
 
 _MAX_SEARCH_THREADS = 4  # half of a search is Python code, which runs in one thread at a time
@@ -31,6 +32,7 @@ class SearchService:
 
     def __init__(self, searcher: CachedSearcher, gallery: Gallery, labels: StoreLabels | None) -> None:
         self.searcher, self.gallery, self.labels = searcher, gallery, labels
+        self.answers = Answers(gallery)
 
     def answer(self, request: SearchRequest) -> SearchAnswer:
         """Answer a request. Raises Refused (400) for what is wrong with it."""
@@ -59,40 +61,6 @@ class SearchService:
             return False
         labelled = self.labels is not None and self.labels.class_of(request.wanted[0]) is not None
         return not labelled and request.only is None and request.options.depth <= KEPT_DEPTH
-
-    def render(self, answer: SearchAnswer, started: float) -> Response:
-        """The answer as JSON. started: time.perf_counter() at the request."""
-        images = self.gallery.page([r.key for r in answer.results])
-        labels, results = answer.labels, []
-        for position, result in enumerate(answer.results):
-            if (image := images.get(result.key)) is None:
-                continue  # it was deleted since the list was made
-            results.append(
-                {
-                    "key": str(image.key),
-                    "rank": result.rank,
-                    "score": result.score,
-                    "probability": answer.probability(result),
-                    "box": box_fields(result.box),
-                    "name": image.name,
-                    "width": image.row["width"],
-                    "height": image.row["height"],
-                    "metadata": image.own,
-                    "relevant": None if labels is None else labels.verdicts[position],
-                }
-            )
-        # Validated as a whole, which is several times faster than one model after the other.
-        out = SearchOut.model_validate(
-            {
-                "results": results,
-                "confidence": None if answer.confidence is None else vars(answer.confidence),
-                "images": len(self.searcher.index),
-                "milliseconds": (time.perf_counter() - started) * 1000,
-                "labels": None if labels is None else {**labels.to_json(), "missed": len(labels.relevance.missed)},
-            }
-        )
-        # Sent as it is: FastAPI would validate it a second time, which takes longer than many a search.
-        return Response(out.model_dump_json(), media_type="application/json")
 
     def query_vectors(self, image: StoredImage, box: Box | None) -> Floats:
         """The vectors to search for images like this one with: all of its vectors, [N, dim].
@@ -127,30 +95,35 @@ def search_routes(service: SearchService) -> APIRouter:
     def run_quick(batch: Sequence[tuple[SearchRequest, float]]) -> list[Response]:
         with one_core():
             answers = run_searches(service.searcher, [request for request, _ in batch], service.labels)
-            return [service.render(a, started) for a, (_, started) in zip(answers, batch, strict=True)]
+            return [service.answers.render(a, started) for a, (_, started) in zip(answers, batch, strict=True)]
 
     # Requests are compared by identity, so that each gets an answer of its own.
     batches: Batches[tuple[SearchRequest, float], Response] = Batches(run_quick, "searches", most=32)
 
-    def answer(make_request: Callable[[], SearchRequest], started: float) -> Response:
+    def answer(make_request: Callable[[], SearchRequest], lines: bool, started: float) -> Response:
         with one_core():
-            return service.render(service.answer(make_request()), started)
+            return service.answers.render(service.answer(make_request()), started, lines)
 
-    async def run(make_request: Callable[[], SearchRequest]) -> Response:
-        return await to_thread.run_sync(answer, make_request, time.perf_counter(), limiter=limiter)
+    async def run(make_request: Callable[[], SearchRequest], http: Request) -> Response:
+        return await to_thread.run_sync(answer, make_request, wants_lines(http), time.perf_counter(), limiter=limiter)
 
-    @routes.post("/search", response_model=SearchOut, responses={404: {"model": Problem}})
-    async def search(body: SearchBody) -> Response:
-        """The images that best match a text or several, the region in each, and how far down the list to trust."""
+    streamed: dict[int | str, dict[str, Any]] = {200: STREAMED}
+
+    @routes.post("/search", response_model=SearchOut, responses={**streamed, 404: {"model": Problem}})
+    async def search(body: SearchBody, http: Request) -> Response:
+        """The images that best match a text or several, the region in each, and how far down the list to trust.
+
+        With `Accept: application/x-ndjson` the answer has a line of JSON for each result, and nothing else.
+        """
         request = body.to_request()
-        if service.is_quick(request):
+        if service.is_quick(request) and not wants_lines(http):
             return await batches.get((request, time.perf_counter()))
-        return await run(lambda: body.to_request(gallery.ids_of_keys))
+        return await run(lambda: body.to_request(gallery.ids_of_keys), http)
 
-    errors: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}
+    errors = {**streamed, **{status: {"model": Problem} for status in (404, 409, 415)}}
 
     @routes.post("/similar", response_model=SearchOut, responses=errors)
-    async def similar(body: SimilarBody) -> Response:
+    async def similar(body: SimilarBody, http: Request) -> Response:
         """More images like one of the store, or like a region of it. The image itself is left out."""
 
         def request() -> SearchRequest:
@@ -158,10 +131,12 @@ def search_routes(service: SearchService) -> APIRouter:
             exclude = tuple(gallery.ids_of_keys([body.key]))
             return body.to_request(gallery.ids_of_keys, like=vectors, exclude=exclude)
 
-        return await run(request)
+        return await run(request, http)
 
-    @routes.post("/similar/upload", response_model=SearchOut)
-    async def similar_to_upload(body: Annotated[UploadBody, Form(media_type="multipart/form-data")]) -> Response:
+    @routes.post("/similar/upload", response_model=SearchOut, responses=streamed)
+    async def similar_to_upload(
+        body: Annotated[UploadBody, Form(media_type="multipart/form-data")], http: Request
+    ) -> Response:
         """Images like an uploaded picture, which is not kept."""
 
         def request() -> SearchRequest:
@@ -171,6 +146,6 @@ def search_routes(service: SearchService) -> APIRouter:
             vectors = service.searcher.encode_image(decode(content, 400, "the uploaded file"))
             return body.to_request(like=vectors)
 
-        return await run(request)
+        return await run(request, http)
 
     return routes

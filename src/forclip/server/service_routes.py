@@ -75,7 +75,7 @@ def service_routes(
         return Info(version=version("forclip"), columns=columns, has_calibration=has_calibration, **sizes)
 
     @routes.get("/health")
-    def health() -> Health:
+    async def health() -> Health:
         """Answers while the service runs. Needs no token."""
         return Health()
 
