@@ -20,6 +20,7 @@ from forclip.models.retrieval_model import store_header
 from forclip.search.searcher import Searcher
 from forclip.server import answers, limits
 from forclip.server.app import create_app
+from forclip.server.gallery import Gallery
 from forclip.types import ImageEmbeddings
 from tests.server.conftest import serving
 
@@ -108,9 +109,9 @@ def test_images_deleted_while_an_answer_is_sent_are_left_out(
     with serving(create_app(long_searcher)) as address:
         whole = post(address, json={"text": "snail", "k": 6}).json()["results"]
         gone = {whole[n]["key"] for n in (0, 1, 3)}
-        by_key = answers.Gallery.by_key
+        by_key = Gallery.by_key
         monkeypatch.setattr(
-            answers.Gallery, "by_key", lambda gallery, keys: by_key(gallery, [k for k in keys if str(k) not in gone])
+            Gallery, "by_key", lambda gallery, keys: by_key(gallery, [k for k in keys if str(k) not in gone])
         )
         left = post(address, json={"text": "snail", "k": 6}).json()["results"]
         assert left == [r for r in whole if r["key"] not in gone]
@@ -121,14 +122,14 @@ def test_images_deleted_while_an_answer_is_sent_are_left_out(
 def test_a_broken_stream_is_no_complete_answer(long_searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client must not take the first half of a list for all of it."""
     with serving(create_app(long_searcher)) as address:
-        by_key, calls = answers.Gallery.by_key, iter(range(10))
+        by_key, calls = Gallery.by_key, iter(range(10))
 
-        def fail_later(gallery: answers.Gallery, keys: Any) -> Any:
+        def fail_later(gallery: Gallery, keys: Any) -> Any:
             if next(calls):
                 raise OSError("the disk is gone")
             return by_key(gallery, keys)
 
-        monkeypatch.setattr(answers.Gallery, "by_key", fail_later)
+        monkeypatch.setattr(Gallery, "by_key", fail_later)
         for headers in ({}, LINES):
             with pytest.raises(httpx.RemoteProtocolError):
                 httpx.post(f"{address}api/search", json={"text": "snail", "k": 2_000}, headers=headers)

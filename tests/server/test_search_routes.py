@@ -1,14 +1,10 @@
 """Search routes return what the library returns, with keys instead of paths."""
 
-import asyncio
 import dataclasses
-import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import httpx
@@ -21,10 +17,8 @@ from forclip.calibration.model import Calibration, estimate_confidence
 from forclip.embedding.regions import overlaps
 from forclip.search.combined import CombinedQuery, search_combined
 from forclip.search.searcher import Searcher
-from forclip.server import limits, pictures
-from forclip.server.app import create_app
+from forclip.server import limits
 from forclip.server.gallery import Gallery
-from forclip.server.selections import Selections
 from forclip.types import Floats
 from tests.server.conftest import PICTURES, client_of, search
 
@@ -239,72 +233,3 @@ def test_concurrent_searches_each_get_their_own_results(address: str, served: Se
         lists = list(pool.map(scores, texts * 3))
     expected = [[r.score for r in served.search(text, 5)] for text in texts] * 3
     np.testing.assert_allclose(lists, expected, atol=1e-5)
-
-
-ROUTES: list[tuple[str, str, dict[str, Any]]] = [
-    ("POST", "/api/search", {"json": {"text": "snail", "where": "width > 0"}}),
-    ("POST", "/api/search", {"json": {"text": "kite"}}),
-    ("POST", "/api/search", {"json": {"text": "kite", "any_of": ["drum"]}}),
-    ("POST", "/api/similar", {"json": {"key": "KEY"}}),
-    ("POST", "/api/similar", {"json": {"key": "KEY", "box": {"x0": 0, "y0": 0, "x1": 0.2, "y1": 0.1}}}),
-    ("POST", "/api/similar/upload", {"files": {"picture": ("a", b"PICTURE")}}),
-    ("POST", "/api/look", {"json": {"key": "KEY", "text": "snail"}}),
-    ("POST", "/api/export", {"json": {"text": "snail", "format": "csv"}}),
-    ("POST", "/api/export/verdicts", {"json": {"label": "snail", "right": ["KEY"]}}),
-    ("POST", "/api/selections", {"json": {"name": "mine", "keys": ["KEY"]}}),
-    ("GET", "/api/selections/mine", {}),
-    ("GET", "/api/selections/mine/export?text=snail", {}),
-    ("POST", "/api/selections/mine/add", {"json": {"keys": ["KEY"]}}),
-    ("POST", "/api/selections/mine/remove", {"json": {"keys": ["KEY"]}}),
-    ("DELETE", "/api/selections/mine", {}),
-    ("GET", "/api/selections", {}),
-    ("GET", "/api/image/KEY", {}),
-    ("GET", "/api/thumbnail/KEY", {}),
-    ("GET", "/api/classes", {}),
-    ("GET", "/api/info", {}),
-    ("GET", "/metrics", {}),
-    ("GET", "/login", {}),
-    ("GET", "/", {}),
-]
-
-
-def test_no_route_blocks_the_event_loop(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code that opens the store, a picture or a selection runs outside the event loop's thread."""
-    loop_threads: set[int] = set()
-    blocked: list[str] = []
-
-    def guard(owner: Any, name: str) -> None:
-        call = getattr(owner, name)
-
-        def guarded(*args: Any, **options: Any) -> Any:
-            if get_ident() in loop_threads:
-                blocked.append(name)
-            return call(*args, **options)
-
-        monkeypatch.setattr(owner, name, guarded)
-
-    guard(served.index, "view")
-    guard(served.index, "info")
-    guard(served.index.store, "table")
-    guard(served.model.backbone, "encode_text")
-    guard(pictures, "picture_bytes")
-    guard(Selections, "all")
-    first = served.search("snail", 1)[0]
-    app = create_app(served)
-    paths = {route for route in app.openapi()["paths"] if route != "/health"}
-    templates = {re.sub(r"KEY", "{key}", re.sub(r"mine", "{name}", path.split("?")[0])) for _, path, _ in ROUTES}
-    assert paths == templates, "ROUTES lists every route"
-
-    async def run() -> None:
-        loop_threads.add(get_ident())
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
-            for method, path, options in ROUTES:
-                filled = json.loads(json.dumps(options.get("json")).replace("KEY", str(first.key)))
-                files = {"picture": ("a", Path(first.uri).read_bytes())} if "files" in options else None
-                response = await client.request(method, path.replace("KEY", str(first.key)), json=filled, files=files)
-                assert response.status_code < 400, (path, response.text)
-
-    with ThreadPoolExecutor(1) as thread:  # the browser tests may run a loop in this thread
-        thread.submit(asyncio.run, run()).result()
-    assert blocked == []

@@ -1,6 +1,7 @@
 """The service as an application, and running it until it is stopped."""
 
 import gc
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,9 @@ from urllib.parse import quote
 import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import Message
 
 from forclip.search.labels import StoreLabels
-from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import AnySearcher
 from forclip.server import limits
 from forclip.server.cached_searcher import CachedSearcher
@@ -25,7 +26,7 @@ from forclip.server.pictures import fetched_pictures
 from forclip.server.search_routes import SearchService, search_routes
 from forclip.server.security import Access, Guard, content_policy
 from forclip.server.selections import Selections, selection_routes
-from forclip.server.service_routes import add_metrics, read_page, service_routes
+from forclip.server.service_routes import WARM_UP, add_metrics, read_page, service_routes
 
 
 def create_app(
@@ -45,19 +46,19 @@ def create_app(
     table = None if labels is None else ClassTable(cached, labels)
 
     def warm_up() -> None:
-        """Do everything that the first search would wait for."""
+        """Do everything that the first requests would wait for."""
         cached.warm_up()
-        answer = run_search(cached, SearchRequest(text="a first text", confidence=True))
-        gallery.page([result.key for result in answer.results])
+        app.openapi()
+        if table is not None:
+            table.current()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(warm_up)
-        if table is not None:
-            table.current()
+        await _search_once(app, access)
         yield
         if table is not None:
-            table.stop()
+            await run_in_threadpool(table.stop)
 
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
     app = FastAPI(
@@ -73,6 +74,32 @@ def create_app(
     app.include_router(service_routes(gallery, registry, access, page, searcher.model.calibration is not None))
     add_error_handlers(app)
     return app
+
+
+async def _search_once(app: FastAPI, access: Access) -> None:
+    """Send a search through the whole application: threads start and libraries load parts with the first request."""
+    body = json.dumps({"text": "a first text"}).encode()
+    token = [] if access.token is None else [(b"authorization", f"Bearer {access.token}".encode())]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/api/search",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), *token],
+        WARM_UP: True,
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        assert message.get("status", 200) == 200, message
+
+    await app(scope, receive, send)
 
 
 def listen(access: Access, port: int) -> socket.socket:

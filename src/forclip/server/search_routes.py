@@ -109,7 +109,7 @@ def search_routes(service: SearchService) -> APIRouter:
 
     streamed: dict[int | str, dict[str, Any]] = {200: STREAMED}
 
-    @routes.post("/search", response_model=SearchOut, responses={**streamed, 404: {"model": Problem}})
+    @routes.post("/search", response_model=SearchOut, responses=streamed | {404: {"model": Problem}})
     async def search(body: SearchBody, http: Request) -> Response:
         """The images that best match a text or several, the region in each, and how far down the list to trust.
 
@@ -120,9 +120,9 @@ def search_routes(service: SearchService) -> APIRouter:
             return await batches.get((request, time.perf_counter()))
         return await run(lambda: body.to_request(gallery.ids_of_keys), http)
 
-    errors = {**streamed, **{status: {"model": Problem} for status in (404, 409, 415)}}
+    errors: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}
 
-    @routes.post("/similar", response_model=SearchOut, responses=errors)
+    @routes.post("/similar", response_model=SearchOut, responses=streamed | errors)
     async def similar(body: SimilarBody, http: Request) -> Response:
         """More images like one of the store, or like a region of it. The image itself is left out."""
 

@@ -15,6 +15,7 @@ from forclip.server.gallery import Gallery
 from forclip.server.schemas import Health, Info
 from forclip.server.security import COOKIE, Access
 
+WARM_UP = "forclip.warm_up"  # in the scope of a request that the service sends to itself
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
 
@@ -37,6 +38,8 @@ def add_metrics(app: FastAPI, gallery: Gallery) -> CollectorRegistry:
     images.set_function(lambda: len(gallery.index))
 
     def record(measurement: Measurement) -> None:
+        if WARM_UP in measurement.request.scope:
+            return
         method = measurement.method if measurement.method in _METHODS else "other"
         requests.labels(method, measurement.modified_handler, measurement.modified_status).inc()
         seconds.labels(method, measurement.modified_handler).observe(measurement.modified_duration)
