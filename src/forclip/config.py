@@ -31,6 +31,8 @@ _NAME_FILES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".json", ".yam
 
 Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "folder"]
 NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
+Compute = Literal["float32", "bf16", "fp16"]
+ComputeChoice = Literal["auto", "float32", "bf16", "fp16"]
 
 
 def _read_if_file(names: Any, info: ValidationInfo) -> Any:
@@ -177,6 +179,9 @@ class ModelConfig:
     tiles: what is embedded besides the whole image: none; 2x2, 3x3 or other ROWSxCOLUMNS of overlapping tiles; or auto,
     which a training chooses on held-back base classes, and a pretrained model by the size of the pictures.
     tile_overlap: the part of a tile's side that it shares with its neighbour (forclip.data.images.tiles).
+    compute: the number format that the image tower and the head compute in: float32, bf16, fp16, or auto, which is
+    float32 on the CPU and the half precision that a GPU does well (forclip.models.compute). compile: whether the image
+    tower runs through torch.compile. Neither is saved with a model: it may run elsewhere next time.
     """
 
     name: ModelName = "ViT-B-16"
@@ -186,6 +191,8 @@ class ModelConfig:
     train_last_stage: bool = False
     tiles: TileGrid = "none"
     tile_overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    compute: ComputeChoice = "auto"
+    compile: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT)

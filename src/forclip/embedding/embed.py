@@ -1,7 +1,12 @@
-"""Embed images: files -> backbone tokens, which several heads can share -> image embeddings."""
+"""Embed images: files -> vectors in one pass, or -> backbone tokens that several heads can share -> vectors.
+
+Decoding, copies to a GPU, its work, and what follows on the CPU run at the same time, each on another batch.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,18 +14,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forclip.data.images.stream import stream_pixels
+from forclip.data.images.stream import PixelBatch, stream_pixels
 from forclip.data.images.views import PLAIN, Size, View
+from forclip.embedding.prefetch import Prefetch
 from forclip.embedding.regions import boxes_in_images, region_boxes, window_fractions
 from forclip.location import Location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
+from forclip.models.encoder import CPU_BATCH, Encoder, OnTheWay
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.progress import Advance, silent
 from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
 
-BATCH_SIZE = 64
+BATCH_SIZE = CPU_BATCH
 _MOST_INPUTS = 4 * BATCH_SIZE  # preprocessed views of a batch's images, which are in memory at once
+_BOX_THREADS, _MAPS_AT_ONCE = 4, 400  # maps that fit into a core's cache
+_IN_FLIGHT = 1  # batches that a GPU computes while the one before is finished
 
 
 @dataclass(frozen=True)
@@ -40,37 +49,59 @@ class EncodedImages:
 
 
 @dataclass(frozen=True)
-class EncodedBatch:
-    """The tokens of one batch of images.
+class ReadBatch:
+    """A batch of images that were read.
 
-    tokens: [views, B, T, W], float16 on the CPU. rows: B indices into the given paths. sizes: (width, height) in
-    pixels of each image, upright. skipped: index and reason of each unreadable image. digests: by index, of the content
-    of images at URLs and in shards.
+    rows: B indices into the given paths. sizes: (width, height) in pixels of each image, upright. skipped: index and
+    reason of each unreadable image. digests: by index, of the content of images at URLs and in shards.
     """
 
-    tokens: Tensor
     rows: list[int]
     sizes: list[tuple[int, int]]
     skipped: list[tuple[int, SkippedImage]]
     digests: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class EncodedBatch:
+    """The tokens of one batch of images: [views, B, T, W], float16 on the CPU. The rest is `ReadBatch`'s."""
+
+    tokens: Tensor
+    rows: list[int]
+    sizes: list[tuple[int, int]]
+    skipped: list[tuple[int, SkippedImage]]
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """A batch of images and its embeddings, None if none of them can be read."""
+
+    embeddings: ImageEmbeddings | None
+    read: ReadBatch
+
+
 def embed_images(
-    model: RetrievalModel, paths: Sequence[Location], with_boxes: bool = True
+    model: RetrievalModel,
+    paths: Sequence[Location],
+    with_boxes: bool = True,
+    *,
+    batch_size: int | None = None,
+    processes: int = 0,
 ) -> tuple[ImageEmbeddings, tuple[SkippedImage, ...]]:
     """Embed image files. Their paths are the image ids.
 
     Returns the embeddings, unit float32 vectors, and the images that could not be read. A model with tiles embeds the
     whole of each image first, then its tiles, row by row, all to the same number of vectors. with_boxes: also return a
     box for each vector, the region of the image that it comes from: xyxy as fractions of the image's width and height.
-    Raises ValueError if no image can be read.
+    batch_size: as `Encoder` takes it; processes: that decode, 0 for threads. Raises ValueError if no image can be read.
     """
     ids = [str(path) for path in paths]
     parts, skipped = [], list[SkippedImage]()
-    for batch in encode_batches(model.backbone, ids, paths, model.views):
-        skipped += [image for _, image in batch.skipped]
-        if batch.rows:
-            parts.append(embed_batch(model, batch, [ids[row] for row in batch.rows], with_boxes))
+    encoder = Encoder(model.backbone, batch_size)
+    for batch in embed_batches(encoder, model, ids, paths, processes=processes, with_boxes=with_boxes):
+        skipped += [image for _, image in batch.read.skipped]
+        if batch.embeddings is not None:
+            parts.append(batch.embeddings)
     if not parts:
         raise ValueError(f"none of {len(paths)} images can be read")
     return concatenate_embeddings(parts), tuple(skipped)
@@ -101,9 +132,9 @@ def encode_views(
     return EncodedImages(tokens, rows, skipped, time.perf_counter() - start, tuple(views))
 
 
-def images_per_batch(views: int) -> int:
-    """How many images are encoded at once, each in so many views."""
-    return min(BATCH_SIZE, max(1, _MOST_INPUTS // views))
+def images_per_batch(views: int, batch_size: int = BATCH_SIZE) -> int:
+    """How many images are decoded as one batch, each in so many views. batch_size: of the encoder."""
+    return min(batch_size, max(1, max(batch_size, _MOST_INPUTS) // views))
 
 
 def encode_batches(
@@ -114,98 +145,137 @@ def encode_batches(
     advance: Advance = silent,
     processes: int = 0,
 ) -> Iterator[EncodedBatch]:
-    """Encode image files batch by batch, for sets that do not fit into memory.
+    """Encode image files to tokens batch by batch, for sets that do not fit into memory.
 
     A batch lacks its unreadable images and may be empty. processes: number of decoding processes, as in
     `stream_pixels`.
     """
+    encoder = Encoder(backbone)
+    encoder.fit(None, _any_pixels(backbone))
+    for read, encoded in _run_batches(encoder, encoder.encode, image_ids, paths, views, processes):
+        tokens = torch.empty(len(views), 0)
+        if encoded is not None:
+            (of_inputs,) = encoded.wait()
+            tokens = of_inputs.unflatten(0, (-1, len(views))).transpose(0, 1)
+        yield EncodedBatch(tokens, read.rows, read.sizes, read.skipped)
+        advance(len(read.rows) + len(read.skipped))
+
+
+def embed_batches(
+    encoder: Encoder,
+    model: RetrievalModel,
+    image_ids: Sequence[str],
+    paths: Sequence[Location],
+    advance: Advance = silent,
+    processes: int = 0,
+    with_boxes: bool = True,
+) -> Iterator[EmbeddedBatch]:
+    """Embed image files batch by batch. A batch lacks its unreadable images.
+
+    encoder: of the model's backbone; processes, with_boxes: as in `embed_images`.
+    """
+    encoder.fit(model.head, _any_pixels(model.backbone))
+
+    def embed(pixels: Tensor) -> OnTheWay:
+        return encoder.embed(model.head, pixels, with_boxes)
+
+    for read, embedded in _run_batches(encoder, embed, image_ids, paths, model.views, processes):
+        embeddings = None
+        if embedded is not None:
+            vectors, *weights = embedded.wait()
+            count = len(model.views) * vectors.shape[1]  # of an image: part by part
+            offsets = np.arange(len(read.rows) + 1, dtype=np.int64) * count
+            ids = tuple(image_ids[row] for row in read.rows)
+            boxes = None
+            if with_boxes:
+                boxes = _boxes_in_images(model.backbone, model.head, model.views, weights[0], read.sizes)
+            embeddings = ImageEmbeddings(vectors.flatten(0, 1).numpy(), offsets, ids, boxes)
+        yield EmbeddedBatch(embeddings, read)
+        advance(len(read.rows) + len(read.skipped))
+
+
+def _any_pixels(backbone: Backbone) -> Tensor:
+    return backbone.preprocess(Image.new("RGB", (8, 8)))
+
+
+def _run_batches(
+    encoder: Encoder,
+    run: Callable[[Tensor], OnTheWay],
+    image_ids: Sequence[str],
+    paths: Sequence[Location],
+    views: Sequence[View],
+    processes: int,
+) -> Iterator[tuple[ReadBatch, OnTheWay | None]]:
+    """Read images, and run all of a batch's views on the device: [B * views, 3, H, W], image by image.
+
+    Of an empty batch there is no result. The result of a batch is returned when the device has the next one.
+    """
+    preprocess = encoder.backbone.preprocess
 
     def prepare(row: int, image: Image.Image) -> Tensor:
-        return torch.stack([backbone.preprocess(view(row, image)) for view in views])
+        return torch.stack([preprocess(view(row, image)) for view in views])
 
-    for batch in stream_pixels(paths, prepare, images_per_batch(len(views)), processes=processes):
-        tokens = torch.empty(len(views), 0)
-        if batch.rows:
-            with torch.inference_mode():
-                # One view at a time: the device's memory does not grow with the number of views.
-                inputs = (view.to(backbone.device) for view in batch.pixels.unbind(1))
-                tokens = torch.stack([backbone.encode_tokens(pixels).half().cpu() for pixels in inputs])
-        skipped = [
-            (row, SkippedImage(image_ids[row], paths[row], reason, row in batch.unreachable))
-            for row, reason in batch.unreadable
-        ]
-        yield EncodedBatch(tokens, batch.rows, batch.sizes, skipped, batch.digests)
-        advance(len(batch.rows) + len(batch.unreadable))
+    count = images_per_batch(len(views), encoder.batch_size)
+    batches = stream_pixels(paths, prepare, count, processes=processes)
+    started: deque[tuple[ReadBatch, OnTheWay | None]] = deque()
+    with Prefetch(batches, encoder.device) as prefetched:
+        for batch in prefetched:
+            started.append(
+                (_described(batch, image_ids, paths), run(batch.pixels.flatten(0, 1)) if batch.rows else None)
+            )
+            if len(started) > _IN_FLIGHT:
+                yield started.popleft()
+    yield from started
 
 
-def embed_batch(
-    model: RetrievalModel, batch: EncodedBatch, image_ids: Sequence[str], with_boxes: bool = True
-) -> ImageEmbeddings:
-    """Embed an encoded batch, whose views are the model's. with_boxes: as in `embed_images`."""
-    sizes = batch.sizes if with_boxes else None
-    return embed_parts(model.backbone, model.head, model.views, batch.tokens, image_ids, sizes)
+def _described(batch: PixelBatch, image_ids: Sequence[str], paths: Sequence[Location]) -> ReadBatch:
+    skipped = [
+        (row, SkippedImage(image_ids[row], paths[row], reason, row in batch.unreachable))
+        for row, reason in batch.unreadable
+    ]
+    return ReadBatch(batch.rows, batch.sizes, skipped, batch.digests)
 
 
-def embed_parts(
-    backbone: Backbone,
-    head: Head,
-    views: Sequence[View],
-    tokens: Tensor,
-    image_ids: Sequence[str],
-    sizes: Sequence[Size] | None = None,
-) -> ImageEmbeddings:
-    """Embed several parts of each image to the vectors of one image, part by part.
+def find_boxes(backbone: Backbone, head: Head, view: View, tokens: Tensor, sizes: Sequence[Size]) -> Floats:
+    """Find a box for each vector of a head, from tokens [images, T, W] of one view: [images * N, 4], as fractions.
 
-    views: the P parts, not mirrored; tokens: [P, B, T, W] of any float type; sizes: (width, height) in pixels of each
-    image, to find a box for each vector too, as fractions of the whole image.
+    sizes: (width, height) in pixels of each image.
     """
-    assert len(tokens) == len(views)
-    embedded = [embed_tokens(head, part, image_ids, backbone.device, sizes is not None) for part in tokens]
-    boxes = None
-    if sizes is not None:
-        in_image = [_boxes_in_images(part, backbone, view, sizes) for part, view in zip(embedded, views, strict=True)]
-        boxes = _by_image(in_image, len(image_ids))
-    vectors = _by_image([part.vectors for part in embedded], len(image_ids))
-    return ImageEmbeddings(vectors, embedded[0].offsets * len(views), tuple(image_ids), boxes)
+    _, weights = Encoder(backbone).embed_tokens(head, tokens, with_weights=True).wait()
+    return _boxes_in_images(backbone, head, (view,), weights, sizes)
 
 
-def _by_image(parts: Sequence[Floats], images: int) -> Floats:
-    """Reorder P arrays [images * N, D], one for each part, to one [images * P * N, D]."""
-    by_part = np.stack([part.reshape(images, -1, part.shape[1]) for part in parts], 1)
-    return by_part.reshape(-1, by_part.shape[-1])
+def _boxes_in_images(
+    backbone: Backbone, head: Head, views: Sequence[View], weights: Tensor, sizes: Sequence[Size]
+) -> Floats:
+    """Find a box for each vector, as fractions of the images. weights: [images * views, N, P]; returns [total, 4].
 
-
-def _boxes_in_images(embedded: ImageEmbeddings, backbone: Backbone, view: View, sizes: Sequence[Size]) -> Floats:
-    """Convert boxes from fractions of the model's input, which shows a part of each image, to fractions of the images.
-
-    A box is cut where the part ends: what lies beyond may be padding.
+    The boxes are found as fractions of the model's input, which shows a part of each image. One is cut where the part
+    ends: what lies beyond may be padding.
     """
-    assert embedded.boxes is not None
-    windows = [view.window(row, size) for row, size in enumerate(sizes)]
-    frames = np.array([backbone.frame(*window.size) for window in windows], np.float32)
-    places = np.array([window_fractions(window, size) for window, size in zip(windows, sizes, strict=True)], np.float32)
-    counts = np.diff(embedded.offsets)
-    return boxes_in_images(boxes_in_images(embedded.boxes, frames.repeat(counts, 0)), places.repeat(counts, 0))
+    of_inputs = map_boxes(weights.flatten(0, 1).numpy(), head.grid)
+    windows = [(view.window(row, size), size) for row, size in enumerate(sizes) for view in views]
+    frames = np.array([backbone.frame(*window.size) for window, _ in windows], np.float32)
+    places = np.array([window_fractions(window, size) for window, size in windows], np.float32)
+    count = weights.shape[1]
+    return boxes_in_images(boxes_in_images(of_inputs, frames.repeat(count, 0)), places.repeat(count, 0))
 
 
-@torch.inference_mode()
-def embed_tokens(
-    head: Head, tokens: Tensor, image_ids: Sequence[str], device: torch.device, with_boxes: bool = False
-) -> ImageEmbeddings:
-    """Apply a head to tokens [images, T, W] of any float type. Returns unit float32 vectors.
+def map_boxes(weights: Floats, grid: tuple[int, int]) -> Floats:
+    """Find the box of each of many maps [M, P], as `region_boxes`, in several threads."""
+    parts = np.array_split(weights, max(1, len(weights) // _MAPS_AT_ONCE))
+    if len(parts) == 1:
+        return region_boxes(weights, grid)
+    with ThreadPoolExecutor(min(_BOX_THREADS, len(parts))) as threads:
+        return np.concatenate(list(threads.map(lambda part: region_boxes(part, grid), parts)))
 
-    with_boxes: also find each vector's region, as fractions of the model's input.
-    """
+
+def embed_tokens(backbone: Backbone, head: Head, tokens: Tensor, image_ids: Sequence[str]) -> ImageEmbeddings:
+    """Apply a head to tokens [images, T, W] of any float type, on any device. Returns unit float32 vectors."""
     assert len(image_ids) == len(tokens)
-    parts = []
-    for k, part in enumerate(tokens.split(BATCH_SIZE)):
-        batch, ids = part.to(device, torch.float32), image_ids[k * BATCH_SIZE : (k + 1) * BATCH_SIZE]
-        vectors, boxes = head(batch), None
-        if with_boxes:
-            boxes = region_boxes(head.position_weights(batch).flatten(0, 1).cpu().numpy(), head.grid)
-        offsets = np.arange(len(ids) + 1, dtype=np.int64) * vectors.shape[1]
-        parts.append(ImageEmbeddings(vectors.flatten(0, 1).cpu().numpy(), offsets, tuple(ids), boxes))
-    return concatenate_embeddings(parts)
+    (vectors,) = Encoder(backbone).embed_tokens(head, tokens).wait()
+    offsets = np.arange(len(tokens) + 1, dtype=np.int64) * vectors.shape[1]
+    return ImageEmbeddings(vectors.flatten(0, 1).numpy(), offsets, tuple(image_ids))
 
 
 def concatenate_embeddings(parts: Sequence[ImageEmbeddings]) -> ImageEmbeddings:

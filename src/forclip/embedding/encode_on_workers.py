@@ -76,13 +76,13 @@ def encode_on_workers(
     return _encode_shards(backbone, image_ids, paths, views, track, description, cache, say, size)
 
 
-def embed_rows(head: Head, tokens: Rows, image_ids: Sequence[str], device: torch.device) -> ImageEmbeddings:
+def embed_rows(backbone: Backbone, head: Head, tokens: Rows, image_ids: Sequence[str]) -> ImageEmbeddings:
     """As `embed_tokens`, with tokens [images, T, W] that may lie in shards. *Collective*."""
     if isinstance(tokens, Tensor) and distributed.world_size() == 1:
-        return embed_tokens(head, tokens, image_ids, device)
+        return embed_tokens(backbone, head, tokens, image_ids)
     own, parts = own_part(tokens, torch.arange(len(tokens))), []
     for batch in own_batches(own, len(tokens)):
-        embedded = embed_tokens(head, read_own(tokens, batch), [image_ids[row] for row in batch.tolist()], device)
+        embedded = embed_tokens(backbone, head, read_own(tokens, batch), [image_ids[row] for row in batch.tolist()])
         parts.append(torch.from_numpy(embedded.vectors).unflatten(0, (len(batch), -1)))
     vectors = distributed.gather_rows(parts, own, len(tokens))
     offsets = np.arange(len(tokens) + 1, dtype=np.int64) * vectors.shape[1]

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from forclip.embedding.changes import UnreadableImage
-from forclip.embedding.embed import EncodedBatch, concatenate_embeddings, embed_batch, encode_batches, images_per_batch
+from forclip.embedding.embed import concatenate_embeddings, embed_batches, images_per_batch
 from forclip.embedding.merge import limit_vectors, merge_near_duplicates
 from forclip.index.store import ImageFile
 from forclip.location import Location, in_reading_order, range_text
+from forclip.models.encoder import Encoder
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.progress import Advance, silent
 from forclip.types import ImageEmbeddings
@@ -64,14 +66,23 @@ class EmbeddedSlice:
 
 @dataclass(frozen=True)
 class Embedder:
-    """A model and how an image's vectors are merged. merge, max_vectors: as `StoreHeader` has them."""
+    """A model and how an image's vectors are merged.
+
+    merge, max_vectors: as `StoreHeader` has them; batch_size: images at once on the model's device, None to choose.
+    """
 
     model: RetrievalModel
     merge: float | None = None
     max_vectors: int | None = None
+    batch_size: int | None = None
 
-    def embed(self, batch: EncodedBatch, image_ids: Sequence[str]) -> ImageEmbeddings:
-        embeddings = embed_batch(self.model, batch, image_ids)
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Of all slices, so that the batch size is chosen once."""
+        return Encoder(self.model.backbone, self.batch_size)
+
+    def reduce(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
+        """Merge the vectors of each image."""
         embeddings = embeddings if self.merge is None else merge_near_duplicates(embeddings, self.merge)
         return embeddings if self.max_vectors is None else limit_vectors(embeddings, self.max_vectors)
 
@@ -93,16 +104,17 @@ def embed_slices(
     files: list[ImageFile] = []
     unreadable: dict[str, UnreadableImage] = {}
     model = embedder.model
-    for batch in encode_batches(model.backbone, images.ids, images.paths, model.views, advance, processes):
-        for row, skipped in batch.skipped:
+    for batch in embed_batches(embedder.encoder, model, images.ids, images.paths, advance, processes):
+        read = batch.read
+        for row, skipped in read.skipped:
             file = images.files[row]
             # What could not be fetched has no state that could be found again, so the next job tries it again.
             state = (-1, -1) if skipped.is_unreachable else (file.size, file.modified)
             unreadable[images.ids[row]] = UnreadableImage(file.uri, *state, skipped.reason)
-        if batch.rows:
-            embedded.append(embedder.embed(batch, [images.ids[row] for row in batch.rows]))
-            for row, (width, height) in zip(batch.rows, batch.sizes, strict=True):
-                files.append(_as_read(images.files[row], images.paths[row], width, height, batch.digests.get(row)))
+        if batch.embeddings is not None:
+            embedded.append(embedder.reduce(batch.embeddings))
+            for row, (width, height) in zip(read.rows, read.sizes, strict=True):
+                files.append(_as_read(images.files[row], images.paths[row], width, height, read.digests.get(row)))
         if len(files) + len(unreadable) >= size:
             yield EmbeddedSlice(concatenate_embeddings(embedded) if embedded else None, files, unreadable)
             embedded, files, unreadable = [], [], {}

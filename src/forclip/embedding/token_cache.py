@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from forclip.atomic_write import write_text_atomically
+from forclip.config import Compute
 from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING, picture_needs_reindex
 from forclip.data.images.views import View
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches
 from forclip.location import Location, absolute
 from forclip.models.backbone import Backbone
+from forclip.models.compute import compute_of
 from forclip.progress import Advance, silent
 from forclip.types import SkippedImage
 
@@ -53,7 +55,7 @@ class TokenSource:
     """What tokens were computed from. Equal sources have equal tokens.
 
     backbone: its name, for messages. files: path, size in bytes and time of the last change in nanoseconds of each
-    image; both numbers are -1 for a missing file.
+    image; both numbers are -1 for a missing file. compute: the number format that the tokens were computed in.
     """
 
     backbone: str
@@ -61,6 +63,7 @@ class TokenSource:
     views: tuple[str, ...]
     image_ids: tuple[str, ...]
     files: tuple[tuple[str, int, int], ...]
+    compute: Compute = "float32"
 
 
 @dataclass(frozen=True)
@@ -139,13 +142,15 @@ def token_source(
     """Describe a set of images, with the current state of its files."""
     names = tuple(view.name for view in views)
     files = tuple((str(absolute(path)), *file_state(path)) for path in paths)
-    return TokenSource(backbone.name, backbone.fingerprint, names, tuple(image_ids), files)
+    return TokenSource(backbone.name, backbone.fingerprint, names, tuple(image_ids), files, compute_of(backbone))
 
 
 def folder_name(source: TokenSource) -> str:
     """Return the name of the folder of a source's tokens in a cache."""
     # Without sizes and times, so that a changed set replaces the old one.
     key = [FORMAT_VERSION, source.fingerprint, source.views, source.image_ids, [path for path, _, _ in source.files]]
+    if source.compute != "float32":  # caches of earlier versions have no number format
+        key.append(source.compute)
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 

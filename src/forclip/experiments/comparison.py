@@ -130,7 +130,7 @@ def measure(
     Raises ValueError for an image that can no longer be read.
     """
     start = time.perf_counter()
-    embeddings = embed_rows(head, task.gallery_images.tokens, task.gallery.image_ids, task.backbone.device)
+    embeddings = embed_rows(task.backbone, head, task.gallery_images.tokens, task.gallery.image_ids)
     seconds = task.gallery_images.seconds + time.perf_counter() - start
     if tiles is not None:
         sources = task.gallery.image_ids, task.gallery.paths, tiles.tile_views(), advance

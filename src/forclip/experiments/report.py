@@ -14,7 +14,7 @@ import forclip
 from forclip.config import RunConfig, config_to_json
 from forclip.data.images.decode import image_size, read_image
 from forclip.data.images.views import PLAIN
-from forclip.embedding.embed import embed_parts
+from forclip.embedding.embed import find_boxes
 from forclip.embedding.regions import window_fractions
 from forclip.evaluation.charts import Curve
 from forclip.evaluation.methods import best_overall, best_training_free
@@ -151,7 +151,7 @@ def _winning_boxes(task: Task, result: MethodResult, rows: Ints, winners: Ints) 
 def vector_box(task: Task, result: MethodResult, row: int, position: int) -> Box | None:
     """Return the region of one vector of an image, encoding only the part that it comes from."""
     of_part = int(result.embeddings.offsets[row + 1] - result.embeddings.offsets[row]) // len(result.views)
-    view, backbone, image_id = result.views[position // of_part], task.backbone, task.gallery.image_ids[row]
+    view, backbone = result.views[position // of_part], task.backbone
     if result.run.method == "global":
         return None
     encoded = task.gallery_images.tokens
@@ -163,8 +163,7 @@ def vector_box(task: Task, result: MethodResult, row: int, position: int) -> Box
         if result.run.method.startswith("tiles_"):
             return window_fractions(view.window(row, size), size)
         tokens = backbone.encode_tokens(backbone.preprocess(view(row, image))[None].to(backbone.device))
-    boxes = embed_parts(backbone, result.head, [view], tokens[None], [image_id], [size]).boxes
-    assert boxes is not None
+    boxes = find_boxes(backbone, result.head, view, tokens, [size])
     x0, y0, x1, y1 = boxes[position % of_part].tolist()
     return x0, y0, x1, y1
 

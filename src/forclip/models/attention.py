@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.models.compute import single_precision, widen
+
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
     """Compute scaled dot-product attention (arXiv 1706.03762).
@@ -54,7 +56,8 @@ def absorbing_is_faster(num_queries: int, num_inputs: int, width: int, num_heads
 
 
 def attention_weights(queries: Tensor, keys: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
-    """Return the weights that `attend` uses, averaged over heads: [B, N, L]. Rows sum to 1."""
-    q, k = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys))
-    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    return torch.softmax(logits if bias is None else logits + bias, -1).mean(1)
+    """Return the weights that `attend` uses, averaged over heads: [B, N, L], not in half precision. Rows sum to 1."""
+    q, k = (widen(x).unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (queries, keys))
+    with single_precision(queries):
+        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        return torch.softmax(logits if bias is None else logits + bias, -1).mean(1)

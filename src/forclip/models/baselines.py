@@ -17,20 +17,24 @@ from torch.nn import functional as F
 
 from forclip.config import HeadConfig
 from forclip.models.backbone import Backbone
+from forclip.models.compute import single_precision, widen
 from forclip.models.pools import Pool
 from forclip.models.summary_head import global_head, window_seeded_head
 from forclip.types import Floats, Ints
 
 
 class Head(Protocol):
-    """What turns backbone tokens into an image's vectors: the summary head and the baselines."""
+    """What turns backbone tokens into an image's vectors: the summary head and the baselines.
+
+    A head may have `embed(tokens)`, which returns vectors and position weights from one pass.
+    """
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the positions."""
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Embed images. [B, T, W] -> unit vectors [B, N, D]."""
+        """Embed images. [B, T, W] -> unit vectors [B, N, D], not in half precision."""
 
     def position_weights(self, tokens: Tensor) -> Tensor:
         """Return how much each position contributes to each vector, not negative. [B, T, W] -> [B, N, P]."""
@@ -44,10 +48,13 @@ class DenseHead(nn.Module):
         self.pool, self.grid = pool, pool.grid
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.pool.dense(self.pool.stage(tokens)), dim=-1)
+        return F.normalize(widen(self.pool.dense(self.pool.stage(tokens))), dim=-1)
 
     def position_weights(self, tokens: Tensor) -> Tensor:
         return torch.eye(self.pool.num_positions, device=tokens.device).expand(len(tokens), -1, -1)
+
+    def embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self(tokens), self.position_weights(tokens)
 
 
 class ClusterHead(DenseHead):
@@ -67,11 +74,16 @@ class ClusterHead(DenseHead):
         return one_hot.transpose(1, 2).to(dense.dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        dense = super().forward(tokens)
-        return F.normalize(self.membership(dense) @ dense, dim=-1)
+        return self.embed(tokens)[0]
 
     def position_weights(self, tokens: Tensor) -> Tensor:
-        return self.membership(super().forward(tokens))
+        return self.embed(tokens)[1]
+
+    def embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        dense = super().forward(tokens)
+        membership = self.membership(dense)
+        with single_precision(dense):
+            return F.normalize(membership @ dense, dim=-1), membership
 
 
 def ward_labels(vectors: Floats, grid: tuple[int, int], num_clusters: Sequence[int]) -> list[Ints]:

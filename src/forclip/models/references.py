@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX
 
-from forclip.config import ModelConfig
+from forclip.config import ModelConfig, config_to_json
 from forclip.models.mini_clip import MINI_NAME
 from forclip.models.registry import BY_NAME, best_tag, describe_weights, is_architecture
 from forclip.progress import notify
@@ -29,6 +30,12 @@ def absolute_reference(model: ModelConfig) -> ModelConfig:
     if pretrained and not open_clip.is_pretrained_cfg(name, pretrained) and Path(pretrained).is_file():
         pretrained = str(Path(pretrained).absolute())
     return replace(model, name=name, pretrained=pretrained)
+
+
+def reference_to_json(model: ModelConfig) -> dict[str, Any]:
+    """Describe a model for a store or a run, by its absolute reference and without how it runs on this machine."""
+    described = config_to_json(absolute_reference(model))
+    return {key: value for key, value in described.items() if key not in ("compute", "compile")}
 
 
 def complete_reference(model: ModelConfig, announce: bool = True) -> ModelConfig:

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forclip.calibration.model import Calibration, read_calibration, write_calibration
-from forclip.config import HeadConfig, ModelConfig, config_to_json
+from forclip.config import ComputeChoice, HeadConfig, ModelConfig
 from forclip.data.images.tiles import Tiles, parse_tiles, views_of
 from forclip.data.images.views import View
 from forclip.index.schema import Precision, StoreHeader
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.checkpoint import check_is_no_placeholder, read_json
+from forclip.models.compute import resolve_compute
+from forclip.models.encoder import Encoder
 from forclip.models.model_folder import is_run_config
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import Pool, upgrade_key
-from forclip.models.references import absolute_reference, complete_reference, names_local_files, written_reference
+from forclip.models.references import complete_reference, names_local_files, reference_to_json, written_reference
 from forclip.models.summary_head import SummaryHead
 from forclip.models.tower_backbone import checked_device
 from forclip.text.prompt_options import SINGLE_TEMPLATE
@@ -115,8 +117,9 @@ class RetrievalModel:
     @torch.inference_mode()
     def encode_image(self, image: Image.Image) -> Tensor:
         """Embed one image: all its vectors, [P * N, dim], unit, float32 on the backbone's device, part by part."""
-        pixels = (self.backbone.preprocess(view(0, image))[None].to(self.backbone.device) for view in self.views)
-        return torch.cat([self.head(self.backbone.encode_tokens(part))[0].float() for part in pixels])
+        pixels = torch.stack([self.backbone.preprocess(view(0, image)) for view in self.views])
+        (vectors,) = Encoder(self.backbone).embed(self.head, pixels).wait()
+        return vectors.flatten(0, 1).to(self.backbone.device)
 
     @property
     def dim(self) -> int:
@@ -142,9 +145,10 @@ def configured_backbone(model: ModelConfig, device: str) -> Backbone:
     Raises ValueError as `load_open_clip` and `complete_reference` do.
     """
     model = complete_reference(model)
-    return load_open_clip(
+    backbone = load_open_clip(
         model.name, model.pretrained, model.image_size, model.resize_mode, device, model.train_last_stage
     )
+    return backbone.with_compute(resolve_compute(model.compute, device), model.compile)
 
 
 def is_trained_run(name: str) -> bool:
@@ -168,7 +172,7 @@ def load_model(
     `auto` of a pretrained model.
     """
     if is_trained_run(model.name):
-        run = from_pretrained(Path(model.name), device)
+        run = from_pretrained(Path(model.name), device, compute=model.compute, compiled=model.compile)
         _check_head(run, head, num_query_tokens)
         return run if model.tiles in ("none", "auto") else run.with_tiles(configured_tiles(model))
     tiles = configured_tiles(model)
@@ -214,7 +218,7 @@ def save_pretrained(
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / _WEIGHTS_FILE)
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "backbone": config_to_json(absolute_reference(model)),
+        "backbone": reference_to_json(model),
         "backbone_fingerprint": backbone.fingerprint,
         "num_query_tokens": head.num_query_tokens,
         "templates": list(templates),
@@ -237,17 +241,25 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def from_pretrained(folder: Path, device: str = "cpu", backbone: Backbone | None = None) -> RetrievalModel:
+def from_pretrained(
+    folder: Path,
+    device: str = "cpu",
+    backbone: Backbone | None = None,
+    *,
+    compute: ComputeChoice = "auto",
+    compiled: bool = False,
+) -> RetrievalModel:
     """Load a run that `save_pretrained` wrote.
 
-    backbone: one that open_clip cannot load, or whose weights are elsewhere now; `device` is then ignored. Raises
+    compute, compiled: as `ModelConfig` has `compute` and `compile`. backbone: one that open_clip cannot load, or whose
+    weights are elsewhere now; `device`, `compute` and `compiled` are then ignored. Raises
     ValueError for a missing or damaged file, another format version, and a backbone with other weights or preprocessing
     than the run's.
     """
     content = read_run_config(folder)
     config = written_reference(content["backbone"])
     if backbone is None:
-        backbone = configured_backbone(config, device)
+        backbone = configured_backbone(replace(config, compute=compute, compile=compiled), device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
         raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
     check_is_no_placeholder(folder / _WEIGHTS_FILE)
@@ -294,15 +306,24 @@ def load_store_model(
     override: ModelConfig | None = None,
     head: str | None = None,
     num_query_tokens: int | None = None,
+    *,
+    compute: ComputeChoice | None = None,
+    compiled: bool | None = None,
 ) -> RetrievalModel:
     """Load the model that wrote a store.
 
     folder: the store's copy of the trained run, which does not exist if the head needed no training; override: where
     the weights are now, if not where the header says: a trained run, or a pretrained model as `load_open_clip` takes
-    it; head, num_query_tokens: as `load_model` takes them, None for the store's. The tiles are the store's. Raises
+    it; head, num_query_tokens: as `load_model` takes them, None for the store's. The tiles are the store's. compute,
+    compiled: as `ModelConfig` has `compute` and `compile`, None for those of `override`, or their defaults. Raises
     ValueError, naming `--model`, if the weights are missing, and if a trained run was trained on others.
     """
+    here = override or ModelConfig()
+    compute, compiled = compute or here.compute, here.compile if compiled is None else compiled
     config, stored_head, stored_count = stored_model(header, override)
+    config = replace(config, compute=compute, compile=compiled)
+    if override is not None:
+        override = replace(override, compute=compute, compile=compiled)
     tiles = configured_tiles(config)
     # A model that everybody has, without the store's trained head, is another one.
     is_other = is_trained_run(str(folder)) and override is not None and not names_local_files(override)
@@ -352,7 +373,7 @@ def describe_model(
         {"tiles": "none"} if model.tiles is None else {"tiles": model.tiles.name, "tile_overlap": model.tiles.overlap}
     )
     return {
-        **config_to_json(absolute_reference(complete_reference(config, announce=False))),
+        **reference_to_json(config),
         **tiles,
         "head": head or "sum",
         "num_query_tokens": num_query_tokens or HeadConfig.num_query_tokens,

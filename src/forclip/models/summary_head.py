@@ -8,6 +8,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.models.compute import single_precision, widen
 from forclip.models.pools import Pool
 
 _PREFIX_BIAS = -4.0  # windows almost ignore the mean or class token, which sees the whole image
@@ -52,13 +53,27 @@ class SummaryHead(nn.Module):
         return len(self.offsets)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embed images. Backbone tokens [B, T, W] -> unit vectors [B, N, D]."""
-        return F.normalize(self.outputs(tokens), dim=-1)
+        """Embed images. Backbone tokens [B, T, W] -> unit vectors [B, N, D], not in half precision."""
+        return F.normalize(widen(self.outputs(tokens)), dim=-1)
+
+    def embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `forward` and their `position_weights`, from one pass."""
+        staged = self.pool.stage(tokens)
+        queries = self._queries(staged)
+        own = self.pool(staged, queries, self.bias)
+        vectors = F.normalize(widen(self._with_pooled(own, tokens)), dim=-1)
+        return vectors, self._weights(staged, queries, own)
 
     def outputs(self, tokens: Tensor) -> Tensor:
         """Embed images without the final normalisation. [B, T, W] -> [B, N, D]."""
-        own = self.own_outputs(tokens)
-        return own if self.pooled is None else torch.lerp(own, self.pooled_outputs(tokens), self.pooled_share)
+        return self._with_pooled(self.own_outputs(tokens), tokens)
+
+    def _with_pooled(self, own: Tensor, tokens: Tensor) -> Tensor:
+        """Mix plain CLIP's share into the outputs of the query tokens [B, N, D]."""
+        if self.pooled is None:
+            return own
+        own = widen(own)
+        return torch.lerp(own, self.pooled_outputs(tokens).to(own), self.pooled_share.to(own))
 
     def own_outputs(self, tokens: Tensor) -> Tensor:
         """Return the outputs of the query tokens alone, without plain CLIP's share. [B, T, W] -> [B, N, D]."""
@@ -92,15 +107,20 @@ class SummaryHead(nn.Module):
     def position_weights(self, tokens: Tensor) -> Tensor:
         """Return how much each position contributes to each vector, not negative. [B, T, W] -> [B, N, P].
 
+        Not in half precision, so that a region does not depend on the number format.
         The attention to a position, times the projection of the position's dense vector onto the output vector, cut
         off at 0. Where this is 0 at all positions, the attention alone. Plain CLIP's share is left out: it comes from
         the whole image.
         """
         staged = self.pool.stage(tokens)
         queries = self._queries(staged)
-        vectors = F.normalize(self.pool(staged, queries, self.bias), dim=-1)
-        attention = self.pool.attention(staged, queries, self.bias)
-        weights = attention * (vectors @ self.pool.dense(staged).transpose(1, 2)).clamp(min=0)
+        return self._weights(staged, queries, self.pool(staged, queries, self.bias))
+
+    def _weights(self, staged: Tensor, queries: Tensor, own: Tensor) -> Tensor:
+        """Return `position_weights` from the pool's tokens, its queries and its outputs [B, N, D]."""
+        attention, dense = self.pool.attention(staged, queries, self.bias), widen(self.pool.dense(staged))
+        with single_precision(own):
+            weights = attention * (F.normalize(widen(own), dim=-1) @ dense.transpose(1, 2)).clamp(min=0)
         return torch.where((weights > 0).any(-1, keepdim=True), weights, attention)
 
     def _queries(self, staged: Tensor) -> Tensor:

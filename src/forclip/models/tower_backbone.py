@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -15,8 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from forclip.config import Compute
 from forclip.image_size import ImageSize, describe_image_size, rows_and_columns
 from forclip.models.backbone import weights_fingerprint
+from forclip.models.compile import compile_or_not
+from forclip.models.compute import autocast
 from forclip.models.pools import Pool
 from forclip.models.tower_parts import Tower
 
@@ -34,6 +37,8 @@ class TowerBackbone(ABC):
         self.name, self.model = name, model
         self.device = next(model.parameters()).device
         self._tower, self._preprocessing = tower, preprocessing
+        self._encode: Callable[[Tensor], Tensor] = tower.tokens
+        self.compute: Compute = "float32"
         self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(preprocessing, is_train=False)
 
     @cached_property
@@ -61,7 +66,22 @@ class TowerBackbone(ABC):
         return -x, -y, 1 + x, 1 + y
 
     def encode_tokens(self, pixels: Tensor) -> Tensor:
-        return self._tower.tokens(pixels)
+        """Images whose tokens overflow in fp16 are encoded again in float32, with the whole batch."""
+        with autocast(self.device, self.compute):
+            tokens = self._encode(pixels)
+        if self.compute == "fp16" and not bool(tokens.isfinite().all()):
+            return self._encode(pixels)
+        return tokens
+
+    def with_compute(self, compute: Compute, compiled: bool = False) -> Self:
+        """Return the same backbone, which shares its weights, with an image tower in another number format.
+
+        compiled: run the image tower through torch.compile.
+        """
+        backbone = copy.copy(self)
+        backbone.compute = compute
+        backbone._encode = compile_or_not(self._tower.tokens, self.name) if compiled else self._tower.tokens
+        return backbone
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Raises ValueError if the model's tokenizer cannot be loaded, for example without access to the hub."""
