@@ -224,7 +224,7 @@ def test_errors_in_the_data(tmp_path: Path, small_world: ToyWorld) -> None:
     broken.write_text(json.dumps(content))
     source = {"annotations": str(broken), "images": images}
     empty = attempt(data={"train": source, "gallery": None, "allow_unlabelled_base": False})
-    assert_one_line(empty, "no training image shows base class")
+    assert_one_line(empty, "no training image shows base class", "data.allow_unlabelled_base")
 
 
 def test_what_is_left_out_of_labels_is_told_once_and_listed(tmp_path: Path, small_world: ToyWorld) -> None:
@@ -296,10 +296,20 @@ def test_every_command_has_help() -> None:
 
 
 def test_help_lists_commands_in_the_order_in_which_a_user_meets_them() -> None:
-    listed = re.findall(r"^\W*([a-z]+)  +[A-Z]", run("--help").stdout, re.MULTILINE)
+    listed = re.findall(r"^[^a-z-]*([a-z]+)  +[A-Z]", run("--help").stdout, re.MULTILINE)
     learning = ["demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"]
     using = ["plan", "index", "search", "look", "serve", "export", "duplicates"]
     assert listed == [*learning, *using, "info", "verify", "publish", "relocate", "delete", "compact"]
+
+
+def test_help_shows_flags_without_a_value() -> None:
+    for command in (("index",), ("data", "check"), ("data",), ()):
+        lines = [
+            line for line in run(*command, "--help").stdout.splitlines() if re.search(r"--(json|retry|help)\b", line)
+        ]
+        assert lines
+        assert not any("bool" in line.lower() for line in lines)
+    assert "<path>" in run("data", "check", "--help").stdout
 
 
 def test_version_and_shell_completion_are_options() -> None:
@@ -355,13 +365,25 @@ def test_search_by_several_texts_and_by_an_image(searcher: Searcher) -> None:
     assert_one_line(run("search", store, "cat", "--cutoff", "much"), "'much'")
 
 
-def test_search_writes_a_report(searcher: Searcher, tmp_path: Path) -> None:
+def test_search_writes_a_report(searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "cat.html"
     found = run("search", searcher.index.store.folder, "cat", "-k", "3", "--report", page, "--json")
     assert found.exit_code == 0, found.output
     assert all(r["uri"] in page.read_text() for r in json.loads(found.stdout))
     (tmp_path / "file").touch()
     blocked = tmp_path / "file" / "cat.html"
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)))
+    shown = run(
+        "search", searcher.index.store.folder, "cat", "-k", "3", "--report", page, "--open", "--pictures", "iterm"
+    )
+    assert shown.exit_code == 0, shown.output
+    assert opened == [page.as_uri()]
+    assert str(page) in shown.stderr  # no browser was there
+    assert "\x1b]1337;File=inline=1" in shown.stdout
+    assert run("search", searcher.index.store.folder, "cat", "--open").exit_code == 0
+    assert Path(opened[1].removeprefix("file://")).is_file()
+    assert_one_line(run("search", searcher.index.store.folder, "cat", "--pictures", "ascii"), "'ascii'")
     assert_one_line(run("search", searcher.index.store.folder, "cat", "--report", blocked), str(tmp_path / "file"))
 
 

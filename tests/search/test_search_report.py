@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from forclip.search.output import describe_confidence
+from forclip.search.labels import Relevance
+from forclip.search.output import describe_answer, describe_confidence, describe_empty
 from forclip.search.report import write_search_report
-from forclip.search.request import Cutoff, SearchAnswer, SearchRequest, run_search
+from forclip.search.request import Cutoff, LabelledList, SearchAnswer, SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 from tests.search.test_request import CALIBRATION
@@ -32,6 +33,31 @@ def test_every_image_is_shown_with_its_region_and_probability(searcher: Searcher
     assert describe_confidence(answer) in html
     assert "half &lt; 2" in html
     assert not re.search(r"https?://|<script|<link", html)
+
+
+def test_labels_are_shown_at_each_image_and_summed_up(searcher: Searcher, tmp_path: Path) -> None:
+    answer = run_search(searcher, SearchRequest(text="cat", k=3))
+    relevance = Relevance(images=7, precision_at_10=20.0, average_precision=12.5, missed=())
+    labelled = LabelledList("cat", "base", relevance, (True, False, None))
+    html = write(replace(answer, labels=labelled), tmp_path)
+    shown = re.findall(r'<span class="(?:right|wrong|by)">([^<]*)</span>', html)
+    assert shown == ["right", "wrong", "?"]
+    assert "AP@50 12.5 %" in html
+
+
+def test_an_empty_list_says_why(searcher: Searcher) -> None:
+    """And what to change: the filter, the lowest score or the cut-off."""
+    calibrated = Searcher(searcher.index, replace(searcher.model, calibration=CALIBRATION))
+    best = searcher.search("cat", 1)[0]
+    high = run_search(searcher, SearchRequest(text="cat", min_score=0.999))
+    assert "0.999" in describe_empty(high)
+    assert f"{best.score:.3f}" in describe_empty(high)
+    assert "'half = 7'" in describe_empty(run_search(searcher, SearchRequest(text="cat", where="half = 7")))
+    cut = run_search(calibrated, SearchRequest(text="cat", cutoff=Cutoff("precision", 1.0)))
+    assert not cut.results
+    assert cut.confidence is not None
+    assert f"{100 * cut.confidence.probabilities[0]:.0f} %" in describe_empty(cut)
+    assert describe_answer(cut) == [describe_empty(cut)]
 
 
 def test_without_a_cutoff_there_is_no_confidence(searcher: Searcher, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from forclip import __version__
 from forclip.progress import Notice
@@ -43,7 +43,36 @@ _ORDER = (
 )
 
 
-class _Commands(TyperGroup):
+def _named_as_typed(parameters: list[Any]) -> list[Any]:
+    """Show a flag without a value in the help, and an argument by its name in capitals."""
+    for parameter in parameters:
+        if parameter.metavar is None and getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+        elif parameter.metavar is None and parameter.param_type_name == "argument":
+            parameter.metavar = parameter.name.upper()
+    return parameters
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _named_as_typed(super().get_params(ctx))
+
+
+class Application(typer.Typer):
+    """A typer application; the help of its commands shows flags as flags."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:  # type: ignore[override]
+        return super().command(name, **{"cls": _Command, **options})
+
+
+class Group(TyperGroup):
+    """A group of commands whose help shows flags as flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _named_as_typed(super().get_params(ctx))
+
+
+class _Commands(Group):
     """Report errors that users can fix on one line, with exit code 2, and an interrupt with 130.
 
     Other exceptions are bugs and keep their traceback.
@@ -117,7 +146,7 @@ def outdated_message(images: int) -> str:
     )
 
 
-app = typer.Typer(
+app = Application(
     cls=_Commands,
     help="Find the images that contain an object, in your own large image set, by free text.",
     no_args_is_help=True,

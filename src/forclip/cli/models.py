@@ -4,12 +4,10 @@ import json
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from forclip.cli.app import AsJson, app
-
-_TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines
+from forclip.console import plain_console, print_table
 
 
 @app.command()
@@ -34,7 +32,7 @@ def models(as_json: AsJson = False) -> None:
             *("" if cell is None else str(cell) for cell in cells),
             "yes" if row["cached"] else "",
         )
-    Console(width=max(Console().width, _TABLE_WIDTH)).print(table)
+    print_table(plain_console(), table)
     typer.echo(
         "MB: to download. CPU ms: of one core, per image. ImageNet: zero-shot accuracy, percent. here: on this disk.\n"
         "forclip-mini knows drawn pictographs, not photos. apple-amlr allows research only. --model also takes other\n"

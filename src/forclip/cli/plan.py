@@ -5,16 +5,14 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from typer import Option
 
 from forclip.cli.app import AsJson, app
+from forclip.console import plain_console, print_table
 
 if TYPE_CHECKING:
     from forclip.embedding.plan import Choice, Plan
-
-_TABLE_WIDTH = 120  # characters; a narrower terminal wraps the lines
 
 
 @app.command()
@@ -120,7 +118,7 @@ def _print(plan: "Plan") -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for choice in plan.choices:
         table.add_row(*_cells(choice), style="bold" if choice.chosen else None)
-    Console(width=max(Console().width, _TABLE_WIDTH)).print(table, highlight=False)
+    print_table(plain_console(), table)
     lines = ["* your options", *plan.assumptions]
     typer.echo("\n".join(lines))
 

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from typer import Argument, Option
 
 from forclip.cli.app import AsJson, StorePlace, app
+from forclip.console import plain_console
 
 
 @app.command()
@@ -60,7 +60,7 @@ def publish(
         max_vectors=max_vectors,
         replace=replace,
     )
-    with tracking(Console(stderr=True)) as track:
+    with tracking(plain_console(stderr=True)) as track:
         summary = publish_store(Store(store), to, options, make_reduce, track)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
@@ -96,5 +96,5 @@ def verify_against(store: str, place: str) -> list[str]:
 
     opened = Store(store)
     index = MilvusIndex(place)
-    with tracking(Console(stderr=True)) as track:
+    with tracking(plain_console(stderr=True)) as track:
         return compare_with_store(index, opened, make_reduce, track("comparing", len(opened)))

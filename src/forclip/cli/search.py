@@ -1,15 +1,17 @@
 """Search a store: search, look, export, serve."""
 
 import json
+import webbrowser
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer import Argument, Option
 
 from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
+from forclip.console import plain_console, print_table
 from forclip.index import TOP_K
 
 if TYPE_CHECKING:
@@ -65,6 +67,16 @@ def search(
         bool, Option("--exact", help="Compare every vector instead of using the approximate index.")
     ] = False,
     report: Annotated[Path | None, Option(help="Also write an HTML page with the pictures to this file.")] = None,
+    open_report: Annotated[
+        bool, Option("--open", help="Open that page in the browser. Without --report it is a temporary file.")
+    ] = False,
+    pictures: Annotated[
+        str,
+        Option(
+            metavar="auto|none|kitty|iterm|sixel",
+            help="Show the first pictures in the terminal: auto where it says that it can, none, or by this protocol.",
+        ),
+    ] = "auto",
     annotations: LabelFile = None,
     images: LabelImages = None,
     subset: Subset = None,
@@ -76,10 +88,12 @@ def search(
 ) -> None:
     """Find the images that best match a text, and the region that matches in each."""
     from forclip.config import read_names
+    from forclip.search.inline_pictures import choose_protocol, contact_sheet, encode_picture
     from forclip.search.output import answer_json, print_answer
     from forclip.search.request import labelled_class, run_search
     from forclip.search.searcher import open_searcher
 
+    protocol = None if as_json else choose_protocol(pictures)
     verdicts = {kind: read_names(file) for kind, file in (("right", right), ("wrong", wrong)) if file is not None}
     others = {"k": k, "where": where, "exact": exact, "min_score": min_score, "collapse": collapse, **verdicts}
     request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
@@ -91,14 +105,19 @@ def search(
     if labels is not None:
         labelled_class(request, labels)  # fails before the search
     answer = run_search(searcher, request, labels)
-    if report is not None:
+    if report is not None or open_report:
         from forclip.search.report import write_search_report
 
+        report = report or Path(mkdtemp(prefix="forclip-")) / "results.html"
         write_search_report(report, answer, store.rstrip("/").rpartition("/")[2])
+        if open_report and not webbrowser.open(report.absolute().as_uri()):
+            typer.echo(f"No browser can be opened here. The page: {report}", err=True)
     if as_json:
         typer.echo(json.dumps(answer_json(answer)))
     else:
-        print_answer(answer, Console())
+        print_answer(answer, plain_console())
+        if protocol is not None and answer.results:
+            typer.echo(encode_picture(contact_sheet(answer.results), protocol))
 
 
 @app.command()
@@ -126,7 +145,7 @@ def look(
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:
-        Console().print(result.table())
+        print_table(plain_console(), result.table())
         if to is not None:
             typer.echo(f"Picture: {to}")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
@@ -23,6 +22,7 @@ from forclip.cli.app import (
     moved_model,
     outdated_message,
 )
+from forclip.console import plain_console, print_table
 
 _MAX_LISTED = 20  # images that a dry run lists
 _MAX_REASONS = 20  # unreadable images whose reason is printed
@@ -131,7 +131,7 @@ def index(
     if model is None and (pretrained or image_size):
         raise ValueError("--pretrained and --image-size need --model")
     size = parse_image_size(image_size)
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     with tracking(console) as track:
         summary = index_images(
             source,
@@ -241,7 +241,7 @@ def duplicates(
 
     check_threshold(threshold)
     opened = Index(store)
-    with tracking(Console(stderr=True)) as track:
+    with tracking(plain_console(stderr=True)) as track:
         groups = find_duplicates(opened, threshold, where, track("comparing", opened.count(where)))
     repeats = [image.image_id for group in groups for image in group[1:]]
     if ids_to is not None:
@@ -254,7 +254,7 @@ def duplicates(
         for image in group:
             table.add_row(str(number), f"{image.similarity:.3f}", Text(without_range(image.uri), overflow="fold"))
     if groups:
-        Console().print(table)
+        print_table(plain_console(), table)
     typer.echo(f"{len(groups)} groups; {len(repeats)} images repeat the first of their group: {store}")
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, app
+from forclip.cli.app import Application, AsJson, Device, Group, app
+from forclip.console import plain_console
 
 ConfigFile = Annotated[Path, Argument(help="YAML file of the run.")]
 FirstSeed = Annotated[int, Option("--seed", min=0, help="First seed.")]
 Resume = Annotated[bool, Option("--resume", help="Continue a run that was stopped.")]
-data_app = typer.Typer(help="Inspect a dataset.", no_args_is_help=True)
+data_app = Application(cls=Group, help="Inspect a dataset.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -46,7 +46,7 @@ def demo(
     """Train and compare all methods on a generated toy world, without a download. Writes report.html."""
     from forclip.experiments.demo import run_demo
 
-    run_demo(out, tuple(range(seed, seed + seeds)), Console())
+    run_demo(out, tuple(range(seed, seed + seeds)), plain_console())
     typer.echo(f"\nReport: {out / 'report.html'}")
 
 
@@ -60,7 +60,7 @@ def train(
     from forclip.training.runs import train as train_run
 
     with _workers():
-        train_run(config, out, resume=resume, console=Console())
+        train_run(config, out, resume=resume, console=plain_console())
 
 
 @app.command(name="eval")
@@ -77,7 +77,7 @@ def evaluate(
     from forclip.evaluation.terminal import print_metrics
     from forclip.experiments.evaluate import evaluate as evaluate_run
 
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     with _workers() as is_first:
         metrics = evaluate_run(config, out, model=model, interpolate=interpolate, console=console)
     if not is_first:
@@ -104,7 +104,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(comparison.to_json()))
     else:
-        print_comparison(Console(), comparison)
+        print_comparison(plain_console(), comparison)
 
 
 @app.command()
@@ -137,7 +137,7 @@ def ablate(
     else:
         dataset = config_dataset(load_config(config))
     command = shlex.join(["forclip", *sys.argv[1:]])
-    run_ablation(dataset, known, names, range(seed, seed + seeds), out, command, Console())
+    run_ablation(dataset, known, names, range(seed, seed + seeds), out, command, plain_console())
     typer.echo(f"\nTable: {out / 'ablation.md'}, chart: {out / 'ablation.png'}")
 
 
@@ -157,7 +157,7 @@ def recipe(
     from forclip.evaluation.terminal import print_metrics
     from forclip.experiments.published_recipes import print_recipes, run_recipe, smoke_recipe
 
-    console = Console()
+    console = plain_console()
     if name is None:
         print_recipes(console)
     elif smoke:
@@ -183,22 +183,22 @@ def check(
     from forclip.progress import tracking
 
     if not is_run_config(config):
-        with tracking(Console(stderr=True)) as track:
+        with tracking(plain_console(stderr=True)) as track:
             one = check_labels(SourceConfig(config, images), track)
         if as_json:
             typer.echo(json.dumps({**asdict(one), "problems": one.problems("labels")}))
         else:
-            print_set("labels", one, Console())
+            print_set("labels", one, plain_console())
         if one.pictures_missing:
             raise typer.Exit(1)
         return
     if images is not None:
         raise ValueError(f"{config}: a run's file names its image folders itself; remove --images {images}")
-    with tracking(Console(stderr=True)) as track:
+    with tracking(plain_console(stderr=True)) as track:
         result = check_data(load_config(config).data, track)
     if as_json:
         typer.echo(json.dumps({**asdict(result), "problems": result.problems}))
     else:
-        print_check(result, Console())
+        print_check(result, plain_console())
     if result.pictures_missing:
         raise typer.Exit(1)

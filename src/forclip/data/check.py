@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from forclip.config import DataConfig, SourceConfig
 from forclip.data.formats.file_names import NOT_FOUND
@@ -226,7 +227,7 @@ def _print_findings(problems: Sequence[str], examples: Sequence[str], console: C
     for example in examples:
         console.print(f"  {example}", markup=False, highlight=False, soft_wrap=True)
     if not problems:
-        console.print("[green]no problem was found[/]")
+        console.print("no problem was found", style="green")
 
 
 def print_check(check: DataCheck, console: Console) -> None:
@@ -238,7 +239,7 @@ def print_check(check: DataCheck, console: Console) -> None:
     table = Table("class", "group", *numbers, title=title, box=None, title_justify="left")
     for group, members in groups.items():
         for row in sorted(members, key=lambda c: (-c.train, c.name))[:_ROWS]:
-            table.add_row(row.name, row.group, f"{row.train:,}", f"{row.gallery:,}")
+            table.add_row(Text(row.name), row.group, f"{row.train:,}", f"{row.gallery:,}")
         if len(members) > _ROWS:
             table.add_row(f"and {len(members) - _ROWS} more", group)
     console.print(table)

@@ -136,7 +136,10 @@ def check_classes_and_prompts(
         )
     if not allow_unlabelled_base and not shown.all():
         name = split.base[int(shown.argmin())]
-        raise ValueError(f"no training image shows base class {name!r}: leave it out or make it novel")
+        raise ValueError(
+            f"no training image shows base class {name!r}: leave it out, make it novel, or set "
+            "data.allow_unlabelled_base: true"
+        )
     check_prompts(train, split, prompt_options)
 
 

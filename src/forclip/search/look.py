@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from forclip.atomic_write import write_atomically
 from forclip.calibration.model import Calibration
@@ -86,7 +88,8 @@ class LookResult:
 
     def table(self) -> Table:
         """Return the regions as a table, best first."""
-        table = Table("score", "region (x0 y0 x1 y1)", "", title=f"{self.text!r} in {self.image_id.rsplit('/', 1)[-1]}")
+        title = Text(f"{self.text!r} in {self.image_id.rsplit('/', 1)[-1]}")
+        table = Table("score", "region (x0 y0 x1 y1)", "", title=title, title_justify="left", box=SIMPLE_HEAD)
         for row in np.argsort(-self.look.scores, kind="stable").tolist():
             region = " ".join(f"{edge:.2f}" for edge in self.look.boxes[row])
             table.add_row(f"{self.look.scores[row]:.3f}", region, "best match" if row == self.look.winner else "")

@@ -2,17 +2,19 @@
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from forclip.console import print_table
 from forclip.data.training_images import describe_training_images
 from forclip.evaluation.metrics import AP_DEPTH
 from forclip.location import without_range
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
 
-_VERDICTS = {True: "right", False: "wrong", None: "?"}
+VERDICTS = {True: "right", False: "wrong", None: "?"}  # what labels say; ? if the image was not checked
 
 
 def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
@@ -50,11 +52,38 @@ def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
 
 def print_answer(answer: SearchAnswer, console: Console) -> None:
     """Print the table, then what is known about confidence and labels."""
-    console.print(answer_table(answer) if answer.results else "No image found.")
+    if answer.results:
+        print_table(console, answer_table(answer))
+    for line in describe_answer(answer):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_answer(answer: SearchAnswer) -> list[str]:
+    """Say why a list is empty, down to where to trust it, and what labels say about it."""
+    lines = [] if answer.results else [describe_empty(answer)]
     if answer.request.cutoff is not None and answer.results:
-        console.print(describe_confidence(answer), markup=False, highlight=False)
-    if answer.labels is not None:
-        console.print(_describe_labels(answer.labels), markup=False, highlight=False)
+        lines.append(describe_confidence(answer))
+    return lines if answer.labels is None else [*lines, _describe_labels(answer.labels)]
+
+
+def describe_empty(answer: SearchAnswer) -> str:
+    """Say why an answer has no result, and what to do."""
+    request, best = answer.request, answer.best
+    if best is None:
+        return "The store has no image." if request.where is None else f"No image fits the filter {request.where!r}."
+    if request.lowest_precision is not None and answer.confidence is not None and not answer.confidence.cutoff:
+        return (
+            f"No reliable matches: the best has a {_percent(float(answer.confidence.probabilities[0]))} probability. "
+            "Omit --cutoff to see all."
+        )
+    lowest = max(request.min_score, request.cutoff.value if request.cutoff is not None else -1.0)
+    if request.lowest_precision is None and best.score < lowest:
+        return f"No image has a score of {lowest:g} or more: the best has {best.score:.3f}."
+    return "No image is left: --wrong, --collapse or an offset left all of them out."
+
+
+def _percent(fraction: float) -> str:
+    return "less than 1 %" if fraction < 0.005 else f"{100 * fraction:.0f} %"
 
 
 def answer_table(answer: SearchAnswer) -> Table:
@@ -62,7 +91,9 @@ def answer_table(answer: SearchAnswer) -> Table:
     combined, labels = answer.request.is_combined, answer.labels
     columns = ["rank", *(["normalised score"] if combined else []), "score"]
     columns += [*(["probability"] if answer.confidence else []), *(["decided by"] if combined else [])]
-    table = Table(*columns, *(["label"] if labels else []), "image", "region (x0 y0 x1 y1)")
+    columns += [*(["label"] if labels else []), "region (x0 y0 x1 y1)"]
+    # The image comes last, so that a long path breaks no other column.
+    table = Table(*columns, Column("image", overflow="fold"), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for k, result in enumerate(answer.results):
         region = "" if result.box is None else " ".join(f"{edge:.2f}" for edge in result.box)
         cells: list[str | Text] = [f"{result.score:.3f}"]
@@ -73,8 +104,8 @@ def answer_table(answer: SearchAnswer) -> Table:
             decided_by = Text(answer.request.wanted[result.decided_by])
             cells = [f"{result.normalised_score:.2f}", *cells, decided_by]
         if labels is not None:
-            cells.append(_VERDICTS[labels.verdicts[k]])
-        table.add_row(str(result.rank), *cells, Text(without_range(result.uri), overflow="fold"), region)
+            cells.append(VERDICTS[labels.verdicts[k]])
+        table.add_row(str(result.rank), *cells, region, Text(without_range(result.uri)))
     return table
 
 

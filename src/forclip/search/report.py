@@ -10,7 +10,7 @@ from forclip.evaluation.charts import Curve, line_chart
 from forclip.evaluation.result_grid import EmbeddedThumbnails
 from forclip.location import parse_location, without_range
 from forclip.search.combined import CombinedResult
-from forclip.search.output import describe_confidence
+from forclip.search.output import VERDICTS, describe_answer
 from forclip.search.request import SearchAnswer
 
 
@@ -27,14 +27,15 @@ def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
     facts += [] if request.where is None else [f"where {request.where}"]
     facts += [f"refined by {len(request.right)} right and {len(request.wrong)} wrong"] if request.is_refined else []
     tiles = []
-    for result in answer.results:
+    for k, result in enumerate(answer.results):
         probability, decided_by = answer.probability(result), ""
         score = f"{result.score:.3f}" if probability is None else f"{probability:.0%} ({result.score:.3f})"
         if isinstance(result, CombinedResult):
             score, decided_by = f"normalised score {result.normalised_score:.2f}", request.wanted[result.decided_by]
         picture = parse_location(result.uri)
         shown = thumbnails.picture(picture, picture.name, f"rank {result.rank}", result.box)
-        tiles.append((result.rank, shown, score, decided_by, without_range(result.uri)))
+        label = "" if answer.labels is None else VERDICTS[answer.labels.verdicts[k]]
+        tiles.append((result.rank, shown, score, label, decided_by, without_range(result.uri)))
     curve = None
     if answer.confidence is not None and len(answer.confidence.expected_precision) > 1:
         percent = tuple((100 * answer.confidence.expected_precision).tolist())
@@ -43,7 +44,7 @@ def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
     html = environment.from_string(source).render(
         label=request.label,
         facts=facts,
-        confidence=describe_confidence(answer) if request.cutoff is not None else "",
+        sentences=describe_answer(answer),
         curve=curve,
         thumbnails=thumbnails,
         tiles=tiles,

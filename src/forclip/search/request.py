@@ -199,6 +199,7 @@ class SearchAnswer:
     results: the requested part of the list, best first; for a combined request they are CombinedResult.
     confidence: of the whole list, or None; no_confidence_reason: why it was requested and is None.
     num_searched: images that were searched, where confidence was requested. labels: None where labels do not apply.
+    best: the first of the whole list, whatever the cut-off; None if nothing was searched.
     """
 
     request: SearchRequest
@@ -207,6 +208,7 @@ class SearchAnswer:
     no_confidence_reason: str = ""
     num_searched: int = 0
     labels: LabelledList | None = None
+    best: SearchResult | None = None
 
     def probability(self, result: SearchResult) -> float | None:
         """The probability that a result shows what was searched for; None where it cannot be estimated."""
@@ -272,6 +274,7 @@ def _answer_text(
 ) -> SearchAnswer:
     results: Sequence[SearchResult] = ranked.results
     confidence, options, reason = ranked.confidence, request.options, ""
+    best = next(iter(ranked.results), None)
     if request.lowest_precision is not None and confidence is not None:
         results = results[: confidence.cutoff]
     num_searched = searcher.index.count(request.where) if options.precision is not None else 0
@@ -282,7 +285,7 @@ def _answer_text(
     if labels is None or column is None:
         if request.only is not None:
             raise SearchError(f"{request.label!r} names no class of the labels: no image is known to be {request.only}")
-        return SearchAnswer(request, _page(searcher, request, results), confidence, reason, num_searched)
+        return SearchAnswer(request, _page(searcher, request, results), confidence, reason, num_searched, best=best)
     vector = searcher.encode_text(request.wanted[0])
     relevance = searcher.evaluate_list(labels, column, vector, options)
     if request.only is not None:
@@ -294,7 +297,7 @@ def _answer_text(
     name = labels.images.class_names[column]
     verdicts = tuple(labels.shows(r.image_id, column) for r in page)
     labelled = LabelledList(name, labels.groups.get(name), relevance, verdicts, labels.num_training)
-    return SearchAnswer(request, page, confidence, reason, num_searched, labelled)
+    return SearchAnswer(request, page, confidence, reason, num_searched, labelled, best)
 
 
 def _answer_other(searcher: AnySearcher, request: SearchRequest) -> SearchAnswer:
@@ -313,10 +316,11 @@ def _answer_other(searcher: AnySearcher, request: SearchRequest) -> SearchAnswer
         if left_out:
             kept = (r for r in results if r.image_id not in left_out)
             results = [replace(r, rank=rank) for rank, r in enumerate(kept, start=1)]
-    page = _page(searcher, request, results)
+    page, best = _page(searcher, request, results), next(iter(results), None)
     if options.precision is None:
-        return SearchAnswer(request, page)
-    return SearchAnswer(request, page, None, request.no_confidence_reason, searcher.index.count(request.where))
+        return SearchAnswer(request, page, best=best)
+    num_searched = searcher.index.count(request.where)
+    return SearchAnswer(request, page, None, request.no_confidence_reason, num_searched, best=best)
 
 
 def most_distinct_vector(vectors: Floats) -> Floats:

@@ -15,6 +15,7 @@ from rich.console import Console
 from forclip import distributed
 from forclip.atomic_write import write_text_atomically
 from forclip.config import DataConfig, RunConfig, config_to_json, load_config
+from forclip.console import plain_console
 from forclip.data.images.tiles import Tiles, views_of
 from forclip.data.images.views import PLAIN, View, make_views, resolve_num_views
 from forclip.data.sources import load_sets
@@ -58,7 +59,7 @@ def train(
 
 def first_console(console: Console | None) -> Console:
     """Return the console that the first worker prints to, and a silent one for the others."""
-    return (console or Console(stderr=True)) if distributed.is_first() else Console(quiet=True)
+    return (console or plain_console(stderr=True)) if distributed.is_first() else plain_console(quiet=True)
 
 
 def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> RetrievalModel:
@@ -91,7 +92,7 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
         supervision = supervise(backbone, readable, split, prompts, unlabelled, encoded.views, encoded.rows)
         if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
             message = "no base class has both a labelled image that shows it and one that doesn't"
-            console.print(f"[yellow]{message}: the labels can't teach what to tell apart[/]", highlight=False)
+            console.print(f"{message}: the labels can't teach what to tell apart", style="yellow", highlight=False)
         exact = replace(config, model=absolute_reference(config.model))
         if distributed.is_first():
             (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
@@ -111,7 +112,7 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
         measured = "" if error is None else f"; ECE over the 50 best images of unseen classes: {error:.3f}"
         message = f"Probabilities are calibrated on {calibration.classes} held-out base classes{measured}."
     console.print(message)
-    console.print(f"The model: [bold]{out}[/]")
+    console.print(f"The model: {out}", markup=False, highlight=False, soft_wrap=True)
     model = from_pretrained(out, backbone=pretrained) if distributed.is_first() else None
     # Other machines need not see the folder.
     described = distributed.broadcast(None if model is None else (model.fingerprint, model.templates))
@@ -200,9 +201,9 @@ def encode_set(
     encoded = encode_on_workers(backbone, *sources, track, f"encoding {description}", cache, report)
     skipped, total = encoded.skipped, len(images)
     if skipped:
-        console.print(f"[yellow]{len(skipped)} of {total} {description} could not be read and were skipped:[/]")
+        console.print(f"{len(skipped)} of {total} {description} could not be read and were skipped:", style="yellow")
         for image in skipped[:10]:
-            console.print(f"  {image.reason}", markup=False)
+            console.print(f"  {image.reason}", markup=False, highlight=False, soft_wrap=True)
     if not len(encoded.rows):
         reason = f": {skipped[0].reason}" if skipped else ""
         raise ValueError(f"none of {total} {description} can be read{reason}")
