@@ -61,7 +61,7 @@ class _Command(TyperCommand):
 class Application(typer.Typer):
     """A typer application; the help of its commands shows flags as flags."""
 
-    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:  # type: ignore[override]
+    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         return super().command(name, **{"cls": _Command, **options})
 
 
