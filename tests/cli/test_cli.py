@@ -299,7 +299,7 @@ def test_help_lists_commands_in_the_order_in_which_a_user_meets_them() -> None:
     listed = re.findall(r"^[^a-z-]*([a-z]+)  +[A-Z]", run("--help").stdout, re.MULTILINE)
     learning = ["demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"]
     using = ["plan", "index", "search", "look", "serve", "export", "duplicates"]
-    assert listed == [*learning, *using, "info", "verify", "publish", "relocate", "delete", "compact"]
+    assert listed == [*learning, *using, "info", "doctor", "verify", "publish", "relocate", "delete", "compact"]
 
 
 def test_help_shows_flags_without_a_value() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from forclip.config import ModelConfig
 from forclip.data.images.tiles import Tiles
 from forclip.data.metadata import read_metadata
-from forclip.embedding.ingest import IndexSummary, describe, find_images, index_images
+from forclip.embedding.describe_store import describe_store
+from forclip.embedding.ingest import IndexSummary, find_images, index_images
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.skipped_list import read_unreadable
 from forclip.index.image_index import Index
@@ -220,7 +221,7 @@ def test_tiles_are_the_stores(photos: Path, tmp_path: Path) -> None:
     index(tmp_path / "later", to, num_query_tokens=None, tiles="auto")
     assert Index(to).info()["vectors"] == 9 * 5 * 4
     assert open_searcher(to).model.tiles == Tiles(2, 2)
-    assert describe(to)["model tiles"] == "2x2"
+    assert describe_store(Index(to))["model tiles"] == "2x2"
     for options, named in (
         ({"tiles": "3x3"}, "2x2, not 3x3"),
         ({"tiles": "none"}, "2x2, not none"),

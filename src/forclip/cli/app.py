@@ -39,7 +39,7 @@ AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")
 _ORDER = (
     *("demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"),
     *("plan", "index", "search", "look", "serve", "export", "duplicates"),
-    *("info", "verify", "publish", "relocate", "delete", "compact"),
+    *("info", "doctor", "verify", "publish", "relocate", "delete", "compact"),
 )
 
 

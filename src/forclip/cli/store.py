@@ -1,4 +1,4 @@
-"""Fill and maintain a store: index, delete, compact, verify, info."""
+"""Fill and maintain a store: index, delete, duplicates, compact, relocate, verify."""
 
 import json
 import sys
@@ -328,30 +328,3 @@ def verify(
     typer.echo("\n".join([*problems, f"{compared}: " + (f"{len(problems)} problems" if problems else sound)]))
     if problems:
         raise typer.Exit(1)
-
-
-@app.command()
-def info(
-    path: Annotated[str, Argument(help="Folder of a store or a run, or where a store is published.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show what a store or a run contains."""
-    from forclip.embedding.ingest import describe
-    from forclip.image_size import describe_image_size
-    from forclip.index.milvus.address import is_milvus
-
-    if is_milvus(path):
-        from forclip.index.milvus.index import MilvusIndex
-
-        contents = {"kind": "published store", **MilvusIndex(path).info()}
-    else:
-        contents = describe(path)
-    if as_json:
-        typer.echo(json.dumps(contents))
-        return
-    for key, value in contents.items():
-        if key == "model image_size" and value is not None:
-            value = describe_image_size(tuple(value) if isinstance(value, list) else value)
-        for item in value if isinstance(value, list) and value else [value]:
-            text = ", ".join(f"{name} {part}" for name, part in item.items()) if isinstance(item, dict) else item
-            typer.echo(f"{key:20s} {text}")

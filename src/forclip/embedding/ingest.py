@@ -18,7 +18,6 @@ from forclip.data.images.frame_location import is_video, split_frame
 from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
 from forclip.data.images.picture_types import is_picture_name
 from forclip.data.images.remote_listing import expand_braces
-from forclip.data.images.tiles import describe_tiles
 from forclip.data.metadata import ImageMetadata, MetadataFile
 from forclip.data.metadata_table import ArrowColumn, MetadataTable
 from forclip.data.sources import format_of, load_source, with_all_splits
@@ -48,8 +47,6 @@ from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
     describe_model,
-    is_trained_run,
-    load_model,
 )
 from forclip.progress import Track, silent, untracked
 from forclip.text.vocabulary import load_vocabulary
@@ -346,14 +343,3 @@ def _is_deleted(path: str) -> bool:
     file = parse_location(path)
     is_remote = isinstance(file, Uri) and file.is_remote
     return is_missing(file) and (is_remote or file_on_disk(file).parent.is_dir())
-
-
-def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Describe a store or a run, as JSON values. Raises ValueError for anything else."""
-    if is_trained_run(str(path)):
-        model = load_model(ModelConfig(name=str(path)))
-        described = {"fingerprint": model.fingerprint, "backbone": model.backbone.name, "dim": model.dim}
-        return {"kind": "run", **described, "tiles": describe_tiles(model.tiles)}
-    index = Index(path)
-    described = {f"model {key}": value for key, value in index.store.header.model.items()}
-    return {"kind": "store", **index.info(), "could not be read": len(read_unreadable(index.store.folder)), **described}

@@ -1,0 +1,48 @@
+"""Say when a measurement has too few classes or images to mean much."""
+
+from forclip.evaluation.methods import best_overall, format_interval
+from forclip.evaluation.metrics_file import Metrics
+from forclip.evaluation.protocol import CLASS_GROUPS, Group
+
+# Below these, or with a wider interval, the interval of a mean covers most differences between methods.
+FEWEST_CLASSES, FEWEST_IMAGES = 5, 50
+WIDEST_INTERVAL = 30.0  # points between the ends of the 95 % interval over classes
+FEWEST_RELEVANT = 5  # images that show a class, for an average precision of this class
+
+
+def small_samples(metrics: Metrics) -> dict[Group, str]:
+    """Return why the values of a group say little, by group; nothing for groups with enough data or without a value.
+
+    A file of an older version, without classes or intervals, counts as enough.
+    """
+    method, reasons = best_overall(metrics) or next(iter(metrics["methods"]), None), dict[Group, str]()
+    if method is None:
+        return reasons
+    values = metrics["methods"][method]
+    images = metrics.get("images")
+    for group in CLASS_GROUPS:
+        if values[group] is None:
+            continue
+        classes = sum(entry["group"] == group for entry in metrics.get("classes", {}).values())
+        interval = values.get("intervals", {}).get(group)
+        if images is not None and images < FEWEST_IMAGES:
+            reasons[group] = f"{images:g} images"
+        elif metrics.get("classes") and classes < FEWEST_CLASSES:
+            reasons[group] = f"{classes} {'class' if classes == 1 else 'classes'}"
+        elif interval is not None and interval[1] - interval[0] > WIDEST_INTERVAL:
+            reasons[group] = f"95 % interval {format_interval(interval, 0)} %"
+    return reasons
+
+
+def describe_small_sample(metrics: Metrics) -> str | None:
+    """Say in a sentence which groups have too little data; None if all have enough."""
+    reasons = small_samples(metrics)
+    if not reasons:
+        return None
+    parts = " and ".join(f"{group} classes ({reason})" for group, reason in reasons.items())
+    return f"Not enough data for {parts}: differences between methods may be chance. Label more images."
+
+
+def is_too_few(relevant: int) -> bool:
+    """Whether so few images show a class that its average precision says little."""
+    return relevant < FEWEST_RELEVANT
