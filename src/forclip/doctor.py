@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -42,7 +43,7 @@ class Check:
 def check_all(reach_hub: bool = True) -> list[Check]:
     """Check everything. reach_hub: also try the model hub, which takes up to three seconds without a network."""
     checks = [Check("forclip", "ok", f"{__version__}, {Path(__file__).parent}"), _python()]
-    checks += [_attempt(name, lambda name=name: _package(name)) for name in _PACKAGES]
+    checks += [_attempt(name, partial(_package, name)) for name in _PACKAGES]
     checks += [_attempt("devices", _devices), _attempt("threads", _threads), _attempt("memory", _memory)]
     checks += [_disk("disk", Path.cwd()), _disk("temporary files", Path(tempfile.gettempdir()))]
     checks += [_folder("model cache", _hub_cache()), _folder("segment cache", _segment_cache())]
@@ -164,7 +165,7 @@ def _optional() -> Iterator[Check]:
         except metadata.PackageNotFoundError:
             yield Check(name, "note", f"not installed; needed for {purpose}: pip install 'forclip[{extra}]'")
             continue
-        yield _attempt(name, lambda name=name, module=module, found=found: _imported(name, module, found))
+        yield _attempt(name, partial(_imported, name, module, found))
 
 
 def _imported(name: str, module: str, version: str) -> Check:

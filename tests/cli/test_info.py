@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_a_run_is_described_for_people(tmp_path: Path) -> None:
     ):
         assert part in shown
     assert "not yet" in shown
-    values = {"base": 40.0, "novel": 20.0, "all": 30.0, "vectors_per_image": 9, "ms_per_image": None}
+    values: dict[str, Any] = {"base": 40.0, "novel": 20.0, "all": 30.0, "vectors_per_image": 9, "ms_per_image": None}
     values["intervals"] = {"base": [35.0, 45.0], "novel": [3.0, 50.0], "all": [20.0, 40.0]}
     metrics = {
         "dataset": "toys",
