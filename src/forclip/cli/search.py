@@ -215,20 +215,29 @@ def serve(
     picture_cache: Annotated[
         int, Option(min=0, help="Megabytes of pictures from buckets and shards that are kept in memory.")
     ] = 256,
+    workers: Annotated[
+        int, Option(min=1, max=64, help="Processes that answer requests; each uses about one core when it is busy.")
+    ] = 1,
 ) -> None:
     """Serve a page to search on, and the API behind it."""
     from forclip.search.searcher import open_searcher
-    from forclip.server.app import listen, page_link
+    from forclip.server.app import page_link
     from forclip.server.app import serve as serve_until_stopped
     from forclip.server.security import Access
+    from forclip.server.workers import Served, listen_for_workers, serve_by_workers
 
     access = Access(host, token)
-    listener = listen(access, port)  # before the model, which takes a while to load
-    searcher = open_searcher(store, device, moved_model(model, pretrained))
+    listeners = listen_for_workers(access, port, workers)  # before the model, which takes a while to load
+    moved = moved_model(model, pretrained)
+    searcher = open_searcher(store, device, moved)
     _report_outdated(searcher.index)
     labels = _open_labels(searcher.index, annotations, images, subset, split)
     typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
-    serve_until_stopped(searcher, access, listener, labels, picture_cache * 1_000_000)
+    cache = picture_cache * 1_000_000
+    if workers == 1:
+        serve_until_stopped(searcher, access, listeners[0], labels, cache)
+    else:
+        serve_by_workers(Served(store, device, moved, access, labels, cache // workers), searcher, listeners)
 
 
 def _report_outdated(index: "SearchIndex") -> None:

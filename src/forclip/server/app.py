@@ -3,9 +3,10 @@
 import gc
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
@@ -17,7 +18,7 @@ from forclip.search.labels import StoreLabels
 from forclip.search.searcher import AnySearcher
 from forclip.server import limits
 from forclip.server.cached_searcher import CachedSearcher
-from forclip.server.class_table import ClassTable, class_routes
+from forclip.server.class_table import ClassTable, SharedTable, class_routes
 from forclip.server.errors import ERRORS, add_error_handlers
 from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
@@ -34,16 +35,18 @@ def create_app(
     access: Access | None = None,
     labels: StoreLabels | None = None,
     picture_cache: int = limits.PICTURE_CACHE_BYTES,
+    shared: Path | None = None,
 ) -> FastAPI:
     """Create an application that serves a store to the clients that `access` admits; by default to this machine only.
 
-    labels: of the store's images; picture_cache: bytes of pictures from URLs and shards that are kept in memory.
+    labels: of the store's images; picture_cache: bytes of pictures from URLs and shards that are kept in memory;
+    shared: a folder for what several processes of one service must agree on.
     """
     fetched_pictures.resize(picture_cache)
     page, access = read_page(), access or Access()
     cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
-    service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.state_folder)
-    table = None if labels is None else ClassTable(cached, labels)
+    service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.state_folder, shared)
+    table = None if labels is None else ClassTable(cached, labels, None if shared is None else SharedTable(shared))
 
     def warm_up() -> None:
         """Do everything that the first requests would wait for."""
@@ -102,11 +105,16 @@ async def _search_once(app: FastAPI, access: Access) -> None:
     await app(scope, receive, send)
 
 
-def listen(access: Access, port: int) -> socket.socket:
-    """Bind a socket. Raises OSError where the port is taken or the address is not this machine's."""
+def listen(access: Access, port: int, is_shared: bool = False) -> socket.socket:
+    """Bind a socket. Raises OSError where the port is taken or the address is not this machine's.
+
+    is_shared: other sockets of this user may be bound to the same port.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(access.host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind(address)
     except OSError as error:
@@ -128,16 +136,24 @@ def serve(
     listener: socket.socket,
     labels: StoreLabels | None = None,
     picture_cache: int = limits.PICTURE_CACHE_BYTES,
+    shared: Path | None = None,
+    started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until interrupted. The arguments are those of `create_app`."""
+    """Serve until interrupted. started: is called when the service listens; the others are those of `create_app`."""
     gc.collect()
+    app = create_app(searcher, access, labels, picture_cache, shared)
     # No access log: it would hold the token of the login link.
-    config = uvicorn.Config(create_app(searcher, access, labels, picture_cache), access_log=False, log_level="warning")
-    _Server(config).run(sockets=[listener])
+    _Server(uvicorn.Config(app, access_log=False, log_level="warning"), started).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._call_started = started
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         # Everything loaded by now stays. Otherwise each full collection scans all of it while requests wait.
         gc.freeze()
+        if self.started:
+            self._call_started()

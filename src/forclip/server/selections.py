@@ -31,14 +31,15 @@ class Selections:
     """The selections of one store. Safe to use from several threads, and of a local store from several processes.
 
     A bucket has no locks: of two services that change the selections of one store at the same moment, the last wins.
+    shared: a local folder that the workers of one service share; they do not overwrite each other's changes.
     """
 
-    def __init__(self, store: StorePath) -> None:
+    def __init__(self, store: StorePath, shared: Path | None = None) -> None:
         self.file = store / "selections.json"
         self._lock = Lock()
         self._file_lock: AbstractContextManager[object] = nullcontext()
-        if isinstance(store, Path):
-            self._file_lock = FileLock(store / "selections.lock", timeout=30)
+        if (folder := store if isinstance(store, Path) else shared) is not None:
+            self._file_lock = FileLock(folder / "selections.lock", timeout=30)
 
     def all(self) -> Lists:
         """Return image ids by selection name, in the order added. Raises ValueError for a damaged file."""

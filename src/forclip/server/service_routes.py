@@ -1,12 +1,17 @@
 """The page, logging in, and the state of the service: info, health, metrics."""
 
+import os
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info as Measurement
 
@@ -29,13 +34,25 @@ def read_page() -> str:
     return page
 
 
+class _Images(Collector):
+    """The number of images, read when it is asked for."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("forclip_images", "Images in the store", len(self.gallery.index))
+
+
 def add_metrics(app: FastAPI, gallery: Gallery) -> CollectorRegistry:
-    """Count and time requests by route, never by path: what users search for is not recorded."""
+    """Count and time requests by route, never by path: what users search for is not recorded.
+
+    Where PROMETHEUS_MULTIPROC_DIR is set, the registry sums up what all processes write to that folder.
+    """
     registry, labels = CollectorRegistry(), ("method", "route")
     requests = Counter("forclip_requests", "Answered requests", [*labels, "status"], registry=registry)
     seconds = Histogram("forclip_request_seconds", "Time until the answer", labels, registry=registry, buckets=_BUCKETS)
-    images = Gauge("forclip_images", "Images in the store", registry=registry)
-    images.set_function(lambda: len(gallery.index))
+    registry.register(_Images(gallery))
 
     def record(measurement: Measurement) -> None:
         if WARM_UP in measurement.request.scope:
@@ -45,6 +62,10 @@ def add_metrics(app: FastAPI, gallery: Gallery) -> CollectorRegistry:
         seconds.labels(method, measurement.modified_handler).observe(measurement.modified_duration)
 
     Instrumentator(should_group_status_codes=False).add(record).instrument(app)
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        registry.register(_Images(gallery))
+        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
     return registry
 
 

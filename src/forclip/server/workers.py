@@ -1,0 +1,170 @@
+"""Serve one store from several processes, which share a port, mapped files and the state of the service.
+
+The first process starts the others, replaces those that die, and stops them. It answers no requests itself. Each worker
+has its own caches and its own model, whose weights all of them map from one file.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from types import FrameType
+
+from forclip.config import ModelConfig
+from forclip.search.labels import StoreLabels
+from forclip.search.searcher import AnySearcher, open_searcher
+from forclip.server.app import listen, serve
+from forclip.server.security import Access
+from forclip.server.shared_weights import use_weights, write_weights
+
+_SECONDS_TO_STOP = 15.0  # for requests that are being answered
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client finds the numbers of all processes
+
+
+@dataclass(frozen=True)
+class Served:
+    """What each worker serves; picture_cache is in bytes. The others are arguments of `open_searcher` and `serve`."""
+
+    store: str
+    device: str
+    model_override: ModelConfig | None
+    access: Access
+    labels: StoreLabels | None
+    picture_cache: int
+
+
+def listen_for_workers(access: Access, port: int, workers: int) -> list[socket.socket]:
+    """Bind a socket for each worker. Raises OSError as `listen` does.
+
+    On Linux each has a socket of its own, between which the kernel distributes connections evenly. Elsewhere they take
+    turns at one, so that a worker may get most of the connections.
+    """
+    first = listen(access, port)
+    if workers == 1 or not sys.platform.startswith("linux"):
+        return [first] * workers
+    port = first.getsockname()[1]
+    first.close()  # it was bound alone, so no other service uses the port
+    return [listen(access, port, is_shared=True) for _ in range(workers)]
+
+
+def serve_by_workers(served: Served, searcher: AnySearcher, listeners: Sequence[socket.socket]) -> None:
+    """Serve from as many processes as there are sockets, until interrupted.
+
+    searcher: over the same store; its model's weights are shared by all workers.
+
+    Raises:
+        ValueError: if a worker stops before it could answer. Later, a worker that dies is replaced.
+    """
+    with TemporaryDirectory(prefix="forclip-service-") as name, _environment(_METRICS, name):
+        folder = Path(name)
+        write_weights(searcher.model, folder)
+        del searcher
+        workers = _Workers(served, folder, listeners)
+        before = signal.signal(signal.SIGTERM, _exit)
+        try:
+            workers.run()
+        finally:
+            workers.stop()
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable for processes that are started inside."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+class _Workers:
+    """The processes of a service by number."""
+
+    def __init__(self, served: Served, folder: Path, listeners: Sequence[socket.socket]) -> None:
+        self._served, self._folder, self._listeners = served, folder, listeners
+        # A fork would inherit this process's threads and locks.
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, BaseProcess] = {}
+        self._ready: dict[int, Event] = {}
+
+    def run(self) -> None:
+        """Start all workers, and replace those that die."""
+        for number in range(len(self._listeners)):
+            self._start(number)
+        while True:
+            ended = wait([process.sentinel for process in self._processes.values()])
+            for number, process in list(self._processes.items()):
+                if process.sentinel not in ended:
+                    continue
+                process.join()
+                if not self._ready[number].is_set():
+                    raise ValueError(
+                        f"worker {number} stopped before it could answer, with exit code {process.exitcode}"
+                    )
+                print(
+                    f"forclip: worker {number} stopped, exit code {process.exitcode}; a new one starts", file=sys.stderr
+                )
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        ready = self._context.Event()
+        process = self._context.Process(
+            target=_work,
+            args=(self._served, self._folder, self._listeners[number], ready),
+            name=f"forclip worker {number}",
+            daemon=True,
+        )
+        # Ctrl-C reaches all processes of a terminal. A worker that still imports modules ignores it, and is stopped.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self._ready[number], self._processes[number] = ready, process
+
+    def stop(self) -> None:
+        """Let workers finish what they are answering, and end them."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.join(_SECONDS_TO_STOP)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _work(served: Served, folder: Path, listener: socket.socket, ready: Event) -> None:
+    Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    try:
+        searcher = open_searcher(served.store, served.device, served.model_override)
+        use_weights(searcher.model, folder)
+        serve(searcher, served.access, listener, served.labels, served.picture_cache, folder, ready.set)
+    except (ValueError, OSError) as error:
+        print(f"forclip: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _end_with_parent() -> None:
+    """Stop this process when the first one is gone, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
