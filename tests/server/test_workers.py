@@ -202,13 +202,6 @@ def test_a_worker_that_cannot_start_ends_the_service(
         serve_by_workers(what, served, listen_for_workers(Access(), 0, 1))
 
 
-@pytest.mark.parametrize(("option", "named"), [(["--workers", "0"], "0"), (["--workers", "two"], "two")])
-def test_a_number_of_workers_that_is_none_is_refused(store_folder: Path, option: list[str], named: str) -> None:
-    result = CliRunner().invoke(app, ["serve", str(store_folder / "store"), *option])
-    assert result.exit_code == 2
-    assert named in result.output
-
-
 def test_a_port_in_use_is_reported_for_workers_too(store_folder: Path) -> None:
     sockets = listen_for_workers(Access(), 0, 2)
     for listener in sockets:
