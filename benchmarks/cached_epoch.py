@@ -125,7 +125,7 @@ def read_cached(setting: Setting, rows: Tensor) -> Tensor:
 def encode_live(setting: Setting, rows: Tensor) -> Tensor:
     """Tokens of some images, [B, T, W] float32: decode, preprocess and encode with the frozen backbone."""
     paths = [setting.images.paths[row] for row in rows]
-    (batch,) = stream_pixels(paths, lambda row, image: setting.backbone.preprocess(image), len(paths))
+    (batch,) = stream_pixels(paths, lambda row, picture: setting.backbone.preprocess(picture.pixels), len(paths))
     return setting.backbone.encode_tokens(batch.pixels)
 
 

@@ -32,6 +32,7 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
 from forclip.data.formats.coco import load_coco
 from forclip.data.images.box_frames import upright_boxes
+from forclip.data.images.picture import Picture
 from forclip.data.images.stream import stream_pixels
 from forclip.data.sources import load_sets
 from forclip.data.splits import choose_classes, split_classes
@@ -118,8 +119,8 @@ def embed_regions(backbone: Backbone, paths: Sequence[Location], boxes: Floats, 
     """
     head = global_head(backbone.new_pool()).to(backbone.device).eval()
 
-    def prepare(row: int, image: Image.Image) -> Tensor:
-        return backbone.preprocess(padded_crop(image, boxes[row].tolist(), padding))
+    def prepare(row: int, picture: Picture) -> Tensor:
+        return backbone.preprocess(padded_crop(picture.pixels, boxes[row].tolist(), padding))
 
     parts: list[Floats] = []
     for batch in stream_pixels(paths, prepare, BATCH_SIZE):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from forclip.data.images.content import content_digest, file_state
-from forclip.data.images.decode import DECODING, picture_needs_reindex
+from forclip.data.images.decode import DECODING, FIRST_UPRIGHT, picture_needs_reindex
 from forclip.embedding.changes import UnreadableImage, find_changes
 from forclip.embedding.stored_files import StoredFiles
 from forclip.index.roots import Roots, source_reference
@@ -33,7 +33,7 @@ def plan_by_dicts(
         elif file is None or ((file.size, file.modified) != state and content_digest(path) != file.content_hash):
             origin = origins[image_id.partition("/")[0]]
             todo[image_id] = ImageFile(image_id, 0, 0, content_digest(path) or "", *state, origin, DECODING)
-        elif 0 < file.decoding < DECODING:
+        elif 0 < file.decoding < FIRST_UPRIGHT:
             if picture_needs_reindex(path):
                 todo[image_id] = ImageFile(image_id, 0, 0, file.content_hash, *state, file.source, DECODING)
             else:
@@ -50,7 +50,7 @@ def plan_by_dicts(
                 moved[old_id] = new_id, file
                 break
     for old_id, (new_id, _) in moved.items():
-        if not (0 < stored[old_id].decoding < DECODING and picture_needs_reindex(by_id[new_id])):
+        if not (0 < stored[old_id].decoding < FIRST_UPRIGHT and picture_needs_reindex(by_id[new_id])):
             del todo[new_id]
     vanished = {
         image_id: file.uri
@@ -98,7 +98,7 @@ def test_lookups_and_columns_find_what_dicts_find(seed: int, tmp_path: Path, mon
             content_digest(p) or "",
             *file_state(p),
             rng.choice(origins),
-            rng.choice([0, 1, DECODING]),
+            rng.choice([0, 1, 2, DECODING]),
         )
         for p in listed
         if rng.random() < 0.8

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forclip.data.images.content import content_digest, file_state, is_missing
-from forclip.data.images.decode import DECODING, picture_needs_reindex
+from forclip.data.images.decode import DECODING, FIRST_UPRIGHT, picture_needs_reindex
 from forclip.data.images.remote_listing import expand_braces
 from forclip.embedding.stored_files import StoredFiles
 from forclip.index.roots import Roots, common_folder, source_reference
@@ -38,9 +38,9 @@ class Changes:
 
     roots: the store's, with a new or moved one; paths: the source's files by id; todo: new and changed images; skipped:
     images known to be unreadable that have not changed; moved: new id and file of stored images, by old id;
-    moved_root: the root that has moved as a whole, or None; checked: stored images that an older version decoded, and
-    equally; vanished: locations of stored images that are no longer in the source, by id; replaced: those of `todo`
-    that are stored; compared: how many images of the source were compared.
+    moved_root: the root that has moved as a whole, or None; checked: stored images that version 1 decoded, and equally;
+    vanished: locations of stored images that are no longer in the source, by id; replaced: those of `todo` that are
+    stored; compared: how many images of the source were compared.
     """
 
     roots: Roots
@@ -160,8 +160,8 @@ def _is_remote(path: Location) -> bool:
 
 
 def _is_outdated(decoding: Any) -> Any:
-    """Whether an older version decoded the files. It is unknown for images that a program added."""
-    return (decoding > 0) & (decoding < DECODING)
+    """Whether a version decoded the files that did not turn them. It is unknown for images that a program added."""
+    return (decoding > 0) & (decoding < FIRST_UPRIGHT)
 
 
 def _base_folder(source: str, folder: Path | None, paths: Sequence[Location]) -> str:

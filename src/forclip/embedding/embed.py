@@ -17,6 +17,7 @@ from torch import Tensor
 from forclip.data.images.stream import PixelBatch, stream_pixels
 from forclip.data.images.views import PLAIN, Size, View
 from forclip.embedding.prefetch import Prefetch
+from forclip.embedding.prepare import PrepareViews
 from forclip.embedding.regions import boxes_in_images, region_boxes, window_fractions
 from forclip.location import Location
 from forclip.models.backbone import Backbone
@@ -210,13 +211,9 @@ def _run_batches(
 
     Of an empty batch there is no result. The result of a batch is returned when the device has the next one.
     """
-    preprocess = encoder.backbone.preprocess
-
-    def prepare(row: int, image: Image.Image) -> Tensor:
-        return torch.stack([preprocess(view(row, image)) for view in views])
-
+    prepare = PrepareViews(encoder.backbone, views)
     count = images_per_batch(len(views), encoder.batch_size)
-    batches = stream_pixels(paths, prepare, count, processes=processes)
+    batches = stream_pixels(paths, prepare, count, processes=processes, reduce=prepare.reduction)
     started: deque[tuple[ReadBatch, OnTheWay | None]] = deque()
     with Prefetch(batches, encoder.device) as prefetched:
         for batch in prefetched:

@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from forclip.atomic_write import write_text_atomically
 from forclip.config import Compute
 from forclip.data.images.content import file_state
-from forclip.data.images.decode import DECODING, picture_needs_reindex
+from forclip.data.images.decode import DECODING, FIRST_UPRIGHT, picture_needs_reindex
 from forclip.data.images.views import View
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches
 from forclip.location import Location, absolute
@@ -114,7 +114,7 @@ def cached_tokens(
         if (folder / HEADER_FILE).exists():
             header = read_header(folder)
             old, turned = header.source, 0
-            if header.decoding != DECODING:
+            if header.decoding < FIRST_UPRIGHT:
                 turned = sum(picture_needs_reindex(Path(path)) for path, _, _ in old.files)
                 if not turned:
                     _write_header(folder, replace(header, decoding=DECODING))
@@ -159,7 +159,7 @@ def is_current(folder: Path, source: TokenSource) -> bool:
     if not (folder / HEADER_FILE).exists():
         return False
     header = read_header(folder)
-    return header.decoding == DECODING and replace(header.source, backbone=source.backbone) == source
+    return header.decoding >= FIRST_UPRIGHT and replace(header.source, backbone=source.backbone) == source
 
 
 def open_tokens(folder: Path, backbone: Backbone, check: bool = True) -> EncodedImages:

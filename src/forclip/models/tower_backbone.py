@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -10,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +20,7 @@ from forclip.models.backbone import weights_fingerprint
 from forclip.models.compile import compile_or_not
 from forclip.models.compute import autocast
 from forclip.models.pools import Pool
+from forclip.models.preprocessing import Box, Scaler
 from forclip.models.tower_parts import Tower
 
 ResizeMode = Literal["squash", "letterbox"]
@@ -39,7 +39,7 @@ class TowerBackbone(ABC):
         self._tower, self._preprocessing = tower, preprocessing
         self._encode: Callable[[Tensor], Tensor] = tower.tokens
         self.compute: Compute = "float32"
-        self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(preprocessing, is_train=False)
+        self._scaler = Scaler(preprocessing)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,14 +48,18 @@ class TowerBackbone(ABC):
         return weights_fingerprint(self.model.state_dict(), preprocessing + cut)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        rgb = image.convert("RGB")
-        if self._preprocessing.resize_mode == "longest":
-            # A letterbox would round the short side of a thin image to zero pixels: stretch it to just one.
-            rows, columns = self._preprocessing.size
-            least = math.ceil(max(rgb.width / columns, rgb.height / rows))
-            if least > min(rgb.size):
-                rgb = rgb.resize((max(rgb.width, least), max(rgb.height, least)))
-        return self._transform(rgb)
+        return self._scaler(image)
+
+    def preprocess_part(self, image: Image.Image, box: Box) -> Tensor:
+        """As `preprocess`, of the part of an image in a box: xyxy in pixels, whole or not."""
+        return self._scaler(image, box)
+
+    def shrinkage(self, width: int, height: int) -> float:
+        """Return how many pixels of an image become one of the input, along the side where they are fewest.
+
+        An image with fewer pixels, shrunk by nearly as much before, gives nearly the same input.
+        """
+        return self._scaler.shrinkage(width, height)
 
     def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
         if self._preprocessing.resize_mode == "squash":

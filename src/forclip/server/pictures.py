@@ -12,9 +12,11 @@ from cachetools import LRUCache
 from PIL import Image
 
 from forclip.data.images.content import bytes_digest, content_digest, file_state
-from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_image, read_header
+from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_picture, read_header
 from forclip.data.images.fetch import Unreachable, read_bytes
 from forclip.data.images.frame_location import split_frame
+from forclip.data.images.picture import ChooseReduction, in_full, reduction_for
+from forclip.data.images.views import Size
 from forclip.index.store import ImageFile
 from forclip.location import Location, Uri, parse_location
 from forclip.server import limits
@@ -156,20 +158,27 @@ def browser_picture(content: bytes) -> tuple[bytes, str]:
     return _jpeg(decode(content, 415, "the picture"), quality=92), "image/jpeg"
 
 
-def decode(content: bytes, status: int, name: str) -> Image.Image:
-    """Decode to upright RGB. Raises Refused with this status; `name` names the picture."""
+def decode(content: bytes, status: int, name: str, choose_reduction: ChooseReduction = in_full) -> Image.Image:
+    """Decode to upright RGB. Raises Refused with this status; `name` names the picture.
+
+    choose_reduction: as `decode_picture` takes it.
+    """
     with _decoding:
         try:
-            return decode_image(BytesIO(content), name)
+            return decode_picture(BytesIO(content), name, choose_reduction).pixels
         except UnreadableImage as error:
             raise Refused(status, " ".join(str(error).split())[:200]) from None
 
 
 def make_thumbnail(file: ImageFile) -> bytes:
     """Return a JPEG thumbnail of a picture file. Raises Refused as picture_bytes and decode do."""
-    picture = decode(picture_bytes(file), 415, "the picture")
+    picture = decode(picture_bytes(file), 415, "the picture", _reduction_for_thumbnail)
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return _jpeg(picture, quality=82)
+
+
+def _reduction_for_thumbnail(size: Size) -> int:
+    return reduction_for(max(size) / THUMBNAIL_SIDE)
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from forclip.data.images.stream import stream_pixels
 from forclip.data.images.tiles import Tiles
 from forclip.distributed import broadcast, gather_rows
 from forclip.embedding.embed import BATCH_SIZE
+from forclip.embedding.prepare import PrepareViews
 from forclip.embedding.row_shards import Rows, own_part
 from forclip.location import Location
 from forclip.models.backbone import Backbone
@@ -65,13 +65,10 @@ class ZoomTeacher:
     def __call__(self, rows: Sequence[int], advance: Advance = silent) -> Tensor:
         """Raises ValueError for an image that can no longer be read."""
 
-        tiles = _ZOOM.tile_views()
-
-        def prepare(row: int, image: Image.Image) -> Tensor:
-            return torch.stack([self.backbone.preprocess(tile(row, image)) for tile in tiles])
-
-        parts = []
-        for batch in stream_pixels([self.paths[r] for r in rows], prepare, max(1, BATCH_SIZE // len(tiles))):
+        tiles, paths = _ZOOM.tile_views(), [self.paths[r] for r in rows]
+        prepare = PrepareViews(self.backbone, tiles)
+        parts, size = [], max(1, BATCH_SIZE // len(tiles))
+        for batch in stream_pixels(paths, prepare, size, reduce=prepare.reduction):
             if batch.unreadable:
                 raise ValueError(f"a training image can no longer be read: {batch.unreadable[0][1]}")
             tokens = self.backbone.encode_tokens(batch.pixels.flatten(0, 1).to(self.backbone.device))

@@ -8,13 +8,14 @@ from PIL import Image
 from torch import Tensor
 
 from forclip.data.images.frame_location import frame_path
+from forclip.data.images.picture import Picture
 from forclip.data.images.stream import PixelBatch, stream_pixels
 from forclip.data.images.video import VideoReader
 from tests.videos import frame_number, write_video
 
 
-def grey_level(row: int, image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+def grey_level(row: int, picture: Picture) -> Tensor:
+    return torch.from_numpy(np.array(picture.pixels)).permute(2, 0, 1).float()
 
 
 def pictures(folder: Path, count: int, broken: set[int]) -> list[Path]:
@@ -88,7 +89,7 @@ def test_a_long_list_is_decoded_two_batches_ahead_and_no_further(tmp_path: Path)
 
 
 def test_an_error_in_prepare_is_raised(tmp_path: Path) -> None:
-    def wrong(row: int, image: Image.Image) -> Tensor:
+    def wrong(row: int, picture: Picture) -> Tensor:
         raise RuntimeError("a bug in preprocessing")
 
     with pytest.raises(RuntimeError, match="a bug in preprocessing"):
@@ -107,8 +108,8 @@ def test_frames_of_videos_are_decoded_in_one_pass(
     monkeypatch.setattr(VideoReader, "_seek", lambda reader, until: opened.append("sought"))
     monkeypatch.setattr(VideoReader, "_restart", lambda reader: opened.append("opened again"))
 
-    def number(row: int, image: Image.Image) -> Tensor:
-        return torch.tensor([image.width == 3 or frame_number(image, 100)])
+    def number(row: int, picture: Picture) -> Tensor:
+        return torch.tensor([picture.size[0] == 3 or frame_number(picture.pixels, 100)])
 
     batches = list(stream_pixels(paths, number, 16, processes=processes))
     numbers = {row: int(p) for batch in batches for row, p in zip(batch.rows, batch.pixels, strict=True)}

@@ -10,11 +10,13 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from forclip.data.images.deep_colour import combine_bytes, lower_bytes_layout, set_layout
 from forclip.data.images.depth import to_eight_bits
 from forclip.data.images.fetch import read_bytes
 from forclip.data.images.frame_location import split_frame
+from forclip.data.images.picture import ChooseReduction, Picture, corner_of, in_full
 from forclip.data.images.picture_types import HEIC_HINT, has_signature, is_heic, picture_formats, reads_heic
 from forclip.file_systems import Unreachable
 from forclip.location import Location, Uri
@@ -27,8 +29,9 @@ warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 # A larger image is refused from its header, before decoding. Pillow itself refuses those of 179 million.
 MAX_PIXELS = 178_000_000
 
-# Of the pixels that decoding gives. Version 1 (forclip 0.1 and 0.2) did not turn pictures.
-DECODING = 2
+# Of the pixels that decoding gives. Version 1 (forclip 0.1 and 0.2) did not turn pictures. Version 2 decoded all pixels
+# of JPEGs, version 3 decodes as many as the model needs. Their vectors agree, so a store may hold both.
+DECODING, FIRST_UPRIGHT = 3, 2
 
 _TRANSPOSE = Image.Transpose
 # How stored pixels become upright, by the value of EXIF's Orientation; 1 and all other values change nothing.
@@ -64,13 +67,18 @@ def read_image(path: Location) -> Image.Image:
     Of an animation or a file of several pages it is the first. Transparency becomes white. Pixels of more than 8 bits
     are scaled as `to_eight_bits` says. Raises UnreadableImage.
     """
+    return read_picture(path, in_full).pixels
+
+
+def read_picture(path: Location, choose_reduction: ChooseReduction) -> Picture:
+    """As `read_image`, and decode a JPEG at a reduced size. choose_reduction: as `decode_picture` takes it."""
     if frame := split_frame(path):
         from forclip.data.images.video import read_frame  # loads FFmpeg, for videos alone
 
-        return read_frame(*frame)
+        return Picture.whole(read_frame(*frame))
     if isinstance(path, Uri):
-        return decode_image(io.BytesIO(fetch(path)), str(path))
-    return decode_image(path, str(path))
+        return decode_picture(io.BytesIO(fetch(path)), str(path), choose_reduction)
+    return decode_picture(path, str(path), choose_reduction)
 
 
 def fetch(path: Location) -> bytes:
@@ -87,17 +95,28 @@ def fetch(path: Location) -> bytes:
 
 def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
     """Decode an image like `read_image`, from a file or a stream. name: what the error message calls it."""
+    return decode_picture(file, name, in_full).pixels
+
+
+def decode_picture(file: Path | BinaryIO, name: str, choose_reduction: ChooseReduction) -> Picture:
+    """As `decode_image`, and decode a JPEG at a reduced size: JPEG's blocks allow it, at a part of the time.
+
+    choose_reduction: takes the size of the upright image in the file, and returns 1, 2, 4 or 8: how many pixels along a
+    side become one. Other formats are decoded in full.
+    """
     try:
         with _open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
+            if isinstance(image, JpegImageFile):
+                return _load_jpeg(image, choose_reduction)
             layout = lower_bytes_layout(image)
             image.load()
             turn = _TURNS.get(orientation_of(image))
             # Values that fill 16 bits lose nothing in Pillow's 8; for 10 or 12 bits in 16 the lower bytes are needed.
             is_dark = layout is not None and np.asarray(image)[..., :3].max() < 128
             rgb = _to_rgb(_read_lower_bytes(image, file, layout) if layout and is_dark else image)
-            return rgb if turn is None else rgb.transpose(turn)
+            return Picture.whole(rgb if turn is None else rgb.transpose(turn))
     except FileNotFoundError:
         raise UnreadableImage(f"{name}: no such file") from None
     except UnidentifiedImageError:
@@ -105,6 +124,17 @@ def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
     # For damaged data Pillow's decoders raise SyntaxError, struct.error, RuntimeError (AVIF) and others.
     except Exception as error:
         raise UnreadableImage(f"{name}: {error}") from None
+
+
+def _load_jpeg(image: JpegImageFile, choose_reduction: ChooseReduction) -> Picture:
+    stored, orientation = image.size, orientation_of(image)
+    size = stored[::-1] if orientation >= 5 else stored
+    if (reduction := choose_reduction(size)) > 1:
+        image.draft(None, (stored[0] // reduction, stored[1] // reduction))
+    image.load()
+    rgb, turn = _to_rgb(image), _TURNS.get(orientation)
+    corner = corner_of(stored, reduction, orientation)
+    return Picture(rgb if turn is None else rgb.transpose(turn), size, reduction, corner)
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,26 @@ from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from forclip.data.images.content import bytes_digest
-from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_image, fetch, read_image
+from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_picture, fetch, read_picture
 from forclip.data.images.frame_location import split_frame
+from forclip.data.images.picture import ChooseReduction, Picture
+from forclip.data.images.views import Size
 from forclip.location import Location, Uri
 
 _FETCHING = 16  # files or shards that are fetched at the same time
 _FETCHED_BATCHES = 3  # that are ahead of the decoding
 
-Prepare = Callable[[int, Image.Image], Tensor]  # a row and its image to a tensor, always of the same shape
+Prepare = Callable[[int, Picture], Tensor]  # a row and its image to a tensor, always of the same shape
+# A row and the size of its image, as in `decode_picture`, to how far it may be reduced.
+Reduce = Callable[[int, Size], int]
+
+
+def never_reduce(row: int, size: Size) -> int:
+    """Decode every image in full."""
+    return 1
 
 
 @dataclass(frozen=True)
@@ -53,25 +61,31 @@ class PixelBatch:
 
 
 def stream_pixels(
-    paths: Sequence[Location], prepare: Prepare, batch_size: int, threads: int = 2, processes: int = 0
+    paths: Sequence[Location],
+    prepare: Prepare,
+    batch_size: int,
+    threads: int = 2,
+    processes: int = 0,
+    reduce: Reduce = never_reduce,
 ) -> Iterator[PixelBatch]:
     """Decode images in the order of paths. Unreadable images make a batch smaller, down to none.
 
     processes: decode in this many processes instead of threads, if the system can fork. They help if a GPU waits for
-    images, because Python prepares one tensor at a time in threads.
+    images, because Python prepares one tensor at a time in threads. reduce: how far JPEGs may be reduced.
     """
+    work = _Work(prepare, reduce)
     if processes > 0 and "fork" in multiprocessing.get_all_start_methods():
         # Lance warns of any fork; these processes read images and never touch a store.
         warnings.filterwarnings("ignore", "lance is not fork-safe")
         context = multiprocessing.get_context("fork")
         gc.collect()  # a decoder of videos that a process inherits waits for ever for its threads when it is freed
         new_pool: Callable[[int], Executor] = partial(
-            ProcessPoolExecutor, mp_context=context, initializer=_start_process, initargs=(prepare,)
+            ProcessPoolExecutor, mp_context=context, initializer=_start_process, initargs=(work,)
         )
         decode: Callable[[int, _Source], _Decoded] = _decode_in_process
         workers = processes
     else:
-        new_pool, decode, workers = ThreadPoolExecutor, partial(_decode, prepare), threads
+        new_pool, decode, workers = ThreadPoolExecutor, work, threads
     with ExitStack() as stack:
         # Workers with a queue each: a video's frames go to one of them, in order, so that it is decoded in one pass.
         pools = [stack.enter_context(new_pool(1)) for _ in range(workers)]
@@ -91,7 +105,7 @@ def stream_pixels(
                 failed.set_result(source)
                 return failed
             if isinstance(source, Uri):
-                return remote_videos.submit(_decode, prepare, row, source)
+                return remote_videos.submit(work, row, source)
             frame = split_frame(source)
             number = row if frame is None else number_of.setdefault(frame[0], len(number_of))
             return pools[number % len(pools)].submit(decode, row, source)
@@ -167,25 +181,32 @@ def _fetch(uri: Uri) -> _Source:
     return _Fetched(content, str(uri), bytes_digest(content))
 
 
-def _decode(prepare: Prepare, row: int, source: _Source) -> _Decoded:
-    try:
-        image = _read(source)
-        return prepare(row, image).numpy(), image.size
-    except UnreadableImage as error:
-        return error
+@dataclass(frozen=True)
+class _Work:
+    """Decode and prepare an image."""
+
+    prepare: Prepare
+    reduce: Reduce
+
+    def __call__(self, row: int, source: _Source) -> _Decoded:
+        try:
+            picture = _read(source, partial(self.reduce, row))
+            return self.prepare(row, picture).numpy(), picture.size
+        except UnreadableImage as error:
+            return error
 
 
 _open_video = threading.local()  # `reader`: of the video that a worker decodes
 
 
-def _read(source: _Source) -> Image.Image:
-    """Like `read_image`, but keep a video open for its next frame."""
+def _read(source: _Source, choose_reduction: ChooseReduction) -> Picture:
+    """Like `read_picture`, but keep a video open for its next frame."""
     if isinstance(source, UnreadableImage):
         raise source
     if isinstance(source, _Fetched):
-        return decode_image(io.BytesIO(source.content), source.name)
+        return decode_picture(io.BytesIO(source.content), source.name, choose_reduction)
     if (frame := split_frame(source)) is None:
-        return read_image(source)
+        return read_picture(source, choose_reduction)
     from forclip.data.images.video import VideoReader  # loads FFmpeg, for videos alone
 
     video, seconds = frame
@@ -195,17 +216,17 @@ def _read(source: _Source) -> Image.Image:
             reader.close()
         _open_video.reader = None
         _open_video.reader = reader = VideoReader(video, str(video))
-    return reader.frame_at(seconds)
+    return Picture.whole(reader.frame_at(seconds))
 
 
-_process_prepare: list[Prepare] = []  # a function such as `prepare` can't be sent to a process, but a fork inherits it
+_process_work: list[_Work] = []  # functions such as `prepare` can't be sent to a process, but a fork inherits them
 
 
-def _start_process(prepare: Prepare) -> None:
+def _start_process(work: _Work) -> None:
     gc.freeze()  # what is inherited is not freed
     torch.set_num_threads(1)
-    _process_prepare[:] = [prepare]
+    _process_work[:] = [work]
 
 
 def _decode_in_process(row: int, source: _Source) -> _Decoded:
-    return _decode(_process_prepare[0], row, source)
+    return _process_work[0](row, source)
