@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageDraw
 from forclip.config import ModelConfig
 from forclip.data.images import stream
 from forclip.data.images.decode import read_image, read_picture
-from forclip.data.images.picture import Picture
+from forclip.data.images.picture import ChooseReduction, Picture
 from forclip.data.images.tiles import Tiles
 from forclip.data.images.views import make_views
 from forclip.embedding.embed import embed_images, encode_batches
@@ -34,8 +34,8 @@ def write_scene(path: Path, size: tuple[int, int], seed: int, orientation: int =
     image = Image.fromarray(ground).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     for _ in range(60):
-        x, y = rng.integers(0, size[0]), rng.integers(0, size[1])
-        side, colour = rng.integers(10, 250), tuple(rng.integers(0, 256, 3).tolist())
+        x, y, side = (int(rng.integers(low, high)) for low, high in ((0, size[0]), (0, size[1]), (10, 250)))
+        colour = tuple(rng.integers(0, 256, 3).tolist())
         (draw.ellipse if rng.random() < 0.5 else draw.rectangle)((x, y, x + side, y + side), fill=colour)
     noisy = np.asarray(image, np.float32) + rng.normal(0, 6, (size[1], size[0], 1))
     exif = Image.Exif()
@@ -62,7 +62,7 @@ def test_vectors_and_regions_are_those_of_full_pictures(
     model = model.with_tiles(tiles)
     reductions = []
 
-    def noted(path: Path, choose: stream.ChooseReduction) -> Picture:
+    def noted(path: Path, choose: ChooseReduction) -> Picture:
         picture = read_picture(path, choose)
         reductions.append(picture.reduction)
         return picture
