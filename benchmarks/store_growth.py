@@ -1,6 +1,6 @@
 """Measure what a store's operations cost as it grows from 100,000 to 10 million images.
 
-    python benchmarks/store_growth.py --folder FOLDER [--sizes 100000 1000000 10000000] [--kind "IVF4096(SQfp16),SQ8"]
+    python benchmarks/store_growth.py --folder FOLDER [--sizes 100000 1000000 10000000] [--memory 3GB]
 
 Rows are generated: two vectors of 32 dimensions an image, around random centres, and no picture file. Each operation
 runs in a process of its own, so that it opens the store again; its time is the median of some repetitions, its memory
@@ -10,6 +10,7 @@ the most that the process allocated above what it had after its imports. Writes 
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ from forclip.data.images.content import content_digest, file_state
 from forclip.embedding.changes import find_changes
 from forclip.embedding.stored_files import StoredFiles
 from forclip.index.image_index import Index
+from forclip.index.memory import parse_memory
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import StoreHeader
 from forclip.index.store import ImageFile
@@ -39,10 +41,12 @@ from forclip.types import Floats, ImageEmbeddings
 DIM, VECTORS, AT_ONCE, CENTRES = 32, 2, 1_024, 4_096
 ROWS_PER_FRAGMENT = 65_536
 RESULTS = Path(__file__).parent.parent / "docs/results/store_growth.json"
-BOOKKEEPING = ("open", "put_new", "put_replaced", "delete", "plan_new", "plan_known", "info", "lookup_ids", "plan_all")
+BOOKKEEPING = (
+    *("open", "put_new", "put_replaced", "replace_anywhere", "delete", "delete_anywhere", "open_changed"),
+    *("plan_new", "plan_known", "info", "lookup_ids", "plan_all"),
+)
 SEARCH = ("first_search", "search", "verify")
 QUERIES = 10
-MEMORY = 3_000_000_000  # bytes to build a search index with
 
 
 def make_embeddings(ids: list[str], seed: int) -> ImageEmbeddings:
@@ -63,7 +67,7 @@ def image_id(number: int) -> str:
     return f"photos/{number * 7919 % 1_000_003:07d}/{number:09d}.jpg"
 
 
-def make_store(folder: Path, count: int) -> dict[str, float]:
+def make_store(folder: Path, count: int, memory: int) -> dict[str, float]:
     """Write a store in fragments as large as those that forclip joins, and its segments without an index."""
     header = StoreHeader("benchmark", DIM, {"name": "benchmark"})
     roots = to_json(Roots({"photos": str(folder / "photos")}), folder / "store")
@@ -76,19 +80,19 @@ def make_store(folder: Path, count: int) -> dict[str, float]:
     wrote = time.perf_counter()
     index_all_rows(lance.dataset(str(folder / "store" / TABLE)))
     indexed = time.perf_counter()
-    with Memory() as memory:
-        index.optimize("none", memory=MEMORY)
+    with Memory() as used:
+        index.optimize("none", memory=memory)
     times = {"write_s": wrote - started, "scalar_indexes_s": indexed - wrote}
-    return times | {"segments_s": time.perf_counter() - indexed, "segments_mb": memory.most}
+    return times | {"segments_s": time.perf_counter() - indexed, "segments_mb": used.most}
 
 
-def make_index(folder: Path, kind: str | None) -> dict[str, Any]:
+def make_index(folder: Path, kind: str | None, memory: int) -> dict[str, Any]:
     """Build the search index."""
     index, queries = Index(folder / "store"), make_embeddings([str(n) for n in range(QUERIES)], 13).vectors[::VECTORS]
     started = time.perf_counter()
-    with Memory() as memory:
-        index.optimize(kind, queries, MEMORY)
-    made = {"search_index_s": time.perf_counter() - started, "search_index_mb": memory.most}
+    with Memory() as used:
+        index.optimize(kind, queries, memory)
+    made = {"search_index_s": time.perf_counter() - started, "search_index_mb": used.most}
     return made | {"index": [part["index"] for part in index.info()["parts"]]}
 
 
@@ -129,28 +133,33 @@ def run(operation: str, folder: Path, count: int) -> dict[str, Any]:
     some = [image_id(int(n)) for n in rng.integers(0, count, AT_ONCE)]
     query = make_embeddings(["a"], 7).vectors[:1][0]
     repeats, more, extra = 1, dict[str, Any](), Path(folder / "photos" / "new")
-    index: Index | None = None if operation in ("open", "first_search", "plan_all") else Index(store)
+    index: Index | None = None if operation in ("open", "open_changed", "first_search", "plan_all") else Index(store)
     call: Callable[[int], object]
     match operation:
-        case "open":
+        case "open" | "open_changed":
+            repeats = 3
             call = partial(_open, store)
         case "first_search":
             call = partial(_open_and_search, store, query)
-        case "put_new" | "put_replaced":
+        case "put_new" | "put_replaced" | "replace_anywhere":
             assert index is not None
             repeats = 5
+            low, high = (0, count) if operation == "replace_anywhere" else (count // 2, count // 2 + 60_000)
             batches = [
                 [f"photos/put/{time.time_ns()}-{k}-{n}" for n in range(AT_ONCE)]
                 if operation == "put_new"
-                else sorted({image_id(int(n)) for n in rng.integers(count // 2, count // 2 + 60_000, AT_ONCE)})
+                else sorted({image_id(int(n)) for n in rng.integers(low, min(high, count), AT_ONCE)})
                 for k in range(repeats)
             ]
             ready = [(make_embeddings(ids, 3), make_files(ids)) for ids in batches]
             call = lambda k: index.put(*ready[k])  # noqa: E731
-        case "delete":
+        case "delete" | "delete_anywhere":
             assert index is not None
             repeats = 5
-            gone = [[image_id(n) for n in range(k * AT_ONCE, (k + 1) * AT_ONCE)] for k in range(repeats)]
+            chosen = (
+                rng.integers(0, count, repeats * AT_ONCE) if "anywhere" in operation else np.arange(repeats * AT_ONCE)
+            )
+            gone = [[image_id(int(n)) for n in part] for part in np.split(chosen, repeats)]
             call = lambda k: index.delete_ids(gone[k])  # noqa: E731
         case "plan_new" | "plan_known":
             assert index is not None
@@ -226,6 +235,8 @@ def main() -> None:
         "--folder", type=Path, required=True, help="Where to write stores; they are deleted afterwards."
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--memory", type=parse_memory, default="3GB", help="For building the search index.")
+    parser.add_argument("--keep", action="store_true", help="Keep the stores, and measure those that are there.")
     parser.add_argument("--kind", help="FAISS index type. Default: by size.")
     parser.add_argument("--to", type=Path, default=RESULTS)
     parser.add_argument("--run", nargs=2, metavar=("OPERATION", "COUNT"), help=argparse.SUPPRESS)
@@ -233,14 +244,22 @@ def main() -> None:
     if given.run:
         print(json.dumps(run(given.run[0], given.folder, int(given.run[1]))))
         return
-    results: dict[str, Any] = {"vectors_per_image": VECTORS, "dim": DIM, "images_at_once": AT_ONCE, "sizes": {}}
+    results: dict[str, Any] = {"command": "python benchmarks/store_growth.py " + shlex.join(sys.argv[1:])}
+    results |= {
+        "vectors_per_image": VECTORS,
+        "dim": DIM,
+        "images_at_once": AT_ONCE,
+        "memory": given.memory,
+        "sizes": {},
+    }
     for count in given.sizes:
         folder = given.folder.absolute() / str(count)
-        of_size: dict[str, Any] = {"making": make_store(folder, count)}
+        there = given.keep and (folder / "store").exists()
+        of_size: dict[str, Any] = {"making": {} if there else make_store(folder, count, given.memory)}
         results["sizes"][str(count)] = of_size
         for operation in (*BOOKKEEPING, "index", *SEARCH):
             if operation == "index":
-                of_size["making"] |= make_index(folder, given.kind)
+                of_size["making"] |= make_index(folder, given.kind, given.memory)
             else:
                 command = [sys.executable, __file__, "--folder", str(folder), "--run", operation, str(count)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -249,7 +268,8 @@ def main() -> None:
                 of_size[operation]["load"] = round(os.getloadavg()[0], 1)
             print(count, operation, of_size.get(operation, of_size["making"]), flush=True)
             given.to.write_text(json.dumps(results | {"ratios": ratios(results["sizes"])}, indent=1) + "\n")
-        shutil.rmtree(folder)
+        if not given.keep:
+            shutil.rmtree(folder)
 
 
 def ratios(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from forclip.index import upkeep
 from forclip.index.image_index import Index
 from forclip.index.places import NOWHERE, LiveRows, Places
+from forclip.index.view import Part
 from tests.index.made import DIM, HEADER, by_image, files, names, oracle, some, unit, write_all_segments
 
 NAMES = {3: (3, "c"), 7: (7, "g"), 8: (8, "h")}
@@ -143,3 +144,40 @@ def test_segments_are_limited_by_memory(tmp_path: Path) -> None:
     query = unit(np.random.default_rng(0), DIM)
     kept = {i: v for part in range(6) for i, v in by_image(some(names(20, f"{part}"), seed=part, most=1)).items()}
     assert [r.image_id for r in index.search(query, 10)] == [i for i, _ in oracle(kept, query, 10)]
+
+
+@pytest.mark.parametrize("most", [3, 600])
+def test_deleted_rows_are_not_claimed(most: int, tmp_path: Path) -> None:
+    """Lance writes few deletions of a fragment as an array, many as a bitmap."""
+    index, ids = Index.create(tmp_path / "s", HEADER), names(5_000)
+    index.add(some(ids, most=1), files(ids))
+    write_all_segments(index)
+    (stored,) = [index.segments.open(name) for name, _ in index.segments.names()]
+    assert [run.ordered for run in stored.places.runs] == [True]
+    gone = np.sort(np.random.default_rng(0).choice(5_000, most, replace=False))
+    assert index.delete_ids([ids[position] for position in gone]) == most
+    index.add(some(["new"]), files(["new"]))
+    rows = LiveRows(index.store.table())
+    live = rows.claim(stored.places)
+    assert np.flatnonzero(~live).tolist() == gone.tolist()
+    assert not rows.claim(stored.places).any()
+    assert rows.count_unclaimed() == len(rows.unclaimed()) == 1
+
+
+def test_changes_find_images_by_their_segments_but_believe_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, ids = Index.create(tmp_path / "s", HEADER), names(40)
+    index.add(some(ids), files(ids))
+    write_all_segments(index)
+    index.add(some(["late"]), files(["late"]))
+    table = index.store.table()
+    addresses, others = index._views.locate(table, [*ids[:3], "late", "unknown"])
+    assert (len(addresses), others) == (3, ["late", "unknown"])
+    wrong = np.roll(index._views.cover().parts[0].addresses(np.arange(40)), 1)
+    monkeypatch.setattr(Part, "addresses", lambda part, positions: wrong[positions])  # a damaged file
+    assert index._views.locate(table, ids[:3])[1] == ids[:3]
+    assert index.delete_ids([*ids[:3], "unknown"]) == 3
+    index.put(some(["late", ids[5]], seed=1), files(["late", ids[5]]))
+    assert index.store.ids() == {*ids[3:], "late"}
+    assert len(index) == 38

@@ -15,7 +15,7 @@ from forclip.index.store import ImageFile, Store, create_store
 from forclip.index.table import TABLE, read_rows
 from tests.index.made import HEADER, files, names, some
 
-INDEXED = {"id", "uri", "content_hash", "source"}
+INDEXED = {"id", "uri", "content_hash", "source", "decoding"}
 
 
 @pytest.fixture

@@ -63,10 +63,10 @@ def search_approximately(
 
     Scores are exact. The search is exact if few images are allowed or the index finds too few.
     """
-    share = 1.0 if allowed is None else float(allowed.mean())
+    available = len(segment) if allowed is None else int(np.count_nonzero(allowed))
+    share = available / max(1, len(segment))
     if share < _EXACT_SHARE:
         return [search_exactly(segment, query, k, allowed) for query in queries]
-    available = len(segment) if allowed is None else int(allowed.sum())
     wanted = min(math.ceil(index.settings.compared * max(k, _MIN_IMAGES)), available)
     fetch = int((_FETCH_PER_IMAGE * wanted + _FETCH_EXTRA) / share)
     images: dict[int, Ints] = {}  # by query, its candidates

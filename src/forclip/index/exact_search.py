@@ -36,9 +36,9 @@ def search_exactly(segment: Segment, query: Floats, k: int, allowed: Bools | Non
     Fetches the nearest vectors, more and more of them, until k images are certain: if the last vector fetched is worse
     than the best vector of the k-th image, every vector that was not fetched is worse too.
     """
-    searched = np.arange(len(segment)) if allowed is None else np.flatnonzero(allowed)
-    if k * _SCORE_ALL_SHARE > len(searched):
-        return score_images(segment, query[None], [searched])[0]
+    available = len(segment) if allowed is None else int(np.count_nonzero(allowed))
+    if k * _SCORE_ALL_SHARE > available:
+        return _score_all(segment, query, allowed)
     rows_allowed = None if allowed is None else np.repeat(allowed, np.diff(segment.offsets))
     total = segment.num_vectors if rows_allowed is None else int(rows_allowed.sum())
     fetch = _FETCH_PER_IMAGE * k
@@ -50,7 +50,12 @@ def search_exactly(segment: Segment, query: Floats, k: int, allowed: Bools | Non
             if scores[-1] < kth - _ROUNDING:
                 return score_owners(segment, query, rows[scores >= kth - _ROUNDING])
         fetch *= _FETCH_GROWTH
-    return score_images(segment, query[None], [searched])[0]
+    return _score_all(segment, query, allowed)
+
+
+def _score_all(segment: Segment, query: Floats, allowed: Bools | None) -> ScoredImages:
+    images = np.arange(len(segment)) if allowed is None else np.flatnonzero(allowed)
+    return score_images(segment, query[None], [images])[0]
 
 
 def _nearest_rows(segment: Segment, query: Floats, fetch: int, allowed: Bools | None) -> tuple[Floats, Ints]:

@@ -14,7 +14,7 @@ from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
 from forclip.index.column_changes import column_problems
 from forclip.index.columns import is_readable
-from forclip.index.exact_search import ScoredImages, score_by_all, score_values, search_exactly
+from forclip.index.exact_search import ScoredImages, score_by_all, score_images, score_values, search_exactly
 from forclip.index.image_rows import ImageRows
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
 from forclip.index.ranking import Ranking, rank_images
@@ -54,6 +54,7 @@ class Index:
         self.store = Store(folder)
         self.segments = SegmentFolder(self.store.folder, self.store.header)
         self._views = Views(self.store, self.segments)
+        self.store.locate = self._views.locate
 
     @property
     def name(self) -> str:
@@ -194,8 +195,9 @@ class Index:
     def _search_part(
         self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool
     ) -> list[ScoredImages]:
-        selected = part.selected(where, view.matching)
-        allowed = None if selected.all() else selected
+        allowed = part.selected(where, view.matching)
+        if (where is None and part.num_images == len(allowed)) or allowed.all():
+            allowed = None
         if exact or part.index is None:
             return [search_exactly(part.segment, query, k, allowed) for query in queries]
         return search_approximately(part.segment, part.index, queries, k, allowed)
@@ -227,28 +229,28 @@ class Index:
     ) -> list[SearchResult]:
         """Search only these images, exactly; k: None for all of them. Unknown ids are left out."""
         count = max(1, len(image_ids)) if k is None else k
-        found = self._score_among(image_ids, query, count, where)
-        return list(rank_images(found, count, self.store.roots))
+        self._check(query[None], count)
+        return list(rank_images(self._score_among(image_ids, query, where), count, self.store.roots))
 
     def best_vectors(self, image_ids: Sequence[str], query: Floats) -> dict[str, Floats]:
         """Return for each image its vector [dim] nearest to a unit query, as stored. Unknown ids are left out."""
+        self._check(query[None], 1)
         best: dict[str, Floats] = {}
-        for segment, scored in self._score_among(image_ids, query, max(1, len(image_ids))):
+        for segment, scored in self._score_among(image_ids, query):
             ids = segment.ids.take(scored.images)
             best |= dict(zip(ids, segment.decode(scored.rows).astype(np.float32), strict=True))
         return best
 
     def _score_among(
-        self, image_ids: Sequence[str], query: Floats, k: int, where: str | None = None
+        self, image_ids: Sequence[str], query: Floats, where: str | None = None
     ) -> list[tuple[Segment, ScoredImages]]:
-        self._check(query[None], k)
-        view = self.view()
-        found = []
+        view, found = self.view(), list[tuple[Segment, ScoredImages]]()
         for part in view.parts:
-            wanted = np.zeros(len(part.segment), bool)
-            wanted[part.positions(image_ids)] = True
-            wanted &= part.selected(where, view.matching)
-            found.append((part.segment, search_exactly(part.segment, query, k, wanted)))
+            images = part.positions(image_ids)
+            if where is not None:
+                images = images[part.selected(where, view.matching)[images]]
+            if len(images):
+                found += [(part.segment, scored) for scored in score_images(part.segment, query[None], [images])]
         return found
 
     def vectors_of(self, key: int) -> tuple[Floats, Floats] | None:

@@ -91,7 +91,8 @@ def write_segments(views: Views, min_vectors: int, memory: int | None = None) ->
         chosen += in_memory
         wanted.append(cover.rest)
     wanted += [p.addresses(np.flatnonzero(p.live)) for p in chosen]
-    addresses = np.concatenate(wanted)
+    wanted = [addresses for addresses in wanted if len(addresses)]
+    addresses = wanted[0] if len(wanted) == 1 else np.concatenate([np.empty(0, np.uint64), *wanted])
     if not len(addresses):
         return
     written = 0

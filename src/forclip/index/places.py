@@ -8,9 +8,11 @@ so a fragment is known by its id and its first data file.
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import lance
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from forclip.types import Bools, Ints
@@ -25,11 +27,15 @@ _NO_OFFSET = np.uint32(0xFFFFFFFF)  # its offset
 
 @dataclass(frozen=True)
 class Run:
-    """Images of a segment, from position start to end, whose rows are in one fragment."""
+    """Images of a segment, from position start to end, whose rows are in one fragment.
+
+    ordered: whether it is known that all of them are in the fragment, at ascending offsets.
+    """
 
     fragment: FragmentName
     start: int
     end: int
+    ordered: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +49,22 @@ class Places:
     @staticmethod
     def of(addresses: Addresses, names: Mapping[int, FragmentName]) -> "Places":
         """addresses: [images]; names: of fragments by id."""
-        placed = np.flatnonzero(addresses != NOWHERE)
-        if not len(placed):
+        fragments, nowhere = (addresses >> OFFSET_BITS).astype(np.uint32), addresses == NOWHERE
+        if nowhere.all():
             return Places.unknown(len(addresses))
-        # Images that are nowhere belong to the run before them, so that there are few runs.
-        before = np.searchsorted(placed, np.arange(len(addresses)), "right").clip(1) - 1
-        fragments = (addresses >> OFFSET_BITS)[placed[before]]
+        if nowhere.any():  # they belong to the run before them, so that there are few runs
+            placed = np.flatnonzero(~nowhere)
+            before = np.searchsorted(placed, np.arange(len(addresses)), "right").clip(1) - 1
+            fragments = fragments[placed[before]]
         edges = [0, *(np.flatnonzero(np.diff(fragments)) + 1).tolist(), len(addresses)]
-        runs = tuple(Run(names[int(fragments[start])], start, end) for start, end in pairwise(edges))
+        breaks = np.append(False, addresses[1:] <= addresses[:-1])
+        breaks[edges[:-1]] = False
+        breaks |= nowhere
+        ordered = ~np.logical_or.reduceat(breaks, edges[:-1])
+        runs = tuple(
+            Run(names[int(fragments[start])], start, end, known)
+            for (start, end), known in zip(pairwise(edges), ordered.tolist(), strict=True)
+        )
         return Places((addresses & OFFSET_MASK).astype(np.uint32), runs)
 
     @staticmethod
@@ -101,8 +115,10 @@ class LiveRows:
         """previous: of an older version, whose deletions are not read again where nothing was deleted since."""
         self.table = table
         self.fragments: dict[FragmentName, lance.LanceFragment] = {}
-        self._deletions: dict[tuple[FragmentName, str], Bools] = {}
+        self._deletions: dict[tuple[FragmentName, str], Ints] = {}
         self._free: dict[FragmentName, Bools] = {}
+        self._claims: dict[FragmentName, NDArray[np.uint32]] = {}  # offsets that are not yet marked in `_free`
+        self._left: dict[FragmentName, int] = {}
         with_deletions = {}
         for fragment in table.get_fragments():
             name = fragment.metadata.id, fragment.metadata.files[0].path
@@ -111,8 +127,8 @@ class LiveRows:
                 with_deletions[name, deletions] = fragment
         known = {} if previous is None else previous._deletions
         unread = {key: fragment for key, fragment in with_deletions.items() if key not in known}
-        self._deletions = {key: known[key] for key in with_deletions if key in known} | _read_live(table, unread)
-        self._live = {name: live for (name, _), live in self._deletions.items()}
+        self._deletions = {key: known[key] for key in with_deletions if key in known} | _read_deleted(table, unread)
+        self._deleted = {name: deleted for (name, _), deleted in self._deletions.items()}
 
     @property
     def names(self) -> dict[int, FragmentName]:
@@ -123,9 +139,18 @@ class LiveRows:
         """Return which images [images] are in this version and nobody has claimed. Now they are claimed."""
         claimed = np.zeros(len(places.offsets), bool)
         for run in places.runs:
-            if run.fragment in self.fragments:
+            if run.fragment not in self.fragments:
+                continue
+            offsets = places.offsets[run.start : run.end]
+            if run.ordered and run.fragment not in self._free and run.fragment not in self._claims:
+                claimed[run.start : run.end] = True
+                gone = _positions_in(offsets, self._deleted.get(run.fragment, np.empty(0, np.int64)))
+                claimed[run.start + gone] = False
+                self._claims[run.fragment] = offsets
+                self._left[run.fragment] = self._count(run.fragment) - len(offsets) + len(gone)
+            else:
                 free = self._free_rows(run.fragment)
-                offsets = np.minimum(places.offsets[run.start : run.end], len(free) - 1)
+                offsets = np.minimum(offsets, len(free) - 1)
                 claimed[run.start : run.end] = free[offsets]
                 free[offsets] = False
         return claimed
@@ -134,33 +159,73 @@ class LiveRows:
         """Return the addresses of live rows that nobody has claimed, in the order of the table."""
         found = [np.empty(0, np.uint64)]
         for name in self.fragments:
+            if name in self._claims and not self._left[name]:
+                continue
             offsets = np.flatnonzero(self._free_rows(name)).astype(np.uint64)
             found.append(offsets | np.uint64(name[0] << 32))
         return np.concatenate(found)
 
+    def count_unclaimed(self) -> int:
+        """Return how many addresses `unclaimed` returns."""
+        return sum(
+            int(np.count_nonzero(self._free[name])) if name in self._free else self._left.get(name, self._count(name))
+            for name in self.fragments
+        )
+
+    def _count(self, name: FragmentName) -> int:
+        """Count the live rows of a fragment."""
+        return int(self.fragments[name].physical_rows) - len(self._deleted.get(name, ()))
+
     def _free_rows(self, name: FragmentName) -> Bools:
         if name not in self._free:
-            live = self._live.get(name)
             rows = self.fragments[name].physical_rows
-            self._free[name] = np.ones(rows + 1, bool) if live is None else np.append(live, False)
-            self._free[name][rows] = False  # of images that are nowhere
+            free = np.ones(rows + 1, bool)
+            free[rows] = False  # of images that are nowhere
+            free[self._deleted.get(name, np.empty(0, np.int64))] = False
+            free[self._claims.pop(name, np.empty(0, np.uint32))] = False
+            self._free[name] = free
         return self._free[name]
 
 
-def _read_live(
+def _read_deleted(
     table: lance.LanceDataset, fragments: Mapping[tuple[FragmentName, str], lance.LanceFragment]
-) -> dict[tuple[FragmentName, str], Bools]:
-    """Return which rows of each fragment [rows] are live. No column is read."""
-    if not fragments:
-        return {}
-    rows = table.scanner([], fragments=list(fragments.values()), with_row_address=True).to_table()
-    addresses = np.sort(rows["_rowaddr"].to_numpy())
-    read = {}
-    for key, fragment in fragments.items():
-        live = np.zeros(fragment.physical_rows, bool)
-        live[_offsets_in(addresses, key[0][0])] = True
-        read[key] = live
+) -> dict[tuple[FragmentName, str], Ints]:
+    """Return the ascending offsets of each fragment's deleted rows. No column is read."""
+    read, others = dict[tuple[FragmentName, str], Ints](), []
+    for key in fragments:
+        deleted = _read_deletion_file(Path(table.uri) / key[1])
+        if deleted is None:
+            others.append(key)
+        else:
+            read[key] = deleted
+    if others:
+        rows = table.scanner([], fragments=[fragments[key] for key in others], with_row_address=True).to_table()
+        addresses = np.sort(rows["_rowaddr"].to_numpy())
+        for key in others:
+            gone = np.ones(fragments[key].physical_rows, bool)
+            gone[_offsets_in(addresses, key[0][0])] = False
+            read[key] = np.flatnonzero(gone)
     return read
+
+
+def _read_deletion_file(file: Path) -> Ints | None:
+    """Return the ascending offsets in one of Lance's files of few deletions, an Arrow column of row numbers.
+
+    Returns None for a file of many deletions, which is a bitmap, or of a table in a bucket.
+    """
+    if file.suffix != ".arrow" or not file.exists():
+        return None
+    with pa.OSFile(str(file)) as source:
+        (column,) = pa.ipc.open_file(source).read_all().columns
+    return np.sort(column.to_numpy().astype(np.int64))
+
+
+def _positions_in(ascending: NDArray[np.uint32], wanted: Ints) -> Ints:
+    """Return the positions of those of the wanted values that are among ascending ones."""
+    at = np.searchsorted(ascending, wanted.astype(np.uint32))
+    inside = at < len(ascending)
+    at, wanted = at[inside], wanted[inside]
+    return at[ascending[at] == wanted]
 
 
 def _offsets_in(addresses: Addresses, fragment_id: int) -> Ints:

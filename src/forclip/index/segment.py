@@ -3,6 +3,7 @@
 A segment knows its images by key. Its user decides which of them are still in the store.
 """
 
+import ctypes
 import logging
 import os
 import struct
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from zlib import crc32
 
@@ -32,6 +34,7 @@ _SIGNED_ZERO = 128  # FAISS keeps signed codes as unsigned ones, shifted by this
 _POSITION_BITS = 0xFFFFFFFF  # FAISS returns (list << 32) + position in the list
 IMAGES_SCHEMA = pa.schema({"id": pa.string(), "uri": pa.string()})
 _IDS_AT_ONCE = 1 << 16  # converted to Python strings
+_REGIONS, _REGION_LISTS = 32, 2_048  # threads that search within images at a time, and images of each
 
 
 class Texts:
@@ -106,28 +109,58 @@ def hash_ids(ids: Iterable[str]) -> NDArray[np.uint32]:
 
 
 class ImageLists:
-    """Search within chosen images: one FAISS inverted list per image, over a segment's vector file.
+    """Search within chosen images: FAISS's inverted lists over a segment's vector file, one for each wanted image.
 
-    `faiss.OnDiskInvertedLists` is a table of sizes and offsets into a file. Here the table points into the file of a
-    scalar quantiser, so FAISS compares the vectors of chosen images without copying them. That file must not change.
+    `faiss.OnDiskInvertedLists` is a table of sizes and offsets into a file. Here it points into the file of a scalar
+    quantiser, so FAISS compares the vectors of chosen images without copying them. That file must not change. The
+    table is small: each call of `nearest` fills a region of it with its images. Threads have regions of their own.
     offsets: [images + 1], the images' rows. Raises RuntimeError if this FAISS version reads other vectors from the
     lists than the quantiser holds.
     """
 
     def __init__(self, file: Path, flat: Any, offsets: Ints) -> None:
-        self._starts, self._size, self._total = offsets[:-1], flat.code_size, flat.ntotal
-        reader = faiss.VectorIOReader()
-        faiss.copy_array_to_vector(_describe_lists(file, flat, offsets), reader.data)
+        self._offsets, self._size, self._total = offsets, flat.code_size, flat.ntotal
+        reader, count = faiss.VectorIOReader(), _REGIONS * _REGION_LISTS
+        faiss.copy_array_to_vector(_describe_lists(file, flat.code_size, count), reader.data)
         self._lists = faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_READ_ONLY))
         self._lists.prefetch_nthread = 0
         del reader  # a copy of the description
-        _check_lists(self._lists, flat, offsets)
+        if (self._lists.nlist, self._lists.code_size, self._lists.lists.size()) != (count, flat.code_size, count):
+            raise RuntimeError(f"{self._lists.nlist} lists of {self._lists.code_size} bytes were read")
+        self._first_byte = self._lists.totsize - flat.ntotal * flat.code_size
+        memory = (ctypes.c_uint64 * (3 * count)).from_address(int(self._lists.lists.data().this))
+        self._table = np.frombuffer(memory, np.uint64).reshape(count, 3)  # size, capacity, offset
+        self._check(flat)
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for region in range(_REGIONS):
+            self._free.put(region * _REGION_LISTS)
         unused = faiss.IndexFlat(flat.d, flat.metric_type)
         self._index = faiss.IndexIVFScalarQuantizer(
-            unused, flat.d, len(offsets) - 1, flat.sq.qtype, flat.metric_type, False, False
+            unused, flat.d, count, flat.sq.qtype, flat.metric_type, False, False
         )
         self._index.is_trained = True
         self._index.replace_invlists(self._lists, False)
+
+    def _check(self, flat: Any) -> None:
+        """Compare the codes of the first, middle and last image with the quantiser's."""
+        codes = faiss.rev_swig_ptr(flat.codes.data(), flat.ntotal * flat.code_size).reshape(-1, flat.code_size)
+        count = len(self._offsets) - 1
+        images = np.unique([0, count // 2, count - 1])
+        self._fill(0, images)
+        for position, image in enumerate(images.tolist()):
+            first, last = self._offsets[image : image + 2].tolist()
+            entry = self._lists.lists.at(position)
+            if (entry.size, entry.offset) != (last - first, self._first_byte + first * self._size):
+                raise RuntimeError(f"list {position} has {entry.size} vectors at byte {entry.offset}")
+            read = faiss.rev_swig_ptr(self._lists.get_codes(position), (last - first) * self._size)
+            if not np.array_equal(read, codes[first:last].reshape(-1)):
+                raise RuntimeError(f"list {position} holds other vectors")
+
+    def _fill(self, start: int, images: Ints) -> None:
+        """Let the lists from `start` on be those of these images."""
+        firsts, table = self._offsets[images], self._table[start : start + len(images)]
+        table[:, 0] = table[:, 1] = self._offsets[images + 1] - firsts
+        table[:, 2] = firsts * self._size + self._first_byte
 
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
@@ -146,53 +179,34 @@ class ImageLists:
         """
         shape = (len(images), count)
         scores, labels = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        lists, queries = np.ascontiguousarray(images, np.int64), np.ascontiguousarray(queries, np.float32)
-        arrays = (lists, np.zeros(len(images), np.float32), scores, labels)
-        self._index.search_preassigned_c(
-            len(images), faiss.swig_ptr(queries), count, *map(faiss.swig_ptr, arrays), True
-        )
+        queries, start = np.ascontiguousarray(queries, np.float32), self._free.get()
+        try:
+            for at in range(0, len(images), _REGION_LISTS):
+                block = slice(at, min(at + _REGION_LISTS, len(images)))
+                self._fill(start, images[block])
+                lists = np.arange(start, start + block.stop - at)
+                arrays = (lists, np.zeros(len(lists), np.float32), scores[block], labels[block])
+                self._index.search_preassigned_c(
+                    len(lists), faiss.swig_ptr(queries[block]), count, *map(faiss.swig_ptr, arrays), True
+                )
+        finally:
+            self._free.put(start)
         missing = labels < 0
-        rows = self._starts[images][:, None] + (labels & _POSITION_BITS)
+        rows = self._offsets[images][:, None] + (labels & _POSITION_BITS)
         rows[missing], scores[missing] = -1, -np.inf
         return scores, rows
 
 
-def _describe_lists(file: Path, flat: Any, offsets: Ints) -> NDArray[np.uint8]:
-    """Describe the lists in FAISS's own file format, `ilod`.
+def _describe_lists(file: Path, code_size: int, count: int) -> NDArray[np.uint8]:
+    """Describe empty lists in a file, in FAISS's own file format, `ilod`.
 
     The description holds the number of lists, the bytes of a code, each list's size, capacity and offset, no free
     slots, the file's name and its size. FAISS writes a quantiser's codes last, so they end the file.
     """
-    size, total, name = flat.code_size, file.stat().st_size, os.fsencode(file)
-    count = len(offsets) - 1
-    start = b"ilod" + struct.pack("<3Q", count, size, count)
-    end = struct.pack("<2Q", 0, len(name)) + name + struct.pack("<Q", total)
-    described = np.empty(len(start) + 24 * count + len(end), np.uint8)  # written in place: there may be many images
-    described[: len(start)] = np.frombuffer(start, np.uint8)
-    described[-len(end) :] = np.frombuffer(end, np.uint8)
-    table = described[len(start) : -len(end)].view("<u8").reshape(count, 3)
-    table[:, 0] = np.diff(offsets)
-    table[:, 1] = table[:, 0]
-    table[:, 2] = offsets[:-1]
-    table[:, 2] *= np.uint64(size)
-    table[:, 2] += np.uint64(total - flat.ntotal * size)
-    return described
-
-
-def _check_lists(lists: Any, flat: Any, offsets: Ints) -> None:
-    """Compare the description as it was read, and then the first, middle and last image's codes."""
-    count, size = len(offsets) - 1, flat.code_size
-    end = flat.ntotal * size
-    if (lists.nlist, lists.code_size, lists.lists.size()) != (count, size, count):
-        raise RuntimeError(f"{lists.nlist} lists of {lists.code_size} bytes were read, not {count} of {size}")
-    codes = faiss.rev_swig_ptr(flat.codes.data(), end)
-    for image in {0, count // 2, count - 1}:
-        entry, first, last = lists.lists.at(image), *(int(row) for row in offsets[image : image + 2])
-        if (entry.size, lists.totsize - entry.offset) != (last - first, end - first * size):
-            raise RuntimeError(f"list {image} has {entry.size} vectors at byte {entry.offset}")
-        read = faiss.rev_swig_ptr(lists.get_codes(image), (last - first) * size)
-        if not np.array_equal(read, codes[first * size : last * size]):
-            raise RuntimeError(f"list {image} holds other vectors")
+    name = os.fsencode(file)
+    start = b"ilod" + struct.pack("<3Q", count, code_size, count)
+    end = struct.pack("<2Q", 0, len(name)) + name + struct.pack("<Q", file.stat().st_size)
+    return np.frombuffer(start + bytes(24 * count) + end, np.uint8)
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,9 @@ class SegmentFolder:
             flat = faiss.read_index(str(folder / VECTORS_FILE), faiss.IO_FLAG_MMAP_IFC)
             images = pa.ipc.open_file(pa.memory_map(str(folder / IMAGES_FILE))).read_all()
             keys, offsets, boxes = (_map(folder / file) for file in (KEYS_FILE, OFFSETS_FILE, BOXES_FILE))
-            places = Places.unknown(len(keys))
-            if "places" in details:
+            if "places" not in details:
+                places = Places.unknown(len(keys))
+            else:
                 runs = (Run((fragment, file), *edges) for fragment, file, *edges in details["runs"])
                 places = Places(_map(folder / details["places"]), tuple(runs))
             index = None
@@ -172,4 +173,4 @@ def _write_places(folder: Path, places: Places) -> dict[str, Any]:
     """Write places under a new name: other processes may have the old ones mapped."""
     name = _PLACES.format(uuid.uuid4().hex)
     np.save(folder / name, places.offsets)
-    return {"places": name, "runs": [[*run.fragment, run.start, run.end] for run in places.runs]}
+    return {"places": name, "runs": [[*run.fragment, run.start, run.end, run.ordered] for run in places.runs]}

@@ -23,6 +23,7 @@ from forclip.index.column_changes import make_columns, repair_columns
 from forclip.index.columns import cast_exactly, is_readable, to_stored
 from forclip.index.filters import lance_filter
 from forclip.index.local_cache import cached_store
+from forclip.index.places import Addresses
 from forclip.index.roots import Roots, from_json, to_json
 from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, StoreHeader, read_header, to_lists
 from forclip.index.table import (
@@ -36,6 +37,7 @@ from forclip.index.table import (
     read_rows,
     replace_rows,
     reword_errors,
+    take_rows,
     writers_lock,
 )
 from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
@@ -114,6 +116,8 @@ class Store:
         self.folder: StorePath = store_path(folder)
         self._table = open_table(self.folder)
         self._seen_change = -1  # see `_last_change`
+        # Returns where images are in the newest version of the table, and the ids that must be looked up in the table.
+        self.locate: Callable[[lance.LanceDataset, Sequence[str]], tuple[Addresses, list[str]]] | None = None
         self._read_header()
 
     def _read_header(self) -> None:
@@ -228,8 +232,17 @@ class Store:
         another process that writes for ten minutes.
         """
         given = self._make_columns(metadata or {}, len(embeddings))
-        merge = self._merge(self._open_to_change()).when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(self._rows(embeddings, files, given))
+        table = self._open_to_change()
+        if self.is_local:
+            known = self._addresses(table, embeddings.image_ids)
+            rows = self._rows(embeddings, files, given, known)
+            if len(known):
+                replace_rows(table, known, rows)
+            else:
+                lance.write_dataset(rows, str(self.folder / TABLE), mode="append")
+        else:
+            merge = self._merge(table).when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(self._rows(embeddings, files, given))
         tend(open_table(self.folder))
 
     @_changes_table
@@ -247,9 +260,14 @@ class Store:
 
     @_changes_table
     def _delete_ids(self, image_ids: Sequence[str]) -> int:
+        table = self._open_to_change()
+        if self.is_local:
+            known = self._addresses(table, image_ids)
+            if len(known):
+                replace_rows(table, known, None)
+            return len(known)
         gone = pa.table({"id": pa.array(dict.fromkeys(image_ids), pa.string())})
-        deleted = self._merge(self._open_to_change()).when_matched_delete().execute(gone)
-        return int(deleted["num_deleted_rows"])
+        return int(self._merge(table).when_matched_delete().execute(gone)["num_deleted_rows"])
 
     @_changes_table
     def annotate(self, image_ids: Sequence[str], metadata: Metadata) -> None:
@@ -348,7 +366,8 @@ class Store:
     def known_ids(self, image_ids: Sequence[str]) -> set[str]:
         """Return those of some ids that are stored."""
         with reword_errors(f"{self.folder}: damaged"):
-            return set(read_rows(self.table(), "id", image_ids, [])["id"].to_pylist())
+            table = self.table()
+            return set(take_rows(table, self._addresses(table, image_ids), ["id"])["id"].to_pylist())
 
     def first_id(self) -> str | None:
         """Return the first of all ids in alphabetical order, None without images."""
@@ -383,8 +402,26 @@ class Store:
         schema = self.table().schema
         return {name: str(schema.field(name).type) for name in self.user_columns}
 
-    def _rows(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], given: Mapping[str, pa.Array]) -> pa.Table:
-        """Convert images to a table of the store's schema. given: metadata in the types of their columns."""
+    def _addresses(self, table: lance.LanceDataset, image_ids: Sequence[str]) -> Addresses:
+        """Return where the images with these ids are in the newest version. Unknown ids are ignored."""
+        located, others = np.empty(0, np.uint64), list(image_ids)
+        if self.is_local and self.locate is not None:  # a bucket's table is as fast to ask
+            located, others = self.locate(table, image_ids)
+        looked_up = read_rows(table, "id", others, [])["_rowaddr"].to_numpy() if others else located[:0]
+        return np.concatenate([located, looked_up])
+
+    def _rows(
+        self,
+        embeddings: ImageEmbeddings,
+        files: Sequence[ImageFile],
+        given: Mapping[str, pa.Array],
+        known: Addresses | None = None,
+    ) -> pa.Table:
+        """Convert images to a table of the store's schema.
+
+        given: metadata in the types of their columns; known: where those of the images are that are stored, None to
+        look them up.
+        """
         count = len(embeddings)
         assert len(files) == count
         if embeddings.dim != self.header.dim:
@@ -399,7 +436,7 @@ class Store:
             "added": [datetime.now(UTC)] * count,
             "vectors": to_lists(self.header.encode(embeddings.vectors), embeddings.offsets),
             "boxes": to_lists(boxes.astype(np.float16), embeddings.offsets),
-            **self._kept_values(embeddings.image_ids, given),
+            **self._kept_values(embeddings.image_ids, given, known),
         }
         schema = self.table().schema
         arrays = [_to_column(columns.get(f.name, [None] * count), f, self.folder) for f in schema]
@@ -419,11 +456,16 @@ class Store:
             schema = self.table().schema
             return {n: cast_exactly(v, schema.field(n).type) for n, v in given.items() if n in schema.names}
 
-    def _kept_values(self, image_ids: Sequence[str], given: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    def _kept_values(
+        self, image_ids: Sequence[str], given: Mapping[str, pa.Array], known: Addresses | None
+    ) -> dict[str, pa.Array]:
         """Fill in the metadata of images that are already stored where no value is given."""
         if not (columns := self.user_columns):
             return dict(given)
-        stored = read_rows(self.table(), "id", image_ids, columns)
+        if known is None:
+            stored = read_rows(self.table(), "id", image_ids, columns)
+        else:
+            stored = take_rows(self.table(), known, ["id", *columns])
         rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=stored["id"].combine_chunks())
         old = {name: stored[name].combine_chunks().take(rows) for name in columns}
         return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}

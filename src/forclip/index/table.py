@@ -164,9 +164,9 @@ def read_rows(table: lance.LanceDataset, key: str, values: Sequence[str], column
     return pa.concat_tables(found)
 
 
-def replace_rows(table: lance.LanceDataset, addresses: Addresses, rows: pa.Table) -> None:
-    """Delete the rows at these addresses and insert others, in one version."""
-    new = lance.fragment.write_fragments(rows, table, schema=table.schema)
+def replace_rows(table: lance.LanceDataset, addresses: Addresses, rows: pa.Table | None) -> None:
+    """Delete the rows at these addresses and insert others, None for none, in one version."""
+    new = [] if rows is None else lance.fragment.write_fragments(rows, table, schema=table.schema)
     changed, removed = [], []
     for fragment_id in np.unique(addresses >> OFFSET_BITS).tolist():
         offsets = (addresses[addresses >> OFFSET_BITS == fragment_id] & OFFSET_MASK).tolist()
@@ -208,7 +208,9 @@ def read_vectors(table: lance.LanceDataset, dim: int, addresses: Addresses | Non
 
 def _read_blocks(table: lance.LanceDataset, columns: list[str], addresses: Addresses | None) -> Iterator[pa.Table]:
     """Read rows with their addresses: whole fragments where most of their rows are wanted, else row by row."""
-    ordered = None if addresses is None else np.sort(addresses)
+    ordered = addresses
+    if addresses is not None and (addresses[1:] < addresses[:-1]).any():
+        ordered = np.sort(addresses)
     for fragment in table.get_fragments():
         rows = None
         if ordered is not None:

@@ -15,8 +15,9 @@ from forclip.index.schema import PRIMARY_KEY
 from forclip.index.table import is_conflict
 
 KEPT_VERSIONS = timedelta(hours=1)  # readers may still use younger ones
-# What images are looked up by: ids; locations and sources, to find what vanished; content, to find what moved.
-_INDEXES = {"id": "BTREE", "uri": "BTREE", "content_hash": "BTREE", "source": "BITMAP"}
+# What images are looked up by: ids; locations and sources, to find what vanished; content, to find what moved;
+# decoding, to count what to index again.
+_INDEXES = {"id": "BTREE", "uri": "BTREE", "content_hash": "BTREE", "source": "BITMAP", "decoding": "BITMAP"}
 MIN_UNINDEXED = 65_536  # rows that are scanned in a few milliseconds
 # Many fragments of at most so many rows are joined to larger ones, so that each row is rewritten twice.
 FRAGMENT_ROWS = (4_096, 65_536)

@@ -14,7 +14,7 @@ from forclip.index.roots import Roots
 from forclip.index.segment import segment_in_memory
 from forclip.index.segment_folder import SegmentFolder, SegmentName, StoredSegment
 from forclip.index.store import Store
-from forclip.index.table import StoredVectors, matching_addresses, read_vectors
+from forclip.index.table import StoredVectors, matching_addresses, read_vectors, take_rows
 from forclip.types import Bools, Ints
 
 _CACHED = 16  # filters, and samples, of a view
@@ -38,6 +38,8 @@ class Part(StoredSegment):
     @cached_property
     def num_vectors(self) -> int:
         """Of live images."""
+        if self.num_images == len(self.live):
+            return self.segment.num_vectors
         dead, offsets = np.flatnonzero(~self.live), self.segment.offsets
         return self.segment.num_vectors - int((offsets[dead + 1] - offsets[dead]).sum())
 
@@ -115,14 +117,18 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Cover:
-    """Which images of a version are in segments. parts: segments on disk and in memory that have live images; rest:
-    where the other images are in the table."""
+    """Which images of a version are in segments. parts: segments on disk and in memory that have live images; rows:
+    claimed by them."""
 
     table: lance.LanceDataset
     names: frozenset[SegmentName]
     rows: LiveRows
     parts: tuple[Part, ...]
-    rest: Addresses
+
+    @cached_property
+    def rest(self) -> Addresses:
+        """Where the images without a segment are in the table."""
+        return self.rows.unclaimed()
 
     def __len__(self) -> int:
         return sum(p.num_images for p in self.parts) + len(self.rest)
@@ -170,6 +176,24 @@ class Views:
             cover = self._cover = self._compare(table, names)
         return cover
 
+    def locate(self, table: lance.LanceDataset, image_ids: Sequence[str]) -> tuple[Addresses, list[str]]:
+        """Return where the images of segments are in the newest version of the table, by id, and which of the ids no
+        segment has though some images are in none.
+
+        Segments find any ids as fast in a large store as in a small one, the table's index only ids that are alike. The
+        table has the last word: ids are compared with the rows found, and all are left to its index if one differs.
+        """
+        cover, ids, found = self.cover(), list(dict.fromkeys(image_ids)), dict[str, int]()
+        if cover.table.version != table.version:
+            return np.empty(0, np.uint64), ids
+        for part in cover.parts:
+            positions = part.positions(ids)
+            found |= zip(part.segment.ids.take(positions), part.addresses(positions).tolist(), strict=True)
+        addresses = np.array(sorted(found.values()), np.uint64)
+        if len(addresses) and set(take_rows(table, addresses, ["id"])["id"].to_pylist()) != found.keys():
+            return np.empty(0, np.uint64), ids
+        return addresses, [i for i in ids if i not in found] if cover.rows.count_unclaimed() else []
+
     def _compare(self, table: lance.LanceDataset, names: frozenset[SegmentName]) -> Cover:
         if self._cover is None or names != self._cover.names:
             self._scanned = set()
@@ -182,7 +206,7 @@ class Views:
             live = rows.claim(stored.places)
             if live.any():
                 parts.append(Part(stored.segment, stored.index, stored.created_ns, stored.places, live))
-        return Cover(table, names, rows, tuple(parts), rows.unclaimed())
+        return Cover(table, names, rows, tuple(parts))
 
     def _find_joined(self, rows: LiveRows) -> None:
         """Find the images of segments whose fragments are gone in the fragments that no segment knows."""
