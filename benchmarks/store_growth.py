@@ -212,7 +212,7 @@ def run(operation: str, folder: Path, count: int) -> dict[str, Any]:
             def compare(k: int) -> None:
                 for start in range(0, count, 4_096):
                     states = stored.states([image_id(n) for n in range(start, min(start + 4_096, count))])
-                    assert states.known.all() or start < count // 8
+                    assert states.known.mean() > 0.9 or start < count // 8  # some are deleted
 
             call = compare
         case "verify":

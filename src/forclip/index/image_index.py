@@ -25,7 +25,7 @@ from forclip.index.store import ImageFile, Metadata, Store, create_store
 from forclip.index.table import TABLE, StoredVectors, read_vectors
 from forclip.index.verification import find_problems
 from forclip.index.view import Part, View, Views
-from forclip.types import Floats, ImageEmbeddings, SearchResult
+from forclip.types import Bools, Floats, ImageEmbeddings, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
 _MIN_COMPARED = 50  # images that are compared with all vectors of a picture
@@ -195,7 +195,8 @@ class Index:
     def _search_part(
         self, view: View, part: Part, queries: Floats, k: int, where: str | None, exact: bool
     ) -> list[ScoredImages]:
-        allowed = part.selected(where, view.matching)
+        allowed: Bools | None = part.selected(where, view.matching)
+        assert allowed is not None
         if (where is None and part.num_images == len(allowed)) or allowed.all():
             allowed = None
         if exact or part.index is None:

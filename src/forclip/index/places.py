@@ -225,7 +225,8 @@ def _positions_in(ascending: NDArray[np.uint32], wanted: Ints) -> Ints:
     at = np.searchsorted(ascending, wanted.astype(np.uint32))
     inside = at < len(ascending)
     at, wanted = at[inside], wanted[inside]
-    return at[ascending[at] == wanted]
+    found: Ints = at[ascending[at] == wanted]
+    return found
 
 
 def _offsets_in(addresses: Addresses, fragment_id: int) -> Ints:

@@ -129,7 +129,7 @@ class ImageLists:
             raise RuntimeError(f"{self._lists.nlist} lists of {self._lists.code_size} bytes were read")
         self._first_byte = self._lists.totsize - flat.ntotal * flat.code_size
         memory = (ctypes.c_uint64 * (3 * count)).from_address(int(self._lists.lists.data().this))
-        self._table = np.frombuffer(memory, np.uint64).reshape(count, 3)  # size, capacity, offset
+        self._table = np.ctypeslib.as_array(memory).reshape(count, 3)  # size, capacity, offset
         self._check(flat)
         self._free: SimpleQueue[int] = SimpleQueue()
         for region in range(_REGIONS):
