@@ -296,6 +296,14 @@ class RunConfig:
     device: str = "cpu"
 
 
+def checked_compute(name: str) -> ComputeChoice:
+    """Return a known number format, or raise ValueError."""
+    match name:
+        case "auto" | "float32" | "bf16" | "fp16":
+            return name
+    raise ValueError(f"compute must be auto, float32, bf16 or fp16, not {name!r}")
+
+
 def is_run_config(file: Path) -> bool:
     """Whether a file is meant as a run's configuration: a YAML file, but not the data file of a YOLO set."""
     if file.suffix.lower() not in (".yaml", ".yml") or not file.is_file():

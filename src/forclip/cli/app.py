@@ -27,6 +27,10 @@ StorePlace = Annotated[
     ),
 ]
 Device = Annotated[str, Option(help="PyTorch device: cpu, cuda, cuda:1 or mps.")]
+Compute = Annotated[
+    str,
+    Option(help="Number format of the model: auto (float32 on a CPU, half precision on a GPU), float32, bf16 or fp16."),
+]
 Moved = Annotated[
     str | None,
     Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
+from forclip.cli.app import AsJson, Compute, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
 from forclip.console import plain_console, print_table
 from forclip.index import TOP_K
 
@@ -212,6 +212,7 @@ def serve(
     model: Moved = None,
     pretrained: MovedWeights = None,
     device: Device = "cpu",
+    compute: Compute = "auto",
     picture_cache: Annotated[
         int, Option(min=0, help="Megabytes of pictures from buckets and shards that are kept in memory.")
     ] = 256,
@@ -220,6 +221,7 @@ def serve(
     ] = 1,
 ) -> None:
     """Serve a page to search on, and the API behind it."""
+    from forclip.config import checked_compute
     from forclip.search.searcher import open_searcher
     from forclip.server.app import page_link
     from forclip.server.app import serve as serve_until_stopped
@@ -229,7 +231,8 @@ def serve(
     access = Access(host, token)
     listeners = listen_for_workers(access, port, workers)  # before the model, which takes a while to load
     moved = moved_model(model, pretrained)
-    searcher = open_searcher(store, device, moved)
+    choice = checked_compute(compute)
+    searcher = open_searcher(store, device, moved, choice)
     _report_outdated(searcher.index)
     labels = _open_labels(searcher.index, annotations, images, subset, split)
     typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
@@ -237,7 +240,7 @@ def serve(
     if workers == 1:
         serve_until_stopped(searcher, access, listeners[0], labels, cache)
     else:
-        serve_by_workers(Served(store, device, moved, access, labels, cache // workers), searcher, listeners)
+        serve_by_workers(Served(store, device, moved, access, labels, cache // workers, choice), searcher, listeners)
 
 
 def _report_outdated(index: "SearchIndex") -> None:

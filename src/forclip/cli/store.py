@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from forclip.cli.app import (
     AsJson,
+    Compute,
     Device,
     Moved,
     MovedWeights,
@@ -112,11 +113,16 @@ def index(
     ] = None,
     memory: Memory = None,
     device: Device = "cpu",
+    compute: Compute = "auto",
+    compiled: Annotated[bool, Option("--compile", help="Run the image tower through torch.compile.")] = False,
+    batch_size: Annotated[
+        int | None, Option(min=1, help="Images at once on a device. Default: 64; on a GPU as many as fit, up to 256.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed images and frames of videos: adds new ones to a store, updates changed ones and lists unreadable ones."""
     from forclip.bucket_path import store_path
-    from forclip.config import ModelConfig
+    from forclip.config import ModelConfig, checked_compute
     from forclip.data.images.frame_location import parse_interval
     from forclip.data.images.listing import describe_left_out
     from forclip.data.metadata import read_metadata
@@ -150,6 +156,9 @@ def index(
             retry=retry,
             delete_vanished=delete_vanished,
             device=device,
+            compute=checked_compute(compute),
+            compiled=compiled,
+            batch_size=batch_size,
             run=RunOptions(
                 workers=workers,
                 engine=checked_engine(engine),

@@ -6,9 +6,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -16,8 +16,15 @@ from typer import Argument, Option
 from forclip.cli.app import Application, AsJson, Device, Group, app
 from forclip.console import plain_console
 
+if TYPE_CHECKING:
+    from forclip.config import RunConfig
+
 ConfigFile = Annotated[Path, Argument(help="YAML file of the run.")]
 FirstSeed = Annotated[int, Option("--seed", min=0, help="First seed.")]
+ConfiguredCompute = Annotated[
+    str | None,
+    Option("--compute", help="Number format, in place of model.compute of the file: auto, float32, bf16 or fp16."),
+]
 Resume = Annotated[bool, Option("--resume", help="Continue a run that was stopped.")]
 data_app = Application(cls=Group, help="Inspect a dataset.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -35,6 +42,16 @@ def _workers() -> Iterator[bool]:
         if not error.here and os.environ.get("RANK") == "0":
             typer.echo(f"forclip: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _with_compute(file: Path, compute: str | None) -> "Path | RunConfig":
+    """Return a run's configuration with another number format, or its file if none is given."""
+    if compute is None:
+        return file
+    from forclip.config import checked_compute, load_config
+
+    config = load_config(file)
+    return replace(config, model=replace(config.model, compute=checked_compute(compute)))
 
 
 @app.command()
@@ -55,12 +72,13 @@ def train(
     config: ConfigFile,
     out: Annotated[Path, Option(help="Output folder for the model and its checkpoint.")],
     resume: Resume = False,
+    compute: ConfiguredCompute = None,
 ) -> None:
     """Finetune a model with FOR on your base labels. `torchrun -m forclip train` does on several GPUs."""
     from forclip.training.runs import train as train_run
 
     with _workers():
-        train_run(config, out, resume=resume, console=plain_console())
+        train_run(_with_compute(config, compute), out, resume=resume, console=plain_console())
 
 
 @app.command(name="eval")
@@ -71,6 +89,7 @@ def evaluate(
     interpolate: Annotated[
         bool, Option("--interpolate", help="Also measure heads between the untuned and the tuned head.")
     ] = False,
+    compute: ConfiguredCompute = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare all methods on one dataset: metrics.json, a table and report.html."""
@@ -79,7 +98,9 @@ def evaluate(
 
     console = plain_console(stderr=as_json)
     with _workers() as is_first:
-        metrics = evaluate_run(config, out, model=model, interpolate=interpolate, console=console)
+        metrics = evaluate_run(
+            _with_compute(config, compute), out, model=model, interpolate=interpolate, console=console
+        )
     if not is_first:
         return
     if as_json:

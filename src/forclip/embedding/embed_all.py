@@ -66,7 +66,7 @@ def embed_all(
     """Embed and store images with a loaded model. device: of Ray's workers. Raises ValueError if no worker can work."""
     first = min(whole_batches(min(IMAGES_PER_SLICE, run.images_per_commit or IMAGES_PER_SLICE), model), len(images))
     if staff.is_this_process or not len(images):
-        embedder = Embedder(model, *options.merging(writer.index))
+        embedder = Embedder(model, *options.merging(writer.index), options.batch_size)
         size = run.images_per_commit or IMAGES_PER_SLICE
         for embedded in embed_slices(embedder, images, size, advance, staff.processes):
             writer.write([embedded])

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forclip.bucket_path import BucketPath, store_path
-from forclip.config import ModelConfig, SourceConfig
+from forclip.config import ComputeChoice, ModelConfig, SourceConfig
 from forclip.data.images.content import is_missing
 from forclip.data.images.decode import DECODING
 from forclip.data.images.frame_location import is_video, split_frame
@@ -21,6 +21,7 @@ from forclip.data.images.remote_listing import expand_braces
 from forclip.data.metadata import ImageMetadata, MetadataFile
 from forclip.data.metadata_table import ArrowColumn, MetadataTable
 from forclip.data.sources import format_of, load_source, with_all_splits
+from forclip.embedding.agreement import agree_on_compute
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
 from forclip.embedding.embed_all import embed_all, local_staff
 from forclip.embedding.frames import (
@@ -43,6 +44,7 @@ from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import has_store
 from forclip.location import Location, Uri, file_on_disk, is_shard, parse_location
+from forclip.models.compute import resolve_compute
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
@@ -98,6 +100,9 @@ def index_images(
     delete_vanished: bool = False,
     processes: int | None = None,
     device: str = "cpu",
+    compute: ComputeChoice | None = None,
+    compiled: bool | None = None,
+    batch_size: int | None = None,
     memory: int | None = None,
     run: RunOptions = IN_THIS_PROCESS,
     track: Track = untracked,
@@ -118,13 +123,15 @@ def index_images(
     auto, or tiles such as 3x3, which overlap by tile_overlap; None means those of the store or the model. images: image
     folder of an annotation file; metadata: columns for the images of the store and of the source; every: seconds
     between the frames of a video, None for what it was indexed with before, or 1; retry: try images again that could
-    not be read; delete_vanished: delete stored images that are no longer in the source; processes: that decode for
-    each worker, 0 for threads, None to choose by device; run: how many workers embed, where, and which part of the
-    source. A job that takes a part leaves moved and vanished images and the search index to a job for the whole;
-    memory: bytes to build the search index with, by default half of what is free.
+    not be read; delete_vanished: delete stored images that are no longer in the source; processes: that decode for each
+    worker, 0 for threads, None to choose by device; run: how many workers embed, where, and which part of the source;
+    compute, compiled: as `ModelConfig` has `compute` and `compile`, None for the model's; batch_size: images at once on
+    a device, None for what it does well. A job that takes a part leaves moved and vanished images and the search index
+    to a job for the whole; memory: bytes to build the search index with, by default half of what is free.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
-    model or with other options; and for a head or number of query tokens that a trained model does not have.
+    model or with other options, or in a number format whose vectors differ (forclip.embedding.agreement); and for a
+    head or number of query tokens that a trained model does not have.
     """
     shard = run.shard
     if shard is not None and delete_vanished:
@@ -132,7 +139,21 @@ def index_images(
     to = store_path(to)
     index = Index(to) if has_store(to) else None
     listing, videos = _list_source(source, images, index is not None and delete_vanished)
-    options = StoreOptions(to, model, head, num_query_tokens, precision, merge, max_vectors, tiles, tile_overlap)
+    asked = model or ModelConfig()
+    options = StoreOptions(
+        to,
+        model,
+        head,
+        num_query_tokens,
+        precision,
+        merge,
+        max_vectors,
+        tiles,
+        tile_overlap,
+        resolve_compute(compute or asked.compute, device),
+        asked.compile if compiled is None else compiled,
+        batch_size,
+    )
     staff = local_staff(run, device, processes)
     loaded = options.load(index, device if staff.is_this_process else "cpu")
     roots, known = Roots(), dict[str, UnreadableImage]()
@@ -195,7 +216,9 @@ def index_images(
     new = Slice.of(todo, paths)
     warn_about_photos(loaded.backbone.name, new.paths)
     warn_about_orientation(loaded.backbone, new.paths)
-    if index is None:  # all parts of a source choose by the whole
+    if index is not None:
+        agree_on_compute(index, loaded, new.paths)
+    else:  # all parts of a source choose by the whole
         loaded = options.with_auto_tiles(loaded, new.paths if shard is None else found)
 
     def create(largest: float) -> Index:

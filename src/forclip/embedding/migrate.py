@@ -13,7 +13,7 @@ import lance
 import pyarrow as pa
 
 from forclip.atomic_write import write_text_atomically
-from forclip.config import ModelConfig, config_to_json
+from forclip.config import ModelConfig
 from forclip.embedding.skipped_list import OLD_SKIPPED_FILE
 from forclip.index.column_changes import repair_columns
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
@@ -21,7 +21,7 @@ from forclip.index.schema import HEADER_KEY, MIGRATED_VERSION, StoreHeader
 from forclip.index.segment_folder import FOLDER as SEARCH_FOLDER
 from forclip.index.store import OLD_DECODING, copy_run
 from forclip.index.table import TABLE, writers_lock
-from forclip.models.references import written_reference
+from forclip.models.references import reference_to_json, written_reference
 from forclip.models.retrieval_model import describe_model, is_trained_run, load_model
 from forclip.path_text import text_to_path
 
@@ -101,7 +101,7 @@ def _new_header(
         if model is None and os.path.isabs(config.name):
             raise ValueError(f"{folder}: its model {config.name} is missing; --model says where it is now")
         if model is None:  # its weights may be missing: nothing of them is needed
-            return StoreHeader(**content | {"model": {**content["model"], **config_to_json(config)}}), None
+            return StoreHeader(**content | {"model": {**content["model"], **reference_to_json(config)}}), None
     chosen = (None, None) if is_trained_run(config.name) else (head, count)
     loaded = load_model(config, device, *chosen)
     if loaded.fingerprint != content["fingerprint"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forclip.bucket_path import StorePath
-from forclip.config import ModelConfig
+from forclip.config import Compute, ModelConfig
 from forclip.data.images.tiles import DEFAULT_OVERLAP, describe_tiles, parse_tiles
 from forclip.embedding.choose_tiles import choose_tiles
 from forclip.embedding.merge import check_max_vectors
@@ -26,6 +26,8 @@ _CODE_HEADROOM = 1.25  # of int8's range over the largest value of the first sli
 class StoreOptions:
     """How images are embedded and stored, as `index_images` takes it. None: as the store has it, or the default.
 
+    compute: of the workers, the resolved choice.
+
     Raises ValueError for values that there are not."""
 
     to: StorePath
@@ -37,6 +39,9 @@ class StoreOptions:
     max_vectors: int | None
     tiles: str | None
     tile_overlap: float | None
+    compute: Compute = "float32"
+    compiled: bool = False
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         check_max_vectors(self.max_vectors)
@@ -48,10 +53,20 @@ class StoreOptions:
         tiles, overlap = _requested_tiles(model, self.tiles, self.tile_overlap)
         _check_options(model, head if index is None else head or index.store.header.model["head"], num_query_tokens)
         if index is None:
-            loaded = load_model(replace(model or ModelConfig(), tiles="none"), device, head, num_query_tokens)
+            config = replace(model or ModelConfig(), tiles="none", compute=self.compute, compile=self.compiled)
+            loaded = load_model(config, device, head, num_query_tokens)
             return loaded if tiles in (None, "auto") else loaded.with_tiles(parse_tiles(tiles, overlap))
         store = index.store
-        loaded = load_store_model(store.model_folder, store.header, device, model, head, num_query_tokens)
+        loaded = load_store_model(
+            store.model_folder,
+            store.header,
+            device,
+            model,
+            head,
+            num_query_tokens,
+            compute=self.compute,
+            compiled=self.compiled,
+        )
         if tiles not in (None, "auto") and (requested := parse_tiles(tiles, overlap)) != loaded.tiles:
             both = describe_tiles(loaded.tiles), describe_tiles(requested)
             raise ValueError(f"{self.to}: was created with tiles {both[0]}, not {both[1]}")
@@ -79,6 +94,9 @@ class StoreOptions:
             tiles=model.tiles,
             merge=merge,
             max_vectors=max_vectors,
+            compute=self.compute,
+            compiled=self.compiled,
+            batch_size=self.batch_size,
             precision=(self.precision or "fp16") if index is None else index.store.header.precision,
             fingerprint=model.fingerprint,
             header=None if index is None else index.store.header,
@@ -108,6 +126,9 @@ class StoreOptions:
         run = Path(chosen[0].name) if is_trained_run(chosen[0].name) else None
         index = Index.create(self.to, replace(header, roots=to_json(roots, self.to)), run)
         self._check(index)  # another job may have created it
+        if self.compute not in index.store.header.compute:
+            others = ", ".join(index.store.header.compute)
+            raise ValueError(f"{self.to}: another job has just created it in {others}, not {self.compute}; run again")
         return index
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from forclip.config import ModelConfig
+from forclip.config import Compute, ModelConfig
 from forclip.data.images.tiles import Tiles
 from forclip.embedding.changes import UnreadableImage
 from forclip.embedding.slices import EmbeddedSlice, Embedder, Slice, embed_slices
@@ -22,7 +22,8 @@ class EmbedderSpec:
     """How a worker loads the model that a job embeds with.
 
     model, head, num_query_tokens: as `index_images` takes them; tiles: of the model; merge, max_vectors, precision: of
-    the store; fingerprint: that the loaded model must have; header, model_folder: of the store, None if it is not
+    the store; compute, compiled: of the loaded model; batch_size: images at once, None to choose; fingerprint: that the
+    loaded model must have; header, model_folder: of the store, None if it is not
     created yet.
     """
 
@@ -32,6 +33,9 @@ class EmbedderSpec:
     tiles: Tiles | None
     merge: float | None
     max_vectors: int | None
+    compute: Compute
+    compiled: bool
+    batch_size: int | None
     precision: Precision
     fingerprint: str
     header: StoreHeader | None
@@ -41,13 +45,23 @@ class EmbedderSpec:
         """Load the model on a device. Raises ValueError if its weights are missing here, or are others."""
         head, count = self.head, self.num_query_tokens
         if self.header is None or self.model_folder is None:
-            model = load_model(replace(self.model or ModelConfig(), tiles="none"), device, head, count)
+            config = replace(self.model or ModelConfig(), tiles="none", compute=self.compute, compile=self.compiled)
+            model = load_model(config, device, head, count)
         else:
-            model = load_store_model(self.model_folder, self.header, device, self.model, head, count)
+            model = load_store_model(
+                self.model_folder,
+                self.header,
+                device,
+                self.model,
+                head,
+                count,
+                compute=self.compute,
+                compiled=self.compiled,
+            )
         model = model.with_tiles(self.tiles)
         if model.fingerprint != self.fingerprint:
             raise ValueError(f"{model.name}: has other weights here than where the job was started")
-        return Embedder(model, self.merge, self.max_vectors)
+        return Embedder(model, self.merge, self.max_vectors, self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ class Index:
             "vectors": sum(part["vectors"] for part in parts),
             "dim": header.dim,
             "precision": header.precision,
+            "compute": header.compute,
             "merge": header.merge,
             "max_vectors": header.max_vectors,
             "fingerprint": header.fingerprint,

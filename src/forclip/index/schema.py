@@ -40,7 +40,8 @@ class StoreHeader:
     number) or "int8" (1 byte); code_range: the value that the int8 code 127 stands for, larger ones are clipped; merge:
     the cosine from which an image's vectors were merged, None if they were not; max_vectors: the largest number of
     vectors of an image, to which more were merged, None for any number; roots: as `forclip.index.roots.to_json` writes
-    them.
+    them; compute: the number formats that the model computed in when it wrote, the first one when the store was made;
+    stores of earlier versions are float32's.
 
     Raises ValueError for an unknown precision.
     """
@@ -53,6 +54,7 @@ class StoreHeader:
     merge: float | None = None
     max_vectors: int | None = None
     roots: dict[str, dict[str, str]] = field(default_factory=dict)
+    compute: list[str] = field(default_factory=lambda: ["float32"])
 
     def __post_init__(self) -> None:
         checked_precision(self.precision)

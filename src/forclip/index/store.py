@@ -323,9 +323,10 @@ class Store:
             return int(self.table().count_rows(f"decoding = {OLD_DECODING}"))
 
     def write_header(self, header: StoreHeader) -> None:
-        """Replace what may change in the header: the model's location and the roots.
+        """Replace what may change in the header: the model's location, its number formats and the roots.
 
-        Roots that other machines have added meanwhile stay. Raises ValueError if one of them has a new root's name.
+        Roots and number formats that other machines have added meanwhile stay. Raises ValueError if one of them has a
+        new root's name.
         """
         assert header.identity() == self.header.identity()
         self._write_header(header, self.header.roots)
@@ -339,7 +340,8 @@ class Store:
                 if roots.get(name) not in (known.get(name), root):
                     raise ValueError(f"{self.folder}: another process has just changed the root {name!r}; try again")
                 roots[name] = root
-        table.update_schema_metadata({HEADER_KEY: replace(header, roots=roots).to_json()})
+        compute = list(dict.fromkeys([*self.header.compute, *header.compute]))
+        table.update_schema_metadata({HEADER_KEY: replace(header, roots=roots, compute=compute).to_json()})
 
     def write_roots(self, roots: Roots) -> None:
         """Replace the roots."""

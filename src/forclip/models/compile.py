@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from forclip.models.error_text import first_line
 from forclip.progress import notify
 
 
@@ -24,7 +23,7 @@ def compile_or_not(function: Callable[[Tensor], Tensor], name: str) -> Callable[
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a compiler, or its absence, raises
-                reason = first_line(error) or type(error).__name__
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
                 notify(f"{name}: torch.compile does not work here, so the image tower runs without it: {reason}")
                 compiled = None
         return function(inputs)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from forclip.config import Compute, ComputeChoice
+from forclip.models.error_text import first_line
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BF16_CAPABILITY, _FP16_CAPABILITY = (8, 0), (7, 0)  # of the first NVIDIA cards that multiply in this format
@@ -19,15 +20,19 @@ def resolve_compute(choice: ComputeChoice, device: str | torch.device) -> Comput
     """Return the number format of a choice on a device.
 
     `auto` is float32 on a CPU; on a GPU bf16, or fp16 on cards from before it (T4, V100), or float32 on those before
-    tensor cores. A GPU that this machine lacks, as that of a cluster's worker, counts as one with bf16.
+    tensor cores. A GPU that this machine lacks, as that of a cluster's worker, counts as one with bf16. Raises
+    ValueError for a device that there is not.
     """
-    if choice != "auto":
-        return choice
-    if torch.device(device).type != "cuda":
-        return "float32"
-    if not torch.cuda.is_available():
-        return "bf16"
-    capability = torch.cuda.get_device_capability(device)
+    try:
+        if choice != "auto":
+            return choice
+        if torch.device(device).type != "cuda":
+            return "float32"
+        if not torch.cuda.is_available():
+            return "bf16"
+        capability = torch.cuda.get_device_capability(device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"device {str(device)!r} is unknown or not available: {first_line(error)}") from None
     return "bf16" if capability >= _BF16_CAPABILITY else "fp16" if capability >= _FP16_CAPABILITY else "float32"
 
 

@@ -33,9 +33,8 @@ def absolute_reference(model: ModelConfig) -> ModelConfig:
 
 
 def reference_to_json(model: ModelConfig) -> dict[str, Any]:
-    """Describe a model for a store or a run, by its absolute reference and without how it runs on this machine."""
-    described = config_to_json(absolute_reference(model))
-    return {key: value for key, value in described.items() if key not in ("compute", "compile")}
+    """Describe a model for a store or a run: all but how it runs on this machine."""
+    return {key: value for key, value in config_to_json(model).items() if key not in ("compute", "compile")}
 
 
 def complete_reference(model: ModelConfig, announce: bool = True) -> ModelConfig:

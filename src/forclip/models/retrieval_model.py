@@ -21,12 +21,18 @@ from forclip.index.schema import Precision, StoreHeader
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.checkpoint import check_is_no_placeholder, read_json
-from forclip.models.compute import resolve_compute
+from forclip.models.compute import compute_of, resolve_compute
 from forclip.models.encoder import Encoder
 from forclip.models.model_folder import is_run_config
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import Pool, upgrade_key
-from forclip.models.references import complete_reference, names_local_files, reference_to_json, written_reference
+from forclip.models.references import (
+    absolute_reference,
+    complete_reference,
+    names_local_files,
+    reference_to_json,
+    written_reference,
+)
 from forclip.models.summary_head import SummaryHead
 from forclip.models.tower_backbone import checked_device
 from forclip.text.prompt_options import SINGLE_TEMPLATE
@@ -218,7 +224,7 @@ def save_pretrained(
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / _WEIGHTS_FILE)
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "backbone": reference_to_json(model),
+        "backbone": reference_to_json(absolute_reference(model)),
         "backbone_fingerprint": backbone.fingerprint,
         "num_query_tokens": head.num_query_tokens,
         "templates": list(templates),
@@ -373,7 +379,7 @@ def describe_model(
         {"tiles": "none"} if model.tiles is None else {"tiles": model.tiles.name, "tile_overlap": model.tiles.overlap}
     )
     return {
-        **reference_to_json(config),
+        **reference_to_json(absolute_reference(complete_reference(config, announce=False))),
         **tiles,
         "head": head or "sum",
         "num_query_tokens": num_query_tokens or HeadConfig.num_query_tokens,
@@ -393,4 +399,13 @@ def store_header(
 ) -> StoreHeader:
     """Describe a new store and the model that fills it, as `describe_model`."""
     description = describe_model(model, config, head, num_query_tokens)
-    return StoreHeader(model.fingerprint, model.dim, description, precision, code_range, merge, max_vectors)
+    return StoreHeader(
+        model.fingerprint,
+        model.dim,
+        description,
+        precision,
+        code_range,
+        merge,
+        max_vectors,
+        compute=[compute_of(model.backbone)],
+    )

@@ -14,7 +14,7 @@ from PIL import Image
 from typing_extensions import TypeVar
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
-from forclip.config import ModelConfig
+from forclip.config import ComputeChoice, ModelConfig
 from forclip.embedding.merge import limit_vectors
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
@@ -214,25 +214,35 @@ def open_index(place: str | os.PathLike[str]) -> SearchIndex:
 
 @overload
 def open_searcher(
-    place: os.PathLike[str], device: str = "cpu", model_override: ModelConfig | None = None
+    place: os.PathLike[str],
+    device: str = "cpu",
+    model_override: ModelConfig | None = None,
+    compute: ComputeChoice | None = None,
 ) -> Searcher: ...
 @overload
-def open_searcher(place: str, device: str = "cpu", model_override: ModelConfig | None = None) -> AnySearcher: ...
 def open_searcher(
-    place: str | os.PathLike[str], device: str = "cpu", model_override: ModelConfig | None = None
+    place: str, device: str = "cpu", model_override: ModelConfig | None = None, compute: ComputeChoice | None = None
+) -> AnySearcher: ...
+def open_searcher(
+    place: str | os.PathLike[str],
+    device: str = "cpu",
+    model_override: ModelConfig | None = None,
+    compute: ComputeChoice | None = None,
 ) -> AnySearcher:
     """Open a store, or a published one, and load the model that wrote it.
 
     Args:
         place: as `open_index` takes it.
         model_override: where the model's weights are now, if they have moved: a run, or a pretrained model.
+        compute: number format of pictures that are searched with, None for the default of the device. Texts are
+            encoded in float32.
 
     Raises:
         ValueError: where there is no store, or its model is missing or has other weights than those that wrote it.
     """
     index = open_index(place)
     header = index.store.header
-    model = load_store_model(index.store.model_folder, header, device, model_override)
+    model = load_store_model(index.store.model_folder, header, device, model_override, compute=compute)
     if header.fingerprint != model.fingerprint:
         raise ValueError(written_by_another(index.name, header))
     return Searcher(index, model)

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from types import FrameType
 
-from forclip.config import ModelConfig
+from forclip.config import ComputeChoice, ModelConfig
 from forclip.search.labels import StoreLabels
 from forclip.search.searcher import AnySearcher, open_searcher
 from forclip.server.app import listen, serve
@@ -41,6 +41,7 @@ class Served:
     access: Access
     labels: StoreLabels | None
     picture_cache: int
+    compute: ComputeChoice = "auto"
 
 
 def listen_for_workers(access: Access, port: int, workers: int) -> list[socket.socket]:
@@ -154,7 +155,7 @@ class _Workers:
 def _work(served: Served, folder: Path, listener: socket.socket, ready: Event) -> None:
     Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
-        searcher = open_searcher(served.store, served.device, served.model_override)
+        searcher = open_searcher(served.store, served.device, served.model_override, served.compute)
         use_weights(searcher.model, folder)
         serve(searcher, served.access, listener, served.labels, served.picture_cache, folder, ready.set)
     except (ValueError, OSError) as error:
