@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forclip.index.column_summary import summarise_columns
 from forclip.index.image_index import Index
 from forclip.index.milvus.create import PublishOptions
 from forclip.index.milvus.index import MilvusIndex
@@ -104,6 +105,14 @@ def test_a_filter_limits_a_search(kept: Kept) -> None:
     assert kept.searched.count("camera IS NULL") == COUNT // 3
     with pytest.raises(ValueError, match="colour"):
         kept.searched.search(QUERIES[1], 5, "colour = 'red'")
+
+
+def test_columns_are_read_in_blocks_for_filters(kept: Kept) -> None:
+    found = {column.name: column for column in summarise_columns(kept.searched.column_blocks()).columns}
+    assert list(found)[:2] == ["camera", "frame"]
+    assert (found["camera"].counts, found["camera"].missing) == ({"front": 80, "back": 80}, 80)
+    assert (found["frame"].lowest, found["frame"].highest) == (0, COUNT - 1)
+    assert {"width", "height", "size", "added"} <= set(found)
 
 
 def test_search_among_some_images(kept: Kept) -> None:

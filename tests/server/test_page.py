@@ -102,7 +102,7 @@ def test_several_texts_have_no_cutoff(page: Page) -> None:
 def test_a_filter_limits_the_results(page: Page) -> None:
     search(page, "snail")
     page.get_by_role("button", name="Filter").click()
-    page.keyboard.type("camera = 'front'")
+    page.get_by_label("SQL").fill("camera = 'front'")
     page.keyboard.press("Enter")
     expect(page.locator(".card")).to_have_count(30)
 
@@ -157,7 +157,8 @@ def test_the_page_is_accessible_and_fits(page: Page, theme: str, width: int) -> 
     search(page, "snail")
     page.keyboard.press(" ")
     expect(page.locator("#count")).to_have_text("1 selected")
-    page.locator("#filter").click()
+    page.keyboard.press("f")
+    expect(page.locator("#facets")).to_contain_text("camera")
     check_page(page)
     page.locator("#card-0").press("Enter")
     check_page(page)
@@ -168,9 +169,9 @@ def test_the_page_is_accessible_and_fits(page: Page, theme: str, width: int) -> 
 
 
 def show_as(page: Page, theme: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
     if page.evaluate("document.documentElement.dataset.theme") != theme:
         page.locator("#theme").click()
+    page.set_viewport_size({"width": width, "height": 800})
 
 
 def check_page(page: Page) -> None:

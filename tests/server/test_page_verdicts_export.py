@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 
 def visible_names(page: Page) -> list[str]:
-    """Return the names of the visible images, in order."""
-    names: list[str] = page.evaluate("visibleCards().map(c => state.results[c.dataset.index].name)")
+    """Return the names of the images that are shown, in order."""
+    names: list[str] = page.evaluate("state.shown.map(index => state.results[index].name)")
     return names
 
 
@@ -228,7 +228,7 @@ def test_more_than_six_searches_side_by_side_are_refused(page: Page) -> None:
 
 def test_search_by_an_image_file_keeps_the_filter(page: Page, served: Searcher) -> None:
     page.get_by_role("button", name="Filter").click()
-    page.keyboard.type("camera = 'front'")
+    page.get_by_label("SQL").fill("camera = 'front'")
     page.locator("#file").set_input_files(served.search("snail", 1)[0].uri)
     expect(page.locator(".card")).to_have_count(30)
 

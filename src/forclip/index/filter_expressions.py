@@ -21,6 +21,7 @@ from forclip.index.filter_values import (
     text_constant,
     unify,
 )
+from forclip.index.schema import BUILT_IN_COLUMNS, DESCRIBED_COLUMNS
 from forclip.text.vocabulary import did_you_mean
 
 _CURLY_QUOTES = "\u2018\u2019\u201c\u201d\u201e\u00b4"
@@ -102,7 +103,8 @@ class Expressions:
             raise RefusedFilter(f"{name!r} may be the column {' or '.join(map(repr, found))}")
         if found:
             return self.columns[found[0]]
-        listed = ", ".join([*self.columns][:_MAX_LISTED]) + (", …" if len(self.columns) > _MAX_LISTED else "")
+        own = [c for c in self.columns if c not in BUILT_IN_COLUMNS] or [*DESCRIBED_COLUMNS]
+        listed = ", ".join(own[:_MAX_LISTED]) + (", …" if len(own) > _MAX_LISTED else "")
         hint = did_you_mean(name, [*self.columns])
         if name[0] in _CURLY_QUOTES:
             hint = "; write texts in straight quotes, such as 'front'"

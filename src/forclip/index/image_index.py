@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from forclip.bucket_path import BucketPath, StorePath
 from forclip.index import TOP_K
@@ -18,7 +19,7 @@ from forclip.index.exact_search import ScoredImages, score_by_all, score_images,
 from forclip.index.image_rows import ImageRows
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
 from forclip.index.ranking import Ranking, rank_images
-from forclip.index.schema import FORMAT_VERSION, StoreHeader
+from forclip.index.schema import DESCRIBED_COLUMNS, FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.store import ImageFile, Metadata, Store, create_store
@@ -29,6 +30,7 @@ from forclip.types import Bools, Floats, ImageEmbeddings, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
 _MIN_COMPARED = 50  # images that are compared with all vectors of a picture
+_COLUMN_ROWS = 65_536  # in a block of columns without vectors
 _MAX_PROBLEMS = 20  # a damaged store may have one per image
 
 
@@ -291,6 +293,14 @@ class Index:
     def row_reader(self) -> ImageRows:
         """Return a reader of the images' columns by key, which keeps those of a small store in memory."""
         return ImageRows(self.view)
+
+    def column_blocks(self) -> Iterator[pa.Table]:
+        """Read the columns that filters may use, the user's own first, in blocks; at least one, which may be empty."""
+        table, own = self.view().table, self.store.user_columns
+        names = [*filter(is_readable, own), *DESCRIBED_COLUMNS]
+        yield table.schema.empty_table().select(names)
+        scanner = table.scanner(names, batch_size=_COLUMN_ROWS)
+        yield from (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
 
     def scores(self, query: Floats, sample: int | None = None, where: str | None = None) -> Floats:
         """Return the scores of all images, or of about `sample` random ones, in no order.

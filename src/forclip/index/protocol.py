@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from forclip.bucket_path import StorePath
 from forclip.index import TOP_K
 from forclip.index.ranking import Ranking
@@ -95,3 +97,4 @@ class SearchIndex(Protocol):
     def read_images(self, image_ids: Sequence[str]) -> Iterator[StoredVectors]: ...
     def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]: ...
     def row_reader(self) -> RowReader: ...
+    def column_blocks(self) -> Iterator[pa.Table]: ...

@@ -27,6 +27,7 @@ _FILE_COLUMNS = {
     "added": pa.timestamp("us", "UTC"),
 }
 BUILT_IN_COLUMNS = (*_FILE_COLUMNS, "vectors", "boxes")
+DESCRIBED_COLUMNS = ("width", "height", "size", "added", "uri")  # of use in filters
 HIDDEN_COLUMNS = ("number", "decoding", "vectors", "boxes")  # no filter may use them
 
 

@@ -16,6 +16,7 @@ from forclip.types import Bools, Doubles, Floats
 STIFFNESS = 100.0  # precision of the prior, so that weights move by about 1 / sqrt of it; chosen on base classes
 _BIAS = 0.1  # squared size of the bias feature: what all examples share moves the bias rather than the weights
 _STEPS = 60
+_FEW_SCORES = 10
 
 
 def refined_query(
@@ -41,8 +42,10 @@ def refined_query(
         raise ValueError(f"{index.name}: has no image {missing[0]!r}")
     examples = np.stack([vectors[i] for i in (*right, *wrong)])
     is_right = np.arange(len(examples)) < len(right)
-    spread = float(index.scores(query, SCORE_SAMPLE, where=where).std())
-    return refine(query, examples, is_right, spread)
+    scores = index.scores(query, SCORE_SAMPLE, where=where)
+    if len(scores) < _FEW_SCORES:  # the filter leaves almost nothing, so its scores have no spread of their own
+        scores = index.scores(query, SCORE_SAMPLE)
+    return refine(query, examples, is_right, float(scores.std()))
 
 
 def refine(query: Floats, examples: Floats, is_right: Bools, spread: float, stiffness: float = STIFFNESS) -> Floats:

@@ -88,6 +88,7 @@ class Answers:
                 "name": image.name,
                 "width": image.row["width"],
                 "height": image.row["height"],
+                "modified": image.row["modified"] // 1_000_000,
                 "metadata": image.own,
                 "relevant": None if labels is None else labels.verdicts[position],
             }

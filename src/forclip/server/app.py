@@ -19,6 +19,7 @@ from forclip.search.searcher import AnySearcher
 from forclip.server import limits
 from forclip.server.cached_searcher import CachedSearcher
 from forclip.server.class_table import ClassTable, SharedTable, class_routes
+from forclip.server.column_routes import column_routes
 from forclip.server.errors import ERRORS, add_error_handlers
 from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
@@ -72,6 +73,7 @@ def create_app(
     app.include_router(search_routes(service))
     app.include_router(image_routes(service))
     app.include_router(class_routes(table))
+    app.include_router(column_routes(gallery))
     app.include_router(selection_routes(gallery, selections))
     app.include_router(export_routes(service, selections))
     app.include_router(service_routes(gallery, registry, access, page, searcher.model.calibration is not None))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -186,6 +187,7 @@ class Result(BaseModel):
     name: str = Field(description="The file's name, without its folder.")
     width: int = Field(description="In pixels, of the upright image.")
     height: int
+    modified: int = Field(description="When the file was last changed, in milliseconds since 1970; 0: not known.")
     metadata: dict[str, Any] = Field(description="The store's own columns.")
     relevant: bool | None = Field(
         default=None, description="Whether labels say that the image shows the class of the text; null: not checked."
@@ -309,6 +311,36 @@ class Info(BaseModel):
     store_version: int
     columns: dict[str, str] = Field(description="Names of the store's own columns, and their types.")
     has_calibration: bool
+    most_listed: int = Field(description="How many results of one list can be read.")
+    most_skipped: int = Field(description="How many results one request can skip.")
+
+
+class ValueCount(BaseModel):
+    """A value of a column and how many images have it."""
+
+    value: str | bool | int
+    images: int
+
+
+class ColumnOut(BaseModel):
+    """What values a column has."""
+
+    name: str
+    own: bool = Field(description="Whether it is the user's own; every store has the others.")
+    kind: Literal["choice", "number", "time", "text"]
+    type: str = Field(description="The name of its Arrow type.")
+    values: list[ValueCount] = Field(description="The most frequent first; none where there are too many.")
+    lowest: float | datetime | None = Field(description="Of numbers, dates and times.")
+    highest: float | datetime | None
+    missing: int = Field(description="Images without a value.")
+
+
+class ColumnsOut(BaseModel):
+    """The columns that a filter may use."""
+
+    columns: list[ColumnOut]
+    images: int = Field(description="Whose rows were read.")
+    complete: bool = Field(description="Whether these are all images; a very large store is read in part.")
 
 
 class Health(BaseModel):

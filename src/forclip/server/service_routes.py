@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info as Measurement
 
+from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
 from forclip.server.schemas import Health, Info
@@ -96,7 +97,14 @@ def service_routes(
         described = gallery.index.info()
         sizes = {"images": described["images"], "vectors": described["vectors"], "store_version": described["version"]}
         columns = gallery.index.store.column_types
-        return Info(version=version("forclip"), columns=columns, has_calibration=has_calibration, **sizes)
+        return Info(
+            version=version("forclip"),
+            columns=columns,
+            has_calibration=has_calibration,
+            most_listed=limits.K,
+            most_skipped=limits.OFFSET,
+            **sizes,
+        )
 
     @routes.get("/health")
     async def health() -> Health:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,10 +16,12 @@ from forclip.index import TOP_K
 from forclip.index.exact_search import ScoredImages, score_by_all, score_images, score_values
 from forclip.index.milvus.address import parse_address
 from forclip.index.milvus.catalogue import PublishedImages, Row, state_folder
+from forclip.index.milvus.columns import FILTERABLE
 from forclip.index.milvus.server import MOST_ROWS, MilvusServer
 from forclip.index.milvus.settings import PublishSettings, SearchSettings, read_settings, read_version
 from forclip.index.milvus.vectors import query_values, read_stored
 from forclip.index.ranking import Ranking, rank_images
+from forclip.index.schema import DESCRIBED_COLUMNS
 from forclip.index.segment import Segment, segment_in_memory
 from forclip.index.table import StoredVectors
 from forclip.types import Floats, Ints, SearchResult
@@ -34,6 +37,7 @@ _CACHED = 4  # samples and counts of a view
 _ROUNDING = {"fp32": 1e-5, "fp16": 2e-3}  # of a score that Milvus computed
 _DRAWN = 2**31  # draws of images are below this
 _IMAGE_FIELDS = ("uri", "vectors")
+_COLUMN_ROWS = 16_384  # in a block of columns
 
 
 class MilvusView:
@@ -250,6 +254,17 @@ class MilvusIndex:
 
     def row_reader(self) -> "_Rows":
         return _Rows(self)
+
+    def column_blocks(self) -> Iterator[pa.Table]:
+        """As `Index.column_blocks`; `uri` is left out, because Milvus can't filter by it."""
+        described = [column for column in FILTERABLE if column.name in DESCRIBED_COLUMNS]
+        columns = [*self.view().settings.columns, *described]
+        schema = pa.schema([(column.name, column.arrow_type) for column in columns])
+        yield schema.empty_table()
+        rows = self.store.all([column.field for column in columns])
+        while block := list(islice(rows, _COLUMN_ROWS)):
+            values = {c.name: [c.from_milvus(row[c.field]) for row in block] for c in columns}
+            yield pa.Table.from_pydict(values, schema)
 
     def scores(self, query: Floats, sample: int | None = None, where: str | None = None) -> Floats:
         return self.scores_many(query[None], sample, where)[0]

@@ -3,6 +3,8 @@
 const HEAT_COLOUR = [230, 0, 126], HEAT_ALPHA = 0.8;  // of the strongest position
 const MIN_SIDE = 0.02, STEP = 0.02;                    // of a drawn region, as fractions of the image
 const MOST_REGIONS = 50;                               // outlined: with tiles an image may have hundreds
+const DRAW_BY_KEYS = "Arrow keys move it, Shift + arrow keys resize it, Enter searches for similar images, Esc removes it.";
+const DRAW_BY_TOUCH = "Draw over the image with a finger to change it, then press More like this region.";
 const look = { heatmap: false, regions: false, answer: null, turn: 0 };  // what is switched on, and the service's answer
 
 // index: of a result.
@@ -34,8 +36,7 @@ function facts(result) {
 
 // Return the index of the visible result before (-1) or after (1) the open one; -1 if there is none.
 function visibleNeighbour(step) {
-  const indexes = visibleCards().map((card) => Number(card.dataset.index));
-  return indexes[indexes.indexOf(state.openIndex) + step] ?? -1;
+  return state.shown[state.shown.indexOf(state.openIndex) + step] ?? -1;
 }
 
 function showDetailSelected() {
@@ -154,8 +155,8 @@ function setDrawnRegion(box) {
   $("similar-region").hidden = !box && !state.results[state.openIndex]?.box;
   const size = (from, to) => Math.round((to - from) * 100);
   $("drawn-status").textContent = box
-    ? `Region ${size(box.x0, box.x1)} % wide, ${size(box.y0, box.y1)} % high. Arrow keys move it, Shift + arrow keys resize it, Enter searches for similar images, Esc removes it.`
-    : "Drag over the image or press c to draw a region.";
+    ? `Region ${size(box.x0, box.x1)} % wide, ${size(box.y0, box.y1)} % high. ${isTouch() ? DRAW_BY_TOUCH : DRAW_BY_KEYS}`
+    : isTouch() ? "Press Draw a region, then draw over the image with a finger." : "Drag over the image or press c to draw a region.";
 }
 
 function toggleDrawnRegion() {
@@ -163,7 +164,6 @@ function toggleDrawnRegion() {
   $("detail-picture").focus({ preventScroll: true });
 }
 
-function clamp(value, low = 0, high = 1) { return Math.min(high, Math.max(low, value)); }
 function moveBox({ x0, y0, x1, y1 }, dx, dy) {
   const [x, y] = [clamp(dx, -x0, 1 - x1), clamp(dy, -y0, 1 - y1)];
   return { x0: x0 + x, y0: y0 + y, x1: x1 + x, y1: y1 + y };
@@ -217,8 +217,8 @@ $("previous").addEventListener("click", () => openDetail(visibleNeighbour(-1)));
 $("next").addEventListener("click", () => openDetail(visibleNeighbour(1)));
 $("detail-close").addEventListener("click", () => $("detail").close());
 $("detail").addEventListener("close", () => {
-  const card = $(`card-${state.openIndex}`);
-  if (card && !card.hidden) focusCard(visibleCards().indexOf(card));
+  const position = state.shown.indexOf(state.openIndex);
+  if (position >= 0) focusCard(position);
 });
 $("detail").addEventListener("keydown", (event) => {
   if (hasModifier(event)) return;

@@ -44,10 +44,10 @@ const rankAgain = showingErrors(async () => {
   cancelRanking();
   const { request } = state, count = Math.min(1000, Math.max(PAGE_SIZE, state.results.length));
   await showLatest(() => fetchResults(request, 0, count), (answer) => {
-    const focused = document.activeElement.closest(".card"), position = visibleCards().indexOf(focused);
+    const focused = document.activeElement.closest(".card"), position = focused ? positionOf(focused) : -1;
     const key = focused && resultOf(focused).key;
     showResults(request, answer, count);
-    const same = visibleCards().findIndex((card) => resultOf(card).key === key);
+    const same = state.shown.findIndex((index) => state.results[index].key === key);
     if (focused) focusCard(same >= 0 ? same : position);
   });
 });

@@ -18,11 +18,6 @@ function splitTexts(text) {
   return { any_of: parts.filter((part) => !"+-".includes(part[0])), all_of: signed("+"), none_of: signed("-") };
 }
 
-function filterField() {
-  const where = $("where").value.trim();
-  return where ? { where } : {};
-}
-
 // Return the API fields of a request: texts or image, filter, and verdicts. Search, columns and export use all of them;
 // the closer look picks those it accepts.
 function requestFields(request) { return { ...request.fields, ...verdictFields(request) }; }
@@ -44,7 +39,7 @@ function fetchResults(request, offset, count = PAGE_SIZE) {
   return call("api/similar/upload", { method: "POST", body: form });
 }
 
-// Show the answer unless a later request was sent meanwhile.
+// Show the answer unless a later request was sent meanwhile. After an error the old results go, and Retry sends it again.
 async function showLatest(fetchAnswer, show) {
   const turn = ++state.turn;
   showError(null);
@@ -54,7 +49,11 @@ async function showLatest(fetchAnswer, show) {
     const answer = await fetchAnswer();
     if (turn === state.turn) show(answer);
   } catch (error) {
-    if (turn === state.turn) { showStatus(""); throw error; }
+    if (turn !== state.turn) return;
+    clearResults();
+    showStatus("");
+    error.retry = showingErrors(() => showLatest(fetchAnswer, show));
+    throw error;
   } finally {
     if (turn === state.turn) document.body.removeAttribute("aria-busy");
   }
@@ -62,28 +61,48 @@ async function showLatest(fetchAnswer, show) {
 
 async function search(request) {
   cancelRanking();
+  state.asked = request;
   await showLatest(() => fetchResults(request, 0), (answer) => { showResults(request, answer, PAGE_SIZE); window.scrollTo(0, 0); });
+  if (state.request === request && state.sort !== "score") await changeSort(state.sort);
 }
 
 function searchText(text) {
   const history = [text, ...remembered("history", []).filter((old) => old !== text)].slice(0, 50);
   remember("history", history);
   showHistory(history);
-  const hash = "#" + new URLSearchParams({ q: text, ...filterField() });
-  if (location.hash !== hash) window.history.pushState(null, "", hash);
+  state.text = text;
+  writeAddress();
   const texts = columnTexts(text);
   return texts.length > 1 ? searchColumns(texts) : search(textRequest(text));
+}
+
+// The address holds the text, the filter and the order, so that it can be opened again.
+function writeAddress() {
+  if (!state.text) return;
+  const hash = "#" + new URLSearchParams({ q: state.text, ...filterAddress(), ...(state.sort === "score" ? {} : { sort: state.sort }) });
+  if (location.hash !== hash) window.history.pushState(null, "", hash);
+}
+
+// Search again for what was searched last, with the filter as it is now.
+async function searchAgain() {
+  if (!state.asked) return;
+  writeAddress();
+  if (state.asked.kind === "columns") return searchColumns(state.asked.texts);
+  const { where, ...fields } = state.asked.fields;
+  await search({ ...state.asked, fields: { ...fields, ...filterField() } });
 }
 
 // Search with an image of the collection, or with a region of it where a box is given.
 const searchSimilar = showingErrors(async (result, box) => {
   if ($("detail").open) $("detail").close();
+  state.text = "";
   const fields = { key: result.key, ...(box ? { box } : {}), ...filterField() };
   await search({ kind: "similar", fields, target: `similar to ${box ? "a region of " : ""}${result.name}` });
   focusCard(0);
 });
 
 const searchFile = showingErrors(async (file) => {
+  state.text = "";
   await search({ kind: "upload", fields: { picture: file, ...filterField() }, target: `similar to ${file.name || "your image"}` });
   focusCard(0);
 });
@@ -94,9 +113,9 @@ function loadMore() { return loading ??= loadPage().finally(() => { loading = nu
 
 const loadPage = showingErrors(async () => {
   if (state.complete || !state.request) return;
-  const turn = state.turn;
-  const answer = await fetchResults(state.request, state.results.length);
-  if (turn === state.turn) { appendResults(answer.results, PAGE_SIZE); applyCutoff(); }
+  const turn = state.turn, count = nextPageSize();
+  const answer = await fetchResults(state.request, state.results.length, count).catch((error) => { error.retry = loadMore; throw error; });
+  if (turn === state.turn) { appendResults(answer.results, count); spanSlider(false); showError(null); applyCutoff(); }
 });
 
 function showHistory(texts) { $("history").replaceChildren(...texts.map((text) => option(text, ""))); }
@@ -106,8 +125,10 @@ function showHistory(texts) { $("history").replaceChildren(...texts.map((text) =
 function columnTexts(text) { return isClassName(text) ? [text] : text.split("|").map((part) => part.trim()).filter(Boolean); }
 
 async function searchColumns(texts) {
+  if (texts.length > MAX_COLUMNS) clearResults();
   if (texts.length > MAX_COLUMNS) throw new Error(`At most ${MAX_COLUMNS} searches fit side by side. This text has ${texts.length}.`);
   cancelRanking();
+  state.asked = { kind: "columns", texts };
   // Verdicts belong to the full results of a text, so a column leaves them out.
   const requests = texts.map(textRequest);
   const fetchColumn = ({ fields }) => call("api/search", { json: { ...fields, k: COLUMN_SIZE } });
@@ -116,10 +137,8 @@ async function searchColumns(texts) {
 
 function showColumns(texts, requests, answers) {
   const results = answers.flatMap((answer, n) => answer.results.map((result) => ({ ...result, request: requests[n] })));
-  Object.assign(state, { request: { kind: "columns" }, results, confidence: null, complete: true, keepCount: null });
-  showLabelSummary(null);
-  for (const id of ["grid", "empty", "cutoff", "no-match", "more"]) $(id).hidden = true;
-  $("grid").replaceChildren();
+  clearResults();
+  Object.assign(state, { request: { kind: "columns" }, results, shown: results.map((_, index) => index) });
   let start = 0;
   $("columns").replaceChildren(...texts.map((text, n) => {
     const column = createColumn(text, answers[n], start);
@@ -129,7 +148,7 @@ function showColumns(texts, requests, answers) {
   $("columns").hidden = false;
   markShared(texts.length);
   showVerdicts();
-  cards().forEach((card, k) => { card.tabIndex = k ? -1 : 0; });
+  if (results.length) focusableOnly(0);
   window.scrollTo(0, 0);
   showStatus(`Showing the first ${COLUMN_SIZE} results of ${texts.length} searches. Open a heading to see all results.`);
 }
@@ -173,7 +192,7 @@ function markShared(columnCount) {
 // Return the index of the nearest card in the direction of an arrow key, by position on the screen; -1 if there is none.
 function nearestCard(index, key) {
   const centre = (card) => { const edges = card.getBoundingClientRect(); return [edges.left + edges.width / 2, edges.top + edges.height / 2]; };
-  const all = visibleCards(), [x, y] = centre(all[index]);
+  const all = cards(), [x, y] = centre(all[index]);
   const distances = all.map((card) => {
     const [dx, dy] = [centre(card)[0] - x, centre(card)[1] - y];
     const along = { ArrowRight: dx, ArrowLeft: -dx, ArrowDown: dy, ArrowUp: -dy }[key];
@@ -183,5 +202,4 @@ function nearestCard(index, key) {
   return least === Infinity ? -1 : distances.indexOf(least);
 }
 
-$("columns").addEventListener("click", onCardClick);
 $("columns").addEventListener("keydown", onCardKey(nearestCard));

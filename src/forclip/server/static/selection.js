@@ -1,38 +1,84 @@
-// Selections of images, and the export of a selection, the shown results or the verdicts.
+// Selections: named lists of images. A change is shown at once and sent to the service in the background.
 
-const FORMATS = { coco: "COCO JSON", csv: "CSV", fiftyone: "FiftyOne (zip)", files: "File list" };
-const MAX_EXPORT = 1000;  // results in one file
-const LABEL_HELP = {
-  selection: "Used to find the region in each image. Leave empty to export without regions.",
-  list: "The class in the exported file. Leave empty to use the search text.",
-  verdicts: "The class that training reads the verdicts for.",
-};
-
-// Selections
+const KEYS_AT_ONCE = 10000;  // in one request
+const KEPT_ALIVE = 2000;     // a request with fewer is sent even if the page is left; browsers allow 64 kB
+const STRIP_IMAGES = 24;
 
 function selectionPath(name) { return `api/selections/${encodeURIComponent(name)}`; }
 
-// Changes are sent one after the other, because the first one creates the selection.
-let selecting = Promise.resolve();
-function toggleSelected(result) { return selecting = selecting.then(() => sendSelected(result)); }
+// Changes
 
-const sendSelected = showingErrors(async ({ key }) => {
-  showError(null);
-  const change = state.selectedKeys.has(key) ? "remove" : "add";
-  const selection = state.selectionExists
-    ? await call(`${selectionPath(state.selection)}/${change}`, { json: { keys: [key] } })
-    : await call("api/selections", { json: { name: state.selection, keys: [key] } });
-  state.selectionExists = true;
-  showSelection(selection);
+const changes = [];  // of the selection, to undo: {keys, added}
+let sending = Promise.resolve(), unsent = 0;
+
+// Add images to the selection, or remove them. Those for which this changes nothing are left out.
+function changeSelection(keys, added, isUndo = false) {
+  const changed = [...new Set(keys)].filter((key) => state.selectedKeys.has(key) !== added);
+  if (!changed.length) return;
+  if (!isUndo) changes.push({ keys: changed, added });
+  for (const key of changed) if (added) state.selectedKeys.add(key); else state.selectedKeys.delete(key);
+  showSelection();
+  unsent += 1;
+  sending = sending.then(() => sendChange(state.selection, changed, added));
+}
+
+function toggleSelected({ key }) { changeSelection([key], !state.selectedKeys.has(key)); }
+
+// Select from the result where the last range started to this one, in the order on the page.
+function selectRange(index) {
+  const ends = [state.anchor, index].map((end) => state.shown.indexOf(end));
+  const [from, to] = ends[0] < 0 ? [ends[1], ends[1]] : [Math.min(...ends), Math.max(...ends)];
+  if (ends[0] < 0) state.anchor = index;
+  changeSelection(state.shown.slice(from, to + 1).map((k) => state.results[k].key), true);
+}
+
+// Select all results that are shown, and with a cut-off those above it that are not loaded yet.
+const selectAll = showingErrors(async () => {
+  if (hasCutoff()) await loadUntil(Infinity);
+  changeSelection(state.shown.map((index) => state.results[index].key), true);
 });
 
-function showSelection({ keys, gone }) {
-  state.selectedKeys = new Set(keys);
+function undoSelection() {
+  const change = changes.pop();
+  if (change) changeSelection(change.keys, !change.added, true);
+  showSelection();
+}
+
+// One change after the other, because the first one creates the selection.
+async function sendChange(name, keys, added) {
+  try {
+    let answer;
+    if (!state.selectionExists) { await call("api/selections", { json: { name, keys: [] } }); state.selectionExists = true; }
+    for (let start = 0; start < keys.length; start += KEYS_AT_ONCE) {
+      answer = await call(`${selectionPath(name)}/${added ? "add" : "remove"}`, { json: { keys: keys.slice(start, start + KEYS_AT_ONCE) }, keepalive: keys.length < KEPT_ALIVE });
+    }
+    unsent -= 1;
+    if (!unsent && name === state.selection) setSelection(answer);
+  } catch (error) {
+    unsent -= 1;
+    changes.length = 0;
+    await loadSelections().catch(() => {});  // show what the service has
+    showError(error);
+  }
+}
+
+function setSelection({ keys, gone }) {
+  Object.assign(state, { selectedKeys: new Set(keys), gone });
+  showSelection();
+}
+
+function showSelection() {
+  const keys = [...state.selectedKeys], last = changes.at(-1);
   cards().forEach(updateCard);
-  $("count").textContent = `${keys.length} selected${gone ? `, ${gone} no longer in the collection` : ""}`;
-  $("strip").replaceChildren(...keys.slice(-24).reverse().map((key) => Object.assign(element("img"), { src: `api/thumbnail/${key}`, alt: "" })));
+  $("count").textContent = `${keys.length.toLocaleString("en")} selected${state.gone ? `, ${state.gone} no longer in the collection` : ""}`;
+  $("strip").replaceChildren(...keys.slice(-STRIP_IMAGES).reverse().map((key) => Object.assign(element("img"), { src: `api/thumbnail/${key}`, alt: "" })));
+  $("undo").hidden = !last;
+  if (last) $("undo").textContent = `Undo: ${last.keys.length.toLocaleString("en")} ${last.added ? "added" : "removed"}`;
+  $("unselect").hidden = !keys.length;
   showDetailSelected();
 }
+
+// The chosen selection
 
 async function loadSelections() {
   const names = (await call("api/selections")).map((selection) => selection.name);
@@ -40,10 +86,12 @@ async function loadSelections() {
   if (!state.selectionExists) names.push(state.selection);
   $("selection").replaceChildren(...names.map((name) => option(name)));
   $("selection").value = state.selection;
-  showSelection(state.selectionExists ? await call(selectionPath(state.selection)) : { keys: [], gone: 0 });
+  setSelection(state.selectionExists ? await call(selectionPath(state.selection)) : { keys: [], gone: 0 });
 }
 
 async function chooseSelection(name) {
+  await sending;
+  changes.length = 0;
   state.selection = name;
   remember("selection", name);
   await loadSelections();
@@ -62,78 +110,11 @@ $("naming-form").addEventListener("submit", showingErrors(async (event) => {
 }));
 $("delete").addEventListener("click", showingErrors(async () => {
   if (state.selectedKeys.size && !confirm(`Delete the selection “${state.selection}”? The images are kept.`)) return;
+  await sending;
   if (state.selectionExists) await call(selectionPath(state.selection), { method: "DELETE" });
   await chooseSelection(DEFAULT_SELECTION);
 }));
 
-// Export
-
-function exportChoices() {
-  const { right = [], wrong = [] } = verdictFields(state.request), count = exportCount();
-  return [
-    state.selectedKeys.size && option("selection", `Selection “${state.selection}” (${plural(state.selectedKeys.size, "image")})`),
-    state.request?.kind === "search" && count && option("list", `Results shown now (${plural(count, "image")})`),
-    right.length + wrong.length && option("verdicts", `Verdicts (${right.length} right, ${wrong.length} wrong)`),
-  ].filter(Boolean);
-}
-
-function exportCount() { return Math.min(visibleCards().length, MAX_EXPORT); }
-
-function openExport(preferred) {
-  const choices = exportChoices();
-  if (!choices.length) return showStatus("Nothing to export. Search for a text or select images first.");
-  $("what").replaceChildren(...choices);
-  if (choices.some((choice) => choice.value === preferred)) $("what").value = preferred;
-  $("label").value = singleText(state.request);
-  $("format").value = remembered("format", "csv");
-  updateExportForm();
-  $("export-error").hidden = true;
-  if ($("detail").open) $("detail").close();
-  $("exporting").showModal();
-}
-
-function updateExportForm() {
-  const what = $("what").value;
-  $("format").disabled = what === "verdicts";
-  if (what === "verdicts") $("format").value = "csv";
-  $("label").required = what === "verdicts";
-  $("label-help").textContent = LABEL_HELP[what];
-}
-
-function fetchExport() {
-  const what = $("what").value, label = $("label").value.trim(), format = $("format").value;
-  switch (what) {
-    case "verdicts": return fetchResponse("api/export/verdicts", { json: { label, ...verdictFields(state.request) } });
-    case "selection": return fetchResponse(`${selectionPath(state.selection)}/export?${new URLSearchParams(label ? { format, text: label } : { format })}`);
-    case "list": {
-      const fields = { ...requestFields(state.request), k: exportCount(), format };
-      return fetchResponse("api/export", { json: label ? { ...fields, label } : fields });
-    }
-  }
-}
-
-async function download(response) {
-  const link = element("a");
-  link.href = URL.createObjectURL(await response.blob());
-  link.download = /filename="([\w.]+)"/.exec(response.headers.get("Content-Disposition"))[1];
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-}
-
-$("exporting-form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  $("export-now").disabled = true;
-  $("export-error").hidden = true;
-  try {
-    await download(await fetchExport());
-    if ($("what").value === "verdicts") unexported.delete(searchId(state.request)); else remember("format", $("format").value);
-    $("exporting").close();
-  } catch (error) {
-    $("export-error").textContent = error.message;
-    $("export-error").hidden = false;
-  } finally { $("export-now").disabled = false; }
-});
-$("format").replaceChildren(...Object.entries(FORMATS).map(([value, text]) => option(value, text)));
-$("what").addEventListener("change", updateExportForm);
-$("exporting-cancel").addEventListener("click", () => $("exporting").close());
-$("export").addEventListener("click", () => openExport());
+$("select-all").addEventListener("click", selectAll);
+$("unselect").addEventListener("click", () => changeSelection([...state.selectedKeys], false));
+$("undo").addEventListener("click", undoSelection);

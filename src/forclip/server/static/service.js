@@ -6,7 +6,16 @@ const PAGE_SIZE = 60, DEFAULT_SELECTION = "picked";
 
 const state = {
   request: null,       // what the results answer, see search.js
-  results: [],         // as the service sent them
+  asked: null,         // the latest request, also one that failed
+  text: "",            // that was searched for; "" for images
+  results: [],         // as the service sent them, the best first
+  shown: [],           // indexes of the results above the cut-off, in the order on the page
+  sort: "score",       // see results.js
+  filters: new Map(),  // by column, see filters.js
+  current: 0,          // index of the result that the Tab key reaches
+  anchor: -1,          // index of the result where a range of selected images starts
+  mostListed: 20000,   // how many results of a list the service sends
+  mostSkipped: 10000,  // how many of them a request may skip
   confidence: null,    // of the results, as the service sent it
   labels: null,        // what the labels say about the results, as the service sent it
   complete: false,     // whether no more results can be loaded
@@ -28,6 +37,9 @@ function element(tag, className, text) {
 function option(value, text = value) { return Object.assign(element("option", "", text), { value }); }
 
 function plural(count, singular) { return `${count.toLocaleString("en")} ${singular}${count === 1 ? "" : "s"}`; }
+
+// Whether fingers are the main means of input.
+function isTouch() { return matchMedia("(hover: none) and (pointer: coarse)").matches; }
 
 function hasModifier(event) { return event.ctrlKey || event.metaKey || event.altKey; }
 
@@ -60,10 +72,13 @@ async function call(path, options) {
 
 function showStatus(message) { $("status").textContent = message; }
 
-function showError(error) {
-  $("error").textContent = error ? error.message : "";
+// retry: what the button Retry does; without it there is no button.
+function showError(error, retry = null) {
+  $("error-text").textContent = error ? error.message : "";
   $("error").hidden = !error;
+  $("retry").hidden = !retry;
+  $("retry").onclick = retry;
 }
 
 // Wrap a function so that its errors are shown on the page.
-function showingErrors(work) { return (...values) => work(...values).catch(showError); }
+function showingErrors(work) { return (...values) => work(...values).catch((error) => showError(error, error.retry)); }

@@ -18,12 +18,14 @@ document.addEventListener("drop", (event) => {
 });
 document.addEventListener("paste", (event) => { if (event.clipboardData.files[0]) searchFile(event.clipboardData.files[0]); });
 
-$("filter").addEventListener("click", () => {
-  const hidden = $("filter-bar").hidden = !$("filter-bar").hidden;
-  $("filter").setAttribute("aria-expanded", String(!hidden));
-  if (!hidden) $("where").focus();
-});
-$("where").addEventListener("keydown", (event) => { if (event.key === "Enter" && $("text").value.trim()) $("form").requestSubmit(); });
+// Menus that small screens have in place of rows of buttons.
+for (const [id, target] of [["menu", "tools"], ["tray-menu", "tray-tools"]]) {
+  const open = (isOpen) => { $(target).classList.toggle("open", isOpen); $(id).setAttribute("aria-expanded", String(isOpen)); };
+  $(id).addEventListener("click", () => open(!$(target).classList.contains("open")));
+  $(target).addEventListener("click", (event) => { if (event.target.closest("button")) open(false); });
+  document.addEventListener("click", (event) => { if (!event.target.closest(`#${id}, #${target}`)) open(false); });
+}
+
 $("keys-close").addEventListener("click", () => $("keys").close());
 $("help").addEventListener("click", () => $("keys").showModal());
 
@@ -39,9 +41,15 @@ $("theme").addEventListener("click", () => {
 });
 
 document.addEventListener("keydown", (event) => {
+  const isField = event.target.matches("input:not([type=checkbox], [type=radio]), select, textarea");
+  const command = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key.toLowerCase();
+  if (!isField && ((command === "a" && !document.querySelector("dialog[open]") && state.shown.length && !isColumns()) || (command === "z" && changes.length))) {
+    if (command === "a") selectAll(); else undoSelection();
+    event.preventDefault();
+  }
   if (hasModifier(event) || document.querySelector("dialog[open]")) return;
-  const inSearchField = event.target === $("text"), hasCards = visibleCards().length > 0;
-  if (event.target.matches("input, select, textarea")) {
+  const inSearchField = event.target === $("text"), hasCards = state.shown.length > 0;
+  if (isField) {
     if (event.key === "Escape" && inSearchField && hasCards) { focusCard(0); event.preventDefault(); }
     if (event.key === "/" && inSearchField && !$("text").value) event.preventDefault();
     if (event.key === "ArrowDown" && inSearchField && hasCards && !$("text").value) focusCard(0);
@@ -49,6 +57,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "/") { $("text").focus(); $("text").select(); }
   else if (event.key === "?") $("keys").showModal();
+  else if (event.key === "f") toggleFilterPanel();
   else if (event.key === "l") openClasses();
   else if (event.key === "e") openExport();
   else if (event.key.startsWith("Arrow") && hasCards && event.target === document.body) focusCard(0);
@@ -58,9 +67,10 @@ document.addEventListener("keydown", (event) => {
 
 const searchAddress = showingErrors(async () => {
   const parameters = new URLSearchParams(location.hash.slice(1)), text = parameters.get("q");
+  readFilterAddress(parameters);
+  state.sort = parameters.get("sort") || "score";
   if (!text) return;
   $("text").value = text;
-  $("where").value = parameters.get("where") || "";
   await searchText(text);
 });
 window.addEventListener("popstate", searchAddress);
@@ -69,8 +79,7 @@ const loadInfo = showingErrors(async () => {
   const info = await call("api/info");
   state.hasCalibration = info.has_calibration;
   $("size").textContent = `${plural(info.images, "image")} in this collection.`;
-  const columns = Object.entries(info.columns).map(([name, type]) => `${name} (${type})`);
-  $("columns-help").textContent = $("where").title = `Columns: ${["id, uri, width, height, size, added", ...columns].join(", ")}`;
+  Object.assign(state, { mostListed: info.most_listed, mostSkipped: info.most_skipped });
   await loadSelections();
 });
 
