@@ -25,13 +25,24 @@ def test_every_choice_is_there_and_one_is_asked_for() -> None:
     assert {(choice["merge"], choice["need"]["stored"]["precision"]) for choice in asked} == {(0.9, "int8")}
     stored = Stored(50_000_000, 25 * 10.512 / 25, 512, "int8")
     assert asked[0]["need"]["disk"] == table_bytes(stored) + segment_bytes(stored) + index_bytes(stored)
+    # 8 * 312 TFLOPS * 35 % / 35.13 GFLOPs, and 64 cores that decode.
+    assert plan["rate"]["tower"] == pytest.approx(24_870, rel=0.001)
+    assert plan["rate"]["bound"] == "decoding"
+    assert plan["embedding_hours"] == pytest.approx(50e6 / plan["rate"]["decoding"] / 3600)
+
+
+def test_the_rate_is_that_of_the_number_format() -> None:
+    single, half = (
+        planned("--images", "50M", "--gpus", "8xA100", "--cpus", "9999", *options)["rate"]
+        for options in (("--compute", "float32"), ())
+    )
     # 8 * 19.5 TFLOPS * 35 % / 35.13 GFLOPs
-    assert plan["rate"]["images_per_second"] == pytest.approx(1554, rel=0.001)
-    assert plan["embedding_hours"] == pytest.approx(50e6 / 1554.4 / 3600, rel=0.001)
+    assert single["images_per_second"] == single["tower_single"] == pytest.approx(1554, rel=0.001)
+    assert half["images_per_second"] == half["tower_half"] == pytest.approx(1554 * 312 / 19.5, rel=0.001)
 
 
 def test_tiles_take_passes_and_vectors() -> None:
-    plain, tiled = (planned("--images", "1M", "--gpus", "A100", "--cpus", "999", *t) for t in ((), ("--tiles", "3x3")))
+    plain, tiled = (planned("--images", "1M", "--gpus", "A100", "--cpus", "9999", *t) for t in ((), ("--tiles", "3x3")))
     assert (plain["views"], tiled["views"]) == (1, 10)
     assert tiled["embedding_hours"] == pytest.approx(10 * plain["embedding_hours"])
     vectors = [plan["choices"][0]["need"]["stored"]["vectors_per_image"] for plan in (plain, tiled)]
@@ -62,6 +73,8 @@ def test_the_table_says_what_is_assumed() -> None:
         (["--images", "1M", "--num-query-tokens", "9", "--vectors-per-image", "9"], "--num-query-tokens"),
         (["--images", "1M", "--precision", "fp8"], "'fp8'"),
         (["--images", "1M", "--megapixels", "0"], "--megapixels"),
+        (["--images", "1M", "--compute", "bf16"], "--gpus"),
+        (["--images", "1M", "--compute", "int4", "--gpus", "A100"], "'int4'"),
         (["--images", "1M", "--rate", "nan"], "--rate"),
         (["--images", "1M", "--tiles", "9x9"], "'9x9'"),
         (["--images", "1M", "--tiles", "auto"], "'auto'"),

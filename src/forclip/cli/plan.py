@@ -50,6 +50,9 @@ def plan(
         Option(help="Merge an image's vectors from this cosine up: marks this choice. Default: unmerged."),
     ] = None,
     precision: Annotated[str | None, Option(help="Number format, fp16 (default) or int8: marks this choice.")] = None,
+    compute: Annotated[
+        str, Option(help="Number format of the model on GPUs: auto (half precision), float32, bf16 or fp16.")
+    ] = "auto",
     memory: Annotated[str, Option(help="Memory to build the search index with.")] = "16GB",
     milvus_index: Annotated[str | None, Option(help="Milvus's index. Default: as `forclip publish` chooses.")] = None,
     price_per_gb_month: Annotated[
@@ -64,6 +67,7 @@ def plan(
 
     An architecture of open_clip needs no weights; a run, a model folder or a hub model is loaded.
     """
+    from forclip.config import checked_compute
     from forclip.data.images.tiles import parse_tiles
     from forclip.embedding.plan import PlanOptions, make_plan
     from forclip.embedding.speed import parse_gpus
@@ -82,6 +86,7 @@ def plan(
         vectors_per_image=vectors_per_image,
         merge=merge,
         precision=None if precision is None else checked_precision(precision),
+        compute=checked_compute(compute),
         build_memory=parse_memory(memory),
         milvus_index=milvus_index,
         bucket_price=price_per_gb_month,

@@ -213,7 +213,8 @@ def _run_batches(
     """
     prepare = PrepareViews(encoder.backbone, views)
     count = images_per_batch(len(views), encoder.batch_size)
-    batches = stream_pixels(paths, prepare, count, processes=processes, reduce=prepare.reduction)
+    shape = (len(views), *_any_pixels(encoder.backbone).shape)
+    batches = stream_pixels(paths, prepare, count, processes=processes, reduce=prepare.reduction, shape=shape)
     started: deque[tuple[ReadBatch, OnTheWay | None]] = deque()
     with Prefetch(batches, encoder.device) as prefetched:
         for batch in prefetched:

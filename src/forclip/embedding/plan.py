@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from forclip.config import Compute, ComputeChoice
 from forclip.embedding.speed import (
     CORES_PER_GPU,
     OPERATIONS_PER_CORE,
@@ -40,8 +41,8 @@ class PlanOptions:
     """What is planned. None stands for a default.
 
     megapixels: of the pictures; cpus: of all machines together; rate: measured images per second; vectors_per_image:
-    that are stored, in place of those that the model and `merge` give; merge, precision: the choice to mark; the rest:
-    as `forclip.index.capacity.need` takes it.
+    that are stored, in place of those that the model and `merge` give; merge, precision: the choice to mark; compute:
+    the number format of GPUs, auto for half precision; the rest: as `forclip.index.capacity.need` takes it.
     """
 
     megapixels: float = 2.0
@@ -51,6 +52,7 @@ class PlanOptions:
     vectors_per_image: float | None = None
     merge: float | None = None
     precision: Precision | None = None
+    compute: ComputeChoice = "auto"
     build_memory: int = DEFAULT_BUILD_MEMORY
     milvus_index: str | None = None
     bucket_price: float = BUCKET_PRICE
@@ -75,6 +77,8 @@ class PlanOptions:
             raise ValueError(f"--vectors-per-image is at least 1, not {self.vectors_per_image:g}")
         if self.vectors_per_image is not None and self.merge is not None:
             raise ValueError("give either --vectors-per-image or --merge: the first counts what merging leaves")
+        if self.compute in ("bf16", "fp16") and self.gpus is None:
+            raise ValueError(f"--compute {self.compute} needs --gpus: CPU cores were measured in float32 alone")
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def make_plan(images: int, model: ModelSize, options: PlanOptions) -> Plan:
     cpus = options.cpus or (CORES_PER_GPU * options.gpus.count if options.gpus else os.cpu_count() or 1)
     if options.rate is None:
         seconds = core_seconds(options.megapixels, model.tiles)
-        rate = estimate_rate(model.operations, views, cpus, seconds, options.gpus)
+        compute: Compute = "bf16" if options.compute == "auto" else options.compute
+        rate = estimate_rate(model.operations, views, cpus, seconds, options.gpus, compute)
     else:
         rate = Rate(options.rate, "measured")
     choices = []
@@ -146,10 +151,13 @@ def _assumptions(model: ModelSize, options: PlanOptions, rate: Rate, cpus: int) 
     gpus, pictures = options.gpus, f"JPEGs of {options.megapixels:g} megapixels"
     if options.rate is None and gpus is not None:
         card = gpus.card
+        used, other = ("half precision", card.half), ("float32", card.single, rate.tower_single)
+        if options.compute == "float32":
+            used, other = ("float32", card.single), ("half precision", card.half, rate.tower_half)
         yield (
             f"No GPU was measured. It is assumed that the image tower reaches {UTILISATION:.0%} of the {card.name}'s "
-            f"{card.single:g} TFLOPS in float32, in which forclip embeds: {rate.tower:,.0f} images a second. In half "
-            f"precision ({card.half:g} TFLOPS) it would be {rate.tower_half:,.0f}. --rate takes what you measure."
+            f"{used[1]:g} TFLOPS in {used[0]}: {rate.tower:,.0f} images a second. In {other[0]} ({other[1]:g} TFLOPS) "
+            f"it would be {other[2]:,.0f}. --rate takes what you measure, as with benchmarks/gpu_speed.py."
         )
         given = "" if options.cpus else f" ({CORES_PER_GPU} for each GPU, assumed)"
         busy = math.ceil(cpus * rate.tower / rate.decoding)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from forclip.config import Compute
 from forclip.data.images.tiles import Tiles
 
 # Of a GPU's peak that a tower reaches: assumed, not measured.
@@ -60,13 +61,15 @@ class Gpus:
 @dataclass(frozen=True)
 class Rate:
     """Images per second. bound: what limits it; tower, decoding: what each of the two would reach alone, 0 if it was
-    not estimated; tower_half: what the tower would reach on GPUs in half precision, which forclip does not use."""
+    not estimated; tower_half, tower_single: what the tower would reach on GPUs in half and in single precision, one of
+    which is `tower`."""
 
     images_per_second: float
     bound: Literal["tower", "decoding", "both", "measured"]
     tower: float = 0.0
     decoding: float = 0.0
     tower_half: float = 0.0
+    tower_single: float = 0.0
 
 
 def parse_gpus(text: str) -> Gpus:
@@ -95,18 +98,26 @@ def core_seconds(megapixels: float, tiles: Tiles | None = None) -> float:
 
 
 def estimate_rate(
-    operations: float, views: int, cores: int, seconds_per_picture: float, gpus: Gpus | None = None
+    operations: float,
+    views: int,
+    cores: int,
+    seconds_per_picture: float,
+    gpus: Gpus | None = None,
+    compute: Compute = "bf16",
 ) -> Rate:
     """Return how fast images are embedded.
 
     operations: of the image tower for one view; views: of an image; seconds_per_picture: of one core, to decode and
-    scale it. With GPUs, the cores decode meanwhile; without, they do both in turn.
+    scale it; compute: the number format on GPUs. With GPUs, the cores decode meanwhile; without, they do both in turn,
+    in float32.
     """
     decoding = cores / seconds_per_picture
     work = operations * views
     if gpus is not None:
         single, half = (gpus.count * peak * 1e12 * UTILISATION / work for peak in (gpus.card.single, gpus.card.half))
-        return Rate(min(single, decoding), "tower" if single <= decoding else "decoding", single, decoding, half)
+        tower = single if compute == "float32" else half
+        bound: Literal["tower", "decoding"] = "tower" if tower <= decoding else "decoding"
+        return Rate(min(tower, decoding), bound, tower, decoding, half, single)
     tower = cores * OPERATIONS_PER_CORE / work
     return Rate(1 / (1 / tower + 1 / decoding), "both", tower, decoding)
 

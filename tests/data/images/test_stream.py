@@ -59,6 +59,19 @@ def test_unreadable_pictures_are_set_aside(tmp_path: Path) -> None:
     assert batches[2].unreadable[0][1].endswith("no such file")
 
 
+@pytest.mark.parametrize("broken", [set(), {0, 4, 5}, {6, 7, 8}, {29}])
+def test_processes_write_into_memory_that_they_share(tmp_path: Path, broken: set[int]) -> None:
+    """A batch is valid while the next one is already asked for."""
+    paths, rows, before = pictures(tmp_path, 30, broken), list[int](), list[PixelBatch]()
+    for batch in stream_pixels(paths, grey_level, 3, processes=2, shape=(3, 2, 3)):
+        before = [*before[-1:], batch]
+        for one in before:
+            assert one.pixels.shape[:1] == (len(one.rows),)
+            assert levels(one) == one.rows
+        rows += batch.rows
+    assert rows == sorted(set(range(30)) - broken)
+
+
 def test_none_can_be_read(tmp_path: Path) -> None:
     batches = list(stream_pixels(pictures(tmp_path, 5, set(range(5))), grey_level, 2))
     assert [b.rows for b in batches] == [[], [], []]

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -26,6 +26,7 @@ from forclip.data.images.content import bytes_digest
 from forclip.data.images.decode import UnreachableImage, UnreadableImage, decode_picture, fetch, read_picture
 from forclip.data.images.frame_location import split_frame
 from forclip.data.images.picture import ChooseReduction, Picture
+from forclip.data.images.shared_pixels import SharedPixels
 from forclip.data.images.views import Size
 from forclip.location import Location, Uri
 
@@ -67,18 +68,24 @@ def stream_pixels(
     threads: int = 2,
     processes: int = 0,
     reduce: Reduce = never_reduce,
+    shape: tuple[int, ...] | None = None,
 ) -> Iterator[PixelBatch]:
     """Decode images in the order of paths. Unreadable images make a batch smaller, down to none.
 
     processes: decode in this many processes instead of threads, if the system can fork. They help if a GPU waits for
-    images, because Python prepares one tensor at a time in threads. reduce: how far JPEGs may be reduced.
+    images, because Python prepares one tensor at a time in threads. reduce: how far JPEGs may be reduced. shape: of a
+    prepared image, which processes then write into memory that they share; a batch of theirs is valid until the third
+    after it is asked for.
     """
-    work = _Work(prepare, reduce)
+    work, shared = _Work(prepare, reduce), None
     if processes > 0 and "fork" in multiprocessing.get_all_start_methods():
         # Lance warns of any fork; these processes read images and never touch a store.
         warnings.filterwarnings("ignore", "lance is not fork-safe")
         context = multiprocessing.get_context("fork")
         gc.collect()  # a decoder of videos that a process inherits waits for ever for its threads when it is freed
+        if shape is not None:
+            shared = SharedPixels(shape, batch_size)
+            work = replace(work, shared=shared)
         new_pool: Callable[[int], Executor] = partial(
             ProcessPoolExecutor, mp_context=context, initializer=_start_process, initargs=(work,)
         )
@@ -118,7 +125,10 @@ def stream_pixels(
             pending.extend(submit(*job) for job in islice(jobs, batch_size))
             read = [(start + k, d) for k, d in enumerate(decoded) if not isinstance(d, UnreadableImage)]
             errors = [(start + k, d) for k, d in enumerate(decoded) if isinstance(d, UnreadableImage)]
-            pixels = torch.from_numpy(np.stack([d[0] for _, d in read])) if read else torch.empty(0)
+            if shared is not None and read:
+                pixels = shared.batch([row for row, _ in read])
+            else:
+                pixels = torch.from_numpy(np.stack([d[0] for _, d in read])) if read else torch.empty(0)
             yield PixelBatch(
                 pixels,
                 [row for row, _ in read],
@@ -141,7 +151,8 @@ class _Fetched:
 
 
 _Source = Location | _Fetched | UnreadableImage
-# Pixels and size. An array, because tensors cross processes through shared memory, which containers often lack.
+# Pixels and size; no pixels if they are in `SharedPixels`. An array, because tensors cross processes through a kind of
+# shared memory that containers often lack.
 _Decoded = tuple[np.ndarray, tuple[int, int]] | UnreadableImage
 
 
@@ -183,17 +194,22 @@ def _fetch(uri: Uri) -> _Source:
 
 @dataclass(frozen=True)
 class _Work:
-    """Decode and prepare an image."""
+    """Decode and prepare an image. shared: where its pixels are written to, None to return them."""
 
     prepare: Prepare
     reduce: Reduce
+    shared: SharedPixels | None = None
 
     def __call__(self, row: int, source: _Source) -> _Decoded:
         try:
             picture = _read(source, partial(self.reduce, row))
-            return self.prepare(row, picture).numpy(), picture.size
+            pixels, size = self.prepare(row, picture).numpy(), picture.size
         except UnreadableImage as error:
             return error
+        if self.shared is None:
+            return pixels, size
+        self.shared.write(row, pixels)
+        return np.empty(0, np.float32), size
 
 
 _open_video = threading.local()  # `reader`: of the video that a worker decodes
