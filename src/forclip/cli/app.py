@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
 from forclip import __version__
-from forclip.progress import Notice
+from forclip.cli.job_options import EventsFile, JobCommands, Quiet, choose_for_all
+from forclip.console import plain_console
+from forclip.progress import Notice, is_quiet, record
 
 if TYPE_CHECKING:
     from forclip.config import ModelConfig
@@ -62,7 +65,7 @@ class _Command(TyperCommand):
         return _named_as_typed(super().get_params(ctx))
 
 
-class Application(typer.Typer):
+class Application(JobCommands):
     """A typer application; the help of its commands shows flags as flags."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
@@ -128,7 +131,9 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
             otherwise(message, category, *args, **kwargs)
         elif str(message) not in printed and os.environ.get("RANK", "0") == "0":
             printed.add(str(message))
-            typer.echo(f"forclip: {message}", err=True)
+            record("notice", message=str(message))
+            if not is_quiet():
+                typer.echo(f"forclip: {message}", err=True)
 
     return show
 
@@ -148,6 +153,11 @@ def outdated_message(images: int) -> str:
         f"{images} images were indexed by a version that ignored EXIF orientation. Index their folder again: "
         "forclip index FOLDER --to STORE updates the rotated ones"
     )
+
+
+def message_console(stderr: bool = False) -> Console:
+    """Return the console for progress and messages, which --quiet silences. Results are printed elsewhere."""
+    return plain_console(stderr, quiet=is_quiet())
 
 
 app = Application(
@@ -182,5 +192,8 @@ def forclip(
             help="Folder for search segments of stores in buckets. Default: ~/.cache/forclip.",
         ),
     ] = None,
+    quiet: Quiet = False,
+    log: EventsFile = None,
 ) -> None:
     """Options of `forclip` itself; the commands are in the other modules."""
+    choose_for_all(quiet, log)

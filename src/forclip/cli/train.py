@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from forclip.cli.app import Application, AsJson, Device, Group, app
+from forclip.cli.app import Application, AsJson, Device, Group, app, message_console
 from forclip.console import plain_console
+from forclip.progress import is_quiet
 
 if TYPE_CHECKING:
     from forclip.config import RunConfig
@@ -61,9 +62,11 @@ def demo(
     seeds: Annotated[int, Option(min=1, help="Number of seeds. Each draws another world and split.")] = 1,
 ) -> None:
     """Train and compare all methods on a generated toy world, without a download. Writes report.html."""
+    from forclip.evaluation.terminal import print_metrics
     from forclip.experiments.demo import run_demo
 
-    run_demo(out, tuple(range(seed, seed + seeds)), plain_console())
+    metrics = run_demo(out, tuple(range(seed, seed + seeds)), message_console())
+    print_metrics(plain_console(), metrics)
     typer.echo(f"\nReport: {out / 'report.html'}")
 
 
@@ -77,8 +80,10 @@ def train(
     """Finetune a model with FOR on your base labels. `torchrun -m forclip train` does on several GPUs."""
     from forclip.training.runs import train as train_run
 
-    with _workers():
-        train_run(_with_compute(config, compute), out, resume=resume, console=plain_console())
+    with _workers() as is_first:
+        train_run(_with_compute(config, compute), out, resume=resume, console=message_console())
+    if is_first and is_quiet():
+        typer.echo(f"The model: {out}")
 
 
 @app.command(name="eval")
@@ -96,17 +101,17 @@ def evaluate(
     from forclip.evaluation.terminal import print_metrics
     from forclip.experiments.evaluate import evaluate as evaluate_run
 
-    console = plain_console(stderr=as_json)
     with _workers() as is_first:
+        messages = message_console(stderr=as_json)
         metrics = evaluate_run(
-            _with_compute(config, compute), out, model=model, interpolate=interpolate, console=console
+            _with_compute(config, compute), out, model=model, interpolate=interpolate, console=messages
         )
     if not is_first:
         return
     if as_json:
         typer.echo(json.dumps(metrics))
     else:
-        print_metrics(console, metrics)
+        print_metrics(plain_console(), metrics)
         typer.echo(f"\nReport: {out / 'report.html'}")
 
 
@@ -158,7 +163,7 @@ def ablate(
     else:
         dataset = config_dataset(load_config(config))
     command = shlex.join(["forclip", *sys.argv[1:]])
-    run_ablation(dataset, known, names, range(seed, seed + seeds), out, command, plain_console())
+    run_ablation(dataset, known, names, range(seed, seed + seeds), out, command, message_console())
     typer.echo(f"\nTable: {out / 'ablation.md'}, chart: {out / 'ablation.png'}")
 
 
@@ -182,11 +187,11 @@ def recipe(
     if name is None:
         print_recipes(console)
     elif smoke:
-        print_metrics(console, smoke_recipe(name, labelled_fraction, console))
+        print_metrics(console, smoke_recipe(name, labelled_fraction, message_console()))
     elif root is None or out is None:
         raise ValueError(f"{name} needs --root (folder of the dataset) and --out, or --smoke")
     else:
-        print_metrics(console, run_recipe(name, root, out, labelled_fraction, device, resume, console))
+        print_metrics(console, run_recipe(name, root, out, labelled_fraction, device, resume, message_console()))
 
 
 @data_app.command()

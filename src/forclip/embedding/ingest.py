@@ -258,7 +258,9 @@ def index_images(
     if delete_vanished:
         index.delete_ids(vanished)
     if shard is None and index.needs_optimizing():
+        advance = track("updating the search index", 1)
         index.optimize(queries=sample_queries(loaded), memory=memory)
+        advance(1)
     skipped_videos = {i for i, video in unreadable_videos.items() if tried.get(i) == video}
     failed = {i: image for i, image in writer.unreadable.items() if i not in skipped_videos and i not in listed}
     return IndexSummary(

@@ -11,6 +11,7 @@ from forclip.embedding.embed import concatenate_embeddings
 from forclip.embedding.skipped_list import write_unreadable
 from forclip.embedding.slices import EmbeddedSlice
 from forclip.index.image_index import Index
+from forclip.progress import skipped
 
 # Values of columns for images, by id.
 ValuesFor = Callable[[Sequence[str]], Mapping[str, Any]]
@@ -51,6 +52,7 @@ class SliceWriter:
         for part in slices:
             self.unreadable |= part.unreadable
             self._unwritten |= part.unreadable
+            skipped(len(part.unreadable))
         embedded = [part for part in slices if part.embeddings is not None]
         if embedded:
             embeddings = concatenate_embeddings([part.embeddings for part in embedded if part.embeddings is not None])

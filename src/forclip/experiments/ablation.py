@@ -24,7 +24,7 @@ from forclip.experiments.ablation_report import Entry, Row, ablation_table, bar_
 from forclip.experiments.comparison import MethodResult, Task, finetune_on, measure, measure_training_free
 from forclip.experiments.demo import toyworld_config
 from forclip.experiments.evaluate import load_task
-from forclip.progress import Track, tracking
+from forclip.progress import Track, console_for_results, portion, tracking
 from forclip.toyworld.dataset import ToyWorld, novel_names, write_toyworld
 from forclip.training.runs import create_folder, load_backbone
 
@@ -192,9 +192,11 @@ def run_ablation(
     }
     log = open_log(create_folder(out) / "ablation.json", about)
     failed = []
-    for seed in seeds:
-        configs = {n: apply_changes(dataset.config(seed), n, variants[n]) for n in variants if n in names}
-        failed += _measure_seed(dataset, configs, seed, log, console)
+    with tracking(console) as track:
+        for number, seed in enumerate(seeds):
+            configs = {n: apply_changes(dataset.config(seed), n, variants[n]) for n in variants if n in names}
+            with portion(number, len(seeds)):
+                failed += _measure_seed(dataset, configs, seed, log, console, track)
     labels = {e["name"]: display_name(e["name"]) for e in log.entries if e["kind"] == "baseline"}
     labels |= {name: describe_changes(changes) for name, changes in variants.items()}
     # Entries with other settings stay in the log only.
@@ -205,7 +207,7 @@ def run_ablation(
     write_text_atomically(out / "ablation.md", markdown(rows, dataset.name, command, list(commits)))
     if rows:
         bar_figure(rows, dataset.name).savefig(out / "ablation.png")
-    console.print(ablation_table(rows, dataset.name))
+    console_for_results(console).print(ablation_table(rows, dataset.name))
     if failed:
         raise ValueError(f"{len(failed)} could not be measured: {'; '.join(failed)}")
     return rows
@@ -249,7 +251,12 @@ def open_log(file: Path, about: dict[str, Any]) -> AblationLog:
 
 
 def _measure_seed(
-    dataset: AblationDataset, configs: Mapping[str, RunConfig], seed: int, log: AblationLog, console: Console
+    dataset: AblationDataset,
+    configs: Mapping[str, RunConfig],
+    seed: int,
+    log: AblationLog,
+    console: Console,
+    track: Track,
 ) -> list[str]:
     """Measure the variants that the log lacks. Returns those that could not be trained, with the reason."""
     baseline = dataset.baseline_settings(seed)
@@ -259,8 +266,7 @@ def _measure_seed(
         console.print(f"seed {seed}: {len(configs) - len(missing)} of {len(configs)} variants were measured before")
     if has_baselines and not missing:
         return []
-    with tracking(console) as track:
-        dataset.prepare(seed, track)
+    dataset.prepare(seed, track)
     runner = SeedRunner(dataset.config(seed), console, {})
     common = {"seed": seed, "commit": log.about["commit"]}
     if not has_baselines:

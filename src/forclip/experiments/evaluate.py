@@ -23,7 +23,7 @@ from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import from_pretrained
-from forclip.progress import Track, silent, tracking
+from forclip.progress import Track, console_for_results, silent, tracking
 from forclip.training import runs
 from forclip.training.choose_tiles import resolve_tiles
 
@@ -82,7 +82,7 @@ def _evaluate(config: RunConfig, out: Path, model: str | Path | None, interpolat
                 points = measure_curve(task, ends, class_vectors, config.eval, seed, track, trained.tiles)
                 if distributed.is_first():
                     write_curve(out, points)
-                console.print(curve_table(points))
+                console_for_results(console).print(curve_table(points))
     metrics = summarise_runs(task.name, [result.run for result in results.values()])
     metrics["gallery"] = gallery_digest(task.gallery)  # runs are comparable only on the same gallery
     if run is not None and (count := count_training_images(run, task.gallery.paths)):

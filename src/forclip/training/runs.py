@@ -29,7 +29,7 @@ from forclip.models.mini_clip import warn_about_photos
 from forclip.models.references import absolute_reference
 from forclip.models.retrieval_model import RetrievalModel, configured_backbone, from_pretrained, save_pretrained
 from forclip.models.text_cache import cache_texts, encode_texts_once
-from forclip.progress import Track, tracking
+from forclip.progress import Track, skipped, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
 from forclip.training.choose_tiles import resolve_tiles
 from forclip.training.finetune import Finetuned, finetune
@@ -101,8 +101,8 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
             backbone, encoded.tokens, readable.paths, supervision, *settings, num_parts=len(views_of(tiles))
         )
     if distributed.is_first():
-        skipped = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
-        write_text_atomically(out / "skipped.json", json.dumps(skipped, indent=1))
+        left_out = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
+        write_text_atomically(out / "skipped.json", json.dumps(left_out, indent=1))
         write_training_images(out, readable.paths)
         save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
@@ -199,13 +199,14 @@ def encode_set(
     report = partial(console.print, f"{description}:", markup=False, highlight=False)
     sources = (images.image_ids, images.paths, views)
     encoded = encode_on_workers(backbone, *sources, track, f"encoding {description}", cache, report)
-    skipped, total = encoded.skipped, len(images)
-    if skipped:
-        console.print(f"{len(skipped)} of {total} {description} could not be read and were skipped:", style="yellow")
-        for image in skipped[:10]:
+    left_out, total = encoded.skipped, len(images)
+    if left_out:
+        skipped(len(left_out))
+        console.print(f"{len(left_out)} of {total} {description} could not be read and were skipped:", style="yellow")
+        for image in left_out[:10]:
             console.print(f"  {image.reason}", markup=False, highlight=False, soft_wrap=True)
     if not len(encoded.rows):
-        reason = f": {skipped[0].reason}" if skipped else ""
+        reason = f": {left_out[0].reason}" if left_out else ""
         raise ValueError(f"none of {total} {description} can be read{reason}")
     return encoded
 
