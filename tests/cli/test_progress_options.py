@@ -57,25 +57,17 @@ def test_a_job_without_a_terminal_prints_lines(pictures: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_quiet_prints_the_result_alone(pictures: Path, tmp_path: Path, place: str) -> None:
-    (tmp_path / "two").mkdir()
-    command = [
-        "index",
-        pictures,
-        "--to",
-        tmp_path / "store",
-        "--model",
-        "forclip-mini",
-        "--log",
-        tmp_path / "log.jsonl",
-    ]
-    first, last = (["--quiet"], []) if place == "before" else ([], ["--quiet"])
-    result = run(*first, *command, *last)
+    log = tmp_path / "log.jsonl"
+    command: list[str | Path] = ["index", pictures, "--to", tmp_path / "store", "--model", "forclip-mini"]
+    command += ["--log", log]
+    command.insert(0 if place == "before" else len(command), "--quiet")
+    result = run(*command)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     assert result.stdout.startswith("5 added")
     loud = run("index", pictures, "--to", tmp_path / "other", "--model", "forclip-mini")
     assert "embedding: 6 in" in loud.stderr  # not quiet for ever
-    written = events(tmp_path / "log.jsonl")
+    written = events(log)
     assert (written[0]["event"], written[0]["command"]) == ("start", "index")
     assert (written[-1]["event"], written[-1]["status"]) == ("end", "completed")
     (embedded,) = [event for event in written if event["event"] == "stage_end" and event["stage"] == "embedding"]
