@@ -297,7 +297,7 @@ def test_every_command_has_help() -> None:
 
 def test_help_lists_commands_in_the_order_in_which_a_user_meets_them() -> None:
     listed = re.findall(r"^[^a-z-]*([a-z]+)  +[A-Z]", run("--help").stdout, re.MULTILINE)
-    learning = ["demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"]
+    learning = ["quickstart", "demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"]
     using = ["plan", "index", "search", "look", "serve", "export", "duplicates"]
     assert listed == [*learning, *using, "info", "doctor", "verify", "publish", "relocate", "delete", "compact"]
 

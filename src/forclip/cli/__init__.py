@@ -3,7 +3,7 @@
 import sys
 from io import TextIOWrapper
 
-from forclip.cli import info, models, plan, publish, search, store, train  # noqa: F401 (importing a module registers its commands)
+from forclip.cli import info, models, plan, publish, search, serve, store, train  # noqa: F401 (importing a module registers its commands)
 from forclip.cli.app import app
 
 __all__ = ["app", "main"]

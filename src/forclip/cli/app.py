@@ -44,7 +44,7 @@ MovedWeights = Annotated[str | None, Option("--pretrained", help="Where its weig
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 _ORDER = (
-    *("demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"),
+    *("quickstart", "demo", "models", "data", "train", "eval", "compare", "ablate", "recipe"),
     *("plan", "index", "search", "look", "serve", "export", "duplicates"),
     *("info", "doctor", "verify", "publish", "relocate", "delete", "compact"),
 )

@@ -1,4 +1,4 @@
-"""Search a store: search, look, export, serve."""
+"""Search a store: search, look, export."""
 
 import json
 import webbrowser
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, Compute, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
+from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
 from forclip.console import plain_console, print_table
 from forclip.index import TOP_K
 
@@ -98,10 +98,10 @@ def search(
     others = {"k": k, "where": where, "exact": exact, "min_score": min_score, "collapse": collapse, **verdicts}
     request = _search_request(any_of, all_of, none_of, cutoff, text=text, like=like, **others)
     searcher = open_searcher(store, device, moved_model(model, pretrained))
-    _report_outdated(searcher.index)
+    report_outdated(searcher.index)
     ids_of = searcher.index.store.ids_of
     request = replace(request, right=tuple(ids_of(request.right)), wrong=tuple(ids_of(request.wrong)))
-    labels = _open_labels(searcher.index, annotations, images, subset, split)
+    labels = open_labels(searcher.index, annotations, images, subset, split)
     if labels is not None:
         labelled_class(request, labels)  # fails before the search
     answer = run_search(searcher, request, labels)
@@ -197,53 +197,7 @@ def export(
     typer.echo(f"{len(selection.items)} images: {to}{frames_note}")
 
 
-@app.command()
-def serve(
-    store: StorePlace,
-    host: Annotated[
-        str, Option(help="Address to listen on. Any but this machine's loopback address needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    token: Annotated[str | None, Option(envvar="FORCLIP_TOKEN", help="Access token that clients must send.")] = None,
-    annotations: LabelFile = None,
-    images: LabelImages = None,
-    subset: Subset = None,
-    split: Split = None,
-    model: Moved = None,
-    pretrained: MovedWeights = None,
-    device: Device = "cpu",
-    compute: Compute = "auto",
-    picture_cache: Annotated[
-        int, Option(min=0, help="Megabytes of pictures from buckets and shards that are kept in memory.")
-    ] = 256,
-    workers: Annotated[
-        int, Option(min=1, max=64, help="Processes that answer requests; each uses about one core when it is busy.")
-    ] = 1,
-) -> None:
-    """Serve a page to search on, and the API behind it."""
-    from forclip.config import checked_compute
-    from forclip.search.searcher import open_searcher
-    from forclip.server.app import page_link
-    from forclip.server.app import serve as serve_until_stopped
-    from forclip.server.security import Access
-    from forclip.server.workers import Served, listen_for_workers, serve_by_workers
-
-    access = Access(host, token)
-    listeners = listen_for_workers(access, port, workers)  # before the model, which takes a while to load
-    moved = moved_model(model, pretrained)
-    choice = checked_compute(compute)
-    searcher = open_searcher(store, device, moved, choice)
-    _report_outdated(searcher.index)
-    labels = _open_labels(searcher.index, annotations, images, subset, split)
-    typer.echo(f"{len(searcher.index)} images: {page_link(access, port)}  (Ctrl-C stops)")
-    cache = picture_cache * 1_000_000
-    if workers == 1:
-        serve_until_stopped(searcher, access, listeners[0], labels, cache)
-    else:
-        serve_by_workers(Served(store, device, moved, access, labels, cache // workers, choice), searcher, listeners)
-
-
-def _report_outdated(index: "SearchIndex") -> None:
+def report_outdated(index: "SearchIndex") -> None:
     """Print what to do about images that an older version decoded, if there are any."""
     if images := index.store.count_outdated():
         typer.echo(outdated_message(images), err=True)
@@ -259,7 +213,7 @@ def _search_request(
     return SearchRequest(any_of=any_texts, all_of=all_texts, none_of=none_texts, cutoff=parsed, **others)
 
 
-def _open_labels(
+def open_labels(
     index: "SearchIndex", annotations: Path | None, images: Path | None, subset: str | None, split: str | None
 ) -> "StoreLabels | None":
     """Load the labels of a store's images and print how many images they match; None without annotations."""

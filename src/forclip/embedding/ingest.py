@@ -105,6 +105,7 @@ def index_images(
     batch_size: int | None = None,
     memory: int | None = None,
     run: RunOptions = IN_THIS_PROCESS,
+    loaded: RetrievalModel | None = None,
     track: Track = untracked,
 ) -> IndexSummary:
     """Add the new images of a source to a store, and update those that changed.
@@ -127,7 +128,8 @@ def index_images(
     worker, 0 for threads, None to choose by device; run: how many workers embed, where, and which part of the source;
     compute, compiled: as `ModelConfig` has `compute` and `compile`, None for the model's; batch_size: images at once on
     a device, None for what it does well. A job that takes a part leaves moved and vanished images and the search index
-    to a job for the whole; memory: bytes to build the search index with, by default half of what is free.
+    to a job for the whole; memory: bytes to build the search index with, by default half of what is free; loaded: an
+    existing store's model, if it is loaded already.
 
     Raises ValueError if the source has no image, or none that can be read; if an existing store was written by another
     model or with other options, or in a number format whose vectors differ (forclip.embedding.agreement); and for a
@@ -155,7 +157,7 @@ def index_images(
         batch_size,
     )
     staff = local_staff(run, device, processes)
-    loaded = options.load(index, device if staff.is_this_process else "cpu")
+    loaded = options.load(index, device if staff.is_this_process else "cpu", loaded)
     roots, known = Roots(), dict[str, UnreadableImage]()
     if index is not None:
         roots, known = index.store.roots, read_unreadable(to)

@@ -47,8 +47,11 @@ class StoreOptions:
         check_max_vectors(self.max_vectors)
         _requested_tiles(self.model, self.tiles, self.tile_overlap)
 
-    def load(self, index: Index | None, device: str) -> RetrievalModel:
-        """Load the model of a store, or of the options. Raises ValueError for options that are not the store's."""
+    def load(self, index: Index | None, device: str, loaded: RetrievalModel | None = None) -> RetrievalModel:
+        """Load the model of a store, or of the options. Raises ValueError for options that are not the store's.
+
+        loaded: the store's model, if it is loaded already.
+        """
         model, head, num_query_tokens = self.model, self.head, self.num_query_tokens
         tiles, overlap = _requested_tiles(model, self.tiles, self.tile_overlap)
         _check_options(model, head if index is None else head or index.store.header.model["head"], num_query_tokens)
@@ -57,16 +60,17 @@ class StoreOptions:
             loaded = load_model(config, device, head, num_query_tokens)
             return loaded if tiles in (None, "auto") else loaded.with_tiles(parse_tiles(tiles, overlap))
         store = index.store
-        loaded = load_store_model(
-            store.model_folder,
-            store.header,
-            device,
-            model,
-            head,
-            num_query_tokens,
-            compute=self.compute,
-            compiled=self.compiled,
-        )
+        if loaded is None or model is not None:
+            loaded = load_store_model(
+                store.model_folder,
+                store.header,
+                device,
+                model,
+                head,
+                num_query_tokens,
+                compute=self.compute,
+                compiled=self.compiled,
+            )
         if tiles not in (None, "auto") and (requested := parse_tiles(tiles, overlap)) != loaded.tiles:
             both = describe_tiles(loaded.tiles), describe_tiles(requested)
             raise ValueError(f"{self.to}: was created with tiles {both[0]}, not {both[1]}")

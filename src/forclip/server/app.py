@@ -24,6 +24,7 @@ from forclip.server.errors import ERRORS, add_error_handlers
 from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
+from forclip.server.indexing import Indexing, indexing_routes
 from forclip.server.pictures import fetched_pictures
 from forclip.server.search_routes import SearchService, search_routes
 from forclip.server.security import Access, Guard, content_policy
@@ -37,11 +38,13 @@ def create_app(
     labels: StoreLabels | None = None,
     picture_cache: int = limits.PICTURE_CACHE_BYTES,
     shared: Path | None = None,
+    indexing: Indexing | None = None,
 ) -> FastAPI:
     """Create an application that serves a store to the clients that `access` admits; by default to this machine only.
 
     labels: of the store's images; picture_cache: bytes of pictures from URLs and shards that are kept in memory;
-    shared: a folder for what several processes of one service must agree on.
+    shared: a folder for what several processes of one service must agree on;
+    indexing: fills the store while the application runs.
     """
     fetched_pictures.resize(picture_cache)
     page, access = read_page(), access or Access()
@@ -60,7 +63,11 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(warm_up)
         await _search_once(app, access)
+        if indexing is not None:
+            indexing.start()
         yield
+        if indexing is not None:
+            await run_in_threadpool(indexing.stop)
         if table is not None:
             await run_in_threadpool(table.stop)
 
@@ -74,6 +81,7 @@ def create_app(
     app.include_router(image_routes(service))
     app.include_router(class_routes(table))
     app.include_router(column_routes(gallery))
+    app.include_router(indexing_routes(indexing))
     app.include_router(selection_routes(gallery, selections))
     app.include_router(export_routes(service, selections))
     app.include_router(service_routes(gallery, registry, access, page, searcher.model.calibration is not None))
@@ -139,11 +147,12 @@ def serve(
     labels: StoreLabels | None = None,
     picture_cache: int = limits.PICTURE_CACHE_BYTES,
     shared: Path | None = None,
+    indexing: Indexing | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until interrupted. started: is called when the service listens; the others are those of `create_app`."""
     gc.collect()
-    app = create_app(searcher, access, labels, picture_cache, shared)
+    app = create_app(searcher, access, labels, picture_cache, shared, indexing)
     # No access log: it would hold the token of the login link.
     _Server(uvicorn.Config(app, access_log=False, log_level="warning"), started).run(sockets=[listener])
 

@@ -343,6 +343,20 @@ class ColumnsOut(BaseModel):
     complete: bool = Field(description="Whether these are all images; a very large store is read in part.")
 
 
+class IndexingOut(BaseModel):
+    """How far indexing is. Images are found as soon as they are stored."""
+
+    state: Literal["none", "looking", "indexing", "done", "failed"] = Field(
+        description="none: nothing is indexed here; looking: for new images; indexing: embedding them."
+    )
+    source: str | None = Field(default=None, description="The folder that is indexed.")
+    done: int = Field(default=0, description="New images that were embedded or could not be read.")
+    total: int = Field(default=0, description="New images; 0 until they are counted.")
+    unreadable: int = Field(default=0, description="Images that could not be read; known at the end.")
+    seconds_left: float | None = Field(default=None, description="Estimate; null if there is none.")
+    message: str | None = Field(default=None, description="Why it failed.")
+
+
 class Health(BaseModel):
     """The service is running."""
 

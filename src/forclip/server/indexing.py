@@ -1,0 +1,100 @@
+"""Index a folder in a thread of the service, so that images can be searched while others arrive; and how far it is."""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+
+from fastapi import APIRouter
+
+from forclip.embedding.ingest import IndexSummary
+from forclip.progress import Advance, Track
+from forclip.server.schemas import IndexingOut
+
+# Indexes, reporting to the Track; called in a thread of its own.
+Job = Callable[[Track], IndexSummary]
+
+_EMBEDDING = "embedding"  # the task of `index_images` whose items are the new images
+_LEAST_SECONDS = 2.0  # before a rate says anything
+
+
+class _Stopped(Exception):
+    """The service stops."""
+
+
+def indexing_routes(indexing: "Indexing | None") -> APIRouter:
+    """Routes below /api. indexing: None where nothing is indexed."""
+    routes = APIRouter(prefix="/api", tags=["service"])
+
+    @routes.get("/indexing")
+    def progress() -> IndexingOut:
+        """How far the service is with indexing its folder. `none` where it only serves a store."""
+        return IndexingOut(state="none") if indexing is None else indexing.current()
+
+    return routes
+
+
+class Indexing:
+    """Indexes once, in a thread. What it has stored stays when it is stopped; running it again continues.
+
+    source: what is indexed, for display; job: does it; on_end: is called with the summary, or with the error's message.
+    """
+
+    def __init__(self, source: str, job: Job, on_end: Callable[[IndexSummary | str], None]) -> None:
+        self.source, self._job, self._on_end = source, job, on_end
+        self._lock, self._stopping = Lock(), Event()
+        self._thread = Thread(target=self._run, name="indexing", daemon=True)
+        self._progress = IndexingOut(state="looking", source=source)
+        self._started = 0.0  # of embedding
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the images that are being embedded, and wait until it has stopped."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def current(self) -> IndexingOut:
+        """Return how far it is."""
+        with self._lock:
+            return self._progress.model_copy()
+
+    def _run(self) -> None:
+        ended: IndexSummary | str
+        try:
+            ended = self._job(self._track)
+        except _Stopped:
+            return
+        except (ValueError, OSError) as error:
+            ended = str(error)
+            self._update(state="failed", message=ended)
+        except Exception as error:  # searches go on whatever happens here
+            logging.getLogger(__name__).exception("indexing failed")
+            ended = f"indexing failed: {error}"
+            self._update(state="failed", message=ended)
+        else:
+            self._update(state="done", unreadable=len(ended.unreadable), seconds_left=0.0)
+        self._on_end(ended)
+
+    def _track(self, description: str, total: int) -> Advance:
+        if description == _EMBEDDING:
+            self._update(state="indexing", done=0, total=total)
+            self._started = time.monotonic()
+
+        def advance(count: int) -> None:
+            if self._stopping.is_set():
+                raise _Stopped
+            if description == _EMBEDDING:
+                done = self._progress.done + count
+                passed = time.monotonic() - self._started
+                left = (total - done) * passed / done if done and passed > _LEAST_SECONDS else None
+                self._update(done=done, seconds_left=left)
+
+        return advance
+
+    def _update(self, **changes: object) -> None:
+        with self._lock:
+            self._progress = self._progress.model_copy(update=changes)
