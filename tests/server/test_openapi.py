@@ -1,5 +1,6 @@
 """The service conforms to its own OpenAPI document."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,4 +17,4 @@ def test_every_response_conforms_to_the_openapi_document(address: str, tmp_path:
     options = ["--max-examples", "20", "--seed", "1", "--exclude-checks", "positive_data_acceptance"]
     run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert run.returncode == 0, run.stdout[-5000:]
-    assert "22 selected / 22 total" in run.stdout
+    assert re.search(r"\b(\d\d) selected / \1 total", run.stdout)
