@@ -34,6 +34,7 @@ from forclip.evaluation.metrics import mean_interval
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
 from forclip.evaluation.result_grid import EmbeddedThumbnails, QueryGrid
+from forclip.evaluation.sample_size import describe_small_sample, small_samples
 
 _NUM_LINE_COLOURS = 7
 _BAR_ROOM = 88.0  # percent of the width for the longest bar; the rest is for its number
@@ -98,10 +99,12 @@ def write_report(path: Path, page: ReportPage) -> None:
 
 
 def summary(metrics: Metrics) -> str:
-    """Say in a few sentences what the numbers show."""
+    """Say in a few sentences what the numbers show, or first that they show little."""
     gains, metric = gains_over_baseline(metrics), metric_label(metrics)
     ours = metrics["methods"].get(FOR)
-    sentences = []
+    small, warning = small_samples(metrics), describe_small_sample(metrics)
+    sentences = [] if warning is None else [warning]
+    has_gains, gains = bool(gains), {group: gain for group, gain in gains.items() if group not in small}
     if "novel" in gains:
         gain = gains["novel"]
         std = metrics["methods"][FOR].get("novel_std")
@@ -116,12 +119,12 @@ def summary(metrics: Metrics) -> str:
             f"On the classes whose labels it was finetuned with it reaches {gain.value:.1f}, "
             f"{_compare(gain.difference)} the best ({display_name(gain.best_method)}, {gain.best:.1f})."
         )
-    if not gains:
+    if not has_gains:
         sentences += [
             f"{display_name(best)} is the best training-free method on {group} classes, at "
             f"{metrics['methods'][best][group]:.1f} {metric}."
             for group in CLASS_GROUPS
-            if (best := best_training_free(metrics, group)) is not None
+            if group not in small and (best := best_training_free(metrics, group)) is not None
         ]
     empty_groups = metrics.get("left_out", {}).get("groups", [])
     sentences += [f"There is no value for {empty['name']} classes: {empty['reason']}." for empty in empty_groups]

@@ -1,5 +1,7 @@
 """Say when a measurement has too few classes or images to mean much."""
 
+from collections.abc import Mapping
+
 from forclip.evaluation.methods import best_overall, format_interval
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, Group
@@ -19,24 +21,34 @@ def small_samples(metrics: Metrics) -> dict[Group, str]:
     if method is None:
         return reasons
     values = metrics["methods"][method]
-    images = metrics.get("images")
+    classes = [entry["group"] for entry in metrics.get("classes", {}).values()]
     for group in CLASS_GROUPS:
+        interval = values.get("intervals", {}).get(group)
         if values[group] is None:
             continue
-        classes = sum(entry["group"] == group for entry in metrics.get("classes", {}).values())
-        interval = values.get("intervals", {}).get(group)
-        if images is not None and images < FEWEST_IMAGES:
-            reasons[group] = f"{images:g} images"
-        elif metrics.get("classes") and classes < FEWEST_CLASSES:
-            reasons[group] = f"{classes} {'class' if classes == 1 else 'classes'}"
+        if reason := too_few(metrics.get("images"), classes.count(group) if classes else None):
+            reasons[group] = reason
         elif interval is not None and interval[1] - interval[0] > WIDEST_INTERVAL:
             reasons[group] = f"95 % interval {format_interval(interval, 0)} %"
     return reasons
 
 
+def too_few(images: float | None, classes: int | None) -> str | None:
+    """Return which of two counts is too small for a mean over classes, None if neither is. None: not known."""
+    if images is not None and images < FEWEST_IMAGES:
+        return f"{images:g} {'image' if images == 1 else 'images'}"
+    if classes is not None and classes < FEWEST_CLASSES:
+        return f"{classes} {'class' if classes == 1 else 'classes'}"
+    return None
+
+
 def describe_small_sample(metrics: Metrics) -> str | None:
     """Say in a sentence which groups have too little data; None if all have enough."""
-    reasons = small_samples(metrics)
+    return describe_reasons(small_samples(metrics))
+
+
+def describe_reasons(reasons: Mapping[Group, str]) -> str | None:
+    """Say in a sentence which groups have too little data, by their reasons; None for no group."""
     if not reasons:
         return None
     parts = " and ".join(f"{group} classes ({reason})" for group, reason in reasons.items())

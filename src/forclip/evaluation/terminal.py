@@ -21,6 +21,7 @@ from forclip.evaluation.methods import (
 )
 from forclip.evaluation.metrics_file import Metrics
 from forclip.evaluation.protocol import CLASS_GROUPS, GROUPS
+from forclip.evaluation.sample_size import describe_small_sample, small_samples
 
 
 def print_metrics(console: Console, metrics: Metrics) -> None:
@@ -58,6 +59,9 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
         cost = Text(f"{values['vectors_per_image']:g}"), Text(f"{passes(metrics, method):g}")
         table.add_row(Text(display_name(method)), *cells, *cost, cell(method, "ms_per_image"))
     console.print(table)
+    small = small_samples(metrics)
+    if sentence := describe_small_sample(metrics):
+        console.print(Text(sentence, style="yellow"), soft_wrap=True)
     # What the numbers are measured over, as far as the file says.
     notes = ["vectors, passes of the image tower and milliseconds: for one image"]
     if "interval" in metrics:
@@ -71,7 +75,9 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
         console.print(Text(describe_training_images(count), style="yellow"), soft_wrap=True)
     for note in notes:
         console.print(Text(note, style="dim"), soft_wrap=True)
-    gains = gains_over_baseline(metrics)
+    gains = {group: gain for group, gain in gains_over_baseline(metrics).items() if group not in small}
+    if small and set(gains) == {"all"}:
+        gains = {}
     if gains:
         baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains.values()))
         differences = ", ".join(f"{group} {gain.difference:+.1f}" for group, gain in gains.items())

@@ -10,6 +10,7 @@ from rich.text import Text
 from forclip.console import print_table
 from forclip.data.training_images import describe_training_images
 from forclip.evaluation.metrics import AP_DEPTH
+from forclip.evaluation.sample_size import is_too_few
 from forclip.location import without_range
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
@@ -130,6 +131,11 @@ def _describe_labels(labels: LabelledList) -> str:
     relevance, group = labels.relevance, "" if labels.group is None else f" (a {labels.group} class)"
     if relevance.average_precision is None or relevance.precision_at_10 is None:
         return f"Labels: no searched image shows {labels.class_name!r}{group}."
+    if is_too_few(relevance.images):
+        few = "1 image shows" if relevance.images == 1 else f"{relevance.images} images show"
+        found = relevance.images - len(relevance.missed)
+        shown = f"only {few} {labels.class_name!r}{group}, {found} of them among the first {AP_DEPTH}"
+        return f"Labels: not enough data: {shown}."
     training = f" {describe_training_images(labels.training_images)}." if labels.training_images else ""
     return (
         f"Labels: {relevance.images} images show {labels.class_name!r}{group}. "

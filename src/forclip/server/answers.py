@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter
 
+from forclip.evaluation.sample_size import is_too_few
 from forclip.search.request import SearchAnswer
 from forclip.server import limits
 from forclip.server.gallery import Gallery
@@ -98,10 +99,13 @@ class Answers:
 
     def _summary(self, answer: SearchAnswer, started: float) -> dict[str, Any]:
         """Fields of `SearchOut` besides the results."""
-        labels = answer.labels
+        labels, labelled = answer.labels, None
+        if labels is not None:
+            enough = not is_too_few(labels.relevance.images)
+            labelled = {**labels.to_json(), "missed": len(labels.relevance.missed), "enough_data": enough}
         return {
             "confidence": None if answer.confidence is None else vars(answer.confidence),
             "images": len(self.gallery.index),
             "milliseconds": (time.perf_counter() - started) * 1000,
-            "labels": None if labels is None else {**labels.to_json(), "missed": len(labels.relevance.missed)},
+            "labels": labelled,
         }

@@ -12,6 +12,8 @@ from fastapi import APIRouter
 from filelock import FileLock, Timeout
 
 from forclip.atomic_write import write_text_atomically
+from forclip.evaluation.protocol import CLASS_GROUPS, Group
+from forclip.evaluation.sample_size import describe_reasons, too_few
 from forclip.search.labels import ClassEvaluation, StoreLabels, evaluate_classes
 from forclip.search.searcher import AnySearcher
 from forclip.server.schemas import ClassesOut, ClassOut, MeansOut
@@ -132,8 +134,16 @@ class ClassTable:
             images=None if result is None else result.images,
             training_images=self.labels.num_training,
             means=MeansOut() if result is None else MeansOut(**result.means(groups)),
+            not_enough_data=None if result is None else self._too_few(result),
             classes=[ClassOut(name=name, **others) for name, others in facts.items()],
         )
+
+    def _too_few(self, result: ClassEvaluation) -> str | None:
+        measured = [self.labels.groups.get(c.name) for c in result.classes]
+        groups = [group for group in CLASS_GROUPS if group in measured]
+        sizes: dict[Group, int] = {group: measured.count(group) for group in groups} or {"all": len(measured)}
+        reasons = {group: too_few(result.images, size) for group, size in sizes.items()}
+        return describe_reasons({group: reason for group, reason in reasons.items() if reason})
 
     def stop(self) -> None:
         """Stop measuring and wait until it has stopped."""

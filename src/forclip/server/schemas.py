@@ -210,6 +210,7 @@ class ListLabels(BaseModel):
     images: int = Field(description="How many of the searched images show the class.")
     precision_at_10: float | None = Field(description="In percent, of checked images; null where no image shows it.")
     average_precision: float | None = Field(description="AP@50 in percent, of checked images.")
+    enough_data: bool = Field(description="Whether enough images show the class to trust both measures.")
     missed: int = Field(description="Images that show the class and are not among the first 50.")
     training_images: int | None = Field(
         default=None,
@@ -299,6 +300,9 @@ class ClassesOut(BaseModel):
         description="Labelled images of the store that trained its model; null if not known.",
     )
     means: MeansOut
+    not_enough_data: str | None = Field(
+        default=None, description="A sentence to show before the means: which of them have too few classes or images."
+    )
     classes: list[ClassOut] = Field(description="In the order of the labels, with the numbers measured last.")
 
 

@@ -26,9 +26,10 @@ function showLabelSummary(labels, only) {
   state.labels = labels;
   $("label-summary").hidden = !labels;
   if (!labels) return;
-  const { class_name, group, images, average_precision, precision_at_10, missed, training_images } = labels;
+  const { class_name, group, images, average_precision, precision_at_10, missed, training_images, enough_data } = labels;
   const quality = average_precision === null
     ? "no labelled image shows it"
+    : !enough_data ? `not enough data: only ${plural(images, "image")} labelled with it`
     : `AP@50 ${formatPercent(average_precision)} %, ${outOfTen(precision_at_10)} of the first 10 correct, ${plural(images, "image")} labelled with it`;
   $("label-quality").textContent = `${class_name}${group ? ` (${group})` : ""}: ${quality}${describeTraining(training_images)}`;
   $("false-negatives").textContent = `False negatives (${missed})`;
@@ -76,11 +77,11 @@ function describeTraining(count) {
   return count ? `. ${plural(count, "image")} ${used}, so the results are better than on new images` : "";
 }
 
-function describeMeasurement({ state: status, progress, images, training_images: training }) {
+function describeMeasurement({ state: status, progress, images, training_images: training, not_enough_data: tooFew }) {
   switch (status) {
     case "measuring": return `Measuring … ${Math.floor(progress * 100)} %`;
     case "failed": return "The measurement failed. See the service’s log.";
-    default: return `mAP@50 in percent (number of classes in brackets), measured on ${plural(images, "labelled image")}${describeTraining(training)}`;
+    default: return `${tooFew ? tooFew + " " : ""}mAP@50 in percent (number of classes in brackets), measured on ${plural(images, "labelled image")}${describeTraining(training)}`;
   }
 }
 
