@@ -115,6 +115,7 @@ def test_a_search_for_a_class_has_verdicts_metrics_and_mistakes(
             "class_name": name,
             "group": labels.groups[name],
             "images": expected.images,
+            "enough_data": expected.images >= 5,
             "precision_at_10": pytest.approx(expected.precision_at_10),
             "average_precision": pytest.approx(expected.average_precision),
             "missed": len(expected.missed),

@@ -61,7 +61,7 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
     console.print(table)
     small = small_samples(metrics)
     if sentence := describe_small_sample(metrics):
-        console.print(Text(sentence, style="yellow"), soft_wrap=True)
+        console.print(Text(sentence, style="yellow"))
     # What the numbers are measured over, as far as the file says.
     notes = ["vectors, passes of the image tower and milliseconds: for one image"]
     if "interval" in metrics:
@@ -75,9 +75,8 @@ def print_metrics(console: Console, metrics: Metrics) -> None:
         console.print(Text(describe_training_images(count), style="yellow"), soft_wrap=True)
     for note in notes:
         console.print(Text(note, style="dim"), soft_wrap=True)
-    gains = {group: gain for group, gain in gains_over_baseline(metrics).items() if group not in small}
-    if small and set(gains) == {"all"}:
-        gains = {}
+    unreliable = {*small, *(["all"] if small else [])}
+    gains = {group: gain for group, gain in gains_over_baseline(metrics).items() if group not in unreliable}
     if gains:
         baselines = "; ".join(dict.fromkeys(display_name(gain.best_method) for gain in gains.values()))
         differences = ", ".join(f"{group} {gain.difference:+.1f}" for group, gain in gains.items())
