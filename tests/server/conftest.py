@@ -21,7 +21,7 @@ from forclip.config import ModelConfig
 from forclip.data.metadata import read_metadata
 from forclip.embedding.ingest import index_images
 from forclip.index.image_index import Index
-from forclip.search.searcher import Searcher, open_searcher
+from forclip.search.searcher import AnySearcher, Searcher, open_searcher
 from forclip.server.app import create_app
 from forclip.toyworld.dataset import ToyWorld
 
@@ -143,7 +143,7 @@ def calibration() -> Calibration:
     return Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})
 
 
-def client_of(searcher: Searcher, **options: Any) -> TestClient:
+def client_of(searcher: AnySearcher, **options: Any) -> TestClient:
     return TestClient(create_app(searcher, **options), base_url="http://127.0.0.1:8000")
 
 

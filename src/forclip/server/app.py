@@ -147,8 +147,8 @@ def serve(
     labels: StoreLabels | None = None,
     picture_cache: int = limits.PICTURE_CACHE_BYTES,
     shared: Path | None = None,
-    indexing: Indexing | None = None,
     started: Callable[[], None] = lambda: None,
+    indexing: Indexing | None = None,
 ) -> None:
     """Serve until interrupted. started: is called when the service listens; the others are those of `create_app`."""
     gc.collect()
