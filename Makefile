@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)
 	$(BIN)/forclip demo --out runs/demo
+	@echo 'Next: source $(VENV)/bin/activate makes the command forclip available in this terminal'
 
 test: $(INSTALLED)
 	$(BIN)/pytest
