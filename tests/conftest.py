@@ -19,6 +19,9 @@ from tests.s3 import bucket, s3_server
 
 __all__ = ["bucket", "milvus_server", "s3_server"]  # the fixtures of other modules
 
+# Part sizes that were measured change the last bits of results.
+os.environ.setdefault("FORCLIP_IMAGES_AT_ONCE", "8")
+
 # Equal examples in every run, so that a run fails only for what has changed. FORCLIP_RANDOM_TESTS=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
 if not os.environ.get("FORCLIP_RANDOM_TESTS"):

@@ -5,6 +5,7 @@ from io import TextIOWrapper
 
 from forclip.cli import info, models, plan, publish, search, serve, store, train  # noqa: F401 (importing a module registers its commands)
 from forclip.cli.app import app
+from forclip.cpu import set_up_threads
 
 __all__ = ["app", "main"]
 
@@ -14,4 +15,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
+    set_up_threads()
     app(prog_name="forclip")

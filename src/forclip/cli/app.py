@@ -179,6 +179,13 @@ def _choose_cache(folder: Path | None) -> None:
         os.environ["FORCLIP_CACHE"] = str(folder)
 
 
+def _choose_threads(threads: int | None) -> None:
+    from forclip.cpu import set_up_threads
+
+    if threads is not None:
+        set_up_threads(threads)
+
+
 @app.callback()
 def forclip(
     version: Annotated[
@@ -194,6 +201,10 @@ def forclip(
     ] = None,
     quiet: Quiet = False,
     log: EventsFile = None,
+    threads: Annotated[
+        int | None,
+        Option(min=1, callback=_choose_threads, help="Threads that compute on the CPU. Default: one for each core."),
+    ] = None,
 ) -> None:
     """Options of `forclip` itself; the commands are in the other modules."""
     choose_for_all(quiet, log)

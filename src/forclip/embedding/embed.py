@@ -30,6 +30,7 @@ from forclip.types import Floats, ImageEmbeddings, Ints, SkippedImage
 BATCH_SIZE = CPU_BATCH
 _MOST_INPUTS = 4 * BATCH_SIZE  # preprocessed views of a batch's images, which are in memory at once
 _BOX_THREADS, _MAPS_AT_ONCE = 4, 400  # maps that fit into a core's cache
+_MOST_DECODING = 16  # threads
 _IN_FLIGHT = 1  # batches that a GPU computes while the one before is finished
 
 
@@ -214,7 +215,8 @@ def _run_batches(
     prepare = PrepareViews(encoder.backbone, views)
     count = images_per_batch(len(views), encoder.batch_size)
     shape = (len(views), *_any_pixels(encoder.backbone).shape)
-    batches = stream_pixels(paths, prepare, count, processes=processes, reduce=prepare.reduction, shape=shape)
+    threads = min(_MOST_DECODING, max(2, torch.get_num_threads()))
+    batches = stream_pixels(paths, prepare, count, threads, processes, reduce=prepare.reduction, shape=shape)
     started: deque[tuple[ReadBatch, OnTheWay | None]] = deque()
     with Prefetch(batches, encoder.device) as prefetched:
         for batch in prefetched:

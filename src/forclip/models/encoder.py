@@ -10,6 +10,7 @@ from torch import Tensor
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.compute import autocast, compute_of
+from forclip.models.cpu_parts import CpuParts
 from forclip.progress import notify
 
 CPU_BATCH = 64
@@ -38,7 +39,8 @@ class Encoder:
     """Encodes and embeds images with a backbone and heads, on the backbone's device and in its number format.
 
     Indexing, the token cache, evaluation and the service all run images through it. batch_size: the most images at
-    once. If the device's memory does not suffice for them, it is halved and they are taken in parts.
+    once. If the device's memory does not suffice for them, it is halved and they are taken in parts. On a CPU each core
+    takes a part, with models that several threads may run.
     """
 
     def __init__(self, backbone: Backbone, batch_size: int | None = None) -> None:
@@ -46,6 +48,10 @@ class Encoder:
         self.backbone, self.device, self.compute = backbone, backbone.device, compute_of(backbone)
         self._is_chosen = batch_size is not None
         self.batch_size = batch_size or (_GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
+        self._cpu_parts: CpuParts | None = None
+        if self.device.type == "cpu" and getattr(backbone, "is_reentrant", False):
+            self._cpu_parts = CpuParts(backbone, batch_size)
+            self.batch_size = max(CPU_BATCH, self._cpu_parts.size * torch.get_num_threads())
 
     def fit(self, head: Head | None, pixels: Tensor) -> None:
         """Choose the batch size by a GPU's memory, once, unless it was given. pixels: [3, H, W], of any image."""
@@ -89,7 +95,7 @@ class Encoder:
 
         Returns unit vectors [B, N, D] and, if asked, the weight of each position [B, N, P], both float32.
         """
-        return self._fetch(self._in_parts(lambda part: self._run(head, part, with_weights), pixels))
+        return self._fetch(self._in_parts(lambda part: self._run(head, part, with_weights), pixels, True))
 
     @torch.inference_mode()
     def embed_tokens(self, head: Head, tokens: Tensor, with_weights: bool = False) -> OnTheWay:
@@ -116,11 +122,13 @@ class Encoder:
             results = apply()
         return tuple(result.float() for result in results)
 
-    def _in_parts(self, run: Callable[[Tensor], _Parts], inputs: Tensor) -> list[_Parts]:
-        """Run on all inputs [B, ...], in parts that fit into the device's memory.
+    def _in_parts(self, run: Callable[[Tensor], _Parts], inputs: Tensor, may_measure: bool = False) -> list[_Parts]:
+        """Run on all inputs [B, ...], in parts that fit into the device's memory. may_measure: as in `CpuParts.run`.
 
         Raises ValueError if one does not fit.
         """
+        if self._cpu_parts is not None:
+            return self._cpu_parts.run(run, inputs, may_measure)
         results: list[_Parts] = []
         done = 0
         while done < len(inputs):

@@ -39,6 +39,7 @@ class TowerBackbone(ABC):
         self._tower, self._preprocessing = tower, preprocessing
         self._encode: Callable[[Tensor], Tensor] = tower.tokens
         self.compute: Compute = "float32"
+        self.is_reentrant = True  # whether several threads may encode at the same time
         self._scaler = Scaler(preprocessing)
 
     @cached_property
@@ -83,7 +84,7 @@ class TowerBackbone(ABC):
         compiled: run the image tower through torch.compile.
         """
         backbone = copy.copy(self)
-        backbone.compute = compute
+        backbone.compute, backbone.is_reentrant = compute, not compiled
         backbone._encode = compile_or_not(self._tower.tokens, self.name) if compiled else self._tower.tokens
         return backbone
 
