@@ -87,7 +87,7 @@ def run_job(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], batches:
     """Embed batches of 64 with a clock that gives a part of each size its seconds an image. Returns the last sizes."""
     clock, sizes = itertools.count(), list[int]()
     time = [0.0]
-    monkeypatch.setattr(cpu_parts.time, "thread_time", lambda: (next(clock), time[0])[1])
+    monkeypatch.setattr("time.thread_time", lambda: (next(clock), time[0])[1])
 
     def work(part: Tensor) -> None:
         sizes.append(len(part))
