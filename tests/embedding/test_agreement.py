@@ -53,7 +53,7 @@ def test_formats_that_agree_are_mixed_and_recorded(tmp_path: Path, pictures: lis
     assert Index(to).verify() == []
 
 
-def test_which_images_are_found_does_not_depend_on_format_batch_or_workers(
+def test_which_images_are_found_does_not_depend_on_format_batch_or_decoding(
     tmp_path: Path, pictures: list[Path]
 ) -> None:
     """Vectors have a cosine of at least 0.999 with those of one process in float32."""
@@ -62,7 +62,6 @@ def test_which_images_are_found_does_not_depend_on_format_batch_or_workers(
         "bf16": {"compute": "bf16"},
         "batch": {"batch_size": 3},
         "processes": {"processes": 2, "batch_size": 7},
-        "workers": {"compute": "bf16", "batch_size": 5, "run": RunOptions(workers=2, images_per_commit=10)},
     }
     for name, options in ways.items():
         (tmp_path / name).mkdir()

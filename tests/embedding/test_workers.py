@@ -69,7 +69,7 @@ def test_workers_store_what_one_process_stores(photos: Path, tmp_path: Path, mon
     write_video(photos / "clip.mp4", 50)
     names = sorted(picture.name for picture in photos.glob("g*.jpg"))
     (tmp_path / "speed.csv").write_text("image,speed\n" + "".join(f"{n},{k}\n" for k, n in enumerate(names)))
-    options: dict[str, Any] = {"tiles": "2x2", "merge": 0.95, "precision": "int8"}
+    options: dict[str, Any] = {"tiles": "2x2", "merge": 0.95, "precision": "int8", "compute": "bf16"}
     options |= {"metadata": read_metadata(tmp_path / "speed.csv")}
     plain = index(photos, tmp_path / "plain", run=RunOptions(images_per_commit=10), **options)
     write, killed = SliceWriter.write, list[int]()
@@ -87,6 +87,7 @@ def test_workers_store_what_one_process_stores(photos: Path, tmp_path: Path, mon
     assert summary == plain
     assert_equal_up_to_rounding(rows(tmp_path / "s"), rows(tmp_path / "plain"))
     assert Index(tmp_path / "s").store.header.code_range == Index(tmp_path / "plain").store.header.code_range
+    assert Index(tmp_path / "s").store.header.compute == ["bf16"]
 
 
 def index_until_killed(photos: str, to: str) -> None:

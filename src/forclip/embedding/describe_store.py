@@ -111,6 +111,8 @@ def _vectors(contents: dict[str, Any]) -> str:
     text = f"{contents['vectors']:,}: {mean}{contents['dim']} numbers each, {contents['precision']}"
     text += "" if contents["merge"] is None else f", merged from {contents['merge']:g}"
     text += "" if contents["max_vectors"] is None else f", at most {contents['max_vectors']} an image"
+    if (formats := contents.get("compute", ["float32"])) != ["float32"]:
+        text += f", computed in {' and '.join(formats)}"
     if tiles != "none":
         text += f", tiles {describe_tiles(parse_tiles(tiles, contents.get('model tile_overlap', 0.5)))}"
     return text
