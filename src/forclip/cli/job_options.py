@@ -21,7 +21,7 @@ EventsFile = Annotated[
     Option("--log", metavar="FILE", help="Append what happens to a file: one JSON object per line."),
 ]
 # The commands that show --log in their help, because they take long. `forclip --log FILE` works with all.
-_LONG = ("demo", "train", "eval", "ablate", "recipe", "check", "index", "publish", "compact", "verify", "duplicates")
+_LONG = ("demo", "train", "eval", "ablate", "recipe", "check", "index", "quickstart", "publish", "compact", "verify", "duplicates")
 
 
 class _ForAll:
