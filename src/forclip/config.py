@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from forclip.image_size import ImageSize, parse_image_size
 from forclip.location import Uri, as_location
+from forclip.one_line import one_line
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -382,7 +383,7 @@ def parse_yaml(text: str, file: Path, as_written: bool = False) -> Any:
         raise ValueError(f"{file}: not readable as YAML: {where}{problem}") from None
     # For a value that doesn't fit its tag, PyYAML raises KeyError, AttributeError, IndexError and others.
     except Exception as error:
-        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{file}: not readable as YAML: {one_line(error)}") from None
 
 
 class _RefuseRepeatedKeys(yaml.constructor.BaseConstructor):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from forclip.location import refuse_credentials
+from forclip.one_line import one_line
 
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.25  # seconds, doubled after each attempt
@@ -233,6 +234,6 @@ def _is_final(error: Exception) -> bool:
 
 def _reworded(name: str, error: Exception) -> Unreachable:
     """The error without line breaks and without what follows a question mark in URLs, which may be a signature."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     words = [word.partition("?")[0] if "://" in word else word for word in text.split(" ")]
     return Unreachable(f"{name}: can't be fetched: {' '.join(words)[:400]}")

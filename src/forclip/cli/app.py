@@ -1,7 +1,6 @@
 """The typer application, how its commands report errors, and the options that groups of commands share."""
 
 import os
-import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from forclip import __version__
 from forclip.cli.job_options import EventsFile, JobCommands, Quiet, choose_for_all
 from forclip.console import plain_console
+from forclip.one_line import one_line
 from forclip.progress import Notice, is_quiet, record
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ class _Commands(Group):
         except BrokenPipeError:
             raise  # the reader stopped early, as `| head` does; click ends quietly
         except (ValueError, OSError) as error:
-            # Join lines only. Other white space may belong to a name that the user gave.
-            message = re.sub(r"\s*[\r\n]+\s*", " ", str(error).strip())
-            typer.echo(f"forclip: {message}", err=True)
+            typer.echo(f"forclip: {one_line(error)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("forclip: interrupted", err=True)

@@ -13,6 +13,7 @@ import typer
 from typer import Option
 
 from forclip import __version__
+from forclip.one_line import one_line
 from forclip.progress import EventLog, record, reporting
 
 Quiet = Annotated[bool, Option("--quiet", help="Print only errors and results: no progress, no notices.")]
@@ -21,7 +22,10 @@ EventsFile = Annotated[
     Option("--log", metavar="FILE", help="Append what happens to a file: one JSON object per line."),
 ]
 # The commands that show --log in their help, because they take long. `forclip --log FILE` works with all.
-_LONG = ("demo", "train", "eval", "ablate", "recipe", "check", "index", "quickstart", "publish", "compact", "verify", "duplicates")
+_LONG = (
+    *("demo", "train", "eval", "ablate", "recipe", "check", "index", "quickstart", "publish"),
+    *("compact", "verify", "duplicates"),
+)
 
 
 class _ForAll:
@@ -96,7 +100,7 @@ def _job(command: str, quiet: bool, file: Path | None) -> Iterator[None]:
                 outcome = {"status": "interrupted"}
                 raise
             except BaseException as error:
-                outcome = {"status": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
+                outcome = {"status": "failed", "error": one_line(error) or type(error).__name__}
                 raise
             finally:
                 record("end", **outcome, seconds=round(time.monotonic() - started, 3))

@@ -15,6 +15,7 @@ from forclip.data.cell_types import odd_cell, parse_cells, parse_cells_as
 from forclip.data.formats.spreadsheet import IMAGE_COLUMNS, read_spreadsheet
 from forclip.data.formats.text_encoding import read_unknown_text
 from forclip.index.columns import cast_exactly, kind_of, to_stored, wider_type
+from forclip.one_line import one_line
 from forclip.types import SkippedEntry
 
 
@@ -144,7 +145,7 @@ def _typed_table(file: Path, read: Any) -> MetadataTable:
     except FileNotFoundError:
         raise ValueError(f"{file}: no such metadata file") from None
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{file}: metadata can't be read: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{file}: metadata can't be read: {one_line(error)[:200]}") from None
     columns = tuple(map(ArrowColumn, table.column_names, table.columns))
     return MetadataTable(columns, tuple(f"row {row + 1}" for row in range(len(table))), (), ())
 

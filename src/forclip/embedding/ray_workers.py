@@ -14,6 +14,7 @@ import torch
 from forclip.embedding.slices import Embedder, Slice
 from forclip.embedding.worker import EmbedderSpec, PackedSlice, describe_error, embed_slice
 from forclip.embedding.worker_pool import Done, Event, Failed, Lost, Ready
+from forclip.one_line import one_line
 
 _DEFAULT_CPUS, _MOST_CPUS = 4, 8  # of a worker: more threads embed little faster
 
@@ -154,4 +155,4 @@ def _describe_loss(error: Exception) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error)[:300]

@@ -13,6 +13,7 @@ from forclip.embedding.slices import EmbeddedSlice, Embedder, Slice, embed_slice
 from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import ImageFile
 from forclip.models.retrieval_model import load_model, load_store_model
+from forclip.one_line import one_line
 from forclip.progress import Advance, silent
 from forclip.types import ImageEmbeddings, Ints
 
@@ -106,4 +107,4 @@ def embed_slice(
 def describe_error(error: Exception) -> str:
     """One line for an error of a worker."""
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())[:500]
+    return kind + one_line(error)[:500]

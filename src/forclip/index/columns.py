@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forclip.index.schema import BUILT_IN_COLUMNS
+from forclip.one_line import one_line
 
 Values: TypeAlias = "pa.Array | pa.ChunkedArray"
 
@@ -139,7 +140,7 @@ def cast_exactly(values: Values, to: pa.DataType) -> Values:
     try:
         return values.cast(to)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ValueError(f"can't be stored as {kind_of(to)}: {' '.join(str(error).split())[:150]}") from None
+        raise ValueError(f"can't be stored as {kind_of(to)}: {one_line(error)[:150]}") from None
 
 
 def to_shown(values: Values) -> Values:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from forclip.one_line import one_line
 from forclip.progress import notify
 
 
@@ -23,7 +24,7 @@ def compile_or_not(function: Callable[[Tensor], Tensor], name: str) -> Callable[
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a compiler, or its absence, raises
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = one_line(error)[:200] or type(error).__name__
                 notify(f"{name}: torch.compile does not work here, so the image tower runs without it: {reason}")
                 compiled = None
         return function(inputs)

@@ -196,7 +196,7 @@ def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
                 f"model {name!r} is a file: give it with its architecture, --model ViT-B-32 --pretrained FILE"
             )
         raise ValueError(f"model {name!r} is no folder, and unknown to open_clip{suggest_model(name)}")
-    name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
+    given, name = name, name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
     if name == MINI_NAME and pretrained is None:
         if not MINI_WEIGHTS.is_file():
             raise ValueError(f"{name}: no weights at {MINI_WEIGHTS}; forclip.toyworld.pretraining trains them")
@@ -215,7 +215,7 @@ def _resolve(name: str, pretrained: str | None, folder: Path | None) -> _Source:
         raise ValueError(f"pretrained {pretrained!r} is a folder; give it with --model {pretrained}")
     if not file.is_file() and not file.is_symlink():
         suggestion = did_you_mean(pretrained, open_clip.list_pretrained_tags_by_model(name))
-        raise ValueError(f"pretrained {pretrained!r} is no tag of {name} and no file{suggestion}")
+        raise ValueError(f"pretrained {pretrained!r} is no tag of {given} and no file{suggestion}")
     config_file = file.parent / OPEN_CLIP_CONFIG
     if config_file.is_file():  # as a hub model's files lie together
         config = read_json(config_file)

@@ -19,6 +19,7 @@ from forclip.data.images.picture import ChooseReduction, in_full, reduction_for
 from forclip.data.images.views import Size
 from forclip.index.store import ImageFile
 from forclip.location import Location, Uri, parse_location
+from forclip.one_line import one_line
 from forclip.server import limits
 from forclip.server.errors import Refused
 
@@ -167,7 +168,7 @@ def decode(content: bytes, status: int, name: str, choose_reduction: ChooseReduc
         try:
             return decode_picture(BytesIO(content), name, choose_reduction).pixels
         except UnreadableImage as error:
-            raise Refused(status, " ".join(str(error).split())[:200]) from None
+            raise Refused(status, one_line(error)[:200]) from None
 
 
 def make_thumbnail(file: ImageFile) -> bytes:

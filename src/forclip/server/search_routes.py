@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from forclip.embedding.regions import overlaps
 from forclip.index.threads import cores, one_core
+from forclip.one_line import one_line
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run_search, run_searches
 from forclip.server import limits
@@ -50,7 +51,7 @@ class SearchService:
         except ValueError as error:
             if request.where is None and not isinstance(error, SearchError):
                 raise
-            folder, message = self.searcher.index.name, " ".join(str(error).split())
+            folder, message = self.searcher.index.name, one_line(error)
             raise Refused(400, message.replace(f"{folder}: ", "").replace(folder, "the store")) from None
 
     def is_quick(self, request: SearchRequest) -> bool:

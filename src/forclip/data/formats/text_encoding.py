@@ -8,6 +8,8 @@ from typing import NamedTuple
 import charset_normalizer
 import pyarrow as pa
 
+from forclip.one_line import one_line
+
 _MARKS = {  # UTF-32's little-endian mark starts with UTF-16's, so it comes first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -55,7 +57,7 @@ def read_unknown_text(file: Path, kind: str = "file") -> DecodedText:
     except FileNotFoundError:
         raise ValueError(f"{file}: no such {kind}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not readable as text: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{file}: not readable as text: {one_line(error)[:200]}") from None
     for start, name in _NOT_TEXT.items():
         if content.startswith(start):
             raise ValueError(f"{file}: is {name}, not text; save it as CSV in UTF-8")

@@ -13,6 +13,7 @@ from forclip.data.images.fetch import Unreachable, index_of
 from forclip.data.images.table_shard import NoPictures, TableShard
 from forclip.data.images.tar_index import TarIndex
 from forclip.location import Uri, is_tar
+from forclip.one_line import one_line
 
 BROKEN = "shards that are damaged; what can be read of them is used"
 REPEATED = "pictures of a tar whose name occurs twice"
@@ -48,7 +49,7 @@ def list_shard(container: str, size: int, modified: int) -> ShardContents | None
     except Unreachable as error:
         return ShardContents([], pa.table({}), {NOT_FETCHED: [str(error)]})
     except (OSError, ValueError, pa.ArrowException) as error:
-        return ShardContents([], pa.table({}), {BROKEN: [f"{container}: {' '.join(str(error).split())[:200]}"]})
+        return ShardContents([], pa.table({}), {BROKEN: [f"{container}: {one_line(error)[:200]}"]})
 
 
 def join_columns(tables: Sequence[pa.Table]) -> pa.Table:

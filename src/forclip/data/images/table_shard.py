@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from forclip.data.images.picture_types import SIGNATURE_BYTES, has_signature
 from forclip.file_systems import open_file
 from forclip.location import Uri, is_url
+from forclip.one_line import one_line
 
 _USUAL_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _MOST_ROWS, _BATCH_BYTES = 64, 1 << 24  # of a batch, so that memory does not hold a whole row group
@@ -36,7 +37,7 @@ class TableShard:
             named, plain = _picture_columns(self._schema)
             candidates = named or [name for name in plain if self._holds_pictures(name)]
         except pa.ArrowException as error:
-            raise ValueError(f"is damaged: {' '.join(str(error).split())[:200]}") from None
+            raise ValueError(f"is damaged: {one_line(error)[:200]}") from None
         if not candidates:
             raise NoPictures("has no column of pictures")
         usual = [name for name in _USUAL_NAMES for candidate in candidates if candidate.lower() == name]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from forclip.index.milvus.address import MilvusAddress, token
 from forclip.index.milvus.columns import LONGEST_TEXT
 from forclip.index.milvus.filters import quoted_text
+from forclip.one_line import one_line
 
 Result = TypeVar("Result")
 
@@ -51,7 +52,7 @@ class MilvusServer:
             yield
         except (MilvusException, RpcError, ConnectionError) as error:
             details = error.details() if isinstance(error, RpcError) else getattr(error, "message", "")
-            message = " ".join(str(details or error).split())[:300]
+            message = one_line(details or error)[:300]
             secret = token()
             raise ValueError(f"{self.address}: {message.replace(secret, '…') if secret else message}") from None
 
