@@ -116,7 +116,8 @@ def index(
     compute: Compute = "auto",
     compiled: Annotated[bool, Option("--compile", help="Run the image tower through torch.compile.")] = False,
     batch_size: Annotated[
-        int | None, Option(min=1, help="Images at once on a device. Default: 64; on a GPU as many as fit, up to 256.")
+        int | None,
+        Option(min=1, help="Images at once on a GPU (default: as many as fit, up to 256), or on each core of a CPU."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

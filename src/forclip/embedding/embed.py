@@ -154,11 +154,13 @@ def encode_batches(
     """
     encoder = Encoder(backbone)
     encoder.fit(None, _any_pixels(backbone))
-    for read, encoded in _run_batches(encoder, encoder.encode, image_ids, paths, views, processes):
+    stream = _stream(encoder, paths, views, processes)
+    for batch, encoded in _overlap(encoder, encoder.encode, stream):
         tokens = torch.empty(len(views), 0)
         if encoded is not None:
             (of_inputs,) = encoded.wait()
             tokens = of_inputs.unflatten(0, (-1, len(views))).transpose(0, 1)
+        read = _described(batch, image_ids, paths)
         yield EncodedBatch(tokens, read.rows, read.sizes, read.skipped)
         advance(len(read.rows) + len(read.skipped))
 
@@ -177,52 +179,64 @@ def embed_batches(
     encoder: of the model's backbone; processes, with_boxes: as in `embed_images`.
     """
     encoder.fit(model.head, _any_pixels(model.backbone))
+    stream = _stream(encoder, paths, model.views, processes)
+    for batch, embeddings in embed_pixels(encoder, model, stream, image_ids, with_boxes):
+        read = _described(batch, image_ids, paths)
+        yield EmbeddedBatch(embeddings, read)
+        advance(len(read.rows) + len(read.skipped))
+
+
+def embed_pixels(
+    encoder: Encoder,
+    model: RetrievalModel,
+    batches: Iterator[PixelBatch],
+    image_ids: Sequence[str],
+    with_boxes: bool = True,
+) -> Iterator[tuple[PixelBatch, ImageEmbeddings | None]]:
+    """Embed batches of pixels [B, views, 3, H, W]. Of an empty batch there are no embeddings.
+
+    A batch is returned without its pixels, when the device has the next one.
+    """
 
     def embed(pixels: Tensor) -> OnTheWay:
         return encoder.embed(model.head, pixels, with_boxes)
 
-    for read, embedded in _run_batches(encoder, embed, image_ids, paths, model.views, processes):
-        embeddings = None
-        if embedded is not None:
-            vectors, *weights = embedded.wait()
-            count = len(model.views) * vectors.shape[1]  # of an image: part by part
-            offsets = np.arange(len(read.rows) + 1, dtype=np.int64) * count
-            ids = tuple(image_ids[row] for row in read.rows)
-            boxes = None
-            if with_boxes:
-                boxes = _boxes_in_images(model.backbone, model.head, model.views, weights[0], read.sizes)
-            embeddings = ImageEmbeddings(vectors.flatten(0, 1).numpy(), offsets, ids, boxes)
-        yield EmbeddedBatch(embeddings, read)
-        advance(len(read.rows) + len(read.skipped))
+    for batch, embedded in _overlap(encoder, embed, batches):
+        if embedded is None:
+            yield batch, None
+            continue
+        vectors, *weights = embedded.wait()
+        count = len(model.views) * vectors.shape[1]  # of an image: part by part
+        offsets = np.arange(len(batch.rows) + 1, dtype=np.int64) * count
+        ids = tuple(image_ids[row] for row in batch.rows)
+        boxes = None
+        if with_boxes:
+            boxes = _boxes_in_images(model.backbone, model.head, model.views, weights[0], batch.sizes)
+        yield batch, ImageEmbeddings(vectors.flatten(0, 1).numpy(), offsets, ids, boxes)
 
 
 def _any_pixels(backbone: Backbone) -> Tensor:
     return backbone.preprocess(Image.new("RGB", (8, 8)))
 
 
-def _run_batches(
-    encoder: Encoder,
-    run: Callable[[Tensor], OnTheWay],
-    image_ids: Sequence[str],
-    paths: Sequence[Location],
-    views: Sequence[View],
-    processes: int,
-) -> Iterator[tuple[ReadBatch, OnTheWay | None]]:
-    """Read images, and run all of a batch's views on the device: [B * views, 3, H, W], image by image.
-
-    Of an empty batch there is no result. The result of a batch is returned when the device has the next one.
-    """
+def _stream(encoder: Encoder, paths: Sequence[Location], views: Sequence[View], processes: int) -> Iterator[PixelBatch]:
+    """Read images in all views: [B, views, 3, H, W]."""
     prepare = PrepareViews(encoder.backbone, views)
     count = images_per_batch(len(views), encoder.batch_size)
     shape = (len(views), *_any_pixels(encoder.backbone).shape)
     threads = min(_MOST_DECODING, max(2, torch.get_num_threads()))
-    batches = stream_pixels(paths, prepare, count, threads, processes, reduce=prepare.reduction, shape=shape)
-    started: deque[tuple[ReadBatch, OnTheWay | None]] = deque()
+    return stream_pixels(paths, prepare, count, threads, processes, reduce=prepare.reduction, shape=shape)
+
+
+def _overlap(
+    encoder: Encoder, run: Callable[[Tensor], OnTheWay], batches: Iterator[PixelBatch]
+) -> Iterator[tuple[PixelBatch, OnTheWay | None]]:
+    """Run batches on the device, all views of an image after each other, while others are read and finished."""
+    started: deque[tuple[PixelBatch, OnTheWay | None]] = deque()
     with Prefetch(batches, encoder.device) as prefetched:
         for batch in prefetched:
-            started.append(
-                (_described(batch, image_ids, paths), run(batch.pixels.flatten(0, 1)) if batch.rows else None)
-            )
+            result = run(batch.pixels.flatten(0, 1)) if batch.rows else None
+            started.append((replace(batch, pixels=torch.empty(0)), result))
             if len(started) > _IN_FLIGHT:
                 yield started.popleft()
     yield from started

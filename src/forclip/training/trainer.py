@@ -18,6 +18,7 @@ from forclip import distributed
 from forclip.atomic_write import write_atomically
 from forclip.config import TrainConfig
 from forclip.embedding.row_shards import Rows, read_rows
+from forclip.models.compute import resolve_compute
 from forclip.models.pools import upgrade_key
 from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
@@ -165,9 +166,11 @@ def trained_parameters(head: SummaryHead, trainable: str) -> list[nn.Parameter]:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 faster than float32: GPUs, and CPUs with instructions for it."""
+    """Whether a device multiplies bfloat16 faster than float32: GPUs from A100's on, CPUs with instructions for it."""
+    if device.type == "cuda":
+        return resolve_compute("auto", device) == "bf16"
     has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cuda" or (device.type == "cpu" and bool(has_instructions()))
+    return device.type == "cpu" and bool(has_instructions())
 
 
 def train(
