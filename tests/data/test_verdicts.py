@@ -13,9 +13,10 @@ from forclip.config import DataConfig, SourceConfig
 from forclip.data.sources import load_sets
 from forclip.data.verdicts import describe_verdicts, merge_verdicts, read_verdicts
 from forclip.location import local_path
-from forclip.search.export import export, select_search
+from forclip.search.export import export
 from forclip.search.request import SearchRequest
 from forclip.search.searcher import Searcher
+from forclip.search.selection import select_search
 from forclip.toyworld.dataset import ToyWorld
 from forclip.types import Annotations
 

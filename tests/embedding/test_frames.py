@@ -19,7 +19,8 @@ from forclip.embedding.frames import VIDEOS_FILE
 from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.index.image_index import Index
 from forclip.models.retrieval_model import load_model
-from forclip.search.export import export, select_ids
+from forclip.search.export import export
+from forclip.search.selection import select_ids
 from tests.videos import frame_number, write_sound, write_video
 
 

@@ -19,18 +19,10 @@ from forclip.data.formats.coco import load_coco
 from forclip.data.formats.csv_labels import load_csv
 from forclip.data.verdicts import read_verdicts
 from forclip.path_text import path_to_text, text_to_path
-from forclip.search.export import (
-    FORMATS,
-    Item,
-    Selection,
-    export,
-    select_ids,
-    select_search,
-    write_csv,
-    write_fiftyone,
-)
+from forclip.search.export import FORMATS, export, write_csv, write_fiftyone
 from forclip.search.request import SearchRequest, parse_cutoff
 from forclip.search.searcher import Searcher
+from forclip.search.selection import Item, Selection, select_ids, select_search
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from fastapi.testclient import TestClient
 from forclip.calibration.model import Calibration
 from forclip.data.formats.coco import load_coco
 from forclip.data.verdicts import read_verdicts
+from forclip.search.export import export as write
+from forclip.search.request import SearchRequest
 from forclip.search.searcher import Searcher
+from forclip.search.selection import select_search
 from forclip.server import limits
 from forclip.server.gallery import StoredImage
 from tests.server.conftest import HOSTILE_VALUE, client_of, search_keys
-
-FORMATS = ["coco", "csv", "fiftyone", "files"]
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,23 @@ def test_a_fiftyone_zip_holds_the_image_files(client: TestClient, served: Search
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", ["cvat", "yolo"])
+def test_a_zip_for_a_labelling_tool_is_what_the_command_writes(
+    format: str, client: TestClient, served: Searcher, tmp_path: Path
+) -> None:
+    zipped = zipfile.ZipFile(BytesIO(export(client, text="snail", k=3, format=format)))
+    write(select_search(served, SearchRequest(text="snail", k=3)), format, tmp_path / "out")
+    written = {p.relative_to(tmp_path / "out").as_posix(): p for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert sorted(zipped.namelist()) == sorted(written)
+    assert {name: zipped.read(name) for name in written} == {name: p.read_bytes() for name, p in written.items()}
+
+
+def test_label_studio_tasks_are_what_the_command_writes(client: TestClient, served: Searcher, tmp_path: Path) -> None:
+    tasks = json.loads(export(client, text="snail", k=3, format="labelstudio"))
+    write(select_search(served, SearchRequest(text="snail", k=3)), "labelstudio", tmp_path / "out.json")
+    assert tasks == json.loads((tmp_path / "out.json").read_text())
+
+
 def test_too_large_or_changed_pictures_are_not_exported(
     own_pictures: tuple[Searcher, Path], temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +158,7 @@ def test_a_selection_is_exported_in_every_format(client: TestClient, served: Sea
     assert with_text == json.loads(export(client, text="snail", k=3, format="coco")), "boxes for the text, best first"
     zipped = zipfile.ZipFile(BytesIO(client.get(f"{path}?format=fiftyone").content))
     assert len(zipped.namelist()) == 4
+    assert client.get(f"{path}?format=yolo").status_code == 409, "a class needs a name"
     assert client.get(f"{path}?format=exe").status_code == 422
     assert client.get(f"{path}?text=%20").status_code == 422
     client.post("/api/selections", json={"name": "empty"})
@@ -176,7 +195,13 @@ def test_an_invalid_export_is_refused(client: TestClient, path: str, request_: d
     assert list(response.json()) == ["detail"]
 
 
-@pytest.mark.parametrize(("format", "status"), zip(FORMATS, (409, 409, 200, 200), strict=True))
+@pytest.mark.parametrize(
+    ("format", "status"),
+    [
+        *((format, 409) for format in ("coco", "csv", "cvat", "labelstudio")),
+        *((format, 200) for format in ("fiftyone", "files", "yolo")),
+    ],
+)
 def test_formats_with_pixel_boxes_need_the_image_size(
     served: Searcher, monkeypatch: pytest.MonkeyPatch, format: str, status: int
 ) -> None:

@@ -153,16 +153,25 @@ def look(
 @app.command()
 def export(
     store: StorePlace,
-    to: Annotated[Path, Option(help="The file to write; with --format fiftyone a folder.")],
+    to: Annotated[
+        Path, Option(help="The file to write; with fiftyone, yolo and cvat a folder, or a zip file if it ends in .zip.")
+    ],
     text: Text = None,
     ids: Annotated[
         Path | None, Option(help="Export the images of this file of ids, one per line, instead of searching.")
     ] = None,
-    format: Annotated[str, Option(help="coco, csv, fiftyone or files.")] = "coco",
+    format: Annotated[str, Option(help="coco, csv, cvat, fiftyone, files, labelstudio or yolo.")] = "coco",
     label: Annotated[str | None, Option(help="The label of the images. Default: the text.")] = None,
     root: Annotated[
         Path | None, Option(help="Folder that file names are relative to. Default: absolute names.")
     ] = None,
+    split: Annotated[
+        float | None,
+        Option(help="Share of the images to train on, such as 0.8; the others are to validate on.", metavar="SHARE"),
+    ] = None,
+    new: Annotated[
+        bool, Option("--new", help="Only images that earlier exports to the same name do not hold.")
+    ] = False,
     like: Like = None,
     any_of: AnyOf = None,
     all_of: AllOf = None,
@@ -174,11 +183,11 @@ def export(
     pretrained: MovedWeights = None,
     device: Device = "cpu",
 ) -> None:
-    """Export search results, or images by id, as COCO JSON, CSV to review, FiftyOne folder or file list."""
+    """Export search results, or images by id, for labelling and training tools."""
     from forclip.config import read_names
     from forclip.search.export import export as write
-    from forclip.search.export import frames_folder, select_ids, select_search
     from forclip.search.searcher import open_index, open_searcher
+    from forclip.search.selection import select_ids, select_search
 
     if ids is not None and (like or any_of or all_of or none_of or where or cutoff):
         raise ValueError(f"{ids}: --ids goes with a text at most, not with other search options")
@@ -191,10 +200,7 @@ def export(
     else:
         searcher, label = open_searcher(store, device, moved), text if label is None else label
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
-    write(selection, format, to)
-    frames = frames_folder(to)
-    frames_note = f"; frames of videos: {frames}" if format != "fiftyone" and frames.exists() else ""
-    typer.echo(f"{len(selection.items)} images: {to}{frames_note}")
+    typer.echo(str(write(selection, format, to, split=split, new=new)))
 
 
 def report_outdated(index: "SearchIndex") -> None:

@@ -1,125 +1,24 @@
-"""Select images, and write them as COCO JSON, CSV, FiftyOne folder or file list."""
+"""Write a selection of images for other tools: COCO JSON, CSV, CVAT, FiftyOne, Label Studio, YOLO or file list."""
 
 import csv
 import json
-import os
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from forclip.atomic_write import created_folders
-from forclip.data.images.decode import fetch, read_image
 from forclip.data.images.frame_location import split_frame
-from forclip.index.protocol import SearchIndex
-from forclip.location import Location, absolute, location_text, parse_location, without_range
-from forclip.path_text import path_to_text
-from forclip.search.request import SearchRequest, run_search
-from forclip.search.searcher import AnySearcher
-from forclip.types import Floats
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a selection.
-
-    width, height: in pixels of the upright image; box: xyxy as fractions of them; score: a cosine; present: the user's
-    verdict on whether the image shows the label; own: the user's columns by name; name: the file's name in the export,
-    None for that of the path.
-    """
-
-    image_id: str
-    path: Location
-    width: int
-    height: int
-    score: float | None = None
-    probability: float | None = None
-    box: Box | None = None
-    present: bool | None = None
-    own: Mapping[str, Any] = field(default_factory=dict)
-    name: str | None = None
-
-    @property
-    def pixel_box(self) -> Box | None:
-        """The box as x, y, width, height in pixels, clipped to the image. Raises ValueError for an unknown size."""
-        if self.box is None:
-            return None
-        if not (self.width > 0 and self.height > 0):
-            raise ValueError(f"{self.image_id}: the store does not know its size in pixels: index it again")
-        x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in self.box)
-        x, y = round(x0 * self.width, 2), round(y0 * self.height, 2)
-        return x, y, round(x1 * self.width - x, 2), round(y1 * self.height - y, 2)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Images to export.
-
-    label: what the images show, empty where unknown. root: the folder that file names are relative to; None: names are
-    absolute. Raises ValueError for an image outside the root.
-    """
-
-    items: tuple[Item, ...]
-    label: str = ""
-    root: Location | None = None
-
-    def __post_init__(self) -> None:
-        for item in self.items:
-            self.name_of(item)
-
-    def name_of(self, item: Item) -> str:
-        """The image's file name in the export, with / as separator and escapes for bytes that are not UTF-8."""
-        if item.name is not None:
-            return item.name
-        name = without_range(location_text(absolute(item.path))).replace(os.sep, "/")
-        if self.root is None:
-            return name
-        root = location_text(absolute(self.root)).replace(os.sep, "/").rstrip("/")
-        if not name.startswith(f"{root}/"):
-            raise ValueError(f"{name}: is not inside the root {root}")
-        return name.removeprefix(f"{root}/")
-
-
-def select_search(
-    searcher: AnySearcher, request: SearchRequest, label: str | None = None, root: Location | None = None
-) -> Selection:
-    """Select the results of a search. label: None for the request in one line."""
-    answer = run_search(searcher, request)
-    rows = {r.image_id: {"score": r.score, "probability": answer.probability(r), "box": r.box} for r in answer.results}
-    return Selection(_items(searcher.index, rows), request.label if label is None else label, root)
-
-
-def select_ids(
-    index: SearchIndex,
-    image_ids: Sequence[str],
-    label: str = "",
-    root: Location | None = None,
-    query: Floats | None = None,
-) -> Selection:
-    """Select images by id or path, each once. Raises ValueError for an image that is not stored.
-
-    query: a text's unit vector [dim]; the images are then sorted best first, with the score and box that it gives each.
-    """
-    image_ids = index.store.ids_of(image_ids)
-    items = _items(index, {i: {} for i in image_ids})
-    if query is not None:
-        results = index.search_among(image_ids, query)
-        items = _items(index, {r.image_id: {"score": r.score, "box": r.box} for r in results})
-    return Selection(items, label, root)
-
-
-def _items(index: SearchIndex, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item, ...]:
-    """Items in the given order. fields: other fields of Item by image id. Raises ValueError for an unknown image."""
-    files = index.store.files(list(fields))
-    if missing := [image_id for image_id in fields if image_id not in files]:
-        raise ValueError(f"{index.name}: has no image {missing[0]!r}")
-    paths = {i: parse_location(index.store.resolve(file.uri)) for i, file in files.items()}
-    return tuple(Item(i, paths[i], files[i].width, files[i].height, **others) for i, others in fields.items())
+from forclip.location import location_text
+from forclip.search.export_cvat import write_cvat
+from forclip.search.export_label_studio import write_label_studio
+from forclip.search.export_pictures import CopyPicture, copy_picture, exported_name, write_frames
+from forclip.search.export_record import exported_ids, record_file, write_record
+from forclip.search.export_split import PARTS, one_part, with_parts
+from forclip.search.export_yolo import write_yolo
+from forclip.search.selection import Selection
 
 
 def write_coco(selection: Selection, to: Path) -> None:
@@ -177,48 +76,7 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-_UNSAFE = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # in file names, on some system
-
-
-def copy_picture(item: Item, to: Path) -> None:
-    """Copy an item's picture file, or write a video's frame. Raises ValueError where that fails, naming the file."""
-    if split_frame(item.path):
-        read_image(item.path).save(to, "JPEG", quality=95)
-        return
-    try:
-        if isinstance(item.path, Path):
-            shutil.copyfile(item.path, to)
-        else:
-            to.write_bytes(fetch(item.path))
-    except OSError as error:
-        raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
-
-
-def exported_name(rank: int, path: Location) -> tuple[str, str]:
-    """The name and the ending of a copied picture. A video's frame becomes a JPEG with the time in its name."""
-    if frame := split_frame(path):
-        stem, suffix = f"{os.path.splitext(frame[0].name)[0]}_{frame[1]:.3f}s".replace(".", "-"), ".jpg"
-    else:
-        stem, suffix = os.path.splitext(path.name)
-    # Two folders may hold the same name.
-    return f"{rank:06d}_{_UNSAFE.sub('_', path_to_text(stem))}", _UNSAFE.sub("_", path_to_text(suffix))
-
-
-def write_frames(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> list[str]:
-    """Write the frames of videos among a selection's images to a folder.
-
-    Returns the file name of each image there, empty for images that have a file of their own.
-    """
-    names = []
-    for rank, item in enumerate(selection.items, start=1):
-        names.append("".join(exported_name(rank, item.path)) if split_frame(item.path) else "")
-        if names[-1]:
-            to.mkdir(parents=True, exist_ok=True)
-            copy(item, to / names[-1])
-    return names
-
-
-def write_fiftyone(selection: Selection, to: Path, copy: Callable[[Item, Path], None] = copy_picture) -> None:
+def write_fiftyone(selection: Selection, to: Path, copy: CopyPicture = copy_picture) -> None:
     """Write a folder that FiftyOne imports (FiftyOneImageDetectionDataset): `data/` and `labels.json`, written last.
 
     The layout follows docs.voxel51.com, "Importing data": `classes`, and under `labels` for each file of `data/`, by
@@ -251,7 +109,44 @@ def write_files(selection: Selection, to: Path) -> None:
 
 
 Writer = Callable[[Selection, Path], None]
-FORMATS: dict[str, Writer] = {"coco": write_coco, "csv": write_csv, "fiftyone": write_fiftyone, "files": write_files}
+FORMATS: dict[str, Writer] = {
+    "coco": write_coco,
+    "csv": write_csv,
+    "cvat": write_cvat,
+    "fiftyone": write_fiftyone,
+    "files": write_files,
+    "labelstudio": write_label_studio,
+    "yolo": write_yolo,
+}
+# Formats that copy the pictures to a folder. They take the copying function as a third argument.
+FOLDER_WRITERS: dict[str, Callable[[Selection, Path, CopyPicture], None]] = {
+    "cvat": write_cvat,
+    "fiftyone": write_fiftyone,
+    "yolo": write_yolo,
+}
+_SPLIT_INSIDE = ("cvat", "yolo")  # formats that hold both parts of a split in one file or folder
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    counts: the number of images by the file or folder that holds them, empty if no image is new. parts: by part, empty
+    unless the export is split. frames: the folders with frames of videos.
+    """
+
+    counts: Mapping[Path, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
+    frames: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        """One line, such as "12 images (10 train, 2 val): cat_train.json, cat_val.json"."""
+        if not self.counts:
+            return "no image is new"
+        parts = ", ".join(f"{count} {part}" for part, count in self.parts.items())
+        frames = "".join(f"; frames of videos: {folder}" for folder in self.frames)
+        total, files = sum(self.counts.values()), ", ".join(map(str, self.counts))
+        return f"{total} images{f' ({parts})' if parts else ''}: {files}{frames}"
 
 
 def frames_folder(to: Path) -> Path:
@@ -259,35 +154,93 @@ def frames_folder(to: Path) -> Path:
     return to.with_name(f"{to.stem}_frames")
 
 
-def export(selection: Selection, format: str, to: Path) -> None:
+def export(
+    selection: Selection, format: str, to: str | Path, *, split: float | None = None, new: bool = False
+) -> Exported:
     """Write a selection in a format of FORMATS. An export that fails leaves nothing at the target.
 
-    Frames of videos become JPEG files in the folder `frames_folder(to)`, which the export names; in FiftyOne's format
-    they are among the other pictures.
+    to: a file; for fiftyone and yolo a folder, for cvat a folder or a file that ends in .xml. A folder's name that ends
+    in .zip makes a zip file. split: the share of images to train on, such as 0.8; the others are to validate on. An
+    image's part depends on its id alone. cvat and yolo hold both parts; other formats become two files, such as
+    cat_train.json and cat_val.json, or two folders in the target.
+    new: leave out images that earlier exports to this target hold; where it exists, the new ones go to cat-2.json and
+    so on. A hidden file next to the target lists the ids of its images.
+
+    Frames of videos become JPEG files in the folder `frames_folder(to)`, which the export names; in formats with
+    pictures they are among these.
 
     Raises:
         ValueError: for an unknown format, a target that exists already (it may hold someone's work), an empty
-            selection, and as the format's writer does.
+            selection, a split that is not between 0 and 1, and as the format's writer does.
     """
+    target = to = Path(to)
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; known formats: {', '.join(FORMATS)}")
-    if to.exists():
-        raise ValueError(f"{to}: exists already; choose another name")
     if not selection.items:
         raise ValueError(f"nothing to export: no image matches {selection.label!r}")
+    before: frozenset[str] = frozenset()
+    if new:
+        before = exported_ids(to)
+        selection = replace(selection, items=tuple(i for i in selection.items if i.image_id not in before))
+        if not selection.items:
+            return Exported()
+    if split is not None:
+        selection = with_parts(selection, split)
+    number = 1
+    while new and any(path.exists() for path in (to, *_divide(selection, format, to))):
+        number += 1
+        to = target.with_name(f"{target.stem}-{number}{target.suffix}")
+    divided = _divide(selection, format, to)
+    for path in (to, *divided):
+        if path.exists():
+            raise ValueError(f"{path}: exists already; choose another name")
     try:
         with created_folders(to.parent), TemporaryDirectory(prefix=".", dir=to.parent) as folder:
-            written, frames, frames_to = Path(folder) / to.name, Path(folder) / "frames", frames_folder(to)
-            if format != "fiftyone" and any(split_frame(item.path) for item in selection.items):
-                if frames_to.exists():
-                    raise ValueError(f"{frames_to}: exists already; choose another name for the export")
-                names = write_frames(selection, frames)
-                named = zip(selection.items, names, strict=True)
-                items = tuple(replace(i, path=frames_to / name) if name else i for i, name in named)
-                selection = replace(selection, items=items)
-            FORMATS[format](selection, written)
-            if frames.exists():
-                frames.rename(frames_to)
-            written.rename(to)
+            moves: dict[Path, Path] = {}
+            for path, part in divided.items():
+                moves |= _write(part, format, path, Path(folder))
+            if any(path.parent == to for path in divided):
+                to.mkdir()
+            record = Path(folder) / "record.json"
+            write_record(record, before.union(item.image_id for item in selection.items))
+            for written, path in moves.items():
+                written.rename(path)
+            record.replace(record_file(target))
     except OSError as error:
         raise ValueError(f"{to}: can't be written: {error.strerror or error}") from None
+    counts = {path: len(part.items) for path, part in divided.items()}
+    parts = {} if split is None else {part: len(one_part(selection, part).items) for part in PARTS}
+    return Exported(counts, parts, tuple(path for path in moves.values() if path not in divided))
+
+
+def has_pictures(format: str, to: Path) -> bool:
+    """Whether an export to this target copies all pictures."""
+    return format in FOLDER_WRITERS and not (format == "cvat" and to.suffix.lower() == ".xml")
+
+
+def _divide(selection: Selection, format: str, to: Path) -> dict[Path, Selection]:
+    """What each file or folder of an export holds."""
+    parts = [part for part in PARTS if any(item.part == part for item in selection.items)]
+    if not parts or format in _SPLIT_INSIDE:
+        return {to: selection}
+    if format in FOLDER_WRITERS and to.suffix != ".zip":
+        return {to / part: one_part(selection, part) for part in parts}
+    return {to.with_name(f"{to.stem}_{part}{to.suffix}"): one_part(selection, part) for part in parts}
+
+
+def _write(selection: Selection, format: str, to: Path, folder: Path) -> dict[Path, Path]:
+    """Write one file or folder, and the frames of its videos, below a temporary folder. Returns where each belongs."""
+    written, moves = folder / to.name, {}
+    if not has_pictures(format, to) and any(split_frame(item.path) for item in selection.items):
+        frames, frames_to = folder / f"{to.name}_frames", frames_folder(to)
+        if frames_to.exists():
+            raise ValueError(f"{frames_to}: exists already; choose another name for the export")
+        named = zip(selection.items, write_frames(selection, frames), strict=True)
+        items = tuple(replace(i, path=frames_to / name) if name else i for i, name in named)
+        selection, moves = replace(selection, items=items), {frames: frames_to}
+    if has_pictures(format, to) and to.suffix == ".zip":
+        FORMATS[format](selection, folder / to.stem)
+        shutil.make_archive(str(written.with_suffix("")), "zip", folder / to.stem)
+    else:
+        FORMATS[format](selection, written)
+    return {**moves, written: to}

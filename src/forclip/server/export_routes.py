@@ -16,7 +16,9 @@ from starlette.responses import Response, StreamingResponse
 
 from forclip.data.images.frame_location import split_frame
 from forclip.location import parse_location
-from forclip.search.export import FORMATS, Item, Selection, frames_folder, write_fiftyone, write_frames
+from forclip.search.export import FOLDER_WRITERS, FORMATS, frames_folder
+from forclip.search.export_pictures import write_frames
+from forclip.search.selection import Item, Selection
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import StoredImage
@@ -29,15 +31,22 @@ from forclip.server.threads import in_threads
 _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "coco": ("json", "application/json"),
     "csv": ("csv", "text/csv; charset=utf-8"),
+    "cvat": ("zip", "application/zip"),
     "fiftyone": ("zip", "application/zip"),
     "files": ("txt", "text/plain; charset=utf-8"),
+    "labelstudio": ("json", "application/json"),
+    "yolo": ("zip", "application/zip"),
 }
 _EXPORTS = 4  # at a time; each has all its images in memory
 _zipping = BoundedSemaphore(2)  # each may take twice EXPORTED_BYTES of disk while it runs
 
 Images = Mapping[str, StoredImage]  # by image id
 FormatQuery = Annotated[
-    Format, Query(description="coco: JSON; csv: one row per image; fiftyone: a zip; files: one path per line.")
+    Format,
+    Query(
+        description="coco, labelstudio: JSON; csv: one row per image; cvat, fiftyone, yolo: a zip with the pictures; "
+        "files: one path per line."
+    ),
 ]
 LabelQuery = Annotated[
     SearchText | None, Query(description="What the images show; adds the region that matches it in each.")
@@ -107,15 +116,18 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
     if not selection.items:
         raise Refused(404, "there is no image to export")
     for item in selection.items:
-        if format in ("coco", "csv") and item.box is not None and not (item.width > 0 and item.height > 0):
+        needs_size = format == "cvat" or (format in ("coco", "csv", "labelstudio") and item.box is not None)
+        if needs_size and not (item.width > 0 and item.height > 0):
             raise Refused(409, f"{item.path.name}: the store does not know its size in pixels: index it again")
         if format == "files" and ("\n" in str(item.path) or "\r" in str(item.path)):
             raise Refused(409, f"{item.path.name!r}: a file list cannot hold a path with a line break")
+    if format == "yolo" and not (selection.label and all(item.box for item in selection.items)):
+        raise Refused(409, "a YOLO dataset needs a label, and the region that matches it in each image")
     has_frames = name != "verdicts" and any(split_frame(item.path) for item in selection.items)
     ending, media_type = _FILE_TYPES["fiftyone" if has_frames else format]
     # As an attachment, so that no browser displays it.
     headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
-    if format == "fiftyone" or has_frames:
+    if format in FOLDER_WRITERS or has_frames:
         with _zipping:
             output = _zip(selection, images, format, name)
     else:
@@ -133,7 +145,7 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
 def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[bytes]:
     """An open file without a name, which is deleted when it is closed.
 
-    It holds a FiftyOne folder, or a file of another format with the frames of videos that it names.
+    It holds the folder of a format with pictures, or a file with the frames of videos that it names.
     """
     copied = 0
 
@@ -151,16 +163,20 @@ def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[
 
     output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
     with TemporaryDirectory() as folder, zipfile.ZipFile(output, "w") as zipped:
-        if format == "fiftyone":
-            write_fiftyone(selection, Path(folder), copy)
+        if format in FOLDER_WRITERS:
+            try:
+                FOLDER_WRITERS[format](selection, Path(folder) / name, copy)
+            except ValueError as error:
+                raise Refused(409, str(error)) from None
         else:
             to = Path(folder) / f"{name}.{_FILE_TYPES[format][0]}"
             frames = frames_folder(to)
             named = zip(selection.items, write_frames(selection, frames, copy), strict=True)
             items = tuple(replace(i, name=f"{frames.name}/{file}") if file else i for i, file in named)
             FORMATS[format](replace(selection, items=items), to)
-        for file in sorted(Path(folder).rglob("*")):
+        top = Path(folder, name) if format in FOLDER_WRITERS else Path(folder)
+        for file in sorted(top.rglob("*")):
             if file.is_file():
-                zipped.write(file, file.relative_to(folder))
+                zipped.write(file, file.relative_to(top))
                 file.unlink()
     return output

@@ -24,8 +24,9 @@ Verdicts = Annotated[list[Key], Field(max_length=limits.VERDICTS)]
 # Letters, digits, blanks and punctuation, but nothing invisible and no line break.
 _NAME = r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=_NAME)]
-# coco: JSON with the matching regions as boxes; csv: one row per image; fiftyone: a zip with pictures; files: paths.
-Format = Literal["coco", "csv", "fiftyone", "files"]
+# coco, labelstudio: JSON with the matching regions as boxes; csv: one row per image; cvat, fiftyone, yolo: a zip with
+# pictures; files: paths.
+Format = Literal["coco", "csv", "cvat", "fiftyone", "files", "labelstudio", "yolo"]
 Where = Annotated[str, StringConstraints(min_length=1, max_length=limits.WHERE_CHARACTERS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 IdsOfKeys = Callable[[Sequence[str]], Sequence[str]]

@@ -1,6 +1,9 @@
 // Export of a selection, the shown results or the verdicts.
 
-const FORMATS = { coco: "COCO JSON", csv: "CSV", fiftyone: "FiftyOne (zip)", files: "File list" };
+const FORMATS = {
+  coco: "COCO JSON", csv: "CSV", cvat: "CVAT (zip)", fiftyone: "FiftyOne (zip)", files: "File list",
+  labelstudio: "Label Studio JSON", yolo: "YOLO (zip)",
+};
 const MAX_EXPORT = 1000;  // results in one file
 const LABEL_HELP = {
   selection: "Used to find the region in each image. Leave empty to export without regions.",
