@@ -438,6 +438,11 @@ def test_export(searcher: Searcher, tmp_path: Path) -> None:
     written = run("export", store, "cat", "-k", "3", "--format", "csv", "--to", tmp_path / "cat.csv")
     assert written.exit_code == 0, written.output
     assert written.stdout == f"3 images: {tmp_path / 'cat.csv'}\n"
+    again = run("export", store, "cat", "-k", "5", "--format", "csv", "--to", tmp_path / "cat.csv", "--new")
+    assert again.stdout == f"2 images: {tmp_path / 'cat-2.csv'}\n"
+    divided = run("export", store, "cat", "-k", "20", "--format", "yolo", "--to", tmp_path / "cat", "--split", "0.5")
+    assert divided.exit_code == 0, divided.output
+    assert {f.name for f in (tmp_path / "cat" / "images").iterdir()} == {"train", "val"}
     ids = tmp_path / "ids.txt"
     ids.write_text("\n".join(r.image_id for r in searcher.search("cat", 2)))
     assert run("export", store, "--ids", ids, "--format", "files", "--to", tmp_path / "x.txt").exit_code == 0

@@ -15,6 +15,7 @@ from PIL import Image
 from forclip.data.formats.yolo import load_yolo
 from forclip.search.export import export
 from forclip.search.selection import Item, Selection
+from forclip.types import Doubles
 
 BOXES = ((0.25, 0.2, 0.5, 0.6), (-0.1, 0.0, 1.1, 0.5), (0.5, 0.5, 1.0, 1.0))
 
@@ -32,8 +33,10 @@ def selection(tmp_path: Path) -> Selection:
     return Selection(tuple(items), "traffic <light>", tmp_path / "photos")
 
 
-def expected(k: int, sides: tuple[float, float]) -> np.ndarray:
-    return np.clip(BOXES[k], 0, 1) * np.array([*sides, *sides])
+def expected(k: int, sides: tuple[float, float]) -> Doubles:
+    """The corners of box k, clipped to the image, as [4] xyxy."""
+    corners: Doubles = np.clip(BOXES[k], 0, 1) * np.array([*sides, *sides])
+    return corners
 
 
 def test_yolo_has_a_label_file_for_each_picture(selection: Selection, tmp_path: Path) -> None:
