@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -27,6 +28,7 @@ from forclip.toyworld.dataset import ToyWorld
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = 60
+CALIBRATION = Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})
 HOSTILE_NAME = "<img src=x onerror=hacked()>.png"
 HOSTILE_VALUE = "</script><script>hacked()</script>"
 
@@ -104,6 +106,15 @@ def address(served: Searcher) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def shared_address(store_folder: Path, model: Searcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a service that runs for one module, over a copy of the store, with a calibration."""
+    folder = tmp_path_factory.mktemp("shared") / "store"
+    shutil.copytree(store_folder / "store", folder)
+    with serving(create_app(Searcher(Index(folder), replace(model.model, calibration=CALIBRATION)))) as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -114,14 +125,19 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def open_page(browser: Browser, address: str) -> Iterator[Page]:
-    """Open the page. After the test, fail on any script error, console error or request to another host."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
+def open_page(
+    browser: Browser, address: str, allowed: str = "ERR_FAILED", width: int = 1200, height: int = 800, **options: Any
+) -> Iterator[Page]:
+    """Open the page. After the test, fail on any script error, console error or request to another host.
+
+    allowed: part of console errors that a test causes on purpose, by default by aborting requests; width, height: of
+    the screen; options: of the browser's context.
+    """
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    # Tests abort requests on purpose.
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" and "ERR_FAILED" not in m.text else None)
+    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" and allowed not in m.text else None)
     opened.on("request", lambda r: None if r.url.startswith((address, "data:")) else errors.append(r.url))
     opened.goto(address)
     expect(opened.locator("#size")).to_contain_text(f"{PICTURES} images")
@@ -140,7 +156,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 @pytest.fixture
 def calibration() -> Calibration:
     """Invented parameters: a z-score of 2 means a probability of one half."""
-    return Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})
+    return CALIBRATION
 
 
 def client_of(searcher: AnySearcher, **options: Any) -> TestClient:

@@ -71,12 +71,13 @@ function setUpCutoff() {
   $("recommended").textContent = `Recommended: first ${recommended}`;
 }
 
-// The slider spans the values that occur. Results that are loaded later have lower ones.
+// The slider spans the values that occur. While results are left to load it reaches lower, and loads them.
 function spanSlider(fromStart) {
   const slider = $("slider"), values = state.results.map(valueOf), floor = (value) => Math.floor(value * 100 + 1e-9) / 100;
-  const lowest = values.length ? floor(values.reduce((a, b) => Math.min(a, b))) : 0;
+  let lowest = values.length ? floor(values.reduce((a, b) => Math.min(a, b))) : 0;
   const highest = values.length ? Math.ceil(values.reduce((a, b) => Math.max(a, b)) * 100 - 1e-9) / 100 : 1;
   const atStart = fromStart || isSliderAtStart();
+  if (!state.complete) lowest = state.hasProbability ? 0 : floor(lowest - Math.max(0.05, highest - lowest));
   slider.min = lowest;
   slider.max = Math.max(highest, lowest + 0.01);
   if (atStart) slider.value = slider.min;
@@ -102,7 +103,7 @@ function applyCutoff() {
   state.shown = sorted(Array.from({ length: kept }, (_, index) => index));
   if (!state.shown.includes(state.current)) state.current = state.shown[0] ?? 0;
   const minimum = Number($("slider").value);
-  $("slider-value").textContent = state.keepCount !== null ? `first ${state.keepCount}` : state.hasProbability ? `${Math.round(minimum * 100)} %` : minimum.toFixed(3);
+  $("slider-value").textContent = !hasCutoff() ? "all" : state.keepCount !== null ? `first ${state.keepCount}` : state.hasProbability ? `${Math.round(minimum * 100)} %` : minimum.toFixed(3);
   $("grid").hidden = !kept;
   $("list-tools").hidden = !state.results.length;
   $("select-all").textContent = hasCutoff() ? "Select all above the cut-off" : "Select all";
@@ -142,6 +143,7 @@ function showNoResults(count) {
 }
 
 $("slider").addEventListener("input", () => { state.keepCount = null; applyCutoff(); });
+$("slider").addEventListener("change", () => { if (hasCutoff()) loadUntil(Infinity); });
 $("recommended").addEventListener("click", showingErrors(async () => {
   state.keepCount = state.confidence.cutoff;
   await loadUntil(state.keepCount);
