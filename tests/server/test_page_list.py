@@ -156,18 +156,24 @@ def test_the_view_is_kept(page: Page) -> None:
 def test_images_fill_their_cards_and_show_the_region(page: Page) -> None:
     serve_made_list(page, 10)
     search(page, "snail")
-    frame = page.locator("#card-3 .frame").bounding_box()
-    image = page.locator("#card-3 img").bounding_box()
-    region = page.locator("#card-3 .region").bounding_box()
-    assert frame is not None
-    assert image is not None
-    assert region is not None
-    for start, length in (("x", "width"), ("y", "height")):
-        assert image[start] <= frame[start] + 0.5
-        assert image[start] + image[length] >= frame[start] + frame[length] - 0.5
-        assert region[start] >= frame[start] - 0.5
-        assert region[start] + region[length] <= frame[start] + frame[length] + 0.5
-    assert image["width"] / image["height"] == pytest.approx(1.5, abs=0.02)
+    left, top, right, bottom = edges(page, "#card-3 .frame")
+    image, region = edges(page, "#card-3 img"), edges(page, "#card-3 .region")
+    assert image[0] <= left + 0.5
+    assert image[1] <= top + 0.5
+    assert image[2] >= right - 0.5
+    assert image[3] >= bottom - 0.5
+    assert region[0] >= left - 0.5
+    assert region[1] >= top - 0.5
+    assert region[2] <= right + 0.5
+    assert region[3] <= bottom + 0.5
+    assert (image[2] - image[0]) / (image[3] - image[1]) == pytest.approx(1.5, abs=0.02)
+
+
+def edges(page: Page, selector: str) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of an element."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
 
 
 def test_the_slider_spans_the_probabilities_that_occur(page: Page) -> None:

@@ -1,6 +1,6 @@
 // Cards: an image of a list with its best region, confidence, name and marks.
 
-// result, index: of state.results.
+// Create a card without its image, which loadImage adds. result, index: of state.results.
 function createCard(result, index) {
   const card = element("div", "card");
   card.setAttribute("role", "option");
@@ -8,7 +8,7 @@ function createCard(result, index) {
   card.tabIndex = -1;
   card.dataset.index = index;
   const frame = element("div", "frame"), picture = element("div", "picture"), line = element("div", "line");
-  showImage(result, `api/thumbnail/${result.key}`, picture, view.fill).addEventListener("error", () => {
+  showImage(result, null, picture, view.fill).addEventListener("error", () => {
     frame.replaceChildren(element("span", "soft", "Image unavailable"));
   });
   frame.append(picture, ...labelBadge(result));
@@ -38,7 +38,8 @@ function showImage(result, source, container, fills = false) {
     container.style.left = `${100 * hiddenPart((box.x0 + box.x1) / 2, ratio)}%`;
     container.style.top = `${100 * hiddenPart((box.y0 + box.y1) / 2, 1 / ratio)}%`;
   }
-  const image = Object.assign(element("img"), { loading: "lazy", decoding: "async", alt: "", draggable: false, src: source });
+  const image = Object.assign(element("img"), { loading: "lazy", decoding: "async", alt: "", draggable: false });
+  if (source) image.src = source;
   container.replaceChildren(image);
   if (result.box) container.append(createOutline(result.box));
   return image;
@@ -62,6 +63,19 @@ function placeAt(target, box) {
 }
 
 function clamp(value, low = 0, high = 1) { return Math.min(high, Math.max(low, value)); }
+
+function loadImage(card) {
+  if (card.isLoaded) return;
+  card.isLoaded = true;
+  const image = card.querySelector("img");
+  if (image) image.src = `api/thumbnail/${resultOf(card).key}`;
+}
+
+// Forget an image that is still on its way.
+function stopImage(card) {
+  const image = card.querySelector("img");
+  if (image && !image.complete) image.removeAttribute("src");
+}
 
 function resultOf(card) { return state.results[card.dataset.index]; }
 

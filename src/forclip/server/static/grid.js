@@ -2,6 +2,7 @@
 
 const CARD_WIDTHS = { small: 8, medium: 11.5, large: 18 };  // at least, in rem
 const SPARE_CARDS = 60;    // drawn above and below the screen
+const SETTLE_TIME = 100;   // milliseconds after fast scrolling
 const HOLD_TIME = 500;     // milliseconds of a touch that selects a range
 const layout = { columns: 1, width: 0, rowHeight: 0, gap: 0, row: 0 };  // row: at the top of the screen
 const drawn = new Map();   // cards by index of their result
@@ -24,9 +25,11 @@ function measureGrid() {
 // Draw the cards of the rows near the screen, and the one that the Tab key reaches.
 function drawGrid() {
   if ($("grid").hidden || isColumns()) return;
-  const { columns, width, rowHeight, gap } = layout, { shown } = state;
-  const top = $("grid").getBoundingClientRect().top, spare = Math.ceil(SPARE_CARDS / columns);
-  layout.row = Math.floor(-top / rowHeight);
+  const { columns, rowHeight, gap } = layout, { shown } = state, top = $("grid").getBoundingClientRect().top;
+  const row = Math.floor(-top / rowHeight), usual = Math.ceil(SPARE_CARDS / columns);
+  // Who flies past the images sees neither the spare ones nor pictures: both follow when the list rests.
+  const isFast = Math.abs(row - layout.row) > usual / 2, spare = isFast ? 1 : usual;
+  layout.row = row;
   const start = clamp((layout.row - spare) * columns, 0, shown.length);
   const end = clamp((Math.floor((window.innerHeight - top) / rowHeight) + spare + 1) * columns, 0, shown.length);
   const positions = Array.from({ length: end - start }, (_, k) => start + k), current = shown.indexOf(state.current);
@@ -34,23 +37,36 @@ function drawGrid() {
   if (current >= end) positions.push(current);
   const wanted = new Set(positions.map((position) => shown[position]));
   for (const [index, card] of drawn) {
-    if (!wanted.has(index)) { card.remove(); drawn.delete(index); }
+    if (!wanted.has(index)) { stopImage(card); card.remove(); drawn.delete(index); }
   }
   $("grid").style.height = `${Math.max(0, Math.ceil(shown.length / columns) * rowHeight - gap)}px`;
   let before = null;
   for (const position of positions) {
     const index = shown[position], card = drawn.get(index) ?? createCard(state.results[index], index);
     drawn.set(index, card);
-    card.style.width = `${width}px`;
-    card.style.height = `${rowHeight - gap}px`;
-    card.style.transform = `translate(${(position % columns) * (width + gap)}px, ${Math.floor(position / columns) * rowHeight}px)`;
-    card.setAttribute("aria-posinset", position + 1);
-    card.setAttribute("aria-setsize", state.complete ? shown.length : -1);
-    card.tabIndex = index === state.current ? 0 : -1;
+    placeCard(card, position);
+    const tabIndex = index === state.current ? 0 : -1;
+    if (card.tabIndex !== tabIndex) card.tabIndex = tabIndex;
     const place = before ? before.nextSibling : $("grid").firstChild;
     if (place !== card) $("grid").insertBefore(card, place);
     before = card;
   }
+  clearTimeout(resting);
+  if (isFast) resting = setTimeout(drawGrid, SETTLE_TIME); else drawn.forEach(loadImage);
+}
+let resting = 0;
+
+// Most cards are where they were: setting their style again would cost a layout.
+function placeCard(card, position) {
+  const { columns, width, rowHeight, gap } = layout, size = state.complete ? state.shown.length : -1;
+  const place = [position, size, columns, width, rowHeight].join();
+  if (card.place === place) return;
+  card.place = place;
+  card.style.width = `${width}px`;
+  card.style.height = `${rowHeight - gap}px`;
+  card.style.transform = `translate(${(position % columns) * (width + gap)}px, ${Math.floor(position / columns) * rowHeight}px)`;
+  card.setAttribute("aria-posinset", position + 1);
+  card.setAttribute("aria-setsize", size);
 }
 
 // Draw all cards again: for new results, or where they look different.

@@ -146,6 +146,7 @@ function showColumns(texts, requests, answers) {
     return column;
   }));
   $("columns").hidden = false;
+  cards().forEach(loadImage);
   markShared(texts.length);
   showVerdicts();
   if (results.length) focusableOnly(0);
