@@ -189,6 +189,7 @@ def test_serve_and_quickstart(tmp_path: Path, world: Path, recorded: Recorder) -
     more = ["--to", tmp_path / "s", "--model", "forclip-mini", "--compute", "float32", "--no-open", "--quiet"]
     succeed("quickstart", world / "pictures", *access, *more, "--log", tmp_path / "log")
     assert served[-1][1]["indexing"].source == str(world / "pictures")
+    succeed("quickstart", world / "pictures", "--to", tmp_path / "t", "--pretrained", "random", code=2)
 
 
 def test_keep_a_store(tmp_path: Path, world: Path, copied: Path, recorded: Recorder) -> None:

@@ -102,6 +102,7 @@ def test_a_run_is_described_for_people(tmp_path: Path) -> None:
 
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:
     assert_one_line(run("info", tmp_path / "gone"), "gone", "no forclip store")
+    assert_one_line(run("info", tmp_path), f"forclip quickstart {tmp_path}")
 
 
 def test_facts_are_aligned_and_internals_left_out() -> None:

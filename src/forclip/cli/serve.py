@@ -30,6 +30,9 @@ def quickstart(
     model: Annotated[
         str | None, Option(help="Model of a new store: a run, a model folder or a name of `forclip models`.")
     ] = None,
+    pretrained: Annotated[
+        str | None, Option(help="An architecture's weights: open_clip tag, file, or random. Needs --model.")
+    ] = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     token: Token = None,
@@ -41,7 +44,7 @@ def quickstart(
 
     Stopped and run again, it continues, and adds what is new.
     """
-    from forclip.config import ModelConfig, checked_compute
+    from forclip.config import checked_compute
     from forclip.progress import tracking
     from forclip.server.app import listen, page_link, serve
     from forclip.server.quickstart import default_store, index_in_background, prepare_store
@@ -51,8 +54,7 @@ def quickstart(
     store = default_store(photos) if to is None else to
     listener = listen(access, port)  # before the model, which takes a while to load
     choice = checked_compute(compute)
-    named = None if model is None else ModelConfig(name=model)
-    searcher = prepare_store(photos, store, named, device, choice)
+    searcher = prepare_store(photos, store, moved_model(model, pretrained), device, choice)
     link = page_link(access, port)
 
     def show_end(ended: "IndexSummary | str") -> None:

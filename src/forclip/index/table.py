@@ -59,7 +59,8 @@ def open_table(folder: StorePath) -> lance.LanceDataset:
         if (folder / "store.json").exists():
             raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the images again")
         if not (folder / TABLE / "_versions").is_dir():
-            raise ValueError(f"{folder}: no forclip store")
+            hint = f"; to make one of its pictures: forclip quickstart {folder}" if folder.is_dir() else ""
+            raise ValueError(f"{folder}: no forclip store{hint}")
     with reword_errors(f"{folder}: damaged", place=folder):
         try:
             return lance.dataset(str(folder / TABLE))
