@@ -75,8 +75,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return replace_function
 
 
-def test_options_of_forclip_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_forclip_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorder) -> None:
     monkeypatch.setenv("FORCLIP_CACHE", "")  # restored after the test, which sets it
+    threads = recorded("forclip.cpu.set_up_threads")
+    succeed("--threads", "1", "models", "--json")
+    assert threads[-1] == ((1,), {})
     succeed("--version")
     succeed("--cache", tmp_path, "--quiet", "--log", tmp_path / "log", "models", "--json", "--quiet")
 
