@@ -17,7 +17,7 @@ ARG TORCH=cpu
 COPY --from=wheel /wheels /wheels
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir torch torchvision --index-url "https://download.pytorch.org/whl/${TORCH}" \
-    && pip install --no-cache-dir "forclip[heic]" --find-links /wheels \
+    && pip install --no-cache-dir /wheels/*.whl pillow-heif \
     && useradd --create-home --uid 1000 forclip \
     && mkdir --parents /data /models \
     && chown forclip:forclip /data /models
