@@ -18,10 +18,20 @@ from PIL import Image
 from rich.console import Console
 
 from forclip.data.images.decode import DECODING
-from forclip.data.images.views import make_views
+from forclip.data.images.views import PLAIN, make_views
 from forclip.embedding import token_cache
 from forclip.embedding.embed import EncodedBatch, EncodedImages, encode_batches, encode_images, encode_views
-from forclip.embedding.token_cache import cached_tokens, open_tokens, token_source, verify, write_tokens
+from forclip.embedding.token_cache import (
+    TokenSource,
+    cached_tokens,
+    folder_name,
+    is_current,
+    open_tokens,
+    read_header,
+    token_source,
+    verify,
+    write_tokens,
+)
 from forclip.progress import untracked
 from forclip.training.runs import encode_set
 from forclip.types import Annotations
@@ -422,3 +432,25 @@ def test_tokens_of_an_earlier_decoding_are_reused_unless_a_picture_is_turned(
     cached()
     assert len(said) == 1
     assert "are reused" in said[0]
+
+
+def test_tokens_of_each_number_format_are_kept_apart(tmp_path: Path) -> None:
+    """Tokens of earlier versions are in the folder of float32."""
+
+    class HalfEyes(TinyEyes):
+        compute = "bf16"
+
+    paths, views = pictures(tmp_path / "pictures", 3), [PLAIN]
+    ids = [path.stem for path in paths]
+    single, half = (token_source(eyes, ids, paths, views) for eyes in (TinyEyes(), HalfEyes()))
+    assert (single.compute, half.compute) == ("float32", "bf16")
+    assert folder_name(single) != folder_name(half)
+    for eyes in (TinyEyes(), HalfEyes()):
+        cached_tokens(tmp_path / "cache", eyes, ids, paths, views)
+    folder = tmp_path / "cache" / folder_name(half)
+    assert read_header(folder).source == half
+    assert is_current(folder, half)
+    assert not is_current(folder, single)
+    before = {"backbone", "fingerprint", "views", "image_ids", "files"}
+    older = {key: value for key, value in vars(single).items() if key in before}
+    assert TokenSource(**older) == single

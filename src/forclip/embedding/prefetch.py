@@ -37,7 +37,7 @@ class Prefetch:
         ahead: deque[Future[PixelBatch | None]] = deque(self._thread.submit(self._next) for _ in range(AHEAD))
         while (batch := ahead.popleft().result()) is not None:
             ahead.append(self._thread.submit(self._next))
-            if self._copies is not None and batch.rows:
+            if self._copies is not None and batch.pixels.is_cuda:
                 # Its memory belongs to the stream that copied it, and must not be used again before this one is done.
                 batch.pixels.record_stream(torch.cuda.current_stream(self._device))
             yield batch
@@ -46,8 +46,11 @@ class Prefetch:
         batch = next(self._batches, None)
         if batch is None or self._copies is None or not batch.rows:
             return batch
-        with torch.cuda.stream(self._copies):
-            pixels = batch.pixels if batch.pixels.is_pinned() else batch.pixels.pin_memory()
-            copied = pixels.to(self._device, non_blocking=True)
+        try:
+            with torch.cuda.stream(self._copies):
+                pixels = batch.pixels if batch.pixels.is_pinned() else batch.pixels.pin_memory()
+                copied = pixels.to(self._device, non_blocking=True)
+        except torch.OutOfMemoryError:
+            return batch  # the encoder takes it in parts
         self._copies.synchronize()  # in this thread: the memory of the pixels may be used again now
         return replace(batch, pixels=copied)

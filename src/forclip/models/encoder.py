@@ -16,6 +16,7 @@ from forclip.progress import notify
 CPU_BATCH = 64
 _GPU_BATCH = 256  # larger ones are hardly faster
 _MEMORY_SHARE = 0.8  # of a GPU's free memory that a batch may take
+_COPIES = 3  # of a batch's pixels: those in use, those copied ahead, and those being copied
 _PROBED = (2, 6)  # images, whose difference in memory is that of four
 
 _Parts = TypeVar("_Parts")
@@ -30,9 +31,10 @@ class OnTheWay:
 
     def wait(self) -> tuple[Tensor, ...]:
         """Wait for the GPU, and return the tensors on the CPU."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        return self.tensors
+        if self.ready is None:
+            return self.tensors
+        self.ready.synchronize()
+        return tuple(tensor.clone() for tensor in self.tensors)  # pinned memory is scarce, and used again
 
 
 class Encoder:
@@ -69,7 +71,7 @@ class Encoder:
             before = torch.cuda.memory_allocated(self.device)
             self._run(head, pixels.expand(count, *pixels.shape), head is not None)
             torch.cuda.synchronize(self.device)
-            return torch.cuda.max_memory_allocated(self.device) - before
+            return torch.cuda.max_memory_allocated(self.device) - before + _COPIES * count * 4 * pixels.numel()
 
         return measure
 
