@@ -19,6 +19,7 @@ from forclip.image_size import ImageSize, describe_image_size, rows_and_columns
 from forclip.models.backbone import weights_fingerprint
 from forclip.models.compile import compile_or_not
 from forclip.models.compute import autocast
+from forclip.models.cpu_bf16 import in_bf16
 from forclip.models.pools import Pool
 from forclip.models.preprocessing import Box, Scaler
 from forclip.models.tower_parts import Tower
@@ -81,11 +82,14 @@ class TowerBackbone(ABC):
     def with_compute(self, compute: Compute, compiled: bool = False) -> Self:
         """Return the same backbone, which shares its weights, with an image tower in another number format.
 
-        compiled: run the image tower through torch.compile.
+        In bf16 on a CPU it has a copy of the tower's weights. compiled: run the image tower through torch.compile.
         """
         backbone = copy.copy(self)
         backbone.compute, backbone.is_reentrant = compute, not compiled
-        backbone._encode = compile_or_not(self._tower.tokens, self.name) if compiled else self._tower.tokens
+        encode = self._tower.tokens
+        if compute == "bf16" and self.device.type == "cpu":
+            encode = in_bf16(encode)
+        backbone._encode = compile_or_not(encode, self.name) if compiled else encode
         return backbone
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
