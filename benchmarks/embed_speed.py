@@ -3,12 +3,12 @@
     python benchmarks/embed_speed.py [--before CHECKOUT] [--models ViT-B-32,ViT-B-16] [--compute float32,bf16]
         [--rounds 3] [--images 32] [--clock wall] [--beside] [--out FILE]
 
-Each side is a process of its own, and they take turns, so that other work of the machine affects all alike. A ratio is
-the median over the turns, in wall-clock time and in CPU time of the processes. `ours`, and `before`, the package in
-another checkout, go from JPEG files to vectors with regions. `open_clip` decodes as we do and calls `encode_image` alone,
-with the fastest number of threads and images at once by --clock, which it looks for first. --beside: also one job beside
-a program that keeps all cores busy, and two jobs side by side, each as a share of one job alone. On a machine that others
-use, choose by CPU time (--clock cpu), and read that.
+Each side is a process of its own, and they take turns, so that other work of the machine affects all alike. A ratio
+is the median over the turns, in wall-clock time and in CPU time of the processes. `ours`, and `before`, the package
+in another checkout, go from JPEG files to vectors with regions. `open_clip` decodes as we do and calls `encode_image`
+alone, with the fastest number of threads and images at once by --clock, which it looks for first. --beside: also one
+job beside a program that keeps all cores busy, and two jobs side by side, each as a share of one job alone. On a
+machine that others use, choose by CPU time (--clock cpu), and read that.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """An image tower in bf16 on a CPU: a copy whose weights are bf16.
 
-Autocast would convert all weights again for every batch, which takes longer than it saves. Measured on ViT-B-32, the copy
-is twice as fast as float32 on a CPU that multiplies bf16 (AVX-512 BF16), and the cosine of its vectors and those of
-float32 is over 0.9999.
+Autocast would convert all weights again for every batch, which takes longer than it saves. Measured on ViT-B-32, the
+copy is twice as fast as float32 on a CPU that multiplies bf16 (AVX-512 BF16), and the cosine of its vectors and those
+of float32 is over 0.9999.
 """
 
 import copy
