@@ -9,6 +9,7 @@ class. Sizes are bytes per image, of the stored vectors and of the index.
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from forclip.index.schema import Precision, StoreHeader
 from forclip.index.store import ImageFile
 from forclip.models.retrieval_model import RetrievalModel, load_model
 from forclip.toyworld.dataset import ToyWorld, novel_names
-from forclip.types import Annotations, ImageEmbeddings
+from forclip.types import Annotations, Floats, ImageEmbeddings
 
 K = 50
 COMMAND = "forclip demo --out runs/demo --seeds 3 && python -m benchmarks.compactness --demo runs/demo --out FILE"
@@ -88,23 +89,34 @@ def _measure_kind(
         index.add(embeddings, [ImageFile(i) for i in embeddings.image_ids])
         if kind.index != "none":
             index.optimize(kind.index, texts)
-        row_of = {i: row for row, i in enumerate(embeddings.image_ids)}
-        aps = {"base": [], "novel": []}  # type: dict[str, list[float]]
-        for column in np.flatnonzero(gallery.labels.any(0)):
-            rows = [row_of[r.image_id] for r in index.search(texts[column], K)]
-            rest = np.delete(gallery.labels[:, column], rows)
-            ranked = np.concatenate([gallery.labels[rows, column], rest])
-            group = "novel" if gallery.class_names[column] in novel else "base"
-            aps[group].append(100 * ranked_average_precision(ranked, K))
+        maps = mean_average_precisions(index, texts, gallery, embeddings.image_ids, novel)
         index_bytes = sum(f.stat().st_size for f in Path(folder).rglob("ann-*.faiss"))
     width = 2 if kind.precision == "fp16" else 1
     images = len(embeddings)
     return {
-        **{group: float(np.mean(values)) for group, values in aps.items()},
+        **maps,
         "vectors_per_image": len(embeddings.vectors) / images,
         "vector_bytes_per_image": len(embeddings.vectors) * model.dim * width / images,
         "index_bytes_per_image": index_bytes / images,
     }
+
+
+def mean_average_precisions(
+    index: Index, texts: Floats, gallery: Annotations, image_ids: Sequence[str], novel: Sequence[str]
+) -> dict[str, float]:
+    """Search for every class that the gallery has, and return mAP@K of base and novel classes in percent.
+
+    texts: unit [classes, dim]; image_ids: in the order of the gallery's labels.
+    """
+    row_of = {i: row for row, i in enumerate(image_ids)}
+    aps: dict[str, list[float]] = {"base": [], "novel": []}
+    for column in np.flatnonzero(gallery.labels.any(0)):
+        rows = [row_of[r.image_id] for r in index.search(texts[column], K)]
+        rest = np.delete(gallery.labels[:, column], rows)
+        ranked = np.concatenate([gallery.labels[rows, column], rest])
+        group = "novel" if gallery.class_names[column] in novel else "base"
+        aps[group].append(100 * ranked_average_precision(ranked, K))
+    return {group: float(np.mean(values)) for group, values in aps.items()}
 
 
 def summarise(by_seed: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:

@@ -236,7 +236,8 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--memory", type=parse_memory, default="3GB", help="For building the search index.")
-    parser.add_argument("--keep", action="store_true", help="Keep the stores, and measure those that are there.")
+    parser.add_argument("--keep", action="store_true", help="Keep stores and results, and add to those there.")
+    parser.add_argument("--operations", nargs="+", default=[*BOOKKEEPING, "index", *SEARCH])
     parser.add_argument("--kind", help="FAISS index type. Default: by size.")
     parser.add_argument("--to", type=Path, default=RESULTS)
     parser.add_argument("--run", nargs=2, metavar=("OPERATION", "COUNT"), help=argparse.SUPPRESS)
@@ -252,12 +253,16 @@ def main() -> None:
         "memory": given.memory,
         "sizes": {},
     }
+    if given.keep and given.to.exists():
+        results["sizes"] = json.loads(given.to.read_text())["sizes"]
     for count in given.sizes:
         folder = given.folder.absolute() / str(count)
         there = given.keep and (folder / "store").exists()
-        of_size: dict[str, Any] = {"making": {} if there else make_store(folder, count, given.memory)}
-        results["sizes"][str(count)] = of_size
-        for operation in (*BOOKKEEPING, "index", *SEARCH):
+        of_size: dict[str, Any] = results["sizes"].setdefault(str(count), {})
+        of_size.setdefault("making", {})
+        if not there:
+            of_size["making"] = make_store(folder, count, given.memory)
+        for operation in given.operations:
             if operation == "index":
                 of_size["making"] |= make_index(folder, given.kind, given.memory)
             else:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from forclip.index.approximate_search import search_approximately
 from forclip.index.exact_search import search_exactly
 from forclip.index.image_index import Index
-from forclip.index.optimize import TARGET_RECALL, build_for_size, build_index, codes_kind, plan_merge
+from forclip.index.index_kinds import CODES, Codes, bytes_per_vector, codes_of, lists_kind, scan_kind
+from forclip.index.optimize import TARGET_RECALL, build_for_size, build_index, plan_merge
 from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
 from forclip.index.table import StoredVectors, read_vectors, take_rows
@@ -40,7 +42,7 @@ def test_a_vector_is_rewritten_a_logarithmic_number_of_times() -> None:
 
 def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
     """None for few; lists where few of them suffice; compressed vectors alone where most would be searched."""
-    assert (codes_kind(512), codes_kind(33)) == ("PQ256x4fs", "PQ33x4fs")
+    assert (scan_kind(512), scan_kind(33)) == ("PQ256x4fs", "PQ33x4fs")
     everywhere = unit(np.random.default_rng(5), 40, DIM)
     at_home = clustered.decode(slice(0, 40)).astype(np.float32)
     assert build_for_size(clustered, everywhere) is None
@@ -61,6 +63,38 @@ def test_the_kind_of_index_follows_from_the_vectors(clustered: Segment, monkeypa
     alone = build_for_size(clustered, everywhere)
     assert alone is not None
     assert (alone.settings.kind, alone.settings.nprobe) == ("PQ8x4fs", 0)
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_codes_of_each_precision_find_the_best_images_and_score_them_exactly(codes: Codes, clustered: Segment) -> None:
+    kind = lists_kind(32, DIM, codes)
+    assert codes_of(kind) == codes
+    queries = clustered.decode(slice(0, 40)).astype(np.float32)
+    index = build_index(clustered, kind, queries)
+    (shard,) = index.shards
+    assert faiss.extract_index_ivf(shard).code_size + 8 == bytes_per_vector(codes, DIM)
+    assert index.settings.recall >= TARGET_RECALL
+    for query, found in zip(queries, search_approximately(clustered, index, queries, 5), strict=True):
+        exact = search_exactly(clustered, query, 5)
+        best = dict(zip(exact.images.tolist(), exact.scores.tolist(), strict=True))
+        mine = dict(zip(found.images.tolist(), found.scores.tolist(), strict=True))
+        assert all(mine[image] == score for image, score in best.items() if image in mine)
+
+
+def test_later_segments_get_the_precision_of_the_largest_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forclip.index.optimize.MIN_INDEXED_VECTORS", 300)
+    monkeypatch.setattr("forclip.index.optimize.MIN_SEGMENT_VECTORS", 300)
+    index = Index.create(tmp_path / "s", HEADER)
+    ids = names(900)
+    index.add(some(ids, seed=1), files(ids))
+    index.optimize()
+    assert [codes_of(part["index"]) for part in index.info()["parts"]] == ["sq8"]
+    index.optimize("rabitq1")
+    more = names(200, "more")
+    index.add(some(more, seed=2), files(more))
+    index.optimize()
+    assert [codes_of(part["index"]) for part in index.info()["parts"]] == ["rabitq1"] * 2
+    assert index.verify() == []
 
 
 @pytest.fixture(scope="module")

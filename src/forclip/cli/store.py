@@ -272,7 +272,12 @@ def duplicates(
 def compact(
     store: StoreFolder,
     kind: Annotated[
-        str | None, Option("--index", help="FAISS index type such as RaBitQ, or none. Default: by size.")
+        str | None,
+        Option(
+            "--index",
+            help="Precision of the search index: sq8 (8 bits a dimension), rabitq4 or rabitq1; or a FAISS index type; "
+            "or none. Default: as before, sq8 in a new store.",
+        ),
     ] = None,
     memory: Memory = None,
     model: Moved = None,

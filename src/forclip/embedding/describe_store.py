@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,10 @@ from forclip.data.images.tiles import describe_tiles, parse_tiles
 from forclip.embedding.skipped_list import SKIPPED_FILE, read_unreadable
 from forclip.facts import Fact, count, size_text
 from forclip.image_size import describe_image_size
+from forclip.index.advice import Setting, recommended, smaller_settings
+from forclip.index.capacity import Stored
 from forclip.index.image_index import Index
+from forclip.index.index_kinds import codes_of
 from forclip.location import is_url, without_range
 
 _MOST_COUNTED = 2_000_000  # images whose sources are counted; more would take long to read
@@ -22,15 +26,17 @@ _UNREADABLE = "could not be read"
 
 def describe_store(index: Index) -> dict[str, Any]:
     """Describe a store as JSON values. `sources`: images by what was indexed, None where they are too many to count."""
+    contents = index.info()
     described = {f"model {key}": value for key, value in index.store.header.model.items()}
     skipped = read_unreadable(index.store.folder)
     return {
         "kind": "store",
-        **index.info(),
+        **contents,
         _UNREADABLE: len(skipped),
         **described,
         "sources": _count_sources(index),
         "last_added": _last_added(index),
+        "smaller": [asdict(setting) for setting in _smaller(contents)],
         "skipped": [{"image": image_id, "reason": image.reason} for image_id, image in skipped.items()][:_MOST_LISTED],
     }
 
@@ -43,6 +49,7 @@ def store_facts(folder: StorePath, contents: dict[str, Any]) -> list[Fact]:
         Fact("model", _model(contents)),
         Fact("vectors", _vectors(contents)),
         Fact("size", _size(contents)),
+        *_advice(contents),
         Fact("search", _search(contents)),
         Fact("columns", ", ".join(contents["columns"]) or "none of your own; `forclip index --metadata` adds some"),
         *_skipped(folder, contents),
@@ -120,7 +127,29 @@ def _vectors(contents: dict[str, Any]) -> str:
 
 def _size(contents: dict[str, Any]) -> str:
     table, search = contents["table_bytes"], contents["search_bytes"]
-    return f"{size_text(table + search)}: images {size_text(table)}, search index {size_text(search)}"
+    each = f" ({(table + search) / contents['images'] / 1e3:.1f} kB an image)" if contents["images"] else ""
+    return f"{size_text(table + search)}{each}: images {size_text(table)}, search index {size_text(search)}"
+
+
+def _smaller(contents: dict[str, Any]) -> list[Setting]:
+    images, indexed = contents["images"], [part for part in contents["parts"] if part["index"] != "none"]
+    kind = max(indexed, key=lambda part: part["vectors"])["index"] if indexed else ""
+    stored = Stored(images, contents["vectors"] / max(1, images), contents["dim"], contents["precision"])
+    return smaller_settings(stored, codes_of(kind), contents["merge"])
+
+
+def _advice(contents: dict[str, Any]) -> list[Fact]:
+    """Say which settings make the store smaller, the recommended one first."""
+    settings = [Setting(**setting) for setting in contents["smaller"]]
+    best = recommended(settings)
+    lines = []
+    for setting in sorted(settings, key=lambda setting: setting != best):
+        command = "a new store, index" if setting.new else "compact"
+        cost = f"{setting.change:+.1f} mAP" if setting.change <= -0.05 else "the same mAP"
+        lines.append(
+            f"{setting.bytes_per_image / 1e3:.1f} kB an image: {command} {setting.options} ({cost} on the toy world)"
+        )
+    return [Fact("smaller", lines)] if lines else []
 
 
 def _search(contents: dict[str, Any]) -> list[str]:

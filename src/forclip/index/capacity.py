@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from forclip.index.index_kinds import Codes, bytes_per_vector
 from forclip.index.milvus.recall import choose_index
 from forclip.index.milvus.settings import VectorIndex
 from forclip.index.optimize import MIN_INDEXED_VECTORS, MIN_SEGMENT_VECTORS, max_segment_vectors
@@ -133,15 +134,21 @@ def count_lists(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY) -> int
     return max(lists, min(4 * lists, _FINER_LISTS))
 
 
-def index_bytes(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY) -> int:
-    """Return the size of the approximate index: inverted lists of 8-bit codes. 0 for few vectors, which are compared.
+def index_bytes(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY, codes: Codes = "sq8") -> int:
+    """Return the size of the approximate index: inverted lists. 0 for few vectors, which are compared.
 
-    Where most lists would be searched, forclip writes codes of a quarter of this size instead.
+    codes: precision of the lists. Where most lists of 8-bit codes would be searched, forclip writes codes of a quarter
+    of this size instead.
     """
     if stored.vectors < MIN_INDEXED_VECTORS:
         return 0
     lists = count_segments(stored, build_memory) * count_lists(stored, build_memory)
-    return stored.vectors * (stored.dim + _ROW_NUMBER) + lists * (2 * stored.dim + 8)
+    return stored.vectors * bytes_per_vector(codes, stored.dim) + lists * (2 * stored.dim + 8)
+
+
+def disk_bytes(stored: Stored, codes: Codes = "sq8") -> int:
+    """Return the size of a local store, its search files included. codes: precision of the index."""
+    return table_bytes(stored) + segment_bytes(stored) + index_bytes(stored, codes=codes)
 
 
 def search_memory(stored: Stored, build_memory: int = DEFAULT_BUILD_MEMORY) -> tuple[int, int]:

@@ -96,10 +96,11 @@ class Index:
     def optimize(self, kind: str | None = None, queries: Floats | None = None, memory: int | None = None) -> None:
         """Make search faster on large stores; small ones do not need it. A kill at any time does no harm.
 
-        kind: a FAISS factory string, "none", or None to choose by size and keep existing indexes; queries: typical
-        ones, unit [Q, dim], to measure recall with, by default mixtures of stored vectors; memory: bytes to use, by
-        default half of what is free; less memory makes more segments, which are searched one after the other. Raises
-        ValueError for a kind that FAISS cannot build, or if another process is optimizing the store.
+        kind: precision of the codes, "sq8" (8 bits a dimension), "rabitq4" or "rabitq1" (4 bits or 1 bit, RaBitQ); a
+        FAISS factory string; "none"; or None to choose by size and keep existing indexes; queries: typical ones, unit
+        [Q, dim], to measure recall with, by default mixtures of stored vectors; memory: bytes to use, by default half
+        of what is free; less memory makes more segments, which are searched one after the other. Raises ValueError for
+        a kind that FAISS cannot build, or if another process is optimizing the store.
         """
         optimize(self._views, kind, queries, memory)
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from forclip.index.approximate_search import ApproximateIndex, IndexSettings, count_lists, search_approximately
 from forclip.index.exact_search import ScoredImages, search_exactly
+from forclip.index.index_kinds import NO_INDEX, Codes, codes_of, lists_kind, parse_codes, scan_kind
 from forclip.index.memory import default_memory
 from forclip.index.segment import Segment
 from forclip.index.table import StoredVectors, read_vectors
 from forclip.index.view import Views
 from forclip.types import Floats, Ints
 
-NO_INDEX = "none"
 MIN_SEGMENT_VECTORS = 131_072  # fewer are read from the store when it is opened, in a fraction of a second
 _MERGE_RATIO = 2  # a segment is rewritten if it is at most 2 times as large as what joins it
 _MAX_DEAD_SHARE = 0.25
@@ -47,9 +47,11 @@ def optimize(views: Views, kind: str | None, queries: Floats | None, memory: int
 
     A kill at any time leaves what was there before, or what comes after.
     """
-    segments, memory = views.segments, default_memory() if memory is None else memory
+    segments, memory, codes = views.segments, default_memory() if memory is None else memory, parse_codes(kind)
+    by_size = kind is None or codes is not None
     with segments.changing():
-        write_segments(views, MIN_SEGMENT_VECTORS if kind in (None, NO_INDEX) else 1, memory)
+        codes = codes or _prevailing_codes(views)
+        write_segments(views, MIN_SEGMENT_VECTORS if by_size or kind == NO_INDEX else 1, memory)
         cover = views.cover()
         on_disk = {p.segment.folder.name: p for p in cover.parts if p.segment.folder is not None}
         for name, _ in cover.names:
@@ -60,16 +62,24 @@ def optimize(views: Views, kind: str | None, queries: Floats | None, memory: int
         for part in views.cover().parts:
             segment, current = part.segment, NO_INDEX if part.index is None else part.index.settings.kind
             too_small = segment.num_vectors < MIN_INDEXED_VECTORS
-            if part.in_memory or kind == current or (kind is None and (part.index is not None or too_small)):
+            as_wanted = part.index is not None if kind is None else kind in (current, codes_of(current))
+            if part.in_memory or as_wanted or (by_size and too_small):
                 continue
             index = None
             if kind != NO_INDEX:
                 typical = sample_stored_queries(segment) if queries is None else queries
-                if kind is None:
-                    index = build_for_size(segment, typical, memory)
+                if by_size:
+                    index = build_for_size(segment, typical, memory, codes)
                 else:
+                    assert kind is not None
                     index = build_index(segment, kind, typical, memory=memory)
             segments.write_index(part, index)
+
+
+def _prevailing_codes(views: Views) -> Codes:
+    """Return the precision of the largest index, that of small stores if there is none."""
+    indexed = [(part.num_vectors, codes_of(part.index.settings.kind)) for part in views.cover().parts if part.index]
+    return max(indexed, default=(0, None), key=lambda pair: pair[0])[1] or "sq8"
 
 
 def write_segments(views: Views, min_vectors: int, memory: int | None = None) -> None:
@@ -131,38 +141,31 @@ def plan_merge(new: int, live: Sequence[int], dead: Sequence[int], most: float =
     return chosen
 
 
-def codes_kind(dim: int) -> str:
-    """Return FAISS's name of the codes for search without lists: product quantisation, 4 bits for two dimensions."""
-    return f"PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
-
-
-def lists_kind(lists: int) -> str:
-    """Return FAISS's name of inverted lists of 8-bit codes. Half-precision centres, since all are compared."""
-    return f"IVF{lists}(SQfp16),SQ8"
-
-
-def build_for_size(segment: Segment, queries: Floats, memory: int | None = None) -> ApproximateIndex | None:
+def build_for_size(
+    segment: Segment, queries: Floats, memory: int | None = None, codes: Codes = "sq8"
+) -> ApproximateIndex | None:
     """Build the kind of index that suits a segment, None if exact search takes a few milliseconds.
 
-    Uses inverted lists, or, if most lists would have to be searched, shorter codes without lists.
-    queries: as for `build_index`.
+    Uses inverted lists, or, if most lists of 8-bit codes would have to be searched, shorter codes without lists.
+    queries: as for `build_index`; codes: precision of the lists.
     """
+    dim = segment.header.dim
     if segment.num_vectors < MIN_INDEXED_VECTORS:
         return None
     memory = default_memory() if memory is None else memory
-    trainable = max(1, memory // _TRAINING_SHARE // (_TRAINING_PER_LIST * 4 * segment.header.dim))
+    trainable = max(1, memory // _TRAINING_SHARE // (_TRAINING_PER_LIST * 4 * dim))
     lists = 2 ** int(math.log2(min(_LISTS_FACTOR * math.sqrt(segment.num_vectors), trainable)))
-    index = build_index(segment, lists_kind(lists), queries, memory=memory)
+    index = build_index(segment, lists_kind(lists, dim, codes), queries, memory=memory)
     finer = min(_FINER_FACTOR * lists, _MAX_FINER_LISTS, 2 ** int(math.log2(trainable)))
     read_of_lists = _compressed_bytes(segment, index.shards, index.settings.nprobe)
-    read_of_centres = 2.0 * lists * segment.header.dim
+    read_of_centres = 2.0 * lists * dim
     if finer > lists and read_of_lists > _MAX_READ_RATIO * read_of_centres:
         del index  # two do not fit the memory
-        lists, index = finer, build_index(segment, lists_kind(finer), queries, memory=memory)
-    if index.settings.nprobe * _MAX_PROBE_SHARE <= lists:
+        lists, index = finer, build_index(segment, lists_kind(finer, dim, codes), queries, memory=memory)
+    if codes != "sq8" or index.settings.nprobe * _MAX_PROBE_SHARE <= lists:
         return index
     del index
-    return build_index(segment, codes_kind(segment.header.dim), queries, memory=memory)
+    return build_index(segment, scan_kind(dim), queries, memory=memory)
 
 
 def build_index(
