@@ -119,10 +119,12 @@ class LiveRows:
         self._free: dict[FragmentName, Bools] = {}
         self._claims: dict[FragmentName, NDArray[np.uint32]] = {}  # offsets that are not yet marked in `_free`
         self._left: dict[FragmentName, int] = {}
+        self._rows: dict[FragmentName, int] = {}  # deleted ones included
         with_deletions = {}
         for fragment in table.get_fragments():
-            name = fragment.metadata.id, fragment.metadata.files[0].path
-            self.fragments[name] = fragment
+            described = fragment.metadata
+            name = described.id, described.files[0].path
+            self.fragments[name], self._rows[name] = fragment, described.physical_rows
             if deletions := fragment.deletion_file():
                 with_deletions[name, deletions] = fragment
         known = {} if previous is None else previous._deletions
@@ -174,11 +176,11 @@ class LiveRows:
 
     def _count(self, name: FragmentName) -> int:
         """Count the live rows of a fragment."""
-        return int(self.fragments[name].physical_rows) - len(self._deleted.get(name, ()))
+        return self._rows[name] - len(self._deleted.get(name, ()))
 
     def _free_rows(self, name: FragmentName) -> Bools:
         if name not in self._free:
-            rows = self.fragments[name].physical_rows
+            rows = self._rows[name]
             free = np.ones(rows + 1, bool)
             free[rows] = False  # of images that are nowhere
             free[self._deleted.get(name, np.empty(0, np.int64))] = False
