@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from forclip.index.capacity import Stored, disk_bytes, index_bytes, merged_share
 from forclip.index.index_kinds import CODES, Codes
 
-# Change of mAP@50 (base, novel classes) by the precision of stored vectors and the cosine from which they are merged,
-# searched with 1-bit codes: FOR on the toy world (docs/results/index_precision.json).
+# Change of mAP@50 (base, novel classes) by the precision of stored vectors and the cosine from which they are merged:
+# FOR on the toy world, three seeds (docs/results/compactness.json). Both together: the sum. The precision of the index
+# changes at most 0.02, because the images that it finds are scored by their stored vectors.
 MEASURED_CHANGES = {
     ("fp16", None): (0.0, 0.0),
-    ("int8", None): (0.0, 0.0),
-    ("int8", 0.98): (0.0, 0.0),
+    ("int8", None): (0.0, -0.06),
+    ("int8", 0.98): (-0.15, -0.13),
 }
 MOST_LOST = 0.5  # mAP that a recommended setting may lose
 
