@@ -169,11 +169,11 @@ def main() -> None:
     if given.demo is not None:
         seeds = demo_seeds(given.demo)
         by_seed = [measure_toy(given.demo, seed) for seed in seeds]
-        toy = {"command": command, "metric": f"mAP@{K}, min({K},R)", "seeds": seeds, "mean": summarise(by_seed)}
-        results["toy"] = toy
+        mean = summarise(by_seed)
+        results["toy"] = {"command": command, "metric": f"mAP@{K}, min({K},R)", "seeds": seeds, "mean": mean}
         write_text_atomically(given.out, json.dumps(results, indent=1) + "\n")
         table = Table("store", "vectors", "kB an image", "base", "novel", "recall", "p50 ms")
-        for name, row in toy["mean"].items():
+        for name, row in mean.items():
             changes = [f"{row[g]:.1f} ({row[f'{g}_cost']:+.2f})" for g in ("base", "novel")]
             sizes = [f"{row['vectors_per_image']:.1f}", f"{row['bytes_per_image'] / 1e3:.2f}"]
             table.add_row(name, *sizes, *changes, f"{row['recall']:.4f}", f"{row['p50_ms']:.2f}")
