@@ -52,7 +52,7 @@ def test_sizes_by_hand() -> None:
     # 16 GB build 16e9 / 2 / 1.5 / 520 = 10,256,410 vectors: three segments of 8,192 lists with a centre of 1,024 bytes.
     assert count_segments(MILLION) == 3
     assert index_bytes(MILLION) == 25_000_000 * 520 + 3 * 8192 * 1032
-    assert search_memory(MILLION) == (250_000_000 + 205_000_000 + index_bytes(MILLION), 455_000_000)
+    assert search_memory(MILLION) == (250_000_000 + 5_000_000 + index_bytes(MILLION), 255_000_000)
     eight_bits = Stored(1_000_000, 25, 512, "int8")
     assert table_bytes(MILLION) - table_bytes(eight_bits) == 25_000_000 * 512
     assert index_bytes(MILLION) == index_bytes(eight_bits)
