@@ -101,7 +101,7 @@ def test_a_region_is_drawn_with_a_finger(page: Page) -> None:
     drawn: dict[str, Any] = page.evaluate("state.drawnRegion")
     assert [drawn[k] for k in ("x0", "y0", "x1", "y1")] == pytest.approx([0.2, 0.1, 0.6, 0.7], abs=0.02)
     with page.expect_request("**/api/similar") as request:
-        page.get_by_role("button", name="More like this region").tap()
+        page.get_by_role("button", name="More like this region").click()
     sent = json.loads(request.value.post_data or "")["box"]
     assert sent == pytest.approx(drawn)
 

@@ -1,5 +1,7 @@
 // Cards: an image of a list with its best region, confidence, name and marks.
 
+const EAGER = 18;  // of the best images load before the page is laid out
+
 // Create a card without its image, which loadImage adds. result, index: of state.results.
 function createCard(result, index) {
   const card = element("div", "card");
@@ -38,7 +40,7 @@ function showImage(result, source, container, fills = false) {
     container.style.left = `${100 * hiddenPart((box.x0 + box.x1) / 2, ratio)}%`;
     container.style.top = `${100 * hiddenPart((box.y0 + box.y1) / 2, 1 / ratio)}%`;
   }
-  const image = Object.assign(element("img"), { loading: "lazy", decoding: "async", alt: "", draggable: false });
+  const image = Object.assign(element("img"), { loading: source || result.rank > EAGER ? "lazy" : "eager", decoding: "async", alt: "", draggable: false });
   if (source) image.src = source;
   container.replaceChildren(image);
   if (result.box) container.append(createOutline(result.box));
