@@ -78,6 +78,7 @@ def test_tiles_and_a_limit_of_vectors_by_command(tmp_path: Path, small_world: To
     options = ["--tiles", "2x3", "--tile-overlap", "0.25", "--max-vectors", "30"]
     made = run("index", pictures, "--to", store, "--model", "forclip-mini", *options)
     assert made.exit_code == 0, made.output
+    assert f"forclip serve {store}" in made.stdout  # what to do next
     info = json.loads(run("info", store, "--json").stdout)
     assert (info["model tiles"], info["model tile_overlap"]) == ("2x3", 0.25)
     assert (info["vectors"], info["max_vectors"]) == (4 * 30, 30)

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -192,6 +193,8 @@ def index(
     if summary.not_indexed:
         lines.append("not indexed:")
         lines += [f"  {line}" for line in describe_left_out(summary.not_indexed)]
+    if summary.added and not (summary.updated or summary.unchanged or summary.moved):  # a new store
+        lines.append(f'search it: forclip search {quote(to)} "a text", or on a page: forclip serve {quote(to)}')
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
