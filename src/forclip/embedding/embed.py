@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from forclip.cpu import usable_cores
 from forclip.data.images.stream import PixelBatch, stream_pixels
 from forclip.data.images.views import PLAIN, Size, View
 from forclip.embedding.prefetch import Prefetch
@@ -31,6 +32,7 @@ BATCH_SIZE = CPU_BATCH
 _MOST_INPUTS = 4 * BATCH_SIZE  # preprocessed views of a batch's images, which are in memory at once
 _BOX_THREADS, _MAPS_AT_ONCE = 4, 400  # maps that fit into a core's cache
 _MOST_DECODING = 16  # threads
+_MOST_PROCESSES = 8
 _IN_FLIGHT = 1  # batches that a GPU computes while the one before is finished
 
 
@@ -139,20 +141,27 @@ def images_per_batch(views: int, batch_size: int = BATCH_SIZE) -> int:
     return min(batch_size, max(1, max(batch_size, _MOST_INPUTS) // views))
 
 
+def processes_for(gpus: int) -> int:
+    """How many processes decode for each of a machine's GPUs."""
+    return min(_MOST_PROCESSES, max(1, usable_cores() // gpus))
+
+
 def encode_batches(
     backbone: Backbone,
     image_ids: Sequence[str],
     paths: Sequence[Location],
     views: Sequence[View],
     advance: Advance = silent,
-    processes: int = 0,
+    processes: int | None = None,
 ) -> Iterator[EncodedBatch]:
     """Encode image files to tokens batch by batch, for sets that do not fit into memory.
 
-    A batch lacks its unreadable images and may be empty. processes: number of decoding processes, as in
-    `stream_pixels`.
+    A batch lacks its unreadable images and may be empty. processes: that decode, 0 for threads, None for what feeds
+    the device best.
     """
     encoder = Encoder(backbone)
+    if processes is None:
+        processes = processes_for(torch.cuda.device_count()) if encoder.device.type == "cuda" else 0
     encoder.fit(None, _any_pixels(backbone))
     stream = _stream(encoder, paths, views, processes)
     for batch, encoded in _overlap(encoder, encoder.encode, stream):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from forclip.cpu import usable_cores
+from forclip.embedding.embed import processes_for
 from forclip.embedding.local_workers import LocalWorkers
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.run_slices import SliceRun
@@ -11,7 +13,6 @@ from forclip.embedding.slice_writer import SliceWriter
 from forclip.embedding.slices import Embedder, Slice, embed_slices, whole_batches
 from forclip.embedding.store_options import StoreOptions
 from forclip.embedding.worker_pool import WorkerPool
-from forclip.index.threads import cores
 from forclip.models.retrieval_model import RetrievalModel
 from forclip.progress import Advance
 
@@ -19,7 +20,6 @@ IMAGES_PER_SLICE = 1024
 _IMAGES_PER_SLICE_ON_GPU = 4096  # decoding starts afresh with each
 _IMAGES_PER_COMMIT = 16_384  # of several workers
 _SLICES_PER_WORKER = 4  # at least, so that the workers end at about the same time
-_MAX_PROCESSES = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def local_staff(run: RunOptions, device: str, processes: int | None) -> Staff:
     if processes is None and workers is not None and (workers > len(gpus) or len(gpus) == 1):
         processes = workers // len(gpus)
     elif processes is None:
-        processes = min(_MAX_PROCESSES, max(1, cores() // len(gpus)))
+        processes = processes_for(len(gpus))
     return Staff(tuple(gpus), processes, len(gpus) == 1 and run.engine == "local")
 
 
@@ -80,7 +80,7 @@ def embed_all(
         workers = ray.workers
     else:
         workers = len(staff.devices)
-        pool = LocalWorkers(spec, staff.devices, max(1, cores() // workers), staff.processes)
+        pool = LocalWorkers(spec, staff.devices, max(1, usable_cores() // workers), staff.processes)
     commit = run.images_per_commit or _IMAGES_PER_COMMIT
     most = IMAGES_PER_SLICE if device == "cpu" else _IMAGES_PER_SLICE_ON_GPU
     share = -(-len(images) // (_SLICES_PER_WORKER * max(workers, run.max_workers or 0)))
