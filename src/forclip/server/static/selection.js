@@ -73,7 +73,7 @@ function showSelection() {
   $("count").textContent = `${keys.length.toLocaleString("en")} selected${state.gone ? `, ${state.gone} no longer in the collection` : ""}`;
   $("strip").replaceChildren(...keys.slice(-STRIP_IMAGES).reverse().map((key) => Object.assign(element("img"), { src: `api/thumbnail/${key}`, alt: "" })));
   $("undo").hidden = !last;
-  if (last) $("undo").textContent = `Undo: ${last.keys.length.toLocaleString("en")} ${last.added ? "added" : "removed"}`;
+  if (last) $("undo").replaceChildren("Undo", element("span", "wide", `: ${last.keys.length.toLocaleString("en")} ${last.added ? "added" : "removed"}`));
   $("unselect").hidden = !keys.length;
   showDetailSelected();
 }
