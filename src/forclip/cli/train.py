@@ -76,12 +76,25 @@ def train(
     out: Annotated[Path, Option(help="Output folder for the model and its checkpoint.")],
     resume: Resume = False,
     compute: ConfiguredCompute = None,
+    tensorboard: Annotated[
+        bool, Option("--tensorboard", help="Write curves and example rankings to OUT/tensorboard.")
+    ] = False,
+    wandb: Annotated[
+        str | None, Option(metavar="PROJECT", help="Record the same to a project of Weights & Biases.")
+    ] = None,
 ) -> None:
     """Finetune a model with FOR on your base labels. `torchrun -m forclip train` does on several GPUs."""
     from forclip.training.runs import train as train_run
 
     with _workers() as is_first:
-        train_run(_with_compute(config, compute), out, resume=resume, console=message_console())
+        train_run(
+            _with_compute(config, compute),
+            out,
+            resume=resume,
+            console=message_console(),
+            tensorboard=tensorboard,
+            wandb=wandb,
+        )
     if is_first and is_quiet():
         typer.echo(f"The model: {out}")
 

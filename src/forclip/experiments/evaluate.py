@@ -23,7 +23,7 @@ from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import from_pretrained
-from forclip.progress import Track, console_for_results, silent, tracking
+from forclip.progress import Planned, Track, console_for_results, expect, silent, tracking
 from forclip.training import runs
 from forclip.training.choose_tiles import resolve_tiles
 
@@ -110,6 +110,17 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
             f"{source.annotations}: images without labels cannot be evaluated; search them with `forclip index`"
         )
     split, prompts = runs.choose_classes_and_prompts(config.data, train, gallery)
+    # Times relative to the encoding of one view.
+    measuring = [
+        Planned("encoding gallery images", len(gallery), 1),
+        Planned("evaluating baselines", 3 + len(config.eval.clusters), 0.8 * len(gallery)),
+    ]
+    if config.eval.tiles != "none":
+        measuring.append(Planned("embedding tiles", len(gallery), 9))
+    if will_train:
+        encoding, *training = runs.stages_of_training(config, train, len(split.base), None)
+        measuring = [encoding, *measuring, *training]
+    expect(*measuring)
     if will_train or config.head.seeding == "clusters":
         query_tokens = config.head.num_query_tokens
         tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)

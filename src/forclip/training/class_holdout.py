@@ -26,7 +26,7 @@ ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SHORT_ALPHAS = (0.5, 0.75, 1.0)  # of trials that only compare candidates
 _DEFAULT_ALPHA = 0.5  # without classes to choose it on
 _AS_GOOD = 0.5  # percent points of unseen classes that a choice may give up for seen ones
-_SHORT_SHARE, _SHORT_STEPS = 0.25, 200  # of a trial that only compares candidates: its epochs, and its steps at most
+SHORT_SHARE, SHORT_STEPS = 0.25, 200  # of a trial that only compares candidates: its epochs, and its steps at most
 _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
 _CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
 
@@ -84,7 +84,7 @@ def choose_candidate(
     candidate and nothing.
     """
     folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
-    if len(candidates) == 1 or not folds or config.base_weight == 0 or config.interpolation == 0:
+    if not folds or not compares_candidates(candidates, config):
         return candidates[0], {}
     alphas = _SHORT_ALPHAS if config.interpolation is None else (config.interpolation,)
     held_out_images = HeldOut(start, tokens, supervision, config.seed)
@@ -94,11 +94,16 @@ def choose_candidate(
         for k, held_out in enumerate(folds, start=1):
             description = f"candidate {number} of {len(candidates)}, trial {k} of {len(folds)}"
             kept = _without(supervision, held_out)
-            head = train_head(candidate, kept, description, None, _SHORT_SHARE, _SHORT_STEPS)
+            head = train_head(candidate, kept, description, None, SHORT_SHARE, SHORT_STEPS)
             trials.append((held_out, head))
         evidence[candidate] = held_out_images.measure(trials, alphas)
     all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
     return broadcast((best_choice(all_choices)[0], evidence))
+
+
+def compares_candidates(candidates: Sequence[Candidate], config: TrainConfig) -> bool:
+    """Whether there is something to choose."""
+    return len(candidates) > 1 and config.base_weight > 0 and config.interpolation != 0
 
 
 def choose_setting(

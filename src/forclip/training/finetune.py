@@ -24,11 +24,12 @@ from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead
 from forclip.models.retrieval_model import ClassVectors
 from forclip.models.summary_head import SummaryHead
-from forclip.progress import Track, untracked
+from forclip.progress import Track, expect, record, untracked
 from forclip.training import objectives
 from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
 from forclip.training.class_holdout import Evidence, calibrate, choose_candidate, choose_setting
 from forclip.training.class_vectors import choose_strength, fit_class_vectors
+from forclip.training.expected_stages import expected_stages
 from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
@@ -36,7 +37,8 @@ from forclip.training.score_images import plain_clip, run_in_batches, score_imag
 from forclip.training.step_size import learning_rate_for, scale_for_labels
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
-from forclip.training.trainer import TrainingSet, new_state, number_of_epochs, total_steps, train, trained_parameters
+from forclip.training.trainer import TrainingSet, epochs_and_images, new_state, total_steps, train, trained_parameters
+from forclip.training.watch import Recorder, Watch, mean_terms
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Ints
 
@@ -143,11 +145,13 @@ def finetune(
     checkpoint: Path | None = None,
     track: Track = untracked,
     num_parts: int = 1,
+    recorder: Recorder | None = None,
 ) -> Finetuned:
     """Finetune FOR, from the checkpoint if there is one. Trial trainings have checkpoints next to it.
 
     tokens: [V, I, T, W] float16, V views of each training image, the plain one first. num_parts: the first so many
-    views are what the model embeds of an image: the whole, then its tiles. paths: [I], for the zoom teacher.
+    views are what the model embeds of an image: the whole, then its tiles. paths: [I], for the zoom teacher. recorder:
+    for curves and rankings of the full trials and the finetuning; it changes no result.
     Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration. *Collective*:
     all workers get the same result.
     """
@@ -157,16 +161,21 @@ def finetune(
     parts, seed = first_views(tokens, num_parts), config.seed
     untuned, start_gains = choose_initial_head(backbone, parts, supervision, head_config, seed)
     synchronise(untuned.state_dict().values())
+    numbers = tokens.shape[1], len(supervision.labelled), len(supervision.texts), num_parts
+    expect(*expected_stages(config, *numbers))
     zoom, zoom_gain = None, None
     if paths is not None and num_parts == 1:
         zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, paths)
         if config.teacher == "auto" and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
-    training = _Training(untuned, tokens, num_parts, zoom, config, checkpoint, track)
+    watch = None if recorder is None else Watch(recorder, parts, supervision, paths, seed)
+    training = _Training(untuned, tokens, num_parts, zoom, config, checkpoint, track, watch)
     names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
     candidates = candidates_of(config, names)
+    expect(*expected_stages(config, *numbers, candidates))
     candidate, measured = choose_candidate(training.trial, candidates, untuned, parts, supervision, config)
+    expect(*expected_stages(config, *numbers, [candidate]))
     setting, evidence, trials = choose_setting(training.trial, candidate, untuned, parts, supervision, config)
     calibration = calibrate(untuned, trials, setting, parts, supervision, seed)
     # With alpha 0 the trained head would not be used.
@@ -191,6 +200,8 @@ def finetune(
         class_vectors=strength,
         class_vector_gains=strength_gains,
     )
+    if recorder is not None:
+        recorder.text("choices", json.dumps(choices.to_json(), indent=1))
     class_vectors = fit_class_vectors(head, tokens, num_parts, supervision, config, strength)
     synchronise(class_vectors.state_dict().values())
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
@@ -207,6 +218,7 @@ class _Training:
     config: TrainConfig
     checkpoint: Path | None
     track: Track
+    watch: Watch | None = None
     vectors: dict[tuple[TeacherName, int], Rows] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
@@ -239,11 +251,11 @@ class _Training:
         rows = np.arange(self.tokens.shape[1]) if candidate.teacher != "none" else supervision.labelled
         if not len(rows):
             raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
-        epochs = max(1, round(share_of_epochs * number_of_epochs(len(rows), self.config, self.num_parts)))
+        epochs, count = epochs_and_images(self.config, len(rows), self.num_parts, share_of_epochs, max_steps)
         rate = self._learning_rate(candidate.trainable) * scale_for_labels(len(supervision.labelled), len(rows))
         config = replace(self.config, epochs=epochs, learning_rate=rate)
-        if max_steps is not None and len(rows) > (most := max(1, max_steps // epochs) * config.batch_size):
-            rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, most, replace=False))
+        if count < len(rows):
+            rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, count, replace=False))
         labels, verified = (torch.from_numpy(x[:, rows]) for x in supervision.of_views(len(self.tokens)))
         untuned_vectors = torch.zeros(1, len(rows), 0, 1)
         if config.neighbour_weight > 0:
@@ -266,9 +278,23 @@ class _Training:
         if checkpoint is not None and is_first() and checkpoint.exists():
             state.load(checkpoint)
         state.synchronise()
-        advance = self.track(description, total_steps(len(data), config))
+        total = total_steps(len(data), config)
+        advance = self.track(description, total)
         advance(state.step)
-        train(state, data, config, checkpoint, lambda step, terms: advance(1))
+        # Short trials are many, and say little.
+        watch = None if self.watch is None or max_steps is not None else self.watch.begin(description, supervision)
+
+        def on_step(step: int, terms: dict[str, float]) -> None:
+            advance(1)
+            if watch is not None:
+                watch.step(state, total, config)
+            if step % (total // epochs) == 0:
+                epoch = step // (total // epochs)
+                means = mean_terms(state.history[-(total // epochs) :])
+                measured = {} if watch is None else watch.epoch(state, epoch)
+                record("epoch", stage=description, epoch=epoch, step=step, losses=means, **measured)
+
+        train(state, data, config, checkpoint, on_step)
         return state.result.requires_grad_(False), state.history
 
     def _learning_rate(self, trainable: str) -> float:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,32 +30,53 @@ from forclip.models.mini_clip import warn_about_photos
 from forclip.models.references import absolute_reference
 from forclip.models.retrieval_model import RetrievalModel, configured_backbone, from_pretrained, save_pretrained
 from forclip.models.text_cache import cache_texts, encode_texts_once
-from forclip.progress import Track, skipped, tracking
+from forclip.progress import Planned, Track, expect, skipped, tracking
 from forclip.text.prompt_options import PromptOptions, read_prompt_options, read_templates
 from forclip.training.choose_tiles import resolve_tiles
+from forclip.training.expected_stages import expected_stages
 from forclip.training.finetune import Finetuned, finetune
+from forclip.training.recorders import open_recorder
 from forclip.training.supervision import supervise
+from forclip.training.watch import NoRecorder, Recorder
 from forclip.training.weight_interpolation import save_ends
 from forclip.types import Annotations, ClassSplit
 
 
 def train(
-    config: RunConfig | str | Path, out: str | Path, *, resume: bool = False, console: Console | None = None
+    config: RunConfig | str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    tensorboard: bool = False,
+    wandb: str | None = None,
 ) -> RetrievalModel:
     """Finetune a model with FOR on the base labels of a dataset, write the run to a folder and load it.
 
     config: a RunConfig, or the path of its YAML file. out: folder for what `save_run` writes, the checkpoint, run.yaml
     and skipped.json; `forclip index` and load_model accept it as a model. resume: continue a run that was stopped.
-    console: receives progress and messages; standard error by default.
+    console: receives progress and messages; standard error by default. tensorboard: also write event files to
+    out/tensorboard; wandb: a project of Weights & Biases to record to.
 
     Workers that torchrun started train together, each on cpu or on a GPU of its own; the first one prints and writes
     `out`. A run continues with any number of workers: bit for bit with the same one on CPUs, else but for rounding.
 
-    Raises ValueError if the config or the data is invalid, or if `out` already contains a run and resume is False.
+    Raises ValueError if the config or the data is invalid, if `out` already contains a run and resume is False, and if
+    TensorBoard or wandb is not installed.
     """
-    with distributed.joined():
+    with distributed.joined(), ExitStack() as opened:
         config = config if isinstance(config, RunConfig) else load_config(Path(config))
-        return _train(config, Path(out), resume, first_console(console))
+
+        def record() -> Recorder | None:
+            if not tensorboard and wandb is None:
+                return None
+            if not distributed.is_first():
+                return NoRecorder()
+            recorder = open_recorder(Path(out), config_to_json(config), tensorboard, wandb)
+            opened.callback(recorder.close)
+            return recorder
+
+        return _train(config, Path(out), resume, first_console(console), record)
 
 
 def first_console(console: Console | None) -> Console:
@@ -62,7 +84,10 @@ def first_console(console: Console | None) -> Console:
     return (console or plain_console(stderr=True)) if distributed.is_first() else plain_console(quiet=True)
 
 
-def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> RetrievalModel:
+def _train(
+    config: RunConfig, out: Path, resume: bool, console: Console, record: Callable[[], Recorder | None]
+) -> RetrievalModel:
+    """record: opens what the run is recorded to, once it is known that `out` may be written."""
     checkpoint = out / "checkpoint.safetensors"
     if distributed.is_first():
         create_folder(out)
@@ -70,6 +95,7 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
         resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         if not resume and (checkpoint.exists() or (out / "config.json").exists()):
             raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
+    recorder = record()
     with distributed.one_first():
         pretrained = configured_backbone(config.model, distributed.local_device(config.device))
     backbone = encode_texts_once(_with_text_cache(pretrained, config.data.cache))
@@ -86,6 +112,7 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
         query_tokens = config.head.num_query_tokens
         tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)
         config = with_tiles(config, tiles)
+        expect(*stages_of_training(config, train, len(split.base), tiles))
         encoded = encode_training_images(config, backbone, train, track, console, tiles)
         readable = train.take(encoded.rows)
         unlabelled = config.data.allow_unlabelled_base
@@ -98,7 +125,13 @@ def _train(config: RunConfig, out: Path, resume: bool, console: Console) -> Retr
             (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
         settings = (config.head, config.train, checkpoint, track)
         finetuned = finetune(
-            backbone, encoded.tokens, readable.paths, supervision, *settings, num_parts=len(views_of(tiles))
+            backbone,
+            encoded.tokens,
+            readable.paths,
+            supervision,
+            *settings,
+            num_parts=len(views_of(tiles)),
+            recorder=recorder,
         )
     if distributed.is_first():
         left_out = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
@@ -172,14 +205,29 @@ def with_tiles(config: RunConfig, tiles: Tiles | None) -> RunConfig:
     return replace(config, model=replace(config.model, tiles="none" if tiles is None else tiles.name))
 
 
+def stages_of_training(config: RunConfig, train: Annotations, classes: int, tiles: Tiles | None) -> list[Planned]:
+    """Return what is to come of a training, with times relative to the encoding of one view. classes: base classes."""
+    views, labelled = _training_views(config, train, tiles), int(train.verified_mask.any(1).sum())
+    encoding = Planned(f"encoding {_describe_views(views)}", len(train), len(views))
+    labelled = round(config.train.labelled_fraction * labelled)
+    return [encoding, *expected_stages(config.train, len(train), labelled, classes, len(views_of(tiles)))]
+
+
+def _training_views(config: RunConfig, train: Annotations, tiles: Tiles | None) -> tuple[View, ...]:
+    count = resolve_num_views(config.train.views, len(train))
+    return (*views_of(tiles), *make_views(count, config.train.seed)[1:])
+
+
+def _describe_views(views: Sequence[View]) -> str:
+    return "training images" if len(views) == 1 else f"training images in {len(views)} views"
+
+
 def encode_training_images(
     config: RunConfig, backbone: Backbone, train: Annotations, track: Track, console: Console, tiles: Tiles | None
 ) -> Encoded:
     """Encode the training images as `encode_set` does: what the model embeds of them, then the other views."""
-    count = resolve_num_views(config.train.views, len(train))
-    views = (*views_of(tiles), *make_views(count, config.train.seed)[1:])
-    description = "training images" if len(views) == 1 else f"training images in {len(views)} views"
-    return encode_set(backbone, train, description, track, console, config.data.cache, views)
+    views = _training_views(config, train, tiles)
+    return encode_set(backbone, train, _describe_views(views), track, console, config.data.cache, views)
 
 
 def encode_set(

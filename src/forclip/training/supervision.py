@@ -25,7 +25,7 @@ class Supervision:
 
     labels, verified: [I, C], of base classes. texts: [C, D] unit, of the base classes. vocabulary: [W, D] unit, of the
     words for pseudo-labels. view_labels, view_verified: [V, I, C], of each view of an image; None if all views have the
-    image's labels.
+    image's labels. names: [C], of the base classes; empty if they are unknown.
     """
 
     labels: Bools
@@ -34,6 +34,7 @@ class Supervision:
     vocabulary: Tensor
     view_labels: Bools | None = None
     view_verified: Bools | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> Ints:
@@ -87,6 +88,7 @@ class Supervision:
             texts=self.texts[torch.from_numpy(columns)],
             view_labels=None if self.view_labels is None else self.view_labels[:, :, columns],
             view_verified=None if self.view_verified is None else self.view_verified[:, :, columns],
+            names=tuple(self.names[c] for c in columns) if self.names else (),
         )
 
 
@@ -142,8 +144,9 @@ def supervise(
         return encode_classes(backbone, names, prompts.templates, other_names, overrides)
 
     texts, vocabulary = encode(labelled.class_names), encode(tuple(dict.fromkeys([*split.base, *listed])))
-    of_views = label_views(labelled, views, rows) if views else (None, None)
-    return Supervision(labelled.labels, labelled.verified_mask, texts, vocabulary, *of_views)
+    view_labels, view_verified = label_views(labelled, views, rows) if views else (None, None)
+    labels = labelled.labels, labelled.verified_mask
+    return Supervision(*labels, texts, vocabulary, view_labels, view_verified, labelled.class_names)
 
 
 def all_synonyms(train: Annotations, split: ClassSplit) -> tuple[tuple[str, ...], ...]:

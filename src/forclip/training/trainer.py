@@ -269,6 +269,18 @@ def number_of_epochs(num_images: int, config: TrainConfig, num_parts: int = 1) -
     return config.epochs or max(_FEWEST_EPOCHS, min(most, round(_USUAL_STEPS / steps_of_epoch)))
 
 
+def epochs_and_images(
+    config: TrainConfig, num_images: int, num_parts: int, share_of_epochs: float, max_steps: int | None
+) -> tuple[int, int]:
+    """Return the epochs and the number of images of a training that may be short.
+
+    share_of_epochs: of those of a whole training; max_steps: beyond which images are left out.
+    """
+    epochs = max(1, round(share_of_epochs * number_of_epochs(num_images, config, num_parts)))
+    most = num_images if max_steps is None else max(1, max_steps // epochs) * config.batch_size
+    return epochs, min(num_images, most)
+
+
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     """Linear warm-up over config.warmup_share of the steps, then a cosine to zero (arXiv 1608.03983)."""
     assert config.learning_rate is not None

@@ -1,0 +1,59 @@
+"""The stages of a training and about how long they take, before it starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from forclip.config import TrainConfig
+from forclip.progress import Planned
+from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
+from forclip.training.class_holdout import SHORT_SHARE, SHORT_STEPS, class_folds, compares_candidates
+from forclip.training.teachers import TRIAL_IMAGES
+from forclip.training.trainer import epochs_and_images, total_steps
+
+# Times relative to the encoding of one view, measured with the mini CLIP. A step is measured as soon as there is one.
+_STEP_OF_AN_IMAGE = 0.08
+_TEACHERS: dict[TeacherName, float] = {"none": 0.0, "start": 0.1, "cluster": 1.0, "zoom": 9.0}
+
+
+def expected_stages(
+    config: TrainConfig,
+    images: int,
+    labelled: int,
+    classes: int,
+    num_parts: int = 1,
+    candidates: Sequence[Candidate] = (),
+) -> list[Planned]:
+    """Return the stages of `finetune` that are still to come.
+
+    images, labelled, classes: numbers of training images, of those with a base label, and of base classes; num_parts:
+    that the model embeds of an image; candidates: those left, after the trial of the zoom teacher.
+    """
+    stages: list[Planned] = []
+    if not candidates:
+        if config.teacher == "auto" and num_parts == 1 and labelled:
+            stages.append(Planned("trying the zoom teacher", min(TRIAL_IMAGES, labelled), _TEACHERS["zoom"]))
+        candidates = candidates_of(config, AUTOMATIC)
+    folds, seen = len(class_folds(classes, config.held_back_folds, config.seed)), set[tuple[TeacherName, int]]()
+
+    def add(name: str, candidate: Candidate, share: float = 1.0, max_steps: int | None = None) -> None:
+        rows = images if candidate.teacher != "none" else labelled
+        if not rows:
+            return
+        epochs, used = epochs_and_images(config, rows, num_parts, share, max_steps)
+        if candidate.teacher != "none" and (candidate.teacher, used) not in seen:
+            seen.add((candidate.teacher, used))
+            stages.append(Planned(f"running teacher {candidate.teacher}", used, _TEACHERS[candidate.teacher]))
+        steps = total_steps(used, replace(config, epochs=epochs))
+        stages.append(Planned(name, steps, _STEP_OF_AN_IMAGE * config.batch_size, "step"))
+
+    if folds and compares_candidates(candidates, config):
+        for number, candidate in enumerate(candidates, 1):
+            for k in range(1, folds + 1):
+                name = f"candidate {number} of {len(candidates)}, trial {k} of {folds}"
+                add(name, candidate, SHORT_SHARE, SHORT_STEPS)
+    if config.interpolation is None and config.base_weight > 0:
+        for k in range(1, folds + 1):
+            add(f"trial {k} of {folds}", candidates[0])
+    if config.interpolation != 0:
+        add("finetuning", candidates[0])
+    return stages
