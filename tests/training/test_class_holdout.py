@@ -199,6 +199,10 @@ def untrained(known: Sequence[int] = ()) -> SummaryHead:
     return cast(SummaryHead, start)
 
 
+def measuring(start: SummaryHead) -> HeldOut:
+    return HeldOut(start, TOKENS[None], supervision(), TRIALS.seed)
+
+
 KEEPS = Candidate("start", 1.0, 0.0)
 FORGETS = Candidate("none", 0.0, 0.0)
 TRIALS = TrainConfig(held_back_folds=2)
@@ -206,7 +210,7 @@ TRIALS = TrainConfig(held_back_folds=2)
 
 def test_the_candidate_that_keeps_unseen_classes_is_chosen(scripted: None) -> None:
     training = ScriptedTraining(supervision())
-    parts = (untrained(), TOKENS[None], supervision(), TRIALS)
+    parts = (measuring(untrained()), supervision(), TRIALS)
     chosen, evidence = choose_candidate(training, [FORGETS, KEEPS], *parts)
     assert chosen == KEEPS
     assert set(evidence) == {FORGETS, KEEPS}
@@ -220,7 +224,7 @@ def test_every_choice_leaves_training_out_if_unseen_classes_are_forgotten(script
     """The start knows all classes; the trained heads know only what they saw."""
     training = ScriptedTraining(supervision())
     setting, evidence, trials = choose_setting(
-        training, FORGETS, untrained(range(CLASSES)), TOKENS[None], supervision(), TRIALS
+        training, FORGETS, measuring(untrained(range(CLASSES))), supervision(), TRIALS
     )
     assert setting.alpha == 0
     assert evidence[Setting(1.0, 0.25)].unseen.mean < -20
@@ -230,7 +234,7 @@ def test_every_choice_leaves_training_out_if_unseen_classes_are_forgotten(script
 
 def test_training_is_followed_if_it_helps_unseen_classes(scripted: None) -> None:
     setting, evidence, _ = choose_setting(
-        ScriptedTraining(supervision()), KEEPS, untrained(), TOKENS[None], supervision(), TRIALS
+        ScriptedTraining(supervision()), KEEPS, measuring(untrained()), supervision(), TRIALS
     )
     assert setting.alpha > 0
     assert evidence[setting].unseen.mean > 20
@@ -240,7 +244,7 @@ def test_training_is_followed_if_it_helps_unseen_classes(scripted: None) -> None
 @pytest.mark.parametrize("change", [{"held_back_folds": 1}, {"held_back_folds": 5}, {"base_weight": 0.0}])
 def test_without_trials_the_first_candidate_is_trained_and_half_followed(change: dict[str, Any]) -> None:
     config = replace(TRIALS, **change)
-    parts = (untrained(), TOKENS[None], supervision(), config)
+    parts = (measuring(untrained()), supervision(), config)
     training = ScriptedTraining(supervision())
     assert choose_candidate(training, [KEEPS, FORGETS], *parts) == (KEEPS, {})
     assert choose_setting(training, KEEPS, *parts) == (Setting(0.5, 0.25), {}, [])

@@ -5,9 +5,11 @@ Each trial trains a head without some of the base classes, which then measure ho
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from forclip.calibration.fit import fit_calibration
 from forclip.calibration.model import Calibration
@@ -73,21 +75,19 @@ Evidence = dict[Setting, Measured]
 def choose_candidate(
     train_head: TrainHead,
     candidates: Sequence[Candidate],
-    start: SummaryHead,
-    tokens: Rows,
+    images: "HeldOut",
     supervision: Supervision,
     config: TrainConfig,
 ) -> tuple[Candidate, dict[Candidate, Evidence]]:
     """Choose what to train by short trials of each candidate, all on the same folds.
 
-    tokens: [P, I, T, W], the P parts of each training image. Returns also what was measured; without trials, the first
-    candidate and nothing.
+    images: that heads are measured on, with the same supervision. Returns also what was measured; without trials, the
+    first candidate and nothing.
     """
     folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
     if not folds or not compares_candidates(candidates, config):
         return candidates[0], {}
     alphas = _SHORT_ALPHAS if config.interpolation is None else (config.interpolation,)
-    held_out_images = HeldOut(start, tokens, supervision, config.seed)
     evidence: dict[Candidate, Evidence] = {}
     for number, candidate in enumerate(candidates, start=1):
         trials = []
@@ -96,7 +96,7 @@ def choose_candidate(
             kept = _without(supervision, held_out)
             head = train_head(candidate, kept, description, None, SHORT_SHARE, SHORT_STEPS)
             trials.append((held_out, head))
-        evidence[candidate] = held_out_images.measure(trials, alphas)
+        evidence[candidate] = images.measure(trials, alphas)
     all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
     return broadcast((best_choice(all_choices)[0], evidence))
 
@@ -109,25 +109,24 @@ def compares_candidates(candidates: Sequence[Candidate], config: TrainConfig) ->
 def choose_setting(
     train_head: TrainHead,
     candidate: Candidate,
-    start: SummaryHead,
-    tokens: Rows,
+    images: "HeldOut",
     supervision: Supervision,
     config: TrainConfig,
 ) -> tuple[Setting, Evidence, list[Trial]]:
     """Choose alpha and plain CLIP's share on the held-out classes of full trials.
 
-    tokens: as in `choose_candidate`. Returns also what was measured, and the trials. Without trials, alpha is the
+    images: as in `choose_candidate`. Returns also what was measured, and the trials. Without trials, alpha is the
     configured one or 0.5, and the share is the start's.
     """
     default = _DEFAULT_ALPHA if config.interpolation is None else config.interpolation
     folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
     if config.interpolation is not None or config.base_weight == 0 or not folds:
-        return Setting(default, float(start.pooled_share)), {}, []
+        return Setting(default, float(images.start.pooled_share)), {}, []
     trials = []
     for k, held_out in enumerate(folds):
         kept = _without(supervision, held_out)
         trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
-    evidence = broadcast(HeldOut(start, tokens, supervision, config.seed).measure(trials, ALPHAS[1:]))
+    evidence = broadcast(images.measure(trials, ALPHAS[1:]))
     return best_choice(evidence), evidence, trials
 
 
@@ -138,7 +137,7 @@ def _without(supervision: Supervision, held_out: Ints) -> Supervision:
 class HeldOut:
     """Labelled training images that heads are measured on, and how the start ranks them.
 
-    Built once: it holds what is the same for every trained head.
+    Built once: it holds what is the same for every trained head, from when the first one is measured.
     """
 
     def __init__(self, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int) -> None:
@@ -149,20 +148,26 @@ class HeldOut:
         # The start's own share comes first: gains are measured from there.
         shares = SHARES if len(self.rows) >= FEWEST_MEASURED else ()
         self.shares = tuple(dict.fromkeys((float(start.pooled_share), *shares)))
-        self.pooled = pooled_outputs(start, tokens, self.rows)
-        self.of_start = self._scores(start)
+
+    @cached_property
+    def _pooled(self) -> Tensor:
+        return pooled_outputs(self.start, self.tokens, self.rows)
+
+    @cached_property
+    def _of_start(self) -> dict[float, Floats]:
+        return self._scores(self.start)
 
     def measure(self, trials: Sequence[Trial], alphas: Sequence[float]) -> Evidence:
         """Measure the heads between the start and each trial's head. Each class is unseen in exactly one trial.
 
         alphas: above 0. The first setting of the result is the start itself.
         """
-        unseen = {Setting(0.0, share): scores for share, scores in self.of_start.items()}
+        unseen = {Setting(0.0, share): scores for share, scores in self._of_start.items()}
         seen: dict[Setting, list[float]] = {}
         for held_out, tuned in trials:
             is_seen = np.setdiff1d(np.arange(len(self.texts)), held_out)
             for alpha in (0.0, *alphas):
-                scored = self._scores(interpolate(self.start, tuned, alpha).eval()) if alpha > 0 else self.of_start
+                scored = self._scores(interpolate(self.start, tuned, alpha).eval()) if alpha > 0 else self._of_start
                 for share, scores in scored.items():
                     setting = Setting(alpha, share)
                     seen.setdefault(setting, []).append(self._mean_precision(scores, is_seen))
@@ -176,7 +181,7 @@ class HeldOut:
         }
 
     def _scores(self, head: SummaryHead) -> dict[float, Floats]:
-        return score_shares(head, self.pooled, self.tokens, self.rows, self.texts, self.shares)
+        return score_shares(head, self._pooled, self.tokens, self.rows, self.texts, self.shares)
 
     def _mean_precision(self, scores: Floats, classes: Ints) -> float:
         precisions = class_precisions(scores[:, classes], self.labels[:, classes], self.verified[:, classes])

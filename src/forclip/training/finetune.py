@@ -27,7 +27,7 @@ from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, expect, record, untracked
 from forclip.training import objectives
 from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
-from forclip.training.class_holdout import Evidence, calibrate, choose_candidate, choose_setting
+from forclip.training.class_holdout import Evidence, HeldOut, calibrate, choose_candidate, choose_setting
 from forclip.training.class_vectors import choose_strength, fit_class_vectors
 from forclip.training.expected_stages import expected_stages
 from forclip.training.gains import Gain
@@ -38,7 +38,7 @@ from forclip.training.step_size import learning_rate_for, scale_for_labels
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
 from forclip.training.trainer import TrainingSet, epochs_and_images, new_state, total_steps, train, trained_parameters
-from forclip.training.watch import Recorder, Watch, mean_terms
+from forclip.training.watch import NoRecorder, Recorder, Watch, mean_terms
 from forclip.training.weight_interpolation import interpolate
 from forclip.types import Ints
 
@@ -169,14 +169,15 @@ def finetune(
         if config.teacher == "auto" and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
-    watch = None if recorder is None else Watch(recorder, parts, supervision, paths, seed)
+    shown = None if isinstance(recorder, NoRecorder) else paths
+    watch = None if recorder is None else Watch(recorder, parts, supervision, shown, seed)
     training = _Training(untuned, tokens, num_parts, zoom, config, checkpoint, track, watch)
     names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
-    candidates = candidates_of(config, names)
+    candidates, measuring = candidates_of(config, names), HeldOut(untuned, parts, supervision, config.seed)
     expect(*expected_stages(config, *numbers, candidates))
-    candidate, measured = choose_candidate(training.trial, candidates, untuned, parts, supervision, config)
+    candidate, measured = choose_candidate(training.trial, candidates, measuring, supervision, config)
     expect(*expected_stages(config, *numbers, [candidate]))
-    setting, evidence, trials = choose_setting(training.trial, candidate, untuned, parts, supervision, config)
+    setting, evidence, trials = choose_setting(training.trial, candidate, measuring, supervision, config)
     calibration = calibrate(untuned, trials, setting, parts, supervision, seed)
     # With alpha 0 the trained head would not be used.
     tuned, history = untuned, History()
