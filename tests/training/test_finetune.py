@@ -19,7 +19,7 @@ from forclip.text.prompts import encode_classes
 from forclip.training import finetune as finetune_module
 from forclip.training import trainer as training
 from forclip.training.candidates import AUTOMATIC
-from forclip.training.class_holdout import ALPHAS, Measured, Setting, best_choice
+from forclip.training.class_holdout import ALPHAS, HeldOut, Measured, Setting, best_choice
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain
 from forclip.training.score_images import SHARES
@@ -294,6 +294,7 @@ def test_with_tiles_everything_is_measured_on_all_parts(monkeypatch: pytest.Monk
 
         def record(*parts: Any, original: Any = original) -> Any:
             seen.extend(len(part) for part in parts if isinstance(part, Tensor))
+            seen.extend(len(part.tokens) for part in parts if isinstance(part, HeldOut))
             return original(*parts)
 
         monkeypatch.setattr(finetune_module, name, record)

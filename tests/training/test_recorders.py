@@ -5,6 +5,8 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import EventLog, reporting
 from forclip.toyworld.dataset import ToyWorld
-from forclip.training.recorders import TensorBoardRecorder, WandbRecorder
+from forclip.training.recorders import TensorBoardRecorder, WandbRecorder, open_recorder
 from forclip.training.runs import train
 from tests.cli.test_cli import assert_one_line, run, write_config
 
@@ -94,6 +96,59 @@ def test_a_resumed_run_hides_the_points_that_were_lost(tmp_path: Path) -> None:
     ]
 
 
+class FakeWandb(ModuleType):
+    """Keeps what it is told."""
+
+    Error = type("Error", (Exception,), {})
+    Settings, Image = dict, staticmethod(lambda picture: picture.size)
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.started: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.axes: dict[str, str] = {}
+        self.summary: dict[str, str] = {}
+        self.finished = 0
+
+    def init(self, **options: Any) -> "FakeWandb":
+        if options["project"] == "secret":
+            raise self.Error("no API key")
+        self.started.append(options)
+        return self
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def test_wandb_gets_the_same_and_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for step in (1, 2):
+        recorder = open_recorder(tmp_path, {"epochs": 2}, tensorboard=True, wandb="pictures")
+        recorder.scalars("trial 1 of 2", step, {"loss/total": step / 2})
+        recorder.picture("trial 1 of 2", step, "rankings/dog", Image.new("RGB", (8, 4)))
+        recorder.text("choices", "{}")
+        recorder.close()
+    assert len({options["id"] for options in fake.started}) == 1
+    assert fake.started[0]["config"] == {"epochs": 2}
+    assert fake.axes == {"trial 1 of 2/*": "trial 1 of 2/step"}
+    assert fake.rows[0] == {"trial 1 of 2/step": 1, "trial 1 of 2/loss/total": 0.5}
+    assert fake.rows[3] == {"trial 1 of 2/step": 2, "trial 1 of 2/rankings/dog": (8, 4)}
+    assert fake.summary == {"choices": "{}"}
+    assert fake.finished == 2
+    points = read_back(tmp_path / "tensorboard" / "trial 1 of 2").Scalars("loss/total")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 1.0)]
+    with pytest.raises(ValueError, match="--wandb secret: no API key"):
+        open_recorder(tmp_path, {}, tensorboard=False, wandb="secret")
+
+
+@pytest.mark.slow  # starts wandb's own service twice
 def test_wandb_records_offline_and_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
