@@ -203,8 +203,9 @@ def read_vectors(table: lance.LanceDataset, dim: int, addresses: Addresses | Non
             codes, offsets = from_lists(block["vectors"], dim)
             boxes, _ = from_lists(block["boxes"], 4)
             images = pa.table({"id": block["id"], "uri": block["uri"]})
-            at = block["_rowaddr"].to_numpy()
-            yield StoredVectors(block["number"].to_numpy(), codes, offsets, boxes, images, at)
+            # Copies: a view of a column would keep the whole block in memory, vectors included.
+            keys, at = (block[name].to_numpy().copy() for name in ("number", "_rowaddr"))
+            yield StoredVectors(keys, codes, offsets, boxes, images, at)
 
 
 def _read_blocks(table: lance.LanceDataset, columns: list[str], addresses: Addresses | None) -> Iterator[pa.Table]:
