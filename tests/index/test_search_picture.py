@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forclip.index import picture_search
+from forclip.index.exact_search import ScoredImages
 from forclip.index.image_index import Index
-from forclip.types import Floats
+from forclip.index.segment import Segment
+from forclip.types import Floats, Ints
 from tests.index.made import DIM, HEADER, by_image, files, names, some, unit
 
 
@@ -72,6 +75,54 @@ def test_filters_apply(made: tuple[Index, dict[str, np.ndarray]]) -> None:
         i for i, _ in naive(odd, queries, 5)
     ]
     assert index.search_picture(queries, 5, where="odd = 7") == []
+
+
+def test_scoring_in_small_blocks_equals_a_loop(
+    made: tuple[Index, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, kept = made
+    queries = unit(np.random.default_rng(8), 5, DIM)
+    monkeypatch.setattr(picture_search, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(picture_search, "_EXACTLY_AT_ONCE", 11)
+    for k in (1, 30, 500):
+        found = index.search_picture(queries, k, exact=True)
+        expected = naive(kept, queries, k)
+        assert [r.image_id for r in found] == [i for i, _ in expected]
+        assert [r.score for r in found] == pytest.approx([s for _, s in expected])
+
+
+@pytest.mark.parametrize("comparisons", [50_000_000, 1])
+def test_candidates_are_few_and_their_scores_exact(
+    made: tuple[Index, dict[str, np.ndarray]], comparisons: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, kept = made
+    for name, value in {"MIN_WANTED": 4, "_FETCH_EXTRA": 0, "_COMPARISONS": comparisons}.items():
+        monkeypatch.setattr(picture_search, name, value)
+    scored: list[int] = []
+    rank_by_all = picture_search.rank_by_all
+
+    def record(segment: Segment, queries: Floats, k: int, images: Ints) -> ScoredImages:
+        scored.append(len(images))
+        return rank_by_all(segment, queries, k, images)
+
+    monkeypatch.setattr(picture_search, "rank_by_all", record)
+    for image in ("image 00011", "image 00200", "later 00030"):
+        queries = kept[image].astype(np.float32)
+        exact = {r.image_id: (r.rank, r.score, r.box) for r in index.search_picture(queries, 1000, exact=True)}
+        scored.clear()
+        found = index.search_picture(queries, 3, where="odd = 1 or odd = 0 or odd is null")
+        assert len(found) == 3
+        assert found[0].image_id == image
+        assert all(exact[r.image_id][1:] == (pytest.approx(r.score), r.box) for r in found)
+        assert max(scored) < 60, "of 299 images in the segment"
+
+
+def test_votes_prefer_images_of_many_lists_and_their_starts() -> None:
+    lists = [np.array([5, 1, 2, 3]), np.array([9, 1, 2]), np.empty(0, np.int64)]
+    assert picture_search.most_voted(lists, 2).tolist() == [1, 2]
+    assert picture_search.most_voted(lists, 3).tolist() in ([1, 2, 5], [1, 2, 9])
+    assert picture_search.most_voted(lists, 10).tolist() == [1, 2, 3, 5, 9]
+    assert picture_search.most_voted([], 3).tolist() == []
 
 
 def test_a_wrong_query_length_is_refused(made: tuple[Index, dict[str, np.ndarray]]) -> None:

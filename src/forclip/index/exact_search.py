@@ -115,21 +115,6 @@ def score_values(segment: Segment, queries: Floats, images: Ints) -> list[Floats
     return list(np.concatenate(scores).reshape(count, -1))
 
 
-def score_by_all(segment: Segment, queries: Floats, images: Ints) -> ScoredImages:
-    """Score each image by the mean over the queries of its best cosine; its row is the best for any query.
-
-    queries: unit [Q, dim]; images: positions in the segment without repeats.
-    """
-    images = np.sort(images)
-    total, best, rows = np.zeros(len(images)), np.full(len(images), -np.inf), np.full(len(images), -1)
-    for scored in score_images(segment, queries, [images] * len(queries)):
-        at = np.searchsorted(images, scored.images)
-        total[at] += scored.scores
-        nearer = scored.scores > best[at]
-        best[at[nearer]], rows[at[nearer]] = scored.scores[nearer], scored.rows[nearer]
-    return ScoredImages(images, rows, total / len(queries))
-
-
 def first_occurrences(values: Ints) -> Ints:
     """Return where each distinct value occurs first, ascending."""
     return np.sort(np.unique(values, return_index=True)[1])

@@ -15,9 +15,10 @@ from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
 from forclip.index.column_changes import column_problems
 from forclip.index.columns import is_readable
-from forclip.index.exact_search import ScoredImages, score_by_all, score_images, score_values, search_exactly
+from forclip.index.exact_search import ScoredImages, score_images, score_values, search_exactly
 from forclip.index.image_rows import ImageRows
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
+from forclip.index.picture_search import search_by_picture
 from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import DESCRIBED_COLUMNS, FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
@@ -29,7 +30,6 @@ from forclip.index.view import Part, View, Views
 from forclip.types import Bools, Floats, ImageEmbeddings, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
-_MIN_COMPARED = 50  # images that are compared with all vectors of a picture
 _COLUMN_ROWS = 65_536  # in a block of columns without vectors
 _MAX_PROBLEMS = 20  # a damaged store may have one per image
 
@@ -213,20 +213,16 @@ class Index:
         """Return the best k images for all vectors of a picture at once.
 
         queries: unit [Q, dim], the picture's vectors. An image's score is the mean over them of its largest cosine;
-        its box is that of the vector nearest to any of them. Scores the images that are among the best k (at least 50)
-        of one of the queries; with `exact` all images. Raises ValueError as `search`.
+        its box is that of the vector nearest to any of them. In large segments only the images are scored that are
+        near one of the queries, and of many those that are near most of them; with `exact` all images are. Raises
+        ValueError as `search`.
         """
         self._check(queries, k)
-        view, depth = self.view(), max(k, _MIN_COMPARED)
+        view = self.view()
         found = []
         for part in view.parts:
-            if exact:
-                images = np.flatnonzero(part.selected(where, view.matching))
-            else:
-                best = self._search_part(view, part, queries, depth, where, exact=False)
-                images = np.unique(np.concatenate([np.empty(0, np.int64), *(b.images for b in best)]))
-            if len(images):
-                found.append((part.segment, score_by_all(part.segment, queries, images)))
+            index, selected = None if exact else part.index, part.selected(where, view.matching)
+            found.append((part.segment, search_by_picture(part.segment, index, queries, k, selected)))
         return list(rank_images(found, k, view.roots))
 
     def search_among(

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from forclip.index import TOP_K
-from forclip.index.exact_search import ScoredImages, score_by_all, score_images, score_values
+from forclip.index.exact_search import ScoredImages, score_images, score_values
 from forclip.index.milvus.address import parse_address
 from forclip.index.milvus.catalogue import PublishedImages, Row, state_folder
 from forclip.index.milvus.columns import FILTERABLE
 from forclip.index.milvus.server import MOST_ROWS, MilvusServer
 from forclip.index.milvus.settings import PublishSettings, SearchSettings, read_settings, read_version
 from forclip.index.milvus.vectors import query_values, read_stored
+from forclip.index.picture_search import MIN_WANTED, most_compared, most_voted, rank_by_all
 from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import DESCRIBED_COLUMNS
 from forclip.index.segment import Segment, segment_in_memory
@@ -27,7 +28,6 @@ from forclip.index.table import StoredVectors
 from forclip.types import Floats, Ints, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
-_MIN_COMPARED = 50  # images that are compared with all vectors of a picture
 _MIN_IMAGES = 10  # fewer wanted images are searched as if these many were
 _GROWTH = 4
 _QUERIES_AT_ONCE = 64
@@ -204,11 +204,15 @@ class MilvusIndex:
         if exact:
             keys = [row["image"] for row in self._all_images(view, where)]
         else:
-            best = self._rank(view, queries, min(max(k, _MIN_COMPARED), MOST_ROWS), where, exact=False)
-            keys = list({int(key) for ranking in best for key in keys_of(ranking)})
+            search = view.settings.search
+            wanted = min(MOST_ROWS, math.ceil(search.compared * max(k, MIN_WANTED)))
+            params = {} if self.is_certain else search.params
+            lists = [nearest for nearest, _ in self._candidates(view, queries, wanted, where, params)]
+            per_image = view.num_vectors / max(1, view.count(None))
+            keys = most_voted(lists, most_compared(len(queries), per_image, k)).tolist()
         found = []
         for segment in self._segments(view, keys):
-            found.append(_kept(segment, score_by_all(segment, queries, np.arange(len(segment)))))
+            found.append(_kept(segment, rank_by_all(segment, queries, k, np.arange(len(segment)))))
         return list(rank_images(found, k, view.store.roots))
 
     def search_among(
@@ -434,15 +438,6 @@ class _Rows:
 
     def read(self, keys: Sequence[int]) -> dict[int, Row]:
         return self.index.store.read(keys)
-
-
-def keys_of(ranking: Ranking) -> Ints:
-    """Return the keys of a list's images, best first."""
-    keys = np.empty(len(ranking), np.int64)
-    for part, segment in enumerate(ranking.segments):
-        at = ranking.parts == part
-        keys[at] = segment.keys[ranking.images[at]]
-    return keys
 
 
 def _kept(segment: Segment, scored: ScoredImages) -> tuple[Segment, ScoredImages]:
