@@ -102,7 +102,7 @@ def write_store(folder: Path, run: Path, images: int, per_image: int, seed: int)
     config = ModelConfig(str(run))
     model = load_model(config)
     vectors = write_vectors(folder.with_suffix(".npy"), world_of(model, seed), images, per_image)
-    index = Index.create(folder, store_header(model, config, "sum", _QUERY_TOKENS))
+    index = Index.create(folder, store_header(model, config, "sum", _QUERY_TOKENS), run)
     for start in range(0, images, _BLOCK_IMAGES):
         index.add(*as_images(start, vectors.of_images(start, start + _BLOCK_IMAGES)))
     index.optimize(queries=sample_queries(model))

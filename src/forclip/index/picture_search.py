@@ -1,13 +1,14 @@
 """Search by all vectors of a picture: candidates by votes, all of them scored at once, and the best ones exactly.
 
-An image's score is the mean over the picture's vectors of the largest cosine with one of the image's. Comparing Q
-vectors with all those of an image is a matrix product, which is much faster than Q searches.
+An image's score is the mean over the picture's vectors of the largest cosine with one of the image's. Images that are
+good on average need not be among the best for any one vector, so many more are scored than are wanted.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
 
+import faiss
 import numpy as np
 
 from forclip.index.approximate_search import ApproximateIndex
@@ -18,12 +19,14 @@ from forclip.types import Bools, Doubles, Floats, Ints
 
 MIN_WANTED = 50  # fewer wanted images are searched as if these many were
 _ROUNDING = 1e-5  # single precision is exact to this
-_ROWS_AT_ONCE = 1 << 14
+_ROWS_AT_ONCE = 1 << 13
 _EXACTLY_AT_ONCE = 1 << 18  # pairs of a query and an image
 _QUERIES_AT_ONCE = 32
 _FETCH_PER_IMAGE, _FETCH_EXTRA, _FETCH_GROWTH = 2, 120, 4
 _EXACT_SHARE = 0.1  # if fewer images are allowed, most candidates would be rejected
-_COMPARISONS = 50_000_000  # of two vectors, at most in a search for few images: about a second
+_COMPARISONS = 2_000_000  # of two vectors in a search for few images
+_SCORED_PER_IMAGE = 10  # images that are scored at least for each wanted one
+_LISTS = 2  # how many times as many images are in the lists of all queries as are scored
 
 
 def search_by_picture(
@@ -66,15 +69,16 @@ def most_voted(lists: Sequence[Ints], most: int) -> Ints:
 
 def most_compared(queries: int, vectors_per_image: float, k: int) -> int:
     """Return how many candidates to score: what the limit of comparisons allows, but enough for k images."""
-    return max(2 * max(k, MIN_WANTED), int(_COMPARISONS / (queries * max(1.0, vectors_per_image))))
+    return max(_SCORED_PER_IMAGE * max(k, MIN_WANTED), int(_COMPARISONS / (queries * max(1.0, vectors_per_image))))
 
 
 def _candidates(segment: Segment, index: ApproximateIndex, queries: Floats, k: int, allowed: Bools) -> Ints | None:
     """Return the images nearest to each query that are worth scoring, None for all that are allowed."""
     available = int(np.count_nonzero(allowed))
     share = available / max(1, len(allowed))
-    wanted = min(math.ceil(index.settings.compared * max(k, MIN_WANTED)), available)
     most = most_compared(len(queries), segment.num_vectors / max(1, len(segment)), k)
+    wanted = max(math.ceil(index.settings.compared * max(k, MIN_WANTED)), _LISTS * most // len(queries))
+    wanted = min(wanted, available)
     if share < _EXACT_SHARE or min(most, len(queries) * wanted) >= available:
         return None
     fetch = int((_FETCH_PER_IMAGE * wanted + _FETCH_EXTRA) / share)
@@ -97,14 +101,17 @@ def _rough_scores(segment: Segment, queries: Floats, images: Ints) -> Doubles:
     counts = segment.offsets[images + 1] - segment.offsets[images]
     blocks = np.searchsorted(np.cumsum(counts), np.arange(_ROWS_AT_ONCE, counts.sum(), _ROWS_AT_ONCE))
     edges = np.unique([0, *blocks.tolist(), len(images)]).tolist()
-    scaled = segment.scale_queries(queries).T
+    scaled = segment.scale_queries(queries)
 
     def score(edge: tuple[int, int]) -> Doubles:
         starts, sizes = segment.offsets[images[slice(*edge)]], counts[slice(*edge)]
         firsts = np.cumsum(sizes) - sizes
         rows = np.repeat(starts - firsts, sizes) + np.arange(sizes.sum())
-        cosines = segment.single(rows) @ scaled
-        means: Doubles = np.maximum.reduceat(cosines, firsts, axis=0).mean(axis=1, dtype=np.float64)
+        vectors, cosines = segment.decode_single(rows), np.empty((len(scaled), len(rows)), np.float32)
+        for query, row in zip(scaled, cosines, strict=True):
+            # A matrix product would be NumPy's, whose threads wait for each other where a core is busy.
+            faiss.fvec_inner_products_ny(*map(faiss.swig_ptr, (row, query, vectors)), query.size, len(rows))
+        means: Doubles = np.maximum.reduceat(cosines, firsts, axis=1).mean(axis=0, dtype=np.float64)
         return means
 
     return np.concatenate(parallel_map(score, itertools.pairwise(edges)))

@@ -292,12 +292,10 @@ class Segment:
             return self.header.decode(codes.view(np.float16))
         return self.header.decode((codes.astype(np.int16) - _SIGNED_ZERO).astype(np.int8))
 
-    def single(self, rows: Ints) -> Floats:
-        """Return the codes [rows, dim] as numbers in single precision, to be compared with `scale_queries`."""
-        codes = np.ascontiguousarray(self.codes[rows])
-        if self.header.precision == "fp16":
-            return codes.view(np.float16).astype(np.float32)
-        return codes.astype(np.float32) - _SIGNED_ZERO
+    def decode_single(self, rows: Ints) -> Floats:
+        """Return codes [rows, dim] as numbers in single precision, to be compared with `scale_queries`."""
+        decoded: Floats = self.flat.sa_decode(np.ascontiguousarray(self.codes[rows]))
+        return decoded
 
     def unit_vectors(self, image: int) -> Floats:
         """Return the vectors, unit [N, dim], of the image at a position."""
