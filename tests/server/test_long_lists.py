@@ -132,7 +132,7 @@ def test_a_broken_stream_is_no_complete_answer(long_searcher: Searcher, monkeypa
         monkeypatch.setattr(Gallery, "by_key", fail_later)
         for headers in ({}, LINES):
             with pytest.raises(httpx.RemoteProtocolError):
-                httpx.post(f"{address}api/search", json={"text": "snail", "k": 2_000}, headers=headers)
+                httpx.post(f"{address}api/search", json={"text": "snail", "k": 2_000}, headers=headers, timeout=60)
             calls = iter(range(10))
 
 
@@ -148,7 +148,7 @@ def test_a_broken_stream_is_no_complete_answer(long_searcher: Searcher, monkeypa
 def test_a_list_that_is_too_long_is_refused_by_a_sentence_with_both_numbers(
     long_address: str, body: dict[str, Any], named: list[str]
 ) -> None:
-    response = httpx.post(f"{long_address}api/search", json={"text": "snail", **body})
+    response = httpx.post(f"{long_address}api/search", json={"text": "snail", **body}, timeout=60)
     assert response.status_code == 422
     for part in named:
         assert part in response.json()["detail"]
