@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,13 @@ def measure_store(searcher: Searcher, pictures: int, console: Console) -> dict[s
     """Measure each kind of search."""
     index, texts = searcher.index, [searcher.encode_text(text) for text in many_texts()[:pictures]]
     queries = stored_pictures(searcher, pictures)
-    kinds: dict[str, list[Callable[[], Any]]] = {
-        f"text, {PAGE}": [lambda t=t: list(index.rankings(t[None], PAGE)[0]) for t in texts],
-        f"text, {LONG}": [lambda t=t: index.rankings(t[None], LONG)[0] for t in texts],
+    kinds: dict[str, list[Callable[[], object]]] = {
+        f"text, {PAGE}": [partial(index.search, text, PAGE) for text in texts],
+        f"text, {LONG}": [partial(index.rankings, text[None], LONG) for text in texts],
     }
     for k in (PAGE, 1_000, LONG):
-        kinds[f"picture, {k}"] = [lambda q=q, k=k: index.search_picture(q, k) for q in queries]
-    kinds[f"exact picture, {PAGE}"] = [lambda q=q: index.search_picture(q, PAGE, exact=True) for q in queries]
+        kinds[f"picture, {k}"] = [partial(index.search_picture, query, k) for query in queries]
+    kinds[f"exact picture, {PAGE}"] = [partial(index.search_picture, query, PAGE, exact=True) for query in queries]
     results: dict[str, Any] = {}
     for name, calls in kinds.items():
         results[name] = measure(calls)
