@@ -28,11 +28,6 @@ def names(searcher: Searcher, text: str, count: int = 60) -> list[str]:
     return [Path(r.uri).name for r in searcher.search(text, count)]
 
 
-def accept_dialogs(page: Page) -> None:
-    """Accept the browser's question before it leaves a page with verdicts that were not exported."""
-    page.on("dialog", lambda dialog: dialog.accept())
-
-
 def export(page: Page, to: Path) -> Path:
     with page.expect_download() as downloading:
         page.get_by_role("dialog").get_by_role("button", name="Export").click()
@@ -96,7 +91,6 @@ def test_verdicts_rank_the_results_again(page: Page, served: Searcher, tmp_path:
 
 
 def test_verdicts_with_the_mouse_and_in_the_closer_look(page: Page, served: Searcher) -> None:
-    accept_dialogs(page)
     search(page, "snail")
     first = names(served, "snail")
     page.locator("#card-1").hover()
@@ -122,7 +116,6 @@ def test_verdicts_with_the_mouse_and_in_the_closer_look(page: Page, served: Sear
 
 
 def test_verdicts_for_similar_images_but_not_for_several_texts(page: Page) -> None:
-    accept_dialogs(page)
     search(page, "snail, anchor")
     page.keyboard.press("y")
     expect(page.locator("#status")).to_contain_text("one text")
@@ -134,10 +127,6 @@ def test_verdicts_for_similar_images_but_not_for_several_texts(page: Page) -> No
     page.keyboard.press("-")
     expect(page.locator(".card")).to_have_count(58)
     expect(page.locator("#verdicts-status")).to_contain_text("0 right, 1 wrong")
-    dialogs: list[str] = []
-    page.on("dialog", lambda dialog: dialogs.append(dialog.type))
-    page.reload()
-    assert dialogs == ["beforeunload"]  # the verdicts were not exported
 
 
 def test_exported_results_end_at_the_cutoff(page: Page, served: Searcher, tmp_path: Path) -> None:
@@ -236,7 +225,6 @@ def test_search_by_an_image_file_keeps_the_filter(page: Page, served: Searcher) 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_verdicts_and_export_are_accessible_and_fit(page: Page, theme: str, width: int) -> None:
-    accept_dialogs(page)
     show_as(page, theme, width)
     search(page, "snail")
     page.keyboard.press("y")

@@ -5,6 +5,7 @@ A key is a number that no other image ever has. An image that is indexed again g
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from forclip.types import Floats
 NO_IMAGE = (404, "there is no image with this key")
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
 _MAX_KEY = 2**63 - 1
+_DIRECTIONS = 8  # that a sample is drawn from
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Gallery:
         self.index = index
         self._rows = index.row_reader()
         self._pages: StoreCache[tuple[int, ...], dict[int, StoredImage]] = StoreCache(maxsize=64)
+        self._samples: StoreCache[int, list[StoredImage]] = StoreCache(maxsize=4)
 
     def by_key(self, keys: Sequence[int]) -> dict[int, StoredImage]:
         """Return images by key."""
@@ -72,6 +75,18 @@ class Gallery:
         keys = self.keys_of_ids(image_ids)
         images = self.by_key(list(keys.values()))
         return {image_id: images[key] for image_id, key in keys.items() if key in images}
+
+    def sample(self, count: int) -> list[StoredImage]:
+        """Return images of all kinds, up to a number: those that lie in random directions. The same until changed."""
+        return self._samples.get(count, lambda: self._draw(count), self.index.view())
+
+    def _draw(self, count: int) -> list[StoredImage]:
+        directions = np.random.default_rng(0).normal(size=(_DIRECTIONS, self.index.store.header.dim)).astype(np.float32)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        lists = self.index.search_many(directions, count)
+        # The first of each list, then the second of each, and so on.
+        ids = dict.fromkeys(result.image_id for rank in zip_longest(*lists) for result in rank if result is not None)
+        return list(self.by_id(list(ids)[:count]).values())
 
     def keys_of_ids(self, image_ids: Sequence[str]) -> dict[str, int]:
         """Return keys by id."""

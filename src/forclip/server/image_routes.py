@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from forclip.search.look import look_at
 from forclip.search.request import combined_query
+from forclip.server import limits
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.server.gallery import NO_IMAGE, StoredImage
 from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, decode, make_thumbnail, picture_bytes
-from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, box_fields
+from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, SampleImage, box_fields
 from forclip.server.search_routes import SearchService
 from forclip.server.threads import in_threads
 
@@ -33,6 +34,13 @@ def image_routes(service: SearchService) -> APIRouter:
     thumbnails: StoreCache[int, bytes] = StoreCache(_THUMBNAIL_BYTES, len)
     looks: StoreCache[tuple[object, ...], LookOut] = StoreCache(maxsize=64)
     reading = in_threads(CapacityLimiter(_READERS))
+
+    @routes.get("/sample")
+    @reading
+    def sample(count: Annotated[int, Query(ge=1, le=limits.SAMPLE)] = 24) -> list[SampleImage]:
+        """Some images of the collection, the same each time; none of an empty one."""
+        rows = [(image, image.row) for image in gallery.sample(count)]
+        return [SampleImage(key=str(i.key), name=i.name, width=r["width"], height=r["height"]) for i, r in rows]
 
     @routes.get("/image/{key}", response_class=Response, responses=_PICTURE)
     @reading

@@ -396,6 +396,60 @@ class KeyList(_Strict):
     keys: Annotated[list[Key], Field(min_length=1, max_length=limits.KEYS)]
 
 
+class ReviewedImage(BaseModel):
+    """An image with a verdict."""
+
+    key: str
+    name: str
+
+
+class SearchVerdicts(BaseModel):
+    """The verdicts on the results of one search. gone: how many are on images that the store no longer has."""
+
+    search: str
+    right: list[ReviewedImage]
+    wrong: list[ReviewedImage]
+    gone: int
+
+
+class SavedSearchTitle(_Strict):
+    """The title of a saved search."""
+
+    title: SearchText
+
+
+class SavedSearch(SavedSearchTitle):
+    """A search that can be opened again. address: what follows # in the page's address."""
+
+    address: Annotated[str, StringConstraints(min_length=1, max_length=limits.ADDRESS_CHARACTERS)]
+
+
+class ReviewOut(BaseModel):
+    """A reviewer's verdicts, by search, and saved searches, the latest first."""
+
+    name: str
+    searches: list[SearchVerdicts]
+    saved: list[SavedSearch]
+
+
+class NewVerdicts(_Strict):
+    """Verdicts to give. search: a text that identifies the search; removed: images whose verdict is taken back."""
+
+    search: Annotated[str, StringConstraints(min_length=1, max_length=limits.ADDRESS_CHARACTERS)]
+    right: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+    wrong: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+    removed: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
+
+
+class SampleImage(BaseModel):
+    """An image of the collection. width, height: in pixels, 0 if unknown."""
+
+    key: str
+    name: str
+    width: int
+    height: int
+
+
 class Problem(BaseModel):
     """Why a request was refused, in one sentence."""
 

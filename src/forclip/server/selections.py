@@ -3,55 +3,34 @@
 Images are kept by id, so that an image that is indexed again stays selected.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi import Path as PathParameter
-from filelock import FileLock
 
-from forclip.atomic_write import write_text_atomically
 from forclip.bucket_path import StorePath
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
 from forclip.server.schemas import KeyList, Name, NewSelection, Problem, SelectionOut, SelectionSummary
-
-_FORMAT_VERSION = 1
+from forclip.server.state_file import StateFile
 
 Lists = dict[str, list[str]]
 SelectionName = Annotated[Name, PathParameter(description="The selection's name.")]
 
 
 class Selections:
-    """The selections of one store. Safe to use from several threads, and of a local store from several processes.
-
-    A bucket has no locks: of two services that change the selections of one store at the same moment, the last wins.
-    shared: a local folder that the workers of one service share; they do not overwrite each other's changes.
-    """
+    """The selections of one store."""
 
     def __init__(self, store: StorePath, shared: Path | None = None) -> None:
-        self.file = store / "selections.json"
-        self._lock = Lock()
-        self._file_lock: AbstractContextManager[object] = nullcontext()
-        if (folder := store if isinstance(store, Path) else shared) is not None:
-            self._file_lock = FileLock(folder / "selections.lock", timeout=30)
+        """shared: as `StateFile` takes it."""
+        self._state = StateFile(store, "selections", shared)
 
     def all(self) -> Lists:
         """Return image ids by selection name, in the order added. Raises ValueError for a damaged file."""
-        try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
-            if content["format_version"] != _FORMAT_VERSION:
-                raise ValueError(f"format version {content['format_version']!r}")
-            return {str(name): [str(i) for i in ids] for name, ids in content["selections"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.file}: not readable as selections: {error}") from None
+        return self._state.read()
 
     def one(self, name: str) -> list[str]:
         """Return the ids of one selection. Raises Refused (404)."""
@@ -59,7 +38,7 @@ class Selections:
 
     def create(self, name: str, image_ids: Sequence[str]) -> None:
         """Create a selection. Raises Refused (409) for a name that is taken, and where there are too many."""
-        with self._changing() as lists:
+        with self._state.changing() as lists:
             if name in lists:
                 raise Refused(409, "a selection of this name exists already")
             if len(lists) >= limits.SELECTIONS:
@@ -77,25 +56,16 @@ class Selections:
 
     def delete(self, name: str) -> None:
         """Delete a selection, not its pictures. Raises Refused (404)."""
-        with self._changing() as lists:
+        with self._state.changing() as lists:
             _known(lists, name)
             del lists[name]
 
     def _change(self, name: str, change: Callable[[list[str]], list[str]]) -> list[str]:
-        with self._changing() as lists:
+        with self._state.changing() as lists:
             changed = lists[name] = change(_known(lists, name))
             if len(changed) > limits.SELECTED:
                 raise Refused(409, f"a selection holds at most {limits.SELECTED} images")
             return changed
-
-    @contextmanager
-    def _changing(self) -> Iterator[Lists]:
-        """Yield all selections and write them back if nothing is raised."""
-        with self._lock, self._file_lock:
-            lists = self.all()
-            yield lists
-            content = {"format_version": _FORMAT_VERSION, "selections": lists}
-            write_text_atomically(self.file, json.dumps(content, indent=1), sync=True)
 
 
 def _known(lists: Lists, name: str) -> list[str]:

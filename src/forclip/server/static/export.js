@@ -70,7 +70,7 @@ $("exporting-form").addEventListener("submit", async (event) => {
   $("export-error").hidden = true;
   try {
     await download(await fetchExport());
-    if ($("what").value === "verdicts") unexported.delete(searchId(state.request)); else remember("format", $("format").value);
+    if ($("what").value !== "verdicts") remember("format", $("format").value);
     $("exporting").close();
   } catch (error) {
     $("export-error").textContent = error.message;

@@ -1,10 +1,9 @@
-// Verdicts: results that the user marks as right or wrong, and the results ranked by them.
-// They are kept per search until the page is closed or they are cleared.
+// Verdicts: results that the user marks as right or wrong, and the results ranked by them. See also reviews.js.
 
 const RANKING_DELAY = 350;  // milliseconds: verdicts in quick succession cause one request
 const VERDICT_KEYS = { y: true, "+": true, n: false, "-": false };
+const MOST_VERDICTS = 500;       // right, and as many wrong, that rank results: the latest
 const verdicts = new Map();      // by search, by image key: {result, right}
-const unexported = new Set();    // searches with verdicts that were not exported
 let rankingTimer = null;
 
 // Return what identifies a search whatever its filter, or null where verdicts can't be given.
@@ -19,7 +18,7 @@ function verdictsOf(request) { return verdicts.get(searchId(request)) ?? new Map
 function verdictFields(request) {
   const all = [...verdictsOf(request)];
   if (!all.length) return {};
-  const keys = (right) => all.filter(([, verdict]) => verdict.right === right).map(([key]) => key);
+  const keys = (right) => all.filter(([, verdict]) => verdict.right === right).map(([key]) => key).slice(-MOST_VERDICTS);
   return { right: keys(true), wrong: keys(false) };
 }
 
@@ -28,9 +27,11 @@ function giveVerdict(result, right) {
   const id = searchId(state.request);
   if (id === null) return showStatus("Verdicts need the full results of one text or of one image from the collection.");
   const given = verdictsOf(state.request);
-  if (given.get(result.key)?.right === right) given.delete(result.key); else given.set(result.key, { result, right });
+  const isRemoved = given.get(result.key)?.right === right;
+  given.delete(result.key);
+  if (!isRemoved) given.set(result.key, { result, right });
   verdicts.set(id, given);
-  if (given.size) unexported.add(id); else unexported.delete(id);
+  sendVerdicts(id, { [isRemoved ? "removed" : right ? "right" : "wrong"]: [result.key] });
   showVerdicts();
   cancelRanking();
   rankingTimer = setTimeout(rankAgain, RANKING_DELAY);
@@ -108,10 +109,10 @@ $("detail").addEventListener("keydown", (event) => {
   if (searchId(state.request) !== null) giveVerdict(state.results[state.openIndex], VERDICT_KEYS[event.key]);
 });
 $("verdicts-clear").addEventListener("click", () => {
-  verdicts.delete(searchId(state.request));
-  unexported.delete(searchId(state.request));
+  const id = searchId(state.request);
+  sendVerdicts(id, { removed: [...verdictsOf(state.request).keys()] });
+  verdicts.delete(id);
   showVerdicts();
   rankAgain().then(() => focusCard(0));
 });
 $("verdicts-export").addEventListener("click", () => openExport("verdicts"));
-window.addEventListener("beforeunload", (event) => { if (unexported.size) event.preventDefault(); });

@@ -6,7 +6,7 @@ const SETTLE_TIME = 100;   // milliseconds after fast scrolling
 const HOLD_TIME = 500;     // milliseconds of a touch that selects a range
 const layout = { columns: 1, width: 0, rowHeight: 0, gap: 0, row: 0 };  // row: at the top of the screen
 const drawn = new Map();   // cards by index of their result
-const view = { size: "medium", regions: true, names: false, fill: true, ...remembered("view", {}) };
+const view = { size: "medium", regions: true, names: false, fill: true, hideReviewed: false, ...remembered("view", {}) };
 
 // Drawing
 
@@ -197,6 +197,7 @@ function showView() {
   for (const field of document.querySelectorAll("input[name=card-size]")) field.checked = field.value === view.size;
   $("show-regions").checked = view.regions;
   $("show-names").checked = view.names;
+  $("hide-reviewed").checked = view.hideReviewed;
   $("fill-cards").checked = view.fill;
 }
 
@@ -214,6 +215,7 @@ for (const field of document.querySelectorAll("input[name=card-size]")) field.ad
 for (const [id, name] of [["show-regions", "regions"], ["show-names", "names"], ["fill-cards", "fill"]]) {
   $(id).addEventListener("change", () => changeView({ [name]: $(id).checked }));
 }
+$("hide-reviewed").addEventListener("change", () => { changeView({ hideReviewed: $("hide-reviewed").checked }); if (state.request && !isColumns()) applyCutoff(); });
 document.addEventListener("click", (event) => { if (!event.target.closest("#view")) $("view").open = false; });
 $("view").addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !$("view").open) return;

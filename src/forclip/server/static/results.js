@@ -100,18 +100,20 @@ function isCut() { return state.results.length > 0 && !isKept(state.results.at(-
 function applyCutoff() {
   const count = state.results.findIndex((result) => !isKept(result));
   const kept = count < 0 ? state.results.length : count;
-  state.shown = sorted(Array.from({ length: kept }, (_, index) => index));
+  const above = Array.from({ length: kept }, (_, index) => index);
+  state.shown = sorted(view.hideReviewed ? above.filter((index) => !verdictsOf(state.request).has(state.results[index].key)) : above);
   if (!state.shown.includes(state.current)) state.current = state.shown[0] ?? 0;
   const minimum = Number($("slider").value);
   $("slider-value").textContent = !hasCutoff() ? "all" : state.keepCount !== null ? `first ${state.keepCount}` : state.hasProbability ? `${Math.round(minimum * 100)} %` : minimum.toFixed(3);
-  $("grid").hidden = !kept;
+  $("grid").hidden = !state.shown.length;
   $("list-tools").hidden = !state.results.length;
   $("select-all").textContent = hasCutoff() ? "Select all above the cut-off" : "Select all";
-  $("select-all").disabled = !kept;
+  $("select-all").disabled = !state.shown.length;
   $("more").hidden = state.complete || isCut();
-  showNoResults(kept);
-  showStatus(describeResults(kept));
-  if (kept) { if (!layout.rowHeight) measureGrid(); drawGrid(); }
+  showNoResults(state.shown.length);
+  showStatus(describeResults(state.shown.length));
+  showSaved();
+  if (state.shown.length) { if (!layout.rowHeight) measureGrid(); drawGrid(); }
 }
 
 function describeResults(count) {
@@ -136,7 +138,8 @@ function showNoResults(count) {
   if (count) return;
   const { fields } = state.request;
   $("no-results-clear").hidden = !hasFilter() || state.results.length > 0;
-  $("no-results-help").textContent = state.results.length ? "All results are below the cut-off. Move the slider to the left."
+  $("no-results-help").textContent = view.hideReviewed && verdictsOf(state.request).size ? "Results with a verdict are hidden. Change this under View."
+    : state.results.length ? "All results are below the cut-off. Move the slider to the left."
     : fields.only ? "Press the button again to see all results."
       : hasFilter() ? "No image passes the filter together with this search. Change or clear the filter."
         : "The collection has no image to show. Add images with forclip index.";

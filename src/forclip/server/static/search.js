@@ -76,10 +76,11 @@ function searchText(text) {
   return texts.length > 1 ? searchColumns(texts) : search(textRequest(text));
 }
 
-// The address holds the text, the filter and the order, so that it can be opened again.
+// The address holds the text or the image, the filter and the order, so that it can be opened again.
 function writeAddress() {
-  if (!state.text) return;
-  const hash = "#" + new URLSearchParams({ q: state.text, ...filterAddress(), ...(state.sort === "score" ? {} : { sort: state.sort }) });
+  const searched = state.text ? { q: state.text } : state.asked?.kind === "similar" ? likeAddress(state.asked) : null;
+  if (!searched) return;
+  const hash = "#" + new URLSearchParams({ ...searched, ...filterAddress(), ...(state.sort === "score" ? {} : { sort: state.sort }) });
   if (location.hash !== hash) window.history.pushState(null, "", hash);
 }
 
@@ -92,12 +93,31 @@ async function searchAgain() {
   await search({ ...state.asked, fields: { ...fields, ...filterField() } });
 }
 
+// The sides of a box are rounded as in the address, so that both name the same search.
+function similarRequest({ key, name }, drawnBox) {
+  const box = drawnBox && Object.fromEntries(["x0", "y0", "x1", "y1"].map((side) => [side, Number(drawnBox[side].toFixed(4))]));
+  const fields = { key, ...(box ? { box } : {}), ...filterField() };
+  return { kind: "similar", fields, name, target: `similar to ${box ? "a region of " : ""}${name}` };
+}
+
+function likeAddress({ fields: { key, box }, name }) {
+  return { like: key, name, ...(box ? { box: Object.values(box).join(" ") } : {}) };
+}
+
+// Return the request of an address that names an image.
+function likeRequest(parameters) {
+  const sides = (parameters.get("box") ?? "").split(" ").map(Number);
+  const box = sides.length === 4 && sides.every(Number.isFinite) ? { x0: sides[0], y0: sides[1], x1: sides[2], y1: sides[3] } : null;
+  return similarRequest({ key: parameters.get("like"), name: parameters.get("name") || "an image" }, box);
+}
+
 // Search with an image of the collection, or with a region of it where a box is given.
 const searchSimilar = showingErrors(async (result, box) => {
   if ($("detail").open) $("detail").close();
   state.text = "";
-  const fields = { key: result.key, ...(box ? { box } : {}), ...filterField() };
-  await search({ kind: "similar", fields, target: `similar to ${box ? "a region of " : ""}${result.name}` });
+  state.asked = similarRequest(result, box);
+  writeAddress();
+  await search(state.asked);
   focusCard(0);
 });
 
@@ -118,7 +138,10 @@ const loadPage = showingErrors(async () => {
   if (turn === state.turn) { appendResults(answer.results, count); spanSlider(false); showError(null); applyCutoff(); }
 });
 
-function showHistory(texts) { $("history").replaceChildren(...texts.map((text) => option(text, ""))); }
+function showHistory(texts) {
+  $("history").replaceChildren(...texts.map((text) => option(text, "")));
+  showRecent(texts);
+}
 
 // Several searches side by side, separated by | in the search field
 

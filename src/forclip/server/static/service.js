@@ -23,6 +23,8 @@ const state = {
   openIndex: -1,       // index of the result in the closer look
   selection: remembered("selection", DEFAULT_SELECTION),
   selectedKeys: new Set(),
+  reviewer: remembered("reviewer", "me"),
+  saved: [],           // searches of the reviewer, see reviews.js
 };
 
 function $(id) { return document.getElementById(id); }

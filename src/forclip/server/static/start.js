@@ -69,11 +69,21 @@ const searchAddress = showingErrors(async () => {
   const parameters = new URLSearchParams(location.hash.slice(1)), text = parameters.get("q");
   readFilterAddress(parameters);
   state.sort = parameters.get("sort") || "score";
-  if (!text) return;
+  if (parameters.get("like")) {
+    $("text").value = state.text = "";
+    return search(likeRequest(parameters));
+  }
+  if (!text) return showStart();
   $("text").value = text;
   await searchText(text);
 });
 window.addEventListener("popstate", searchAddress);
+
+function showStart() {
+  clearResults();
+  showStatus("");
+  $("empty").hidden = false;
+}
 
 const loadInfo = showingErrors(async () => {
   const info = await call("api/info");
@@ -82,9 +92,10 @@ const loadInfo = showingErrors(async () => {
   Object.assign(state, { mostListed: info.most_listed, mostSkipped: info.most_skipped });
   await loadSelections();
 });
+const loadStart = showingErrors(() => Promise.all([loadReviews(), loadSample()]));
 
 showTheme(remembered("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 showHistory(remembered("history", []));
 $("text").focus();
 loadInfo();
-refreshTable().then(searchAddress);  // class names may have commas, so they must be known first
+Promise.all([refreshTable(), loadStart()]).then(searchAddress);  // class names may have commas, so they must be known first

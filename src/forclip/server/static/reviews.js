@@ -1,0 +1,105 @@
+// Reviews: the verdicts and saved searches of the chosen reviewer, which the service keeps, and the start page.
+
+const DEFAULT_REVIEWER = "me", SAMPLE_IMAGES = 24, RECENT_SEARCHES = 8;
+let sendingVerdicts = Promise.resolve();
+
+function reviewerPath(part = "") { return `api/reviewers/${encodeURIComponent(state.reviewer)}${part}`; }
+
+async function loadReviews() {
+  const [review, names] = await Promise.all([call(reviewerPath()), call("api/reviewers")]);
+  verdicts.clear();
+  for (const { search, right, wrong } of review.searches) {
+    const entry = (isRight) => (image) => [image.key, { result: image, right: isRight }];
+    verdicts.set(search, new Map([...right.map(entry(true)), ...wrong.map(entry(false))]));
+  }
+  state.saved = review.saved;
+  $("reviewer").value = state.reviewer;
+  $("reviewers").replaceChildren(...names.map((name) => option(name, "")));
+  showSaved();
+}
+
+// Send verdicts in the background, one change after the other. After an error the page shows what the service has.
+function sendVerdicts(search, changes) {
+  sendingVerdicts = sendingVerdicts.then(() => call(reviewerPath("/verdicts"), { json: { search, ...changes }, keepalive: true })).catch(async (error) => {
+    await loadReviews().catch(() => {});
+    showVerdicts();
+    showError(error);
+  });
+}
+
+const chooseReviewer = showingErrors(async (name) => {
+  await sendingVerdicts;
+  const before = state.reviewer;
+  state.reviewer = name.trim() || DEFAULT_REVIEWER;
+  try { await loadReviews(); } catch (error) { state.reviewer = before; $("reviewer").value = before; throw error; }
+  remember("reviewer", state.reviewer);
+  showVerdicts();
+  if (state.request && !isColumns()) await rankAgain();
+});
+$("reviewer").addEventListener("change", () => chooseReviewer($("reviewer").value));
+
+// Saved searches
+
+function address() { return location.hash.slice(1); }
+function savedTitle() { return state.asked?.name ? `like ${state.asked.name}` : state.text; }
+
+function showSaved() {
+  const saved = state.saved.some((search) => search.address === address());
+  $("save-search").hidden = !savedTitle() || !address();
+  $("save-search").textContent = saved ? "Saved" : "Save search";
+  $("save-search").setAttribute("aria-pressed", String(saved));
+  $("saved-searches").replaceChildren(...state.saved.map(savedItem));
+  $("saved").hidden = !state.saved.length;
+}
+
+function savedItem(search) {
+  const item = element("li"), link = element("a", "", search.title), remove = element("button", "quiet", "Remove");
+  link.href = `#${search.address}`;
+  remove.type = "button";
+  remove.setAttribute("aria-label", `Remove ${search.title}`);
+  remove.addEventListener("click", () => removeSaved(search.title));
+  item.append(link, remove);
+  return item;
+}
+
+const removeSaved = showingErrors(async (title) => {
+  await call(reviewerPath("/saved/remove"), { json: { title } });
+  state.saved = state.saved.filter((search) => search.title !== title);
+  showSaved();
+});
+
+$("save-search").addEventListener("click", showingErrors(async () => {
+  const old = state.saved.find((search) => search.address === address());
+  if (old) return removeSaved(old.title);
+  const { where } = state.asked?.fields ?? {}, search = { title: where ? `${savedTitle()} (${where})` : savedTitle(), address: address() };
+  await call(reviewerPath("/saved"), { json: search });
+  state.saved = [search, ...state.saved.filter(({ title }) => title !== search.title)];
+  showSaved();
+}));
+
+// Start page
+
+function showRecent(texts) {
+  $("recent").hidden = !texts.length;
+  $("recent-searches").replaceChildren(...texts.slice(0, RECENT_SEARCHES).map((text) => {
+    const item = element("li"), link = element("a", "", text);
+    link.href = `#${new URLSearchParams({ q: text })}`;
+    item.append(link);
+    return item;
+  }));
+}
+
+const loadSample = showingErrors(async () => {
+  const images = await call(`api/sample?count=${SAMPLE_IMAGES}`);
+  $("sample").hidden = !images.length;
+  $("no-images").hidden = images.length > 0;
+  $("sample-images").replaceChildren(...images.map((image) => {
+    const item = element("li"), button = element("button");
+    button.type = "button";
+    button.title = `More like ${image.name}`;
+    button.append(Object.assign(element("img"), { src: `api/thumbnail/${image.key}`, alt: "", loading: "lazy" }), element("span", "hidden-name", button.title));
+    button.addEventListener("click", () => searchSimilar(image));
+    item.append(button);
+    return item;
+  }));
+});
