@@ -30,7 +30,7 @@ ProperFraction = Annotated[float, Field(gt=0, lt=1)]  # neither nothing nor ever
 
 _NAME_FILES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".json", ".yaml", ".yml")
 
-Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "folder"]
+Format = Literal["auto", "coco", "lvis", "nuimages", "yolo", "voc", "csv", "cvat", "labelstudio", "folder"]
 NamedSplit = Literal["coco-48-17", "coco-63-17", "nuimages"]
 Compute = Literal["float32", "bf16", "fp16"]
 ComputeChoice = Literal["auto", "float32", "bf16", "fp16"]
@@ -80,10 +80,10 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_read_if_file)]
 class SourceConfig:
     """Images and their labels.
 
-    annotations: a COCO or LVIS JSON file, a CSV file, a YOLO data YAML or folder, a folder of nuImages tables, a Pascal
-    VOC folder, or a folder of unlabelled images. images: the folder that file names are relative to; None means the
-    folder of the annotations. format: auto detects it. subset: a part of the dataset by its name in the format (YOLO:
-    val or all, VOC: trainval).
+    annotations: a COCO or LVIS JSON file, a CSV file, a YOLO data YAML or folder, a folder of nuImages tables, a
+    Pascal VOC folder, an export of CVAT or Label Studio, or a folder of unlabelled images. images: the folder that
+    file names are relative to; None means the folder of the annotations. format: auto detects it. subset: a part of
+    the dataset by its name in the format (YOLO: val or all, VOC: trainval, CVAT: a subset of a project).
     """
 
     annotations: File

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import forclip
 from forclip.bucket_path import BucketPath
 from forclip.cli import app
-from forclip.config import ModelConfig
+from forclip.config import ModelConfig, RunConfig
 from forclip.models.retrieval_model import load_model
 from forclip.models.summary_head import SummaryHead
 from forclip.search.searcher import Searcher
@@ -432,6 +432,20 @@ def test_look_refuses_an_image_that_changed(tmp_path: Path, small_world: ToyWorl
     assert_one_line(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "changed since it was indexed")
     picture.unlink()
     assert_one_line(run("look", tmp_path / "s", picture, "snail"), "a.jpg", "no such file")
+
+
+def test_train_from_labels_alone(small_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[RunConfig] = []
+    monkeypatch.setattr("forclip.training.runs.train", lambda config, out, **others: configs.append(config))
+    labels, images = small_world.train_file, small_world.images
+    options = ("--images", images, "--model", "forclip-mini", "--device", "cpu")
+    result = run("train", "--from", labels, *options, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    (config,) = configs
+    assert (config.data.train.annotations, config.model.name) == (labels, "forclip-mini")
+    assert_one_line(run("train", "--out", tmp_path / "run"), "--from")
+    assert_one_line(run("train", "run.yaml", "--from", labels, "--out", tmp_path / "run"), "--from")
+    assert_one_line(run("train", "run.yaml", "--images", images, "--out", tmp_path / "run"), "run.yaml")
 
 
 def test_export(searcher: Searcher, tmp_path: Path) -> None:

@@ -178,6 +178,8 @@ FOLDERS = {
     "macOS' XML": ({"a.jpg": "", "._a.xml": "<annotation/>"}, "folder"),
     "a data YAML": ({"data.yaml": "names: [cat]\ntrain: images", "images/a.jpg": ""}, "yolo"),
     "a YAML of forclip": ({"run.yaml": "data: {train: {annotations: .}}", "a.jpg": ""}, "folder"),
+    "CVAT": ({"annotations.xml": "<annotations><image/></annotations>", "images/a.jpg": ""}, "cvat"),
+    "Label Studio": ({"result.json": '[{"id": 1, "annotations": [], "data": {}}]', "a.jpg": ""}, "labelstudio"),
     "CVAT's YOLO": ({"obj.data": "names = obj.names\ntrain = train.txt", "obj.names": "cat"}, "yolo"),
     "Label Studio's YOLO": ({"classes.txt": "cat", "images/a.jpg": "", "labels/a.txt": "0 .5 .5 1 1"}, "yolo"),
     "Roboflow's darknet": ({"train/_darknet.labels": "cat", "train/a.txt": "0 .5 .5 1 1"}, "yolo"),
@@ -204,7 +206,8 @@ UNREAD = {
     "YOLO of Keras": ({"_annotations.txt": "a.jpg 1,2,3,4,0\n"}, "_annotations.txt has the format of Keras"),
     "YOLO": ({"a.txt": "0 0.5 0.5 1 1\n"}, r"a\.txt, but no class names; add data\.yaml or classes\.txt"),
     "Stanford dogs": ({"Annotation/n1/a": "<annotation>\n</annotation>"}, "Annotation/n1/a; add .xml"),
-    "CVAT": ({"annotations.xml": "<annotations><image/><image id='0'/></annotations>"}, "is in CVAT's own format"),
+    "CVAT below": ({"a/annotations.xml": "<annotations><image/></annotations>"}, r"a/annotations\.xml; give that file"),
+    "Label Studio below": ({"a/b.json": '[{"data": {}, "annotations": []}]'}, r"a/b\.json; give that file"),
     "LabelMe": ({"a.json": '{"version": "5.0.1", "flags": {}, "shapes": []}'}, r"a\.json: is in LabelMe format"),
 }
 
@@ -229,7 +232,6 @@ FOREIGN = {
     "VGG Image Annotator": '{"a.jpg1": {"regions": [{"shape_attributes": {}, "region_attributes": {}}]}}',
     "CreateML": '[{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]',
     "Datumaro": '{"info": {}, "categories": {}, "items": [{"annotations": [{"label_id": 0}]}]}',
-    "Label Studio": '[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]',
     "Supervisely": '{"size": {}, "objects": [{"classTitle": "cat"}]}',
 }
 
@@ -254,9 +256,6 @@ def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
         format_of(SourceConfig(tmp_path / "labels.xls"))
     write(tmp_path, "a.xml", "<annotation/>")
     with pytest.raises(ValueError, match=r"a\.xml: .*; give the folder"):
-        format_of(SourceConfig(tmp_path / "a.xml"))
-    write(tmp_path, "a.xml", "<annotations><image id='0'/></annotations>")
-    with pytest.raises(ValueError, match=r"a\.xml: is in CVAT's own format"):
         format_of(SourceConfig(tmp_path / "a.xml"))
     write(tmp_path, "train.txt", "a.jpg")
     with pytest.raises(ValueError, match=r"train\.txt: for YOLO give the data YAML"):

@@ -45,13 +45,13 @@ def _workers() -> Iterator[bool]:
         raise typer.Exit(2) from None
 
 
-def _with_compute(file: Path, compute: str | None) -> "Path | RunConfig":
-    """Return a run's configuration with another number format, or its file if none is given."""
+def _with_compute(config: "Path | RunConfig", compute: str | None) -> "Path | RunConfig":
+    """Return a run's configuration with another number format, or the configuration or file itself if none is given."""
     if compute is None:
-        return file
+        return config
     from forclip.config import checked_compute, load_config
 
-    config = load_config(file)
+    config = load_config(config) if isinstance(config, Path) else config
     return replace(config, model=replace(config.model, compute=checked_compute(compute)))
 
 
@@ -72,8 +72,15 @@ def demo(
 
 @app.command()
 def train(
-    config: ConfigFile,
     out: Annotated[Path, Option(help="Output folder for the model and its checkpoint.")],
+    config: Annotated[Path | None, Argument(help="YAML file of the run. Not needed with --from.")] = None,
+    labels: Annotated[
+        Path | None,
+        Option("--from", help="Train on this label file or exported folder of a labelling tool, without a YAML file."),
+    ] = None,
+    images: Annotated[Path | None, Option(help="Image folder of --from. Default: the export's own.")] = None,
+    model: Annotated[str | None, Option(help="Pretrained model to train with --from. Default: clip-b16.")] = None,
+    device: Annotated[str | None, Option(help="Device for --from: cpu or cuda. Default: cpu.")] = None,
     resume: Resume = False,
     compute: ConfiguredCompute = None,
     tensorboard: Annotated[
@@ -84,11 +91,18 @@ def train(
     ] = None,
 ) -> None:
     """Finetune a model with FOR on your base labels. `torchrun -m forclip train` does on several GPUs."""
+    from forclip.data.label_export import config_of_labels
     from forclip.training.runs import train as train_run
 
+    if (config is None) == (labels is None):
+        raise ValueError("give either the YAML file of a run or --from LABELS")
+    if labels is None and (images or model or device):
+        raise ValueError(f"--images, --model and --device go with --from; {config} has its own")
     with _workers() as is_first:
+        run = config if labels is None else config_of_labels(labels, images, model, device or "cpu")
+        assert run is not None
         train_run(
-            _with_compute(config, compute),
+            _with_compute(run, compute),
             out,
             resume=resume,
             console=message_console(),

@@ -15,9 +15,18 @@ from forclip.config import DataConfig, Format, SourceConfig, read_names
 from forclip.data.annotation_cache import cached_annotations
 from forclip.data.formats.coco import load_coco, load_lvis
 from forclip.data.formats.csv_labels import load_csv
+from forclip.data.formats.cvat import load_cvat
 from forclip.data.formats.folder import load_image_folder
+from forclip.data.formats.label_studio import load_label_studio
 from forclip.data.formats.nuimages import load_nuimages
-from forclip.data.formats.recognise import labelled_folder_format, refuse_foreign_tool, refuse_unread_labels
+from forclip.data.formats.recognise import (
+    is_cvat,
+    is_label_studio,
+    label_studio_file_in,
+    labelled_folder_format,
+    refuse_foreign_tool,
+    refuse_unread_labels,
+)
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.data.formats.yolo_dataset import ALL_SPLITS
@@ -96,8 +105,8 @@ def with_all_splits(source: SourceConfig) -> SourceConfig:
 
 def _load(source: SourceConfig, cache: Path | None) -> Annotations:
     annotations, images, kind = source.annotations, source.image_folder, format_of(source)
-    if source.subset is not None and kind not in ("yolo", "voc"):
-        raise ValueError(f"{annotations}: only yolo and voc data have a subset, not {kind}: {source.subset!r}")
+    if source.subset is not None and kind not in ("yolo", "voc", "cvat"):
+        raise ValueError(f"{annotations}: only yolo, voc and cvat data have a subset, not {kind}: {source.subset!r}")
     if kind == "folder" and source.format == "auto":
         refuse_unread_labels(annotations)
     if source.images is not None and (kind == "folder" or (kind == "yolo" and annotations.is_file())):
@@ -114,6 +123,10 @@ def _load(source: SourceConfig, cache: Path | None) -> Annotations:
             return load_voc(annotations, source.subset, source.images)
         case "csv":
             return load_csv(annotations, images)
+        case "cvat":
+            return load_cvat(annotations, source.subset, source.images)
+        case "labelstudio":
+            return load_label_studio(label_studio_file_in(annotations) or annotations, images)
         case _:
             return load_image_folder(annotations)
 
@@ -139,14 +152,17 @@ def format_of(source: SourceConfig) -> Format:
             return "yolo"
         case ".json" if path.stat().st_size:
             refuse_foreign_tool(path)
+            if is_label_studio(path):
+                return "labelstudio"
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 # In every LVIS file and in no COCO file; in UTF-16 with a zero between the letters.
                 marks = (b'"neg_category_ids"', "neg_category_ids".encode("utf-16-le")[:-1])
                 return "lvis" if any(content.find(mark) >= 0 for mark in marks) else "coco"
         case ".json":
             return "coco"
+        case ".xml" if is_cvat(path):
+            return "cvat"
         case ".xml":
-            refuse_foreign_tool(path)
             raise ValueError(f"{path}: is one file of a Pascal VOC dataset; give the folder that holds all of them")
         case ".txt":
             raise ValueError(f"{path}: for YOLO give the data YAML or the dataset's folder, not a text file")

@@ -23,14 +23,10 @@ _TOOLS: dict[str, tuple[bytes, ...]] = {
     "VGG Image Annotator (VIA)": (b'"shape_attributes"', b'"region_attributes"'),
     "CreateML": (b'"coordinates"', b'"label"', b'"annotations"'),
     "Datumaro": (b'"items"', b'"categories"', b'"label_id"'),
-    "Label Studio's own": (b'"result"', b'"from_name"'),
-    "Label Studio's short": (b'"rectanglelabels"',),
-    "Label Studio's short JSON": (b'"annotation_id"', b'"annotator"'),
     "Labelbox": (b'"data_row"',),
     "Supervisely": (b'"classTitle"',),
     "BDD100K": (b'"box2d"',),
     "V7 Darwin": (b'"bounding_box"', b'"annotations"', b'"item"'),
-    "CVAT's own": (b"<annotations>", b"<image "),
 }
 _EXPORT = "export COCO, YOLO or Pascal VOC from the tool instead"
 
@@ -46,12 +42,36 @@ def foreign_tool(file: Path) -> str | None:
 def refuse_foreign_tool(file: Path) -> None:
     """Raise ValueError, naming the tool and what to export instead, for a label file in a tool's own format."""
     if tool := foreign_tool(file):
-        export = _EXPORT.replace(" or Pascal VOC", ", Pascal VOC or CSV") if "Label Studio" in tool else _EXPORT
-        raise ValueError(f"{file}: is in {tool} format, which is not read; {export}")
+        raise ValueError(f"{file}: is in {tool} format, which is not read; {_EXPORT}")
 
 
-def labelled_folder_format(folder: Path) -> Literal["voc", "yolo"] | None:
-    """The format of a folder that holds Pascal VOC's XML files or a YOLO dataset, or None."""
+def is_cvat(file: Path) -> bool:
+    """Whether an XML file is in CVAT's own format."""
+    return re.search(rb"<annotations[\s>]", _read_head(file)) is not None
+
+
+def is_label_studio(file: Path) -> bool:
+    """Whether a JSON file is an export of Label Studio, as JSON or JSON-MIN."""
+    head = _read_head(file)
+    if not head.lstrip().startswith(b"["):
+        return False
+    marks = ((b'"result"', b'"from_name"'), (b'"annotation_id"', b'"annotator"'), (b'"rectanglelabels"',))
+    kinds = (b'"annotations"', b'"completions"', b'"predictions"')
+    return any(all(m in head for m in some) for some in marks) or (b'"data"' in head and any(k in head for k in kinds))
+
+
+def label_studio_file_in(folder: Path) -> Path | None:
+    """The only export of Label Studio directly in a folder, or None."""
+    files = [file for file in islice(sorted(folder.glob("*.json")), _SAMPLED) if is_label_studio(file)]
+    return files[0] if len(files) == 1 else None
+
+
+def labelled_folder_format(folder: Path) -> Literal["cvat", "labelstudio", "voc", "yolo"] | None:
+    """The format of a folder that holds Pascal VOC's XML files, a YOLO dataset or another tool's export, or None."""
+    if is_cvat(folder / "annotations.xml"):
+        return "cvat"
+    if label_studio_file_in(folder):
+        return "labelstudio"
     if data_files_in(folder):
         return "yolo"
     if any(name.lower() in XML_FOLDERS[:2] for name in os.listdir(folder)) and _has_xml_folder(folder):
@@ -62,6 +82,27 @@ def labelled_folder_format(folder: Path) -> Literal["voc", "yolo"] | None:
     return "yolo" if class_file_in(folder) and _has_yolo_labels(folder) else None
 
 
+def label_files_in(folder: Path) -> list[Path]:
+    """The COCO, CVAT, Label Studio and CSV label files near the top of a folder, as far as their beginning tells."""
+    return [file for file in _first_files(folder) if _is_label_file(file)]
+
+
+def _is_label_file(file: Path) -> bool:
+    match file.suffix.lower():
+        case ".json":
+            head = _read_head(file)
+            is_coco = b'"annotations"' in head and (b'"categories"' in head or b'"image_id"' in head)
+            return is_coco or is_label_studio(file)
+        case ".csv":
+            columns = re.split(rb"[,;\t]", _read_head(file).partition(b"\n")[0].strip().lower())
+            names = {column.strip(b'" ') for column in columns}
+            has_label = bool(names & {b"label", b"labels", b"class", b"classes"})
+            return has_label or file.stem in ("_classes", "_annotations")
+        case ".xml":
+            return is_cvat(file)
+    return False
+
+
 def refuse_unread_labels(folder: Path) -> None:
     """Raise ValueError, saying what was seen and how to name it, for a folder of images with label files among them."""
     texts: list[Path] = []
@@ -70,22 +111,14 @@ def refuse_unread_labels(folder: Path) -> None:
         match file.suffix.lower():
             case ".json" if (json_files := json_files + 1) <= _SAMPLED:  # photo services write one for each photo
                 refuse_foreign_tool(file)
-                head = _read_head(file)
-                if b'"annotations"' in head and (b'"categories"' in head or b'"image_id"' in head):
-                    raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
-            case ".csv":
-                columns = re.split(rb"[,;\t]", _read_head(file).partition(b"\n")[0].strip().lower())
-                names = {column.strip(b'" ') for column in columns}
-                if names & {b"label", b"labels", b"class", b"classes"} or file.stem in ("_classes", "_annotations"):
-                    raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
             case ".txt":
                 if file.name == "_annotations.txt":
                     raise ValueError(f"{folder}: {file} has the format of Keras' YOLO, which is not read; {_EXPORT}")
                 texts.append(file)
-            case ".xml":
-                refuse_foreign_tool(file)
             case "" if _is_voc(file):
                 raise ValueError(f"{folder}: has Pascal VOC labels in {file}; add .xml to the names of these files")
+        if (file.suffix.lower() != ".json" or json_files <= _SAMPLED) and _is_label_file(file):
+            raise ValueError(f"{folder}: has labels in {file}; give that file as the annotations")
     labels = [file for file in texts[:_SAMPLED] if _YOLO_LINE.match(_read_head(file))]
     if labels:
         problem = f"has YOLO labels such as {labels[0]}, but no class names; add data.yaml or classes.txt"

@@ -37,7 +37,7 @@ class VocFile:
 
 def read_voc_xml(file: Path) -> VocFile:
     """Read one file. Raises UnusableEntry for a file that is damaged, has a DOCTYPE, or is no VOC annotation."""
-    root = _read_xml(file)
+    root = read_xml(file)
     if root.tag != "annotation":
         raise UnusableEntry("the XML file is no VOC annotation", f"<{root.tag}>")
     width, height = sizes_of([(root.findtext("size/width"), root.findtext("size/height"))])[0].tolist()
@@ -78,7 +78,7 @@ class _Builder(ElementTree.TreeBuilder):
         return super().end(tag.rpartition("}")[2])
 
 
-def _read_xml(file: Path) -> Element:
+def read_xml(file: Path) -> Element:
     reason = "the XML file can't be read"
     try:
         content = file.read_bytes()
