@@ -316,11 +316,12 @@ def is_run_config(file: Path) -> bool:
     return not isinstance(content, dict) or "data" in content or not {"names", "train", "nc"} & content.keys()
 
 
-def load_config(file: Path) -> RunConfig:
+def load_config(file: str | Path) -> RunConfig:
     """Read a YAML file; relative paths in it start from its folder.
 
     Raises ValueError naming the file, the key and the value.
     """
+    file = Path(file)
     content = read_yaml(file, "config file")
     try:
         return TypeAdapter(RunConfig).validate_python(content, context=file.parent.absolute())

@@ -89,8 +89,10 @@ def parse_location(text: str) -> Location:
     return Uri(text, "", start, length) if match is None else Uri(match[1], match[2], start, length)
 
 
-def as_location(path: Location) -> Location:
+def as_location(path: Location | str) -> Location:
     """Return the location that a path stands for: pathlib makes s3:/bucket/x of a URL, and knows no shards."""
+    if isinstance(path, str):
+        return parse_location(path)
     if isinstance(path, Uri):
         return path
     text = str(path)

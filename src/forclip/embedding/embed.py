@@ -20,7 +20,7 @@ from forclip.data.images.views import PLAIN, Size, View
 from forclip.embedding.prefetch import Prefetch
 from forclip.embedding.prepare import PrepareViews
 from forclip.embedding.regions import boxes_in_images, region_boxes, window_fractions
-from forclip.location import Location
+from forclip.location import Location, as_location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import Head
 from forclip.models.encoder import CPU_BATCH, Encoder, OnTheWay
@@ -86,7 +86,7 @@ class EmbeddedBatch:
 
 def embed_images(
     model: RetrievalModel,
-    paths: Sequence[Location],
+    paths: Sequence[Location | str],
     with_boxes: bool = True,
     *,
     batch_size: int | None = None,
@@ -94,15 +94,18 @@ def embed_images(
 ) -> tuple[ImageEmbeddings, tuple[SkippedImage, ...]]:
     """Embed image files. Their paths are the image ids.
 
+    paths: of files, or texts as `forclip.location.parse_location` reads them.
     Returns the embeddings, unit float32 vectors, and the images that could not be read. A model with tiles embeds the
     whole of each image first, then its tiles, row by row, all to the same number of vectors. with_boxes: also return a
     box for each vector, the region of the image that it comes from: xyxy as fractions of the image's width and height.
     batch_size: as `Encoder` takes it; processes: that decode, 0 for threads. Raises ValueError if no image can be read.
     """
-    ids = [str(path) for path in paths]
+    if isinstance(paths, str):
+        raise ValueError(f"{paths!r}: give a list of paths, such as [{paths!r}]")
+    ids, places = [str(path) for path in paths], [as_location(path) for path in paths]
     parts, skipped = [], list[SkippedImage]()
     encoder = Encoder(model.backbone, batch_size)
-    for batch in embed_batches(encoder, model, ids, paths, processes=processes, with_boxes=with_boxes):
+    for batch in embed_batches(encoder, model, ids, places, processes=processes, with_boxes=with_boxes):
         skipped += [image for _, image in batch.read.skipped]
         if batch.embeddings is not None:
             parts.append(batch.embeddings)

@@ -48,6 +48,7 @@ from forclip.models.compute import resolve_compute
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
     RetrievalModel,
+    as_model_config,
     describe_model,
 )
 from forclip.progress import Track, silent, untracked
@@ -82,10 +83,10 @@ class IndexSummary:
 
 
 def index_images(
-    source: str,
+    source: str | Path,
     to: str | os.PathLike[str] | BucketPath,
     *,
-    model: ModelConfig | None = None,
+    model: ModelConfig | str | Path | None = None,
     head: str | None = None,
     num_query_tokens: int | None = None,
     precision: Precision | None = None,
@@ -93,7 +94,7 @@ def index_images(
     max_vectors: int | None = None,
     tiles: str | None = None,
     tile_overlap: float | None = None,
-    images: Path | None = None,
+    images: str | Path | None = None,
     metadata: MetadataFile | None = None,
     every: float | None = None,
     retry: bool = False,
@@ -135,6 +136,8 @@ def index_images(
     model or with other options, or in a number format whose vectors differ (forclip.embedding.agreement); and for a
     head or number of query tokens that a trained model does not have.
     """
+    source, images = str(source), None if images is None else Path(images)
+    model = None if model is None else as_model_config(model)
     shard = run.shard
     if shard is not None and delete_vanished:
         raise ValueError(f"--shard {shard}: only a job for the whole source can delete what has vanished")

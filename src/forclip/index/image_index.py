@@ -69,13 +69,15 @@ class Index:
         return self.store.folder
 
     @staticmethod
-    def create(folder: str | os.PathLike[str] | BucketPath, header: StoreHeader, run: Path | None = None) -> "Index":
+    def create(
+        folder: str | os.PathLike[str] | BucketPath, header: StoreHeader, run: str | Path | None = None
+    ) -> "Index":
         """Create a store, or open the one in the folder.
 
         run: folder of the trained run that writes the store, which keeps a copy of the run's head, class vectors and
         calibration. Raises ValueError if another model wrote an existing store, or the folder holds something else.
         """
-        return Index(create_store(folder, header, run).folder)
+        return Index(create_store(folder, header, None if run is None else Path(run)).folder)
 
     def add(self, embeddings: ImageEmbeddings, files: Sequence[ImageFile], metadata: Metadata | None = None) -> None:
         """Add new images, as `Store.add`. They are found at once."""

@@ -86,6 +86,7 @@ class StoreHeader:
         return schema.set(schema.get_field_index("id"), pa.field("id", pa.string(), False, PRIMARY_KEY))
 
     def to_json(self) -> str:
+        """The header as JSON, which `read_header` reads."""
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})
 
     def identity(self) -> str:

@@ -42,6 +42,7 @@ from forclip.index.table import (
 )
 from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
 from forclip.location import Uri
+from forclip.path_text import path_to_text
 from forclip.types import ImageEmbeddings, Ints
 
 MODEL_FOLDER = "model"
@@ -78,6 +79,10 @@ class ImageFile:
     modified: int = 0
     source: str = ""
     decoding: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.uri, os.PathLike):  # from callers that pass paths
+            object.__setattr__(self, "uri", path_to_text(Path(self.uri)))
 
 
 def _changes_table(

@@ -162,12 +162,21 @@ def is_trained_run(name: str) -> bool:
     return is_run_config(Path(name) / _CONFIG_FILE)
 
 
+def as_model_config(model: ModelConfig | str | Path) -> ModelConfig:
+    """The configuration of a model that may be given by its name or folder alone."""
+    return model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
+
+
 def load_model(
-    model: ModelConfig, device: str = "cpu", head: str | None = None, num_query_tokens: int | None = None
+    model: ModelConfig | str | Path,
+    device: str = "cpu",
+    head: str | None = None,
+    num_query_tokens: int | None = None,
 ) -> RetrievalModel:
     """Load a trained run, or a pretrained model with a head that needs no training.
 
-    model: its name is the folder that `train` wrote, or a pretrained model as `load_open_clip` takes it. head: `sum`
+    model: a name alone, or a ModelConfig with one: the folder that `train` wrote, or a pretrained model as
+    `load_open_clip` takes it. head: `sum`
     (the default: the untrained summary head), `global` (plain CLIP, one vector per image), `dense` (one per position)
     or `cluster_K` (K per image). num_query_tokens: vectors per image of the head `sum`; by default those of
     `HeadConfig`. A trained run has its own head, so omit both for a run. It has its own tiles too, unless the
@@ -177,6 +186,7 @@ def load_model(
     device, for a damaged run, for a head or number of query tokens that a trained run does not have, and for tiles
     `auto` of a pretrained model.
     """
+    model = as_model_config(model)
     if is_trained_run(model.name):
         run = from_pretrained(Path(model.name), device, compute=model.compute, compiled=model.compile)
         _check_head(run, head, num_query_tokens)

@@ -64,7 +64,7 @@ class SearchRequest:
     """
 
     text: str | None = None
-    like: Path | Floats | None = None
+    like: Path | str | Floats | None = None
     any_of: tuple[str, ...] = ()
     all_of: tuple[str, ...] = ()
     none_of: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class SearchRequest:
 
     @property
     def _like_label(self) -> str:
-        return f"like {self.like.name}" if isinstance(self.like, Path) else "like a picture"
+        return f"like {Path(self.like).name}" if isinstance(self.like, str | Path) else "like a picture"
 
 
 def parse_cutoff(text: str) -> Cutoff:
@@ -346,7 +346,7 @@ def combined_query(searcher: AnySearcher, request: SearchRequest) -> CombinedQue
 
 def _picture_vectors(searcher: AnySearcher, request: SearchRequest) -> Floats:
     """Vectors of the request's picture: [N, dim], or [dim] where a region's vector was given."""
-    if isinstance(request.like, Path):
+    if isinstance(request.like, str | Path):
         return searcher.encode_image(read_image(as_location(request.like)))
     assert request.like is not None
     return request.like

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 
 from forclip.calibration.model import SCORE_SAMPLE, Confidence, estimate_confidence
 from forclip.config import ComputeChoice, ModelConfig
+from forclip.data.images.decode import read_image
 from forclip.embedding.merge import limit_vectors
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
@@ -23,10 +24,12 @@ from forclip.index.milvus.address import is_milvus
 from forclip.index.protocol import SearchIndex
 from forclip.index.ranking import Ranking
 from forclip.index.store import written_by_another
+from forclip.location import Location, as_location
 from forclip.models.retrieval_model import RetrievalModel, load_store_model
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined
 from forclip.search.feedback import refined_query
 from forclip.search.labels import Relevance, StoreLabels, evaluate_list
+from forclip.search.result_list import ResultList
 from forclip.types import Floats, ImageEmbeddings, SearchResult
 
 _REQUIRED_RATIO = 0.7  # of one thread's time: on a busy machine more threads get slower, so the gain must be clear
@@ -93,8 +96,8 @@ class Searcher(Generic[AnyIndex]):
 
     def search(
         self, text: str, k: int = TOP_K, min_score: float = -1.0, where: str | None = None, exact: bool = False
-    ) -> list[SearchResult]:
-        """Return the best k images for a text, best first, ties by id.
+    ) -> ResultList:
+        """Return the best k images for a text, best first, ties by id. Jupyter shows the list as pictures.
 
         Args:
             min_score: leave out images below this cosine.
@@ -108,21 +111,24 @@ class Searcher(Generic[AnyIndex]):
 
     def search_image(
         self,
-        image: Image.Image,
+        image: Image.Image | Location | str,
         k: int = TOP_K,
         min_score: float = -1.0,
         where: str | None = None,
         exact: bool = False,
-    ) -> list[SearchResult]:
-        """Return the best k images for everything that a picture, or a crop of one, shows (Index.search_picture)."""
+    ) -> ResultList:
+        """Return the best k images for everything that a picture, or a crop of one, shows (Index.search_picture).
+
+        image: an upright RGB picture, or its file. Raises ValueError for a file that can't be read.
+        """
         results = self.rank(self.encode_image(image), ListOptions(where, exact, k))
-        return [r for r in results if r.score >= min_score]
+        return ResultList(r for r in results if r.score >= min_score)
 
     def search_vector(
         self, query: Floats, k: int = TOP_K, min_score: float = -1.0, where: str | None = None, exact: bool = False
-    ) -> list[SearchResult]:
+    ) -> ResultList:
         """Return the best k images for a unit vector [dim] of the model's text space."""
-        return [r for r in self.rank(query, ListOptions(where, exact, k)) if r.score >= min_score]
+        return ResultList(r for r in self.rank(query, ListOptions(where, exact, k)) if r.score >= min_score)
 
     def rank(self, query: Floats, options: ListOptions) -> Sequence[SearchResult]:
         """Rank images for one vector [dim], or for all vectors of a picture [N, dim], of unit length."""
@@ -184,17 +190,24 @@ class Searcher(Generic[AnyIndex]):
         self.encode_text("a first text")
         self._text_threads = choose_thread_count(lambda: self.encode_text("a text"))
 
-    def heatmap(self, picture: Image.Image, vector: Floats) -> Heatmap:
-        """Return where in a picture one of its stored unit vectors [dim] comes from."""
-        return compute_heatmap(self.model, picture, vector)
+    def heatmap(self, picture: Image.Image | Location | str, vector: Floats) -> Heatmap:
+        """Return where in a picture, or its file, one of its stored unit vectors [dim] comes from."""
+        return compute_heatmap(self.model, _picture(picture), vector)
 
-    def encode_image(self, image: Image.Image) -> Floats:
-        """Return the unit vectors of a picture, [N, dim], at most as many as the store keeps of an image."""
-        vectors: Floats = self.model.encode_image(image).cpu().numpy()
+    def encode_image(self, image: Image.Image | Location | str) -> Floats:
+        """Return the unit vectors of a picture, or its file, [N, dim], at most as many as the store keeps of one.
+
+        Raises ValueError for a file that can't be read.
+        """
+        vectors: Floats = self.model.encode_image(_picture(image)).cpu().numpy()
         most = self.index.store.header.max_vectors
         if most is None:
             return vectors
         return limit_vectors(ImageEmbeddings(vectors, np.array([0, len(vectors)]), ("",)), most).vectors
+
+
+def _picture(image: Image.Image | Location | str) -> Image.Image:
+    return image if isinstance(image, Image.Image) else read_image(as_location(image))
 
 
 AnySearcher: TypeAlias = Searcher[SearchIndex]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forclip.index.protocol import SearchIndex
-from forclip.location import Location, absolute, location_text, parse_location, without_range
+from forclip.location import Location, absolute, as_location, location_text, parse_location, without_range
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import AnySearcher
 from forclip.types import Floats
@@ -77,19 +77,19 @@ class Selection:
 
 
 def select_search(
-    searcher: AnySearcher, request: SearchRequest, label: str | None = None, root: Location | None = None
+    searcher: AnySearcher, request: SearchRequest, label: str | None = None, root: Location | str | None = None
 ) -> Selection:
     """Select the results of a search. label: None for the request in one line."""
     answer = run_search(searcher, request)
     rows = {r.image_id: {"score": r.score, "probability": answer.probability(r), "box": r.box} for r in answer.results}
-    return Selection(_items(searcher.index, rows), request.label if label is None else label, root)
+    return Selection(_items(searcher.index, rows), request.label if label is None else label, _root(root))
 
 
 def select_ids(
     index: SearchIndex,
     image_ids: Sequence[str],
     label: str = "",
-    root: Location | None = None,
+    root: Location | str | None = None,
     query: Floats | None = None,
 ) -> Selection:
     """Select images by id or path, each once. Raises ValueError for an image that is not stored.
@@ -101,7 +101,11 @@ def select_ids(
     if query is not None:
         results = index.search_among(image_ids, query)
         items = _items(index, {r.image_id: {"score": r.score, "box": r.box} for r in results})
-    return Selection(items, label, root)
+    return Selection(items, label, _root(root))
+
+
+def _root(root: Location | str | None) -> Location | None:
+    return None if root is None else as_location(root)
 
 
 def _items(index: SearchIndex, fields: Mapping[str, Mapping[str, Any]]) -> tuple[Item, ...]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from forclip.embedding.regions import Heatmap
 from forclip.index.protocol import SearchIndex
+from forclip.location import Location
 from forclip.search.combined import CombinedQuery, CombinedResult
 from forclip.search.labels import Relevance, StoreLabels
 from forclip.search.searcher import AnySearcher, ListOptions, RankedText, Searcher
@@ -47,11 +48,11 @@ class CachedSearcher(Searcher[SearchIndex]):
         with self._model_lock:
             return list(self._searcher.encode_texts(texts))
 
-    def encode_image(self, image: Image.Image) -> Floats:
+    def encode_image(self, image: Image.Image | Location | str) -> Floats:
         with self._model_lock:
             return self._searcher.encode_image(image)
 
-    def heatmap(self, picture: Image.Image, vector: Floats) -> Heatmap:
+    def heatmap(self, picture: Image.Image | Location | str, vector: Floats) -> Heatmap:
         with self._model_lock:
             return self._searcher.heatmap(picture, vector)
 

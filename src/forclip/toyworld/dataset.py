@@ -48,13 +48,18 @@ def novel_names(seed: int) -> tuple[str, ...]:
 
 
 def write_toyworld(
-    folder: Path, num_train: int, num_gallery: int, seed: int, advance: Callable[[int], None] = lambda _: None
+    folder: str | Path,
+    num_train: int = 160,
+    num_gallery: int = 60,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> ToyWorld:
     """Draw the scenes and write train.json, gallery.json, novel.txt and the folder images.
 
     The same seed gives the same files, and a scene does not depend on num_train or num_gallery. advance is called with
     the number of scenes drawn since the last call.
     """
+    folder = Path(folder)
     world = ToyWorld(folder, novel_names(seed))
     world.images.mkdir(parents=True, exist_ok=True)
     # gc.freeze: a decoder of videos that a process inherits would wait for its threads for ever when it is freed.

@@ -19,7 +19,7 @@ from forclip.config import HeadConfig, TrainConfig
 from forclip.distributed import broadcast, is_first, synchronise
 from forclip.embedding.embed import BATCH_SIZE
 from forclip.embedding.row_shards import Rows, first_views, from_workers, one_view, own_part
-from forclip.location import Location
+from forclip.location import Location, as_location
 from forclip.models.backbone import Backbone
 from forclip.models.baselines import ClusterHead
 from forclip.models.retrieval_model import ClassVectors
@@ -138,11 +138,11 @@ class Finetuned:
 def finetune(
     backbone: Backbone,
     tokens: Rows,
-    paths: Sequence[Location] | None,
+    paths: Sequence[Location | str] | None,
     supervision: Supervision,
     head_config: HeadConfig,
     config: TrainConfig,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     track: Track = untracked,
     num_parts: int = 1,
     recorder: Recorder | None = None,
@@ -155,6 +155,7 @@ def finetune(
     Raises ValueError if there is nothing to learn from, or if a checkpoint is of another configuration. *Collective*:
     all workers get the same result.
     """
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
     if not len(supervision.texts) and config.base_weight > 0:
         raise ValueError("no training image has a base label: there is nothing to learn from")
@@ -165,7 +166,8 @@ def finetune(
     expect(*expected_stages(config, *numbers))
     zoom, zoom_gain = None, None
     if paths is not None and num_parts == 1:
-        zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, paths)
+        places = [as_location(path) for path in paths]
+        zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, places)
         if config.teacher == "auto" and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)

@@ -117,7 +117,7 @@ def test_an_export_comes_back(split: float | None, tmp_path: Path) -> None:
     order = np.argsort([path.name for path in loaded.paths if isinstance(path, Path)])
     by_row = {int(row): box for row, box in zip(loaded.box_images, loaded.boxes, strict=True)}
     for k, row in enumerate(order):
-        assert loaded.paths[row].exists()  # type: ignore[union-attr]
+        assert loaded.paths[row].exists()
         if k:
             assert by_row[int(row)] == pytest.approx(np.array(items[k].box) * [40, 20, 40, 20], abs=0.02)
     assert len(by_row) == 5

@@ -119,11 +119,11 @@ def _box(shape: Element) -> list[float] | None:
             corners = [min(xs), min(ys), max(xs), max(ys)]
         case "cuboid":
             keys = [key for key in shape.keys() if key[:2] in ("xt", "xb", "yt", "yb")]  # noqa: SIM118
-            xs = _numbers(shape, *(key for key in keys if key[0] == "x"))
-            ys = _numbers(shape, *(key for key in keys if key[0] == "y"))
-            if not xs or not ys:
+            across = _numbers(shape, *(key for key in keys if key[0] == "x"))
+            down = _numbers(shape, *(key for key in keys if key[0] == "y"))
+            if not across or not down:
                 raise UnusableEntry("the box does not consist of numbers")
-            corners = [min(xs), min(ys), max(xs), max(ys)]
+            corners = [min(across), min(down), max(across), max(down)]
         case _:
             return None
     if problem := box_problem(corners):
