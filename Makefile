@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint docs format wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/forclip demo --out runs/demo
@@ -18,6 +18,10 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

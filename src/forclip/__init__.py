@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forclip.config import DataConfig as DataConfig
+    from forclip.config import EvalConfig as EvalConfig
     from forclip.config import HeadConfig as HeadConfig
     from forclip.config import ModelConfig as ModelConfig
     from forclip.config import RunConfig as RunConfig
@@ -35,7 +36,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.3.0"
 _NAMES = {
-    "config": ("DataConfig", "HeadConfig", "ModelConfig", "RunConfig", "SourceConfig", "TrainConfig", "load_config"),
+    "config": (
+        "DataConfig",
+        "EvalConfig",
+        "HeadConfig",
+        "ModelConfig",
+        "RunConfig",
+        "SourceConfig",
+        "TrainConfig",
+        "load_config",
+    ),
     "data.images.tiles": ("Tiles",),
     "embedding.embed": ("embed_images",),
     "embedding.ingest": ("index_images",),
