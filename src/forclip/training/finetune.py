@@ -165,13 +165,13 @@ def finetune(
     numbers = tokens.shape[1], len(supervision.labelled), len(supervision.texts), num_parts
     expect(*expected_stages(config, *numbers))
     zoom, zoom_gain = None, None
-    if paths is not None and num_parts == 1:
-        places = [as_location(path) for path in paths]
+    places = None if paths is None else [as_location(path) for path in paths]
+    if places is not None and num_parts == 1:
         zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, places)
         if config.teacher == "auto" and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
-    shown = None if isinstance(recorder, NoRecorder) else paths
+    shown = None if isinstance(recorder, NoRecorder) else places
     watch = None if recorder is None else Watch(recorder, parts, supervision, shown, seed)
     training = _Training(untuned, tokens, num_parts, zoom, config, checkpoint, track, watch)
     names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
