@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import click
 import typer.main
 from mkdocs.structure.files import File, Files
 
@@ -40,9 +39,8 @@ def python_reference() -> str:
     return "\n".join(lines)
 
 
-def _commands(
-    command: click.Command, parent: click.Context | None, name: str
-) -> Iterator[tuple[str, click.Command, click.Context]]:
+def _commands(command: Any, parent: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """The commands below one, by their full name, with their click context."""
     context = command.context_class(command, info_name=name, parent=parent)
     if not hasattr(command, "list_commands"):
         yield name, command, context
