@@ -19,5 +19,6 @@ def test_both_sides_embed_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(result[0], ImageEmbeddings)
     assert len(result[0]) == 3
     with torch_threads(1):
-        threads, batch = embed_speed.open_clip_alone(MINI_NAME, "float32")(files)  # type: ignore[misc]
-    assert (threads, batch > 0) == (1, True)
+        settings = embed_speed.open_clip_alone(MINI_NAME, "float32")(files)
+    assert isinstance(settings, tuple)
+    assert settings[0] == 1
