@@ -122,7 +122,7 @@ def is_running(pid: str) -> bool:
         return False
 
 
-def wait_until(holds: Any, seconds: float = 20) -> None:
+def wait_until(holds: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
@@ -150,10 +150,10 @@ def children(pid: int) -> list[str]:
 def test_an_interrupt_ends_a_job_and_its_workers(photos: Path, tmp_path: Path) -> None:
     job = start(photos, tmp_path / "s", "--workers", "2")
     try:
-        wait_until(lambda: len(children(job.pid)) >= 3, 60)  # two workers, and what cleans up after them
+        wait_until(lambda: len(children(job.pid)) >= 3, 120)  # two workers, and what cleans up after them
         workers = children(job.pid)
         os.killpg(job.pid, signal.SIGINT)
-        _, errors = job.communicate(timeout=20)
+        _, errors = job.communicate(timeout=120)
     finally:
         job.kill()
     assert (job.returncode, errors.count("Traceback")) == (130, 0), errors

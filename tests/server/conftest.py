@@ -93,6 +93,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
+        assert thread.is_alive(), "the service did not start"
         time.sleep(0.02)
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True

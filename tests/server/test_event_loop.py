@@ -28,7 +28,7 @@ from forclip.search.labels import StoreLabels, load_store_labels
 from forclip.search.searcher import AnySearcher, Searcher, open_searcher
 from forclip.server import class_table, image_routes, limits, pictures
 from forclip.server.app import create_app
-from forclip.server.selections import Selections
+from forclip.server.state_file import StateFile
 from forclip.toyworld.dataset import ToyWorld
 from tests.milvus_server import new_name
 from tests.s3 import s3_client
@@ -56,6 +56,14 @@ ROUTES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/api/selections/mine/remove", {"json": {"keys": ["KEY"]}}),
     ("DELETE", "/api/selections/mine", {}),
     ("GET", "/api/selections", {}),
+    ("POST", "/api/reviewers/mine/verdicts", {"json": {"search": "snail", "right": ["KEY"]}}),
+    ("POST", "/api/reviewers/mine/saved", {"json": {"title": "snails", "address": "q=snail"}}),
+    ("GET", "/api/reviewers/mine", {}),
+    ("POST", "/api/reviewers/mine/saved/remove", {"json": {"title": "snails"}}),
+    ("GET", "/api/reviewers", {}),
+    ("GET", "/api/sample?count=3", {}),
+    ("GET", "/api/columns", {}),
+    ("GET", "/api/indexing", {}),
     ("GET", "/api/image/KEY", {}),
     ("GET", "/api/thumbnail/KEY", {}),
     ("GET", "/api/classes", {}),
@@ -146,9 +154,11 @@ def test_no_route_blocks_the_event_loop(
         (request, "run_searches"),
         (image_routes, "picture_bytes"),
         (pictures, "read_bytes"),
-        (pictures, "decode_image"),
+        (pictures, "decode_picture"),
         (class_table, "evaluate_classes"),
-        (Selections, "all"),
+        (StateFile, "read"),
+        (index, "column_blocks"),
+        (index, "search_many"),
     ]:
         if callable(getattr(owner, name)):
             guard(owner, name)

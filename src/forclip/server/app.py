@@ -93,7 +93,7 @@ def create_app(
 
 async def _search_once(app: FastAPI, access: Access) -> None:
     """Send a search through the whole application: threads start and libraries load parts with the first request."""
-    body = json.dumps({"text": "a first text"}).encode()
+    body = json.dumps({"text": "a first text", "k": 1}).encode()  # an answer that is not streamed
     token = [] if access.token is None else [(b"authorization", f"Bearer {access.token}".encode())]
     scope = {
         "type": "http",
@@ -112,7 +112,7 @@ async def _search_once(app: FastAPI, access: Access) -> None:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
-        assert message.get("status", 200) == 200, message
+        """Ignore the answer: if it refuses the search, those of users are refused in the same way."""
 
     await app(scope, receive, send)
 

@@ -36,7 +36,6 @@ def image_routes(service: SearchService) -> APIRouter:
     reading = in_threads(CapacityLimiter(_READERS))
 
     @routes.get("/sample")
-    @reading
     def sample(count: Annotated[int, Query(ge=1, le=limits.SAMPLE)] = 24) -> list[SampleImage]:
         """Some images of the collection, the same each time; none of an empty one."""
         rows = [(image, image.row) for image in gallery.sample(count)]
