@@ -84,7 +84,7 @@ def test_options_of_forclip_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     succeed("--cache", tmp_path, "--quiet", "--log", tmp_path / "log", "models", "--json", "--quiet")
 
 
-def test_train_and_measure(tmp_path: Path, small_world: ToyWorld, recorded: Recorder) -> None:
+def test_train_and_measure(tmp_path: Path, small_world: ToyWorld, world: Path, recorded: Recorder) -> None:
     config, out, log = write_config(tmp_path, small_world), tmp_path / "out", ["--quiet", "--log", tmp_path / "log"]
     demo = recorded("forclip.experiments.demo.run_demo", sample())
     succeed("demo", "--out", out, "--seed", "2", "--seeds", "3", *log)
@@ -92,6 +92,9 @@ def test_train_and_measure(tmp_path: Path, small_world: ToyWorld, recorded: Reco
     train = recorded("forclip.training.runs.train")
     succeed("train", config, "--out", out, "--resume", "--compute", "float32", *log)
     assert train[0][1]["resume"] is True
+    exported = ["--from", world / "labels.csv", "--images", world / "pictures", "--model", "forclip-mini"]
+    succeed("train", *exported, "--device", "cpu", "--out", out, "--tensorboard", "--wandb", "mine")
+    assert (train[1][1]["tensorboard"], train[1][1]["wandb"]) == (True, "mine")
     evaluate = recorded("forclip.experiments.evaluate.evaluate", sample())
     options = ["--model", tmp_path, "--out", out, "--interpolate", "--compute", "float32"]
     succeed("eval", config, *options, "--json", *log)
@@ -173,6 +176,7 @@ def test_search_look_and_export(tmp_path: Path, world: Path, monkeypatch: pytest
     succeed("export", store, "snail", *texts, "-k", "2", "--where", "width > 1", *whole)
     succeed("export", store, "--like", picture, "--to", tmp_path / "b.json")
     succeed("export", store, "snail", "--cutoff", "0.1", "--to", tmp_path / "c.json")
+    succeed("export", store, "snail", "--to", tmp_path / "f.csv", "--split", "0.5", "--new")
     succeed("export", store, "--ids", world / "ids.txt", "--to", tmp_path / "d.json")
     succeed("export", store, "snail", "--to", tmp_path / "e.json", *wrong_weights, code=2)
 
@@ -243,5 +247,5 @@ def test_every_option_is_run() -> None:
         if parameter.param_type_name == "option" and not {*parameter.opts, *parameter.secondary_opts} & given[name]
     }
     groups = {name for name, command in every.items() if hasattr(command, "commands")}
-    assert sorted(missing - NOT_RUN) == []
+    assert not missing - NOT_RUN, sorted(missing - NOT_RUN)
     assert [name for name in every if not given[name] and name not in groups] == []

@@ -1,6 +1,7 @@
 """Indexing holds a bounded queue of pictures, however many there are and however large."""
 
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def index_and_print_memory(photos: str, to: str) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     before = pages * resource.getpagesize()
     index_images(photos, to)
-    grown = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    # Not getrusage: its peak includes that of the parent when it forked.
+    (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    grown = 1024 * int(peak) - before
     print(grown / 1e6, len(Index(to)))
 
 
