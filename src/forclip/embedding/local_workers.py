@@ -5,8 +5,8 @@ import os
 import signal
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -52,8 +52,7 @@ class LocalWorkers:
         process = self._context.Process(
             target=_work, args=(theirs, self._spec, device, self._threads, self._processes), name="forclip worker"
         )
-        with _interrupts_held_back():
-            process.start()
+        process.start()
         theirs.close()  # so that the end of the process ends the connection
         number, self._started = self._started, self._started + 1
         self._workers[number] = _Process(process, connection, device)
@@ -134,22 +133,6 @@ def _event(number: int, message: int | str | PackedSlice | Exception) -> Event:
         case str():
             return Failed(number, message)
     return Lost(number, str(message))
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Deliver a Ctrl-C to this process when the block ends, and never to a process that is started in it.
-
-    Otherwise a process that is still loading Python prints a traceback.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection, spec: EmbedderSpec, device: str, threads: int, processes: int) -> None:
