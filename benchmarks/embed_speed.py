@@ -101,7 +101,7 @@ def _timed(work: Callable[[], object]) -> Seconds:
 
 
 class Side:
-    """A child process that embeds files when asked."""
+    """A child process that embeds files on request."""
 
     def __init__(self, side: str, model: str, compute: str, source: Path, clock: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(source / "src"), "EMBED_SPEED_CLOCK": clock}

@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.search import machine
-from benchmarks.service_load import PAGE, many_texts, write_run, write_store
+from benchmarks.service_load import PAGE, many_texts, prepare_store
 from forclip.search.searcher import Searcher, open_searcher
 from forclip.types import Floats
 
@@ -101,11 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.workspace or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run, store, description = folder / "run", folder / "images.store", folder / "store.json"
-        if not description.exists():
-            write_run(run)
-            description.write_text(json.dumps(write_store(store, run, args.images, args.per_image, args.seed)))
-        content["store"] = json.loads(description.read_text())
+        _, store, content["store"] = prepare_store(folder, args.images, args.per_image, args.seed)
         content["searches"] = measure_store(open_searcher(store), args.pictures, console)
     if args.out:
         args.out.write_text(json.dumps(content, indent=1) + "\n")

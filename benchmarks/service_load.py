@@ -307,6 +307,15 @@ def measure(store: Path, args: argparse.Namespace, folder: Path, console: Consol
     return results
 
 
+def prepare_store(folder: Path, images: int, per_image: int, seed: int) -> tuple[Path, Path, dict[str, Any]]:
+    """Return a run, its store and the store's description, of which a folder may have an earlier one."""
+    run, store, description = folder / "run", folder / "images.store", folder / "store.json"
+    if not description.exists():
+        write_run(run)
+        description.write_text(json.dumps(write_store(store, run, images, per_image, seed)))
+    return run, store, json.loads(description.read_text())
+
+
 def main() -> None:
     args = arguments(sys.argv[1:])
     console = Console(width=140, highlight=False)
@@ -314,11 +323,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.workspace or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run, store, description = folder / "run", folder / "images.store", folder / "store.json"
-        if not description.exists():
-            write_run(run)
-            description.write_text(json.dumps(write_store(store, run, args.images, args.per_image, args.seed)))
-        content["store"] = json.loads(description.read_text())
+        run, store, content["store"] = prepare_store(folder, args.images, args.per_image, args.seed)
         content["clients"], content["services"] = args.clients, args.services
         content["text_encoding_alone"] = measure_encoding(run, many_texts()[-200:])
         console.print(f"text encoding alone: {content['text_encoding_alone']}")

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -243,11 +243,6 @@ def gather(value: T) -> list[T]:
     with _contact():
         dist.all_gather_object(values, value)
     return values
-
-
-def map_items(function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-    """Apply a function to each item, each worker to its part. Returns all results. *Collective*."""
-    return [result for results in gather([function(item) for item in items[part(len(items))]]) for result in results]
 
 
 def add_up(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from forclip import __version__
+from forclip.cpu import usable_cores
 from forclip.facts import size_text
 
 State = Literal["ok", "note", "broken"]  # a note: something is missing that not everybody needs
@@ -54,7 +55,7 @@ def check_all(reach_hub: bool = True) -> list[Check]:
 
 
 def _attempt(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check; whatever it raises is what is broken."""
+    """Run a check. An error that it raises is reported as broken."""
     try:
         return check()
     except Exception as error:  # an installation may be broken in any way
@@ -92,8 +93,7 @@ def _devices() -> Check:
 def _threads() -> Check:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = torch.get_num_threads()
+    cores, threads = usable_cores(), torch.get_num_threads()
     text = f"{threads} of PyTorch on {cores} cores"
     if threads > cores:
         return Check("threads", "note", f"{text}: more threads than cores are slow; set OMP_NUM_THREADS={cores}")

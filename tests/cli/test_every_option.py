@@ -1,6 +1,6 @@
 """Every command runs once with each of its options.
 
-Long work is replaced by a recorder of what it was asked to do; tests of its package run it. A new command or option
+Long work is replaced by a recorder of its arguments; tests of its package run it. A new command or option
 fails `test_every_option_is_run` until an invocation here has it.
 """
 
@@ -140,11 +140,21 @@ def test_index(tmp_path: Path, world: Path, recorded: Recorder) -> None:
     source = ["--images", world / "pictures", "--metadata", world / "meta.csv", "--every", "2s", "--retry"]
     device = ["--device", "cuda", "--compute", "fp16", "--compile", "--batch-size", "16", "--memory", "4GB"]
     succeed(*("index", world / "pictures", "--to", tmp_path / "s"), *model, *vectors, *tiles, *source, *device)
-    asked = calls[0][1]
-    assert asked["model"] == ModelConfig("ViT-B-32", pretrained="random", image_size=(64, 96))
-    assert (asked["head"], asked["num_query_tokens"], asked["precision"], asked["merge"]) == ("sum", 9, "int8", 0.9)
-    assert (asked["max_vectors"], asked["tiles"], asked["tile_overlap"], asked["every"]) == (7, "2x2", 0.25, 2)
-    assert (asked["device"], asked["compute"], asked["compiled"], asked["batch_size"]) == ("cuda", "fp16", True, 16)
+    options = calls[0][1]
+    assert options["model"] == ModelConfig("ViT-B-32", pretrained="random", image_size=(64, 96))
+    assert (options["head"], options["num_query_tokens"], options["precision"], options["merge"]) == (
+        "sum",
+        9,
+        "int8",
+        0.9,
+    )
+    assert (options["max_vectors"], options["tiles"], options["tile_overlap"], options["every"]) == (7, "2x2", 0.25, 2)
+    assert (options["device"], options["compute"], options["compiled"], options["batch_size"]) == (
+        "cuda",
+        "fp16",
+        True,
+        16,
+    )
     ray = ["--engine", "ray", "--address", "auto", "--workers", "2", "--max-workers", "4", "--cpus-per-worker", "3"]
     part = ["--shard", "1/2", "--images-per-commit", "64", "--delete-vanished", "--json", "--quiet"]
     succeed("index", world / "pictures", "--to", tmp_path / "s", *ray, *part, "--log", tmp_path / "log")

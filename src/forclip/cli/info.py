@@ -53,7 +53,7 @@ def _store(path: str) -> tuple[dict[str, Any], list[Fact]]:
 
 
 def _run(folder: Path, internal: bool) -> tuple[dict[str, Any], list[Fact]]:
-    """Describe a run. internal: also what only loading its model tells."""
+    """Describe a run. internal: also what is known only after its model is loaded."""
     from forclip.training.describe_run import describe_run, run_facts
 
     contents = describe_run(folder)

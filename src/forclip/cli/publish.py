@@ -39,7 +39,7 @@ def publish(
         list[str] | None, Option(help="Metadata column to filter by. Repeat for several. Default: all.")
     ] = None,
     replace: Annotated[
-        bool, Option("--replace", help="Publish from scratch: drop what the collection holds, whatever it is.")
+        bool, Option("--replace", help="Publish from scratch: delete everything that the collection holds.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

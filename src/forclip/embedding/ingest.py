@@ -144,7 +144,7 @@ def index_images(
     to = store_path(to)
     index = Index(to) if has_store(to) else None
     listing, videos = _list_source(source, images, index is not None and delete_vanished)
-    asked = model or ModelConfig()
+    given = model or ModelConfig()
     options = StoreOptions(
         to,
         model,
@@ -155,8 +155,8 @@ def index_images(
         max_vectors,
         tiles,
         tile_overlap,
-        resolve_compute(compute or asked.compute, device),
-        asked.compile if compiled is None else compiled,
+        resolve_compute(compute or given.compute, device),
+        given.compile if compiled is None else compiled,
         batch_size,
     )
     staff = local_staff(run, device, processes)

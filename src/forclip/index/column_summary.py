@@ -16,7 +16,7 @@ ColumnKind = Literal["choice", "number", "time", "text"]
 MOST_CHOICES = 200  # different texts; a column with more is free text
 _FEW_CHOICES = 20  # different texts that are choices even if hardly any image shares one
 _LONGEST_CHOICE = 100  # characters
-_PATHS = ("uri",)  # columns of free text, whatever their values
+_PATHS = ("uri",)  # columns that count as free text with any values
 _MOST_NUMBERS = 12  # different whole numbers that are also listed with their counts
 _SECONDS = 10.0  # for reading; the rest of a very large store is left out
 

@@ -4,7 +4,6 @@ OpenMP's threads, which FAISS uses by itself, wait for each other if a core is b
 of a millisecond that costs more than it gains.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,8 @@ from threading import Semaphore, local
 from typing import TypeVar
 
 import faiss
+
+from forclip.cpu import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,9 +55,10 @@ def parallel_map(call: Callable[[Item], Result], items: Iterable[Item]) -> list[
     return [results[position] for position in range(len(results))]
 
 
+@cache
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use. Found once: every search needs it."""
+    return usable_cores()
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class Encoder:
     def embed(self, head: Head, pixels: Tensor, with_weights: bool = False) -> OnTheWay:
         """Embed images on any device, [B, 3, H, W]. Their tokens stay on the model's device.
 
-        Returns unit vectors [B, N, D] and, if asked, the weight of each position [B, N, P], both float32.
+        Returns unit vectors [B, N, D] and, with_weights, the weight of each position [B, N, P], both float32.
         """
         return self._fetch(self._in_parts(lambda part: self._run(head, part, with_weights), pixels, True))
 

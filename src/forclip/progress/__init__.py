@@ -1,7 +1,7 @@
 """Report the progress of long work, and what a user should know about it.
 
-Work reports to a `Track`, which `tracking` shows. What a function has to say beside its progress (`skipped`, `expect`,
-`portion`, `record`) goes to the job that is shown; without one, nothing happens.
+Work reports to a `Track`, which `tracking` shows. What else a function reports (`skipped`, `expect`, `portion`,
+`record`) goes to the job that is shown; without one, nothing happens.
 """
 
 import warnings

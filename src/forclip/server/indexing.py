@@ -71,7 +71,7 @@ class Indexing:
         except (ValueError, OSError) as error:
             ended = str(error)
             self._update(state="failed", message=ended)
-        except Exception as error:  # searches go on whatever happens here
+        except Exception as error:  # an error here must not end the searches
             logging.getLogger(__name__).exception("indexing failed")
             ended = f"indexing failed: {error}"
             self._update(state="failed", message=ended)

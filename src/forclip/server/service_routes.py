@@ -36,7 +36,7 @@ def read_page() -> str:
 
 
 class _Images(Collector):
-    """The number of images, read when it is asked for."""
+    """The number of images, read at each request for metrics."""
 
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery

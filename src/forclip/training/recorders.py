@@ -1,4 +1,4 @@
-"""Record trainings with TensorBoard and with Weights & Biases, which are imported when they are asked for."""
+"""Record trainings with TensorBoard and with Weights & Biases, which are imported when a recorder is made."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class TensorBoardRecorder:
 
 
 class WandbRecorder:
-    """Sends a run to Weights & Biases, or keeps it beside the model where WANDB_MODE is `offline`."""
+    """Sends a run to Weights & Biases, or keeps it in the model's folder where WANDB_MODE is `offline`."""
 
     def __init__(self, project: str, out: Path, config: Mapping[str, Any]) -> None:
         """Start a run, or continue the one that `out` has. Raises ValueError if wandb is missing or refuses."""

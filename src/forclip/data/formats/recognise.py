@@ -83,7 +83,7 @@ def labelled_folder_format(folder: Path) -> Literal["cvat", "labelstudio", "voc"
 
 
 def label_files_in(folder: Path) -> list[Path]:
-    """The COCO, CVAT, Label Studio and CSV label files near the top of a folder, as far as their beginning tells."""
+    """The COCO, CVAT, Label Studio and CSV label files near the top of a folder, judging by their beginning."""
     return [file for file in _first_files(folder) if _is_label_file(file)]
 
 

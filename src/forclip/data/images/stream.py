@@ -75,7 +75,7 @@ def stream_pixels(
     processes: decode in this many processes instead of threads, if the system can fork. They help if a GPU waits for
     images, because Python prepares one tensor at a time in threads. reduce: how far JPEGs may be reduced. shape: of a
     prepared image, which processes then write into memory that they share; a batch of theirs is valid until the third
-    after it is asked for.
+    batch after it is requested.
     """
     work, shared = _Work(prepare, reduce), None
     if processes > 0 and "fork" in multiprocessing.get_all_start_methods():

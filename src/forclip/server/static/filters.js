@@ -1,7 +1,7 @@
 // Filters: columns with their values to choose from, the chips of the active filters, and SQL for those who want it.
 // A filter is {kind, values} for a choice, {kind, from, to} for numbers and dates, or {kind, text} for other texts.
 
-const FIRST_VALUES = 8;  // of a column, until all are asked for
+const FIRST_VALUES = 8;  // of a column, until the user opens all
 const BUILT_IN_NAMES = { uri: "path", size: "size in bytes", added: "added to the store" };
 const facets = { answer: null, expanded: new Set() };
 

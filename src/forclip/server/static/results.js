@@ -101,7 +101,8 @@ function applyCutoff() {
   const count = state.results.findIndex((result) => !isKept(result));
   const kept = count < 0 ? state.results.length : count;
   const above = Array.from({ length: kept }, (_, index) => index);
-  state.shown = sorted(view.hideReviewed ? above.filter((index) => !verdictsOf(state.request).has(state.results[index].key)) : above);
+  const hidden = view.hideReviewed ? verdictsOf(state.request) : new Map();
+  state.shown = sorted(hidden.size ? above.filter((index) => !hidden.has(state.results[index].key)) : above);
   if (!state.shown.includes(state.current)) state.current = state.shown[0] ?? 0;
   const minimum = Number($("slider").value);
   $("slider-value").textContent = !hasCutoff() ? "all" : state.keepCount !== null ? `first ${state.keepCount}` : state.hasProbability ? `${Math.round(minimum * 100)} %` : minimum.toFixed(3);
@@ -112,7 +113,7 @@ function applyCutoff() {
   $("more").hidden = state.complete || isCut();
   showNoResults(state.shown.length);
   showStatus(describeResults(state.shown.length));
-  showSaved();
+  showSaveButton();
   if (state.shown.length) { if (!layout.rowHeight) measureGrid(); drawGrid(); }
 }
 

@@ -41,13 +41,17 @@ $("reviewer").addEventListener("change", () => chooseReviewer($("reviewer").valu
 // Saved searches
 
 function address() { return location.hash.slice(1); }
-function savedTitle() { return state.asked?.name ? `like ${state.asked.name}` : state.text; }
+function savedTitle() { return state.latest?.name ? `like ${state.latest.name}` : state.text; }
 
-function showSaved() {
+function showSaveButton() {
   const saved = state.saved.some((search) => search.address === address());
   $("save-search").hidden = !savedTitle() || !address();
   $("save-search").textContent = saved ? "Saved" : "Save search";
   $("save-search").setAttribute("aria-pressed", String(saved));
+}
+
+function showSaved() {
+  showSaveButton();
   $("saved-searches").replaceChildren(...state.saved.map(savedItem));
   $("saved").hidden = !state.saved.length;
 }
@@ -71,7 +75,7 @@ const removeSaved = showingErrors(async (title) => {
 $("save-search").addEventListener("click", showingErrors(async () => {
   const old = state.saved.find((search) => search.address === address());
   if (old) return removeSaved(old.title);
-  const { where } = state.asked?.fields ?? {}, search = { title: where ? `${savedTitle()} (${where})` : savedTitle(), address: address() };
+  const { where } = state.latest?.fields ?? {}, search = { title: where ? `${savedTitle()} (${where})` : savedTitle(), address: address() };
   await call(reviewerPath("/saved"), { json: search });
   state.saved = [search, ...state.saved.filter(({ title }) => title !== search.title)];
   showSaved();
@@ -89,9 +93,13 @@ function showRecent(texts) {
   }));
 }
 
+// The sample is loaded when the start page is first shown with images in the collection.
+let sampled = false;
 const loadSample = showingErrors(async () => {
+  if (sampled) return;
   const images = await call(`api/sample?count=${SAMPLE_IMAGES}`);
-  $("sample").hidden = !images.length;
+  sampled = images.length > 0;
+  $("sample").hidden = !sampled;
   $("no-images").hidden = images.length > 0;
   $("sample-images").replaceChildren(...images.map((image) => {
     const item = element("li"), button = element("button");

@@ -61,7 +61,7 @@ async function showLatest(fetchAnswer, show) {
 
 async function search(request) {
   cancelRanking();
-  state.asked = request;
+  state.latest = request;
   await showLatest(() => fetchResults(request, 0), (answer) => { showResults(request, answer, PAGE_SIZE); window.scrollTo(0, 0); });
   if (state.request === request && state.sort !== "score") await changeSort(state.sort);
 }
@@ -78,7 +78,7 @@ function searchText(text) {
 
 // The address holds the text or the image, the filter and the order, so that it can be opened again.
 function writeAddress() {
-  const searched = state.text ? { q: state.text } : state.asked?.kind === "similar" ? likeAddress(state.asked) : null;
+  const searched = state.text ? { q: state.text } : state.latest?.kind === "similar" ? likeAddress(state.latest) : null;
   if (!searched) return;
   const hash = "#" + new URLSearchParams({ ...searched, ...filterAddress(), ...(state.sort === "score" ? {} : { sort: state.sort }) });
   if (location.hash !== hash) window.history.pushState(null, "", hash);
@@ -86,11 +86,11 @@ function writeAddress() {
 
 // Search again for what was searched last, with the filter as it is now.
 async function searchAgain() {
-  if (!state.asked) return;
+  if (!state.latest) return;
   writeAddress();
-  if (state.asked.kind === "columns") return searchColumns(state.asked.texts);
-  const { where, ...fields } = state.asked.fields;
-  await search({ ...state.asked, fields: { ...fields, ...filterField() } });
+  if (state.latest.kind === "columns") return searchColumns(state.latest.texts);
+  const { where, ...fields } = state.latest.fields;
+  await search({ ...state.latest, fields: { ...fields, ...filterField() } });
 }
 
 // The sides of a box are rounded as in the address, so that both name the same search.
@@ -115,9 +115,9 @@ function likeRequest(parameters) {
 const searchSimilar = showingErrors(async (result, box) => {
   if ($("detail").open) $("detail").close();
   state.text = "";
-  state.asked = similarRequest(result, box);
+  state.latest = similarRequest(result, box);
   writeAddress();
-  await search(state.asked);
+  await search(state.latest);
   focusCard(0);
 });
 
@@ -151,7 +151,7 @@ async function searchColumns(texts) {
   if (texts.length > MAX_COLUMNS) clearResults();
   if (texts.length > MAX_COLUMNS) throw new Error(`At most ${MAX_COLUMNS} searches fit side by side. This text has ${texts.length}.`);
   cancelRanking();
-  state.asked = { kind: "columns", texts };
+  state.latest = { kind: "columns", texts };
   // Verdicts belong to the full results of a text, so a column leaves them out.
   const requests = texts.map(textRequest);
   const fetchColumn = ({ fields }) => call("api/search", { json: { ...fields, k: COLUMN_SIZE } });

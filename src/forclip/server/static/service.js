@@ -6,7 +6,7 @@ const PAGE_SIZE = 60, DEFAULT_SELECTION = "picked";
 
 const state = {
   request: null,       // what the results answer, see search.js
-  asked: null,         // the latest request, also one that failed
+  latest: null,        // the latest request, also one that failed
   text: "",            // that was searched for; "" for images
   results: [],         // as the service sent them, the best first
   shown: [],           // indexes of the results above the cut-off, in the order on the page

@@ -83,6 +83,7 @@ function showStart() {
   clearResults();
   showStatus("");
   $("empty").hidden = false;
+  loadSample();
 }
 
 const loadInfo = showingErrors(async () => {
@@ -92,10 +93,9 @@ const loadInfo = showingErrors(async () => {
   Object.assign(state, { mostListed: info.most_listed, mostSkipped: info.most_skipped });
   await loadSelections();
 });
-const loadStart = showingErrors(() => Promise.all([loadReviews(), loadSample()]));
 
 showTheme(remembered("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 showHistory(remembered("history", []));
 $("text").focus();
 loadInfo();
-Promise.all([refreshTable(), loadStart()]).then(searchAddress);  // class names may have commas, so they must be known first
+Promise.all([refreshTable(), showingErrors(loadReviews)()]).then(searchAddress);  // class names may have commas, so they must be known first
