@@ -21,6 +21,7 @@ from forclip.one_line import one_line
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.25  # seconds, doubled after each attempt
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "STORAGE_EMULATOR_HOST", "HF_")
+_SAME_SECOND = 3_000_000_000  # nanoseconds: a second, and clocks that differ a little
 # Errors that a retry does not change.
 _FINAL = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _NETWORK_LIBRARIES = ("aiohttp", "botocore", "aiobotocore", "requests", "httpx", "gcsfs", "google", "azure")
@@ -35,7 +36,11 @@ class Unreachable(OSError):
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file of a listing. size: bytes; modified: nanoseconds since 1970, 0 where the store does not say."""
+    """A file of a listing. size: bytes; modified: nanoseconds since 1970, 0 where the store does not say.
+
+    Buckets give times in whole seconds. A file of the last seconds may change once more in the same second and keep its
+    size, so its time is that of the listing: a later listing gives another one, and the file is compared by content.
+    """
 
     url: str
     size: int
@@ -65,7 +70,7 @@ def file_info(url: str) -> ListedFile | None:
     """Return a file's size and time of change, or None if there is no such file. Raises Unreachable."""
     files, path = file_system(url)
     found = retry(url, lambda: files.get_file_info(path))
-    return ListedFile(url, found.size or 0, found.mtime_ns or 0) if found.type == pafs.FileType.File else None
+    return ListedFile(url, found.size or 0, _distinct(found.mtime_ns)) if found.type == pafs.FileType.File else None
 
 
 def is_folder(url: str) -> bool:
@@ -92,7 +97,7 @@ def list_files(folder: str, recursive: bool = True) -> Iterator[ListedFile]:
         selector = pafs.FileSelector(top, recursive=recursive and top != path)
         for found in retry(folder, lambda s=selector: files.get_file_info(s)):  # type: ignore[misc]
             if found.type == pafs.FileType.File:
-                yield ListedFile(f"{base}{found.path[len(path) :]}", found.size or 0, found.mtime_ns or 0)
+                yield ListedFile(f"{base}{found.path[len(path) :]}", found.size or 0, _distinct(found.mtime_ns))
             elif top == path and recursive:
                 pending.append(found.path)
 
@@ -105,7 +110,13 @@ def _list_by_fsspec(files: pafs.PyFileSystem, path: str, base: str, recursive: b
         raise FileNotFoundError(f"{base}: no such folder")
     for name, details in listed.items():
         inside = name[len(path.rstrip("/")) :] if name.startswith(path.rstrip("/")) else f"/{name}"
-        yield ListedFile(f"{base}{inside}", int(details.get("size") or 0), _modified(details))
+        yield ListedFile(f"{base}{inside}", int(details.get("size") or 0), _distinct(_modified(details)))
+
+
+def _distinct(modified: int | None) -> int:
+    now = time.time_ns()
+    is_rounded_and_recent = modified and modified % 1_000_000_000 == 0 and modified > now - _SAME_SECOND
+    return now if is_rounded_and_recent else modified or 0
 
 
 def _modified(details: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from forclip.config import ModelConfig, SourceConfig
 from forclip.data.images import decode, stream
 from forclip.data.sources import load_source
 from forclip.embedding.ingest import index_images
-from forclip.file_systems import Unreachable
+from forclip.file_systems import Unreachable, list_files
 from forclip.index.image_index import Index
 from forclip.index.store import ImageFile
 from forclip.server.errors import Refused
@@ -112,3 +112,12 @@ def test_labels_of_a_bucket_name_pictures_of_the_bucket(bucket: str, s3_server: 
     assert [str(p) for p in loaded.paths] == [f"{bucket}/shards/a.tar#x.png"]
     with pytest.raises(ValueError, match="no such file"):
         load_source(SourceConfig(Path(f"{bucket}/labels/missing.json")))
+
+
+def test_an_object_that_is_written_again_in_the_same_second_is_found_changed(bucket: str, s3_server: str) -> None:
+    name, states = bucket.removeprefix("s3://"), set()
+    for content in (b"one", b"two", b"six"):
+        s3_client(s3_server).put_object(Bucket=name, Key="a.tar", Body=content)
+        (listed,) = list_files(bucket)
+        states.add((listed.size, listed.modified))
+    assert len(states) == 3

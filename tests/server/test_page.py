@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from forclip.search.searcher import Searcher
 from tests.server.conftest import CHROMIUM, HOSTILE_NAME, HOSTILE_VALUE
@@ -19,6 +19,19 @@ def search(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_contain_text(f"“{text}”")
     expect(page.locator(".card").first).to_be_focused()
+
+
+def test_a_search_before_the_page_is_ready_keeps_its_list_and_focus(page: Page) -> None:
+    waiting: list[Route] = []
+    page.route("**/api/reviewers*", lambda route: waiting.append(route))
+    page.reload()
+    search(page, "snail")
+    assert waiting
+    page.keyboard.press("ArrowRight")
+    for route in waiting:
+        route.continue_()
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("#card-1")).to_be_focused()
 
 
 def test_search_look_select_and_export_by_keyboard_alone(page: Page, served: Searcher, tmp_path: Path) -> None:

@@ -98,4 +98,4 @@ showTheme(remembered("theme", matchMedia("(prefers-color-scheme: dark)").matches
 showHistory(remembered("history", []));
 $("text").focus();
 loadInfo();
-Promise.all([refreshTable(), showingErrors(loadReviews)()]).then(searchAddress);  // class names may have commas, so they must be known first
+Promise.all([refreshTable(), showingErrors(loadReviews)()]).then(() => state.latest ?? searchAddress());  // class names may have commas, so they must be known first
