@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from forclip.types import ImageEmbeddings as ImageEmbeddings
     from forclip.types import SearchResult as SearchResult
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 _NAMES = {
     "config": (
         "DataConfig",

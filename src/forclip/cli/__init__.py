@@ -1,11 +1,16 @@
 """The command line: each command opens something, calls one function and maps errors to messages."""
 
+import signal
 import sys
 from io import TextIOWrapper
 
-from forclip.cli import info, models, plan, publish, search, serve, store, train  # noqa: F401 (importing a module registers its commands)
-from forclip.cli.app import app
-from forclip.cpu import set_up_threads
+try:
+    from forclip.cli import info, models, plan, publish, search, serve, store, train  # noqa: F401 (importing a module registers its commands)
+    from forclip.cli.app import app
+    from forclip.cpu import set_up_threads
+except KeyboardInterrupt:
+    print("forclip: interrupted", file=sys.stderr)
+    sys.exit(130)
 
 __all__ = ["app", "main"]
 
@@ -16,4 +21,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     set_up_threads()
-    app(prog_name="forclip")
+    try:
+        app(prog_name="forclip")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C ends threads that still finish what they do

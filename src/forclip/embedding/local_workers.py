@@ -18,6 +18,7 @@ import torch
 from forclip.embedding.slices import Slice
 from forclip.embedding.worker import EmbedderSpec, PackedSlice, describe_error, embed_slice
 from forclip.embedding.worker_pool import Advanced, Done, Event, Failed, Lost, Ready
+from forclip.interrupts import ignore_interrupts, interrupts_held_back
 
 _SECONDS_TO_END = 2.0
 
@@ -52,10 +53,11 @@ class LocalWorkers:
         process = self._context.Process(
             target=_work, args=(theirs, self._spec, device, self._threads, self._processes), name="forclip worker"
         )
-        process.start()
-        theirs.close()  # so that the end of the process ends the connection
         number, self._started = self._started, self._started + 1
-        self._workers[number] = _Process(process, connection, device)
+        with interrupts_held_back():  # until `close` knows the process
+            process.start()
+            self._workers[number] = _Process(process, connection, device)
+        theirs.close()  # so that the end of the process ends the connection
         return number
 
     def remove(self, worker: int) -> None:
@@ -137,7 +139,7 @@ def _event(number: int, message: int | str | PackedSlice | Exception) -> Event:
 
 def _work(connection: Connection, spec: EmbedderSpec, device: str, threads: int, processes: int) -> None:
     """What a worker process does, until its connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was interrupted ends this one
+    ignore_interrupts()
     warnings.simplefilter("ignore")  # that process has shown them
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     slices: SimpleQueue[Slice] = SimpleQueue()

@@ -5,7 +5,6 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Message
 
+from forclip import __version__
 from forclip.search.labels import StoreLabels
 from forclip.search.searcher import AnySearcher
 from forclip.server import limits
@@ -74,7 +74,7 @@ def create_app(
 
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
     app = FastAPI(
-        title="forclip", version=version("forclip"), docs_url=None, redoc_url=None, responses=ERRORS, lifespan=lifespan
+        title="forclip", version=__version__, docs_url=None, redoc_url=None, responses=ERRORS, lifespan=lifespan
     )
     app.add_middleware(Guard, access=access, content_policy=content_policy(page))
     registry = add_metrics(app, gallery)  # added last, so it sees every request first

@@ -21,6 +21,7 @@ from threading import Thread
 from types import FrameType
 
 from forclip.config import ComputeChoice, ModelConfig
+from forclip.interrupts import interrupts_held_back
 from forclip.search.labels import StoreLabels
 from forclip.search.searcher import AnySearcher, open_searcher
 from forclip.server.app import listen, serve
@@ -133,13 +134,9 @@ class _Workers:
             name=f"forclip worker {number}",
             daemon=True,
         )
-        # Ctrl-C reaches all processes of a terminal. A worker that still imports modules ignores it, and is stopped.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with interrupts_held_back():  # until `stop` knows the process
             process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
-        self._ready[number], self._processes[number] = ready, process
+            self._ready[number], self._processes[number] = ready, process
 
     def stop(self) -> None:
         """Let workers finish what they are answering, and end them."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from forclip.interrupts import ignore_interrupts
 from forclip.toyworld import pictographs, scenes
 
 _NOVEL_FRACTION = 0.3
@@ -62,8 +63,7 @@ def write_toyworld(
     folder = Path(folder)
     world = ToyWorld(folder, novel_names(seed))
     world.images.mkdir(parents=True, exist_ok=True)
-    # gc.freeze: a decoder of videos that a process inherits would wait for its threads for ever when it is freed.
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), initializer=gc.freeze) as workers:
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), initializer=_start_process) as workers:
         for split, count, file in (
             ("train", num_train, world.train_file),
             ("gallery", num_gallery, world.gallery_file),
@@ -75,6 +75,11 @@ def write_toyworld(
             file.write_text(json.dumps(_instances(drawn)))
     (folder / "novel.txt").write_text("\n".join(world.novel) + "\n")
     return world
+
+
+def _start_process() -> None:
+    ignore_interrupts()
+    gc.freeze()  # a decoder of videos that a process inherits would wait for its threads for ever when it is freed
 
 
 def _draw(folder: Path, split: str, seed: int, index: int) -> tuple[str, tuple[scenes.PlacedObject, ...]]:

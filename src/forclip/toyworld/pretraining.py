@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forclip.interrupts import ignore_interrupts
 from forclip.models.mini_clip import MINI_NAME, register_mini
 from forclip.toyworld import pictographs, scenes
 
@@ -82,7 +83,7 @@ def draw_postcards(recipe: MiniClipRecipe, progress: Progress) -> Postcards:
     names = pictographs.NAMES
     pixels = torch.empty(len(names), recipe.postcards_per_name, 3, _SIDE, _SIDE, dtype=torch.uint8)
     contents: list[list[tuple[scenes.PlacedObject, ...]]] = []
-    with ProcessPoolExecutor() as workers:
+    with ProcessPoolExecutor(initializer=ignore_interrupts) as workers:
         drawn = workers.map(partial(_draw_salient, recipe), range(len(names)))
         for row, (images, objects) in enumerate(progress.track(drawn, len(names), description="drawing postcards")):
             pixels[row] = torch.from_numpy(images).permute(0, 3, 1, 2)

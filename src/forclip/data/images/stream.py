@@ -28,6 +28,7 @@ from forclip.data.images.frame_location import split_frame
 from forclip.data.images.picture import ChooseReduction, Picture
 from forclip.data.images.shared_pixels import SharedPixels
 from forclip.data.images.views import Size
+from forclip.interrupts import ignore_interrupts
 from forclip.location import Location, Uri
 
 _FETCHING = 16  # files or shards that are fetched at the same time
@@ -239,6 +240,7 @@ _process_work: list[_Work] = []  # functions such as `prepare` can't be sent to 
 
 
 def _start_process(work: _Work) -> None:
+    ignore_interrupts()
     gc.freeze()  # what is inherited is not freed
     torch.set_num_threads(1)
     _process_work[:] = [work]
