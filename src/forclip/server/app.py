@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -92,7 +93,10 @@ def create_app(
 
 
 async def _search_once(app: FastAPI, access: Access) -> None:
-    """Send a search through the whole application: threads start and libraries load parts with the first request."""
+    """Send a search through the whole application: threads start and libraries load parts with the first request.
+
+    If it fails, the service still starts: searches of users fail in the same way, and other requests are answered.
+    """
     body = json.dumps({"text": "a first text", "k": 1}).encode()  # an answer that is not streamed
     token = [] if access.token is None else [(b"authorization", f"Bearer {access.token}".encode())]
     scope = {
@@ -112,9 +116,12 @@ async def _search_once(app: FastAPI, access: Access) -> None:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
-        """Ignore the answer: if it refuses the search, those of users are refused in the same way."""
+        """Ignore the answer."""
 
-    await app(scope, receive, send)
+    try:
+        await app(scope, receive, send)
+    except Exception:
+        logging.getLogger(__name__).exception("the first search failed")
 
 
 def listen(access: Access, port: int, is_shared: bool = False) -> socket.socket:

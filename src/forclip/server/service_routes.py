@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from importlib.metadata import version
 from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI, Query, Response
@@ -15,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info as Measurement
 
+from forclip import __version__
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
@@ -98,7 +98,7 @@ def service_routes(
         sizes = {"images": described["images"], "vectors": described["vectors"], "store_version": described["version"]}
         columns = gallery.index.store.column_types
         return Info(
-            version=version("forclip"),
+            version=__version__,
             columns=columns,
             has_calibration=has_calibration,
             most_listed=limits.K,
