@@ -185,6 +185,17 @@ def test_an_interrupt_ends_all_processes(service: Running) -> None:
 
 
 @linux
+def test_an_interrupt_while_workers_load_ends_all_processes(store_folder: Path, tmp_path: Path) -> None:
+    with running(store_folder / "store", tmp_path / "temporary") as service:
+        wait_until(service.workers)  # they load for seconds
+        workers = service.workers()
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.process.wait(60) == 130
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        assert service.errors.read_text() == "forclip: interrupted\n"
+
+
+@linux
 def test_workers_end_with_the_first_process(store_folder: Path, tmp_path: Path) -> None:
     with running(store_folder / "store", tmp_path / "temporary") as service:
         wait_until(lambda: len(service.workers()) == WORKERS)
