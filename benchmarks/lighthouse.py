@@ -3,8 +3,8 @@
     forclip serve photos.store
     python -m benchmarks.lighthouse --address http://127.0.0.1:8000/ --text umbrella --out docs/results/lighthouse.json
 
-Checks the start page and a list of results, each as on a desktop and as on a phone, which Lighthouse slows down to a slow
-network and a quarter of the processor. On a busy machine performance is lower.
+Checks the start page and a list of results, each as on a desktop and as on a phone. For a phone, Lighthouse simulates a
+slow network and a quarter of the processor. On a busy machine performance is lower.
 
 Needs Node.js with npx, which downloads Lighthouse, and a Chromium (CHROMIUM names it, if it is not in PATH).
 """
