@@ -62,3 +62,9 @@ def test_all_splits_of_yolo_are_used(selection: Selection, tmp_path: Path) -> No
     export(selection, "yolo", tmp_path / "out", split=0.5)
     train, gallery = load_sets(config_of_labels(tmp_path / "out").data)
     assert len(train) + len(gallery) == 5
+
+
+def test_a_zip_file_is_to_be_unpacked(selection: Selection, tmp_path: Path) -> None:
+    export(selection, "cvat", tmp_path / "out.zip")
+    with pytest.raises(ValueError, match="unpack"):
+        config_of_labels(tmp_path / "out.zip")

@@ -109,8 +109,14 @@ def train(
             tensorboard=tensorboard,
             wandb=wandb,
         )
-    if is_first and is_quiet():
+    if not is_first:
+        return
+    if is_quiet():
         typer.echo(f"The model: {out}")
+        return
+    folder = shlex.quote(str(out))
+    typer.echo(f"measure it: forclip eval {folder}/run.yaml --model {folder} --out {folder}-eval")
+    typer.echo(f"search with it: forclip index PHOTOS --to NEW.store --model {folder}")
 
 
 @app.command(name="eval")

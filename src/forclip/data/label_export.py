@@ -18,9 +18,11 @@ def config_of_labels(
     labels: a label file or an exported folder in any format that SourceConfig reads. images: the image folder; None
     means the export's own. model: as in ModelConfig, None for its default. All classes are base classes.
 
-    Raises ValueError for a folder without labels, or with several label files.
+    Raises ValueError for a folder without labels, or with several label files, and for a zip file.
     """
     place = Path(labels) if as_location(labels) != Path(labels) else Path(labels).absolute()
+    if place.suffix.lower() == ".zip":
+        raise ValueError(f"{place}: is a zip file; unpack it and give its folder")
     if place.is_dir() and labelled_folder_format(place) is None:
         place = _only_label_file(place)
     folder = _exported_images(place) if images is None else Path(images).absolute()

@@ -118,8 +118,11 @@ def _train(
         unlabelled = config.data.allow_unlabelled_base
         supervision = supervise(backbone, readable, split, prompts, unlabelled, encoded.views, encoded.rows)
         if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
-            message = "no base class has both a labelled image that shows it and one that doesn't"
-            console.print(f"{message}: the labels can't teach what to tell apart", style="yellow", highlight=False)
+            message = (
+                "no base class has both a labelled image that shows it and one that doesn't: the labels can't teach what "
+                "to tell apart. Add labelled images that don't show it"
+            )
+            console.print(message, style="yellow", highlight=False)
         exact = replace(config, model=absolute_reference(config.model))
         if distributed.is_first():
             (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
