@@ -4,17 +4,23 @@ import pytest
 from fastapi.testclient import TestClient
 
 import forclip
+from forclip.index.image_index import Index
+from forclip.index.view import NotIndexed
+from forclip.search.request import SearchError
 from forclip.search.searcher import Searcher
 from forclip.server.app import create_app
-from forclip.server.cached_searcher import CachedSearcher
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
-    [(ValueError("more images than the memory holds"), 400), (RuntimeError("a bug"), 500)],
+    ("error", "status", "detail"),
+    [
+        (SearchError("no such search"), 400, "no such search"),
+        (NotIndexed("/secret/store: 9 images wait"), 503, "9 images wait"),
+        (RuntimeError("a bug"), 500, "log has the details"),
+    ],
 )
 def test_the_service_starts_although_its_first_search_is_refused(
-    served: Searcher, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+    served: Searcher, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, detail: str
 ) -> None:
     refused = []
 
@@ -23,14 +29,15 @@ def test_the_service_starts_although_its_first_search_is_refused(
         raise error
 
     body = {"text": "a snail", "k": 1}
+    client = TestClient(create_app(served), base_url="http://127.0.0.1", raise_server_exceptions=False)
     with monkeypatch.context() as patched:
-        patched.setattr(CachedSearcher, "rank_texts", refuse)
-        client = TestClient(create_app(served), base_url="http://127.0.0.1", raise_server_exceptions=False)
+        patched.setattr(Index, "rankings", refuse)
         with client:
-            assert len(refused) == 1
+            assert refused
             assert client.get("/health").status_code == 200
             assert client.get("/").status_code == 200
-            assert client.post("/api/search", json=body).status_code == status
+            answer = client.post("/api/search", json=body)
+            assert (answer.status_code, detail in answer.json()["detail"]) == (status, True)
             patched.undo()
             assert len(client.post("/api/search", json=body).json()["results"]) == 1
 

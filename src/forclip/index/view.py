@@ -141,6 +141,10 @@ class Cover:
         return round(vectors * len(self.rest) / max(1, len(sampled)))
 
 
+class NotIndexed(ValueError):
+    """More images wait for the search index than the memory holds."""
+
+
 class Views:
     """Provides the newest version. What was read for an older version is kept as far as it is still valid.
 
@@ -240,7 +244,7 @@ class Views:
         if len(cover.rest) > _FEW_IMAGES:
             size = cover.count_rest(header.dim) * header.dim * (2 if header.precision == "fp16" else 1)
             if size > available_memory() // _MEMORY_SHARE:
-                raise ValueError(
+                raise NotIndexed(
                     f"{self.store.folder}: {len(cover.rest)} images are not in the search index yet, too many for the "
                     f"memory; `forclip compact {self.store.folder}` adds them"
                 )

@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.types import Message
 
 from forclip import __version__
+from forclip.one_line import one_line
 from forclip.search.labels import StoreLabels
 from forclip.search.searcher import AnySearcher
 from forclip.server import limits
@@ -63,8 +64,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(warm_up)
-        await _search_once(app, access)
+        try:
+            await run_in_threadpool(warm_up)
+            await _search_once(app, access)
+        except Exception as error:  # searches will fail in the same way, until its reason is gone
+            reason = one_line(error) if isinstance(error, ValueError | OSError) else None
+            logging.getLogger(__name__).error("the first search failed: %s", reason, exc_info=reason is None)
         if indexing is not None:
             indexing.start()
         yield
@@ -93,10 +98,7 @@ def create_app(
 
 
 async def _search_once(app: FastAPI, access: Access) -> None:
-    """Send a search through the whole application: threads start and libraries load parts with the first request.
-
-    If it fails, the service still starts: searches of users fail in the same way, and other requests are answered.
-    """
+    """Send a search through the whole application: threads start and libraries load parts with the first request."""
     body = json.dumps({"text": "a first text", "k": 1}).encode()  # an answer that is not streamed
     token = [] if access.token is None else [(b"authorization", f"Bearer {access.token}".encode())]
     scope = {
@@ -118,10 +120,7 @@ async def _search_once(app: FastAPI, access: Access) -> None:
     async def send(message: Message) -> None:
         """Ignore the answer."""
 
-    try:
-        await app(scope, receive, send)
-    except Exception:
-        logging.getLogger(__name__).exception("the first search failed")
+    await app(scope, receive, send)
 
 
 def listen(access: Access, port: int, is_shared: bool = False) -> socket.socket:

@@ -21,7 +21,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         421: "The request uses a host name that is not the service's.",
         422: "The request does not have the form that this document describes.",
         500: "Something went wrong inside the service.",
-        503: "A picture in a bucket can't be fetched at the moment.",
+        503: "A picture in a bucket can't be fetched at the moment, or the search index needs `forclip compact`.",
     }.items()
 }
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from forclip.embedding.regions import overlaps
 from forclip.index.threads import cores, one_core
+from forclip.index.view import NotIndexed
 from forclip.one_line import one_line
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run_search, run_searches
@@ -45,14 +46,15 @@ class SearchService:
 
     @contextmanager
     def public_errors(self, request: SearchRequest) -> Iterator[None]:
-        """Turn an error in a request or its filter into one for the client. Other errors are ours."""
+        """Turn an error that a client or the store's owner can mend into one for the client. Other errors are ours."""
         try:
             yield
         except ValueError as error:
-            if request.where is None and not isinstance(error, SearchError):
+            if request.where is None and not isinstance(error, SearchError | NotIndexed):
                 raise
-            folder, message = self.searcher.index.name, one_line(error)
-            raise Refused(400, message.replace(f"{folder}: ", "").replace(folder, "the store")) from None
+            folder, status = self.searcher.index.name, 503 if isinstance(error, NotIndexed) else 400
+            message = one_line(error).replace(f"{folder}: ", "").replace(folder, "the store")
+            raise Refused(status, message) from None
 
     def is_quick(self, request: SearchRequest) -> bool:
         """Whether the request takes some milliseconds: a list that is kept or comes from the approximate index."""
@@ -118,7 +120,8 @@ def search_routes(service: SearchService) -> APIRouter:
         """
         request = body.to_request()
         if service.is_quick(request) and not wants_lines(http):
-            return await batches.get((request, time.perf_counter()))
+            with service.public_errors(request):
+                return await batches.get((request, time.perf_counter()))
         return await run(lambda: body.to_request(gallery.ids_of_keys), http)
 
     errors: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 415)}

@@ -119,8 +119,8 @@ def _train(
         supervision = supervise(backbone, readable, split, prompts, unlabelled, encoded.views, encoded.rows)
         if not supervision.keep_labelled_fraction(config.train.labelled_fraction, config.train.seed).compares_images:
             message = (
-                "no base class has both a labelled image that shows it and one that doesn't: the labels can't teach what "
-                "to tell apart. Add labelled images that don't show it"
+                "no base class has both a labelled image that shows it and one that doesn't: the labels can't teach "
+                "what to tell apart. Add labelled images that don't show it"
             )
             console.print(message, style="yellow", highlight=False)
         exact = replace(config, model=absolute_reference(config.model))
