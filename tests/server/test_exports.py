@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -83,6 +84,76 @@ def test_an_export_holds_the_results_of_the_search(
     assert [float(row["probability"]) for row in rows] == pytest.approx(
         [r["probability"] for r in response["results"]], abs=1e-4
     )
+
+
+def test_lists_like_an_image_a_region_and_an_upload_are_exported(client: TestClient, served: Searcher) -> None:
+    """In every format, equal to the list that the search returns, with its regions where there is a label."""
+    key = search_keys(client, 1)[0]
+    picture = Path(served.search("anchor", 1)[0].uri).read_bytes()
+    region = {"x0": 0.1, "y0": 0.1, "x1": 0.6, "y1": 0.7}
+
+    def send(path: str, body: dict[str, Any], k: int = 7, **fields: Any) -> bytes:
+        if body:
+            response = client.post(f"/api/{path}", json={**body, "k": k, **fields})
+        else:
+            files = {"picture": ("a fine.jpg", picture)}
+            response = client.post(f"/api/{path}", files=files, data={"k": k, **fields})
+        assert response.status_code == 200, response.text
+        return response.content
+
+    like = {"key": key}
+    for body in (like, {**like, "box": region}, {**like, "right": search_keys(client, 2)}, {}):
+        searched, path = ("similar", "export/similar") if body else ("similar/upload", "export/upload")
+        shown = json.loads(send(searched, body))["results"]
+        rows = list(csv.DictReader(StringIO(send(path, body).decode())))
+        assert [Path(row["image"]).name for row in rows] == [r["name"] for r in shown]
+        assert {(row["label"], row["present"]) for row in rows} == {("", "")}
+        names = send(path, body, format="files").decode().splitlines()
+        coco = json.loads(send(path, body, format="coco", label="shell"))
+        assert [i["file_name"] for i in coco["images"]] == names
+        assert [a["score"] for a in coco["annotations"]] == pytest.approx([r["score"] for r in shown])
+        tasks = json.loads(send(path, body, format="labelstudio", label="shell"))
+        assert [task["data"]["label"] for task in tasks] == ["shell"] * 7
+        for format in ("cvat", "fiftyone", "yolo"):
+            zipped = zipfile.ZipFile(BytesIO(send(path, body, k=2, format=format, label="shell")))
+            assert sum(name.endswith((".jpg", ".png")) for name in zipped.namelist()) == 2
+    assert client.post("/api/export/similar", json={"key": key, "format": "yolo"}).status_code == 409, "without a class"
+
+
+def test_a_list_is_exported_down_to_a_probability_and_without_some(
+    client: TestClient, served: Searcher, calibration: Calibration
+) -> None:
+    calibrated = client_of(Searcher(served.index, replace(served.model, calibration=calibration)))
+    results = calibrated.post("/api/search", json={"text": "snail", "k": 60}).json()["results"]
+    kept = [r for r in results if r["probability"] >= 0.4][1:]
+    assert 2 < len(kept) < 58
+    request = {"text": "snail", "k": limits.K, "min_probability": 0.4, "leave_out": [results[0]["key"]]}
+    lines = export(calibrated, **request, format="files").decode().splitlines()
+    assert [Path(line).name for line in lines] == [r["name"] for r in kept]
+    refused = client.post("/api/export", json=request)
+    assert (refused.status_code, "probabilities" in refused.json()["detail"]) == (400, True)
+
+
+def test_the_file_is_named_for_what_it_holds(client: TestClient, served: Searcher) -> None:
+    key, picture = search_keys(client, 1)[0], Path(served.search("snail", 1)[0].uri)
+    client.post("/api/selections", json={"name": "wet roads", "keys": [key]})
+
+    def name(method: str, path: str, **options: Any) -> str:
+        response = client.request(method, f"/api/{path}", **options)
+        assert response.status_code == 200, response.text
+        return response.headers["content-disposition"].removeprefix("attachment; ")
+
+    stem = re.sub(r"\W+", "_", picture.stem)
+    assert name("POST", "export", json={"text": 'a "red"/../umbrella'}) == 'filename="a_red_umbrella_results.csv"'
+    assert (
+        name("POST", "export", json={"text": "café", "format": "coco"})
+        == "filename*=utf-8''caf%C3%A9_results_coco.json"
+    )
+    assert name("POST", "export/similar", json={"key": key}) == f'filename="like_{stem}.csv"'
+    upload = {"files": {"picture": ("my cat.jpg", picture.read_bytes())}, "data": {"format": "files"}}
+    assert name("POST", "export/upload", **upload) == 'filename="like_my_cat.txt"'
+    assert name("POST", "export/verdicts", json={"label": "cat", "right": [key]}) == 'filename="cat_verdicts.csv"'
+    assert name("GET", "selections/wet roads/export?format=fiftyone") == 'filename="wet_roads_selection_fiftyone.zip"'
 
 
 def test_the_label_is_the_query_unless_given(client: TestClient) -> None:

@@ -165,6 +165,15 @@ def test_a_long_list_is_exported_whole(long_address: str, format: str) -> None:
         assert len(rows) == IMAGES + (format == "csv")
 
 
+def test_lists_like_a_picture_are_exported_whole(long_address: str, store_folder: Path) -> None:
+    key = post(long_address, json={"text": "snail", "k": 1}).json()["results"][0]["key"]
+    similar = post(long_address, "api/export/similar", json={"key": key, "k": limits.K, "format": "files"})
+    assert len(similar.text.splitlines()) == IMAGES - 1
+    picture = next((store_folder / "pictures").glob("*.jpg")).read_bytes()
+    form: dict[str, Any] = {"files": {"picture": ("a.jpg", picture)}, "data": {"k": str(limits.K), "format": "coco"}}
+    assert len(post(long_address, "api/export/upload", **form).json()["images"]) == IMAGES
+
+
 def test_commands_take_a_long_limit(long_searcher: Searcher, tmp_path: Path) -> None:
     store = str(long_searcher.index.store.folder)
     found = CliRunner().invoke(app, ["search", store, "snail", "--limit", "20000", "--json"])

@@ -4,15 +4,17 @@ import csv
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from forclip.data.verdicts import read_verdicts
 from forclip.search.request import SearchRequest, run_search
 from forclip.search.searcher import Searcher
 from forclip.types import SearchResult
 from tests.server.conftest import CHROMIUM
+from tests.server.made_lists import serve_made_list
 from tests.server.test_page import check_page, search, show_as
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
@@ -140,6 +142,65 @@ def test_exported_results_end_at_the_cutoff(page: Page, served: Searcher, tmp_pa
     made = json.loads(export(page, tmp_path / "list.json").read_text())
     assert [Path(i["file_name"]) for i in made["images"]] == [Path(r.uri) for r in kept]
     assert (made["categories"][0]["name"], len(made["annotations"])) == ("garden snail", len(kept))
+
+
+def test_a_list_like_an_upload_is_exported(page: Page, served: Searcher, tmp_path: Path) -> None:
+    uri = served.search("anchor", 1)[0].uri
+    page.locator("#file").set_input_files(uri)
+    expect(page.locator(".card").first).to_be_focused()
+    page.keyboard.press("e")
+    page.locator("#format").select_option("yolo")
+    page.get_by_role("dialog").get_by_role("button", name="Export").click()
+    expect(page.locator("#label")).to_be_focused()  # a class needs a name
+    page.locator("#format").select_option("files")
+    with page.expect_download() as downloading:
+        page.get_by_role("dialog").get_by_role("button", name="Export").click()
+    assert downloading.value.suggested_filename == f"like_{Path(uri).stem}.txt"
+    downloading.value.save_as(tmp_path / "list.txt")
+    assert [Path(line).name for line in (tmp_path / "list.txt").read_text().splitlines()] == visible_names(page)
+
+
+def test_all_results_above_the_cutoff_are_exported_without_loading_them(page: Page) -> None:
+    """Reviewed images that are hidden, and otherwise wrong ones, are left out."""
+    asked = serve_made_list(page, 5_000, [0.9 - n / 6_000 for n in range(5_000)], cutoff=2_000)
+    sent: list[dict[str, Any]] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(
+            status=200, headers={"Content-Disposition": "attachment; filename*=utf-8''caf%C3%A9.csv"}, body="a"
+        )
+
+    page.route("**/api/export", answer)
+    page.evaluate(
+        """() => {
+        const id = JSON.stringify(['search', 'snail']), verdict = (key, right) => [key, {result: {key, name: key}, right}];
+        verdicts.set(id, new Map([verdict('7', true), verdict('9', false)]));
+        unranked.add(id);
+        }"""
+    )
+    search(page, "snail")
+
+    def exported(what: str) -> dict[str, Any]:
+        page.locator("#export").click()
+        page.locator("#what").select_option(what)
+        with page.expect_download() as downloading:
+            page.get_by_role("dialog").get_by_role("button", name="Export").click()
+        assert downloading.value.suggested_filename == "café.csv"
+        expect(page.locator("#exporting")).to_be_hidden()
+        return {
+            name: value
+            for name, value in sent[-1].items()
+            if name not in ("all_of", "any_of", "none_of", "format", "label")
+        }
+
+    assert exported("list") == {"k": 60, "leave_out": ["9"]}
+    assert exported("all") == {"k": 20_000, "leave_out": ["9"]}
+    page.locator("#slider").evaluate("s => { s.value = 0.4; s.dispatchEvent(new Event('input')); }")
+    page.get_by_text("View", exact=True).click()
+    page.get_by_label("Hide reviewed").check()
+    assert exported("all") == {"k": 20_000, "min_probability": 0.4, "leave_out": ["7", "9"]}
+    assert sum(asked) == 60
 
 
 def test_a_selection_is_exported_with_its_images(page: Page, served: Searcher, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def small_samples(metrics: Metrics) -> dict[Group, str]:
             continue
         if reason := too_few(metrics.get("images"), classes.count(group) if classes else None):
             reasons[group] = reason
-        elif interval is not None and interval[1] - interval[0] > WIDEST_INTERVAL:
+        elif interval is not None and is_too_wide(*interval):
             reasons[group] = f"95 % interval {format_interval(interval, 0)} %"
     return reasons
 
@@ -53,6 +53,11 @@ def describe_reasons(reasons: Mapping[Group, str]) -> str | None:
         return None
     parts = " and ".join(f"{group} classes ({reason})" for group, reason in reasons.items())
     return f"Not enough data for {parts}: differences between methods may be chance. Label more images."
+
+
+def is_too_wide(low: float, high: float) -> bool:
+    """Whether an interval, in percent, is so wide that the value in it says little."""
+    return high - low > WIDEST_INTERVAL
 
 
 def is_too_few(relevant: int) -> bool:

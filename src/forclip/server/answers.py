@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from forclip.evaluation.sample_size import is_too_few
 from forclip.search.request import SearchAnswer
 from forclip.server import limits
-from forclip.server.gallery import Gallery
+from forclip.server.gallery import Gallery, StoredImage
 from forclip.server.schemas import Result, SearchOut, box_fields
 
 JSON_LINES = "application/x-ndjson"
@@ -33,6 +33,18 @@ def wants_lines(request: Request) -> bool:
     """Whether the client asks for one result per line."""
     accepted = request.headers.get("accept", "").split(",")
     return any(media_type.partition(";")[0].strip().lower() == JSON_LINES for media_type in accepted)
+
+
+def image_fields(image: StoredImage) -> dict[str, Any]:
+    """The fields of `Result` that do not depend on a search."""
+    return {
+        "key": str(image.key),
+        "name": image.name,
+        "width": image.row["width"],
+        "height": image.row["height"],
+        "modified": image.row["modified"] // 1_000_000,
+        "metadata": image.own,
+    }
 
 
 class Answers:
@@ -81,16 +93,11 @@ class Answers:
         images = self.gallery.page(keys) if end is None else self.gallery.by_key(keys)
         return [
             {
-                "key": str(image.key),
+                **image_fields(image),
                 "rank": result.rank,
                 "score": result.score,
                 "probability": answer.probability(result),
                 "box": box_fields(result.box),
-                "name": image.name,
-                "width": image.row["width"],
-                "height": image.row["height"],
-                "modified": image.row["modified"] // 1_000_000,
-                "metadata": image.own,
                 "relevant": None if labels is None else labels.verdicts[position],
             }
             for position, result in enumerate(part, start=first)

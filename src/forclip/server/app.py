@@ -28,6 +28,7 @@ from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
 from forclip.server.indexing import Indexing, indexing_routes
 from forclip.server.pictures import fetched_pictures
+from forclip.server.review_queues import queue_routes
 from forclip.server.reviews import Reviews, review_routes
 from forclip.server.search_routes import SearchService, search_routes
 from forclip.server.security import Access, Guard, content_policy
@@ -53,6 +54,7 @@ def create_app(
     page, access = read_page(), access or Access()
     cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
     service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.state_folder, shared)
+    reviews = Reviews(searcher.index.state_folder, shared)
     table = None if labels is None else ClassTable(cached, labels, None if shared is None else SharedTable(shared))
 
     def warm_up() -> None:
@@ -90,7 +92,8 @@ def create_app(
     app.include_router(column_routes(gallery))
     app.include_router(indexing_routes(indexing))
     app.include_router(selection_routes(gallery, selections))
-    app.include_router(review_routes(gallery, Reviews(searcher.index.state_folder, shared)))
+    app.include_router(review_routes(gallery, reviews))
+    app.include_router(queue_routes(service, reviews))
     app.include_router(export_routes(service, selections))
     app.include_router(service_routes(gallery, registry, access, page, searcher.model.calibration is not None))
     add_error_handlers(app)

@@ -1,16 +1,18 @@
 """Export a search, verdicts or a selection as a download. These files contain the pictures' paths."""
 
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import BoundedSemaphore
 from typing import IO, Annotated, Any
+from urllib.parse import quote
 
 from anyio import CapacityLimiter
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Form, Query
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
@@ -18,15 +20,25 @@ from forclip.data.images.frame_location import split_frame
 from forclip.location import parse_location
 from forclip.search.export import FOLDER_WRITERS, FORMATS, frames_folder
 from forclip.search.export_pictures import write_frames
+from forclip.search.request import SearchAnswer
 from forclip.search.selection import Item, Selection
 from forclip.server import limits
 from forclip.server.errors import Refused
 from forclip.server.gallery import StoredImage
 from forclip.server.pictures import picture_bytes
-from forclip.server.schemas import ExportBody, Format, Problem, SearchText, VerdictsBody
+from forclip.server.schemas import (
+    ExportBody,
+    Format,
+    Problem,
+    SearchText,
+    SimilarExportBody,
+    UploadExportBody,
+    VerdictsBody,
+)
 from forclip.server.search_routes import SearchService
 from forclip.server.selections import SelectionName, Selections
 from forclip.server.threads import in_threads
+from forclip.types import SearchResult
 
 _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "coco": ("json", "application/json"),
@@ -37,6 +49,7 @@ _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "labelstudio": ("json", "application/json"),
     "yolo": ("zip", "application/zip"),
 }
+_NAME_CHARACTERS = 80  # of a file's name
 _EXPORTS = 4  # at a time; each has all its images in memory
 _zipping = BoundedSemaphore(2)  # each may take twice EXPORTED_BYTES of disk while it runs
 
@@ -58,21 +71,49 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["export"], responses={s: {"model": Problem} for s in (404, 409)})
     gallery, exporting = service.gallery, in_threads(CapacityLimiter(_EXPORTS))
 
+    def export_list(
+        answer: SearchAnswer,
+        results: Sequence[SearchResult],
+        leave_out: Sequence[str],
+        label: str,
+        format: Format,
+        name: str,
+    ) -> Response:
+        """leave_out: keys; name: of the file."""
+        left_out = set(leave_out)
+        kept = [result for result in results if str(result.key) not in left_out]
+        by_key = gallery.by_key([result.key for result in kept])
+        images = {image.row["id"]: image for image in by_key.values()}
+        items = [
+            _item(by_key[r.key], score=r.score, probability=answer.probability(r), box=r.box)
+            for r in kept
+            if r.key in by_key
+        ]
+        return _download(Selection(tuple(items), label), format, images, name)
+
     @routes.post("/export", response_class=Response)
     @exporting
     def export_search(body: ExportBody) -> Response:
         """Export the list that POST /api/search returns for the same request."""
-        answer = service.answer(body.to_request(gallery.ids_of_keys))
-        results = list(answer.results)
-        by_key = gallery.by_key([r.key for r in results])
-        images = {image.row["id"]: image for image in by_key.values()}
-        items = [
-            _item(by_key[r.key], score=r.score, probability=answer.probability(r), box=r.box)
-            for r in results
-            if r.key in by_key
-        ]
-        label = body.label or answer.request.label
-        return _download(Selection(tuple(items), label), body.format, images, "list")
+        answer = service.answer(service.request(body))
+        results, name = service.above(answer, body.min_probability), f"{answer.request.label} results"
+        return export_list(answer, results, body.leave_out, body.label or answer.request.label, body.format, name)
+
+    @routes.post("/export/similar", response_class=Response, responses={415: {"model": Problem}})
+    @exporting
+    def export_similar(body: SimilarExportBody) -> Response:
+        """Export the list that POST /api/similar returns for the same request."""
+        answer = service.answer(service.request(body))
+        name = f"like {'a region of ' if body.box else ''}{Path(gallery.one(body.key).name).stem}"
+        return export_list(answer, answer.results, body.leave_out, body.label or "", body.format, name)
+
+    @routes.post("/export/upload", response_class=Response)
+    @exporting
+    def export_like_upload(body: Annotated[UploadExportBody, Form(media_type="multipart/form-data")]) -> Response:
+        """Export the list that POST /api/similar/upload returns for the same request."""
+        answer = service.answer(service.upload_request(body))
+        name = f"like {Path(body.picture.filename or 'an upload').stem}"
+        return export_list(answer, answer.results, (), body.label or "", body.format, name)
 
     @routes.post("/export/verdicts", response_class=Response)
     @exporting
@@ -82,7 +123,7 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
         verdicts |= dict.fromkeys(gallery.ids_of_keys(body.wrong), False)
         images = gallery.by_id(list(verdicts))
         items = [_item(images[i], present=present) for i, present in verdicts.items() if i in images]
-        return _download(Selection(tuple(items), body.label), "csv", images, "verdicts")
+        return _download(Selection(tuple(items), body.label), "csv", images, f"{body.label} verdicts", has_frames=False)
 
     @routes.get("/selections/{name}/export", response_class=Response)
     @exporting
@@ -92,10 +133,10 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
         images = gallery.by_id(ids)
         present = [i for i in ids if i in images]
         if text is None:
-            return _download(Selection(tuple(_item(images[i]) for i in present)), format, images, "selection")
+            return _download(Selection(tuple(_item(images[i]) for i in present)), format, images, f"{name} selection")
         results = gallery.index.search_among(present, service.searcher.encode_text(text))
         items = tuple(_item(images[r.image_id], score=r.score, box=r.box) for r in results)
-        return _download(Selection(items, text), format, images, "selection")
+        return _download(Selection(items, text), format, images, f"{name} selection")
 
     return routes
 
@@ -106,8 +147,16 @@ def _item(image: StoredImage, **others: Any) -> Item:
     return Item(image.row["id"], parse_location(file.uri), file.width, file.height, own=image.own, **others)
 
 
-def _download(selection: Selection, format: Format, images: Images, name: str) -> Response:
-    """A selection as a file to download. images: by id; name: of the file, without its ending.
+def _file_name(name: str, format: Format, ending: str) -> str:
+    """A file name that says what it holds, such as red_umbrella_results_coco.json: letters, digits and _."""
+    format_name = "" if format in ("csv", "files") else f" {format}"
+    return re.sub(r"\W+", "_", name[:_NAME_CHARACTERS] + format_name).strip("_") + f".{ending}"
+
+
+def _download(
+    selection: Selection, format: Format, images: Images, name: str, has_frames: bool | None = None
+) -> Response:
+    """A selection as a file to download. images: by id; name: what it holds; has_frames: of videos; None: if there are.
 
     Raises:
         Refused: 404 without an image, 409 for an image that the format cannot hold or whose picture changed, 413 for
@@ -123,18 +172,21 @@ def _download(selection: Selection, format: Format, images: Images, name: str) -
             raise Refused(409, f"{item.path.name!r}: a file list cannot hold a path with a line break")
     if format == "yolo" and not (selection.label and all(item.box for item in selection.items)):
         raise Refused(409, "a YOLO dataset needs a label, and the region that matches it in each image")
-    has_frames = name != "verdicts" and any(split_frame(item.path) for item in selection.items)
+    if has_frames is None:
+        has_frames = any(split_frame(item.path) for item in selection.items)
     ending, media_type = _FILE_TYPES["fiftyone" if has_frames else format]
+    file_name = _file_name(name, format, ending)
+    named = f'filename="{file_name}"' if file_name.isascii() else f"filename*=utf-8''{quote(file_name)}"
     # As an attachment, so that no browser displays it.
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
+    headers = {"Content-Disposition": f"attachment; {named}"}
     if format in FOLDER_WRITERS or has_frames:
         with _zipping:
-            output = _zip(selection, images, format, name)
+            output = _zip(selection, images, format, Path(file_name).stem)
     else:
         output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
         with TemporaryDirectory() as folder:
-            FORMATS[format](selection, Path(folder) / name)
-            with (Path(folder) / name).open("rb") as written:
+            FORMATS[format](selection, Path(folder) / "list")
+            with (Path(folder) / "list").open("rb") as written:
                 copyfileobj(written, output)
     headers["Content-Length"] = str(output.tell())
     output.seek(0)

@@ -42,24 +42,20 @@ class Reviews:
         return sorted(self._state.read())
 
     def one(self, name: str) -> dict[str, Any]:
-        """Return what a reviewer said: `verdicts`, by search and image id, and `saved`. Empty for an unknown one."""
-        return {"verdicts": {}, "saved": [], **self._state.read().get(name, {})}
+        """Return what a reviewer said: `verdicts`, by search and image id, `saved` and `queues`, by search.
+
+        All are empty for an unknown name.
+        """
+        return {"verdicts": {}, "saved": [], "queues": {}, **self._state.read().get(name, {})}
 
     def give(self, name: str, search: str, verdicts: Mapping[str, bool | None]) -> None:
         """Add verdicts by image id; None removes one. Raises Refused (409) where there are too many."""
-        with self._changing(name) as review:
-            given = review["verdicts"].setdefault(search, {})
-            given.update(verdicts)
-            for image_id in [i for i, verdict in given.items() if verdict is None]:
-                del given[image_id]
-            if not given:
-                del review["verdicts"][search]
-            if sum(map(len, review["verdicts"].values())) > limits.REVIEWED:
-                raise Refused(409, f"a reviewer may have at most {limits.REVIEWED} verdicts")
+        with self.changing(name) as review:
+            set_verdicts(review, search, verdicts)
 
     def save_search(self, name: str, title: str, address: str) -> None:
         """Save a search under a title, which replaces an older one. Raises Refused (409) where there are too many."""
-        with self._changing(name) as review:
+        with self.changing(name) as review:
             others = [saved for saved in review["saved"] if saved["title"] != title]
             review["saved"] = [{"title": title, "address": address}, *others]
             if len(review["saved"]) > limits.SAVED_SEARCHES:
@@ -67,18 +63,31 @@ class Reviews:
 
     def remove_search(self, name: str, title: str) -> None:
         """Remove a saved search. Raises Refused (404)."""
-        with self._changing(name) as review:
+        with self.changing(name) as review:
             others = [saved for saved in review["saved"] if saved["title"] != title]
             if len(others) == len(review["saved"]):
                 raise Refused(404, "there is no saved search of this title")
             review["saved"] = others
 
     @contextmanager
-    def _changing(self, name: str) -> Iterator[dict[str, Any]]:
+    def changing(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield what a reviewer said, and keep what is changed in it. Raises Refused (409) where there are too many."""
         with self._state.changing() as reviewers:
             if name not in reviewers and len(reviewers) >= limits.REVIEWERS:
                 raise Refused(409, f"there may be at most {limits.REVIEWERS} reviewers")
             yield reviewers.setdefault(name, {"verdicts": {}, "saved": []})
+
+
+def set_verdicts(review: dict[str, Any], search: str, verdicts: Mapping[str, bool | None]) -> None:
+    """Set a reviewer's verdicts by image id; None removes one. Raises Refused (409) where there are too many."""
+    given = review["verdicts"].setdefault(search, {})
+    given.update(verdicts)
+    for image_id in [i for i, verdict in given.items() if verdict is None]:
+        del given[image_id]
+    if not given:
+        del review["verdicts"][search]
+    if sum(map(len, review["verdicts"].values())) > limits.REVIEWED:
+        raise Refused(409, f"a reviewer may have at most {limits.REVIEWED} verdicts")
 
 
 def review_routes(gallery: Gallery, reviews: Reviews) -> APIRouter:

@@ -18,8 +18,11 @@ from forclip.server import limits
 SearchText = Annotated[
     str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARACTERS, pattern=r"\S", strip_whitespace=True)
 ]
+# Identifies a search in a reviewer's verdicts: a text that the client chooses.
+SearchId = Annotated[str, StringConstraints(min_length=1, max_length=limits.ADDRESS_CHARACTERS)]
 SearchTexts = Annotated[tuple[SearchText, ...], Field(max_length=limits.TEXTS)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+LeftOut = Annotated[list[Key], Field(max_length=limits.KEYS, description="Images to leave out.")]
 Verdicts = Annotated[list[Key], Field(max_length=limits.VERDICTS)]
 # Letters, digits, blanks and punctuation, but nothing invisible and no line break.
 _NAME = r"^[^\x00-\x1f\x7f/\\\s]([^\x00-\x1f\x7f/\\]*[^\x00-\x1f\x7f/\\\s])?$"
@@ -124,11 +127,18 @@ class SearchBody(_TextsBody, RefinableBody):
         return super().to_request(ids_of_keys, cutoff=cutoff, confidence=True, **others)
 
 
-class ExportBody(SearchBody):
-    """A search whose list is to be exported."""
+class _ExportFields(_Strict):
+    """How to export a list."""
 
     format: Format = "csv"
-    label: SearchText | None = Field(None, description="The label of the images; the texts by default.")
+    label: SearchText | None = Field(None, description="What the images show; by default the texts, or nothing.")
+
+
+class ExportBody(SearchBody, _ExportFields):
+    """A search whose list is to be exported."""
+
+    min_probability: Fraction | None = Field(None, description="Leave out images with a lower probability.")
+    leave_out: LeftOut = []
 
 
 class VerdictsBody(_Strict):
@@ -156,10 +166,20 @@ class SimilarBody(RefinableBody):
         self.to_request(like=np.empty(0, np.float32))  # any vector, to check the rules
 
 
+class SimilarExportBody(SimilarBody, _ExportFields):
+    """A search for more images like one of the store, whose list is to be exported."""
+
+    leave_out: LeftOut = []
+
+
 class UploadBody(ListBody):
     """Search for more images like an uploaded picture."""
 
     picture: UploadFile = Field(description="A picture of at most 20 MB.")
+
+
+class UploadExportBody(UploadBody, _ExportFields):
+    """A search for more images like an uploaded picture, whose list is to be exported."""
 
 
 class LookBody(_TextsBody):
@@ -435,7 +455,7 @@ class ReviewOut(BaseModel):
 class NewVerdicts(_Strict):
     """Verdicts to give. search: a text that identifies the search; removed: images whose verdict is taken back."""
 
-    search: Annotated[str, StringConstraints(min_length=1, max_length=limits.ADDRESS_CHARACTERS)]
+    search: SearchId
     right: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
     wrong: Annotated[list[Key], Field(max_length=limits.KEYS)] = []
     removed: Annotated[list[Key], Field(max_length=limits.KEYS)] = []

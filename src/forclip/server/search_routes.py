@@ -23,7 +23,7 @@ from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery, StoredImage
 from forclip.server.pictures import decode, picture_bytes
 from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody
-from forclip.types import Floats
+from forclip.types import Floats, SearchResult
 
 _MAX_SEARCH_THREADS = 4  # half of a search is Python code, which runs in one thread at a time
 _SAME_REGION = 0.3  # intersection over union
@@ -64,6 +64,37 @@ class SearchService:
             return False
         labelled = self.labels is not None and self.labels.class_of(request.wanted[0]) is not None
         return not labelled and request.only is None and request.options.depth <= KEPT_DEPTH
+
+    def request(self, body: SearchBody | SimilarBody) -> SearchRequest:
+        """The request of a search for texts, or for images like one of the store."""
+        if isinstance(body, SimilarBody):
+            return self.similar_request(body)
+        return body.to_request(self.gallery.ids_of_keys)
+
+    def above(self, answer: SearchAnswer, min_probability: float | None) -> list[SearchResult]:
+        """The results with at least a probability; all for None. Raises Refused (400) for a list without any."""
+        if min_probability is None:
+            return list(answer.results)
+        if answer.confidence is None:
+            raise Refused(400, f"this list has no probabilities: {answer.no_confidence_reason}")
+        return [r for r in answer.results if (answer.probability(r) or 0.0) >= min_probability]
+
+    def similar_request(self, body: SimilarBody) -> SearchRequest:
+        """The request for images like one of the store. Raises Refused as `query_vectors` does."""
+        vectors = self.query_vectors(self.gallery.one(body.key), body.box)
+        exclude = tuple(self.gallery.ids_of_keys([body.key]))
+        return body.to_request(self.gallery.ids_of_keys, like=vectors, exclude=exclude)
+
+    def upload_request(self, body: UploadBody) -> SearchRequest:
+        """The request for images like an uploaded picture.
+
+        Raises:
+            Refused: 413 for a file that is too large, 400 for one that is no picture.
+        """
+        content = body.picture.file.read(limits.UPLOAD_BYTES + 1)
+        if len(content) > limits.UPLOAD_BYTES:
+            raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
+        return body.to_request(like=self.searcher.encode_image(decode(content, 400, "the uploaded file")))
 
     def query_vectors(self, image: StoredImage, box: Box | None) -> Floats:
         """The vectors to search for images like this one with: all of its vectors, [N, dim].
@@ -129,27 +160,13 @@ def search_routes(service: SearchService) -> APIRouter:
     @routes.post("/similar", response_model=SearchOut, responses=streamed | errors)
     async def similar(body: SimilarBody, http: Request) -> Response:
         """More images like one of the store, or like a region of it. The image itself is left out."""
-
-        def request() -> SearchRequest:
-            vectors = service.query_vectors(gallery.one(body.key), body.box)
-            exclude = tuple(gallery.ids_of_keys([body.key]))
-            return body.to_request(gallery.ids_of_keys, like=vectors, exclude=exclude)
-
-        return await run(request, http)
+        return await run(lambda: service.similar_request(body), http)
 
     @routes.post("/similar/upload", response_model=SearchOut, responses=streamed)
     async def similar_to_upload(
         body: Annotated[UploadBody, Form(media_type="multipart/form-data")], http: Request
     ) -> Response:
         """Images like an uploaded picture, which is not kept."""
-
-        def request() -> SearchRequest:
-            content = body.picture.file.read(limits.UPLOAD_BYTES + 1)
-            if len(content) > limits.UPLOAD_BYTES:
-                raise Refused(413, f"a picture may have at most {limits.UPLOAD_BYTES} bytes")
-            vectors = service.searcher.encode_image(decode(content, 400, "the uploaded file"))
-            return body.to_request(like=vectors)
-
-        return await run(request, http)
+        return await run(lambda: service.upload_request(body), http)
 
     return routes

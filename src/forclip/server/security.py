@@ -18,6 +18,7 @@ from forclip.server import limits
 
 COOKIE = "forclip_session"
 _OPEN = ("/health", "/login")  # without a token
+_UPLOADS = ("/api/similar/upload", "/api/export/upload")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -83,7 +84,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_upload = scope["path"] == "/api/similar/upload"
+        is_upload = scope["path"] in _UPLOADS
         max_bytes = limits.UPLOAD_BYTES + limits.MULTIPART_BYTES if is_upload else limits.BODY_BYTES
         received = 0
 

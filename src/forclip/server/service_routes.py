@@ -101,7 +101,7 @@ def service_routes(
             version=__version__,
             columns=columns,
             has_calibration=has_calibration,
-            most_listed=limits.K,
+            most_listed=min(limits.K, gallery.index.most_results or limits.K),
             most_skipped=limits.OFFSET,
             **sizes,
         )

@@ -4,6 +4,7 @@ const RANKING_DELAY = 350;  // milliseconds: verdicts in quick succession cause 
 const VERDICT_KEYS = { y: true, "+": true, n: false, "-": false };
 const MOST_VERDICTS = 500;       // right, and as many wrong, that rank results: the latest
 const verdicts = new Map();      // by search, by image key: {result, right}
+const unranked = new Set();      // searches whose results verdicts do not rank
 let rankingTimer = null;
 
 // Return what identifies a search whatever its filter, or null where verdicts can't be given.
@@ -18,8 +19,18 @@ function verdictsOf(request) { return verdicts.get(searchId(request)) ?? new Map
 function verdictFields(request) {
   const all = [...verdictsOf(request)];
   if (!all.length) return {};
-  const keys = (right) => all.filter(([, verdict]) => verdict.right === right).map(([key]) => key).slice(-MOST_VERDICTS);
+  const keys = (right) => all.filter(([, verdict]) => verdict.right === right).map(([key]) => key);
   return { right: keys(true), wrong: keys(false) };
+}
+
+// Whether verdicts rank the results of a request.
+function isRanked(request) { return verdictsOf(request).size > 0 && !unranked.has(searchId(request)); }
+
+// Return the verdicts that rank the results of a request, as API fields.
+function rankingFields(request) {
+  if (!isRanked(request)) return {};
+  const { right, wrong } = verdictFields(request);
+  return { right: right.slice(-MOST_VERDICTS), wrong: wrong.slice(-MOST_VERDICTS) };
 }
 
 // The same verdict again removes it.
@@ -34,7 +45,7 @@ function giveVerdict(result, right) {
   sendVerdicts(id, { [isRemoved ? "removed" : right ? "right" : "wrong"]: [result.key] });
   showVerdicts();
   cancelRanking();
-  rankingTimer = setTimeout(rankAgain, RANKING_DELAY);
+  if (!unranked.has(id)) rankingTimer = setTimeout(rankAgain, RANKING_DELAY);
 }
 
 function cancelRanking() { clearTimeout(rankingTimer); rankingTimer = null; }
@@ -56,10 +67,11 @@ const rankAgain = showingErrors(async () => {
 function showVerdicts() {
   const { right = [], wrong = [] } = verdictFields(state.request), any = right.length + wrong.length > 0;
   $("verdicts").hidden = !any;
-  const uncalibrated = state.hasCalibration ? ", without probabilities" : "";
-  $("verdicts-status").textContent = any ? `${right.length} right, ${wrong.length} wrong. Ranked by your verdicts${uncalibrated}.` : "";
+  const ranked = isRanked(state.request), order = ranked ? ` Ranked by your verdicts${state.hasCalibration ? ", without probabilities" : ""}.` : "";
+  $("verdicts-status").textContent = any ? `${right.length} right, ${wrong.length} wrong.${order}${listPrecision()}` : "";
+  $("verdicts-rank").setAttribute("aria-pressed", String(ranked));
   const given = verdictsOf(state.request);
-  $("verdicts-list").replaceChildren(...[...right, ...wrong].map((key) => removeButton(given.get(key))));
+  $("verdicts-list").replaceChildren(...[...right.slice(-MOST_VERDICTS), ...wrong.slice(-MOST_VERDICTS)].map((key) => removeButton(given.get(key))));
   cards().forEach(updateVerdict);
   showDetailVerdict();
 }
@@ -114,5 +126,11 @@ $("verdicts-clear").addEventListener("click", () => {
   verdicts.delete(id);
   showVerdicts();
   rankAgain().then(() => focusCard(0));
+});
+$("verdicts-rank").addEventListener("click", () => {
+  const id = searchId(state.request);
+  if (!unranked.delete(id)) unranked.add(id);
+  showVerdicts();
+  rankAgain().then(() => $("verdicts-rank").focus());
 });
 $("verdicts-export").addEventListener("click", () => openExport("verdicts"));

@@ -96,6 +96,14 @@ function isKept(result) {
 // Whether the cut-off leaves out loaded results, so that no later one is above it.
 function isCut() { return state.results.length > 0 && !isKept(state.results.at(-1)); }
 
+// The cut-off as API fields: a number of results, a minimum, or nothing.
+function cutoffFields() {
+  if (!hasCutoff()) return {};
+  if (state.keepCount !== null) return { k: state.keepCount };
+  const minimum = Number($("slider").value);
+  return state.hasProbability ? { min_probability: minimum } : { min_score: minimum };
+}
+
 // Show the results above the cut-off: a number of results where the recommendation is used, else a minimum.
 function applyCutoff() {
   const count = state.results.findIndex((result) => !isKept(result));
@@ -114,6 +122,7 @@ function applyCutoff() {
   showNoResults(state.shown.length);
   showStatus(describeResults(state.shown.length));
   showSaveButton();
+  showReviewButton();
   if (state.shown.length) { if (!layout.rowHeight) measureGrid(); drawGrid(); }
 }
 
@@ -148,11 +157,12 @@ function showNoResults(count) {
 
 $("slider").addEventListener("input", () => { state.keepCount = null; applyCutoff(); });
 $("slider").addEventListener("change", () => { if (hasCutoff()) loadUntil(Infinity); });
-$("recommended").addEventListener("click", showingErrors(async () => {
+async function useRecommended() {
   state.keepCount = state.confidence.cutoff;
   await loadUntil(state.keepCount);
   applyCutoff();
-}));
+}
+$("recommended").addEventListener("click", showingErrors(useRecommended));
 
 // Order
 

@@ -6,7 +6,9 @@ let sendingVerdicts = Promise.resolve();
 function reviewerPath(part = "") { return `api/reviewers/${encodeURIComponent(state.reviewer)}${part}`; }
 
 async function loadReviews() {
-  const [review, names] = await Promise.all([call(reviewerPath()), call("api/reviewers")]);
+  const [review, names, queues] = await Promise.all([call(reviewerPath()), call("api/reviewers"), call(reviewerPath("/queues"))]);
+  queueStates.clear();
+  for (const now of queues) queueStates.set(now.search, now);
   verdicts.clear();
   for (const { search, right, wrong } of review.searches) {
     const entry = (isRight) => (image) => [image.key, { result: image, right: isRight }];

@@ -20,7 +20,7 @@ function splitTexts(text) {
 
 // Return the API fields of a request: texts or image, filter, and verdicts. Search, columns and export use all of them;
 // the closer look picks those it accepts.
-function requestFields(request) { return { ...request.fields, ...verdictFields(request) }; }
+function requestFields(request) { return { ...request.fields, ...rankingFields(request) }; }
 
 // Return the text of a request that searches for a single text, otherwise "".
 function singleText(request) {
@@ -34,9 +34,13 @@ function singleText(request) {
 function fetchResults(request, offset, count = PAGE_SIZE) {
   const fields = { ...requestFields(request), k: count, offset };
   if (request.kind !== "upload") return call(`api/${request.kind}`, { json: fields });
+  return call("api/similar/upload", { method: "POST", body: formOf(fields) });
+}
+
+function formOf(fields) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.append(name, value);
-  return call("api/similar/upload", { method: "POST", body: form });
+  return form;
 }
 
 // Show the answer unless a later request was sent meanwhile. After an error the old results go, and Retry sends it again.
@@ -81,7 +85,7 @@ function writeAddress() {
   const searched = state.text ? { q: state.text } : state.latest?.kind === "similar" ? likeAddress(state.latest) : null;
   if (!searched) return;
   const hash = "#" + new URLSearchParams({ ...searched, ...filterAddress(), ...(state.sort === "score" ? {} : { sort: state.sort }) });
-  if (location.hash !== hash) window.history.pushState(null, "", hash);
+  if (addressWith(null) !== hash) window.history.pushState(null, "", hash);
 }
 
 // Search again for what was searched last, with the filter as it is now.

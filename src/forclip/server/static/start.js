@@ -60,6 +60,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "f") toggleFilterPanel();
   else if (event.key === "l") openClasses();
   else if (event.key === "e") openExport();
+  else if (event.key === "r") openQueue();
   else if (event.key.startsWith("Arrow") && hasCards && event.target === document.body) focusCard(0);
   else return;
   event.preventDefault();
@@ -67,15 +68,18 @@ document.addEventListener("keydown", (event) => {
 
 const searchAddress = showingErrors(async () => {
   const parameters = new URLSearchParams(location.hash.slice(1)), text = parameters.get("q");
+  if (leaveQueue()) return;
   readFilterAddress(parameters);
   state.sort = parameters.get("sort") || "score";
   if (parameters.get("like")) {
     $("text").value = state.text = "";
-    return search(likeRequest(parameters));
+    await search(likeRequest(parameters));
+    return openAddressedQueue(parameters);
   }
   if (!text) return showStart();
   $("text").value = text;
   await searchText(text);
+  await openAddressedQueue(parameters);
 });
 window.addEventListener("popstate", searchAddress);
 
