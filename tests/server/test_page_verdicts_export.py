@@ -174,7 +174,8 @@ def test_all_results_above_the_cutoff_are_exported_without_loading_them(page: Pa
     page.route("**/api/export", answer)
     page.evaluate(
         """() => {
-        const id = JSON.stringify(['search', 'snail']), verdict = (key, right) => [key, {result: {key, name: key}, right}];
+        const id = JSON.stringify(['search', 'snail']);
+        const verdict = (key, right) => [key, {result: {key, name: key}, right}];
         verdicts.set(id, new Map([verdict('7', true), verdict('9', false)]));
         unranked.add(id);
         }"""
