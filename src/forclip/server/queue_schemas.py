@@ -47,7 +47,7 @@ class QueueBody(BaseModel):
 
     def list_body(self, most: int) -> SearchBody | SimilarBody:
         """The search for the list. most: images that a list may have."""
-        part = {"where": self.where, "k": min(self.k or limits.K, most), "min_score": self.min_score}
+        part: dict[str, Any] = {"where": self.where, "k": min(self.k or limits.K, most), "min_score": self.min_score}
         if self.key is not None:
             return SimilarBody(key=self.key, box=self.box, **part)
         return SearchBody(text=self.text, **part)

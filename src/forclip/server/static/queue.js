@@ -169,7 +169,9 @@ function showQueue() {
 
 function showQueued({ image, drawn }) {
   const picture = $("review-picture");
-  showImage(image, `api/image/${image.key}`, picture).alt = image.name;
+  const shown = showImage(image, `api/image/${image.key}`, picture);
+  shown.alt = image.name;
+  shown.addEventListener("error", () => { if (picture.contains(shown)) $("review-facts").textContent = `${image.name} can’t be shown. Its file is missing or has changed.`; });
   const ratio = image.width && image.height ? image.width / image.height : 1;
   picture.style.width = `min(100%, ${ratio} * var(--review-height))`;
   picture.style.height = "auto";
@@ -181,11 +183,11 @@ function showPrecision() {
   const now = queueStates.get(queue.body?.search);
   if (!now) return;
   $("review-precision").textContent = describePrecision(now.precision);
-  const { precision: { images }, length } = now, { entries } = queue;
+  const { precision: { images, low, high }, length } = now, { entries } = queue;
   $("review-result").textContent = length ? `All ${plural(length, "image")} of this queue ${length === 1 ? "is" : "are"} reviewed` : `All ${plural(images, "image")} above the cut-off ${images === 1 ? "has" : "have"} a verdict`;
   const count = (verdict) => entries.filter((entry) => entry.verdict === verdict).length;
   $("review-counts").textContent = length ? `${count("right")} right, ${count("wrong")} wrong, ${count(null)} skipped.` : "";
-  $("review-again").hidden = !length || length >= images;
+  $("review-again").hidden = high - low < 1e-9;  // every image has a verdict
 }
 
 function describePrecision({ images, drawn, precision, low, high, enough_data }) {
