@@ -49,10 +49,9 @@ def test_the_estimate_has_no_bias(labels: tuple[int, ...]) -> None:
     """Over all random orders its mean is the precision, after any number of images, whatever was chosen."""
     precision = np.mean(labels)
     runs = [estimates([bool(label) for label in labels], range(6), drawn) for drawn in permutations(range(6))]
-    for after in zip(*runs, strict=True):
-        known = [estimate.precision for estimate in after if estimate.precision is not None]
-        assert not known or np.mean(known) == pytest.approx(precision)
-    assert all(estimate.precision is not None for run in runs for estimate in run[3:])
+    assert all(run[0].precision is None for run in runs), "no image is drawn yet"
+    for after in [*zip(*runs, strict=True)][1:]:
+        assert np.mean([e.precision for e in after if e.precision is not None]) == pytest.approx(precision)
     assert all(last.precision == last.low == last.high == precision for last in (run[-1] for run in runs))
 
 

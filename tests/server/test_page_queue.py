@@ -57,7 +57,7 @@ def test_a_review_by_keys_becomes_labels_for_training(page: Page, served: Search
             progress(page, f"{position + 1} of {len(kept)} reviewed")
             expect(page.locator("#review-picture")).to_be_focused()
     assert set(said) == set(kept)
-    share = round(100 * sum(said.values()) / len(said))
+    share = int(100 * sum(said.values()) / len(said) + 0.5)
     expect(page.locator("#review-done")).to_be_focused()
     expect(page.locator("#review-precision")).to_have_text(
         f"Precision of the {len(kept)} images above the cut-off: {share} %."
@@ -71,12 +71,12 @@ def test_a_review_by_keys_becomes_labels_for_training(page: Page, served: Search
         (name, "snail"): present for name, present in said.items()
     }
     assert not skipped
-    # As the labels of a training by themselves: forclip train --from verdicts.csv
-    train, gallery = load_sets(config_of_labels(file).data)
+    # As the labels of a training by themselves: forclip train --from verdicts.csv --images PHOTOS
+    folder = Path(served.search("snail", 1)[0].uri).parent
+    train, gallery = load_sets(config_of_labels(file, folder).data)
     shown = dict(zip((*train.image_ids, *gallery.image_ids), [*train.labels[:, 0], *gallery.labels[:, 0]], strict=True))
     assert {Path(image_id).name: bool(label) for image_id, label in shown.items()} == said
     # And as verdicts that join other labels: data: {verdicts: verdicts.csv}
-    folder = Path(next(iter(verdicts))[0]).parent  # type: ignore[arg-type]
     others = [path.name for path in sorted(folder.iterdir()) if path.name not in said][:4]
     (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f'"{name}",drum\n' for name in others))
     merged, _ = load_sets(DataConfig(SourceConfig(tmp_path / "labels.csv", folder), verdicts=file))

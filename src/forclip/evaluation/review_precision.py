@@ -80,6 +80,8 @@ def count_interval(right: int, drawn: int, population: int) -> tuple[int, int]:
         right: right images among the drawn ones.
         drawn: images that were drawn without replacement from the population.
     """
+    if drawn == population:
+        return right, right
     tail = (1 - CONFIDENCE) / 2
     counts = range(right, population - (drawn - right) + 1)
     lowest = bisect_left(counts, True, key=lambda count: bool(hypergeom.sf(right - 1, population, count, drawn) > tail))
