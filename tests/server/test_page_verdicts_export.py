@@ -166,7 +166,7 @@ def test_all_results_above_the_cutoff_are_exported_without_loading_them(page: Pa
     sent: list[dict[str, Any]] = []
 
     def answer(route: Route) -> None:
-        sent.append(route.request.post_data_json)
+        sent.append(route.request.post_data_json or {})
         route.fulfill(
             status=200, headers={"Content-Disposition": "attachment; filename*=utf-8''caf%C3%A9.csv"}, body="a"
         )
