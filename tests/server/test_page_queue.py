@@ -1,6 +1,7 @@
 """The page in a real browser: the review queue, from the first key to labels that training reads."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,7 @@ def test_a_review_by_keys_becomes_labels_for_training(page: Page, served: Search
     assert set(said) == set(kept)
     share = int(100 * sum(said.values()) / len(said) + 0.5)
     expect(page.locator("#review-done")).to_be_focused()
-    expect(page.locator("#review-precision")).to_have_text(
-        f"Precision of the {len(kept)} images above the cut-off: {share} %."
-    )
+    expect(page.locator("#review-precision")).to_have_text(f"Precision of the first {len(kept)} results: {share} %.")
     page.get_by_role("button", name="Export the verdicts").click()
     expect(page.locator("#what")).to_have_value("verdicts")
     file = export(page, tmp_path / "verdicts.csv")
@@ -109,7 +108,7 @@ def test_undo_skip_and_a_reload_keep_the_place(page: Page, served: Searcher) -> 
     expect(page.locator("#review-wrong")).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("Escape")
     expect(page.locator("#review")).to_be_hidden()
-    assert "review" not in page.url
+    expect(page).not_to_have_url(re.compile("review"))
     expect(page.locator("#verdicts-status")).to_have_text("1 right, 0 wrong.")
     expect(page.locator(".card.right")).to_have_count(1)
 
@@ -125,7 +124,7 @@ def test_the_queue_opens_and_closes_with_the_address(page: Page) -> None:
     expect(page.locator("#review")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#review")).to_be_hidden()
-    assert "review" not in page.url
+    expect(page).not_to_have_url(re.compile("review"))
     page.locator("#card-2").press("m")
     expect(page.locator("#status")).to_contain_text("similar to")
     open_queue(page)
@@ -223,7 +222,10 @@ def test_with_a_calibration_the_recommended_cutoff_is_reviewed(browser: Browser,
         expect(page.locator("#review-facts")).to_contain_text("probability")
         progress(page, f"0 of {recommended} reviewed")
         expect(page.locator("#review-precision")).to_contain_text("not enough data")
+        page.keyboard.press("y")
         page.keyboard.press("Escape")
+        expect(page.locator("#verdicts-status")).to_contain_text("1 right, 0 wrong.")
+        expect(page.locator("#verdicts-status")).not_to_contain_text("Ranked")
         expect(page.locator("#slider-value")).to_have_text(f"first {recommended}")
         expect(page.locator("#review-open")).to_be_focused()
 

@@ -68,7 +68,9 @@ function showReviewButton() { $("review-open").hidden = !canReview(); }
 const openQueue = showingErrors(async (cutoff = null) => {
   if (!canReview()) return showStatus("A review needs the results of one text or of one image from the collection.");
   const { request } = state, id = searchId(request), { key, box, where } = request.fields;
-  if (isRanked(request)) { unranked.add(id); await rankAgain(); }  // by the plain search, as the queue is
+  const wasRanked = isRanked(request);
+  unranked.add(id);  // the queue is of the plain list, which verdicts must not change
+  if (wasRanked) await rankAgain();
   if (state.request !== request) return;
   if (!cutoff && !hasCutoff() && state.confidence?.cutoff) await useRecommended();
   const list = singleText(request) ? { text: singleText(request) } : { key, ...(box ? { box } : {}) };
@@ -184,14 +186,16 @@ function showPrecision() {
   if (!now) return;
   $("review-precision").textContent = describePrecision(now.precision);
   const { precision: { images, low, high }, length } = now, { entries } = queue;
-  $("review-result").textContent = length ? `All ${plural(length, "image")} of this queue ${length === 1 ? "is" : "are"} reviewed` : `All ${plural(images, "image")} above the cut-off ${images === 1 ? "has" : "have"} a verdict`;
+  $("review-result").textContent = length ? `All ${plural(length, "image")} of this queue ${length === 1 ? "is" : "are"} reviewed` : `All of ${firstResults(images)} have a verdict`;
   const count = (verdict) => entries.filter((entry) => entry.verdict === verdict).length;
   $("review-counts").textContent = length ? `${count("right")} right, ${count("wrong")} wrong, ${count(null)} skipped.` : "";
   $("review-again").hidden = high - low < 1e-9;  // every image has a verdict
 }
 
+function firstResults(count) { return `the first ${plural(count, "result")}`; }
+
 function describePrecision({ images, drawn, precision, low, high, enough_data }) {
-  const list = `Precision of the ${plural(images, "image")} above the cut-off`;
+  const list = `Precision of ${firstResults(images)}`;
   if (!enough_data) return `${list}: not enough data yet (${drawn} drawn at random with a verdict).`;
   const exact = high - low < 1e-9 ? "" : `, 95 % interval ${Math.floor(100 * low + 1e-9)}–${Math.ceil(100 * high - 1e-9)} %`;
   return `${list}: ${Math.round(100 * precision)} %${exact}.`;
