@@ -1,6 +1,6 @@
 """Measure the speed-up of an epoch of finetuning by the token cache, against encoding through the frozen backbone.
 
-    OMP_NUM_THREADS=1 python benchmarks/cached_epoch.py --out cached_epoch.json
+    OMP_NUM_THREADS=1 python -m benchmarks.cached_epoch --out cached_epoch.json
 
 Both variants run the same steps on the same batches, in turn, in one process on one core. Only the source of the tokens
 differs. The teacher's vectors are computed beforehand and are in memory in both variants.

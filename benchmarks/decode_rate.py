@@ -11,13 +11,13 @@ import argparse
 import io
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.command import command_line
 from benchmarks.throughput import machine
 from forclip.data.images.decode import decode_image
 from forclip.models.open_clip_backbone import load_open_clip
@@ -69,8 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    command = f"python -m benchmarks.decode_rate {' '.join(sys.argv[1:])}".strip()
-    results = {"command": command, **machine(), "sizes": [measure(size) for size in SIZES]}
+    results = {"command": command_line(), **machine(), "sizes": [measure(size) for size in SIZES]}
     text = json.dumps(results, indent=1) + "\n"
     if out is None:
         print(text, end="")

@@ -1,6 +1,6 @@
 """Compare embedding image files on a CPU with open_clip's encode_image, with another version, and beside other jobs.
 
-    python benchmarks/embed_speed.py [--before CHECKOUT] [--models ViT-B-32,ViT-B-16] [--compute float32,bf16]
+    python -m benchmarks.embed_speed [--before CHECKOUT] [--models ViT-B-32,ViT-B-16] [--compute float32,bf16]
         [--rounds 3] [--images 32] [--clock wall] [--beside] [--out FILE]
 
 Each side is a process of its own, and they take turns, so that other work of the machine affects all alike. A ratio
@@ -240,10 +240,11 @@ def main() -> None:
     if args.side:
         serve_side(args.side, args.models, args.compute)
         return
+    from benchmarks.command import command_line
     from benchmarks.throughput import machine
     from forclip.atomic_write import write_text_atomically
 
-    content: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), **machine(), "targets": TARGETS, "sizes": []}
+    content: dict[str, Any] = {"command": command_line(), **machine(), "targets": TARGETS, "sizes": []}
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(Path(folder), args.images, args.megapixels.split(","))
         for model, compute in itertools.product(args.models.split(","), args.compute.split(",")):

@@ -1,6 +1,6 @@
 """Measure the time and the memory of evaluating a gallery of LVIS's size.
 
-    python benchmarks/evaluate_large.py [--images 20000] [--vectors 25] [--classes 1203] [--dtype float16] [--out FILE]
+    python -m benchmarks.evaluate_large [--images 20000] [--vectors 25] [--classes 1203] [--dtype float16] [--out FILE]
 
 Generates unit vectors, labels and verified labels from a seed. Scoring (max_sim), evaluate_scores with federated labels
 and the confidence intervals over classes run in a fresh process, which reads its peak memory after each step.
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import command_line
 from forclip.atomic_write import write_text_atomically
 from forclip.evaluation.metrics import max_sim
 from forclip.evaluation.metrics_file import MethodRun, summarise_runs
@@ -99,7 +100,7 @@ def _peak() -> float:
 
 def measure_in_fresh_process(words: list[str]) -> dict[str, Any]:
     """Run `measure` in a new process, so that earlier work does not count as peak memory."""
-    command = [sys.executable, __file__, *words, "--here"]
+    command = [sys.executable, "-m", "benchmarks.evaluate_large", *words, "--here"]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(run.stdout)
     return result
@@ -120,7 +121,7 @@ def main() -> None:
         "numpy": np.__version__,
     }
     sizes = {name: getattr(args, name) for name in ("images", "vectors", "dim", "classes", "dtype", "seed")}
-    content = {"command": " ".join(sys.argv), **machine, **sizes, **result}
+    content = {"command": command_line(), **machine, **sizes, **result}
     print(json.dumps(content, indent=1))
     if args.out:
         write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")

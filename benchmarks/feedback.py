@@ -10,8 +10,6 @@ other gallery images: by the text alone, with the verdicts by forclip's method (
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import command_line
 from benchmarks.demo_runs import demo_seeds, mean_and_std
 from benchmarks.pointing import add_worlds, photo_worlds
 from forclip.atomic_write import write_text_atomically
@@ -56,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     names, galleries = toy_galleries(args.demo) if args.demo else photo_galleries(args)
     content: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.feedback", *sys.argv[1:]]),
+        "command": command_line(),
         "worlds": names,
         "judged": _NUM_VERDICTS,
         "map_at_50_of_the_rest": summary([measure(g) for g in galleries]),

@@ -14,7 +14,6 @@ import argparse
 import copy
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.command import command_line
 from benchmarks.decode_rate import make_jpeg
 from benchmarks.throughput import machine
 from forclip.atomic_write import write_text_atomically
@@ -226,7 +226,7 @@ def measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         del backbone
         if args.device.startswith("cuda"):
             torch.cuda.empty_cache()
-    return {"command": " ".join(sys.argv), **machine(), "models": rows}
+    return {"command": command_line(), **machine(), "models": rows}
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

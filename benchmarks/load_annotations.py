@@ -1,6 +1,6 @@
 """Measure the time and the memory of loading annotation files of COCO's and LVIS' size, from JSON and from the cache.
 
-    python benchmarks/load_annotations.py [--rounds 2] [--scale 1.0] [--folder DIR] [--out FILE]
+    python -m benchmarks.load_annotations [--rounds 2] [--scale 1.0] [--folder DIR] [--out FILE]
 
 Generates files with the counts and about the sizes of instances_train2017.json and lvis_v1_train.json, polygons
 included, with random values from a fixed seed. Each load runs in a fresh process. Wall-clock and CPU seconds exclude
@@ -29,6 +29,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import command_line
 from forclip.atomic_write import write_text_atomically
 from forclip.data.annotation_cache import cached_annotations
 from forclip.data.formats.coco import load_coco, load_lvis
@@ -153,7 +154,7 @@ def load_once(kind: str, source: str, file: Path) -> tuple[float, float, float]:
 
 def measure(kind: str, source: str, file: Path, rounds: int) -> Load:
     """Load in a fresh process per round. With the cache as source, one more process writes it first."""
-    command = [sys.executable, __file__, "--load", kind, source, str(file)]
+    command = [sys.executable, "-m", "benchmarks.load_annotations", "--load", kind, source, str(file)]
     runs = rounds + (source == "cache")
     loads = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(runs)]
     seconds, cpu_seconds, gigabytes = zip(*loads[-rounds:], strict=True)
@@ -213,7 +214,7 @@ def main() -> None:
     print_table(console, loads, megabytes)
     if args.out:
         shapes = {kind: asdict(shape.scaled(args.scale)) for kind, shape in SHAPES.items()}
-        content = {"command": " ".join(["python", *sys.argv]), **before, "files": shapes, "megabytes": megabytes}
+        content = {"command": command_line(), **before, "files": shapes, "megabytes": megabytes}
         write_text_atomically(args.out, json.dumps(content | {"loads": [asdict(x) for x in loads]}, indent=1) + "\n")
 
 

@@ -12,7 +12,6 @@ worlds; with it, the model and the photos of `examples/plug_in_backbone.py`.
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.command import command_line
 from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
@@ -222,13 +222,9 @@ def main() -> None:
     rows = summarise(results)
     print_table(console, rows)
     if args.out:
-        about = {"command": _command(), "commit": source_commit(), "metric": metric_name(50, "min(k,R)")}
+        about = {"command": command_line(), "commit": source_commit(), "metric": metric_name(50, "min(k,R)")}
         content = {**about, "summary": rows, "runs": [vars(result) for result in results]}
         write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")
-
-
-def _command() -> str:
-    return " ".join(["python -m benchmarks.oracle_boxes", *sys.argv[1:]])
 
 
 def _arguments() -> argparse.Namespace:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.command import command_line
 from benchmarks.search import machine
 from benchmarks.service_load import PAGE, many_texts, prepare_store
 from forclip.search.searcher import Searcher, open_searcher
@@ -97,7 +98,7 @@ def measure_store(searcher: Searcher, pictures: int, console: Console) -> dict[s
 def main() -> None:
     args = arguments(sys.argv[1:])
     console = Console(width=140, highlight=False)
-    content: dict[str, Any] = {"command": " ".join(["python -m benchmarks.picture_search", *sys.argv[1:]]), **machine()}
+    content: dict[str, Any] = {"command": command_line(), **machine()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.workspace or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,6 @@ map and its box (benchmarks.pointing_hits). Numbers are percentages: means over 
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -30,6 +28,7 @@ from rich.table import Table
 from scipy import ndimage
 from torch import Tensor
 
+from benchmarks.command import command_line
 from benchmarks.demo_runs import demo_seeds, mean_and_std
 from benchmarks.pointing_hits import Pair, class_mean, covered, evaluate_region, pairs_with_boxes
 from examples.plug_in_backbone import PhotoClipBackbone
@@ -89,7 +88,7 @@ class Method:
 
 def main() -> None:
     args = _arguments()
-    console, command = Console(), shlex.join(["python", "-m", "benchmarks.pointing", *sys.argv[1:]])
+    console, command = Console(), command_line()
     worlds = toy_worlds(args.demo) if args.demo else photo_worlds(args)
     results: dict[str, Measures] = {}
     for world in worlds:

@@ -16,7 +16,6 @@ import json
 import math
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.command import command_line
 from examples.plug_in_backbone import PhotoClipBackbone
 from forclip.atomic_write import write_text_atomically
 from forclip.config import read_names
@@ -303,9 +303,8 @@ def main() -> None:
     console.print(f"{len(photos)} photos; mean loss of each epoch: {', '.join(f'{loss:.2f}' for loss in losses)}")
     models = {"plain": plain, "salient": PhotoClipBackbone(args.out)}
     rows: list[Row] = []
-    command = " ".join(["python -m benchmarks.salient_pool", *sys.argv[1:]])
     about: dict[str, Any] = {
-        "command": command,
+        "command": command_line(),
         "commit": source_commit(),
         "metric": metric_name(50, "min(k,R)"),
         "small": SMALL,

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import search_modes
+from benchmarks.command import command_line
 from benchmarks.search_data import (
     TYPICAL,
     Vectors,
@@ -234,7 +235,7 @@ def _git(*words: str) -> str:
 def main() -> None:
     args = arguments(sys.argv[1:])
     console = Console(width=max(_TABLE_WIDTH, Console().width))
-    content: dict[str, Any] = {"command": " ".join(["python -m benchmarks.search", *sys.argv[1:]]), **machine()}
+    content: dict[str, Any] = {"command": command_line(), **machine()}
     with tempfile.TemporaryDirectory(dir=args.workspace) as folder:
         job, content["data"] = prepare(args, Path(folder))
         match args.mode:

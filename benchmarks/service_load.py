@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.command import command_line
 from benchmarks.load_clients import Load
 from benchmarks.search import machine
 from benchmarks.search_data import World, make_world, write_vectors
@@ -319,7 +320,7 @@ def prepare_store(folder: Path, images: int, per_image: int, seed: int) -> tuple
 def main() -> None:
     args = arguments(sys.argv[1:])
     console = Console(width=140, highlight=False)
-    content: dict[str, Any] = {"command": " ".join(["python -m benchmarks.service_load", *sys.argv[1:]]), **machine()}
+    content: dict[str, Any] = {"command": command_line(), **machine()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.workspace or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

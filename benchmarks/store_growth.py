@@ -1,6 +1,6 @@
 """Measure what a store's operations cost as it grows from 100,000 to 10 million images.
 
-    python benchmarks/store_growth.py --folder FOLDER [--sizes 100000 1000000 10000000] [--memory 3GB]
+    python -m benchmarks.store_growth --folder FOLDER [--sizes 100000 1000000 10000000] [--memory 3GB]
 
 Rows are generated: two vectors of 32 dimensions an image, around random centres, and no picture file. Each operation
 runs in a process of its own, so that it opens the store again; its time is the median of some repetitions, its memory
@@ -10,7 +10,6 @@ the most that the process allocated above what it had after its imports. Writes 
 import argparse
 import json
 import os
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 import lance
 import numpy as np
 
+from benchmarks.command import command_line
 from forclip.data.images.content import content_digest, file_state
 from forclip.embedding.changes import find_changes
 from forclip.embedding.stored_files import StoredFiles
@@ -245,7 +245,7 @@ def main() -> None:
     if given.run:
         print(json.dumps(run(given.run[0], given.folder, int(given.run[1]))))
         return
-    results: dict[str, Any] = {"command": "python benchmarks/store_growth.py " + shlex.join(sys.argv[1:])}
+    results: dict[str, Any] = {"command": command_line()}
     results |= {
         "vectors_per_image": VECTORS,
         "dim": DIM,
@@ -266,7 +266,8 @@ def main() -> None:
             if operation == "index":
                 of_size["making"] |= make_index(folder, given.kind, given.memory)
             else:
-                command = [sys.executable, __file__, "--folder", str(folder), "--run", operation, str(count)]
+                words = "--folder", str(folder), "--run", operation, str(count)
+                command = [sys.executable, "-m", "benchmarks.store_growth", *words]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 failed = {"failed": done.stderr[-500:]}
                 of_size[operation] = json.loads(done.stdout) if done.returncode == 0 else failed

@@ -1,6 +1,6 @@
 """Compare the speed of embedding images with open_clip's encode_image and with Cluster-CLIP, as ratios in one run.
 
-    python benchmarks/throughput.py [--models RN50,ViT-B-32] [--threads 1,2] [--rounds 15] [--out FILE]
+    python -m benchmarks.throughput [--models RN50,ViT-B-32] [--threads 1,2] [--rounds 15] [--out FILE]
 
 The two sides take turns, so that other work of the machine affects both; a ratio is the median over the turns. With one
 thread, CPU time depends little on other programs, so it is given as well as wall-clock time. With more threads than
@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.command import command_line
 from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.data.images.decode import read_image
@@ -238,7 +238,7 @@ def main() -> None:
     comparisons = measure(args, lambda c: console.print(f"{c.what}, {c.threads} thread(s): {c.ratios()[1, 0]:.3f}"))
     print_table(console, comparisons)
     if args.out:
-        content = {"command": " ".join(sys.argv), **before, "comparisons": [as_json(c) for c in comparisons]}
+        content = {"command": command_line(), **before, "comparisons": [as_json(c) for c in comparisons]}
         write_text_atomically(args.out, json.dumps(content, indent=1) + "\n")
 
 

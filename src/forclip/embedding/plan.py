@@ -157,7 +157,7 @@ def _assumptions(model: ModelSize, options: PlanOptions, rate: Rate, cpus: int) 
         yield (
             f"No GPU was measured. It is assumed that the image tower reaches {UTILISATION:.0%} of the {card.name}'s "
             f"{used[1]:g} TFLOPS in {used[0]}: {rate.tower:,.0f} images a second. In {other[0]} ({other[1]:g} TFLOPS) "
-            f"it would be {other[2]:,.0f}. --rate takes what you measure, as with benchmarks/gpu_speed.py."
+            f"it would be {other[2]:,.0f}. --rate takes what you measure, as with `python -m benchmarks.gpu_speed`."
         )
         given = "" if options.cpus else f" ({CORES_PER_GPU} for each GPU, assumed)"
         busy = math.ceil(cpus * rate.tower / rate.decoding)
