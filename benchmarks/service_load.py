@@ -1,6 +1,6 @@
 """Measure the service under load: how long concurrent clients wait, and whether its memory stays constant.
 
-    python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] [--services 1] [--out FILE]
+    python -m benchmarks.service_load [--images 100000] [--per-image 10] [--clients 32] [--workers 1,2] [--out FILE]
 
 Generates a store, starts `forclip serve` on it, and sends searches as the page does, from clients in one other process.
 Every client sends its next request as soon as it has an answer, so there are always as many requests as clients:
@@ -11,9 +11,10 @@ Every client sends its next request as soon as it has an answer, so there are al
 - repeated: few texts, some of them much more frequent than others (Zipf's law);
 - paging: all pages of the results of distinct texts;
 - paced: distinct texts; each client pauses at random, up to two seconds, before its next request;
-- mixed: 20,000 requests, half of them repeated, the others distinct or pages. The resident memory is recorded.
+- mixed: 20,000 requests, half of them repeated, the others distinct or pages. The memory is recorded all the time.
 
-Several services search the same store, each for a part of the clients, as behind a proxy; their memory is summed.
+--workers: numbers of worker processes, of which one service after the other is started; each answers the same requests.
+Memory is that of all processes of the service: a page of a mapped file that several of them share counts once.
 
 The generated images lie around the text vectors of everyday names; the searched texts are those names with an
 adjective. The run has an invented calibration, so that the service computes confidences as for a finetuned run.
@@ -32,9 +33,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ _PAGES = 4
 _ZIPF_TEXTS = 500
 _WARM_UP = 200  # requests that are not counted, with other texts
 _MIXED_SHARES = {"repeated": 0.5, "distinct": 0.3, "paging": 0.2}
-_RESIDENT = ("VmRSS", "RssAnon")
+# By name in the results, the fields of /proc/PID/smaps_rollup. A shared page counts in parts, which add up to one.
+_MEMORY = {"total": "Pss", "private": "Pss_Anon", "mapped": "Pss_File"}
 _QUERY_TOKENS = 25
 _BLOCK_IMAGES = 5000
 _CALIBRATION = Calibration(-3.0, 0.5, 1.2, 0.0, 0.95, 0.1, 0.02, 50, 1000, {})
@@ -81,7 +82,6 @@ _ADJECTIVES = (
 
 Bodies = list[dict[str, Any]]
 Sizes = list[dict[str, float]]
-Services = Sequence[tuple[int, int]]  # process and port of each
 
 
 def many_texts() -> list[str]:
@@ -178,87 +178,77 @@ def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
 
 
 @contextmanager
-def service(store: Path) -> Iterator[tuple[int, int]]:
-    """Run `forclip serve` on a store. Yields its process id and its port."""
+def service(store: Path, workers: int = 1) -> Iterator[tuple[int, int]]:
+    """Run `forclip serve` on a store. Yields its process id and its port when all workers listen."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "forclip", "serve", str(store), "--port", str(port)]
+    command = [sys.executable, "-m", "forclip", "serve", str(store), "--port", str(port), "--workers", str(workers)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         try:
-            _wait_for(port, running)
+            while count_listening(Path("/proc/net/tcp").read_text(), port) < workers:
+                if running.poll() is not None:
+                    raise RuntimeError(f"the service exited with code {running.returncode}")
+                time.sleep(0.05)
             yield running.pid, port
         finally:
             running.send_signal(signal.SIGINT)
 
 
-def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
-    while running.poll() is None:
-        with socket.socket() as client:
-            # The service listens before it can answer; the first request waits.
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"the service exited with code {running.returncode}")
+def count_listening(table: str, port: int) -> int:
+    """Return how many sockets listen at a port. table: of the system, /proc/net/tcp."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
-def put_under_load(load: Load, folder: Path, process: int, every: float = 5.0) -> tuple[dict[str, Any], Sizes]:
-    """Put one service under load. Returns the clients' outcome with the CPU seconds of the service, and its memory.
+def put_under_load(load: Load, folder: Path, service: int, every: float = 5.0) -> tuple[dict[str, Any], Sizes]:
+    """Put a service under load. Returns the clients' outcome with the CPU seconds of the service, and its memory.
 
-    process: id of the service; every: seconds between two readings of its memory.
+    service: id of its first process; every: seconds between two readings of its memory.
     """
     load_file, out = folder / "load.json", folder / "outcome.json"
     load_file.write_text(json.dumps(asdict(load)))
-    memory, before = [resident(process)], processor_seconds(process)
+    memory, before = [memory_mib(service)], processor_seconds(service)
     command = [sys.executable, "-m", "benchmarks.load_clients", str(load_file), str(out)]
     with subprocess.Popen(command, cwd=ROOT) as clients:
         while clients.poll() is None:
             try:
                 clients.wait(every)
             except subprocess.TimeoutExpired:
-                memory.append(resident(process))
+                memory.append(memory_mib(service))
     if clients.returncode:
         raise RuntimeError(f"the clients exited with code {clients.returncode}")
     outcome: dict[str, Any] = json.loads(out.read_text())
-    outcome["processor_seconds"] = processor_seconds(process) - before
-    return outcome, [*memory, resident(process)]
+    outcome["processor_seconds"] = processor_seconds(service) - before
+    return outcome, [*memory, memory_mib(service)]
 
 
-def put_all_under_load(load: Load, folder: Path, services: Services) -> tuple[dict[str, Any], Sizes]:
-    """Put all services under load at the same time, each with a part of it. Memory readings are summed in order."""
-    count = len(services)
-
-    def run_part(k: int) -> tuple[dict[str, Any], Sizes]:
-        process, port = services[k]
-        part = replace(load, port=port, clients=max(1, load.clients // count), bodies=load.bodies[k::count])
-        part_folder = folder / str(k)
-        part_folder.mkdir(exist_ok=True)
-        return put_under_load(part, part_folder, process)
-
-    with ThreadPoolExecutor(count) as pool:
-        outcomes, sizes = zip(*pool.map(run_part, range(count)), strict=True)
-    together: dict[str, Any] = {
-        name: [value for one in outcomes for value in one[name]] for name in ("milliseconds", "inside", "errors")
-    }
-    together["seconds"] = max(one["seconds"] for one in outcomes)
-    together["processor_seconds"] = sum(one["processor_seconds"] for one in outcomes)
-    longest = max(map(len, sizes))
-    readings = zip(*([*part, *[part[-1]] * (longest - len(part))] for part in sizes), strict=True)
-    memory = [{name: round(sum(size[name] for size in reading), 1) for name in _RESIDENT} for reading in readings]
-    return together, memory
+def processes(first: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    children = [
+        int(child) for file in Path(f"/proc/{first}/task").glob("*/children") for child in file.read_text().split()
+    ]
+    return [first, *(one for child in children for one in processes(child))]
 
 
-def processor_seconds(process: int) -> float:
-    """CPU seconds of a process on all cores since its start."""
-    after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(service: int) -> float:
+    """CPU seconds of all processes of a service on all cores since their start."""
+    ticks = 0
+    for process in processes(service):
+        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def resident(process: int) -> dict[str, float]:
-    """Memory of a process in MiB: resident memory with mapped files, and anonymous memory."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return {name: round(int(fields[name].split()[0]) / 1024, 1) for name in _RESIDENT}
+def memory_mib(service: int) -> dict[str, float]:
+    """Memory of all processes of a service together, in MiB: total, private, and of mapped files."""
+    summed = dict.fromkeys(_MEMORY, 0)
+    for process in processes(service):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+        fields = dict(line.split(":", 1) for line in lines)
+        for name, field in _MEMORY.items():
+            summed[name] += int(fields[field].split()[0])
+    return {name: round(kibibytes / 1024, 1) for name, kibibytes in summed.items()}
 
 
 def summary(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -292,19 +282,19 @@ def plan(args: argparse.Namespace) -> dict[str, tuple[Bodies, float]]:
     }
 
 
-def measure(store: Path, args: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
-    """Start the services, and measure each kind of load."""
-    results: dict[str, Any] = {}
-    with ExitStack() as stack:
-        services = [stack.enter_context(service(store)) for _ in range(args.services)]
+def measure(
+    store: Path, workers: int, args: argparse.Namespace, folder: Path, console: Console
+) -> dict[str, dict[str, Any]]:
+    """Start a service with so many workers, and measure each kind of load."""
+    results: dict[str, dict[str, Any]] = {}
+    with service(store, workers) as (process, port):
         for name, (bodies, pause) in plan(args).items():
             if args.only and name not in ("first", "warm_up", *args.only.split(",")):
                 continue
-            load = Load(0, 1 if name == "first" else args.clients, bodies, pause)
-            outcome, memory = put_all_under_load(load, folder, services[:1] if name == "first" else services)
+            load = Load(port, 1 if name == "first" else args.clients, bodies, pause)
+            outcome, memory = put_under_load(load, folder, process)
             results[name] = {**summary(outcome), "memory_mib": memory if name == "mixed" else [memory[0], memory[-1]]}
-            console.print(f"{name}: {json.dumps({k: v for k, v in results[name].items() if k != 'memory_mib'})}")
-            console.print(f"  memory {memory[0]} to {memory[-1]}")
+            console.print(f"{workers} workers, {name}: {json.dumps(results[name] | {'memory_mib': memory[-1]})}")
     return results
 
 
@@ -325,10 +315,11 @@ def main() -> None:
         folder = args.workspace or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         run, store, content["store"] = prepare_store(folder, args.images, args.per_image, args.seed)
-        content["clients"], content["services"] = args.clients, args.services
+        content["clients"] = args.clients
         content["text_encoding_alone"] = measure_encoding(run, many_texts()[-200:])
         console.print(f"text encoding alone: {content['text_encoding_alone']}")
-        content["modes"] = measure(store, args, folder, console)
+        counts = [int(count) for count in args.workers.split(",")]
+        content["workers"] = {str(count): measure(store, count, args, folder, console) for count in counts}
     if args.out:
         args.out.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -338,7 +329,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--per-image", type=int, default=10, help="vectors per image")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--services", type=int, default=1, help="services on the same store, which share the clients")
+    parser.add_argument("--workers", default="1", help="numbers of workers, separated by commas")
     parser.add_argument("--requests", type=int, default=4_000, help="requests of each kind except mixed")
     parser.add_argument("--mixed", type=int, default=20_000, help="requests of the kind mixed")
     parser.add_argument("--only", help="comma-separated kinds of load; default: all")

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ from benchmarks.service_load import (
     PAGE,
     Texts,
     arguments,
+    count_listening,
     many_texts,
+    memory_mib,
     mixed,
     pages,
     plan,
-    put_all_under_load,
+    processes,
+    processor_seconds,
     summary,
     world_of,
     write_run,
@@ -103,21 +107,29 @@ def test_clients_count_answers_and_errors() -> None:
     assert 0 < summed["p50_ms"] <= summed["p95_ms"] <= summed["p99_ms"]
 
 
-def test_services_share_the_load_and_their_results_are_combined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def one(load: Load, folder: Path, process: int) -> tuple[dict[str, Any], list[dict[str, float]]]:
-        assert (load.port, load.clients, folder.is_dir()) == (process + 10, 2, True)
-        times = [float(body["n"]) for body in load.bodies]
-        outcome = {"milliseconds": times, "inside": times, "errors": [], "seconds": process, "processor_seconds": 1.5}
-        return outcome, [{"VmRSS": 10.0 * process, "RssAnon": 1.0}] * process
+def test_listening_sockets_of_a_port_are_counted() -> None:
+    header = "  sl  local_address rem_address   st tx_queue"
+    rows = ["0: 0100007F:1F90 00000000:0000 0A 0", "1: 0100007F:1F90 00000000:0000 0A 0"]
+    others = [
+        "2: 0100007F:1F91 00000000:0000 0A 0",
+        "3: 0100007F:1F90 0100007F:C350 01 0",
+    ]  # another port; a connection
+    assert count_listening("\n".join([header, *rows, *others]), 8080) == 2
 
-    monkeypatch.setattr("benchmarks.service_load.put_under_load", one)
-    load = Load(0, 5, [{"n": n} for n in range(7)])
-    outcome, memory = put_all_under_load(load, tmp_path, [(1, 11), (3, 13)])
-    assert sorted(outcome["milliseconds"]) == list(range(7))
-    assert (outcome["seconds"], outcome["processor_seconds"]) == (3, 3.0)
-    assert memory == [{"VmRSS": 40.0, "RssAnon": 2.0}] * 3
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_processes_of_a_service_are_measured_together() -> None:
+    child = "import sys; kept = bytearray(b'x' * (64 << 20)); print(flush=True); sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        assert service.stdin is not None
+        service.stdout.readline()
+        memory = memory_mib(service.pid)
+        assert len(processes(service.pid)) == 2
+        assert 64 < memory["private"] < memory["total"] < 200
+        assert processor_seconds(service.pid) > 0
+        service.stdin.close()
 
 
 def test_images_lie_around_the_text_vectors(tmp_path: Path) -> None:
