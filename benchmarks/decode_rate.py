@@ -1,10 +1,11 @@
-"""Measure how long one core takes to decode a JPEG, and to scale it to a model's input.
+"""Measure how long one core takes to decode a JPEG at each reduction, and to scale what is left to a model's input.
 
     python -m benchmarks.decode_rate --out docs/results/decode_rate.json
 
 Pillow makes the pictures: smooth noise with fine noise in it, at quality 90, about as large as photos of cameras. Times
 are those of the CPU, not of the clock, so that other work on the machine changes them little: the median of some
-repetitions. `forclip plan` has them in forclip.embedding.speed.
+repetitions. The input is so large that the picture shrinks by 5/3 when it is scaled, as little as after any reduction.
+`forclip plan` has the times in forclip.embedding.speed.
 """
 
 import argparse
@@ -15,12 +16,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from benchmarks.command import command_line
 from benchmarks.throughput import machine
-from forclip.data.images.decode import decode_image
-from forclip.models.open_clip_backbone import load_open_clip
+from forclip.data.images.decode import decode_picture
+from forclip.data.images.picture import LEAST_SCALING, REDUCTIONS, Picture
+from forclip.models.preprocessing import Scaler
+from forclip.models.tower_backbone import whole_image
 
 SIZES = ((640, 480), (1632, 1224), (4000, 3000))  # 0.3, 2 and 12 megapixels
 REPEATS = 9
@@ -52,15 +56,30 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def measure(size: tuple[int, int]) -> dict[str, object]:
-    """Measure one size of pictures. The input has 224 pixels a side, in open_clip's own preprocessing."""
+    """Measure one size of pictures."""
     content = make_jpeg(size)
-    backbone = load_open_clip("ViT-B-32", "random")
-    image = decode_image(io.BytesIO(content), "made")
     return {
         "megapixels": size[0] * size[1] / 1e6,
         "bytes": len(content),
-        "decode_seconds": cpu_seconds(lambda: decode_image(io.BytesIO(content), "made")),
-        "prepare_seconds": cpu_seconds(lambda: backbone.preprocess(image)),
+        "reductions": [measure_reduction(content, reduction) for reduction in (1, *reversed(REDUCTIONS))],
+    }
+
+
+def measure_reduction(content: bytes, reduction: int) -> dict[str, float]:
+    """Measure a JPEG that is decoded so that `reduction` pixels along a side become one."""
+
+    def decode() -> Picture:
+        return decode_picture(io.BytesIO(content), "made", lambda size: reduction)
+
+    pixels = decode().pixels
+    side = max(32, round(min(pixels.size) / LEAST_SCALING))
+    scale = Scaler(whole_image(PreprocessCfg(), side, "squash"))
+    return {
+        "reduction": reduction,
+        "megapixels_left": pixels.width * pixels.height / 1e6,
+        "input_side": side,
+        "decode_seconds": cpu_seconds(decode),
+        "prepare_seconds": cpu_seconds(lambda: scale(pixels)),
     }
 
 

@@ -56,23 +56,43 @@ def test_rates_are_those_of_the_measurements() -> None:
     assert measured["ours_images_per_second"] == pytest.approx(speed.MEASURED_IMAGES, abs=0.005)
     sizes = json.loads((RESULTS / "decode_rate.json").read_text())["sizes"]
     assert [size["megapixels"] for size in sizes] == list(speed.MEGAPIXELS)
-    assert [size["decode_seconds"] for size in sizes] == pytest.approx(speed.DECODE_SECONDS, abs=1e-5)
-    assert [size["prepare_seconds"] for size in sizes] == pytest.approx(speed.PREPARE_SECONDS, abs=1e-5)
+    for reductions in zip(*(size["reductions"] for size in sizes), strict=True):
+        known = speed.DECODE_SECONDS[reductions[0]["reduction"]]
+        assert [one["decode_seconds"] for one in reductions] == pytest.approx(known, abs=5e-5)
+    left = sizes[-1]["reductions"][::-1]
+    assert [one["megapixels_left"] for one in left] == list(speed.MEGAPIXELS_LEFT)
+    assert [one["prepare_seconds"] for one in left] == pytest.approx(speed.PREPARE_SECONDS, abs=5e-5)
     largest = json.loads((RESULTS / "search_growth.json").read_text())["sizes"][-1]
     assert largest["images"] * 25 == speed.INDEXED_VECTORS
     assert largest["build_seconds"] == pytest.approx(speed.INDEX_SECONDS, abs=0.05)
 
 
-def test_larger_pictures_and_tiles_take_longer() -> None:
-    assert core_seconds(12) == pytest.approx(0.08007 + 0.06704)
-    times = [core_seconds(size) for size in (0.01, 0.3072, 1, 2, 12, 24, 48)]
+def test_a_picture_is_decoded_as_far_as_its_views_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reduction by r leaves 5 pixels for 3 of the input: 12 megapixels, 3,000 high, of inputs up to 1,800 / r."""
+    monkeypatch.setattr(speed, "DECODE_SECONDS", {1: (1, 2, 12), 2: (1, 2, 6), 4: (1, 2, 3), 8: (1, 2, 2)})
+    monkeypatch.setattr(speed, "PREPARE_SECONDS", (0.01, 0.04, 0.16, 0.64))
+    assert core_seconds(12, (224, 224)) == pytest.approx(2 + 0.01)
+    assert core_seconds(12, (226, 226)) == pytest.approx(3 + 0.04)
+    assert core_seconds(12, (512, 512)) == pytest.approx(6 + 0.16)
+    assert core_seconds(12, (1024, 1024)) == pytest.approx(12 + 0.64)
+    # A wide input has the fewest pixels along its width: 4,000 for 900, which a reduction by 2 leaves.
+    assert core_seconds(12, (900, 300)) == pytest.approx(6 + 0.16)
+    # Tiles of 2 x 2 that share nothing are 1,500 pixels high: by 4, and a quarter of 0.75 megapixels is left of each.
+    assert core_seconds(12, (224, 224), Tiles(2, 2, 0)) == pytest.approx(3 + 0.04 + 4 * 0.01)
+    # Between the measured sizes and beyond them: a line through two of them.
+    halfway = (0.3072 + 1.997568) / 2
+    assert core_seconds(halfway, (900, 900)) == pytest.approx(
+        1.5 + 0.04 + (halfway - 0.75) / (3 - 0.75) * 0.12, rel=1e-3
+    )
+    per_megapixel = (12 - 2) / (12 - 1.997568) + (0.64 - 0.16) / (12 - 3)
+    assert core_seconds(22, (4000, 4000)) - core_seconds(12, (4000, 4000)) == pytest.approx(
+        10 * per_megapixel, rel=1e-3
+    )
+
+
+def test_larger_pictures_take_longer() -> None:
+    times = [core_seconds(size, (224, 224)) for size in (0.01, 0.3072, 1, 2, 12, 24, 48)]
     assert times == sorted(times)
-    assert core_seconds(22) - core_seconds(12) == pytest.approx(core_seconds(32) - core_seconds(22))
-    # Tiles of 2 x 2 that share nothing have a quarter of the picture each.
-    quarter = core_seconds(3) - core_seconds(12)
-    assert core_seconds(12, Tiles(2, 2, 0)) > core_seconds(12)
-    assert quarter < 0
-    assert core_seconds(12, Tiles(3, 3)) > core_seconds(12, Tiles(2, 2))
 
 
 def test_the_index_takes_as_long_as_measured_and_longer_with_more_lists() -> None:

@@ -24,6 +24,7 @@ def test_towers_have_their_published_operations(name: str, published: float) -> 
     size = model_size(name)
     assert size.operations == pytest.approx(published, rel=0.03)
     assert (size.dim, size.num_query_tokens, size.tiles) == (1024 if name == "RN50" else 512, 25, None)
+    assert size.input_size == ((256, 256) if name == "clip-b32" else (224, 224))
 
 
 def test_operations_by_hand() -> None:
@@ -52,7 +53,7 @@ def test_a_trained_run_is_counted_with_its_own_head_tiles_and_size(tmp_path: Pat
     pool = backbone.new_pool()
     save_pretrained(tmp_path, window_seeded_head(pool, 3), no_class_vectors(pool.dim), backbone, config, ("{}",))
     run = model_size(str(tmp_path))
-    assert (run.num_query_tokens, run.dim, run.tiles) == (3, pool.dim, Tiles(2, 2))
+    assert (run.num_query_tokens, run.dim, run.tiles, run.input_size) == (3, pool.dim, Tiles(2, 2), (96, 96))
     assert run.operations == pytest.approx(model_size("forclip-mini").operations, rel=0.25)
     with pytest.raises(ValueError, match="num_query_tokens 3, not 9"):
         model_size(str(tmp_path), num_query_tokens=9)

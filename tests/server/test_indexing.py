@@ -103,6 +103,31 @@ def test_a_failure_is_reported_and_the_service_goes_on(served: AnySearcher) -> N
     assert ended == ["the disk is full"]
 
 
+def test_the_time_left_is_that_of_the_images() -> None:
+    """Other stages have items of their own."""
+    ended, left = list[IndexSummary | str](), list[float | None]()
+
+    def work(track: Track) -> None:
+        track("hashing", 100)(50)
+        assert indexing.current().state == "looking"
+        advance = track("embedding", 4)
+        left.append(indexing.current().seconds_left)
+        time.sleep(0.02)
+        advance(3)
+        left.append(indexing.current().seconds_left)
+        track("search index", 7)(2)
+        assert (indexing.current().done, indexing.current().total) == (3, 4)
+
+    indexing = Indexing("photos", make_job(work), ended.append)
+    indexing.start()
+    indexing._thread.join(10)
+    assert left[0] is None
+    assert left[1] is not None
+    assert 0.02 / 3 <= left[1] < 5
+    assert (indexing.current().state, indexing.current().seconds_left) == ("done", 0.0)
+    assert isinstance(ended[0], IndexSummary)
+
+
 def test_stopping_waits_for_the_job_and_ends_it() -> None:
     reached, ended = Event(), list[IndexSummary | str]()
 

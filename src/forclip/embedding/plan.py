@@ -1,11 +1,11 @@
 """Plan a large index before anything is embedded: how long it takes, and what each way of keeping it needs."""
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from forclip.config import Compute, ComputeChoice
+from forclip.cpu import usable_cores
 from forclip.embedding.speed import (
     CORES_PER_GPU,
     OPERATIONS_PER_CORE,
@@ -78,7 +78,7 @@ class PlanOptions:
         if self.vectors_per_image is not None and self.merge is not None:
             raise ValueError("give either --vectors-per-image or --merge: the first counts what merging leaves")
         if self.compute in ("bf16", "fp16") and self.gpus is None:
-            raise ValueError(f"--compute {self.compute} needs --gpus: CPU cores were measured in float32 alone")
+            raise ValueError(f"--compute {self.compute} needs --gpus: for CPU cores, float32 is estimated alone")
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def make_plan(images: int, model: ModelSize, options: PlanOptions) -> Plan:
     Raises ValueError for options that have no formula.
     """
     views = 1 + (0 if model.tiles is None else len(model.tiles))
-    cpus = options.cpus or (CORES_PER_GPU * options.gpus.count if options.gpus else os.cpu_count() or 1)
+    cpus = options.cpus or (CORES_PER_GPU * options.gpus.count if options.gpus else usable_cores())
     if options.rate is None:
-        seconds = core_seconds(options.megapixels, model.tiles)
+        seconds = core_seconds(options.megapixels, model.input_size, model.tiles)
         compute: Compute = "bf16" if options.compute == "auto" else options.compute
         rate = estimate_rate(model.operations, views, cpus, seconds, options.gpus, compute)
     else:

@@ -3,6 +3,7 @@
 Measured on two cores of one machine, and scaled; docs/scale.md has the formulas. No GPU was measured.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -10,18 +11,26 @@ from typing import Literal
 import numpy as np
 
 from forclip.config import Compute
-from forclip.data.images.tiles import Tiles
+from forclip.data.images.picture import reduction_for
+from forclip.data.images.tiles import Tiles, views_of
+from forclip.data.images.views import Size
 
 # Of a GPU's peak that a tower reaches: assumed, not measured.
 UTILISATION = 0.35
 # ViT-B-32 on two cores: images per second (docs/results/throughput.json) and its operations.
 MEASURED_IMAGES, MEASURED_OPERATIONS, MEASURED_CORES = 15.87, 8.818e9, 2
 OPERATIONS_PER_CORE = MEASURED_IMAGES * MEASURED_OPERATIONS / MEASURED_CORES  # per second
-# Seconds of one core for a JPEG of so many megapixels: to decode it, and to scale a view of that size to the model's
-# input (docs/results/decode_rate.json).
+# Seconds of one core (docs/results/decode_rate.json): to decode a JPEG of so many megapixels, by how many pixels along
+# a side become one; and to scale what is left of a view, so many megapixels, to the model's input.
 MEGAPIXELS = (0.3072, 1.997568, 12.0)
-DECODE_SECONDS = (0.00186, 0.00939, 0.08007)
-PREPARE_SECONDS = (0.00351, 0.01413, 0.06704)
+DECODE_SECONDS = {
+    1: (0.0, 0.0, 0.0),
+    2: (0.0, 0.0, 0.0),
+    4: (0.0, 0.0, 0.0),
+    8: (0.0, 0.0, 0.0),
+}
+MEGAPIXELS_LEFT = (0.1875, 0.75, 3.0, 12.0)
+PREPARE_SECONDS = (0.0, 0.0, 0.0, 0.0)
 CORES_PER_GPU = 8  # assumed where the number of cores is not given
 # Search index of 2 million vectors of 512 numbers in 8,192 lists, on two cores (docs/results/search_growth.json).
 INDEXED_VECTORS, INDEXED_DIM, INDEXED_LISTS, INDEX_SECONDS = 2_000_000, 512, 8_192, 165.4
@@ -88,13 +97,17 @@ def parse_gpus(text: str) -> Gpus:
     return Gpus(int(match[1] or 1), card)
 
 
-def core_seconds(megapixels: float, tiles: Tiles | None = None) -> float:
-    """Return the seconds of one core to decode a picture and to scale it, and its tiles, to the model's input."""
-    seconds = _interpolate(megapixels, DECODE_SECONDS) + _interpolate(megapixels, PREPARE_SECONDS)
-    if tiles is not None:
-        sides = [n - (n - 1) * tiles.overlap for n in (tiles.rows, tiles.columns)]
-        seconds += len(tiles) * _interpolate(megapixels / (sides[0] * sides[1]), PREPARE_SECONDS)
-    return seconds
+def core_seconds(megapixels: float, input_size: Size, tiles: Tiles | None = None) -> float:
+    """Return the seconds of one core to decode a JPEG, as far as the model needs it, and to scale it and its tiles.
+
+    The picture is 4 pixels wide for 3 that it is high. input_size: (width, height) of the model's input.
+    """
+    picture = round(math.sqrt(megapixels * 1e6 * 4 / 3)), round(math.sqrt(megapixels * 1e6 * 3 / 4))
+    sizes = [view.window(0, picture).size for view in views_of(tiles)]
+    reduction = reduction_for(min(min(w / input_size[0], h / input_size[1]) for w, h in sizes))
+    left = (w * h / 1e6 / reduction**2 for w, h in sizes)
+    scaling = sum(_interpolate(view, MEGAPIXELS_LEFT, PREPARE_SECONDS) for view in left)
+    return _interpolate(megapixels, MEGAPIXELS, DECODE_SECONDS[reduction]) + scaling
 
 
 def estimate_rate(
@@ -128,9 +141,9 @@ def index_core_seconds(vectors: int, dim: int, lists: int) -> float:
     return measured * vectors * dim * max(1.0, lists / INDEXED_LISTS)
 
 
-def _interpolate(megapixels: float, seconds: tuple[float, ...]) -> float:
+def _interpolate(megapixels: float, sizes: tuple[float, ...], seconds: tuple[float, ...]) -> float:
     """Return the time at a size, linear between the measured sizes, and beyond them as between the last two."""
-    if megapixels > MEGAPIXELS[-1]:
-        slope = (seconds[-1] - seconds[-2]) / (MEGAPIXELS[-1] - MEGAPIXELS[-2])
-        return seconds[-1] + slope * (megapixels - MEGAPIXELS[-1])
-    return float(np.interp(megapixels, MEGAPIXELS, seconds))
+    if megapixels > sizes[-1]:
+        slope = (seconds[-1] - seconds[-2]) / (sizes[-1] - sizes[-2])
+        return seconds[-1] + slope * (megapixels - sizes[-1])
+    return float(np.interp(megapixels, sizes, seconds))

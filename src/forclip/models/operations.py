@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from forclip.config import HeadConfig, ModelConfig
 from forclip.data.images.tiles import Tiles
+from forclip.data.images.views import Size
 from forclip.image_size import ImageSize, rows_and_columns
 from forclip.models.error_text import first_line
 from forclip.models.registry import BY_NAME, is_architecture
@@ -26,13 +27,14 @@ class ModelSize:
     """What embedding an image with a model takes.
 
     name: of the model; operations: for one view, a multiplication and an addition counted as two; dim: of a vector;
-    num_query_tokens: vectors of one view; tiles: of the model itself.
+    num_query_tokens: vectors of one view; input_size: (width, height) in pixels; tiles: of the model itself.
     """
 
     name: str
     operations: int
     dim: int
     num_query_tokens: int
+    input_size: Size
     tiles: Tiles | None = None
 
 
@@ -51,22 +53,24 @@ def model_size(name: str, image_size: ImageSize | None = None, num_query_tokens:
     config = open_clip.get_model_config(architecture)
     assert config is not None
     try:
-        operations = _count_tower(config, image_size)
+        operations, input_size = _count_tower(config, image_size)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: the operations of its image tower can't be counted: {first_line(error)}") from None
-    return ModelSize(architecture, operations, config["embed_dim"], count)
+    return ModelSize(architecture, operations, config["embed_dim"], count, input_size)
 
 
-def _count_tower(config: dict[str, Any], image_size: ImageSize | None) -> int:
-    """Count an image tower with its own pool on the meta device, which has shapes and no values."""
+def _count_tower(config: dict[str, Any], image_size: ImageSize | None) -> tuple[int, Size]:
+    """Count an image tower with its own pool on the meta device, which has shapes and no values. Also returns the size
+    of its input."""
     vision = dict(config["vision_cfg"])
     if image_size is not None:
         vision["image_size"] = image_size if isinstance(image_size, int) else list(image_size)
     with torch.device("meta"):
         tower = _build_vision_tower(config["embed_dim"], vision, bool(config.get("quick_gelu"))).eval()
         tower.requires_grad_(False)
-        pixels = torch.empty(1, 3, *rows_and_columns(vision.get("image_size", 224)))
-        return count_operations(lambda: tower(pixels))
+        rows, columns = rows_and_columns(vision.get("image_size", 224))
+        pixels = torch.empty(1, 3, rows, columns)
+        return count_operations(lambda: tower(pixels)), (columns, rows)
 
 
 def _size_of_loaded(config: ModelConfig, num_query_tokens: int | None) -> ModelSize:
@@ -77,7 +81,8 @@ def _size_of_loaded(config: ModelConfig, num_query_tokens: int | None) -> ModelS
     operations = count_operations(lambda: model.head(model.backbone.encode_tokens(pixels)))
     head = model.head
     assert isinstance(head, SummaryHead)
-    return ModelSize(config.name, operations, model.dim, head.num_query_tokens, model.tiles)
+    rows, columns = pixels.shape[2:]
+    return ModelSize(config.name, operations, model.dim, head.num_query_tokens, (columns, rows), model.tiles)
 
 
 def count_operations(call: Callable[[], object]) -> int:

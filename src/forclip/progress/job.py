@@ -144,6 +144,11 @@ class Job:
             self._portion_seconds.append(self._clock() - self._portion_began)
             self._upcoming = []
 
+    def progress(self) -> Progress | None:
+        """Return where the current stage is; None between two stages."""
+        with self._lock:
+            return None if self._stage is None else self._progress(self._stage)
+
     def tick(self) -> None:
         """Report where the current stage is."""
         with self._lock:

@@ -1,7 +1,6 @@
 """Index a folder in a thread of the service, so that images can be searched while others arrive; and how far it is."""
 
 import logging
-import time
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 
@@ -9,13 +8,13 @@ from fastapi import APIRouter
 
 from forclip.embedding.ingest import IndexSummary
 from forclip.progress import Advance, Track
+from forclip.progress.job import Job
 from forclip.server.schemas import IndexingOut
 
 # Indexes, reporting to the Track; called in a thread of its own.
-Job = Callable[[Track], IndexSummary]
+Work = Callable[[Track], IndexSummary]
 
 _EMBEDDING = "embedding"  # the task of `index_images` whose items are the new images
-_LEAST_SECONDS = 2.0  # before a rate says anything
 
 
 class _Stopped(Exception):
@@ -37,15 +36,14 @@ def indexing_routes(indexing: "Indexing | None") -> APIRouter:
 class Indexing:
     """Indexes once, in a thread. What it has stored stays when it is stopped; running it again continues.
 
-    source: what is indexed, for display; job: does it; on_end: is called with the summary, or with the error's message.
+    source: what is indexed, for display; work: does it; on_end: is called with the summary, or the error's message.
     """
 
-    def __init__(self, source: str, job: Job, on_end: Callable[[IndexSummary | str], None]) -> None:
-        self.source, self._job, self._on_end = source, job, on_end
+    def __init__(self, source: str, work: Work, on_end: Callable[[IndexSummary | str], None]) -> None:
+        self.source, self._work, self._on_end, self._job = source, work, on_end, Job(())
         self._lock, self._stopping = Lock(), Event()
         self._thread = Thread(target=self._run, name="indexing", daemon=True)
         self._progress = IndexingOut(state="looking", source=source)
-        self._started = 0.0  # of embedding
 
     def start(self) -> None:
         """Start the thread."""
@@ -65,7 +63,7 @@ class Indexing:
     def _run(self) -> None:
         ended: IndexSummary | str
         try:
-            ended = self._job(self._track)
+            ended = self._work(self._track)
         except _Stopped:
             return
         except (ValueError, OSError) as error:
@@ -80,20 +78,21 @@ class Indexing:
         self._on_end(ended)
 
     def _track(self, description: str, total: int) -> Advance:
-        if description == _EMBEDDING:
-            self._update(state="indexing", done=0, total=total)
-            self._started = time.monotonic()
+        count_done = self._job.start(description, total)
 
         def advance(count: int) -> None:
             if self._stopping.is_set():
                 raise _Stopped
-            if description == _EMBEDDING:
-                done = self._progress.done + count
-                passed = time.monotonic() - self._started
-                left = (total - done) * passed / done if done and passed > _LEAST_SECONDS else None
-                self._update(done=done, seconds_left=left)
+            count_done(count)
+            self._show()
 
+        self._show()
         return advance
+
+    def _show(self) -> None:
+        now = self._job.progress()
+        if now is not None and now.stage == _EMBEDDING:
+            self._update(state="indexing", done=now.done, total=now.total, seconds_left=now.seconds_left)
 
     def _update(self, **changes: object) -> None:
         with self._lock:
