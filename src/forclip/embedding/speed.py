@@ -24,13 +24,13 @@ OPERATIONS_PER_CORE = MEASURED_IMAGES * MEASURED_OPERATIONS / MEASURED_CORES  # 
 # a side become one; and to scale what is left of a view, so many megapixels, to the model's input.
 MEGAPIXELS = (0.3072, 1.997568, 12.0)
 DECODE_SECONDS = {
-    1: (0.0, 0.0, 0.0),
-    2: (0.0, 0.0, 0.0),
-    4: (0.0, 0.0, 0.0),
-    8: (0.0, 0.0, 0.0),
+    1: (0.00166, 0.00875, 0.0814),
+    2: (0.00107, 0.00678, 0.03796),
+    4: (0.00088, 0.00582, 0.03365),
+    8: (0.00083, 0.0055, 0.03243),
 }
 MEGAPIXELS_LEFT = (0.1875, 0.75, 3.0, 12.0)
-PREPARE_SECONDS = (0.0, 0.0, 0.0, 0.0)
+PREPARE_SECONDS = (0.00247, 0.00921, 0.03641, 0.17383)
 CORES_PER_GPU = 8  # assumed where the number of cores is not given
 # Search index of 2 million vectors of 512 numbers in 8,192 lists, on two cores (docs/results/search_growth.json).
 INDEXED_VECTORS, INDEXED_DIM, INDEXED_LISTS, INDEX_SECONDS = 2_000_000, 512, 8_192, 165.4
