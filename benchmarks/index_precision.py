@@ -13,6 +13,7 @@ docs/scale.md, because a few hundred images weigh less than their file headers.
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import command_line
 from benchmarks.compactness import K, mean_average_precisions
 from benchmarks.demo_runs import demo_seeds, mean_and_std
 from benchmarks.search_data import World, concepts_for, make_queries, make_world, write_vectors
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file; parts that are not measured stay.")
     given = parser.parse_args()
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    command = command_line()
+    command = f"python -m benchmarks.index_precision {' '.join(sys.argv[1:])}"
     if given.demo is not None:
         seeds = demo_seeds(given.demo)
         by_seed = [measure_toy(given.demo, seed) for seed in seeds]
