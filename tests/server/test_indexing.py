@@ -144,7 +144,24 @@ def test_stopping_waits_for_the_job_and_ends_it() -> None:
     assert reached.wait(10)
     indexing.stop()
     assert indexing.current().state == "indexing"
+    assert not indexing.is_running()
     assert ended == []
+
+
+def test_stopping_does_not_wait_for_images_that_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forclip.server.indexing._SECONDS_TO_STOP", 0.01)
+    more, reached = Event(), Event()
+
+    def slow(track: Track) -> None:
+        reached.set()
+        more.wait(30)
+
+    indexing = Indexing("photos", make_job(slow), lambda ended: None)
+    indexing.start()
+    assert reached.wait(10)
+    indexing.stop()
+    assert indexing.is_running()
+    more.set()
 
 
 def test_the_page_shows_the_progress(browser: Browser, served: AnySearcher) -> None:

@@ -4,13 +4,14 @@ import signal
 import sys
 from io import TextIOWrapper
 
+_INTERRUPTED = 130  # exit code after Ctrl-C
 try:
     from forclip.cli import info, models, plan, publish, search, serve, store, train  # noqa: F401 (importing a module registers its commands)
     from forclip.cli.app import app
     from forclip.cpu import set_up_threads
 except KeyboardInterrupt:
     print("forclip: interrupted", file=sys.stderr)
-    sys.exit(130)
+    sys.exit(_INTERRUPTED)
 
 __all__ = ["app", "main"]
 
@@ -20,8 +21,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    set_up_threads()
     try:
+        set_up_threads()
         app(prog_name="forclip")
+    except KeyboardInterrupt:
+        print("forclip: interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("forclip: interrupted", file=sys.stderr)
+        raise
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C ends threads that still finish what they do
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C ends threads that still finish what they do

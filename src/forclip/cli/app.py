@@ -102,8 +102,7 @@ class _Commands(Group):
             typer.echo(f"forclip: {one_line(error)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("forclip: interrupted", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(130) from None  # `main` says so
 
 
 # Commands that several workers run together, as torchrun starts them.

@@ -68,7 +68,13 @@ def quickstart(
     typer.echo(f"Indexing {photos} into {store}\nThe page: {link}  (Ctrl-C stops; run the command again to continue)")
     with tracking(plain_console(stderr=True)) as track:
         indexing = index_in_background(photos, store, searcher, device, choice, track, show_end)
-        serve(searcher, access, listener, indexing=indexing, started=lambda: open_page(link) if browse else None)
+        try:
+            serve(searcher, access, listener, indexing=indexing, started=lambda: open_page(link) if browse else None)
+        finally:
+            if indexing.is_running():  # images that are not stored yet are embedded again by the next run
+                typer.echo("forclip: interrupted", err=True)
+                sys.stdout.flush()
+                os._exit(130)
 
 
 @app.command()

@@ -245,11 +245,12 @@ def _overlap(
 ) -> Iterator[tuple[PixelBatch, OnTheWay | None]]:
     """Run batches on the device, all views of an image after each other, while others are read and finished."""
     started: deque[tuple[PixelBatch, OnTheWay | None]] = deque()
+    in_flight = _IN_FLIGHT if encoder.device.type == "cuda" else 0  # a CPU has finished what was run
     with Prefetch(batches, encoder.device) as prefetched:
         for batch in prefetched:
             result = run(batch.pixels.flatten(0, 1)) if batch.rows else None
             started.append((replace(batch, pixels=torch.empty(0)), result))
-            if len(started) > _IN_FLIGHT:
+            if len(started) > in_flight:
                 yield started.popleft()
     yield from started
 

@@ -14,6 +14,7 @@ from forclip.server.schemas import IndexingOut
 # Indexes, reporting to the Track; called in a thread of its own.
 Work = Callable[[Track], IndexSummary]
 
+_SECONDS_TO_STOP = 2.0
 _EMBEDDING = "embedding"  # the task of `index_images` whose items are the new images
 
 
@@ -50,10 +51,14 @@ class Indexing:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the images that are being embedded, and wait until it has stopped."""
+        """Stop after the images that are being embedded, and wait for them for some seconds."""
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_SECONDS_TO_STOP)
+
+    def is_running(self) -> bool:
+        """Whether the thread runs, which embeds its last images if it was stopped."""
+        return self._thread.is_alive()
 
     def current(self) -> IndexingOut:
         """Return how far it is."""

@@ -1,7 +1,7 @@
 // Indexing: a bar while the service fills its store. Images can be searched as soon as they are stored.
 
 const INDEXING_MILLISECONDS = 1500;
-const indexing = { line: null, bar: null, text: null, again: null, stored: -1 };
+const indexing = { line: null, bar: null, text: null, again: null, stored: -1, runs: false };
 
 function showIndexing(now) {
   if (!indexing.line) {
@@ -18,7 +18,9 @@ function showIndexing(now) {
     document.querySelector("main").prepend(indexing.line);
   }
   const looking = now.state === "looking" || !now.total;
-  indexing.bar.hidden = !["looking", "indexing"].includes(now.state);
+  indexing.runs = ["looking", "indexing"].includes(now.state);
+  indexing.bar.hidden = !indexing.runs;
+  if (indexing.runs) $("no-images").hidden = true;
   if (looking) indexing.bar.removeAttribute("value");
   else Object.assign(indexing.bar, { max: now.total, value: now.done });
   indexing.text.textContent = describeIndexing(now);
@@ -31,7 +33,7 @@ function describeIndexing(now) {
   const unread = now.unreadable ? `, ${now.unreadable.toLocaleString("en")} could not be read` : "";
   if (now.state === "done") return `${plural(now.total - now.unreadable, "new image")} indexed${unread}.`;
   const left = now.seconds_left === null ? "" : `, about ${describeSeconds(now.seconds_left)} left`;
-  return `Indexing: ${now.done.toLocaleString("en")} of ${plural(now.total, "image")}${left}. You can search already.`;
+  return `Indexing: ${now.done.toLocaleString("en")} of ${plural(now.total, "image")}${left}. ${now.done ? "You can search already." : "The first ones can be found soon."}`;
 }
 
 function describeSeconds(seconds) {
@@ -50,6 +52,7 @@ async function watchIndexing() {
       $("size").textContent = `${plural(info.images, "image")} in this collection.`;
       indexing.again.hidden = indexing.stored < 0 || !state.request;
       indexing.stored = info.images;
+      if (!$("empty").hidden) loadSample();
     }
     if (now.state === "done" || now.state === "failed") return;
   }

@@ -102,7 +102,7 @@ const loadSample = showingErrors(async () => {
   const images = await call(`api/sample?count=${SAMPLE_IMAGES}`);
   sampled = images.length > 0;
   $("sample").hidden = !sampled;
-  $("no-images").hidden = images.length > 0;
+  $("no-images").hidden = images.length > 0 || indexing.runs;
   $("sample-images").replaceChildren(...images.map((image) => {
     const item = element("li"), button = element("button");
     button.type = "button";
