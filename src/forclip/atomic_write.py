@@ -49,7 +49,11 @@ def write_text_atomically(path: Path | BucketPath, text: str, *, sync: bool = Fa
 
     Such characters (lone surrogates) come from file names in other encodings.
     """
-    content = text.encode("utf-8", "replace")
+    write_bytes_atomically(path, text.encode("utf-8", "replace"), sync=sync)
+
+
+def write_bytes_atomically(path: Path | BucketPath, content: bytes, *, sync: bool = False) -> None:
+    """Write a file as `write_atomically` does, also to a bucket."""
     if isinstance(path, BucketPath):
         path.write_bytes(content)
     else:

@@ -73,6 +73,19 @@ def small(request: pytest.FixtureRequest, tmp_path: Path, milvus_server: str) ->
     return make(request.param, tmp_path, milvus_server, some(names(30)))
 
 
+def test_means_of_all_images_or_of_a_sample(kept: Kept) -> None:
+    keys, means = kept.searched.mean_vectors(10 * COUNT)
+    ids = {key: image_id for image_id, key in kept.searched.keys_of_ids(list(kept.kept)).items()}
+    assert sorted(keys.tolist()) == sorted(ids)
+    for key, mean in zip(keys.tolist(), means, strict=True):
+        vectors = kept.kept[ids[key]]
+        expected = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(0)
+        assert mean == pytest.approx(expected / np.linalg.norm(expected), abs=1e-3)
+    some_keys, some_means = kept.searched.mean_vectors(COUNT // 4)
+    assert 0 < len(some_keys) == len(some_means) < COUNT // 2
+    assert set(some_keys.tolist()) < set(keys.tolist())
+
+
 def assert_best(kept: Kept, query: Floats, k: int = 20) -> None:
     expected = oracle(kept.kept, query, k)
     results = kept.searched.search(query, k)

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forclip.index.duplicates import collapse_duplicates, find_duplicates, similarity
+from forclip.index.duplicates import (
+    collapse_duplicates,
+    find_duplicates,
+    group_in_order,
+    image_means,
+    similarity,
+)
 from forclip.index.image_index import Index
 from forclip.types import Floats, ImageEmbeddings
 from tests.index.made import DIM, HEADER, by_image, files, names, some, unit, write_all_segments
@@ -57,6 +63,36 @@ def test_groups_are_those_of_a_plain_loop(
             assert image.similarity == pytest.approx(
                 similarity(kept[group[0].image_id], kept[image.image_id]), abs=1e-6
             )
+
+
+def test_a_list_is_grouped_part_by_part_as_by_a_plain_loop(embeddings: ImageEmbeddings, tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    index.add(embeddings, files(embeddings.image_ids))
+    ids = [result.image_id for result in index.search(unit(np.random.default_rng(1), DIM), 400)]
+    stored = {i: v / np.linalg.norm(v, axis=1, keepdims=True) for i, v in by_image(embeddings).items()}
+    expected: dict[str, str] = {}
+    for image_id in ids:
+        firsts = list(dict.fromkeys(expected.values()))
+        scores = {first: similarity(stored[image_id], stored[first]) for first in firsts}
+        best = max(scores, key=lambda first: scores[first], default="")
+        expected[image_id] = best if best and scores[best] >= 0.95 else image_id
+    assert len(set(expected.values())) < 400
+    found: dict[str, str] = {}
+    for start in range(0, 400, 150):
+        firsts, part = list(dict.fromkeys(found.values())), ids[start : start + 150]
+        wanted = [*firsts, *part]
+        positions = group_in_order(index, wanted, image_means(index, wanted), len(firsts))
+        found |= zip(part, [wanted[position] for position in positions], strict=True)
+    assert found == expected
+
+
+def test_an_image_that_was_deleted_is_in_no_group(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "s", HEADER)
+    vector = unit(np.random.default_rng(0), 1, DIM)
+    index.add(ImageEmbeddings(np.repeat(vector, 3, 0), np.arange(4), tuple(names(3))), files(names(3)))
+    wanted = ["gone", names(3)[0], "also gone", *names(3)[1:]]
+    assert group_in_order(index, wanted, image_means(index, wanted)) == [0, 1, 2, 1, 1]
+    assert group_in_order(index, wanted, image_means(index, wanted), 1, 0.1) == [1, 2, 1, 1]
 
 
 def test_similarity_is_symmetric_and_needs_each_in_the_other() -> None:

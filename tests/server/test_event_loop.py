@@ -28,6 +28,7 @@ from forclip.search.labels import StoreLabels, load_store_labels
 from forclip.search.searcher import AnySearcher, Searcher, open_searcher
 from forclip.server import class_table, image_routes, limits, pictures
 from forclip.server.app import create_app
+from forclip.server.map_routes import MapFile
 from forclip.server.state_file import StateFile
 from forclip.toyworld.dataset import ToyWorld
 from tests.milvus_server import new_name
@@ -43,6 +44,12 @@ ROUTES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/api/search", {"json": {"text": "kite", "collapse": 0.95}}),
     ("POST", "/api/similar", {"json": {"key": "KEY"}}),
     ("POST", "/api/similar", {"json": {"key": "KEY", "box": {"x0": 0, "y0": 0, "x1": 0.2, "y1": 0.1}}}),
+    ("POST", "/api/similar", {"json": {"keys": ["KEY"]}}),
+    ("POST", "/api/duplicates", {"json": {"keys": ["KEY"]}}),
+    ("GET", "/api/map", {}),
+    ("POST", "/api/map/scores", {"json": {"search": {"text": "snail"}}}),
+    ("POST", "/api/map/scores", {"json": {"similar": {"key": "KEY"}}}),
+    ("GET", "/api/details/KEY", {}),
     ("POST", "/api/similar/upload", {"files": {"picture": ("a", b"PICTURE")}}),
     ("POST", "/api/look", {"json": {"key": "KEY", "text": "snail"}}),
     ("POST", "/api/look", {"json": {"key": "KEY"}}),
@@ -165,6 +172,9 @@ def test_no_route_blocks_the_event_loop(
         (StateFile, "read"),
         (index, "column_blocks"),
         (index, "search_many"),
+        (index, "image_vectors"),
+        (index, "mean_vectors"),
+        (MapFile, "read"),
     ]:
         if callable(getattr(owner, name)):
             guard(owner, name)

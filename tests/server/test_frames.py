@@ -48,6 +48,9 @@ def test_frames_and_thumbnails_are_served(searcher: Searcher) -> None:
     client = client_of(searcher)
     for kind in ("image", "thumbnail"):
         assert [seen(client, kind, key) for key in keys(searcher)] == [0, 25, 50, 75]
+    details = client.get(f"/api/details/{keys(searcher)[2]}").json()
+    assert details["path"].endswith("clip.mp4#t=2.000")
+    assert details["problem"] is details["taken"] is None
     look = client.post("/api/look", json={"key": keys(searcher)[2], "text": "cat"})
     assert look.json()["heatmap"]["values"]
 

@@ -201,6 +201,124 @@ def test_a_region_drawn_by_keyboard_is_searched(page: Page, served: Searcher) ->
     assert visible_names(page) == expected
 
 
+# What is in the middle of the view, as fractions of the image, and how much of the image's width is seen.
+VIEW = """() => {
+  const view = document.querySelector('#detail-view').getBoundingClientRect();
+  const image = document.querySelector('#detail-picture').getBoundingClientRect();
+  return [(view.left + view.width / 2 - image.left) / image.width,
+          (view.top + view.height / 2 - image.top) / image.height, view.width / image.width];
+}"""
+
+
+def test_zoom_and_place_stay_from_image_to_image(page: Page) -> None:
+    look_at_first(page)
+    expect(page.locator("#zoom-level")).to_have_text("100 %")
+    small = page.locator("#detail-picture").bounding_box()
+    for _ in range(3):
+        page.keyboard.press("z")
+    expect(page.locator("#zoom-level")).to_have_text("300 %")
+    page.keyboard.press("Shift+Z")
+    expect(page.locator("#zoom-level")).to_have_text("200 %")
+    large = page.locator("#detail-picture").bounding_box()
+    assert small is not None
+    assert large is not None
+    assert large["width"] == pytest.approx(2 * small["width"], abs=1)
+    assert page.evaluate(VIEW)[:2] == pytest.approx([0.5, 0.5], abs=0.01)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("zoom.x > 0.51 && zoom.y > 0.51")
+    place = page.evaluate(VIEW)
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        name = page.locator("#detail-name").text_content()
+        page.keyboard.press(key)
+        expect(page.locator("#detail-name")).not_to_have_text(str(name))
+        expect(page.locator("#zoom-level")).to_have_text("200 %")
+        assert page.evaluate(VIEW) == pytest.approx(place, abs=0.01)
+    page.locator("#detail-picture").hover()
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, 100)
+    page.keyboard.up("Control")
+    expect(page.locator("#zoom-level")).to_have_text("150 %")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    expect(page.locator("#zoom-level")).to_have_text("100 %")
+
+
+def test_an_image_of_another_shape_does_not_change_the_place(page: Page) -> None:
+    look_at_first(page)
+    page.evaluate("state.results[1].width = 4 * state.results[1].height")
+    page.evaluate("setZoom(2); zoom.x = 0.6; zoom.y = 0.7; showPlace()")
+    place = page.evaluate(VIEW)
+    assert place[:2] == pytest.approx([0.6, 0.7], abs=0.01)
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(VIEW)[1] == pytest.approx(0.5, abs=0.01)  # it is too low to scroll
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(50)
+    page.evaluate("state.results[2].width = state.results[0].width")
+    assert page.evaluate(VIEW)[:2] == pytest.approx(place[:2], abs=0.01)
+
+
+def test_next_and_previous_stay_in_place_and_keep_the_focus(page: Page) -> None:
+    """Also where the browser's own zoom is 200 %, which leaves half the width and height."""
+    page.set_viewport_size({"width": 600, "height": 400})
+    look_at_first(page)
+    page.keyboard.press("o")
+    expect(page.locator("#region-list button")).to_have_count(25)
+    page.locator("#region-list button").nth(20).focus()
+    page.locator("#region-list button").nth(20).scroll_into_view_if_needed()
+    edges = page.locator("#next").bounding_box()
+    assert edges is not None
+    assert 0 <= edges["y"] < 120
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#detail-name")).to_contain_text("2.")
+    assert page.evaluate("document.querySelector('#detail').contains(document.activeElement)")
+    assert page.locator("#next").bounding_box() == edges
+    page.locator("#next").focus()
+    page.evaluate("state.shown.length = 3")
+    page.keyboard.press("Enter")
+    expect(page.locator("#next")).to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#next")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#detail-name")).to_contain_text("3.")
+
+
+def test_details_of_the_file_are_shown(page: Page, served: Searcher) -> None:
+    page.route(
+        "**/api/details/*",
+        lambda route: route.fulfill(
+            json={"path": "/a/<b>.jpg", "taken": "2024-05-17T13:02:11+02:00", "camera": "X100", "problem": None}
+        ),
+        times=1,
+    )
+    look_at_first(page)
+    expect(page.locator("#facts")).to_contain_text("2024-05-17 13:02:11+02:00")
+    expect(page.locator("#facts")).to_contain_text("X100")
+    expect(page.locator("#facts")).to_contain_text("/a/<b>.jpg")
+    expect(page.locator("#facts")).to_contain_text("camera")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#facts")).to_contain_text(served.search("snail", 2)[1].uri)
+    expect(page.locator("#facts")).not_to_contain_text("X100")
+
+
+def test_a_missing_file_is_named_and_looked_for_again(browser: Browser, address: str) -> None:
+    with open_page(browser, address, allowed="404") as page:
+        search(page, "snail")
+        gone = {"detail": "the picture's file no longer exists"}
+        page.route("**/api/image/*", lambda route: route.fulfill(status=404, json=gone))
+        page.keyboard.press("Enter")
+        expect(page.locator("#detail-problem")).to_contain_text("The picture's file no longer exists.")
+        expect(page.locator("#detail-view")).to_be_hidden()
+        expect(page.locator("#facts")).to_contain_text(".jpg")
+        check_page(page)
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#detail-problem")).to_be_visible()
+        page.unroute("**/api/image/*")
+        page.get_by_role("button", name="Retry").click()
+        expect(page.locator("#detail-picture img")).to_have_js_property("complete", True)
+        expect(page.locator("#detail-problem")).to_be_hidden()
+        expect(page.locator("#detail-picture")).to_be_focused()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_closer_look_is_accessible_and_fits(page: Page, theme: str, width: int) -> None:

@@ -1,6 +1,6 @@
 """Near-duplicate pictures, found from the stored vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from forclip.index.image_index import Index
 from forclip.index.protocol import SearchIndex
-from forclip.index.segment import Segment
 from forclip.progress import Advance, silent
 from forclip.types import Floats, Ints, SearchResult
 
 SIMILARITY = 0.95  # re-encoded, resized and slightly cropped pictures are above it
 _MARGIN = 3.0  # times the distance from 1 that the mean vectors of near duplicates may have
 _MOST_CANDIDATES = 16  # images that one is compared with by all vectors
-_IMAGES_AT_ONCE = 256
+_IMAGES_AT_ONCE = 64  # whose candidates are read together
 
 
 @dataclass(frozen=True)
@@ -60,28 +59,13 @@ def find_duplicates(
     ValueError for a threshold outside (0, 1], or bad SQL.
     """
     check_threshold(threshold)
-    images, lowest = _Images(index, where), 1 - _MARGIN * (1 - threshold)
-    means = images.means()
-    firsts: list[int] = []  # the first image of each group
-    members: dict[int, list[tuple[int, float]]] = {}
-    first_means = np.empty_like(means)
-    for start in range(0, len(means), _IMAGES_AT_ONCE):
-        block = means[start : start + _IMAGES_AT_ONCE]
-        known = len(firsts)
-        alike = block @ first_means[:known].T
-        alike_inside = block @ block.T
-        for row, image in enumerate(range(start, start + len(block))):
-            inside = [n for n in range(known, len(firsts)) if alike_inside[row, firsts[n] - start] >= lowest]
-            groups = _best(alike[row], lowest) + inside
-            vectors = images.vectors(image) if groups else None
-            scores = [similarity(vectors, images.vectors(firsts[n])) for n in groups] if vectors is not None else []
-            if scores and max(scores) >= threshold - 1e-6:
-                members.setdefault(groups[int(np.argmax(scores))], []).append((image, max(scores)))
-            else:
-                first_means[len(firsts)] = means[image]
-                firsts.append(image)
-        advance(len(block))
-    groups_found = [[(firsts[n], 1.0), *others] for n, others in members.items()]
+    images = _Images(index, where)
+    members: dict[int, list[tuple[int, float]]] = {}  # by the first image of each group
+    grouping = _Grouping(images.means(), images.vectors, threshold)
+    for image, (first, score) in enumerate(grouping.run(advance=advance)):
+        if first != image:
+            members.setdefault(first, []).append((image, score))
+    groups_found = [[(first, 1.0), *others] for first, others in members.items()]
     groups_found.sort(key=lambda group: (-len(group), group[0][0]))
     return [[images.duplicate(image, score) for image, score in group] for group in groups_found]
 
@@ -106,6 +90,88 @@ def collapse_duplicates(
         if len(kept) == count:
             break
     return kept
+
+
+def group_in_order(
+    index: SearchIndex, image_ids: Sequence[str], means: Floats, known: int = 0, threshold: float = SIMILARITY
+) -> list[int]:
+    """Return for each image after the first `known` ones the position of the first image of its group.
+
+    As `find_duplicates`: an image joins the most similar of the groups that the images before it started, or starts
+    one, and is then its own first image. The first `known` images each start a group. Of images that were deleted
+    nothing is compared.
+
+    means: [images, dim], as `image_means` returns them.
+    """
+    check_threshold(threshold)
+
+    def read(images: Sequence[int]) -> dict[int, Floats]:
+        found = index.image_vectors([image_ids[image] for image in images])
+        return {image: found[image_ids[image]] for image in images if image_ids[image] in found}
+
+    grouping = _Grouping(means, read, threshold)
+    return [first for first, _ in grouping.run(known)]
+
+
+def image_means(index: SearchIndex, image_ids: Sequence[str]) -> Floats:
+    """Return the mean vector of each image, unit [images, dim]; zeros for an unknown id."""
+    means = np.zeros((len(image_ids), index.store.header.dim), np.float32)
+    for start in range(0, len(image_ids), _IMAGES_AT_ONCE):
+        found = index.image_vectors(image_ids[start : start + _IMAGES_AT_ONCE])
+        for row, image_id in enumerate(image_ids[start : start + _IMAGES_AT_ONCE], start):
+            if image_id in found:
+                mean = found[image_id].mean(0)
+                means[row] = mean / max(float(np.linalg.norm(mean)), 1e-9)
+    return means
+
+
+class _Grouping:
+    """Sorts images into groups in their order, by number from 0.
+
+    means: [images, dim]; they choose the images that are compared by all vectors. read: returns the vectors of images,
+    unit [N, dim], by number.
+    """
+
+    def __init__(self, means: Floats, read: Callable[[Sequence[int]], Mapping[int, Floats]], threshold: float) -> None:
+        self._means, self._read = means, read
+        self._threshold, self._lowest = threshold - 1e-6, 1 - _MARGIN * (1 - threshold)
+        self._firsts: list[int] = []  # of the groups, ascending
+        self._started: set[int] = set()  # the same
+        self._first_means = np.empty_like(means)
+
+    def run(self, known: int = 0, advance: Advance = silent) -> Iterator[tuple[int, float]]:
+        """Yield for each image from `known` on the first image of its group, and its similarity with that image.
+
+        The images before `known` each start a group.
+        """
+        for image in range(known):
+            self._start(image)
+        for start in range(known, len(self._means), _IMAGES_AT_ONCE):
+            block = self._means[start : start + _IMAGES_AT_ONCE]
+            yield from self._sort(start, block)
+            advance(len(block))
+
+    def _start(self, image: int) -> None:
+        self._first_means[len(self._firsts)] = self._means[image]
+        self._firsts.append(image)
+        self._started.add(image)
+
+    def _sort(self, start: int, block: Floats) -> Iterator[tuple[int, float]]:
+        known = len(self._firsts)
+        before = [_best(row, self._lowest) for row in block @ self._first_means[:known].T]
+        inside = [np.flatnonzero(row[:n] >= self._lowest) + start for n, row in enumerate(block @ block.T)]
+        candidates = [[*(self._firsts[n] for n in b), *i.tolist()] for b, i in zip(before, inside, strict=True)]
+        wanted = {start + n for n, of_image in enumerate(candidates) if of_image}
+        vectors = self._read(sorted(wanted.union(*candidates)))
+        for image, of_image in enumerate(candidates, start):
+            firsts = [n for n in of_image if n in self._started and n in vectors] if image in vectors else []
+            scores = [similarity(vectors[image], vectors[n]) for n in firsts]
+            if scores and max(scores) >= self._threshold:
+                best = int(np.argmax(scores))
+                yield firsts[best], scores[best]
+            else:
+                self._start(image)
+                yield image, 1.0
 
 
 def _best(alike: Floats, lowest: float) -> list[int]:
@@ -138,17 +204,18 @@ class _Images:
         (uri,), (image_id,) = (texts.take(np.array([position])) for texts in (segment.uris, segment.ids))
         return Duplicate(image_id, self._store.resolve(uri), min(score, 1.0))
 
-    def vectors(self, image: int) -> Floats:
-        """Return an image's unit vectors, [N, dim]."""
-        segment: Segment = self._view.parts[self._part[image]].segment
-        return segment.unit_vectors(int(self._position[image]))
+    def vectors(self, images: Sequence[int]) -> dict[int, Floats]:
+        """Return images' unit vectors, [N, dim], by number."""
+        parts = self._view.parts
+        return {n: parts[self._part[n]].segment.unit_vectors(int(self._position[n])) for n in images}
 
     def means(self) -> Floats:
         """Return the mean vector of each image, unit [images, dim]."""
-        means = [self.vectors(image).mean(0) for image in range(len(self))]
-        stacked = np.stack(means) if means else np.empty((0, 1), np.float32)
-        unit: Floats = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
-        return unit
+        means = np.empty((len(self), self._store.header.dim), np.float32)
+        for number, part in enumerate(self._view.parts):
+            inside = self._part == number
+            means[inside] = part.segment.mean_vectors(self._position[inside])
+        return means
 
 
 def _in_order_of_adding(table: lance.LanceDataset, keys: Ints) -> Ints:

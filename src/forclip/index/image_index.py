@@ -27,7 +27,7 @@ from forclip.index.store import ImageFile, Metadata, Store, create_store
 from forclip.index.table import TABLE, StoredVectors, read_vectors
 from forclip.index.verification import find_problems
 from forclip.index.view import Part, View, Views
-from forclip.types import Bools, Floats, ImageEmbeddings, SearchResult
+from forclip.types import Bools, Floats, ImageEmbeddings, Ints, SearchResult
 
 _UNIT_TOLERANCE = 1e-2
 _COLUMN_ROWS = 65_536  # in a block of columns without vectors
@@ -272,6 +272,14 @@ class Index:
             for image_id, position in zip(part.segment.ids.take(positions), positions.tolist(), strict=True):
                 vectors[image_id] = part.segment.unit_vectors(position)
         return vectors
+
+    def mean_vectors(self, sample: int) -> tuple[Ints, Floats]:
+        """Return the keys [n] and mean vectors, unit [n, dim], of all images, or of about `sample` random ones."""
+        view = self.view()
+        drawn = [(part.segment, at) for part, at in zip(view.parts, view.sample(sample, None), strict=True)]
+        keys, means = [s.keys[at] for s, at in drawn], [s.mean_vectors(at) for s, at in drawn]
+        no_means = np.empty((0, self.store.header.dim), np.float32)
+        return np.concatenate([np.empty(0, np.int64), *keys]), np.concatenate([no_means, *means])
 
     def read_images(self, image_ids: Sequence[str]) -> Iterator[StoredVectors]:
         """Read images in blocks. Unknown ids are left out."""

@@ -34,6 +34,7 @@ _SIGNED_ZERO = 128  # FAISS keeps signed codes as unsigned ones, shifted by this
 _POSITION_BITS = 0xFFFFFFFF  # FAISS returns (list << 32) + position in the list
 IMAGES_SCHEMA = pa.schema({"id": pa.string(), "uri": pa.string()})
 _IDS_AT_ONCE = 1 << 16  # converted to Python strings
+_MEANS_AT_ONCE = 256  # images
 _REGIONS, _REGION_LISTS = 32, 2_048  # threads that search within images at a time, and images of each
 
 
@@ -302,6 +303,19 @@ class Segment:
         vectors = self.decode(slice(*self.offsets[image : image + 2].tolist())).astype(np.float32)
         unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
+
+    def mean_vectors(self, images: Ints) -> Floats:
+        """Return the mean vector of each of the images at these positions, of unit length: [images, dim]."""
+        means = np.empty((len(images), self.header.dim), np.float32)
+        for start in range(0, len(images), _MEANS_AT_ONCE):
+            part = images[start : start + _MEANS_AT_ONCE]
+            counts = self.offsets[part + 1] - self.offsets[part]
+            firsts = np.cumsum(counts) - counts
+            vectors = self.decode(np.repeat(self.offsets[part] - firsts, counts) + np.arange(counts.sum()))
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            sums = np.add.reduceat(vectors, firsts)
+            means[start : start + len(part)] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+        return means
 
     def scores(self, queries: Doubles, rows: Ints, query_of_row: Ints) -> Doubles:
         """Return the cosine [n] of each row with its query. queries: unit [Q, dim]; query_of_row: [n].

@@ -22,11 +22,13 @@ from forclip.server import limits
 from forclip.server.cached_searcher import CachedSearcher
 from forclip.server.class_table import ClassTable, SharedTable, class_routes
 from forclip.server.column_routes import column_routes
+from forclip.server.duplicate_routes import duplicate_routes
 from forclip.server.errors import ERRORS, add_error_handlers
 from forclip.server.export_routes import export_routes
 from forclip.server.gallery import Gallery
 from forclip.server.image_routes import image_routes
 from forclip.server.indexing import Indexing, indexing_routes
+from forclip.server.map_routes import EmbeddingMap, MapFile, map_routes
 from forclip.server.pictures import fetched_pictures
 from forclip.server.review_queues import queue_routes
 from forclip.server.reviews import Reviews, review_routes
@@ -55,6 +57,7 @@ def create_app(
     cached, gallery = CachedSearcher(searcher), Gallery(searcher.index)
     service, selections = SearchService(cached, gallery, labels), Selections(searcher.index.state_folder, shared)
     reviews = Reviews(searcher.index.state_folder, shared)
+    embedding_map = EmbeddingMap(gallery, MapFile(searcher.index.state_folder, shared))
     table = None if labels is None else ClassTable(cached, labels, None if shared is None else SharedTable(shared))
 
     def warm_up() -> None:
@@ -79,6 +82,7 @@ def create_app(
             await run_in_threadpool(indexing.stop)
         if table is not None:
             await run_in_threadpool(table.stop)
+        await run_in_threadpool(embedding_map.stop)
 
     # The interactive documentation would load its parts from elsewhere; the document itself is at /openapi.json.
     app = FastAPI(
@@ -90,7 +94,9 @@ def create_app(
     app.include_router(image_routes(service))
     app.include_router(class_routes(table))
     app.include_router(column_routes(gallery))
+    app.include_router(duplicate_routes(gallery))
     app.include_router(indexing_routes(indexing))
+    app.include_router(map_routes(service, embedding_map))
     app.include_router(selection_routes(gallery, selections))
     app.include_router(review_routes(gallery, reviews))
     app.include_router(queue_routes(service, reviews))

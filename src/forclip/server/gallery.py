@@ -100,6 +100,11 @@ class Gallery:
             raise Refused(404, "there is no image with one of these keys")
         return [rows[key]["id"] for key in parsed]
 
+    def known_ids(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return ids by key. Unknown keys are left out."""
+        rows = self._rows.read([_parse_key(key) for key in keys])
+        return {key: rows[_parse_key(key)]["id"] for key in keys if _parse_key(key) in rows}
+
     def vectors(self, key: int) -> tuple[Floats, Floats]:
         """Return an image's stored vectors, unit [N, dim], and their regions, [N, 4]. Raises Refused (404)."""
         if (stored := self.index.vectors_of(key)) is None:

@@ -1,18 +1,23 @@
-"""Pictures and thumbnails by key, and a closer look at one image."""
+"""Pictures and thumbnails by key, and a closer look at one image: its details, regions and heatmap."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import BytesIO
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Query, Request, Response
 
+from forclip.data.images.capture import Capture, read_capture
+from forclip.data.images.frame_location import split_frame
+from forclip.location import parse_location, without_range
 from forclip.search.look import look_at
 from forclip.search.request import combined_query
 from forclip.server import limits
 from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.server.gallery import NO_IMAGE, StoredImage
+from forclip.server.image_schemas import DetailsOut
 from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, decode, make_thumbnail, picture_bytes
 from forclip.server.schemas import Frame, HeatmapOut, LookBody, LookOut, Problem, RegionOut, SampleImage, box_fields
 from forclip.server.search_routes import SearchService
@@ -57,6 +62,19 @@ def image_routes(service: SearchService) -> APIRouter:
         tag = f"{stored.key}-{THUMBNAIL_SIDE}"
         jpeg = partial(thumbnails.get, stored.key, lambda: make_thumbnail(stored.file))
         return _cacheable(request, tag, jpeg, "image/jpeg")
+
+    @routes.get("/details/{key}")
+    @reading
+    def details(key: str) -> DetailsOut:
+        """Where an image's file is, and when and with which camera it was taken. Reads the file."""
+        stored, capture, problem = gallery.one(key), Capture(), None
+        if split_frame(parse_location(stored.file.uri)) is None:  # frames of videos have no such metadata
+            try:
+                capture = read_capture(BytesIO(picture_bytes(stored.file)))
+            except Refused as error:
+                problem = str(error.detail)
+        path = without_range(stored.file.uri)
+        return DetailsOut(path=path, taken=capture.time, camera=capture.camera, problem=problem)
 
     @routes.post("/look")
     @reading

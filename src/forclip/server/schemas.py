@@ -156,13 +156,25 @@ class VerdictsBody(_Strict):
 
 
 class SimilarBody(RefinableBody):
-    """Search for more images like one of the store, or like a region of it."""
+    """Search for more images like one of the store, like a region of it, or like several."""
 
-    key: Key
-    box: Box | None = Field(None, description="Search for what this region shows; by default the whole image.")
+    key: Key | None = None
+    keys: Annotated[list[Key], Field(max_length=limits.LIKED)] = Field(
+        [], description="In place of key: search for what these images have in common."
+    )
+    box: Box | None = Field(None, description="Search for what this region of the image `key` shows.")
+
+    @property
+    def liked(self) -> list[str]:
+        """The keys of the images to search with, each once."""
+        return list(dict.fromkeys(self.keys if self.key is None else [self.key]))
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
+        if (self.key is None) == (not self.keys):
+            raise ValueError("give either key or keys")
+        if self.box is not None and self.key is None:
+            raise ValueError("a box belongs to key, not to keys")
         self.to_request(like=np.empty(0, np.float32))  # any vector, to check the rules
 
 

@@ -15,6 +15,7 @@ from forclip.index.view import NotIndexed
 from forclip.one_line import one_line
 from forclip.search.labels import StoreLabels
 from forclip.search.request import SearchAnswer, SearchError, SearchRequest, run_search, run_searches
+from forclip.search.several_images import common_vector
 from forclip.server import limits
 from forclip.server.answers import STREAMED, Answers, wants_lines
 from forclip.server.batches import Batches
@@ -80,10 +81,25 @@ class SearchService:
         return [r for r in answer.results if (answer.probability(r) or 0.0) >= min_probability]
 
     def similar_request(self, body: SimilarBody) -> SearchRequest:
-        """The request for images like one of the store. Raises Refused as `query_vectors` does."""
-        vectors = self.query_vectors(self.gallery.one(body.key), body.box)
-        exclude = tuple(self.gallery.ids_of_keys([body.key]))
-        return body.to_request(self.gallery.ids_of_keys, like=vectors, exclude=exclude)
+        """The request for more images like those that a body names, which are left out.
+
+        Raises:
+            Refused: 404 for an image that was deleted, and as `query_vectors`.
+        """
+        liked = self.gallery.ids_of_keys(body.liked)
+        others: dict[str, Any] = {"exclude": tuple(liked)}
+        if len(liked) == 1:
+            vectors = self.query_vectors(self.gallery.one(body.liked[0]), body.box)
+        else:
+            stored = self.searcher.index.image_vectors(liked)
+            if len(stored) < len(liked):
+                raise Refused(404, "there is no image with one of these keys")
+            vectors = common_vector([stored[image_id] for image_id in liked])
+            if body.right or body.wrong:  # verdicts then refine a query for images that are known to be right
+                wrong = set(self.gallery.ids_of_keys(body.wrong))
+                right = [*self.gallery.ids_of_keys(body.right), *(i for i in liked if i not in wrong)]
+                others["right"] = tuple(dict.fromkeys(right))
+        return body.to_request(self.gallery.ids_of_keys, like=vectors, **others)
 
     def upload_request(self, body: UploadBody) -> SearchRequest:
         """The request for images like an uploaded picture.
@@ -159,7 +175,7 @@ def search_routes(service: SearchService) -> APIRouter:
 
     @routes.post("/similar", response_model=SearchOut, responses=streamed | errors)
     async def similar(body: SimilarBody, http: Request) -> Response:
-        """More images like one of the store, or like a region of it. The image itself is left out."""
+        """More images like one of the store, like a region of it, or like several. These images are left out."""
         return await run(lambda: service.similar_request(body), http)
 
     @routes.post("/similar/upload", response_model=SearchOut, responses=streamed)

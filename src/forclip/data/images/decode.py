@@ -105,7 +105,7 @@ def decode_picture(file: Path | BinaryIO, name: str, choose_reduction: ChooseRed
     side become one. Other formats are decoded in full.
     """
     try:
-        with _open(file) as image:
+        with open_picture(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is over {MAX_PIXELS} pixels")
             if isinstance(image, JpegImageFile):
@@ -165,7 +165,7 @@ def read_header(file: Location | BinaryIO) -> ImageHeader | None:
         return _read_header_at(file)
     try:
         # Nothing is decoded here, so a large image does no harm.
-        with _open(file) as image:
+        with open_picture(file) as image:
             # Its size is that of the upright image already, if the orientation is in a tag.
             tags = getattr(image, "tag_v2", {})
             is_turned = image.format == "TIFF" and tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
@@ -216,7 +216,7 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
     In a TIFF that is loaded it is 1, because Pillow turns those itself.
     """
     with suppress(Exception):
-        _load_late_metadata(image)
+        load_late_metadata(image)
         # Not PngImageFile's own method, which decodes the image.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
         return value if isinstance(value, int) and value in _TURNS else 1
@@ -231,8 +231,8 @@ def _exif_value(exif: bytes | None) -> int | None:
     return parsed.get(ExifTags.Base.Orientation)
 
 
-def _load_late_metadata(image: ImageFile.ImageFile) -> None:
-    """Load a PNG whose metadata follow the pixels; Pillow finds them only then."""
+def load_late_metadata(image: ImageFile.ImageFile) -> None:
+    """Load an opened PNG whose metadata follow the pixels; Pillow finds them only then."""
     if image.format != "PNG" or "exif" in image.info or image.fp is None or not image.fp.seekable():
         return
     before, is_after, late = image.fp.tell(), False, False
@@ -249,7 +249,8 @@ def _load_late_metadata(image: ImageFile.ImageFile) -> None:
         image.load()
 
 
-def _open(file: Path | BinaryIO) -> ImageFile.ImageFile:
+def open_picture(file: Path | BinaryIO) -> ImageFile.ImageFile:
+    """Open an image of a format that forclip reads, without decoding it. Raises what Pillow's plugins raise."""
     return Image.open(file, formats=picture_formats())
 
 
@@ -280,7 +281,7 @@ def _read_lower_bytes(image: Image.Image, file: Path | BinaryIO, layout: str) ->
     """Decode a colour picture of 16 bits again, and scale it by all of them."""
     if not isinstance(file, Path):
         file.seek(0)
-    with _open(file) as second:
+    with open_picture(file) as second:
         set_layout(second, layout)
         second.load()
         return combine_bytes(image, second, layout)

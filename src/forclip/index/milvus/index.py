@@ -60,11 +60,16 @@ class MilvusView:
 
     def _draw(self, size: int, where: str | None) -> list[Segment]:
         """Return about `size` random images. Equal samples are of the same images until the version changes."""
+        rows = self.draw_rows(size, where)
+        stored = read_stored(self.store.server, *self.layout, rows)
+        return [segment_in_memory(self.store.header, stored)] if rows else []
+
+    def draw_rows(self, size: int, where: str | None = None) -> dict[int, Row]:
+        """Return the rows of the images that `sample` draws."""
         limit = int(min(1.0, size / max(1, self.count(where))) * _DRAWN)
         condition = f"draw < {limit}" + (f" AND {self.store.condition(where)}" if where else "")
         server = self.store.server
-        rows = {row["image"]: row for row in server.rows(server.images, ["image", "id", *_IMAGE_FIELDS], condition)}
-        return [segment_in_memory(self.store.header, read_stored(server, *self.layout, rows))] if rows else []
+        return {row["image"]: row for row in server.rows(server.images, ["image", "id", *_IMAGE_FIELDS], condition)}
 
     @property
     def layout(self) -> tuple[Any, Any]:
@@ -247,6 +252,14 @@ class MilvusIndex:
                 for position, i in enumerate(segment.ids.take(np.arange(len(segment))))
             }
         return vectors
+
+    def mean_vectors(self, sample: int) -> tuple[Ints, Floats]:
+        view = self.view()
+        keys, means = [np.empty(0, np.int64)], [np.empty((0, view.store.header.dim), np.float32)]
+        for segment in map(self._segment(view), self._stored(view, view.draw_rows(sample))):
+            keys.append(segment.keys)
+            means.append(segment.mean_vectors(np.arange(len(segment))))
+        return np.concatenate(keys), np.concatenate(means)
 
     def read_images(self, image_ids: Sequence[str]) -> Iterator[StoredVectors]:
         view = self.view()

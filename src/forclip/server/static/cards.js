@@ -12,6 +12,7 @@ function createCard(result, index) {
   const frame = element("div", "frame"), picture = element("div", "picture"), line = element("div", "line");
   showImage(result, null, picture, view.fill).addEventListener("error", () => {
     frame.replaceChildren(element("span", "soft", "Image unavailable"));
+    updateGroup(card);
   });
   frame.append(picture, ...labelBadge(result));
   const score = result.probability === null ? "" : `, score ${result.score.toFixed(3)}`;
@@ -82,8 +83,9 @@ function stopImage(card) {
 function resultOf(card) { return state.results[card.dataset.index]; }
 
 function updateCard(card) {
-  card.setAttribute("aria-selected", String(state.selectedKeys.has(resultOf(card).key)));
+  card.setAttribute("aria-selected", String(isSelected(Number(card.dataset.index))));
   updateVerdict(card);
+  updateGroup(card);
 }
 
 // Cards on the page, in order. Of a long list only those near the screen are there.

@@ -12,19 +12,24 @@ function openDetail(index) {
   const result = state.results[index];
   if (!result) return;
   state.openIndex = index;
-  $("detail-name").textContent = `${result.rank}. ${result.name}`;
+  $("detail-name").textContent = $("detail-name").title = `${result.rank}. ${result.name}`;
   const picture = $("detail-picture");
-  showImage(result, `api/image/${result.key}`, picture).alt = result.name;
-  picture.style.width = result.width && result.height ? `min(100%, ${(window.innerWidth > 700 ? 74 : 50) * result.width / result.height}vh)` : "100%";
-  picture.style.height = "auto";
-  $("facts").replaceChildren(...facts(result).flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+  hideProblem();
+  const image = showImage(result, `api/image/${result.key}`, picture);
+  image.alt = result.name;
+  image.addEventListener("error", () => showProblem(result, image), { once: true });
+  $("facts").replaceChildren(...factLines(facts(result)));
   setDrawnRegion(null);
-  $("previous").disabled = visibleNeighbour(-1) < 0;
-  $("next").disabled = visibleNeighbour(1) < 0;
+  // A button that is disabled would lose the focus.
+  $("previous").setAttribute("aria-disabled", String(visibleNeighbour(-1) < 0));
+  $("next").setAttribute("aria-disabled", String(visibleNeighbour(1) < 0));
   showDetailSelected();
   showDetailVerdict();
+  loadDetails(result);
   loadRegions();
   if (!$("detail").open) $("detail").showModal();
+  fitPicture(result);
+  keepDetailFocus();
 }
 
 function facts(result) {
@@ -157,6 +162,7 @@ function setDrawnRegion(box) {
   $("drawn-status").textContent = box
     ? `Region ${size(box.x0, box.x1)} % wide, ${size(box.y0, box.y1)} % high. ${isTouch() ? DRAW_BY_TOUCH : DRAW_BY_KEYS}`
     : isTouch() ? "Press Draw a region, then draw over the image with a finger." : "Drag over the image or press c to draw a region.";
+  keepDetailFocus();
 }
 
 function toggleDrawnRegion() {

@@ -6,7 +6,7 @@ const SETTLE_TIME = 100;   // milliseconds after fast scrolling
 const HOLD_TIME = 500;     // milliseconds of a touch that selects a range
 const layout = { columns: 1, width: 0, rowHeight: 0, gap: 0, row: 0 };  // row: at the top of the screen
 const drawn = new Map();   // cards by index of their result
-const view = { size: "medium", regions: true, names: false, fill: true, hideReviewed: false, ...remembered("view", {}) };
+const view = { size: "medium", regions: true, names: false, fill: true, hideReviewed: false, groups: false, ...remembered("view", {}) };
 
 // Drawing
 
@@ -130,11 +130,12 @@ function onCardClick(event) {
   const index = Number(card.dataset.index), result = resultOf(card), verdict = event.target.closest(".give");
   const selects = event.target.closest(".select") || event.ctrlKey || event.metaKey || event.shiftKey;
   focusableOnly(index);
+  if (event.target.closest(".group")) return toggleGroup(index);
   if (!verdict && !selects) { state.anchor = index; return openDetail(index); }
   card.focus({ preventScroll: true });
   if (verdict) giveVerdict(result, verdict.classList.contains("right"));
   else if (event.shiftKey) selectRange(index);
-  else { state.anchor = index; toggleSelected(result); }
+  else { state.anchor = index; toggleCard(index); }
 }
 
 // Touch and hold selects from the image that was touched last. The click that follows is ignored.
@@ -175,7 +176,8 @@ function onCardKey(neighbour) {
     else if (event.key === "Home") move(0);
     else if (event.key === "End") move(state.shown.length - 1);
     else if (event.key === " " && event.shiftKey) selectRange(index);
-    else if (event.key === " ") { state.anchor = index; toggleSelected(result); }
+    else if (event.key === " ") { state.anchor = index; toggleCard(index); }
+    else if (event.key === "g") toggleGroup(index);
     else if (event.key === "Enter") openDetail(index);
     else if (event.key === "m") searchSimilar(result, null);
     else return;
@@ -199,6 +201,7 @@ function showView() {
   $("show-names").checked = view.names;
   $("hide-reviewed").checked = view.hideReviewed;
   $("fill-cards").checked = view.fill;
+  $("group-duplicates").checked = view.groups;
 }
 
 // The image at the top of the screen stays there.

@@ -27,6 +27,7 @@ function showResults(request, answer, count) {
 function clearResults() {
   Object.assign(state, { request: null, results: [], shown: [], confidence: null, complete: true, keepCount: null, current: 0, anchor: -1 });
   drawn.clear();
+  groups.members.clear();
   for (const id of ["grid", "columns"]) $(id).replaceChildren();
   for (const id of ["grid", "columns", "empty", "no-results", "list-tools", "cutoff", "advice", "more"]) $(id).hidden = true;
   showLabelSummary(null);
@@ -53,9 +54,12 @@ async function loadUntil(count) {
 }
 
 $("more-button").addEventListener("click", () => loadMore());
-new IntersectionObserver((entries) => {
+const endObserver = new IntersectionObserver((entries) => {
   if (entries[0].isIntersecting && !$("more").hidden && state.sort === "score") loadMore();
-}, { rootMargin: "600px" }).observe($("more"));
+}, { rootMargin: "600px" });
+// Observed anew, the end is reported again if it is still near: groups may leave few cards of many results.
+function watchEnd() { endObserver.unobserve($("more")); endObserver.observe($("more")); }
+watchEnd();
 
 // Cut-off
 
@@ -110,8 +114,11 @@ function applyCutoff() {
   const kept = count < 0 ? state.results.length : count;
   const above = Array.from({ length: kept }, (_, index) => index);
   const hidden = view.hideReviewed ? verdictsOf(state.request) : new Map();
-  state.shown = sorted(hidden.size ? above.filter((index) => !hidden.has(state.results[index].key)) : above);
-  if (!state.shown.includes(state.current)) state.current = state.shown[0] ?? 0;
+  const listed = sorted(hidden.size ? above.filter((index) => !hidden.has(state.results[index].key)) : above);
+  const focused = document.activeElement.closest("#grid > .card")?.dataset.index;
+  state.listed = listed.length;
+  state.shown = grouped(listed);
+  state.current = shownFor(state.current) ?? state.shown[0] ?? 0;
   const minimum = Number($("slider").value);
   $("slider-value").textContent = !hasCutoff() ? "all" : state.keepCount !== null ? `first ${state.keepCount}` : state.hasProbability ? `${Math.round(minimum * 100)} %` : minimum.toFixed(3);
   $("grid").hidden = !state.shown.length;
@@ -120,17 +127,22 @@ function applyCutoff() {
   $("select-all").disabled = !state.shown.length;
   $("more").hidden = state.complete || isCut();
   showNoResults(state.shown.length);
-  showStatus(describeResults(state.shown.length));
+  showStatus(describeResults(state.listed));
   showSaveButton();
   showReviewButton();
-  if (state.shown.length) { if (!layout.rowHeight) measureGrid(); drawGrid(); }
+  if (!state.shown.length) return;
+  if (!layout.rowHeight) measureGrid();
+  drawGrid();
+  if (view.groups) drawn.forEach(updateGroup);
+  if (focused !== undefined && !document.activeElement.closest(".card")) focusCard(state.shown.indexOf(shownFor(Number(focused)) ?? state.current));
 }
 
 function describeResults(count) {
   const { target, fields } = state.request, name = RESULT_NAMES[fields.only] ?? "result";
   const first = state.complete && state.results.length < state.mostListed ? "" : isCut() ? "" : "the first ";
   const order = state.sort === "score" || !count ? "" : `, sorted by ${sortName(state.sort).toLowerCase()}`;
-  const shown = count ? `Showing ${first}${plural(count, name)} ${target}${order}` : `No ${name}s ${target}`;
+  const inGroups = view.groups ? ` in ${plural(groups.members.size, "group")}` : "";
+  const shown = count ? `Showing ${first}${plural(count, name)}${inGroups} ${target}${order}` : `No ${name}s ${target}`;
   const expected = state.confidence?.expected_images ?? null;
   return expected === null || !count ? `${shown}.` : `${shown}. About ${plural(Math.round(expected), "image")} expected to match.`;
 }

@@ -45,6 +45,14 @@ $("reviewer").addEventListener("change", () => chooseReviewer($("reviewer").valu
 function address() { return location.hash.slice(1); }
 function savedTitle() { return state.latest?.name ? `like ${state.latest.name}` : state.text; }
 
+// Lists like other images may have the same name. A saved search would replace one with the same title.
+function unusedTitle(title) {
+  const used = new Set(state.saved.map((search) => search.title));
+  let unused = title;
+  for (let n = 2; used.has(unused); n += 1) unused = `${title} (${n})`;
+  return unused;
+}
+
 function showSaveButton() {
   const saved = state.saved.some((search) => search.address === address());
   $("save-search").hidden = !savedTitle() || !address();
@@ -77,7 +85,8 @@ const removeSaved = showingErrors(async (title) => {
 $("save-search").addEventListener("click", showingErrors(async () => {
   const old = state.saved.find((search) => search.address === address());
   if (old) return removeSaved(old.title);
-  const { where } = state.latest?.fields ?? {}, search = { title: where ? `${savedTitle()} (${where})` : savedTitle(), address: address() };
+  const { where } = state.latest?.fields ?? {}, title = where ? `${savedTitle()} (${where})` : savedTitle();
+  const search = { title: unusedTitle(title), address: address() };
   await call(reviewerPath("/saved"), { json: search });
   state.saved = [search, ...state.saved.filter(({ title }) => title !== search.title)];
   showSaved();

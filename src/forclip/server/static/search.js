@@ -31,7 +31,13 @@ function singleText(request) {
 
 // Searching
 
-function fetchResults(request, offset, count = PAGE_SIZE) {
+async function fetchResults(request, offset, count = PAGE_SIZE) {
+  const answer = await fetchList(request, offset, count);
+  if (view.groups) await findGroups(answer.results, offset ? state.results : []);
+  return answer;
+}
+
+function fetchList(request, offset, count) {
   const fields = { ...requestFields(request), k: count, offset };
   if (request.kind !== "upload") return call(`api/${request.kind}`, { json: fields });
   return call("api/similar/upload", { method: "POST", body: formOf(fields) });
@@ -65,6 +71,7 @@ async function showLatest(fetchAnswer, show) {
 
 async function search(request) {
   cancelRanking();
+  groups.open.clear();
   state.latest = request;
   await showLatest(() => fetchResults(request, 0), (answer) => { showResults(request, answer, PAGE_SIZE); window.scrollTo(0, 0); });
   if (state.request === request && state.sort !== "score") await changeSort(state.sort);
@@ -104,12 +111,14 @@ function similarRequest({ key, name }, drawnBox) {
   return { kind: "similar", fields, name, target: `similar to ${box ? "a region of " : ""}${name}` };
 }
 
-function likeAddress({ fields: { key, box }, name }) {
-  return { like: key, name, ...(box ? { box: Object.values(box).join(" ") } : {}) };
+function likeAddress({ fields: { key, keys, box }, name }) {
+  return { like: keys ? keys.join(" ") : key, name, ...(box ? { box: Object.values(box).join(" ") } : {}) };
 }
 
-// Return the request of an address that names an image.
+// Return the request of an address that names an image, or several.
 function likeRequest(parameters) {
+  const keys = parameters.get("like").split(" ");
+  if (keys.length > 1) return severalRequest(keys, parameters.get("name") || plural(keys.length, "image"));
   const sides = (parameters.get("box") ?? "").split(" ").map(Number);
   const box = sides.length === 4 && sides.every(Number.isFinite) ? { x0: sides[0], y0: sides[1], x1: sides[2], y1: sides[3] } : null;
   return similarRequest({ key: parameters.get("like"), name: parameters.get("name") || "an image" }, box);
@@ -139,7 +148,12 @@ const loadPage = showingErrors(async () => {
   if (state.complete || !state.request) return;
   const turn = state.turn, count = nextPageSize();
   const answer = await fetchResults(state.request, state.results.length, count).catch((error) => { error.retry = loadMore; throw error; });
-  if (turn === state.turn) { appendResults(answer.results, count); spanSlider(false); showError(null); applyCutoff(); }
+  if (turn !== state.turn) return;
+  appendResults(answer.results, count);
+  spanSlider(false);
+  showError(null);
+  applyCutoff();
+  watchEnd();
 });
 
 function showHistory(texts) {

@@ -22,6 +22,7 @@ function changeSelection(keys, added, isUndo = false) {
   sending = sending.then(() => sendChange(state.selection, changed, added));
 }
 
+// Of one image, also where its card stands for a group.
 function toggleSelected({ key }) { changeSelection([key], !state.selectedKeys.has(key)); }
 
 // Select from the result where the last range started to this one, in the order on the page.
@@ -29,13 +30,13 @@ function selectRange(index) {
   const ends = [state.anchor, index].map((end) => state.shown.indexOf(end));
   const [from, to] = ends[0] < 0 ? [ends[1], ends[1]] : [Math.min(...ends), Math.max(...ends)];
   if (ends[0] < 0) state.anchor = index;
-  changeSelection(state.shown.slice(from, to + 1).map((k) => state.results[k].key), true);
+  changeSelection(keysAt(state.shown.slice(from, to + 1)), true);
 }
 
 // Select all results that are shown, and with a cut-off those above it that are not loaded yet.
 const selectAll = showingErrors(async () => {
   if (hasCutoff()) await loadUntil(Infinity);
-  changeSelection(state.shown.map((index) => state.results[index].key), true);
+  changeSelection(keysAt(state.shown), true);
 });
 
 function undoSelection() {
@@ -74,8 +75,9 @@ function showSelection() {
   $("strip").replaceChildren(...keys.slice(-STRIP_IMAGES).reverse().map((key) => Object.assign(element("img"), { src: `api/thumbnail/${key}`, alt: "" })));
   $("undo").hidden = !last;
   if (last) $("undo").replaceChildren("Undo", element("span", "wide", `: ${last.keys.length.toLocaleString("en")} ${last.added ? "added" : "removed"}`));
-  $("unselect").hidden = !keys.length;
+  for (const id of ["unselect", "like-selection"]) $(id).hidden = !keys.length;
   showDetailSelected();
+  showMapSelection();
 }
 
 // The chosen selection

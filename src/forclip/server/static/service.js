@@ -9,7 +9,8 @@ const state = {
   latest: null,        // the latest request, also one that failed
   text: "",            // that was searched for; "" for images
   results: [],         // as the service sent them, the best first
-  shown: [],           // indexes of the results above the cut-off, in the order on the page
+  listed: 0,           // how many results are above the cut-off
+  shown: [],           // indexes of those that have a card, in the order on the page
   sort: "score",       // see results.js
   filters: new Map(),  // by column, see filters.js
   current: 0,          // index of the result that the Tab key reaches

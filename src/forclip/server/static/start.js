@@ -61,6 +61,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "l") openClasses();
   else if (event.key === "e") openExport();
   else if (event.key === "r") openQueue();
+  else if (event.key === "p") openMap();
+  else if (event.key === "M") searchSelection();
   else if (event.key.startsWith("Arrow") && hasCards && event.target === document.body) focusCard(0);
   else return;
   event.preventDefault();
