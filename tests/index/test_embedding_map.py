@@ -30,7 +30,8 @@ def test_equal_images_have_equal_points() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
 def test_few_or_equal_images_have_a_map(count: int) -> None:
-    for means in (unit(np.random.default_rng(2), count, 16), np.ones((count, 16), np.float32) / 4):
+    equal = np.full((count, 16), 0.25, np.float32)
+    for means in (unit(np.random.default_rng(2), count, 16), equal):
         points = map_points(means)
         assert points.shape == (count, 2)
         assert np.isfinite(points).all()

@@ -70,7 +70,7 @@ def test_a_large_store_is_sampled(served: Searcher, monkeypatch: pytest.MonkeyPa
 def test_a_damaged_or_unwritable_file_is_no_obstacle(
     served: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (served.index.state_folder / "map.arrow").write_bytes(b"no map")  # type: ignore[union-attr]
+    (served.index.state_folder / "map.arrow").write_bytes(b"no map")
     monkeypatch.setattr(MapFile, "write", lambda self, made: (_ for _ in ()).throw(OSError("read-only")))
     assert len(read_map(client_of(served))["keys"]) == 60
 
@@ -124,6 +124,12 @@ def test_scores_of_several_texts_order_as_the_list_does(client: TestClient) -> N
 
 
 def test_scores_need_one_search(client: TestClient) -> None:
-    for body in ({}, {"search": {"text": "a"}, "similar": {"key": "1"}}, {"search": {}}, {"other": 1}):
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"search": {"text": "a"}, "similar": {"key": "1"}},
+        {"search": {}},
+        {"other": 1},
+    ]
+    for body in bodies:
         assert client.post("/api/map/scores", json=body).status_code == 422
     assert client.post("/api/map/scores", json={"similar": {"key": "777"}}).status_code == 404

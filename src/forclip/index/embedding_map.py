@@ -4,20 +4,21 @@ import numpy as np
 
 from forclip.types import Floats
 
-_FEW = 3  # images, of which there is no map worth computing
-
 
 def map_points(means: Floats) -> Floats:
     """Return a point [images, 2] for each image, from the images' mean vectors [images, dim].
 
     The points are the first two principal components, scaled alike so that all are within 0..1. Equal vectors give
-    equal points.
+    equal points, and the same vectors give the same points each time.
     """
-    if len(means) < _FEW:
-        return np.linspace(0, 1, 2 * len(means), dtype=np.float32).reshape(-1, 2)
-    from sklearn.decomposition import PCA  # late: it takes a second to import
-
-    points = PCA(2, random_state=0).fit_transform(means.astype(np.float64))
+    if not len(means):
+        return np.empty((0, 2), np.float32)
+    centred = means - means.mean(0, dtype=np.float64)
+    _, directions = np.linalg.eigh(centred.T @ centred)  # in ascending order of the variance
+    directions = directions[:, :-3:-1]
+    strongest = np.abs(directions).argmax(0)
+    directions *= np.sign(directions[strongest, [0, 1]])  # either direction is as good as its opposite
+    points = centred @ directions
     points -= points.min(0)
-    scaled: Floats = (points / max(float(points.max()), 1e-9)).astype(np.float32)
+    scaled: Floats = (points / max(float(points.max()), 1e-6)).astype(np.float32)
     return scaled

@@ -15,10 +15,10 @@ def common_vector(images: Sequence[Floats]) -> Floats:
     """
     together = np.concatenate(images)
     starts = np.cumsum([0, *map(len, images)])[:-1]
-    chosen = []
+    chosen: list[Floats] = []
     for vectors in images:
         support = np.maximum.reduceat(vectors @ together.T, starts, axis=1).sum(axis=1)
-        chosen.append(vectors[np.argmax(support)])
+        chosen.append(vectors[int(np.argmax(support))])
     mean = np.mean(chosen, axis=0, dtype=np.float64)
     unit: Floats = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
     return unit

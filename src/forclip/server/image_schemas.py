@@ -38,12 +38,13 @@ class DuplicatesOut(BaseModel):
     firsts: list[str] = Field(description="For each of the keys the first image of its group, which may be itself.")
 
 
+MapState = Literal["computing", "ready", "failed"]
+
+
 class MapOut(BaseModel):
     """A map of the collection: images that are alike lie near each other. The lists have one entry for each point."""
 
-    state: Literal["computing", "ready", "failed"] = Field(
-        description="computing: ask again later; what is there is an older map, or no point yet."
-    )
+    state: MapState = Field(description="computing: ask again later; what is there is an older map, or no point yet.")
     images: int = Field(description="In the store. More than there are points: these are a sample.")
     keys: list[str]
     names: list[str] = Field(description="The files' names, without their folders.")

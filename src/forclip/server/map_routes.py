@@ -20,7 +20,7 @@ from forclip.index.embedding_map import map_points
 from forclip.search.combined import CombinedResult
 from forclip.server import limits
 from forclip.server.gallery import Gallery
-from forclip.server.image_schemas import MapOut, MapScoresBody, MapScoresOut
+from forclip.server.image_schemas import MapOut, MapScoresBody, MapScoresOut, MapState
 from forclip.server.schemas import Problem
 from forclip.server.search_routes import SearchService
 from forclip.server.threads import in_threads
@@ -116,7 +116,7 @@ class EmbeddingMap:
             made = Map(state, [], [], np.empty((0, 2), np.float32))
         rounded = np.round(made.points.astype(np.float64), 4)
         x, y = rounded[:, 0].tolist(), rounded[:, 1].tolist()
-        now = "failed" if failed else "computing" if is_old else "ready"
+        now: MapState = "failed" if failed else "computing" if is_old else "ready"
         return MapOut(state=now, images=images, keys=made.keys, names=made.names, x=x, y=y)
 
     @property
