@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from forclip.index.embedding_map import map_points
+from forclip.index.embedding_map import arrange_points, map_points
 from forclip.index.image_index import Index
 from forclip.search.searcher import Searcher
 from forclip.server import limits, map_routes
@@ -33,9 +34,31 @@ def test_the_map_has_a_point_for_each_image(client: TestClient, served: Searcher
     keys, means = served.index.mean_vectors(100)
     assert found["keys"] == [str(key) for key in keys]
     points = np.stack([found["x"], found["y"]], axis=1)
-    assert points == pytest.approx(map_points(means), abs=1e-3)
+    assert found["method"] == "tsne"
+    assert points == pytest.approx(arrange_points(means), abs=1e-3)
     names = {str(r.key): Path(r.uri).name for r in served.search("snail", 60)}
     assert found["names"] == [names[key] for key in found["keys"]]
+
+
+def test_a_first_map_is_there_while_a_better_one_is_computed(
+    client: TestClient, served: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arranged = Event()
+
+    def arrange(means: Any) -> Any:
+        assert arranged.wait(30)
+        return arrange_points(means)
+
+    monkeypatch.setattr(map_routes, "arrange_points", arrange)
+    for _ in range(500):
+        if (found := client.get("/api/map").json())["keys"]:
+            break
+        time.sleep(0.02)
+    assert (found["state"], found["method"]) == ("computing", "pca")
+    _, means = served.index.mean_vectors(100)
+    assert np.stack([found["x"], found["y"]], axis=1) == pytest.approx(map_points(means), abs=1e-3)
+    arranged.set()
+    assert read_map(client)["method"] == "tsne"
 
 
 def test_a_map_is_computed_once_and_again_when_the_store_changed(
@@ -78,7 +101,15 @@ def test_a_damaged_or_unwritable_file_is_no_obstacle(
 def test_a_failure_is_reported_and_searches_go_on(served: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_routes, "map_points", lambda means: 1 / 0)
     client = client_of(served)
-    assert read_map(client) == {"state": "failed", "images": 60, "keys": [], "names": [], "x": [], "y": []}
+    assert read_map(client) == {
+        "state": "failed",
+        "method": "pca",
+        "images": 60,
+        "keys": [],
+        "names": [],
+        "x": [],
+        "y": [],
+    }
     assert search(client, text="snail")["results"]
 
 
@@ -93,7 +124,8 @@ def test_one_of_several_workers_computes(served: Searcher, tmp_path: Path) -> No
     first.release()
     working = EmbeddingMap(gallery, first)
     working.current()
-    working.stop()
+    while working.current().state == "computing":
+        time.sleep(0.02)
     assert waiting.current().keys == working.current().keys != []
 
 

@@ -42,7 +42,7 @@ def made_map(state: str, images: int, count: int) -> dict[str, Any]:
     names = [f"{n}.jpg" for n in range(count)]
     x = [n / max(1, count - 1) for n in range(count)]
     keys = [str(n + 1) for n in range(count)]
-    return {"state": state, "images": images, "keys": keys, "names": names, "x": x, "y": x}
+    return {"state": state, "method": "tsne", "images": images, "keys": keys, "names": names, "x": x, "y": x}
 
 
 def place(page: Page, n: int) -> tuple[float, float]:

@@ -25,7 +25,7 @@ def test_the_list_is_that_of_the_common_vector_without_the_images_themselves(
     keys = search_keys(client, 3)
     liked = [result.image_id for result in served.search("snail", 3)]
     vectors = served.index.image_vectors(liked)
-    query = common_vector([vectors[image_id] for image_id in liked])
+    query = common_vector(served.index, [vectors[image_id] for image_id in liked])
     expected = [r for r in served.search_vector(query, 60) if r.image_id not in liked]
     found = similar(client, keys=[*keys, keys[0]], k=60)
     assert [r["key"] for r in found] == [str(r.key) for r in expected]

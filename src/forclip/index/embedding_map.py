@@ -1,24 +1,56 @@
-"""A map of images: points in the plane, near each other where the images' vectors are."""
+"""A map of images: points in the plane, near each other where the images' vectors are.
+
+There are two: the first two principal components, which take no time, and an arrangement by t-SNE, which shows groups
+of like images far better and takes a minute for 10,000 images.
+"""
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from forclip.types import Floats
 
+MIN_ARRANGED = 10  # fewer images are not arranged by t-SNE
+_COMPONENTS = 50  # that t-SNE begins with
+_PERPLEXITY = 30.0  # about how many neighbours of an image count
+
 
 def map_points(means: Floats) -> Floats:
-    """Return a point [images, 2] for each image, from the images' mean vectors [images, dim].
+    """Return a point [images, 2] for each image, from the images' mean vectors [images, dim]: principal components.
 
-    The points are the first two principal components, scaled alike so that all are within 0..1. Equal vectors give
-    equal points, and the same vectors give the same points each time.
+    The points are scaled alike, so that all are within 0..1. The same vectors give the same points each time.
     """
+    return _within_one(_components(means, 2))
+
+
+def arrange_points(means: Floats) -> Floats:
+    """As `map_points`, of at least MIN_ARRANGED images, so that an image's neighbours are those of its vector (t-SNE).
+
+    Runs on one core.
+    """
+    from sklearn.manifold import TSNE  # late: it takes a second to import
+
+    components = _components(means, _COMPONENTS).astype(np.float32)
+    perplexity = min(_PERPLEXITY, (len(means) - 1) / 3)
+    # t-SNE refuses a start without any spread, which images that are all equal would give it.
+    start = "pca" if float(np.ptp(components)) > 1e-6 else "random"
+    with threadpool_limits(1):
+        arranged = TSNE(2, perplexity=perplexity, init=start, random_state=0, n_jobs=1).fit_transform(components)
+    return _within_one(arranged.astype(np.float64))
+
+
+def _components(means: Floats, count: int) -> np.ndarray:
+    """Return the values [images, count] of the strongest principal components."""
     if not len(means):
-        return np.empty((0, 2), np.float32)
+        return np.empty((0, count))
     centred = means - means.mean(0, dtype=np.float64)
     _, directions = np.linalg.eigh(centred.T @ centred)  # in ascending order of the variance
-    directions = directions[:, :-3:-1]
+    directions = directions[:, : -count - 1 : -1]
     strongest = np.abs(directions).argmax(0)
-    directions *= np.sign(directions[strongest, [0, 1]])  # either direction is as good as its opposite
-    points = centred @ directions
-    points -= points.min(0)
-    scaled: Floats = (points / max(float(points.max()), 1e-6)).astype(np.float32)
+    directions *= np.sign(directions[strongest, np.arange(directions.shape[1])])  # so that it does not depend on LAPACK
+    return centred @ directions
+
+
+def _within_one(points: np.ndarray) -> Floats:
+    moved = points - points.min(0) if len(points) else points
+    scaled: Floats = (moved / max(float(moved.max(initial=0)), 1e-6)).astype(np.float32)
     return scaled

@@ -39,12 +39,16 @@ class DuplicatesOut(BaseModel):
 
 
 MapState = Literal["computing", "ready", "failed"]
+MapMethod = Literal["pca", "tsne"]
 
 
 class MapOut(BaseModel):
     """A map of the collection: images that are alike lie near each other. The lists have one entry for each point."""
 
-    state: MapState = Field(description="computing: ask again later; what is there is an older map, or no point yet.")
+    state: MapState = Field(
+        description="computing: ask again later; what is there is an older or simpler map, or no point yet."
+    )
+    method: MapMethod = Field(description="pca: principal components; tsne: t-SNE, which shows groups better.")
     images: int = Field(description="In the store. More than there are points: these are a sample.")
     keys: list[str]
     names: list[str] = Field(description="The files' names, without their folders.")

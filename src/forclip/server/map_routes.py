@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -16,11 +17,11 @@ from filelock import FileLock, Timeout
 
 from forclip.atomic_write import write_bytes_atomically
 from forclip.bucket_path import StorePath
-from forclip.index.embedding_map import map_points
+from forclip.index.embedding_map import MIN_ARRANGED, arrange_points, map_points
 from forclip.search.combined import CombinedResult
 from forclip.server import limits
 from forclip.server.gallery import Gallery
-from forclip.server.image_schemas import MapOut, MapScoresBody, MapScoresOut, MapState
+from forclip.server.image_schemas import MapMethod, MapOut, MapScoresBody, MapScoresOut, MapState
 from forclip.server.schemas import Problem
 from forclip.server.search_routes import SearchService
 from forclip.server.threads import in_threads
@@ -28,6 +29,7 @@ from forclip.types import Floats
 
 _FILE = "map.arrow"
 _FORMAT_VERSION = "1"
+_SECONDS_TO_STOP = 2.0
 _REST = 20  # a store that changes all the time is mapped again after this many times the duration of mapping it
 _NAMES_AT_ONCE = 2_000
 _SCORINGS = 2  # at a time; each makes a list of the greatest length
@@ -35,9 +37,10 @@ _SCORINGS = 2  # at a time; each makes a list of the greatest length
 
 @dataclass(frozen=True)
 class Map:
-    """The points of one state of a store. keys, names: [n]; points: [n, 2], 0..1."""
+    """The points of one state of a store. method: that made them; keys, names: [n]; points: [n, 2], 0..1."""
 
     state: str
+    method: MapMethod
     keys: list[str]
     names: list[str]
     points: Floats
@@ -60,7 +63,8 @@ class MapFile:
             if facts["format_version"] == _FORMAT_VERSION:
                 points = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
                 keys = [str(key) for key in table["key"].to_pylist()]
-                return Map(facts["state"], keys, table["name"].to_pylist(), points)
+                method: MapMethod = "tsne" if facts["method"] == "tsne" else "pca"
+                return Map(facts["state"], method, keys, table["name"].to_pylist(), points)
         return None
 
     def write(self, made: Map) -> None:
@@ -70,7 +74,8 @@ class MapFile:
             "x": pa.array(made.points[:, 0]),
             "y": pa.array(made.points[:, 1]),
         }
-        table = pa.table(columns).replace_schema_metadata({"format_version": _FORMAT_VERSION, "state": made.state})
+        facts = {"format_version": _FORMAT_VERSION, "state": made.state, "method": made.method}
+        table = pa.table(columns).replace_schema_metadata(facts)
         buffer = BytesIO()
         with pa.ipc.new_file(buffer, table.schema) as writer:
             writer.write_table(table)
@@ -105,19 +110,21 @@ class EmbeddingMap:
         """Return at once what there is. Starts computing where the store has changed."""
         with self._lock:
             state, images = self._state(), len(self._gallery.index)
-            if self._made is None or self._made.state != state:
+            if not self._is_final(state):
                 self._made = self._file.read() or self._made
-            is_old = self._made is None or self._made.state != state
-            if is_old and images and self._failed != state and not self._is_computing:
-                self._start(state)
             made, failed = self._made, self._failed == state
-            is_old = is_old and self._failed != state and images > 0
+            now: MapState = "failed" if failed else "computing" if images and not self._is_final(state) else "ready"
+            if now == "computing" and not self._is_computing:
+                self._start(state)
         if made is None or not images:
-            made = Map(state, [], [], np.empty((0, 2), np.float32))
+            made = Map(state, "pca", [], [], np.empty((0, 2), np.float32))
         rounded = np.round(made.points.astype(np.float64), 4)
         x, y = rounded[:, 0].tolist(), rounded[:, 1].tolist()
-        now: MapState = "failed" if failed else "computing" if is_old else "ready"
-        return MapOut(state=now, images=images, keys=made.keys, names=made.names, x=x, y=y)
+        return MapOut(state=now, method=made.method, images=images, keys=made.keys, names=made.names, x=x, y=y)
+
+    def _is_final(self, state: str) -> bool:
+        made = self._made
+        return made is not None and made.state == state and (made.method == "tsne" or len(made.keys) < MIN_ARRANGED)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -126,9 +133,9 @@ class EmbeddingMap:
         return frozenset(made.keys if made is not None else ())
 
     def stop(self) -> None:
-        """Wait until nothing is computed."""
+        """Wait a moment for what is computed. t-SNE can't be interrupted: it ends with the process."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_SECONDS_TO_STOP)
 
     @property
     def _is_computing(self) -> bool:
@@ -147,10 +154,11 @@ class EmbeddingMap:
     def _compute(self, state: str) -> None:
         started = time.monotonic()
         try:
-            made = self._map(state)
-            self._made = made
-            with suppress(OSError, ValueError):  # of a store that can only be read, the map is computed by each service
-                self._file.write(made)
+            for made in self._maps(state):
+                self._made = made
+                # Of a store that can only be read, the map is computed by each service.
+                with suppress(OSError, ValueError):
+                    self._file.write(made)
         except Exception:  # searches go on whatever happens here
             logging.getLogger(__name__).exception("the map could not be computed")
             self._failed = state
@@ -158,15 +166,19 @@ class EmbeddingMap:
             self._rest_until = time.monotonic() + _REST * (time.monotonic() - started)
             self._file.release()
 
-    def _map(self, state: str) -> Map:
+    def _maps(self, state: str) -> Iterator[Map]:
+        """Yield a first map, and a better one when it is computed."""
         keys, means = self._gallery.index.mean_vectors(limits.MAPPED)
-        points, names = map_points(means), dict[int, str]()
+        names = dict[int, str]()
         for start in range(0, len(keys), _NAMES_AT_ONCE):
             images = self._gallery.by_key(keys[start : start + _NAMES_AT_ONCE].tolist())
             names |= {key: image.name for key, image in images.items()}
         left = [row for row, key in enumerate(keys.tolist()) if key in names]  # others were deleted meanwhile
-        kept = keys[left].tolist()
-        return Map(state, [str(key) for key in kept], [names[key] for key in kept], points[left])
+        keys, means = keys[left], means[left]
+        found = [str(key) for key in keys.tolist()], [names[key] for key in keys.tolist()]
+        yield Map(state, "pca", *found, map_points(means))
+        if len(keys) >= MIN_ARRANGED:
+            yield Map(state, "tsne", *found, arrange_points(means))
 
 
 def map_routes(service: SearchService, embedding_map: EmbeddingMap) -> APIRouter:

@@ -94,7 +94,7 @@ class SearchService:
             stored = self.searcher.index.image_vectors(liked)
             if len(stored) < len(liked):
                 raise Refused(404, "there is no image with one of these keys")
-            vectors = common_vector([stored[image_id] for image_id in liked])
+            vectors = common_vector(self.searcher.index, [stored[image_id] for image_id in liked])
             if body.right or body.wrong:  # verdicts then refine a query for images that are known to be right
                 wrong = set(self.gallery.ids_of_keys(body.wrong))
                 right = [*self.gallery.ids_of_keys(body.right), *(i for i in liked if i not in wrong)]

@@ -34,12 +34,13 @@ const loadMap = showingOnMap(async () => {
   if (answer.state === "computing" && $("map").open) atlas.timer = setTimeout(loadMap, MAP_MILLISECONDS);
 });
 
-function describeMap({ state: status, images, keys }) {
+function describeMap({ state: status, method, images, keys }) {
   if (!images) return "The collection has no images yet.";
   if (status === "failed") return "The map could not be computed. The log of the service says why.";
   if (!keys.length) return "Computing the map …";
   const shown = keys.length < images ? `A sample of ${keys.length.toLocaleString("en")} of ${plural(images, "image")}.` : `${plural(images, "image")}.`;
-  return status === "computing" ? `${shown} The collection has changed, and a new map is being computed.` : shown;
+  if (status !== "computing") return shown;
+  return method === "pca" ? `${shown} A better arrangement is being computed.` : `${shown} The collection has changed, and a new map is being computed.`;
 }
 
 // Scores of all points where the service can search again, else of the results that are loaded.
