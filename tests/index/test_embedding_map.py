@@ -20,8 +20,9 @@ def test_groups_that_differ_are_apart_on_the_map(way: Way) -> None:
     means = centres[groups] + 0.02 * rng.standard_normal((120, 64)).astype(np.float32)
     points = way(means)
     assert points.shape == (120, 2)
-    assert points.min() == 0
-    assert points.max() == pytest.approx(1)
+    assert points.min() == pytest.approx(0, abs=1e-6)
+    assert points.max() == pytest.approx(1, abs=1e-6)
+    assert (points.min(0) + points.max(0)) / 2 == pytest.approx(0.5, abs=1e-6)
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert np.array_equal(groups[distances.argmin(1)], groups)

@@ -103,7 +103,7 @@ def test_the_selection_of_a_group_selects_its_members(page: Page) -> None:
     page.keyboard.press("ControlOrMeta+z")
     expect(page.locator("#count")).to_have_text("12 selected")
     page.get_by_role("button", name="Export").click()
-    expect(page.locator("#what option[value=list]")).to_contain_text("60 images")
+    expect(page.locator("#what option[value=all]")).to_contain_text("60 images")
 
 
 def test_a_long_list_is_loaded_until_its_groups_fill_the_screen(page: Page) -> None:

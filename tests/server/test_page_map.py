@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.server.conftest import CHROMIUM, PICTURES, open_page
+from tests.server.made_lists import PICTURE
 from tests.server.test_page import check_page, search, show_as
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
@@ -36,6 +37,7 @@ def serve_map(page: Page, *answers: dict[str, Any]) -> None:
         route.fulfill(status=200, content_type="application/json", body=json.dumps(content))
 
     page.route("**/api/map", answer)
+    page.route("**/api/thumbnail/*", lambda r: r.fulfill(content_type="image/svg+xml", body=PICTURE))
 
 
 def made_map(state: str, images: int, count: int) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def test_more_like_the_selection_has_an_address_history_and_a_filter(page: Page)
     page.get_by_role("button", name="Filter").click()
     page.get_by_label("SQL").fill("camera = 'front'")
     page.keyboard.press("Enter")
-    expect(page.locator("#status")).not_to_contain_text("57 results")
-    assert {"front"} == set(page.evaluate("state.results.map(result => result.metadata.camera)"))
+    page.wait_for_function("state.results.every(result => result.metadata.camera === 'front')")
+    assert 0 < page.evaluate("state.results.length") < 57
 
 
 def test_lists_like_other_images_are_saved_side_by_side(page: Page) -> None:

@@ -7,7 +7,7 @@ of like images far better and takes a minute for 10,000 images.
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from forclip.types import Floats
+from forclip.types import Doubles, Floats
 
 MIN_ARRANGED = 10  # fewer images are not arranged by t-SNE
 _COMPONENTS = 50  # that t-SNE begins with
@@ -17,7 +17,7 @@ _PERPLEXITY = 30.0  # about how many neighbours of an image count
 def map_points(means: Floats) -> Floats:
     """Return a point [images, 2] for each image, from the images' mean vectors [images, dim]: principal components.
 
-    The points are scaled alike, so that all are within 0..1. The same vectors give the same points each time.
+    The points are scaled alike, so that all are within 0..1, around the middle. The same vectors give the same points each time.
     """
     return _within_one(_components(means, 2))
 
@@ -38,7 +38,7 @@ def arrange_points(means: Floats) -> Floats:
     return _within_one(arranged.astype(np.float64))
 
 
-def _components(means: Floats, count: int) -> np.ndarray:
+def _components(means: Floats, count: int) -> Doubles:
     """Return the values [images, count] of the strongest principal components."""
     if not len(means):
         return np.empty((0, count))
@@ -47,10 +47,14 @@ def _components(means: Floats, count: int) -> np.ndarray:
     directions = directions[:, : -count - 1 : -1]
     strongest = np.abs(directions).argmax(0)
     directions *= np.sign(directions[strongest, np.arange(directions.shape[1])])  # so that it does not depend on LAPACK
-    return centred @ directions
+    values: Doubles = centred @ directions
+    return values
 
 
-def _within_one(points: np.ndarray) -> Floats:
-    moved = points - points.min(0) if len(points) else points
-    scaled: Floats = (moved / max(float(moved.max(initial=0)), 1e-6)).astype(np.float32)
+def _within_one(points: Doubles) -> Floats:
+    if not len(points):
+        return points.astype(np.float32)
+    lowest, highest = points.min(0), points.max(0)
+    moved = (points - (lowest + highest) / 2) / max(float((highest - lowest).max()), 1e-6)
+    scaled: Floats = (moved + 0.5).clip(0, 1).astype(np.float32)
     return scaled

@@ -104,7 +104,12 @@ def export_routes(service: SearchService, selections: Selections) -> APIRouter:
     def export_similar(body: SimilarExportBody) -> Response:
         """Export the list that POST /api/similar returns for the same request."""
         answer = service.answer(service.request(body))
-        name = f"like {'a region of ' if body.box else ''}{Path(gallery.one(body.key).name).stem}"
+        first, count = gallery.one(body.liked[0]), len(body.liked)
+        name = (
+            f"like {'a region of ' if body.box else ''}{Path(first.name).stem}"
+            if count == 1
+            else f"like {count} images"
+        )
         return export_list(answer, answer.results, body.leave_out, body.label or "", body.format, name)
 
     @routes.post("/export/upload", response_class=Response)

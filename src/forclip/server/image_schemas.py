@@ -64,6 +64,13 @@ class MapScoresBody(BaseModel):
     search: SearchBody | None = Field(None, description="As for /api/search; k, offset and cutoff do not count.")
     similar: SimilarBody | None = Field(None, description="As for /api/similar; k and offset do not count.")
 
+    @property
+    def wanted(self) -> SearchBody | SimilarBody:
+        """The one that was given."""
+        given = self.search or self.similar
+        assert given is not None
+        return given
+
     def model_post_init(self, context: Any) -> None:
         if (self.search is None) == (self.similar is None):
             raise ValueError("give either search or similar")

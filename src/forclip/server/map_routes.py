@@ -184,7 +184,6 @@ class EmbeddingMap:
 def map_routes(service: SearchService, embedding_map: EmbeddingMap) -> APIRouter:
     """Routes below /api."""
     routes = APIRouter(prefix="/api", tags=["map"], responses={404: {"model": Problem}})
-    ids = service.gallery.ids_of_keys
 
     @routes.get("/map")
     def read_map() -> MapOut:
@@ -195,14 +194,11 @@ def map_routes(service: SearchService, embedding_map: EmbeddingMap) -> APIRouter
     @in_threads(CapacityLimiter(_SCORINGS))
     def scores(body: MapScoresBody) -> MapScoresOut:
         """How well the images on the map match a search, as far as its longest list reaches."""
-        if body.search is not None:
-            request = replace(body.search.to_request(ids), cutoff=None, confidence=False)
-        else:
-            assert body.similar is not None
-            request = service.similar_request(body.similar)
+        request = service.request(body.wanted)
         most = min(limits.K, service.searcher.index.most_results or limits.K)
         k = max(1, most - len(request.wrong) - len(request.exclude))
-        results = service.answer(replace(request, k=k, offset=0, collapse=None)).results
+        whole = replace(request, k=k, offset=0, collapse=None, cutoff=None, confidence=False)
+        results = service.answer(whole).results
         on_map = embedding_map.keys
         found = {
             str(r.key): r.normalised_score if isinstance(r, CombinedResult) else r.score

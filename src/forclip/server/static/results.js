@@ -133,7 +133,7 @@ function applyCutoff() {
   if (!state.shown.length) return;
   if (!layout.rowHeight) measureGrid();
   drawGrid();
-  if (view.groups) drawn.forEach(updateGroup);
+  drawn.forEach(updateGroup);
   if (focused !== undefined && !document.activeElement.closest(".card")) focusCard(state.shown.indexOf(shownFor(Number(focused)) ?? state.current));
 }
 
