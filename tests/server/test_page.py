@@ -187,6 +187,15 @@ def show_as(page: Page, theme: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
 
 
+def wait_until(page: Page, condition: str) -> None:
+    """Wait until a JavaScript expression is true. The page's policy forbids Playwright's own `wait_for_function`."""
+    for _ in range(250):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"never true: {condition}")
+
+
 def check_page(page: Page) -> None:
     violations = Axe().run(page).response["violations"]
     assert [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:3]) for v in violations] == []

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from forclip.search.searcher import Searcher
 from tests.server.conftest import CHROMIUM, open_page
-from tests.server.test_page import check_page, search, show_as
+from tests.server.test_page import check_page, search, show_as, wait_until
 from tests.server.test_page_verdicts_export import visible_names
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
@@ -226,7 +226,7 @@ def test_zoom_and_place_stay_from_image_to_image(page: Page) -> None:
     assert page.evaluate(VIEW)[:2] == pytest.approx([0.5, 0.5], abs=0.01)
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("zoom.x > 0.51 && zoom.y > 0.51")
+    wait_until(page, "zoom.x > 0.51 && zoom.y > 0.51")
     place = page.evaluate(VIEW)
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
         name = page.locator("#detail-name").text_content()

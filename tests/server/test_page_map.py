@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.server.conftest import CHROMIUM, PICTURES, open_page
 from tests.server.made_lists import PICTURE
-from tests.server.test_page import check_page, search, show_as
+from tests.server.test_page import check_page, search, show_as, wait_until
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 
@@ -109,7 +109,7 @@ def test_the_mouse_shows_moves_and_selects(page: Page) -> None:
     at = place(page, 7)
     page.mouse.move(*at)
     page.mouse.wheel(0, -100)
-    page.wait_for_function("atlas.zoom > 1")
+    wait_until(page, "atlas.zoom > 1")
     assert place(page, 7) == pytest.approx(at, abs=1)
     page.mouse.click(*at)
     expect(page.locator("#map-point")).to_be_visible()

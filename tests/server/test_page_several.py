@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.server.conftest import CHROMIUM, open_page
 from tests.server.made_lists import serve_made_list
-from tests.server.test_page import search
+from tests.server.test_page import search, wait_until
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 
@@ -51,7 +51,7 @@ def test_more_like_the_selection_has_an_address_history_and_a_filter(page: Page)
     page.get_by_role("button", name="Filter").click()
     page.get_by_label("SQL").fill("camera = 'front'")
     page.keyboard.press("Enter")
-    page.wait_for_function("state.results.every(result => result.metadata.camera === 'front')")
+    wait_until(page, "state.results.every(result => result.metadata.camera === 'front')")
     assert 0 < page.evaluate("state.results.length") < 57
 
 

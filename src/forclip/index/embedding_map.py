@@ -17,7 +17,8 @@ _PERPLEXITY = 30.0  # about how many neighbours of an image count
 def map_points(means: Floats) -> Floats:
     """Return a point [images, 2] for each image, from the images' mean vectors [images, dim]: principal components.
 
-    The points are scaled alike, so that all are within 0..1, around the middle. The same vectors give the same points each time.
+    The points are scaled alike, so that all are within 0..1, around the middle. The same vectors give the same points
+    each time.
     """
     return _within_one(_components(means, 2))
 
