@@ -51,7 +51,11 @@ def test_the_least_certain_come_first_and_every_second_is_drawn(calibrated: Test
     other = open_queue(calibrated, length=20, again=True)
     assert keys(other, drawn=True) != keys(queue, drawn=True), "drawn anew"
     shown = queue["entries"][0]["image"]
-    assert {**next(r for r in results if r["key"] == shown["key"]), "relevant": None} == shown
+    result = next(r for r in results if r["key"] == shown["key"])
+    assert shown["box"] == pytest.approx(result["box"], abs=1e-5)
+    numbers = ("score", "probability")
+    assert [shown[name] for name in numbers] == pytest.approx([result[name] for name in numbers], abs=1e-5)
+    assert {**shown, **{name: result[name] for name in (*numbers, "box", "relevant")}} == result
 
 
 def test_only_images_above_the_cutoff_are_reviewed(calibrated: TestClient, client: TestClient) -> None:

@@ -44,7 +44,7 @@ def write_coco(selection: Selection, to: Path) -> None:
     description = f"forclip: boxes are suggestions, not checked by a person. {frame}"
     info = {"description": description, "image_folder": root, "box_frame": "upright"}
     content = {"info": info, "images": images, "annotations": annotations, "categories": category}
-    to.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    to.write_text(json.dumps(content), encoding="utf-8")
 
 
 COLUMNS = ("image", "label", "present", "rank", "score", "probability", "x", "y", "width", "height", "id")
@@ -97,7 +97,7 @@ def write_fiftyone(selection: Selection, to: Path, copy: CopyPicture = copy_pict
             detection = {"label": 0, "bounding_box": box, "confidence": confidence, "attributes": attributes}
             labels[name] = [detection]  # the label is the position in `classes`
     content = {"classes": [selection.label] if selection.label else [], "labels": labels}
-    (to / "labels.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (to / "labels.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_files(selection: Selection, to: Path) -> None:

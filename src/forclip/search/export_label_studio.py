@@ -31,7 +31,7 @@ def write_label_studio(selection: Selection, to: Path) -> None:
         if selection.label and item.box is not None:
             task["predictions"] = [_prediction(item, selection.label)]
         tasks.append(task)
-    to.write_text(json.dumps(tasks, indent=1), encoding="utf-8")
+    to.write_text(json.dumps(tasks), encoding="utf-8")
 
 
 def _prediction(item: Item, label: str) -> dict[str, Any]:

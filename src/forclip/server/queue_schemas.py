@@ -59,7 +59,7 @@ class QueuePosition(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     search: SearchId
-    position: Annotated[int, Field(ge=0, le=limits.QUEUED)]
+    position: Annotated[int, Field(strict=True, ge=0, le=limits.QUEUED)]
 
 
 class QueueAnswer(QueuePosition):

@@ -5,12 +5,12 @@ restart. It lists its images and how they were chosen: the estimate of the list'
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from anyio import CapacityLimiter
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from forclip.calibration.model import WANTED_PRECISION
 from forclip.evaluation.review_precision import Reviewed, estimate_precision
@@ -39,14 +39,17 @@ _MAKING = 2  # queues at a time; each has a whole list in memory
 _WORDS: dict[bool | None, Verdict | None] = {True: "right", False: "wrong", None: None}
 
 
+Short = Annotated[float, AfterValidator(lambda value: round(value, 5))]  # so that a queue's file stays small
+
+
 class Entry(BaseModel):
     """An image of a queue. The fields are those of SearchResult and QueuedImage."""
 
     image_id: str
     rank: int
-    score: float
-    probability: float | None
-    box: tuple[float, float, float, float] | None
+    score: Short
+    probability: Short | None
+    box: tuple[Short, Short, Short, Short] | None
     is_drawn: bool
     chosen_from: int
 
