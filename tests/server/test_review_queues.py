@@ -16,7 +16,9 @@ PATH = "/api/reviewers/ana/queue"
 
 
 def open_queue(client: TestClient, **body: Any) -> dict[str, Any]:
-    response = client.post(PATH, json={"search": "s", **({} if "key" in body else {"text": "snail"}), **body})
+    response = client.post(
+        PATH, json={"search": "s", **({} if {"key", "keys"} & set(body) else {"text": "snail"}), **body}
+    )
     assert response.status_code == 200, response.text
     content: dict[str, Any] = response.json()
     return content
@@ -133,6 +135,9 @@ def test_images_like_one_and_a_region_are_reviewed(client: TestClient) -> None:
     assert queue["precision"]["images"] == len(similar)
     region = {"x0": 0, "y0": 0, "x1": 0.5, "y1": 0.5}
     assert open_queue(client, key=key, box=region, k=5)["length"] == 5
+    some = search_keys(client, 3)
+    several = client.post("/api/similar", json={"keys": some, "k": 4}).json()["results"]
+    assert set(keys(open_queue(client, keys=some, k=4))) == {r["key"] for r in several}
 
 
 def test_deleted_images_leave_a_gap(client: TestClient, served: Searcher) -> None:

@@ -22,13 +22,14 @@ Verdict = Literal["right", "wrong"]
 
 
 class QueueBody(BaseModel):
-    """The list whose images are to be reviewed, for one text or for images like one of the store."""
+    """The list whose images are to be reviewed, for one text or for images like one or several of the store."""
 
     model_config = ConfigDict(extra="forbid")
 
     search: SearchId
     text: SearchText | None = None
     key: Key | None = Field(None, description="In place of a text: an image that the others are like.")
+    keys: Annotated[list[Key], Field(max_length=limits.LIKED)] = Field([], description="In place of key: several.")
     box: Box | None = Field(None, description="A region of the image `key`.")
     where: Where | None = None
     k: int | None = Field(None, ge=1, le=limits.K, description="The cut-off as a number of the best images.")
@@ -38,19 +39,20 @@ class QueueBody(BaseModel):
     again: bool = Field(False, description="Make a new queue where there is one for the same list.")
 
     def model_post_init(self, context: Any) -> None:
-        if (self.text is None) == (self.key is None):
-            raise ValueError("give either a text or the key of an image")
+        if (self.text is not None) + (self.key is not None) + bool(self.keys) != 1:
+            raise ValueError("give either a text, a key or keys")
         if self.box is not None and self.key is None:
             raise ValueError("a box needs the key of its image")
         if sum((self.k is not None, self.min_score > -1, self.min_probability is not None)) > 1:
             raise ValueError("give one cut-off: k, min_score or min_probability")
 
     def list_body(self, most: int) -> SearchBody | SimilarBody:
-        """The search for the list. most: images that a list may have."""
+        """The search for the list. most: images that a list may have, with those that the others are like."""
+        most -= len(self.keys) + (self.key is not None)
         part: dict[str, Any] = {"where": self.where, "k": min(self.k or limits.K, most), "min_score": self.min_score}
-        if self.key is not None:
-            return SimilarBody(key=self.key, box=self.box, **part)
-        return SearchBody(text=self.text, **part)
+        if self.text is not None:
+            return SearchBody(text=self.text, **part)
+        return SimilarBody(key=self.key, keys=self.keys, box=self.box, **part)
 
 
 class QueuePosition(BaseModel):

@@ -149,9 +149,7 @@ def make_queue(service: SearchService, body: QueueBody, verdicts: Mapping[str, b
     Raises Refused: 404 where no image is above the cut-off, and as the search does.
     """
     most = service.gallery.index.most_results
-    listed = body.list_body(limits.K if most is None else most - 1)  # without the image that the others are like
-    request = service.request(listed)
-    answer = service.answer(request)
+    answer = service.answer(service.request(body.list_body(2 * limits.K if most is None else most)))
     results = service.above(answer, body.min_probability)
     if not results:
         raise Refused(404, "no image is above the cut-off")

@@ -59,21 +59,21 @@ function leaveQueue() {
 
 function canReview() {
   const { request } = state, id = searchId(request);
-  return id !== null && Boolean(singleText(request) || request.fields.key) && state.results.length > 0;
+  return id !== null && Boolean(singleText(request) || request.fields.key || request.fields.keys) && state.results.length > 0;
 }
 
 function showReviewButton() { $("review-open").hidden = !canReview(); }
 
 // cutoff: API fields; by default those of the page, or the recommended cut-off where there is none.
 const openQueue = showingErrors(async (cutoff = null) => {
-  if (!canReview()) return showStatus("A review needs the results of one text or of one image from the collection.");
-  const { request } = state, id = searchId(request), { key, box, where } = request.fields;
+  if (!canReview()) return showStatus("A review needs the results of one text or of images from the collection.");
+  const { request } = state, id = searchId(request), { key, keys, box, where } = request.fields;
   const wasRanked = isRanked(request);
   unranked.add(id);  // the queue is of the plain list, which verdicts must not change
   if (wasRanked) await rankAgain();
   if (state.request !== request) return;
   if (!cutoff && !hasCutoff() && state.confidence?.cutoff) await useRecommended();
-  const list = singleText(request) ? { text: singleText(request) } : { key, ...(box ? { box } : {}) };
+  const list = singleText(request) ? { text: singleText(request) } : keys ? { keys } : { key, ...(box ? { box } : {}) };
   const body = { search: id, ...list, ...(where ? { where } : {}), ...(cutoff ?? cutoffFields()) };
   queue.target = `results ${request.target}`;
   await fetchQueue(body);
