@@ -255,8 +255,7 @@ def test_a_review_on_a_phone(phone: Page) -> None:
     assert (len(given["right"]), len(given["wrong"])) == (1, 1)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1200)])
 def test_the_review_is_accessible_and_fits(page: Page, served: Searcher, theme: str, width: int) -> None:
     show_as(page, theme, width)
     search(page, "snail")

@@ -284,8 +284,7 @@ def test_search_by_an_image_file_keeps_the_filter(page: Page, served: Searcher) 
     expect(page.locator(".card")).to_have_count(30)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1200)])
 def test_verdicts_and_export_are_accessible_and_fit(page: Page, theme: str, width: int) -> None:
     show_as(page, theme, width)
     search(page, "snail")
