@@ -108,13 +108,14 @@ def search_lists(index: Any, queries: Floats, fetch: int, nprobe: int) -> list[I
             for position in range(index.chain.size()):
                 moved = index.chain.at(position).apply(moved)
         distances, lists = inverted.quantizer.search(moved, nprobe)
-    threads = max(1, min(cores(), len(queries) * nprobe * index.ntotal // inverted.nlist // _VECTORS_PER_THREAD))
+        threads = min(cores(), len(queries) * nprobe * index.ntotal // inverted.nlist // _VECTORS_PER_THREAD)
+        if threads <= 1:
+            return [ids[ids >= 0] for ids in _search_preassigned(inverted, moved, fetch, lists, distances)[1]]
     if len(queries) == 1:
         parts = [(lists[:, start::threads], distances[:, start::threads]) for start in range(threads)]
         results = parallel_map(lambda part: _search_preassigned(inverted, moved, fetch, *part), parts)
         scores, ids = (np.concatenate([column[0] for column in columns]) for columns in zip(*results, strict=True))
-        if threads > 1:
-            ids = ids[np.argsort(-scores)[:fetch]]
+        ids = ids[np.argsort(-scores)[:fetch]]
         return [ids[ids >= 0]]
     groups = np.array_split(np.arange(len(queries)), min(threads, len(queries)))
     grouped = parallel_map(lambda g: _search_preassigned(inverted, moved[g], fetch, lists[g], distances[g])[1], groups)

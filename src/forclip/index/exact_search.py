@@ -89,8 +89,7 @@ def score_images(segment: Segment, queries: Floats, images: Sequence[Ints]) -> l
     query_of = np.repeat(np.arange(len(queries)), np.array([len(i) for i in images], np.int64))
     pairs, lists = np.concatenate([np.empty(0, np.int64), *images]), segment.lists
     blocks = _blocks(segment, pairs)
-    candidates = parallel_map(lambda b: _candidate_rows(segment, lists, queries, query_of[b], pairs[b]), blocks)
-    best = [_best_rows(segment, queries, *rows) for rows in candidates]
+    best = parallel_map(lambda b: _score_block(segment, lists, queries, query_of[b], pairs[b]), blocks)
     if len(best) == len(queries) == 1:
         return [ScoredImages(*best[0][1:])]
     of_query, owners, rows, scores = (np.concatenate(column) for column in zip(*best, strict=True))
@@ -123,8 +122,20 @@ def first_occurrences(values: Ints) -> Ints:
 def _blocks(segment: Segment, images: Ints) -> list[slice]:
     """Split images into blocks of some ten thousand vectors each."""
     total = int((segment.offsets[images + 1] - segment.offsets[images]).sum())
-    edges = np.linspace(0, len(images), max(1, total // _BLOCK_VECTORS) + 1).astype(int).tolist()
+    if total < 2 * _BLOCK_VECTORS:
+        return [slice(len(images))]
+    edges = np.linspace(0, len(images), total // _BLOCK_VECTORS + 1).astype(int).tolist()
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def _score_block(
+    segment: Segment, lists: ImageLists | None, queries: Floats, query_of: Ints, images: Ints
+) -> tuple[Ints, Ints, Ints, Doubles]:
+    """Return what `_best_rows` does, of all rows of these images."""
+    of_query, rows = _candidate_rows(segment, lists, queries, query_of, images)
+    if len(rows) == len(images):  # one of each, in the order of the images
+        return of_query, images, rows, segment.scores(queries.astype(np.float64), rows, of_query)
+    return _best_rows(segment, queries, of_query, rows)
 
 
 def _candidate_rows(
@@ -135,6 +146,8 @@ def _candidate_rows(
         return _all_rows(segment, query_of, images)
     scores, rows = lists.nearest(segment.scale_queries(queries)[query_of], images, _CANDIDATES_PER_IMAGE)
     near = scores >= scores[:, :1] - _ROUNDING
+    if not near[:, 1:].any():
+        return query_of, rows[:, 0]
     all_near = near.all(axis=1)  # further vectors may be as near
     near[all_near] = False
     others = _all_rows(segment, query_of[all_near], images[all_near])

@@ -342,7 +342,7 @@ class Index:
         dim = self.store.header.dim
         if queries.shape[1:] != (dim,):
             raise ValueError(f"a query has shape {queries.shape[1:]}, the store's vectors have {dim} dimensions")
-        lengths = np.linalg.norm(queries, axis=1)
+        lengths = np.sqrt(np.vecdot(queries, queries))
         wrong = lengths[~(abs(lengths - 1) < _UNIT_TOLERANCE)]
         if len(wrong):
             raise ValueError(f"a query has length {wrong[0]:.3g}, not 1")

@@ -5,6 +5,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from forclip.bucket_path import BucketPath, StorePath, is_url
@@ -26,13 +27,18 @@ class Roots:
 
     def resolve(self, uri: str) -> str:
         """Return where an image is: its location with the root's folder. Other locations are returned unchanged."""
-        if _ABSOLUTE.match(uri):
-            return uri
         name, _, inside = uri.partition("/")
-        folder = self.folders.get(name)
-        if folder is None or not inside:
-            return uri if folder is None else folder
-        return f"{folder}/{inside}" if is_url(folder) else os.path.join(folder, inside)
+        start = self._starts.get(name)
+        if start is None or _ABSOLUTE.match(uri):
+            return uri
+        return start + inside if inside else self.folders[name]
+
+    @cached_property
+    def _starts(self) -> dict[str, str]:
+        """What the paths of each root's files begin with."""
+        return {
+            name: f"{folder}/" if is_url(folder) else os.path.join(folder, "") for name, folder in self.folders.items()
+        }
 
     def reference(self, path: str | os.PathLike[str] | Uri) -> str | None:
         """Return the location of a file in the deepest root that contains it, or None if no root does.

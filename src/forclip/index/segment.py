@@ -50,15 +50,22 @@ class Texts:
 
     def take(self, positions: Ints) -> list[str]:
         """Return the texts at these positions."""
-        chunk_of = np.searchsorted(self._starts, positions, "right") - 1
-        order = np.argsort(chunk_of, kind="stable")
-        chunks, firsts = np.unique(chunk_of[order], return_index=True)
-        texts = np.empty(len(positions), object)
-        for chunk, at in zip(chunks.tolist(), np.split(order, firsts[1:]), strict=False):
-            inside = pa.array(positions[at] - self._starts[chunk])
-            texts[at] = np.array(self._chunks[chunk].take(inside).to_pylist(), object)
+        if len(self._chunks) == 1:
+            texts = _take(self._chunks[0], positions)
+        else:
+            chunk_of = np.searchsorted(self._starts, positions, "right") - 1
+            order = np.argsort(chunk_of, kind="stable")
+            chunks, firsts = np.unique(chunk_of[order], return_index=True)
+            texts = np.empty(len(positions), object)
+            for chunk, at in zip(chunks.tolist(), np.split(order, firsts[1:]), strict=False):
+                texts[at] = _take(self._chunks[chunk], positions[at] - self._starts[chunk])
         found: list[str] = texts.tolist()
         return found
+
+
+def _take(texts: pa.StringArray, positions: Ints) -> NDArray[np.object_]:
+    taken: NDArray[np.object_] = texts.take(pa.array(positions)).to_numpy(zero_copy_only=False)
+    return taken
 
 
 @dataclass(frozen=True)
@@ -322,8 +329,7 @@ class Segment:
 
         Equal codes get equal scores, whatever else is scored with them.
         """
-        wanted = queries[query_of_row] if len(queries) > 1 else np.broadcast_to(queries, (len(rows), queries.shape[1]))
-        cosines: Doubles = np.einsum("ij,ij->i", self.decode(rows), wanted)
+        cosines: Doubles = np.vecdot(self.decode(rows), queries if len(queries) == 1 else queries[query_of_row])
         return cosines
 
     def scale_queries(self, queries: Floats) -> Floats:

@@ -62,9 +62,10 @@ class SegmentFolder:
     def names(self) -> frozenset[SegmentName]:
         """Return the complete segments."""
         names = set()
-        for name in os.listdir(self.folder) if self.folder.exists() else ():
-            with suppress(FileNotFoundError, NotADirectoryError):  # incomplete, or being removed by another process
-                names.add((name, os.stat(f"{self.folder}/{name}/{_DETAILS}").st_mtime_ns))
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self.folder):
+                with suppress(FileNotFoundError, NotADirectoryError):  # incomplete, or being removed by another process
+                    names.add((name, os.stat(f"{self.folder}/{name}/{_DETAILS}").st_mtime_ns))
         return frozenset(names)
 
     def write(self, blocks: Iterable[StoredVectors], names: Mapping[int, FragmentName] | None = None) -> str:

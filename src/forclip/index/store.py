@@ -183,7 +183,7 @@ class Store:
         Of a bucket, a number that changes every second: asking it is a request.
         """
         if isinstance(self.folder, Path):
-            return os.stat(self.folder / TABLE / "_versions").st_mtime_ns
+            return os.stat(f"{self.folder}/{TABLE}/_versions").st_mtime_ns
         return time.monotonic_ns() // _BUCKET_RECENT
 
     def _open_to_change(self) -> lance.LanceDataset:

@@ -28,6 +28,10 @@ def parallel_map(call: Callable[[Item], Result], items: Iterable[Item]) -> list[
     Work goes to cores that no other call of this function uses; the calling thread does the rest, so concurrent
     searches get one core each. `call` must only compute with FAISS and never wait. The first error is raised.
     """
+    items = list(items)
+    if len(items) == 1:
+        with one_core():
+            return [call(items[0])]
     waiting = deque(enumerate(items))
     results: dict[int, Result] = {}
 
