@@ -233,6 +233,8 @@ class TrainConfig:
     labelled_fraction: the share of the training images whose base labels are used.
     teacher: what the pseudo-labels come from: start (the head before training, so that what it knows is kept), cluster
     (Cluster-CLIP of teacher_clusters), zoom (nine windows of each image), or none.
+    self_training: whether to guess the base labels of images without any, and to train on likely guesses
+    (forclip.training.self_training). None leaves it to the trials.
     interpolation: alpha, the share of the way from the untuned to the tuned head, chosen on base classes held back in
     held_back_folds trial trainings (fewer than 2 folds: 0.5).
     class_vectors: how far the base classes' text vectors follow the labels, chosen in the trials (without: 0.75); 0
@@ -254,6 +256,7 @@ class TrainConfig:
     base_loss: Literal["binary", "asymmetric", "softmax"] | None = None
     base_weight: NonNegative = 1.0
     teacher: Literal["auto", "start", "cluster", "zoom", "none"] = "auto"
+    self_training: bool | None = None
     teacher_clusters: Count = 25
     pseudo_weight: NonNegative | None = None
     pseudo_temperature: Positive = 0.05

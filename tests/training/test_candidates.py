@@ -42,3 +42,17 @@ def test_candidates_that_come_out_equal_are_tried_once() -> None:
 def test_mixtures_of_words_need_a_teacher() -> None:
     config = TrainConfig(teacher="cluster", pseudo_weight=0.0, set_weight=0.0, random_text_weight=0.5)
     assert [c.teacher for c in candidates_of(config, AUTOMATIC)] == ["cluster"]
+
+
+def test_guessed_labels_are_tried_where_images_have_none() -> None:
+    assert not any(c.self_training for c in candidates_of(TrainConfig(), EVERY))
+    tried = candidates_of(TrainConfig(), EVERY, some_unlabelled=True)
+    assert [c.teacher for c in tried if not c.self_training] == list(EVERY)
+    assert {c.teacher for c in tried if c.self_training} == {"none", "zoom"}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_configuration_decides_on_guessed_labels(wanted: bool) -> None:
+    config = TrainConfig(self_training=wanted, teacher="cluster")
+    assert [c.self_training for c in candidates_of(config, EVERY, some_unlabelled=True)] == [wanted]
+    assert not candidates_of(config, EVERY)[0].self_training

@@ -18,6 +18,8 @@ from tests.training.test_finetune import HEAD, TRAIN, images, supervision
         {"teacher": "start", "interpolation": None, "epochs": 3},
         {"teacher": "none", "interpolation": 0.5, "batch_size": 3},
         {"teacher": "auto", "held_back_folds": 1},
+        {"teacher": "auto", "interpolation": None, "labelled_fraction": 0.6},
+        {"teacher": "none", "self_training": True, "labelled_fraction": 0.6},
     ],
 )
 def test_the_stages_are_those_that_come(changes: dict[str, object]) -> None:

@@ -14,7 +14,8 @@ class Candidate:
     """What a head is trained with. The fields are those of TrainConfig, all decided.
 
     with_share: whether the head trains with the start's share of plain CLIP in its vectors. It does if it should stay
-    like the start; otherwise, its own vectors have to learn all that they can.
+    like the start; otherwise, its own vectors have to learn all that they can. self_training: whether it also trains on
+    guessed labels of the images without labels.
     """
 
     teacher: TeacherName
@@ -23,8 +24,15 @@ class Candidate:
     base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
     trainable: Literal["queries", "query_key", "all"] = "all"
     with_share: bool = False
+    self_training: bool = False
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it learns from images without labels."""
+        return self.teacher != "none" or self.self_training
 
 
+FIRST_GUESSES = "finetuning on first guesses"  # the stage of a self-training before its last one
 AUTOMATIC: tuple[TeacherName, ...] = ("start", "cluster", "none")  # tried by `teacher: auto`
 # The weights were found on the development sets of docs/development/measurements.md. The start has a large weight: it
 # keeps the scores that training on labels would change.
@@ -36,10 +44,13 @@ _DEFAULTS: Mapping[TeacherName, Candidate] = {
 }
 
 
-def candidates_of(config: TrainConfig, teachers: Sequence[TeacherName]) -> list[Candidate]:
+def candidates_of(
+    config: TrainConfig, teachers: Sequence[TeacherName], some_unlabelled: bool = False
+) -> list[Candidate]:
     """Return the candidates of a configuration, without repetitions. What it sets replaces what they propose.
 
-    teachers: those to try if the configuration leaves the choice open, the preferred one first.
+    teachers: those to try if the configuration leaves the choice open, the preferred one first; some_unlabelled:
+    whether there are images to guess labels of.
     """
     names = teachers if config.teacher == "auto" else (config.teacher,)
     candidates = []
@@ -55,4 +66,9 @@ def candidates_of(config: TrainConfig, teachers: Sequence[TeacherName]) -> list[
         if not (candidate.pseudo_weight or candidate.set_weight or config.random_text_weight):
             candidate = replace(candidate, teacher="none", with_share=False)  # nothing follows it
         candidates.append(candidate)
+    if some_unlabelled and config.base_weight > 0 and config.self_training is not False:
+        # The start and Cluster-CLIP as teachers keep what guessed labels would teach, so these are not tried together.
+        followed = candidates if config.teacher != "auto" else [c for c in candidates if c.teacher in ("none", "zoom")]
+        guessing = [replace(candidate, self_training=True) for candidate in followed]
+        candidates = guessing if config.self_training else [*candidates, *guessing]
     return list(dict.fromkeys(candidates))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from forclip.config import TrainConfig
 from forclip.progress import Planned
-from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
+from forclip.training.candidates import AUTOMATIC, FIRST_GUESSES, Candidate, TeacherName, candidates_of
 from forclip.training.class_holdout import SHORT_SHARE, SHORT_STEPS, class_folds, compares_candidates
 from forclip.training.teachers import TRIAL_IMAGES
 from forclip.training.trainer import epochs_and_images, total_steps
@@ -32,11 +32,11 @@ def expected_stages(
     if not candidates:
         if config.teacher == "auto" and num_parts == 1 and labelled:
             stages.append(Planned("trying the zoom teacher", min(TRIAL_IMAGES, labelled), _TEACHERS["zoom"]))
-        candidates = candidates_of(config, AUTOMATIC)
+        candidates = candidates_of(config, AUTOMATIC, num_parts == 1 and 0 < labelled < images)
     folds, seen = len(class_folds(classes, config.held_back_folds, config.seed)), set[tuple[TeacherName, int]]()
 
     def add(name: str, candidate: Candidate, share: float = 1.0, max_steps: int | None = None) -> None:
-        rows = images if candidate.teacher != "none" else labelled
+        rows = images if candidate.sees_all else labelled
         if not rows:
             return
         epochs, used = epochs_and_images(config, rows, num_parts, share, max_steps)
@@ -55,5 +55,7 @@ def expected_stages(
         for k in range(1, folds + 1):
             add(f"trial {k} of {folds}", candidates[0])
     if config.interpolation != 0:
+        if candidates[0].self_training:
+            add(FIRST_GUESSES, candidates[0])
         add("finetuning", candidates[0])
     return stages

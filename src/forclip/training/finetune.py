@@ -26,7 +26,7 @@ from forclip.models.retrieval_model import ClassVectors
 from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, expect, record, untracked
 from forclip.training import objectives
-from forclip.training.candidates import AUTOMATIC, Candidate, TeacherName, candidates_of
+from forclip.training.candidates import AUTOMATIC, FIRST_GUESSES, Candidate, TeacherName, candidates_of
 from forclip.training.class_holdout import Evidence, HeldOut, calibrate, choose_candidate, choose_setting
 from forclip.training.class_vectors import choose_strength, fit_class_vectors
 from forclip.training.expected_stages import expected_stages
@@ -34,13 +34,14 @@ from forclip.training.gains import Gain
 from forclip.training.initialisation import choose_initial_head
 from forclip.training.losses import max_sim
 from forclip.training.score_images import plain_clip, run_in_batches, score_images
+from forclip.training.self_training import guess_labels
 from forclip.training.step_size import learning_rate_for, scale_for_labels
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTeacher, measure_teacher
 from forclip.training.trainer import TrainingSet, epochs_and_images, new_state, total_steps, train, trained_parameters
 from forclip.training.watch import NoRecorder, Recorder, Watch, mean_terms
 from forclip.training.weight_interpolation import interpolate
-from forclip.types import Ints
+from forclip.types import Bools, Ints
 
 History = list[dict[str, float]]  # each objective's value at every step
 _LEARNING_RATE_WIDTH = 128
@@ -173,9 +174,13 @@ def finetune(
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
     shown = None if isinstance(recorder, NoRecorder) else places
     watch = None if recorder is None else Watch(recorder, parts, supervision, shown, seed)
-    training = _Training(untuned, tokens, num_parts, zoom, config, checkpoint, track, watch)
     names = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
-    candidates, measuring = candidates_of(config, names), HeldOut(untuned, parts, supervision, config.seed)
+    guess_by: TeacherName = "zoom" if "zoom" in (*names, config.teacher) and zoom is not None else "start"
+    training = _Training(untuned, tokens, num_parts, zoom, guess_by, config, checkpoint, track, watch)
+    # Of a tile it is not known which of the image's labels it shows.
+    some_unlabelled = num_parts == 1 and 0 < len(supervision.labelled) < tokens.shape[1]
+    candidates = candidates_of(config, names, some_unlabelled)
+    measuring = HeldOut(untuned, parts, supervision, config.seed)
     expect(*expected_stages(config, *numbers, candidates))
     candidate, measured = choose_candidate(training.trial, candidates, measuring, supervision, config)
     expect(*expected_stages(config, *numbers, [candidate]))
@@ -184,7 +189,7 @@ def finetune(
     # With alpha 0 the trained head would not be used.
     tuned, history = untuned, History()
     if setting.alpha > 0:
-        tuned, history = training.train(candidate, supervision, "finetuning", checkpoint)
+        tuned, history = training.finetune(candidate, supervision)
     shared = untuned.with_share(setting.share)
     head = interpolate(shared, tuned, setting.alpha).eval().requires_grad_(False)
     trial_heads = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
@@ -212,12 +217,16 @@ def finetune(
 
 @dataclass
 class _Training:
-    """Trains copies of the untuned head. zoom: None without the images' files, or with tiles."""
+    """Trains copies of the untuned head.
+
+    zoom: None without the images' files, or with tiles; guess_by: the teacher whose scores label unlabelled images.
+    """
 
     untuned: SummaryHead
     tokens: Rows
     num_parts: int
     zoom: Teacher | None
+    guess_by: TeacherName
     config: TrainConfig
     checkpoint: Path | None
     track: Track
@@ -240,6 +249,14 @@ class _Training:
             file = None if number is None else file.with_name(f"{file.stem}_held_back_{number}{file.suffix}")
         return self.train(candidate, supervision, description, file, share_of_epochs, max_steps)[0]
 
+    def finetune(self, candidate: Candidate, supervision: Supervision) -> tuple[SummaryHead, History]:
+        """Train the head to use. Self-training guesses twice: the second time with the first head's scores, too."""
+        file, student = self.checkpoint, None
+        if candidate.self_training:
+            first = None if file is None else file.with_name(f"{file.stem}_first_guesses{file.suffix}")
+            student, _ = self.train(candidate, supervision, FIRST_GUESSES, first)
+        return self.train(candidate, supervision, "finetuning", file, student=student)
+
     def train(
         self,
         candidate: Candidate,
@@ -248,18 +265,23 @@ class _Training:
         checkpoint: Path | None,
         share_of_epochs: float = 1.0,
         max_steps: int | None = None,
+        student: SummaryHead | None = None,
     ) -> tuple[SummaryHead, History]:
-        """Train a copy of the untuned head, as `TrainHead` describes it."""
-        # Without a teacher, unlabelled images add nothing to the loss.
-        rows = np.arange(self.tokens.shape[1]) if candidate.teacher != "none" else supervision.labelled
+        """Train a copy of the untuned head, as `TrainHead` describes it. student: a head that guesses labels."""
+        # Without a teacher and guesses, unlabelled images add nothing to the loss.
+        rows = np.arange(self.tokens.shape[1]) if candidate.sees_all else supervision.labelled
         if not len(rows):
             raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
         epochs, count = epochs_and_images(self.config, len(rows), self.num_parts, share_of_epochs, max_steps)
-        rate = self._learning_rate(candidate.trainable) * scale_for_labels(len(supervision.labelled), len(rows))
+        labelled = len(rows) if candidate.self_training else len(supervision.labelled)
+        rate = self._learning_rate(candidate.trainable) * scale_for_labels(labelled, len(rows))
         config = replace(self.config, epochs=epochs, learning_rate=rate)
         if count < len(rows):
             rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, count, replace=False))
-        labels, verified = (torch.from_numpy(x[:, rows]) for x in supervision.of_views(len(self.tokens)))
+        of_views = [x[:, rows] for x in supervision.of_views(len(self.tokens))]
+        if candidate.self_training:
+            of_views = self._with_guesses(rows, of_views, supervision, student)
+        labels, verified = map(torch.from_numpy, of_views)
         untuned_vectors = torch.zeros(1, len(rows), 0, 1)
         if config.neighbour_weight > 0:
             device = self.untuned.offsets.device
@@ -299,6 +321,21 @@ class _Training:
 
         train(state, data, config, checkpoint, on_step)
         return state.result.requires_grad_(False), state.history
+
+    def _with_guesses(
+        self, rows: Ints, of_views: Sequence[Bools], supervision: Supervision, student: SummaryHead | None
+    ) -> list[Bools]:
+        """Return labels and verified of views, [V, rows, C] each, with guesses for the unlabelled images."""
+        vectors = [self._teacher_vectors(self.guess_by, rows)]
+        if student is not None:
+            device = student.offsets.device
+            vectors.append(run_in_batches(student, one_view(self.tokens, 0), torch.from_numpy(rows), device)[None])
+        known = supervision.verified[rows]
+        guessed = guess_labels(
+            vectors, supervision.labels[rows], known, supervision.texts, supervision.vocabulary, self.config.seed
+        )
+        unlabelled = np.logical_not(known.any(1, keepdims=True))
+        return [np.where(unlabelled, guess, given) for guess, given in zip(guessed, of_views, strict=True)]
 
     def _learning_rate(self, trainable: str) -> float:
         if self.config.learning_rate is not None:
