@@ -1,6 +1,7 @@
 """Class vectors: fit the text vectors of the base classes to the labels, with the images' vectors fixed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,14 +27,19 @@ _USUAL_STRENGTH = 0.75  # without trials to choose it by
 
 
 def choose_strength(
-    heads: Sequence[tuple[Ints, SummaryHead]], tokens: Rows, supervision: Supervision, config: TrainConfig
+    heads: Sequence[tuple[Ints, SummaryHead]],
+    tokens: Rows,
+    supervision: Supervision,
+    config: TrainConfig,
+    guess: Callable[[Supervision], Supervision] | None = None,
 ) -> tuple[float, dict[float, Gain]]:
     """Choose how much of the shift to keep, by classes that heads were trained without.
 
     A head knows the images that it was trained on too well to tell what the text side adds. So the shift of a class is
     fitted with a head that never saw the class, on half of the images, and measured on the other half. heads: columns
-    of base classes, and a head trained without them; tokens: [P, I, T, W], the parts of each image. Returns also the
-    gain of each strength over none; without heads, or with a configured strength, nothing is measured.
+    of base classes, and a head trained without them; tokens: [P, I, T, W], the parts of each image; guess: adds guessed
+    labels of unlabelled images, to be fitted, too. Returns also the gain of each strength over none; without heads, or
+    with a configured strength, nothing is measured.
     """
     if config.class_vectors is not None or not heads:
         return (_USUAL_STRENGTH if config.class_vectors is None else config.class_vectors), {}
@@ -41,14 +47,15 @@ def choose_strength(
     order = np.random.default_rng([config.seed, 19]).permutation(len(rows))
     halves = order[::2], order[1::2]
     labels, verified = supervision.labels[rows], supervision.verified[rows]
+    taught = [_taught_by(rows[half], rows, supervision, len(tokens), config.seed, guess) for half in halves]
     scores = {strength: np.zeros(labels.shape, np.float32) for strength in _STRENGTHS}
     for columns, head in heads:
-        device, indices = head.offsets.device, torch.from_numpy(rows)
-        vectors = torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
+        vectors = _vectors(head, tokens, rows)
         texts, words = supervision.texts[torch.from_numpy(columns)].cpu(), supervision.vocabulary.cpu()
-        for fitted, measured in (halves, halves[::-1]):
-            targets, known = (torch.from_numpy(x[np.ix_(fitted, columns)]) for x in (labels, verified))
-            shifts = learn_class_vectors(vectors[fitted], targets, known, texts, words, 1.0, config.seed).shifts
+        for (fitted, given), measured in zip(taught, halves[::-1], strict=True):
+            targets, known = (torch.from_numpy(x[np.ix_(fitted, columns)]) for x in (given.labels, given.verified))
+            examples = _vectors(head, tokens, fitted)
+            shifts = learn_class_vectors(examples, targets, known, texts, words, 1.0, config.seed).shifts
             for strength, of_strength in scores.items():
                 moved = F.normalize(texts + strength * shifts, dim=-1)
                 parts = [max_sim(part.float(), moved) for part in vectors[measured].split(_TEXT_BATCH)]
@@ -59,6 +66,33 @@ def choose_strength(
         pairs = [one.gain_over(none) for one, none in zip(of_halves, resampled[0.0], strict=True)]
         gains[strength] = Gain(float(np.mean([g.mean for g in pairs])), float(np.mean([g.deviation for g in pairs])))
     return max(gains, key=lambda strength: gains[strength].shrunk), gains
+
+
+def _taught_by(
+    half: Ints,
+    measured: Ints,
+    supervision: Supervision,
+    num_parts: int,
+    seed: int,
+    guess: Callable[[Supervision], Supervision] | None,
+) -> tuple[Ints, Supervision]:
+    """Return rows to fit a head's class vectors on, and their labels: those of a half, and what is guessed from them.
+
+    half, measured: rows of images; the labels of the measured ones that are not in the half are not used.
+    """
+    if guess is None:
+        return half, supervision
+    is_known = np.zeros((len(supervision.labels), 1), bool)
+    is_known[half] = True
+    guessed = guess(replace(supervision, verified=supervision.verified & is_known))
+    others = np.setdiff1d(guessed.sample_labelled(_TEXT_IMAGES // num_parts, seed), measured)
+    return np.concatenate([half, others]), guessed
+
+
+def _vectors(head: SummaryHead, tokens: Rows, rows: Ints) -> Tensor:
+    """Return a head's vectors of rows of tokens [P, I, T, W]: [rows, P * N, D] float16, on the CPU."""
+    device, indices = head.offsets.device, torch.from_numpy(rows)
+    return torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
 
 
 def fit_class_vectors(

@@ -41,7 +41,7 @@ from forclip.training.teachers import TRIAL_IMAGES, HeadTeacher, Teacher, ZoomTe
 from forclip.training.trainer import TrainingSet, epochs_and_images, new_state, total_steps, train, trained_parameters
 from forclip.training.watch import NoRecorder, Recorder, Watch, mean_terms
 from forclip.training.weight_interpolation import interpolate
-from forclip.types import Bools, Ints
+from forclip.types import Ints
 
 History = list[dict[str, float]]  # each objective's value at every step
 _LEARNING_RATE_WIDTH = 128
@@ -193,7 +193,8 @@ def finetune(
     shared = untuned.with_share(setting.share)
     head = interpolate(shared, tuned, setting.alpha).eval().requires_grad_(False)
     trial_heads = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
-    strength, strength_gains = broadcast(choose_strength(trial_heads, parts, supervision, config))
+    guess = training.with_guesses if candidate.self_training else None
+    strength, strength_gains = broadcast(choose_strength(trial_heads, parts, supervision, config, guess))
     choices = Choices(
         labelled_images=len(supervision.labelled),
         aligned=untuned.pool.output is not None,
@@ -210,7 +211,10 @@ def finetune(
     )
     if recorder is not None:
         recorder.text("choices", json.dumps(choices.to_json(), indent=1))
-    class_vectors = fit_class_vectors(head, tokens, num_parts, supervision, config, strength)
+    taught = supervision
+    if candidate.self_training:
+        taught = training.with_guesses(supervision, student=tuned if setting.alpha > 0 else None)
+    class_vectors = fit_class_vectors(head, tokens, num_parts, taught, config, strength)
     synchronise(class_vectors.state_dict().values())
     return Finetuned(head, class_vectors, untuned, tuned, history, choices, calibration)
 
@@ -278,10 +282,8 @@ class _Training:
         config = replace(self.config, epochs=epochs, learning_rate=rate)
         if count < len(rows):
             rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, count, replace=False))
-        of_views = [x[:, rows] for x in supervision.of_views(len(self.tokens))]
-        if candidate.self_training:
-            of_views = self._with_guesses(rows, of_views, supervision, student)
-        labels, verified = map(torch.from_numpy, of_views)
+        taught = self.with_guesses(supervision, rows, student) if candidate.self_training else supervision
+        labels, verified = (torch.from_numpy(x[:, rows]) for x in taught.of_views(len(self.tokens)))
         untuned_vectors = torch.zeros(1, len(rows), 0, 1)
         if config.neighbour_weight > 0:
             device = self.untuned.offsets.device
@@ -322,20 +324,29 @@ class _Training:
         train(state, data, config, checkpoint, on_step)
         return state.result.requires_grad_(False), state.history
 
-    def _with_guesses(
-        self, rows: Ints, of_views: Sequence[Bools], supervision: Supervision, student: SummaryHead | None
-    ) -> list[Bools]:
-        """Return labels and verified of views, [V, rows, C] each, with guesses for the unlabelled images."""
+    def with_guesses(
+        self, supervision: Supervision, rows: Ints | None = None, student: SummaryHead | None = None
+    ) -> Supervision:
+        """Return the supervision with guessed labels for the unlabelled images among these rows, all by default.
+
+        student: a head whose scores count beside those of the training-free vectors.
+        """
+        rows = np.arange(self.tokens.shape[1]) if rows is None else rows
         vectors = [self._teacher_vectors(self.guess_by, rows)]
         if student is not None:
             device = student.offsets.device
             vectors.append(run_in_batches(student, one_view(self.tokens, 0), torch.from_numpy(rows), device)[None])
-        known = supervision.verified[rows]
-        guessed = guess_labels(
-            vectors, supervision.labels[rows], known, supervision.texts, supervision.vocabulary, self.config.seed
+        given = supervision.labels[rows], supervision.verified[rows]
+        guesses = guess_labels(vectors, *given, supervision.texts, supervision.vocabulary, self.config.seed)
+        is_new = ~supervision.verified[rows].any(1)
+        of_images = supervision.labels.copy(), supervision.verified.copy()
+        of_views = [values.copy() for values in supervision.of_views(len(self.tokens))]
+        for image, views, guess in zip(of_images, of_views, guesses, strict=True):
+            image[rows[is_new]] = views[:, rows[is_new]] = guess[is_new]
+        labels, verified = of_images
+        return replace(
+            supervision, labels=labels, verified=verified, view_labels=of_views[0], view_verified=of_views[1]
         )
-        unlabelled = np.logical_not(known.any(1, keepdims=True))
-        return [np.where(unlabelled, guess, given) for guess, given in zip(guessed, of_views, strict=True)]
 
     def _learning_rate(self, trainable: str) -> float:
         if self.config.learning_rate is not None:
