@@ -62,6 +62,7 @@ ABLATIONS: dict[str, Changes] = {
     # Fewer labels.
     "labels_10": {"train": {"labelled_fraction": 0.1}},
     "labels_1": {"train": {"labelled_fraction": 0.01}},
+    "labels_10_no_guesses": {"train": {"labelled_fraction": 0.1, "self_training": False}},
 }
 
 
