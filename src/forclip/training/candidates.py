@@ -67,8 +67,21 @@ def candidates_of(
             candidate = replace(candidate, teacher="none", with_share=False)  # nothing follows it
         candidates.append(candidate)
     if some_unlabelled and config.base_weight > 0 and config.self_training is not False:
-        # The start and Cluster-CLIP as teachers keep what guessed labels would teach, so these are not tried together.
-        followed = candidates if config.teacher != "auto" else [c for c in candidates if c.teacher in ("none", "zoom")]
-        guessing = [replace(candidate, self_training=True) for candidate in followed]
-        candidates = guessing if config.self_training else [*candidates, *guessing]
+        candidates = _with_guesses(candidates, config)
     return list(dict.fromkeys(candidates))
+
+
+def _with_guesses(candidates: Sequence[Candidate], config: TrainConfig) -> list[Candidate]:
+    """Return the candidates with those that train on guessed labels."""
+    if config.teacher != "auto":
+        guessing = [replace(candidate, self_training=True) for candidate in candidates]
+        return guessing if config.self_training else [*candidates, *guessing]
+    labels_alone = next(candidate for candidate in candidates if candidate.teacher == "none")
+    guessing = [replace(labels_alone, self_training=True)]
+    if config.self_training:
+        return guessing
+    # Labels guessed by the zoom teacher teach more than its scores do, and more than the few labels alone. Short trials
+    # don't show it: they are too short for labels, and scores are learned faster.
+    by_zoom = any(candidate.teacher == "zoom" for candidate in candidates)
+    others = [c for c in candidates if c.teacher not in ("zoom", "none")] if by_zoom else candidates
+    return [*others, *guessing]
