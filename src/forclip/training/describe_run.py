@@ -80,6 +80,8 @@ def _classes(names: list[str] | None) -> str:
 def _choices(choices: dict[str, Any]) -> list[str]:
     teacher = choices.get("teacher")
     lines = [f"teacher: {teacher}" if teacher else "teacher: none, base labels alone"]
+    if guessed_by := choices.get("guessed_by"):
+        lines.append(f"images without labels: guessed by {'the zoom teacher' if guessed_by == 'zoom' else 'the start'}")
     for key, meaning in (
         ("share", "from the untuned (0) to the tuned head (1)"),
         ("pooled_share", "plain CLIP's share in each vector"),

@@ -55,7 +55,8 @@ class Choices:
     over a head with neither. zoom_gain: of the zoom teacher over the start, None if it was not tried. candidate: what
     the head was trained with; candidates: of each one, what short trials measured. alpha: how far the head is from the
     start (0) to the trained head (1); share: of plain CLIP in the final head; evidence: of the full trials.
-    class_vectors: the kept part of the shifts; class_vector_gains: of each part over none.
+    class_vectors: the kept part of the shifts; class_vector_gains: of each part over none. guessed_by: the teacher whose
+    scores labelled unlabelled images, if the head trained on guesses.
     """
 
     labelled_images: int
@@ -70,6 +71,7 @@ class Choices:
     evidence: Evidence
     class_vectors: float
     class_vector_gains: dict[float, Gain]
+    guessed_by: TeacherName | None = None
 
     @property
     def teacher(self) -> str | None:
@@ -86,6 +88,7 @@ class Choices:
             "zoom_gain": None if self.zoom_gain is None else _gain_to_json(self.zoom_gain),
             "teacher": self.teacher,
             "candidate": asdict(self.candidate),
+            "guessed_by": self.guessed_by,
             "candidates": [
                 {**asdict(candidate), "settings": _evidence_to_json(evidence)}
                 for candidate, evidence in self.candidates.items()
@@ -208,6 +211,7 @@ def finetune(
         evidence=evidence,
         class_vectors=strength,
         class_vector_gains=strength_gains,
+        guessed_by=guess_by if candidate.self_training else None,
     )
     if recorder is not None:
         recorder.text("choices", json.dumps(choices.to_json(), indent=1))
