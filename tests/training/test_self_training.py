@@ -93,3 +93,12 @@ def test_a_training_sees_guessed_labels_and_no_hidden_ones() -> None:
     alone = finetuned(few, config=replace(guessing, self_training=False))
     assert not torch.equal(alone.head.offsets, done.head.offsets)
     assert not finetuned(given, config=guessing).choices.candidate.self_training, "all images have labels"
+
+
+def test_a_run_says_who_guessed_its_labels() -> None:
+    given = supervision()
+    verified = given.verified.copy()
+    verified[::2] = False
+    guessing = replace(TRAIN, teacher="none", self_training=True)
+    assert finetuned(replace(given, verified=verified), config=guessing).choices.to_json()["guessed_by"] == "start"
+    assert finetuned(given, config=guessing).choices.to_json()["guessed_by"] is None

@@ -55,8 +55,8 @@ class Choices:
     over a head with neither. zoom_gain: of the zoom teacher over the start, None if it was not tried. candidate: what
     the head was trained with; candidates: of each one, what short trials measured. alpha: how far the head is from the
     start (0) to the trained head (1); share: of plain CLIP in the final head; evidence: of the full trials.
-    class_vectors: the kept part of the shifts; class_vector_gains: of each part over none. guessed_by: the teacher whose
-    scores labelled unlabelled images, if the head trained on guesses.
+    class_vectors: the kept part of the shifts; class_vector_gains: of each part over none. guessed_by: the teacher
+    whose scores labelled unlabelled images, if the head trained on guesses.
     """
 
     labelled_images: int
