@@ -102,7 +102,13 @@ def test_lists_like_an_image_a_region_and_an_upload_are_exported(client: TestCli
         return response.content
 
     like = {"key": key}
-    for body in (like, {**like, "box": region}, {**like, "right": search_keys(client, 2)}, {}):
+    for body in (
+        like,
+        {**like, "box": region},
+        {**like, "right": search_keys(client, 2)},
+        {"keys": search_keys(client, 3)},
+        {},
+    ):
         searched, path = ("similar", "export/similar") if body else ("similar/upload", "export/upload")
         shown = json.loads(send(searched, body))["results"]
         rows = list(csv.DictReader(StringIO(send(path, body).decode())))
@@ -151,6 +157,7 @@ def test_the_file_is_named_for_what_it_holds(client: TestClient, served: Searche
         == "filename*=utf-8''caf%C3%A9_results_coco.json"
     )
     assert name("POST", "export/similar", json={"key": key}) == f'filename="like_{stem}.csv"'
+    assert name("POST", "export/similar", json={"keys": search_keys(client, 2)}) == 'filename="like_2_images.csv"'
     upload = {"files": {"picture": ("my cat.jpg", picture.read_bytes())}, "data": {"format": "files"}}
     assert name("POST", "export/upload", **upload) == 'filename="like_my_cat.txt"'
     assert name("POST", "export/verdicts", json={"label": "cat", "right": [key]}) == 'filename="cat_verdicts.csv"'

@@ -36,7 +36,7 @@ function rankingFields(request) {
 // The same verdict again removes it.
 function giveVerdict(result, right) {
   const id = searchId(state.request);
-  if (id === null) return showStatus("Verdicts need the full results of one text or of one image from the collection.");
+  if (id === null) return showStatus("Verdicts need the full results of one text, or of images from the collection.");
   const given = verdictsOf(state.request);
   const isRemoved = given.get(result.key)?.right === right;
   given.delete(result.key);
