@@ -17,7 +17,9 @@ async function openMap() {
   if (!$("map").open) $("map").showModal();
   $("map-canvas").focus();
   showMapSelection();
-  await Promise.all([loadMap(), loadScores()]);
+  showLoadedScores();
+  await loadMap();
+  if (atlas.answer?.keys.length) await loadScores();
 }
 
 const showingOnMap = (work) => (...values) => work(...values).catch((error) => { $("map-status").textContent = error.message; });
@@ -25,12 +27,14 @@ const showingOnMap = (work) => (...values) => work(...values).catch((error) => {
 // Ask again while the service computes.
 const loadMap = showingOnMap(async () => {
   clearTimeout(atlas.timer);
-  const chosen = atlas.answer?.keys[atlas.current], answer = await call("api/map");
+  const before = atlas.answer, chosen = before?.keys[atlas.current], answer = await call("api/map");
   atlas.answer = answer;
   chooseOnMap(answer.keys.indexOf(chosen), false);
   $("map-status").textContent = describeMap(answer);
   for (const button of document.querySelectorAll("#map .needs-points")) button.disabled = !answer.keys.length;
   drawMap();
+  if (atlas.timer && String(answer.keys) !== String(before?.keys)) loadScores();  // of the images that came while it was open
+  atlas.timer = 0;
   if (answer.state === "computing" && $("map").open) atlas.timer = setTimeout(loadMap, MAP_MILLISECONDS);
 });
 
@@ -43,11 +47,14 @@ function describeMap({ state: status, method, images, keys }) {
   return method === "pca" ? `${shown} A better arrangement is being computed.` : `${shown} The collection has changed, and a new map is being computed.`;
 }
 
-// Scores of all points where the service can search again, else of the results that are loaded.
-const loadScores = showingOnMap(async () => {
-  const turn = ++atlas.turn, { request } = state;
+function showLoadedScores() {
   atlas.scores = new Map(isColumns() ? [] : state.results.map(({ key, score }) => [key, score]));
   showMapColours();
+}
+
+// Load scores of all points where the service can search again, in place of those of the results that are loaded.
+const loadScores = showingOnMap(async () => {
+  const turn = ++atlas.turn, { request } = state;
   if (request?.kind !== "search" && request?.kind !== "similar") return;
   const answer = await call("api/map/scores", { json: { [request.kind]: requestFields(request) } });
   if (turn !== atlas.turn) return;
@@ -60,16 +67,19 @@ const loadScores = showingOnMap(async () => {
 function mapColour() { return $("map-colour").value; }
 
 function showMapColours() {
-  const values = [...atlas.scores.values()], known = values.length > 0 && mapColour() === "score";
+  const known = atlas.scores.size > 0 && mapColour() === "score";
   $("map-legend").hidden = !known;
-  if (known) {
-    $("map-low").textContent = values.reduce((a, b) => Math.min(a, b)).toFixed(2);
-    $("map-high").textContent = values.reduce((a, b) => Math.max(a, b)).toFixed(2);
-  }
+  if (known) [$("map-low").textContent, $("map-high").textContent] = scoreRange().map((score) => score.toFixed(2));
   $("map-colour-help").textContent = mapColour() === "verdict"
     ? "Blue: right. Red: wrong. Grey: no verdict in this search."
     : mapColour() === "score" && !known ? "Search first to see scores." : "";
   drawMap();
+}
+
+// Return the median and the highest score, between which colours differ: most scores are low, and near each other.
+function scoreRange() {
+  const ordered = [...atlas.scores.values()].sort((a, b) => a - b);
+  return [ordered[Math.floor((ordered.length - 1) / 2)], ordered.at(-1)];
 }
 
 function mapSize() { return Math.max(1, Math.min($("map-canvas").clientWidth, $("map-canvas").clientHeight) - 2 * MAP_MARGIN) * atlas.zoom; }
@@ -93,11 +103,11 @@ function mapLayers() {
     return [[rgb(colours.none), of(undefined)], [colours.wrong, of(false)], [colours.right, of(true)]];
   }
   if (mapColour() !== "score" || !atlas.scores.size) return [[rgb(colours.none), all]];
-  const values = [...atlas.scores.values()], lowest = values.reduce((a, b) => Math.min(a, b)), highest = values.reduce((a, b) => Math.max(a, b));
+  const [low, high] = scoreRange();
   const steps = Array.from({ length: SCORE_STEPS + 1 }, () => []);  // the first for points without a score
   for (const n of all) {
     const score = atlas.scores.get(keys[n]);
-    steps[score === undefined ? 0 : 1 + Math.min(SCORE_STEPS - 1, Math.floor(SCORE_STEPS * (score - lowest) / (highest - lowest || 1)))].push(n);
+    steps[score === undefined ? 0 : 1 + clamp(Math.floor(SCORE_STEPS * (score - low) / (high - low || 1)), 0, SCORE_STEPS - 1)].push(n);
   }
   return steps.map((indexes, step) => {
     const share = (step - 1) / (SCORE_STEPS - 1);
@@ -348,5 +358,5 @@ $("map-undo").addEventListener("click", () => { undoSelection(); $("map-status")
 $("map-colour").addEventListener("change", showMapColours);
 $("map-open").addEventListener("click", openMap);
 $("map-close").addEventListener("click", () => $("map").close());
-$("map").addEventListener("close", () => { clearTimeout(atlas.timer); hoverOnMap(-1); atlas.pointers.clear(); });
+$("map").addEventListener("close", () => { clearTimeout(atlas.timer); atlas.timer = 0; hoverOnMap(-1); atlas.pointers.clear(); });
 new ResizeObserver(drawMap).observe($("map-canvas"));
