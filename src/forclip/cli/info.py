@@ -106,5 +106,7 @@ def doctor(
         width = max(len(check.name) for check in checks) + 2
         for check in checks:
             plain_console().print(f"{check.state:9}{check.name:{width}}{check.text}", soft_wrap=True)
+        things = "1 thing is" if len(broken) == 1 else f"{len(broken)} things are"
+        typer.echo(f"{things} broken: see above" if broken else "forclip can run: nothing that it needs is broken")
     if broken:
         raise typer.Exit(1)

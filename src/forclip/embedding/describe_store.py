@@ -21,6 +21,7 @@ from forclip.location import is_url, without_range
 
 _MOST_COUNTED = 2_000_000  # images whose sources are counted; more would take long to read
 _MOST_LISTED = 5  # sources, roots and reasons
+_SMALL = 1e9  # bytes of a store that need not become smaller
 _UNREADABLE = "could not be read"
 
 
@@ -149,7 +150,8 @@ def _advice(contents: dict[str, Any]) -> list[Fact]:
         lines.append(
             f"{setting.bytes_per_image / 1e3:.1f} kB an image: {command} {setting.options} ({cost} on the toy world)"
         )
-    return [Fact("smaller", lines)] if lines else []
+    is_small = contents["table_bytes"] + contents["search_bytes"] < _SMALL
+    return [Fact("smaller", lines, internal=is_small)] if lines else []
 
 
 def _search(contents: dict[str, Any]) -> list[str]:
@@ -164,7 +166,7 @@ def _search(contents: dict[str, Any]) -> list[str]:
         lines.append(f"approximate: {images} in {count(len(indexed), 'index', 'indexes')} ({kinds}){measured}")
     if exact or not indexed:
         waiting = "; `forclip compact` adds them to the index" if indexed else ""
-        lines.append(f"exact: {count(exact, 'image')}{waiting}")
+        lines.append(f"exact: {count(exact, 'image')}, of which every vector is compared{waiting}")
     return lines
 
 

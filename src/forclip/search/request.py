@@ -238,7 +238,8 @@ def run_searches(
     for request in requests:
         if request.lowest_precision is not None and searcher.model.calibration is None:
             name = searcher.model.name
-            raise SearchError(f"{name}: this model has no calibration, so the cut-off must be a cosine, such as 0.3")
+            needed = "the cut-off must be a score, such as 0.3"
+            raise SearchError(f"{name}: this model gives scores but no probabilities, so {needed}")
         depth, most = request.options.depth, searcher.index.most_results
         if most is not None and depth > most and not request.is_combined and len(searcher.index) > most:
             wanted = f"k {request.k}" + (f" after the first {request.offset}" if request.offset else "")
