@@ -4,7 +4,8 @@
 
 Rows are generated: two vectors of 32 dimensions an image, around random centres, and no picture file. Each operation
 runs in a process of its own, so that it opens the store again; its time is the median of some repetitions, its memory
-the most that the process allocated above what it had after its imports. Writes docs/results/store_growth.json.
+the most that the process allocated above what it had after its imports, and the most that was resident, mapped files
+included. Writes docs/results/store_growth.json.
 """
 
 import argparse
@@ -115,8 +116,13 @@ class Memory:
 
     @staticmethod
     def _now() -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
+        return status_mb("RssAnon")
+
+
+def status_mb(name: str) -> float:
+    """Return a number of this process's memory. VmHWM: the most that was resident, with pages of mapped files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(name))
 
 
 def _open(store: Path, k: int) -> None:
@@ -226,7 +232,7 @@ def run(operation: str, folder: Path, count: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - started)
             cpu.append(time.process_time() - used)
     median, used = (round(1000 * statistics.median(times), 2) for times in (seconds, cpu))
-    return {"ms": median, "cpu_ms": used, "mb": memory.most, **more}
+    return {"ms": median, "cpu_ms": used, "mb": memory.most, "resident_mb": round(status_mb("VmHWM"), 1), **more}
 
 
 def main() -> None:

@@ -108,7 +108,8 @@ def create_app(
 
 async def _search_once(app: FastAPI, access: Access) -> None:
     """Send a search through the whole application: threads start and libraries load parts with the first request."""
-    body = json.dumps({"text": "a first text", "k": 1}).encode()  # an answer that is not streamed
+    # As the page searches: many images, so that what is known of them is read from all parts of the table.
+    body = json.dumps({"text": "a first text", "k": 60}).encode()
     token = [] if access.token is None else [(b"authorization", f"Bearer {access.token}".encode())]
     scope = {
         "type": "http",
