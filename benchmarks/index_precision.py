@@ -124,7 +124,8 @@ def measure_generated(folder: Path, images: int) -> dict[str, dict[str, Any]]:
         index = make_store(folder / precision, DIM, precision, parts)
         del parts
         for codes in CODES:
-            index.store.compact(timedelta(0))  # earlier versions of the table, kept for an hour, are no part of the bytes
+            # Earlier versions of the table, kept for an hour, are no part of the bytes.
+            index.store.compact(timedelta(0))
             started = time.perf_counter()
             index.compact(codes)
             index.optimize(codes, typical)
