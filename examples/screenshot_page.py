@@ -42,9 +42,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         store = Path(folder) / "store"
         model = ModelConfig(name=str(arguments.demo / "model-0"))
-        index_images(str(world / "gallery.json"), store, model=model, images=world / "images")
+        images = shutil.copytree(world / "images", Path(folder) / "photos")  # the page shows where an image is
+        index_images(str(world / "gallery.json"), store, model=model, images=images)
         searcher = open_searcher(store)
-        labels = load_store_labels(searcher.index, SourceConfig(world / "gallery.json", world / "images"))
+        labels = load_store_labels(searcher.index, SourceConfig(world / "gallery.json", images))
         program = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         with serving(create_app(searcher)):
