@@ -137,6 +137,7 @@ def test_the_list_and_its_focus_stay_as_they_were(page: Page) -> None:
     search(page, "snail")
     page.keyboard.press("y")
     expect(page.locator("#verdicts-rank")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#verdicts-status")).to_contain_text("Ranked")
     page.wait_for_timeout(500)
     plain = httpx.post(page.url.partition("#")[0] + "api/search", json={"text": "snail", "k": 60}).json()["results"]
     page.keyboard.press("ArrowRight")
@@ -144,7 +145,9 @@ def test_the_list_and_its_focus_stay_as_they_were(page: Page) -> None:
     assert page.evaluate("state.results.map(r => r.key)") == [r["key"] for r in plain]
     for key in "yny":
         page.keyboard.press(key)
+    page.evaluate("queue.sending")
     page.keyboard.press("Escape")
+    expect(page.locator("#review")).to_be_hidden()
     expect(page.locator("#verdicts-status")).to_have_text("3 right, 1 wrong.")
     assert page.evaluate("state.results.map(r => r.key)") == [r["key"] for r in plain]
     expect(page.locator(".card:focus")).to_have_count(1)
@@ -170,6 +173,11 @@ def test_buttons_keep_the_focus_and_space_presses_only_the_focused_one(page: Pag
     assert page.evaluate("queue.entries.slice(2, 4).map(e => e.verdict)") == ["wrong", None]
     page.locator("#review-undo").click()
     progress(page, "3 of 60 reviewed")
+    page.locator("#review-undo").focus()
+    for position in (2, 1, 0):
+        page.keyboard.press("Enter")
+        progress(page, f"{position} of 60 reviewed")
+    expect(page.locator("#review-picture")).to_be_focused()
 
 
 def test_the_next_images_are_loaded_ahead(page: Page) -> None:

@@ -162,7 +162,9 @@ function showQueue() {
   Object.assign($("review-progress"), { max: entries.length || 1, value: entries.length ? position : 1 });
   $("review-order").textContent = done ? "" : QUEUE_ORDERS[queue.order] ?? "";
   showPrecision();
+  // A button that is disabled or hidden would take the focus with it.
   if (done && $("review").open) $("review-done").focus();
+  else if (!position && document.activeElement === $("review-undo")) focusQueue();
   for (const name of ["right", "wrong", "skip"]) $(`review-${name}`).disabled = !entry;
   $("review-undo").disabled = !position;
   queue.preloaded = entries.slice(position + 1, position + 1 + PRELOADED).filter((next) => next.image)
