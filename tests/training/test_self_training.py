@@ -71,6 +71,15 @@ def test_hidden_labels_change_nothing() -> None:
         assert (one == other).all()
 
 
+def test_a_class_that_no_labelled_image_shows_is_not_guessed() -> None:
+    vectors, labels, texts = world()
+    known = some_verified()
+    labels[known[:, 0], 1] = False
+    known[:, 2] = False  # nobody checked it
+    _, verified = guess_labels([vectors], labels, known, texts, texts, 0)
+    assert (verified & ~known).any(0).tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_without_labels_to_learn_from_or_to_guess_nothing_changes(share: float) -> None:
     vectors, labels, texts = world()

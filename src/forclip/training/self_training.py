@@ -23,8 +23,8 @@ def guess_labels(
 ) -> tuple[Bools, Bools]:
     """Label the images without any verified label, by scores of training-free vectors or of an earlier head.
 
-    The text vectors are first fitted to the labelled images. A class is expected as often as in those. So many images
-    with the highest scores are labelled that most are right, because a wrong label costs more than a missing one
+    The text vectors are first fitted to the labelled images. A class is expected as often as in those; one that none of
+    them shows is not guessed. So many images with the highest scores are labelled that most are right, because a wrong label costs more than a missing one
     (pseudo-labels by confidence: Sohn et al., FixMatch, arXiv 2001.07685).
 
     vectors: one or more of [V, I, K, D] unit, whose scores are averaged; the first view of each counts. labels,
@@ -44,7 +44,8 @@ def guess_labels(
         scores += _standardised(found.numpy())
     expected = (labels[known].sum(0) + 0.5) / (verified[known].sum(0) + 1) * len(unknown)
     order = np.argsort(-scores, axis=0, kind="stable")
-    for column, count in enumerate(expected):
+    for column in np.flatnonzero(labels[known].any(0)):
+        count = expected[column]
         shown = order[: max(1, int(_SURE_POSITIVE * count)), column]
         absent = order[len(unknown) - int(_SURE_NEGATIVE * (len(unknown) - count)) :, column]
         labels[unknown[shown], column] = True
