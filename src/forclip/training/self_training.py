@@ -24,8 +24,8 @@ def guess_labels(
     """Label the images without any verified label, by scores of training-free vectors or of an earlier head.
 
     The text vectors are first fitted to the labelled images. A class is expected as often as in those; one that none of
-    them shows is not guessed. So many images with the highest scores are labelled that most are right, because a wrong label costs more than a missing one
-    (pseudo-labels by confidence: Sohn et al., FixMatch, arXiv 2001.07685).
+    them shows is not guessed. So many images with the highest scores are labelled that most are right, because a wrong
+    label costs more than a missing one (pseudo-labels by confidence: Sohn et al., FixMatch, arXiv 2001.07685).
 
     vectors: one or more of [V, I, K, D] unit, whose scores are averaged; the first view of each counts. labels,
     verified: [I, C]; texts: [C, D] unit; vocabulary: [W, D] unit. Returns labels and verified, [I, C] each, as given
