@@ -57,6 +57,7 @@ def test_a_config_survives_yaml(tmp_path: Path) -> None:
             base_loss="softmax",
             base_weight=0.1,
             teacher="zoom",
+            self_training=True,
             stage_learning_rate=0.35,
             teacher_clusters=9,
             pseudo_weight=0.2,

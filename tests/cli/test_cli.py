@@ -362,7 +362,7 @@ def test_search_by_several_texts_and_by_an_image(searcher: Searcher) -> None:
     assert (len(cut["results"]), cut["no_confidence_reason"]) == (3, "this model has no calibration")
     assert "no calibration" in run("search", store, "cat", "--cutoff", "-1").stdout
     assert_one_line(run("search", store, "--not", "cat"), "nothing to search for")
-    assert_one_line(run("search", store, "cat", "--cutoff", "auto"), "no calibration")
+    assert_one_line(run("search", store, "cat", "--cutoff", "auto"), "no probabilities")
     assert_one_line(run("search", store, "cat", "--cutoff", "much"), "'much'")
 
 
