@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -151,6 +152,14 @@ def open_page(
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page of a service without labels."""
     with open_page(browser, address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page_without_selection(browser: Browser, shared_address: str) -> Iterator[Page]:
+    """The page of a service that tests share, with an empty selection."""
+    httpx.delete(f"{shared_address}api/selections/picked")
+    with open_page(browser, shared_address) as opened:
         yield opened
 
 

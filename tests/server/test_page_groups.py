@@ -1,25 +1,16 @@
 """Groups of near duplicates on the page in a browser: one card each, opened, closed, and selected as a whole."""
 
 import json
-from collections.abc import Iterator
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.server.conftest import CHROMIUM, open_page
+from tests.server.conftest import CHROMIUM, open_page, page_without_selection
 from tests.server.made_lists import serve_made_list
 from tests.server.test_page import check_page, search, show_as
 
+page = page_without_selection  # the fixture of these tests
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-
-
-@pytest.fixture
-def page(browser: Browser, shared_address: str) -> Iterator[Page]:
-    """The page, with an empty selection."""
-    httpx.delete(f"{shared_address}api/selections/picked")
-    with open_page(browser, shared_address) as opened:
-        yield opened
 
 
 def serve_groups(page: Page, size: int) -> None:

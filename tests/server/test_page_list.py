@@ -1,24 +1,14 @@
 """The list on the page in a browser: select many, order, view, cut-off, long lists and errors."""
 
-from collections.abc import Iterator
-
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.server.conftest import CHROMIUM, open_page
+from tests.server.conftest import CHROMIUM, page_without_selection
 from tests.server.made_lists import made_result, serve_made_list
 from tests.server.test_page import search
 
+page = page_without_selection  # the fixture of these tests
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-
-
-@pytest.fixture
-def page(browser: Browser, shared_address: str) -> Iterator[Page]:
-    """The page, with an empty selection."""
-    httpx.delete(f"{shared_address}api/selections/picked")
-    with open_page(browser, shared_address) as opened:
-        yield opened
 
 
 def stored_selection(page: Page) -> int:

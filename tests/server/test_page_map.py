@@ -1,26 +1,17 @@
 """The map of the collection in a browser: points, colours, hovering, selecting, and the keyboard."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.server.conftest import CHROMIUM, PICTURES, open_page
+from tests.server.conftest import CHROMIUM, PICTURES, page_without_selection
 from tests.server.made_lists import PICTURE
 from tests.server.test_page import check_page, search, show_as, wait_until
 
+page = page_without_selection  # the fixture of these tests
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-
-
-@pytest.fixture
-def page(browser: Browser, shared_address: str) -> Iterator[Page]:
-    """The page, with an empty selection."""
-    httpx.delete(f"{shared_address}api/selections/picked")
-    with open_page(browser, shared_address) as opened:
-        yield opened
 
 
 def open_map(page: Page) -> None:

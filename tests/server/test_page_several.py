@@ -1,25 +1,16 @@
 """The page in a browser: more images like those of the selection."""
 
 import json
-from collections.abc import Iterator
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.server.conftest import CHROMIUM, open_page
+from tests.server.conftest import CHROMIUM, page_without_selection
 from tests.server.made_lists import serve_made_list
 from tests.server.test_page import search, wait_until
 
+page = page_without_selection  # the fixture of these tests
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-
-
-@pytest.fixture
-def page(browser: Browser, shared_address: str) -> Iterator[Page]:
-    """The page, with an empty selection."""
-    httpx.delete(f"{shared_address}api/selections/picked")
-    with open_page(browser, shared_address) as opened:
-        yield opened
 
 
 def test_more_like_the_selection_has_an_address_history_and_a_filter(page: Page) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from forclip.training import finetune as finetune_module
 from forclip.training.self_training import guess_labels
 from forclip.types import Bools
 from tests.training.test_finetune import TRAIN, assert_same, finetuned, supervision
@@ -111,3 +112,18 @@ def test_a_run_says_who_guessed_its_labels() -> None:
     guessing = replace(TRAIN, teacher="none", self_training=True)
     assert finetuned(replace(given, verified=verified), config=guessing).choices.to_json()["guessed_by"] == "start"
     assert finetuned(given, config=guessing).choices.to_json()["guessed_by"] is None
+
+
+def test_later_guesses_use_the_trained_heads_scores_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[int] = []
+
+    def note(vectors: list[Tensor], *args: object) -> tuple[Bools, Bools]:
+        kinds.append(len(vectors))
+        return guess_labels(vectors, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finetune_module, "guess_labels", note)
+    given = supervision()
+    verified = given.verified.copy()
+    verified[::2] = False
+    finetuned(replace(given, verified=verified), config=replace(TRAIN, teacher="none", self_training=True))
+    assert kinds == [1, 2, 2], "first guesses, second guesses, and those for the class vectors"

@@ -222,7 +222,7 @@ def queue_routes(service: SearchService, reviews: Reviews) -> APIRouter:
     def open_queue(name: ReviewerName, body: QueueBody) -> QueueOut:
         """Images above a cut-off to review: the least certain first, every second one drawn at random.
 
-        The queue for the same list is continued, unless `again` asks for a new one. That leaves out what has a verdict.
+        A queue for the same list is continued. With `again` a new one starts, without the images that have a verdict.
         """
         review = reviews.one(name)
         verdicts = review["verdicts"].get(body.search, {})

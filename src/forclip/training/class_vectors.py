@@ -48,17 +48,22 @@ def choose_strength(
     halves = order[::2], order[1::2]
     labels, verified = supervision.labels[rows], supervision.verified[rows]
     taught = [_taught_by(rows[half], rows, supervision, len(tokens), config.seed, guess) for half in halves]
+    everything = np.unique(np.concatenate([rows, *(fitted for fitted, _ in taught)]))
     scores = {strength: np.zeros(labels.shape, np.float32) for strength in _STRENGTHS}
     for columns, head in heads:
-        vectors = _vectors(head, tokens, rows)
+        device, indices = head.offsets.device, torch.from_numpy(everything)
+        vectors = torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
         texts, words = supervision.texts[torch.from_numpy(columns)].cpu(), supervision.vocabulary.cpu()
         for (fitted, given), measured in zip(taught, halves[::-1], strict=True):
             targets, known = (torch.from_numpy(x[np.ix_(fitted, columns)]) for x in (given.labels, given.verified))
-            examples = _vectors(head, tokens, fitted)
+            examples = vectors[np.searchsorted(everything, fitted)]
             shifts = learn_class_vectors(examples, targets, known, texts, words, 1.0, config.seed).shifts
             for strength, of_strength in scores.items():
                 moved = F.normalize(texts + strength * shifts, dim=-1)
-                parts = [max_sim(part.float(), moved) for part in vectors[measured].split(_TEXT_BATCH)]
+                parts = [
+                    max_sim(part.float(), moved)
+                    for part in vectors[np.searchsorted(everything, rows[measured])].split(_TEXT_BATCH)
+                ]
                 of_strength[np.ix_(measured, columns)] = torch.cat(parts).numpy()
     resampled = {s: [resample(v[h], labels[h], verified[h], config.seed) for h in halves] for s, v in scores.items()}
     gains = {}
@@ -87,12 +92,6 @@ def _taught_by(
     guessed = guess(replace(supervision, verified=supervision.verified & is_known))
     others = np.setdiff1d(guessed.sample_labelled(_TEXT_IMAGES // num_parts, seed), measured)
     return np.concatenate([half, others]), guessed
-
-
-def _vectors(head: SummaryHead, tokens: Rows, rows: Ints) -> Tensor:
-    """Return a head's vectors of rows of tokens [P, I, T, W]: [rows, P * N, D] float16, on the CPU."""
-    device, indices = head.offsets.device, torch.from_numpy(rows)
-    return torch.cat([run_in_batches(head, part, indices, device).half() for part in tokens], 1)
 
 
 def fit_class_vectors(

@@ -333,7 +333,7 @@ class _Training:
     ) -> Supervision:
         """Return the supervision with guessed labels for the unlabelled images among these rows, all by default.
 
-        student: a head whose scores count beside those of the training-free vectors.
+        student: a head whose scores are averaged with those of the training-free vectors.
         """
         rows = np.arange(self.tokens.shape[1]) if rows is None else rows
         vectors = [self._teacher_vectors(self.guess_by, rows)]

@@ -57,7 +57,7 @@ $("more-button").addEventListener("click", () => loadMore());
 const endObserver = new IntersectionObserver((entries) => {
   if (entries[0].isIntersecting && !$("more").hidden && state.sort === "score") loadMore();
 }, { rootMargin: "600px" });
-// Observed anew, the end is reported again if it is still near: groups may leave few cards of many results.
+// Groups may leave few cards, so that the end of the list is still near: observing it again reports it again.
 function watchEnd() { endObserver.unobserve($("more")); endObserver.observe($("more")); }
 watchEnd();
 
