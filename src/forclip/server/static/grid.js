@@ -108,7 +108,7 @@ function focusCard(position, scrolls = true) {
   const card = $(`card-${index}`);
   card.focus({ preventScroll: true });
   if (scrolls) card.scrollIntoView({ block: "nearest" });
-  if (!isColumns() && shown.length - position < 12) loadMore();
+  if (!isColumns() && shown.length - position < 12) loadMoreNearEnd();
 }
 
 // The Tab key reaches one card; the arrow keys reach the others.

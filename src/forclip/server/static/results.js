@@ -55,7 +55,7 @@ async function loadUntil(count) {
 
 $("more-button").addEventListener("click", () => loadMore());
 const endObserver = new IntersectionObserver((entries) => {
-  if (entries[0].isIntersecting && !$("more").hidden && state.sort === "score") loadMore();
+  if (entries[0].isIntersecting && !$("more").hidden && state.sort === "score") loadMoreNearEnd();
 }, { rootMargin: "600px" });
 // Groups may leave few cards, so that the end of the list is still near: observing it again reports it again.
 function watchEnd() { endObserver.unobserve($("more")); endObserver.observe($("more")); }

@@ -144,10 +144,15 @@ const searchFile = showingErrors(async (file) => {
 let loading = null;
 function loadMore() { return loading ??= loadPage().finally(() => { loading = null; }); }
 
+// Load the next page as the user comes near the end. A list whose page failed waits for a button.
+let failedTurn = null;
+function loadMoreNearEnd() { if (failedTurn !== state.turn) loadMore(); }
+
 const loadPage = showingErrors(async () => {
   if (state.complete || !state.request) return;
   const turn = state.turn, count = nextPageSize();
-  const answer = await fetchResults(state.request, state.results.length, count).catch((error) => { error.retry = loadMore; throw error; });
+  const answer = await fetchResults(state.request, state.results.length, count).catch((error) => { failedTurn = turn; error.retry = loadMore; throw error; });
+  failedTurn = null;
   if (turn !== state.turn) return;
   appendResults(answer.results, count);
   spanSlider(false);
