@@ -13,7 +13,8 @@ from forclip.config import ModelConfig
 from forclip.data.images.tiles import Tiles
 from forclip.data.metadata import read_metadata
 from forclip.embedding.describe_store import describe_store
-from forclip.embedding.ingest import IndexSummary, find_images, index_images
+from forclip.embedding.ingest import IndexSummary, index_images
+from forclip.embedding.list_source import find_images
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.skipped_list import read_unreadable
 from forclip.index.image_index import Index

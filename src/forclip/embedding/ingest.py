@@ -1,8 +1,7 @@
 """Index images: find the new and changed ones of a source, embed them slice by slice and store them."""
 
-import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,38 @@ import numpy as np
 import pyarrow as pa
 
 from forclip.bucket_path import BucketPath, store_path
-from forclip.config import ComputeChoice, ModelConfig, SourceConfig
+from forclip.config import ComputeChoice, ModelConfig
 from forclip.data.images.content import is_missing
 from forclip.data.images.decode import DECODING
-from forclip.data.images.frame_location import is_video, split_frame
-from forclip.data.images.listing import VIDEO, LeftOut, Listing, list_pictures
-from forclip.data.images.picture_types import is_picture_name
-from forclip.data.images.remote_listing import expand_braces
+from forclip.data.images.frame_location import split_frame
+from forclip.data.images.listing import LeftOut, Listing
 from forclip.data.metadata import ImageMetadata, MetadataFile
-from forclip.data.metadata_table import ArrowColumn, MetadataTable
-from forclip.data.sources import format_of, load_source, with_all_splits
 from forclip.embedding.agreement import agree_on_compute
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
 from forclip.embedding.embed_all import embed_all, local_staff
 from forclip.embedding.frames import (
-    FRAME_COLUMNS,
+    IndexedVideo,
     check_frame_columns,
     choose_frames,
     frame_columns,
     read_videos,
     write_videos,
 )
+from forclip.embedding.list_source import list_source
 from forclip.embedding.orientation import warn_about_orientation
 from forclip.embedding.run_options import IN_THIS_PROCESS, RunOptions
+from forclip.embedding.shard import Shard
 from forclip.embedding.skipped_list import read_unreadable, shorten_unreadable
 from forclip.embedding.slice_writer import SliceWriter
 from forclip.embedding.slices import Slice
+from forclip.embedding.source_columns import SourceColumns, values_of_shards
 from forclip.embedding.store_options import StoreOptions
 from forclip.embedding.stored_files import StoredFiles
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import has_store
-from forclip.location import Location, Uri, file_on_disk, is_shard, parse_location
+from forclip.location import Location, Uri, file_on_disk, parse_location
 from forclip.models.compute import resolve_compute
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
@@ -143,7 +141,7 @@ def index_images(
         raise ValueError(f"--shard {shard}: only a job for the whole source can delete what has vanished")
     to = store_path(to)
     index = Index(to) if has_store(to) else None
-    listing, videos = _list_source(source, images, index is not None and delete_vanished)
+    listing, videos = list_source(source, images, index is not None and delete_vanished)
     given = model or ModelConfig()
     options = StoreOptions(
         to,
@@ -161,20 +159,15 @@ def index_images(
     )
     staff = local_staff(run, device, processes)
     loaded = options.load(index, device if staff.is_this_process else "cpu", loaded)
-    roots, known = Roots(), dict[str, UnreadableImage]()
-    if index is not None:
-        roots, known = index.store.roots, read_unreadable(to)
+    roots = Roots() if index is None else index.store.roots
+    known = {} if index is None else read_unreadable(to)
+    tried = {} if retry else known
+    stored = StoredFiles(None if index is None else index.store, len(listing.pictures))
     if shard is not None:
         videos = [video for video in videos if shard.holds("", video)]
-    stored = StoredFiles(None if index is None else index.store, len(listing.pictures))
-    records, tried = read_videos(to), {} if retry else known
-    advance = track("reading videos", len(videos)) if videos else silent
-
-    def ids_below(prefix: str) -> list[str]:
-        return [*stored.below(prefix), *(image_id for image_id in tried if image_id.startswith(prefix))]
-
-    frame_paths, read = choose_frames(videos, every, roots, ids_below, {} if retry else records, advance)
-    found = (*listing.pictures, *frame_paths)
+    records = read_videos(to)
+    frames, read = _choose_frames(videos, every, roots, stored, tried, {} if retry else records, track)
+    found = (*listing.pictures, *frames)
     has_frames = any(split_frame(path) for path in found)
     if index is not None and has_frames:
         check_frame_columns(index.store.table().schema, to)
@@ -185,37 +178,22 @@ def index_images(
     takes = None if shard is None else shard.holds
     changes = find_changes(source, images, found, roots, stored, tried, advance, takes)
     paths, todo, skipped = changes.paths, changes.todo, changes.skipped
-    video_ids = {changes.roots.id_of(video): record for video, record in read.items()}
-    # What is in a folder that can't be read at the moment has not vanished.
-    frames = [i for video_id in video_ids for i in stored.below(f"{video_id}#t=")]
-    off_grid = [i for i in frames if i.rpartition("#t=")[0] in video_ids and i not in paths and i not in changes.moved]
-    gone = {**changes.vanished, **{i: file.uri for i, file in stored.files(off_grid).items()}}
-    gone = gone if shard is None else {}
-    vanished = tuple(i for i, uri in gone.items() if not listing.may_hold(roots.resolve(uri)))
+    video_records = {changes.roots.id_of(video): record for video, record in read.items()}
+    vanished = _find_vanished(listing, changes, stored, video_records) if shard is None else ()
     if not found and not vanished:
         raise ValueError(f"{source}: no such folder or file, and no image of it is in {to}")
-    columns = None
+    folder = images or (Path(source) if os.path.isdir(source) else None)
+    of_file = None
     if metadata is not None:
-        places = {i: changes.roots.resolve(uri) for i, uri in stored.locations() if i not in changes.moved}
-        places |= {i: changes.roots.resolve(i) for i in (*paths, *video_ids)}
-        folder = images or (Path(source) if os.path.isdir(source) else None)
-        columns = metadata.match(places, folder, None if index is None else index.store.table().schema)
-        columns = columns.with_frames(paths)
-    schema = None if index is None else index.store.table().schema
-    noted = _values_of_shards(listing, changes.roots, schema, [] if columns is None else list(columns.types))
-    types = noted.types | ({} if columns is None else columns.types) | (FRAME_COLUMNS if has_frames else {})
+        of_file = _match_metadata(metadata, folder, index, changes, stored, video_records)
+    columns = SourceColumns(_values_of_shards(listing, index, changes, of_file), of_file, has_frames)
     if index is not None:
-        index.store.make_columns(types)
+        index.store.make_columns(columns.types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
-    # Unreadable images of other sources stay listed, also while their disk is away.
-    listed = {
-        i: image
-        for i, image in known.items()
-        if i not in paths and i not in video_ids and not _is_deleted(changes.roots.resolve(image.uri))
-    } | dict(skipped)
+    listed = _still_unreadable(known, changes, video_records)
     unreadable_videos = {
         i: UnreadableImage(i, video.size, video.modified, video.problem)
-        for i, video in video_ids.items()
+        for i, video in video_records.items()
         if video.problem
     }
     new = Slice.of(todo, paths)
@@ -228,16 +206,12 @@ def index_images(
 
     def create(largest: float) -> Index:
         created = options.create(loaded, largest, changes.roots)
-        created.store.make_columns(types)
+        created.store.make_columns(columns.types)
         return created
-
-    def values_for(ids: Sequence[str]) -> dict[str, Any]:
-        of_file = {} if columns is None else columns.values_for(ids)
-        return noted.values_for(ids) | of_file | (frame_columns(ids) if has_frames else {})
 
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
     replaced = changes.replaced | (todo.keys() & moved_ids)
-    writer = SliceWriter(to, index, create, values_for, replaced, listed | unreadable_videos, known)
+    writer = SliceWriter(to, index, create, columns.values_for, replaced, listed | unreadable_videos, known)
     embed_all(new, loaded, options, writer, run, staff, device, track("embedding", len(todo)))
     if writer.index is None and shard is not None and has_store(to):
         writer.index = Index(to)  # of another job
@@ -247,19 +221,13 @@ def index_images(
     if index is None and shard is not None and not todo and not writer.unreadable:
         return IndexSummary(0, 0, 0, {}, 0, (), (), listing.summary())
     if index is not None and videos:
-        write_videos(to, (records if shard is None else read_videos(to)) | video_ids)
+        write_videos(to, (records if shard is None else read_videos(to)) | video_records)
     if index is None or (found and not len(index)):
         first = next(iter(writer.unreadable.values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
-    report: list[str] = list(noted.notes)
-    if columns is not None:
-        ids = index.store.ids()
-        others = sorted((ids & columns.row_of.keys()) - (todo.keys() - changes.replaced))
-        if shard is not None:
-            others = [i for i in others if i in paths and shard.holds(i, paths[i])]
-        if columns.types and others:
-            index.store.annotate(others, columns.values_for(others))
-        report += columns.report(ids, paths.keys()) if shard is None else []
+    report = list(columns.of_shards.notes)
+    if of_file is not None:
+        report += _annotate_others(index, of_file, changes, shard)
     if delete_vanished:
         index.delete_ids(vanished)
     if shard is None and index.needs_optimizing():
@@ -269,42 +237,106 @@ def index_images(
     skipped_videos = {i for i, video in unreadable_videos.items() if tried.get(i) == video}
     failed = {i: image for i, image in writer.unreadable.items() if i not in skipped_videos and i not in listed}
     return IndexSummary(
-        writer.added,
-        writer.updated,
-        changes.compared - len(todo) - len(skipped) - changes.num_moved,
-        failed,
-        len(skipped) + len(skipped_videos),
-        vanished,
-        tuple(report),
-        listing.summary(),
-        changes.num_moved,
-        len(videos),
+        added=writer.added,
+        updated=writer.updated,
+        unchanged=changes.compared - len(todo) - len(skipped) - changes.num_moved,
+        unreadable=failed,
+        skipped=len(skipped) + len(skipped_videos),
+        vanished=vanished,
+        metadata=tuple(report),
+        not_indexed=listing.summary(),
+        moved=changes.num_moved,
+        videos=len(videos),
     )
 
 
-def _list_source(source: str, images: Path | None, may_be_missing: bool) -> tuple[Listing, list[Location]]:
-    """List the pictures and the videos of a source. A damaged annotation file is always an error."""
-    try:
-        listing = find_images(source, images)
-    except ValueError:
-        if not may_be_missing or Path(source).is_file():
-            raise
-        listing = Listing((), {}, {})
-    videos = [parse_location(video) for video in listing.left_out.pop(VIDEO, ())]
-    if not listing.pictures and not videos and not may_be_missing:
-        raise ValueError(listing.why_empty(source))
-    return listing, videos
+def _choose_frames(
+    videos: Sequence[Location],
+    every: float | None,
+    roots: Roots,
+    stored: StoredFiles,
+    tried: Mapping[str, UnreadableImage],
+    records: Mapping[str, IndexedVideo],
+    track: Track,
+) -> tuple[list[Location], dict[Location, IndexedVideo]]:
+    """Choose the frames of videos, as `choose_frames`. tried: images that could not be read, by id."""
+
+    def ids_below(prefix: str) -> list[str]:
+        return [*stored.below(prefix), *(image_id for image_id in tried if image_id.startswith(prefix))]
+
+    advance = track("reading videos", len(videos)) if videos else silent
+    return choose_frames(videos, every, roots, ids_below, records, advance)
+
+
+def _find_vanished(
+    listing: Listing, changes: Changes, stored: StoredFiles, videos: Mapping[str, IndexedVideo]
+) -> tuple[str, ...]:
+    """Return the ids of stored images that the source no longer has, and of frames at other times than those chosen.
+
+    videos: those that were read, by id.
+    """
+    frames = [i for video_id in videos for i in stored.below(f"{video_id}#t=")]
+    not_chosen = [
+        i for i in frames if i.rpartition("#t=")[0] in videos and i not in changes.paths and i not in changes.moved
+    ]
+    gone = {**changes.vanished, **{i: file.uri for i, file in stored.files(not_chosen).items()}}
+    # What is in a folder that can't be read at the moment has not vanished.
+    return tuple(i for i, uri in gone.items() if not listing.may_hold(changes.roots.resolve(uri)))
+
+
+def _match_metadata(
+    metadata: MetadataFile,
+    folder: Path | None,
+    index: Index | None,
+    changes: Changes,
+    stored: StoredFiles,
+    videos: Iterable[str],
+) -> ImageMetadata:
+    """Match a metadata file to the images of the store and of the source. videos: ids, whose frames get their row."""
+    locations = {i: changes.roots.resolve(uri) for i, uri in stored.locations() if i not in changes.moved}
+    locations |= {i: changes.roots.resolve(i) for i in (*changes.paths, *videos)}
+    return metadata.match(locations, folder, _schema(index)).with_frames(changes.paths)
 
 
 def _values_of_shards(
-    listing: Listing, roots: Roots, schema: pa.Schema | None, left_out: Sequence[str]
+    listing: Listing, index: Index | None, changes: Changes, of_file: ImageMetadata | None
 ) -> ImageMetadata:
-    """The values next to the pictures of shards, as metadata. left_out: columns that a metadata file has."""
-    values = pa.table({}) if listing.columns is None else listing.columns
-    members = listing.pictures[len(listing.pictures) - len(values) :] if values.num_columns else ()
-    columns = tuple(map(ArrowColumn, values.column_names, values.columns))
-    table = MetadataTable(columns, tuple(map(str, members)), (), ())
-    return MetadataFile(Path("the shards"), table).for_rows([roots.id_of(m) for m in members], schema, left_out)
+    """Return the values next to the pictures of shards, without columns that a metadata file has."""
+    left_out = () if of_file is None else of_file.types.keys()
+    return values_of_shards(listing, changes.roots, _schema(index), left_out)
+
+
+def _schema(index: Index | None) -> pa.Schema | None:
+    return None if index is None else index.store.table().schema
+
+
+def _still_unreadable(
+    known: Mapping[str, UnreadableImage], changes: Changes, videos: Mapping[str, IndexedVideo]
+) -> dict[str, UnreadableImage]:
+    """Return what stays listed as unreadable: files that have not changed, and those of other sources.
+
+    These stay listed while their disk is away, until they are deleted. known: the list so far; videos: read now, by id.
+    """
+    others = {
+        i: image
+        for i, image in known.items()
+        if i not in changes.paths and i not in videos and not _is_deleted(changes.roots.resolve(image.uri))
+    }
+    return others | dict(changes.skipped)
+
+
+def _annotate_others(index: Index, columns: ImageMetadata, changes: Changes, shard: Shard | None) -> list[str]:
+    """Give the values of a metadata file to stored images that were not embedded now. Returns a report in lines.
+
+    A job for a part of the source leaves images of other parts alone, and reports nothing.
+    """
+    ids = index.store.ids()
+    others = sorted((ids & columns.row_of.keys()) - (changes.todo.keys() - changes.replaced))
+    if shard is not None:
+        others = [i for i in others if i in changes.paths and shard.holds(i, changes.paths[i])]
+    if columns.types and others:
+        index.store.annotate(others, columns.values_for(others))
+    return columns.report(ids, changes.paths.keys()) if shard is None else []
 
 
 def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) -> None:
@@ -320,46 +352,6 @@ def _record_changes(index: Index, changes: Changes, model: Mapping[str, Any]) ->
             index.store.annotate(frames, {"video": frame_columns(frames)["video"]})
     if changes.checked:
         index.store.set_decoding(changes.checked, DECODING)
-
-
-def find_images(source: str, images: Path | None) -> Listing:
-    """List the images of a folder, picture, video or glob pattern, or annotations of any known format.
-
-    images: image folder of an annotation file. Raises ValueError for a source that is missing, or annotations that
-    can't be read. A folder without images gives an empty listing.
-    """
-    if not source.strip():
-        raise ValueError(f"{source!r}: no folder, pattern or file")
-    path = parse_location(source)
-    is_labels = path.name.lower().endswith((".json", ".csv", ".tsv", ".csv.gz"))
-    if not isinstance(path, Path):
-        if is_labels and not glob.has_magic(source):
-            return Listing(load_source(SourceConfig(Path(source), images)).paths, {}, {})
-        if is_video(path):
-            return Listing((), {VIDEO: (source,)}, {})
-        return list_pictures(source)
-    source = str(path)
-    if path.is_file() and is_video(path):
-        return Listing((), {VIDEO: (source,)}, {})
-    is_pattern = glob.has_magic(source) and not path.exists()
-    if len(expand_braces(source)) > 1 or (path.is_file() and is_shard(source)):
-        return list_pictures(source)
-    if is_pattern or is_picture_name(source) or (path.is_dir() and images is None and not _keeps_other_pictures(path)):
-        listing = list_pictures(source)
-        # A folder of labels, such as Pascal VOC's Annotations, has its pictures next to it.
-        if listing.pictures or not path.is_dir() or format_of(SourceConfig(path)) == "folder":
-            return listing
-    if not path.exists():
-        raise ValueError(f"{source}: no such folder or file")
-    return Listing(load_source(with_all_splits(SourceConfig(path, images))).paths, {}, {})
-
-
-def _keeps_other_pictures(folder: Path) -> bool:
-    """Whether a folder has pictures that are not its images: nuImages' other frames, Pascal VOC's masks."""
-    kind = format_of(SourceConfig(folder))
-    return kind == "nuimages" or (
-        kind == "voc" and any(any(folder.glob(pattern)) for pattern in ("JPEGImages", "*/JPEGImages"))
-    )
 
 
 def sample_queries(model: RetrievalModel) -> Floats:

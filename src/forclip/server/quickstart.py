@@ -6,7 +6,8 @@ from pathlib import Path
 from forclip.bucket_path import store_path
 from forclip.config import ComputeChoice, ModelConfig
 from forclip.data.images.listing import VIDEO
-from forclip.embedding.ingest import IndexSummary, find_images, index_images
+from forclip.embedding.ingest import IndexSummary, index_images
+from forclip.embedding.list_source import find_images
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.store_options import StoreOptions
 from forclip.index.roots import Roots
