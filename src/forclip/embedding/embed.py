@@ -155,16 +155,13 @@ def encode_batches(
     paths: Sequence[Location],
     views: Sequence[View],
     advance: Advance = silent,
-    processes: int | None = None,
 ) -> Iterator[EncodedBatch]:
     """Encode image files to tokens batch by batch, for sets that do not fit into memory.
 
-    A batch lacks its unreadable images and may be empty. processes: that decode, 0 for threads, None for what feeds
-    the device best.
+    A batch lacks its unreadable images and may be empty. Threads decode for a CPU, and processes for a GPU.
     """
     encoder = Encoder(backbone)
-    if processes is None:
-        processes = processes_for(torch.cuda.device_count()) if encoder.device.type == "cuda" else 0
+    processes = processes_for(torch.cuda.device_count()) if encoder.device.type == "cuda" else 0
     encoder.fit(None, _any_pixels(backbone))
     stream = _stream(encoder, paths, views, processes)
     for batch, encoded in _overlap(encoder, encoder.encode, stream):

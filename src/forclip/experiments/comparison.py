@@ -1,7 +1,5 @@
 """Measure methods on one dataset: the training-free baselines, the untrained summary head, and FOR."""
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,13 +86,6 @@ def new_task(
         tokens = tokens[None]
     training = (tokens, labelled.paths, supervision)
     return Task(name, backbone, *training, searched, gallery_encoded, split, texts, text_owners, tiles)
-
-
-def gallery_digest(gallery: Annotations) -> str:
-    """Return 16 hexadecimal digits, equal for galleries with the same images, classes and labels."""
-    digest = hashlib.sha256(json.dumps([gallery.image_ids, gallery.class_names]).encode())
-    digest.update(np.packbits(gallery.labels).tobytes() + np.packbits(gallery.verified_mask).tobytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from forclip.embedding.encode_on_workers import Encoded, EncodedSet
 from forclip.embedding.orientation import warn_about_orientation
 from forclip.embedding.row_shards import one_view
 from forclip.evaluation.metrics_file import Metrics, summarise_runs, write_metrics
-from forclip.experiments.comparison import Task, gallery_digest, measure, measure_training_free, new_task
+from forclip.experiments.comparison import Task, measure, measure_training_free, new_task
 from forclip.experiments.interpolation_curve import curve_table, measure_curve, read_ends, write_curve
 from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
@@ -84,7 +84,7 @@ def _evaluate(config: RunConfig, out: Path, model: str | Path | None, interpolat
                     write_curve(out, points)
                 console_for_results(console).print(curve_table(points))
     metrics = summarise_runs(task.name, [result.run for result in results.values()])
-    metrics["gallery"] = gallery_digest(task.gallery)  # runs are comparable only on the same gallery
+    metrics["gallery"] = runs.annotations_digest(task.gallery)  # runs are comparable only on the same gallery
     if run is not None and (count := count_training_images(run, task.gallery.paths)):
         metrics["training_images"] = count
     if distributed.is_first():

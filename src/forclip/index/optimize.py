@@ -27,6 +27,7 @@ _MAX_DEAD_SHARE = 0.25
 MIN_INDEXED_VECTORS = 250_000  # exact search of fewer takes a few milliseconds
 TARGET_RECALL = 0.995  # on the sample queries, so that other queries reach 99 %
 _TUNED_K = 50  # images
+_STORED_QUERIES = 64
 _COMPARED_CHOICES = (1.1, 1.3, 1.6, 2, 3, 5, 8, 16)
 _TRAINING_VECTORS, _MIN_TRAINING_VECTORS, _TRAINING_PER_LIST = 1 << 16, 1 << 12, 40
 _TRAINING_SHARE = 4  # of the memory, a quarter: FAISS copies the sample
@@ -168,9 +169,7 @@ def build_for_size(
     return build_index(segment, scan_kind(dim), queries, memory=memory)
 
 
-def build_index(
-    segment: Segment, kind: str, queries: Floats, seed: int = 0, memory: int | None = None
-) -> ApproximateIndex:
+def build_index(segment: Segment, kind: str, queries: Floats, memory: int | None = None) -> ApproximateIndex:
     """Train an index on a sample, add all vectors and choose its settings.
 
     kind: a FAISS factory string; queries: unit [Q, dim], typical ones, to measure recall with; memory: bytes, of which
@@ -184,7 +183,7 @@ def build_index(
         fits = (default_memory() if memory is None else memory) // _TRAINING_SHARE // (4 * segment.header.dim)
         wanted = max(_TRAINING_VECTORS, _TRAINING_PER_LIST * lists)
         sample = min(segment.num_vectors, wanted, max(fits, _MIN_TRAINING_VECTORS))
-        chosen = np.sort(np.random.default_rng(seed).choice(segment.num_vectors, sample, replace=False))
+        chosen = np.sort(np.random.default_rng(0).choice(segment.num_vectors, sample, replace=False))
         index.train(_decode_single(segment, chosen))
         # Inverted lists are never split into shards.
         shards_for_size = 1 << max(0, round(math.log2(max(1, segment.num_vectors / _SHARD_VECTORS))))
@@ -200,10 +199,10 @@ def build_index(
     return ApproximateIndex(shards, _choose_settings(segment, shards, kind, queries))
 
 
-def sample_stored_queries(segment: Segment, count: int = 64, seed: int = 0) -> Floats:
-    """Return stand-ins for text queries: means of two random stored vectors each, unit [count, dim]."""
-    rng = np.random.default_rng(seed)
-    one, other = (_decode_single(segment, rng.integers(0, segment.num_vectors, count)) for _ in range(2))
+def sample_stored_queries(segment: Segment) -> Floats:
+    """Return stand-ins for text queries: means of two random stored vectors each, unit [Q, dim]."""
+    rng = np.random.default_rng(0)
+    one, other = (_decode_single(segment, rng.integers(0, segment.num_vectors, _STORED_QUERIES)) for _ in range(2))
     mixed = one + other
     unit: Floats = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
     return unit

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forclip.data.formats.common import UnusableEntry
-from forclip.data.formats.file_names import FileNames, resolve_name
+from forclip.data.formats.file_names import FileNames
 
 FILES = ("x.jpg", "train/x.jpg", "a b.jpg", "IMG_1.JPG", "café.jpg", "up/load (1).jpg", "50%25.jpg", "back\\slash.jpg")
 
@@ -64,7 +64,7 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "meant"), NAMES.values(), ids=NAMES.keys())
 def test_a_name_leads_to_its_picture(folder: Path, name: str, meant: str) -> None:
-    assert resolve_name(name, folder) == folder / meant
+    assert FileNames(folder).resolve(name) == folder / meant
 
 
 def test_absolute_names_in_the_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_absolute_names_in_the_folder(folder: Path, tmp_path: Path, monkeypatch:
     for given_folder in (folder, tmp_path / "link" / "images", Path("images"), Path("../set/images")):
         for start in (folder, tmp_path / "link" / "images", tmp_path / "set" / ".." / "link" / "images"):
             for name in ("train/x.jpg", "train/gone.jpg", "gone/x.jpg"):
-                assert resolve_name(f"{start}/{name}", given_folder) == given_folder / name
+                assert FileNames(given_folder).resolve(f"{start}/{name}") == given_folder / name
 
 
 UNUSABLE = {
@@ -100,7 +100,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("name", UNUSABLE.values(), ids=UNUSABLE.keys())
 def test_a_name_from_elsewhere_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(UnusableEntry) as error:
-        resolve_name(name, folder)
+        FileNames(folder).resolve(name)
     assert error.value.value == (name if name.isprintable() else ascii(name)[1:-1])
 
 
@@ -110,9 +110,9 @@ def test_another_file_of_this_machine_is_not_taken_for_one_in_the_folder(folder:
     other = tmp_path / "other" / "x.jpg"
     other.write_text("another picture")
     with pytest.raises(UnusableEntry, match="outside"):
-        resolve_name(str(other), folder)
+        FileNames(folder).resolve(str(other))
     other.write_bytes((folder / "x.jpg").read_bytes())
-    assert resolve_name(str(other), folder) == folder / "x.jpg"
+    assert FileNames(folder).resolve(str(other)) == folder / "x.jpg"
 
 
 def test_two_names_with_the_same_end_are_not_one_picture(folder: Path) -> None:
@@ -127,14 +127,14 @@ def test_two_names_with_the_same_end_are_not_one_picture(folder: Path) -> None:
 
 def test_a_name_that_fits_two_files_is_missing(folder: Path) -> None:
     (folder / "img_1.jpg").touch()
-    assert resolve_name("Img_1.jpg", folder) == folder / "Img_1.jpg"
-    assert resolve_name("IMG_1.JPG", folder) == folder / "IMG_1.JPG"
+    assert FileNames(folder).resolve("Img_1.jpg") == folder / "Img_1.jpg"
+    assert FileNames(folder).resolve("IMG_1.JPG") == folder / "IMG_1.JPG"
 
 
 def test_a_name_that_is_not_utf8(folder: Path) -> None:
     name = os.fsdecode(b"train/caf\xe9.jpg")
     (folder / name).touch()
-    assert resolve_name(f"/home/anna/{name}", folder) == folder / name
+    assert FileNames(folder).resolve(f"/home/anna/{name}") == folder / name
 
 
 def test_folders_are_listed_once_and_files_never(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +159,9 @@ def test_folders_are_listed_once_and_files_never(folder: Path, monkeypatch: pyte
 
 
 def test_the_image_folder_may_be_missing(tmp_path: Path) -> None:
-    assert resolve_name("a/x.jpg", tmp_path / "gone") == tmp_path / "gone" / "a" / "x.jpg"
+    assert FileNames(tmp_path / "gone").resolve("a/x.jpg") == tmp_path / "gone" / "a" / "x.jpg"
     with pytest.raises(UnusableEntry):
-        resolve_name("/home/anna/x.jpg", tmp_path / "gone")
+        FileNames(tmp_path / "gone").resolve("/home/anna/x.jpg")
 
 
 PARTS = st.sampled_from(
@@ -176,7 +176,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactor
     (root / "images" / "x.jpg").touch()
     (root / "secret.jpg").touch()
     try:
-        path = resolve_name(name, root / "images")
+        path = FileNames(root / "images").resolve(name)
     except UnusableEntry:
         return
     assert Path(os.path.normpath(path)).is_relative_to(root / "images")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from forclip.data.images.decode import decode_image, read_image
+from forclip.data.images.decode import decode_picture, read_image
 from forclip.data.images.depth import to_eight_bits
+from forclip.data.images.picture import in_full
 
 # A picture that uses most of its range, as photos do.
 GREY = np.random.default_rng(0).integers(3, 250, (24, 32), dtype=np.uint8)
@@ -149,7 +150,7 @@ def test_colours_of_any_number_of_bits_in_sixteen(tmp_path: Path, bits: int) -> 
     np.testing.assert_array_equal(np.asarray(read_image(path)), COLOUR)
     with path.open("rb") as stream:
         stream.seek(5)
-        np.testing.assert_array_equal(np.asarray(decode_image(stream, "upload")), COLOUR)
+        np.testing.assert_array_equal(np.asarray(decode_picture(stream, "upload", in_full).pixels), COLOUR)
 
 
 @pytest.mark.parametrize("bits", [12, 16])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from forclip.data.images.decode import decode_image, image_size, picture_needs_reindex, read_header, read_image
+from forclip.data.images.decode import decode_picture, image_size, picture_needs_reindex, read_header, read_image
+from forclip.data.images.picture import in_full
 
 ORIENTATION = 0x0112
 # 30 x 20 with four different corners.
@@ -63,7 +64,7 @@ def test_every_orientation_of_every_format_is_applied(tmp_path: Path, ending: st
     assert image.size == image_size(path) == (30, 20)
     np.testing.assert_allclose(np.asarray(image).astype(int), UPRIGHT, atol=40)
     with path.open("rb") as stream:
-        assert decode_image(stream, "upload").tobytes() == image.tobytes()
+        assert decode_picture(stream, "upload", in_full).pixels.tobytes() == image.tobytes()
     header = read_header(path)
     assert header is not None
     assert header.stored_size == ((20, 30) if orientation >= 5 else (30, 20))

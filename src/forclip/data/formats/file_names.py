@@ -24,11 +24,6 @@ _LOCAL_FILES = "/data/local-files/"  # Label Studio's, with the path under ?d=
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
 
 
-def resolve_name(name: str, folder: Path) -> Path:
-    """Find one picture, as `FileNames.resolve` does. For many names keep one `FileNames`, which lists folders once."""
-    return FileNames(folder).resolve(name)
-
-
 class FileNames:
     """The pictures of a folder by the names that label files of many tools and machines give them.
 

@@ -93,16 +93,12 @@ def fetch(path: Location) -> bytes:
         raise UnreadableImage(f"{path}: {error}") from None
 
 
-def decode_image(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Decode an image like `read_image`, from a file or a stream. name: what the error message calls it."""
-    return decode_picture(file, name, in_full).pixels
-
-
 def decode_picture(file: Path | BinaryIO, name: str, choose_reduction: ChooseReduction) -> Picture:
-    """As `decode_image`, and decode a JPEG at a reduced size: JPEG's blocks allow it, at a part of the time.
+    """Decode an image like `read_image`, from a file or a stream, and a JPEG at a reduced size.
 
-    choose_reduction: takes the size of the upright image in the file, and returns 1, 2, 4 or 8: how many pixels along a
-    side become one. Other formats are decoded in full.
+    JPEG's blocks allow it, at a part of the time. name: what the error message calls the image; choose_reduction: takes
+    the size of the upright image in the file, and returns 1, 2, 4 or 8: how many pixels along a side become one. Other
+    formats are decoded in full.
     """
     try:
         with open_picture(file) as image:

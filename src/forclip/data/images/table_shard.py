@@ -142,12 +142,9 @@ class TableShard:
                 return has_signature(value[:SIGNATURE_BYTES], with_tiff=True)
         return False
 
-    def other_columns(self, reserved: Sequence[str] = ()) -> pa.Table:
-        """Return the columns of numbers, texts, times and truth values. Class labels are given as their names.
-
-        reserved: columns that are left out.
-        """
-        pictures = {self.column, *self.others, *reserved}
+    def other_columns(self) -> pa.Table:
+        """Return the columns of numbers, texts, times and truth values. Class labels are given as their names."""
+        pictures = {self.column, *self.others}
         names = [f.name for f in self._schema if f.name not in pictures and _is_simple(f.type)]
         if self._parquet is not None:
             table = self._parquet.read(columns=names, use_threads=False)
