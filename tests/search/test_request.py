@@ -194,7 +194,7 @@ def test_labels_give_each_result_a_verdict(searcher: Searcher, labels: StoreLabe
     labelled = answer.labels
     assert labelled is not None
     assert (labelled.class_name, labelled.group) == ("snail", "novel")
-    assert list(labelled.verdicts) == [labels.shows(r.image_id, column) for r in answer.results]
+    assert list(labelled.relevant) == [labels.shows(r.image_id, column) for r in answer.results]
     assert run_search(searcher, SearchRequest(text="a text that is no class"), labels).labels is None
 
 

@@ -47,9 +47,13 @@ def plan(
     ] = None,
     merge: Annotated[
         float | None,
-        Option(help="Merge an image's vectors from this cosine up: marks this choice. Default: unmerged."),
+        Option(
+            help="Merge an image's vectors from this cosine up. The table marks this choice with *. Default: unmerged."
+        ),
     ] = None,
-    precision: Annotated[str | None, Option(help="Number format, fp16 (default) or int8: marks this choice.")] = None,
+    precision: Annotated[
+        str | None, Option(help="Number format, fp16 (default) or int8. The table marks this choice with *.")
+    ] = None,
     compute: Annotated[
         str, Option(help="Number format of the model on GPUs: auto (half precision), float32, bf16 or fp16.")
     ] = "auto",

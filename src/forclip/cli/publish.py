@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from forclip.cli.app import AsJson, StorePlace, app
+from forclip.cli.app import AsJson, StoreFolder, app
 from forclip.console import plain_console
 
 
 @app.command()
 def publish(
-    store: StorePlace,
+    store: StoreFolder,
     to: Annotated[
         str,
         Argument(

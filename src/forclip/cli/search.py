@@ -25,7 +25,7 @@ AnyOf = Annotated[list[str] | None, Option("--any", help="Alternative text. Repe
 AllOf = Annotated[list[str] | None, Option("--all", help="Text that must match as well. Repeat for several.")]
 NoneOf = Annotated[list[str] | None, Option("--not", help="Text that must not match. Repeat for several.")]
 Where = Annotated[str | None, Option(help="SQL filter on the store's columns: \"camera = 'front' and width > 1000\".")]
-LabelFile = Annotated[Path | None, Option(help="Labels of the store's images: COCO, LVIS, YOLO, VOC or CSV.")]
+LabelFile = Annotated[Path | None, Option(help="Labels of the store's images, in any format that training reads.")]
 LabelImages = Annotated[Path | None, Option("--images", help="Image folder of the annotations.")]
 Subset = Annotated[str | None, Option(help="Subset of YOLO or Pascal VOC annotations: val, trainval. Default: all.")]
 Split = Annotated[

@@ -31,7 +31,8 @@ _MAX_REASONS = 20  # unreadable images whose reason is printed
 
 
 Memory = Annotated[
-    str | None, Option(metavar="SIZE", help="Memory for building the search index, such as 4GB. Default: half of it.")
+    str | None,
+    Option(metavar="SIZE", help="Memory for building the search index, such as 4GB. Default: half of what is free."),
 ]
 
 

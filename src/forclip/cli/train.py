@@ -90,7 +90,7 @@ def train(
         str | None, Option(metavar="PROJECT", help="Record the same to a project of Weights & Biases.")
     ] = None,
 ) -> None:
-    """Finetune a model with FOR on your base labels. `torchrun -m forclip train` does on several GPUs."""
+    """Finetune a model with FOR on your base labels. On several GPUs: `torchrun -m forclip train`."""
     from forclip.data.label_export import config_of_labels
     from forclip.training.runs import train as train_run
 

@@ -15,7 +15,7 @@ from forclip.location import without_range
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
 
-VERDICTS = {True: "right", False: "wrong", None: "?"}  # what labels say; ? if the image was not checked
+LABEL_MARKS = {True: "right", False: "wrong", None: "?"}  # by what labels say; None: the image was not checked
 
 
 def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
@@ -32,7 +32,7 @@ def answer_json(answer: SearchAnswer) -> list[dict[str, Any]] | dict[str, Any]:
         if cutoff is not None:
             row["probability"] = answer.probability(result)
         if labels is not None:
-            row["relevant"] = labels.verdicts[k]
+            row["relevant"] = labels.relevant[k]
         results.append(row)
     if cutoff is None and labels is None:
         return results
@@ -105,7 +105,7 @@ def answer_table(answer: SearchAnswer) -> Table:
             decided_by = Text(answer.request.wanted[result.decided_by])
             cells = [f"{result.normalised_score:.2f}", *cells, decided_by]
         if labels is not None:
-            cells.append(VERDICTS[labels.verdicts[k]])
+            cells.append(LABEL_MARKS[labels.relevant[k]])
         table.add_row(str(result.rank), *cells, region, Text(without_range(result.uri)))
     return table
 

@@ -10,7 +10,7 @@ from forclip.evaluation.charts import Curve, line_chart
 from forclip.evaluation.result_grid import EmbeddedThumbnails
 from forclip.location import parse_location, without_range
 from forclip.search.combined import CombinedResult
-from forclip.search.output import VERDICTS, describe_answer
+from forclip.search.output import LABEL_MARKS, describe_answer
 from forclip.search.request import SearchAnswer
 
 
@@ -34,7 +34,7 @@ def write_search_report(path: Path, answer: SearchAnswer, store: str) -> None:
             score, decided_by = f"normalised score {result.normalised_score:.2f}", request.wanted[result.decided_by]
         picture = parse_location(result.uri)
         shown = thumbnails.picture(picture, picture.name, f"rank {result.rank}", result.box)
-        label = "" if answer.labels is None else VERDICTS[answer.labels.verdicts[k]]
+        label = "" if answer.labels is None else LABEL_MARKS[answer.labels.relevant[k]]
         tiles.append((result.rank, shown, score, label, decided_by, without_range(result.uri)))
     curve = None
     if answer.confidence is not None and len(answer.confidence.expected_precision) > 1:

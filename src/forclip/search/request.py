@@ -177,17 +177,20 @@ def parse_cutoff(text: str) -> Cutoff:
 
 @dataclass(frozen=True)
 class LabelledList:
-    """What labels say about a list. verdicts: for each result whether it shows the class, None where not checked.
-    training_images: how many labelled images of the store trained its model, None if that is not known."""
+    """What labels say about a list.
+
+    relevant: for each result whether it shows the class, None where that was not checked. training_images: how many
+    labelled images of the store trained its model, None if that is not known.
+    """
 
     class_name: str
     group: ClassGroup | None
     relevance: Relevance
-    verdicts: tuple[bool | None, ...]
+    relevant: tuple[bool | None, ...]
     training_images: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the verdicts as plain values; `images` is the number of images that show the class."""
+        """Return everything but `relevant` as plain values; `images` is the number of images that show the class."""
         known = {"class_name": self.class_name, "group": self.group, "training_images": self.training_images}
         return {**known, **vars(self.relevance)}
 
@@ -296,8 +299,8 @@ def _answer_text(
         results = rank_in_whole_list(searcher.index, ids, vector, k, request.where)
     page = _page(searcher, request, results)
     name = labels.images.class_names[column]
-    verdicts = tuple(labels.shows(r.image_id, column) for r in page)
-    labelled = LabelledList(name, labels.groups.get(name), relevance, verdicts, labels.num_training)
+    relevant = tuple(labels.shows(r.image_id, column) for r in page)
+    labelled = LabelledList(name, labels.groups.get(name), relevance, relevant, labels.num_training)
     return SearchAnswer(request, page, confidence, reason, num_searched, labelled, best)
 
 

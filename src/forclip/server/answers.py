@@ -98,7 +98,7 @@ class Answers:
                 "score": result.score,
                 "probability": answer.probability(result),
                 "box": box_fields(result.box),
-                "relevant": None if labels is None else labels.verdicts[position],
+                "relevant": None if labels is None else labels.relevant[position],
             }
             for position, result in enumerate(part, start=first)
             if (image := images.get(result.key)) is not None
