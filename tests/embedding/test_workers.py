@@ -17,7 +17,7 @@ import yaml
 
 from forclip.config import ModelConfig
 from forclip.data.metadata import read_metadata
-from forclip.embedding.embed_all import local_staff
+from forclip.embedding.embed_all import plan_workers
 from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.shard import Shard, parse_shard
@@ -227,19 +227,19 @@ def test_options_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_gpu_has_one_worker_and_the_others_decode_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def staff(workers: int | None, device: str = "cuda") -> tuple[int, int, bool]:
-        found = local_staff(RunOptions(workers=workers), device, None)
+    def planned(workers: int | None, device: str = "cuda") -> tuple[int, int, bool]:
+        found = plan_workers(RunOptions(workers=workers), device, None)
         return len(found.devices), found.processes, found.is_this_process
 
-    assert staff(None, "cpu") == (1, 0, True)
-    assert staff(3, "cpu") == (3, 0, False)
+    assert planned(None, "cpu") == (1, 0, True)
+    assert planned(3, "cpu") == (3, 0, False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert staff(8) == (1, 8, True)
-    assert staff(0) == (1, 0, True)
+    assert planned(8) == (1, 8, True)
+    assert planned(0) == (1, 0, True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert staff(32) == (4, 8, False)
-    assert local_staff(RunOptions(workers=3), "cuda", None).devices == ("cuda:0", "cuda:1", "cuda:2")
-    assert staff(2, "cuda:3") == (1, 2, True)
+    assert planned(32) == (4, 8, False)
+    assert plan_workers(RunOptions(workers=3), "cuda", None).devices == ("cuda:0", "cuda:1", "cuda:2")
+    assert planned(2, "cuda:3") == (1, 2, True)
 
 
 def test_ray_stores_what_one_process_stores(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Put a store into Milvus, for search on a cluster; run again, it sends what changed. The store is not touched."""
-    from forclip.embedding.fewer_vectors import make_reduce
+    from forclip.embedding.merge import make_reduce
     from forclip.index.milvus.columns import checked_precision
     from forclip.index.milvus.create import PublishOptions
     from forclip.index.milvus.publish import publish as publish_store
@@ -88,7 +88,7 @@ def verify_place(place: str) -> list[str]:
 
 def verify_against(store: str, place: str) -> list[str]:
     """Return in what a store and its published images differ."""
-    from forclip.embedding.fewer_vectors import make_reduce
+    from forclip.embedding.merge import make_reduce
     from forclip.index.milvus.compare import compare_with_store
     from forclip.index.milvus.index import MilvusIndex
     from forclip.index.store import Store

@@ -204,7 +204,7 @@ def embed_pixels(
 ) -> Iterator[tuple[PixelBatch, ImageEmbeddings | None]]:
     """Embed batches of pixels [B, views, 3, H, W]. Of an empty batch there are no embeddings.
 
-    A batch is returned without its pixels, when the device has the next one.
+    Each batch comes back without its pixels, after the device has got the next one.
     """
 
     def embed(pixels: Tensor) -> OnTheWay:

@@ -23,8 +23,8 @@ _SLICES_PER_WORKER = 4  # at least, so that the workers end at about the same ti
 
 
 @dataclass(frozen=True)
-class Staff:
-    """Who embeds on this machine.
+class WorkerPlan:
+    """Which processes of this machine embed.
 
     devices: of each process that embeds; processes: that decode for each, 0 for threads.
     """
@@ -34,7 +34,7 @@ class Staff:
     is_this_process: bool
 
 
-def local_staff(run: RunOptions, device: str, processes: int | None) -> Staff:
+def plan_workers(run: RunOptions, device: str, processes: int | None) -> WorkerPlan:
     """Divide a machine among workers. processes: as `index_images` takes them.
 
     On a CPU every worker embeds. On GPUs one for each embeds, and the others decode for it.
@@ -42,7 +42,7 @@ def local_staff(run: RunOptions, device: str, processes: int | None) -> Staff:
     workers = run.workers
     if device == "cpu":
         count = max(1, workers or 1)
-        return Staff((device,) * count, processes or 0, count == 1 and run.engine == "local")
+        return WorkerPlan((device,) * count, processes or 0, count == 1 and run.engine == "local")
     gpus = [device]
     if device == "cuda" and (workers or 1) > 1 and torch.cuda.device_count() > 1:
         gpus = [f"cuda:{number}" for number in range(min(workers or 1, torch.cuda.device_count()))]
@@ -50,7 +50,7 @@ def local_staff(run: RunOptions, device: str, processes: int | None) -> Staff:
         processes = workers // len(gpus)
     elif processes is None:
         processes = processes_for(len(gpus))
-    return Staff(tuple(gpus), processes, len(gpus) == 1 and run.engine == "local")
+    return WorkerPlan(tuple(gpus), processes, len(gpus) == 1 and run.engine == "local")
 
 
 def embed_all(
@@ -59,16 +59,16 @@ def embed_all(
     options: StoreOptions,
     writer: SliceWriter,
     run: RunOptions,
-    staff: Staff,
+    plan: WorkerPlan,
     device: str,
     advance: Advance,
 ) -> None:
     """Embed and store images with a loaded model. device: of Ray's workers. Raises ValueError if no worker can work."""
     first = min(whole_batches(min(IMAGES_PER_SLICE, run.images_per_commit or IMAGES_PER_SLICE), model), len(images))
-    if staff.is_this_process or not len(images):
+    if plan.is_this_process or not len(images):
         embedder = Embedder(model, *options.merging(writer.index), options.batch_size)
         size = run.images_per_commit or IMAGES_PER_SLICE
-        for embedded in embed_slices(embedder, images, size, advance, staff.processes):
+        for embedded in embed_slices(embedder, images, size, advance, plan.processes):
             writer.write([embedded])
         return
     spec = options.spec(writer.index, model)
@@ -79,8 +79,8 @@ def embed_all(
         pool = ray = RayWorkers(spec, device, address=run.address, workers=run.workers, cpus=run.cpus)
         workers = ray.workers
     else:
-        workers = len(staff.devices)
-        pool = LocalWorkers(spec, staff.devices, max(1, usable_cores() // workers), staff.processes)
+        workers = len(plan.devices)
+        pool = LocalWorkers(spec, plan.devices, max(1, usable_cores() // workers), plan.processes)
     commit = run.images_per_commit or _IMAGES_PER_COMMIT
     most = IMAGES_PER_SLICE if device == "cpu" else _IMAGES_PER_SLICE_ON_GPU
     share = -(-len(images) // (_SLICES_PER_WORKER * max(workers, run.max_workers or 0)))

@@ -18,7 +18,7 @@ from forclip.data.images.listing import LeftOut, Listing
 from forclip.data.metadata import ImageMetadata, MetadataFile
 from forclip.embedding.agreement import agree_on_compute
 from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in_parts
-from forclip.embedding.embed_all import embed_all, local_staff
+from forclip.embedding.embed_all import embed_all, plan_workers
 from forclip.embedding.frames import (
     IndexedVideo,
     check_frame_columns,
@@ -157,8 +157,8 @@ def index_images(
         given.compile if compiled is None else compiled,
         batch_size,
     )
-    staff = local_staff(run, device, processes)
-    loaded = options.load(index, device if staff.is_this_process else "cpu", loaded)
+    plan = plan_workers(run, device, processes)
+    loaded = options.load(index, device if plan.is_this_process else "cpu", loaded)
     roots = Roots() if index is None else index.store.roots
     known = {} if index is None else read_unreadable(to)
     tried = {} if retry else known
@@ -212,7 +212,7 @@ def index_images(
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
     replaced = changes.replaced | (todo.keys() & moved_ids)
     writer = SliceWriter(to, index, create, columns.values_for, replaced, listed | unreadable_videos, known)
-    embed_all(new, loaded, options, writer, run, staff, device, track("embedding", len(todo)))
+    embed_all(new, loaded, options, writer, run, plan, device, track("embedding", len(todo)))
     if writer.index is None and shard is not None and has_store(to):
         writer.index = Index(to)  # of another job
     writer.write_unreadable()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 
+from forclip.index.milvus.source import Reduce
 from forclip.types import Floats, ImageEmbeddings, Ints
 
 _SMALLEST_NORM = 1e-6
@@ -17,8 +18,7 @@ def merge_near_duplicates(embeddings: ImageEmbeddings, cosine: float) -> ImageEm
     order of the kept vectors. A merged vector is the mean of its members, scaled to unit length, and has the box of
     the member nearest to it. Raises ValueError for a cosine outside 0..1.
     """
-    if not 0 <= cosine <= 1:
-        raise ValueError(f"vectors are merged from a cosine within 0..1, not {cosine}")
+    check_merge(cosine)
     return _merge(embeddings, lambda vectors: _group_similar(vectors, cosine))
 
 
@@ -34,6 +34,29 @@ def limit_vectors(embeddings: ImageEmbeddings, most: int) -> ImageEmbeddings:
     if np.diff(embeddings.offsets).max(initial=0) <= most:
         return embeddings
     return _merge(embeddings, lambda vectors: _group_down_to(vectors, most))
+
+
+def make_reduce(merge: float | None, max_vectors: int | None) -> Reduce | None:
+    """Return a function that merges vectors from a cosine, then until at most so many are left; None for neither.
+
+    Raises ValueError for a cosine outside 0..1 and a limit below 1.
+    """
+    if merge is None and max_vectors is None:
+        return None
+    check_merge(merge)
+    check_max_vectors(max_vectors)
+
+    def reduce(embeddings: ImageEmbeddings) -> ImageEmbeddings:
+        merged = embeddings if merge is None else merge_near_duplicates(embeddings, merge)
+        return merged if max_vectors is None else limit_vectors(merged, max_vectors)
+
+    return reduce
+
+
+def check_merge(cosine: float | None) -> None:
+    """Raise ValueError for a cosine outside 0..1."""
+    if cosine is not None and not 0 <= cosine <= 1:
+        raise ValueError(f"vectors are merged from a cosine within 0..1, not {cosine}")
 
 
 def check_max_vectors(most: int | None) -> None:

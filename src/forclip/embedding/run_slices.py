@@ -73,7 +73,7 @@ class SliceRun:
         self._unfinished.update(attempt.number for attempt in self._queue)
         try:
             while self._queue or any(worker.attempts for worker in self._workers.values()):
-                self._staff()
+                self._adjust_workers()
                 self._assign()
                 for event in self._pool.wait(1.0):
                     self._handle(event)
@@ -83,7 +83,7 @@ class SliceRun:
             self._pool.close()  # first, so that an interrupt ends them at once
             self._commit(0)
 
-    def _staff(self) -> None:
+    def _adjust_workers(self) -> None:
         """Start workers for the slices that wait, and end those that have nothing to do."""
         waiting = len(self._queue) + sum(bool(worker.attempts) for worker in self._workers.values())
         while len(self._workers) < min(self._least, waiting):

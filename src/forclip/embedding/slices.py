@@ -6,7 +6,7 @@ from functools import cached_property
 
 from forclip.embedding.changes import UnreadableImage
 from forclip.embedding.embed import concatenate_embeddings, embed_batches, images_per_batch
-from forclip.embedding.merge import limit_vectors, merge_near_duplicates
+from forclip.embedding.merge import make_reduce
 from forclip.index.store import ImageFile
 from forclip.location import Location, in_reading_order, range_text
 from forclip.models.encoder import Encoder
@@ -83,8 +83,8 @@ class Embedder:
 
     def reduce(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
         """Merge the vectors of each image."""
-        embeddings = embeddings if self.merge is None else merge_near_duplicates(embeddings, self.merge)
-        return embeddings if self.max_vectors is None else limit_vectors(embeddings, self.max_vectors)
+        reduce = make_reduce(self.merge, self.max_vectors)
+        return embeddings if reduce is None else reduce(embeddings)
 
 
 def whole_batches(size: int, model: RetrievalModel) -> int:

@@ -9,7 +9,7 @@ from forclip.bucket_path import StorePath
 from forclip.config import Compute, ModelConfig
 from forclip.data.images.tiles import DEFAULT_OVERLAP, describe_tiles, parse_tiles
 from forclip.embedding.choose_tiles import choose_tiles
-from forclip.embedding.merge import check_max_vectors
+from forclip.embedding.merge import check_max_vectors, check_merge
 from forclip.embedding.worker import EmbedderSpec
 from forclip.image_size import describe_image_size
 from forclip.index.image_index import Index
@@ -44,6 +44,7 @@ class StoreOptions:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        check_merge(self.merge)
         check_max_vectors(self.max_vectors)
         _requested_tiles(self.model, self.tiles, self.tile_overlap)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 
@@ -15,14 +15,12 @@ from forclip.data.sources import load_source, with_all_splits
 from forclip.data.splits import SPLIT_FILE, published_split, read_split
 from forclip.data.training_images import describe_training_images, read_training_images
 from forclip.evaluation.metrics import AP_DEPTH, max_sim, ranked_average_precision, ranked_precision
-from forclip.evaluation.protocol import ClassResult, LeftOut, evaluate_scores
+from forclip.evaluation.protocol import ClassGroup, ClassResult, LeftOut, evaluate_scores
 from forclip.index.protocol import SearchIndex
 from forclip.location import Location
 from forclip.progress import Advance, silent
 from forclip.text.vocabulary import normalise_word
 from forclip.types import Annotations, ClassSplit, Floats, Ints, SearchResult
-
-ClassGroup = Literal["base", "novel"]
 
 
 @dataclass(frozen=True)

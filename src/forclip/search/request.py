@@ -10,12 +10,13 @@ import numpy as np
 
 from forclip.calibration.model import WANTED_PRECISION, Confidence
 from forclip.data.images.decode import read_image
+from forclip.evaluation.protocol import ClassGroup
 from forclip.index import TOP_K
 from forclip.index.duplicates import collapse_duplicates
 from forclip.index.ranking import Ranking
 from forclip.location import as_location
 from forclip.search.combined import CombinedQuery
-from forclip.search.labels import ClassGroup, Relevance, StoreLabels, rank_in_whole_list
+from forclip.search.labels import Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import AnySearcher, ListOptions, RankedText
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Floats, SearchResult

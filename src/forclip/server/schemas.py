@@ -10,8 +10,8 @@ from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from forclip.calibration.model import WANTED_PRECISION
+from forclip.evaluation.protocol import ClassGroup
 from forclip.index import TOP_K
-from forclip.search.labels import ClassGroup
 from forclip.search.request import Cutoff, SearchRequest
 from forclip.server import limits
 

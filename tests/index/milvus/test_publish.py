@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forclip.embedding.fewer_vectors import make_reduce
-from forclip.embedding.merge import limit_vectors
+from forclip.embedding.merge import limit_vectors, make_reduce
 from forclip.index.image_index import Index
 from forclip.index.milvus import index, source
 from forclip.index.milvus.columns import vectors_schema
