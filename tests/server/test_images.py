@@ -18,7 +18,7 @@ from forclip.search.searcher import Searcher
 from forclip.server import image_routes
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
-from forclip.server.pictures import THUMBNAIL_SIDE, browser_picture, make_thumbnail, picture_bytes
+from forclip.server.pictures import THUMBNAIL_SIDE, ThumbnailFormat, browser_picture, make_thumbnail, picture_bytes
 from tests.server.conftest import client_of
 
 OwnPictures = tuple[Searcher, Path]
@@ -64,6 +64,27 @@ def test_a_thumbnail_is_small_and_cached_by_etag(own_pictures: OwnPictures) -> N
     assert (again.status_code, again.content) == (304, b"")
 
 
+def test_a_thumbnail_is_webp_for_those_who_accept_it(own_pictures: OwnPictures) -> None:
+    searcher, file = first_file(own_pictures)
+    client, path = client_of(searcher), f"/api/thumbnail/{key_of(searcher, file)}"
+    accepted = {
+        "image/avif,image/webp,*/*;q=0.8": "WEBP",
+        "image/webp;q=0.5": "WEBP",
+        "image/webp;q=0, */*": "JPEG",
+        "image/jpeg": "JPEG",
+        "*/*": "JPEG",
+    }
+    tags = {}
+    for accept, expected in accepted.items():
+        response = client.get(path, headers={"Accept": accept})
+        with Image.open(BytesIO(response.content)) as thumbnail:
+            assert (thumbnail.format, response.headers["content-type"]) == (expected, f"image/{expected.lower()}")
+            assert max(thumbnail.size) <= THUMBNAIL_SIDE
+        assert response.headers["vary"] == "Accept"
+        tags[expected] = response.headers["etag"]
+    assert len(set(tags.values())) == 2, "a tag names one content"
+
+
 def test_a_format_unknown_to_browsers_is_sent_as_jpeg(own_pictures: OwnPictures) -> None:
     _, file = first_file(own_pictures)
     tiff = BytesIO()
@@ -78,9 +99,9 @@ def test_a_thumbnail_is_made_once(own_pictures: OwnPictures, monkeypatch: pytest
     searcher, file = first_file(own_pictures)
     files: list[str] = []
 
-    def record(file: ImageFile) -> bytes:
+    def record(file: ImageFile, kind: ThumbnailFormat) -> bytes:
         files.append(file.uri)
-        return make_thumbnail(file)
+        return make_thumbnail(file, kind)
 
     monkeypatch.setattr(image_routes, "make_thumbnail", record)
     client, path = client_of(searcher), f"/api/thumbnail/{key_of(searcher, file)}"

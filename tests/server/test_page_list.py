@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.server.conftest import CHROMIUM, page_without_selection
-from tests.server.made_lists import made_result, serve_made_list
+from tests.server.made_lists import PICTURE, made_result, serve_made_list
 from tests.server.test_page import search
 
 page = page_without_selection  # the fixture of these tests
@@ -68,6 +68,22 @@ def test_selecting_all_above_the_cutoff_loads_them_first(page: Page) -> None:
     assert 300 < expected < 1300
     expect(page.locator("#count")).to_have_text(f"{expected:,} selected")
     assert sum(asked) <= 1300, "what is below the cut-off is not loaded"
+
+
+def test_images_on_the_screen_load_before_all_others(page: Page) -> None:
+    """On a slow network, the others would delay them. One that does not come delays the others for a moment only."""
+    serve_made_list(page, 1200)
+    waiting: list[Route] = []
+    page.route("**/api/thumbnail/*", lambda route: waiting.append(route))
+    search(page, "snail")
+    seen = page.locator("#grid > .card").evaluate_all(
+        "cards => cards.filter(card => card.getBoundingClientRect().top < innerHeight).length"
+    )
+    expect(page.locator("#grid img[src]")).to_have_count(seen)
+    assert 0 < seen < 60
+    for route in waiting[1:]:
+        route.fulfill(content_type="image/svg+xml", body=PICTURE)
+    expect(page.locator(f"#card-{seen} img")).to_have_attribute("src", f"api/thumbnail/{seen + 1}")
 
 
 def test_a_long_list_has_few_cards_and_every_image_is_reached(page: Page) -> None:

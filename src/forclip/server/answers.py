@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from forclip.evaluation.sample_size import is_too_few
 from forclip.search.request import SearchAnswer
 from forclip.server import limits
+from forclip.server.cacheable import accepts
 from forclip.server.gallery import Gallery, StoredImage
 from forclip.server.schemas import Result, SearchOut, box_fields
 
@@ -31,8 +32,7 @@ STREAMED: dict[str, Any] = {
 
 def wants_lines(request: Request) -> bool:
     """Whether the client asks for one result per line."""
-    accepted = request.headers.get("accept", "").split(",")
-    return any(media_type.partition(";")[0].strip().lower() == JSON_LINES for media_type in accepted)
+    return accepts(request.headers.get("accept", ""), JSON_LINES)
 
 
 def image_fields(image: StoredImage) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The page, logging in, and the state of the service: info, health, metrics."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
 from importlib.resources import files
 
-from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -16,6 +17,7 @@ from prometheus_fastapi_instrumentator.metrics import Info as Measurement
 
 from forclip import __version__
 from forclip.server import limits
+from forclip.server.cacheable import cacheable
 from forclip.server.errors import Refused
 from forclip.server.gallery import Gallery
 from forclip.server.schemas import Health, Info
@@ -75,11 +77,13 @@ def service_routes(
 ) -> APIRouter:
     """Routes at the root, and /api/info."""
     routes = APIRouter(tags=["service"])
+    content = page.encode()
+    tag = hashlib.blake2b(content, digest_size=16).hexdigest()
 
     @routes.get("/", response_class=HTMLResponse)
-    def show_page() -> str:
-        """The page to search on."""
-        return page
+    def show_page(request: Request) -> Response:
+        """The page to search on. Browsers keep it, and ask each time whether it has changed."""
+        return cacheable(request, tag, lambda: content, "text/html; charset=utf-8", "private, no-cache")
 
     @routes.get("/login", status_code=303, response_class=RedirectResponse)
     def login(token: str = Query("", max_length=1000)) -> Response:

@@ -1,7 +1,5 @@
 // Cards: an image of a list with its best region, confidence, name and marks.
 
-const EAGER = 18;  // of the best images load before the page is laid out
-
 // Create a card without its image, which loadImage adds. result, index: of state.results.
 function createCard(result, index) {
   const card = element("div", "card");
@@ -41,7 +39,7 @@ function showImage(result, source, container, fills = false) {
     container.style.left = `${100 * hiddenPart((box.x0 + box.x1) / 2, ratio)}%`;
     container.style.top = `${100 * hiddenPart((box.y0 + box.y1) / 2, 1 / ratio)}%`;
   }
-  const image = Object.assign(element("img"), { loading: source || result.rank > EAGER ? "lazy" : "eager", decoding: "async", alt: "", draggable: false });
+  const image = Object.assign(element("img"), { loading: "lazy", decoding: "async", alt: "", draggable: false });
   if (source) image.src = source;
   container.replaceChildren(image);
   if (result.box) container.append(createOutline(result.box));
@@ -67,11 +65,12 @@ function placeAt(target, box) {
 
 function clamp(value, low = 0, high = 1) { return Math.min(high, Math.max(low, value)); }
 
-function loadImage(card) {
-  if (card.isLoaded) return;
-  card.isLoaded = true;
+// isSeen: whether the card is on the screen. card.arrival: fulfilled when its image is there, or will not come.
+function loadImage(card, isSeen = false) {
+  if (card.arrival) return;
   const image = card.querySelector("img");
-  if (image) image.src = `api/thumbnail/${resultOf(card).key}`;
+  card.arrival = new Promise((resolve) => { for (const end of ["load", "error"]) image.addEventListener(end, resolve, { once: true }); });
+  Object.assign(image, isSeen ? { loading: "eager", fetchPriority: "high" } : {}, { src: `api/thumbnail/${resultOf(card).key}` });
 }
 
 // Forget an image that is still on its way.

@@ -2,6 +2,7 @@
 
 const CARD_WIDTHS = { small: 8, medium: 11.5, large: 18 };  // at least, in rem
 const SPARE_CARDS = 60;    // drawn above and below the screen
+const PATIENCE = 1000;     // milliseconds that images off the screen wait for those on it
 const SETTLE_TIME = 100;   // milliseconds after fast scrolling
 const HOLD_TIME = 500;     // milliseconds of a touch that selects a range
 const layout = { columns: 1, width: 0, rowHeight: 0, gap: 0, row: 0 };  // row: at the top of the screen
@@ -28,7 +29,8 @@ function drawGrid() {
   const { columns, rowHeight, gap } = layout, { shown } = state, top = $("grid").getBoundingClientRect().top;
   const row = Math.floor(-top / rowHeight), usual = Math.ceil(SPARE_CARDS / columns);
   // Who flies past the images sees neither the spare ones nor pictures: both follow when the list rests.
-  const isFast = Math.abs(row - layout.row) > usual / 2, spare = isFast ? 1 : usual;
+  // A new list starts with the cards on the screen, too.
+  const isFast = Math.abs(row - layout.row) > usual / 2, isNew = !drawn.size, spare = isFast || isNew ? 1 : usual;
   layout.row = row;
   const start = clamp((layout.row - spare) * columns, 0, shown.length);
   const end = clamp((Math.floor((window.innerHeight - top) / rowHeight) + spare + 1) * columns, 0, shown.length);
@@ -52,9 +54,22 @@ function drawGrid() {
     before = card;
   }
   clearTimeout(resting);
-  if (isFast) resting = setTimeout(drawGrid, SETTLE_TIME); else drawn.forEach(loadImage);
+  if (isFast) resting = setTimeout(drawGrid, SETTLE_TIME); else loadImages(top, isNew ? drawGrid : loadSpare);
 }
 let resting = 0;
+
+// Load the images on the screen, then go on: on a slow network the others would delay them.
+// top: where the grid is on the screen.
+function loadImages(top, goOn) {
+  const first = Math.floor(-top / layout.rowHeight), last = Math.floor((window.innerHeight - top) / layout.rowHeight);
+  const seen = [...drawn.values()].filter(({ row }) => row >= first && row <= last);
+  for (const card of seen) loadImage(card, true);
+  clearTimeout(patience);
+  patience = setTimeout(goOn, PATIENCE);
+  Promise.all(seen.map(({ arrival }) => arrival)).then(() => { if (seen.every((card) => card.isConnected)) goOn(); });
+}
+function loadSpare() { clearTimeout(patience); for (const card of drawn.values()) loadImage(card); }
+let patience = 0;
 
 // Most cards are where they were: setting their style again would cost a layout.
 function placeCard(card, position) {
@@ -62,9 +77,10 @@ function placeCard(card, position) {
   const place = [position, size, columns, width, rowHeight].join();
   if (card.place === place) return;
   card.place = place;
+  card.row = Math.floor(position / columns);
   card.style.width = `${width}px`;
   card.style.height = `${rowHeight - gap}px`;
-  card.style.transform = `translate(${(position % columns) * (width + gap)}px, ${Math.floor(position / columns) * rowHeight}px)`;
+  card.style.transform = `translate(${(position % columns) * (width + gap)}px, ${card.row * rowHeight}px)`;
   card.setAttribute("aria-posinset", position + 1);
   card.setAttribute("aria-setsize", size);
 }

@@ -192,7 +192,7 @@ function showColumns(texts, requests, answers) {
     return column;
   }));
   $("columns").hidden = false;
-  cards().forEach(loadImage);
+  for (const card of cards()) loadImage(card);
   markShared(texts.length);
   showVerdicts();
   if (results.length) focusableOnly(0);
