@@ -2,9 +2,10 @@
 
     python examples/plug_in_backbone.py --model FOLDER --train FILE --train-images DIR \
         --gallery FILE --gallery-images DIR --novel FILE [--classes FILE] [--seeds 3] [--min-relevant 3] --out DIR \
-        [--teacher none --interpolation 0 --views 1]
+        [--teacher none --interpolation 0 --views 1] [--labelled-fraction 0.1 [--no-self-training]]
 
-The last three options fix choices that are otherwise made by trial trainings, which take most of the time.
+The options --teacher, --interpolation and --views fix choices that are otherwise made by trial trainings, which take
+most of the time. With --labelled-fraction, training forgets the labels of the other images.
 
 Writes metrics.json, and after every seed seeds.json, with the seed's numbers, its choices and their evidence.
 FOLDER contains a module `photoclip.py` with a CLIP-like model: a trunk, an attention pool and a table of text vectors.
@@ -121,7 +122,13 @@ def run(args: argparse.Namespace) -> None:
     names = [n for n in sets[0].class_names if n in sets[1].class_names and n in embeddable and n in requested]
     split = split_classes(names, [n for n in read_names(args.novel) if n in names])
     with tracking(Console(stderr=True)) as track:
-        recipe = TrainConfig(teacher=args.teacher, interpolation=args.interpolation, views=args.views)
+        recipe = TrainConfig(
+            teacher=args.teacher,
+            interpolation=args.interpolation,
+            views=args.views,
+            labelled_fraction=args.labelled_fraction,
+            self_training=not args.no_self_training,
+        )
         views = make_views(resolve_num_views(recipe.views, len(sets[0])), recipe.seed)
         progress = [track("encoding", len(s)) for s in sets]
         train_views = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
@@ -162,6 +169,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--teacher", choices=["auto", "start", "cluster", "zoom", "none"], default="auto")
     parser.add_argument("--interpolation", type=float, help="weight of the tuned head, 0 to 1; default: chosen")
     parser.add_argument("--views", type=int, help="views per training image; default: by number of images")
+    parser.add_argument("--labelled-fraction", type=float, default=1.0, help="part of the training images with labels")
+    parser.add_argument("--no-self-training", action="store_true", help="do not guess the labels of the other images")
     parser.add_argument("--tiles", default="3x3", help="tiles of the training-free baseline, or none; nine passes")
     return parser.parse_args()
 
