@@ -55,7 +55,7 @@ def _resolve_if_path(name: str, info: ValidationInfo) -> str:
 def _check_grid(name: str) -> str:
     """Accept `none`, `auto`, and ROWSxCOLUMNS of 1 to 8 with more than one tile."""
     if name not in ("none", "auto") and (not re.fullmatch("[1-8]x[1-8]", name) or name == "1x1"):
-        raise ValueError("must be none, auto, or ROWSxCOLUMNS of 1 to 8 such as 3x3")
+        raise ValueError("must be none, auto, or two tiles or more as ROWSxCOLUMNS, each 1 to 8, such as 3x3")
     return name
 
 
@@ -341,7 +341,12 @@ def load_config(file: str | Path) -> RunConfig:
         value, hint = first["input"], ""
         if first["type"] in ("string_type", "tuple_type", "path_type") and isinstance(value, int | float | date):
             hint = "; put quotes around a text that YAML reads as a number, a date, or true or false"
-        raise ValueError(f"{file}: {key}: {first['msg']} (given: {repr(value)[:80]}){hint}") from None
+        raise ValueError(f"{file}: {key}: {plain_message(first['msg'])} (given: {repr(value)[:80]}){hint}") from None
+
+
+def plain_message(message: str) -> str:
+    """Return pydantic's message without its name for the errors of our own checks."""
+    return message.removeprefix("Value error, ")
 
 
 def config_to_json(config: Any) -> dict[str, Any]:

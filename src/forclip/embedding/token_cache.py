@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from forclip.atomic_write import write_text_atomically
-from forclip.config import Compute
+from forclip.config import Compute, plain_message
 from forclip.data.images.content import file_state
 from forclip.data.images.decode import DECODING, FIRST_UPRIGHT, picture_needs_reindex
 from forclip.data.images.views import View
@@ -222,7 +222,7 @@ def read_header(folder: Path) -> TokenHeader:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise _damage(file, f"is damaged ({error!r})") from None
     except ValidationError as error:
-        raise _damage(file, f"is damaged ({error.errors()[0]['msg']})") from None
+        raise _damage(file, f"is damaged ({plain_message(error.errors()[0]['msg'])})") from None
 
 
 def _mapped(folder: Path, header: TokenHeader) -> "np.memmap[Any, np.dtype[np.float16]]":

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import forclip
 from forclip.atomic_write import write_text_atomically
-from forclip.config import ModelConfig, RunConfig, config_to_json, read_yaml
+from forclip.config import ModelConfig, RunConfig, config_to_json, plain_message, read_yaml
 from forclip.evaluation.methods import FOR, display_name
 from forclip.evaluation.metrics import AP_DEPTH
 from forclip.evaluation.protocol import GROUPS, metric_name
@@ -101,7 +101,8 @@ def apply_changes(config: RunConfig, name: str, changes: Changes) -> RunConfig:
         return replace(config, **{section: replace(getattr(config, section), **s) for section, s in changes.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"variant {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"variant {name!r}: {key}: {plain_message(first['msg'])}") from None
     except TypeError as error:
         raise ValueError(f"variant {name!r}: {error}") from None
 

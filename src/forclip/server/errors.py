@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from forclip.config import plain_message
 from forclip.server.schemas import Problem
 
 # Errors that any request may get, for the OpenAPI document.
@@ -41,7 +42,7 @@ def add_error_handlers(app: FastAPI) -> None:
         """The place and kind of the first problem, without the value that was sent unless it is a number."""
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path"))
-        message, value = str(problem["msg"]).removeprefix("Value error, "), str(problem.get("input"))
+        message, value = plain_message(problem["msg"]), str(problem.get("input"))
         if problem["type"] in _OUT_OF_RANGE and _NUMBER.fullmatch(value):
             message += f", not {value}"
         return JSONResponse({"detail": f"{field}: {message}" if field else message}, 422)
