@@ -25,6 +25,7 @@ _SAME_SECOND = 3_000_000_000  # nanoseconds: a second, and clocks that differ a 
 # Errors that a retry does not change.
 _FINAL = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _NETWORK_LIBRARIES = ("aiohttp", "botocore", "aiobotocore", "requests", "httpx", "gcsfs", "google", "azure")
+_BUCKETS = ("s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "adl")  # read by Arrow
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")  # in listings of fsspec
 
 Result = TypeVar("Result")
@@ -96,6 +97,8 @@ def list_files(folder: str, recursive: bool = True) -> Iterator[ListedFile]:
         top = pending.pop()
         selector = pafs.FileSelector(top, recursive=recursive and top != path)
         for found in retry(folder, lambda s=selector: files.get_file_info(s)):  # type: ignore[misc]
+            if not found.path.startswith(f"{top}/"):
+                continue  # of a folder without a name, as in s3://bucket//a, Arrow lists all that is beside it
             if found.type == pafs.FileType.File:
                 yield ListedFile(f"{base}{found.path[len(path) :]}", found.size or 0, _distinct(found.mtime_ns))
             elif top == path and recursive:
@@ -139,17 +142,22 @@ def _modified(details: Mapping[str, Any]) -> int:
 def file_system(url: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of a URL, and the file's path in it.
 
-    Raises ValueError for an unknown scheme, one whose package is missing, and a URL that holds credentials.
+    Raises ValueError for an unknown scheme, one whose package is missing, and a URL that holds credentials or names no
+    bucket; Unreachable for an empty name, which Arrow refuses.
     """
     scheme, _, rest = refuse_credentials(url).partition("://")
     scheme = scheme.lower()
+    if scheme in _BUCKETS and not rest.partition("/")[0]:
+        raise ValueError(f"{url}: names no bucket")
+    if scheme in _BUCKETS and "//" in rest:
+        raise Unreachable(f"{url}: has an empty name between two slashes, which can't be read")
     if "::" in url:
         raise ValueError(f"{url}: chained URLs are not read; give the URL of the files themselves")
     # The environment is part of the key, so that credentials that change are used.
     environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_ENVIRONMENT))
     authority, _, inside = rest.partition("/")
     match scheme:
-        case "s3" | "s3a":
+        case "s3" | "s3a" | "s3n":
             return _s3(authority, environment), rest
         case "gs" | "gcs":
             return _gcs(environment), rest
@@ -157,7 +165,7 @@ def file_system(url: str) -> tuple[pafs.FileSystem, str]:
             container, at, host = authority.partition("@")
             return _azure(host if at else "", environment), f"{container}/{inside}"
         case _:
-            files = _fsspec(scheme, environment)
+            files = _fsspec(f"{scheme}://{authority}", environment)
             return files, str(files.handler.fs._strip_protocol(url))
 
 
@@ -204,15 +212,19 @@ def _azure(host: str, environment: Environment) -> pafs.FileSystem:
 
 
 @lru_cache(maxsize=16)
-def _fsspec(scheme: str, environment: Environment) -> pafs.PyFileSystem:
-    import fsspec
+def _fsspec(host: str, environment: Environment) -> pafs.PyFileSystem:
+    """The file system of a scheme; of sftp://, hdfs:// and the like that of one host."""
+    from fsspec.core import url_to_fs
 
+    scheme = host.partition("://")[0]
     try:
-        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
+        return pafs.PyFileSystem(pafs.FSSpecHandler(url_to_fs(f"{host}/")[0]))
     except ImportError as error:
         raise ValueError(f"{scheme}://: {error}") from None
     except ValueError:
         raise ValueError(f"{scheme}://: no such kind of URL; known are s3, gs, az, file and those of fsspec") from None
+    except OSError as error:
+        raise ValueError(f"{host}: can't be opened: {one_line(str(error).partition(chr(10))[0])[:200]}") from None
 
 
 def retry(name: str, action: Callable[[], Result]) -> Result:

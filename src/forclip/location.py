@@ -13,14 +13,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from forclip.path_text import path_to_text, text_to_path
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 TABLE_SUFFIXES = (".parquet", ".arrow")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:// is a drive
 _URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
-_MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|parquet|arrow))#(.+)", re.IGNORECASE | re.DOTALL)
+_SUFFIX = "|".join(map(re.escape, (*TAR_SUFFIXES, *TABLE_SUFFIXES)))
+_MEMBER = re.compile(rf"(.+?(?:{_SUFFIX}))#(.+)", re.IGNORECASE | re.DOTALL)
 _FRAME = re.compile(r"(.+)#(t=[\d.]+)")
 _RANGE = re.compile(r"(.+)&bytes=(\d+)-(\d+)", re.DOTALL)
+_SAME_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}  # names that other programs use
 _SECRET = re.compile(r"sig|token|key|secret|password|credential|policy", re.IGNORECASE)
 
 
@@ -75,18 +77,33 @@ def is_absolute(text: str) -> bool:
 def parse_location(text: str) -> Location:
     """Return the location that a text names: a path, a URL, a shard's member, or a frame. `file://` is a path.
 
-    What looks like a member but is the name of a file is a path. Raises ValueError for a URL that holds credentials.
+    A URL is written as `canonical_url` writes it. What looks like a member but is the name of a file is a path.
+    Raises ValueError for a URL that holds credentials.
     """
     text, start, length = _split_range(text)
     if not is_url(text):
         if (match := _MEMBER.fullmatch(text)) is None or os.path.lexists(text):
             return text_to_path(text)
         return Uri(str(text_to_path(match[1])), match[2], start, length)
-    text = refuse_credentials(text)
-    if text.lower().startswith("file://"):
-        return parse_location(unquote(text[7:].removeprefix("localhost")))
+    text = canonical_url(text)
+    if not is_url(text):
+        return parse_location(text)
     match = _MEMBER.fullmatch(text) or _FRAME.fullmatch(text)
     return Uri(text, "", start, length) if match is None else Uri(match[1], match[2], start, length)
+
+
+def canonical_url(url: str) -> str:
+    """Return a URL as all its spellings are written, so that an object has one name; another text as it is.
+
+    `S3://` and `s3a://` become `s3://`, and `file://` the path. Raises ValueError for a URL that holds credentials.
+    """
+    if not is_url(url):
+        return url
+    scheme, _, rest = refuse_credentials(url).partition("://")
+    scheme = scheme.lower()
+    if scheme == "file":
+        return unquote(rest.removeprefix("localhost"))
+    return f"{_SAME_SCHEMES.get(scheme, scheme)}://{rest}"
 
 
 def as_location(path: Location | str) -> Location:

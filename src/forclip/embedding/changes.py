@@ -89,7 +89,7 @@ def find_changes(
         roots = roots.with_folder(base) if moved_root is None else roots.with_root(moved_root, base)
     by_id = {roots.id_of(path): path for path in paths}
     # Pictures at URLs are in no root.
-    from_urls = location_text(absolute(parse_location(source)))
+    from_urls = location_text(absolute(parse_location(source))).rstrip("/")
     origins = {} if is_url(source) else {name: source_reference(roots, name, source) for name in roots.folders}
 
     def origin_of(image_id: str) -> str | None:
@@ -142,7 +142,7 @@ def find_changes(
             del todo[new_id]
     inside = os.path.join(os.path.abspath(base), "") if os.path.isdir(source) or not paths else None
     vanished = {}
-    inside = f"{source.rstrip('/')}/" if is_url(source) else inside
+    inside = f"{from_urls}/" if is_url(source) else inside
     prefixes = [] if inside is None else roots.locations_below(inside)
     for image_id, uri, origin in stored.from_sources([*origins.values(), from_urls], prefixes, by_id):
         is_of_source = bool(origin) and origin == origin_of(uri)

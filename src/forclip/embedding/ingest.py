@@ -41,7 +41,7 @@ from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
 from forclip.index.store import has_store
-from forclip.location import Location, Uri, file_on_disk, parse_location
+from forclip.location import Location, Uri, canonical_url, file_on_disk, parse_location
 from forclip.models.compute import resolve_compute
 from forclip.models.mini_clip import warn_about_photos
 from forclip.models.retrieval_model import (
@@ -134,7 +134,7 @@ def index_images(
     model or with other options, or in a number format whose vectors differ (forclip.embedding.agreement); and for a
     head or number of query tokens that a trained model does not have.
     """
-    source, images = str(source), None if images is None else Path(images)
+    source, images = canonical_url(str(source)), None if images is None else Path(images)
     model = None if model is None else as_model_config(model)
     shard = run.shard
     if shard is not None and delete_vanished:

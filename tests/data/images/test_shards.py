@@ -1,12 +1,21 @@
+import bz2
+import gzip
+import io
+import lzma
+import re
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from forclip.data.images.fetch import read_bytes
 from forclip.data.images.listing import list_pictures
 from forclip.data.images.remote_listing import expand_braces
-from forclip.data.images.shard_listing import BROKEN, REPEATED
+from forclip.data.images.shard_listing import BROKEN, DEAD_LINK, DROPPED_COLUMN, NO_PICTURES, REPEATED
 from forclip.location import Location, Uri, in_reading_order, location_text, parse_location
 from tests.s3 import s3_client
 from tests.shards import picture, write_parquet, write_saved_dataset, write_tar
@@ -87,7 +96,29 @@ def test_a_table_without_pictures_and_a_damaged_one_stop_nothing(tmp_path: Path)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     found = list_pictures(str(tmp_path))
     assert [str(p) for p in found.pictures] == [f"{tmp_path}/good.parquet#0"]
-    assert len(found.left_out[BROKEN]) == 1
+    assert len(found.left_out[BROKEN]) == len(found.left_out[NO_PICTURES]) == 1
+
+
+def test_folders_of_a_partitioned_table_become_columns_and_what_is_not_kept_is_named(tmp_path: Path) -> None:
+    rows = pa.table({"image": [picture(1)], "boxes": [[1, 2]], "camera": ["left"], "": [1]})
+    for k, folder in enumerate(("day=2026-01-31/camera=a%20b", "day=__HIVE_DEFAULT_PARTITION__", "run=7")):
+        (tmp_path / folder).mkdir(parents=True)
+        pq.write_table(rows if k else rows.drop("camera"), tmp_path / folder / "part.parquet")
+    found = list_pictures(str(tmp_path))
+    assert found.columns is not None
+    assert found.columns.to_pydict() == {
+        "day": ["2026-01-31", None, None],
+        "camera": ["a b", "left", "left"],
+        "run": [None, None, 7],
+    }
+    assert len(found.left_out[DROPPED_COLUMN]) == 6
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.binary()), pa.list_(pa.struct({"bytes": pa.binary()}))])
+def test_a_table_of_lists_of_pictures_says_so(kind: pa.DataType, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"views": pa.nulls(1, kind)}), tmp_path / "a.parquet")
+    found = list_pictures(str(tmp_path / "a.parquet"))
+    assert "'views' has lists" in found.left_out[NO_PICTURES][0]
 
 
 def test_a_bucket_is_listed_with_sizes_and_read(bucket: str, s3_server: str, tmp_path: Path) -> None:
@@ -138,3 +169,78 @@ def test_shards_are_read_from_start_to_end() -> None:
     rows = [Uri("p.parquet", str(k)) for k in (1, 10, 2)]
     locations: list[Location] = [Path("a.jpg"), *rows, Path("b.jpg"), Uri("p.parquet", "0")]
     assert in_reading_order(["a", "1", "10", "2", "b", "0"], locations) == ["a", "0", "1", "2", "10", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [("a.tgz", "gzip"), ("a.tar.bz2", "bz2"), ("a.tar.zst", "zstd"), ("a.tar.xz", "xz"), ("a.tar", "gzip")],
+)
+def test_a_tar_is_compressed_as_its_first_bytes_say(name: str, compression: str, tmp_path: Path) -> None:
+    plain = write_tar(tmp_path / "plain", {"1.png": picture(1), "2.png": picture(2)})
+    halves = plain[:700], plain[700:]  # two parts, as parallel compressors write them
+    own: dict[str, Callable[[bytes], bytes]] = {"bz2": bz2.compress, "xz": lzma.compress}
+    compress = own.get(compression) or pa.Codec(compression).compress
+    (tmp_path / name).write_bytes(b"".join(bytes(memoryview(compress(half))) for half in halves))
+    assert contents(str(tmp_path / name)) == {f"{tmp_path / name}#{k}.png": picture(k) for k in (1, 2)}
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, pa.Codec("zstd").compress])
+def test_a_compressed_tar_that_is_cut_off_is_read_as_far_as_it_goes(
+    compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    contents = np.random.default_rng(0).bytes(30 * 30_000)
+    members = {f"{k:02}.jpg": contents[30_000 * k :][:30_000] for k in range(30)}
+    whole = bytes(memoryview(compress(write_tar(tmp_path / "a.tar", members))))
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
+    found = list_pictures(str(tmp_path))
+    assert len(found.left_out[BROKEN]) == 1
+    *read, last = found.pictures
+    assert len(read) > 5
+    assert [read_bytes(p) for p in read] == list(members.values())[: len(read)]
+    with pytest.raises(ValueError, match="cut off"):
+        read_bytes(last)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_links_in_a_tar_are_pictures_like_what_they_lead_to(name: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as tar:
+
+        def link(name: str, kind: bytes, target: str) -> None:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+
+        link("deep/ahead.png", tarfile.SYMTYPE, "../2.png")
+        for k in (1, 2):
+            info = tarfile.TarInfo(f"{k}.png")
+            info.size = len(picture(k))
+            tar.addfile(info, io.BytesIO(picture(k)))
+        link("hard.png", tarfile.LNKTYPE, "1.png")
+        link("twice.png", tarfile.SYMTYPE, "hard.png")
+        link("lost.png", tarfile.LNKTYPE, "no.png")
+        link("circle.png", tarfile.SYMTYPE, "circle.png")
+    expected = {"1": 1, "hard": 1, "twice": 1, "2": 2, "deep/ahead": 2}
+    there = str(tmp_path / name)
+    assert contents(there) == {f"{there}#{member}.png": picture(k) for member, k in expected.items()}
+    assert list_pictures(there).left_out[DEAD_LINK] == (f"{there}#circle.png", f"{there}#lost.png")
+
+
+def test_all_spellings_of_a_url_name_one_object(bucket: str, s3_server: str, tmp_path: Path) -> None:
+    name = bucket.removeprefix("s3://")
+    keys = ["a b/ü+%20#1?.png", "a[1]/{1,2}.png", "/lost.png"]
+    for k, key in enumerate(keys):
+        s3_client(s3_server).put_object(Bucket=name, Key=key, Body=picture(k))
+    expected = {f"{bucket}/{key}": picture(k) for k, key in enumerate(keys[:2])}
+    for source in (bucket, f"{bucket}/", f"S3://{name}", f"s3a://{name}/"):
+        listed = list_pictures(source).pictures
+        assert [str(location) for location in listed if not str(location).endswith("lost.png")] == list(expected)
+    assert {url: read_bytes(parse_location(url.replace("s3:", "S3A:"))) for url in expected} == expected
+    for source in (f"{bucket}/a[1]", f"{bucket}/a[1]/{{1,2}}.png", f"{bucket}/a[[]1]/*"):
+        assert [str(location) for location in list_pictures(source).pictures] == [f"{bucket}/{keys[1]}"]
+    with pytest.raises(OSError, match="lost"):  # Arrow reads no name with two slashes
+        read_bytes(parse_location(f"{bucket}//lost.png"))
+    for source in ("s3://", f"{bucket}//lost.png"):
+        with pytest.raises(ValueError, match=re.escape(source)):
+            list_pictures(source)
+    write_tar(tmp_path / "a.tar", {"1.png": picture(1)})
+    assert parse_location(f"FILE://{tmp_path}/a%2Etar#1.png") == parse_location(f"{tmp_path}/a.tar#1.png")

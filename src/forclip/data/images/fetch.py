@@ -8,10 +8,11 @@ from typing import IO, cast
 
 from cachetools import LRUCache
 
+from forclip.data.images.compression import compression_of
 from forclip.data.images.range_file import RangeFile
 from forclip.data.images.table_shard import TableShard, row_of
 from forclip.data.images.tar_index import TarIndex, read_tar_index
-from forclip.data.images.tar_shard import CompressedTarShard, Damaged, Member, TarShard, is_compressed
+from forclip.data.images.tar_shard import CompressedTarShard, Damaged, Member, TarShard
 from forclip.file_systems import Unreachable, file_info, is_folder, read_file, retry
 from forclip.location import Location, Uri, is_table, is_tar, is_url
 
@@ -110,10 +111,13 @@ def _open_shard(uri: Uri, state: tuple[int, int]) -> _Shard:
     def find_index() -> TarIndex:
         return index_of(container, *(location_state(uri.whole()) if state == (-1, -1) else state))
 
-    if is_compressed(container):
-        return CompressedTarShard(lambda: open_seekable(container), find_index().names)
+    file = open_seekable(container)
+    if (compression := compression_of(file)) is not None:
+        file.close()
+        index = find_index()
+        return CompressedTarShard(lambda: open_seekable(container), compression, index.names, index.links)
     find: Callable[[str], Member | None] = lambda name: find_index().member(name)  # noqa: E731
-    return TarShard(open_seekable(container), find)
+    return TarShard(file, find)
 
 
 __all__ = ["Unreachable", "index_of", "is_there", "location_state", "open_seekable", "read_bytes"]

@@ -29,7 +29,7 @@ from forclip.data.images.picture_types import (
 from forclip.data.images.remote_listing import expand_braces, list_url, with_signature
 from forclip.data.images.shard_listing import BROKEN, NOT_FETCHED, join_columns, list_shard
 from forclip.file_systems import ListedFile, Unreachable
-from forclip.location import Location, Uri, is_shard, is_url, refuse_credentials
+from forclip.location import Location, Uri, canonical_url, is_shard, is_url
 from forclip.path_text import path_to_text
 from forclip.types import SkippedEntry
 
@@ -147,7 +147,11 @@ def list_pictures(source: str) -> Listing:
     A source may be a URL, and a pattern may have braces: train-{000..012}.tar. Raises ValueError for a source
     that does not exist.
     """
-    sources = expand_braces(source)
+    source = canonical_url(source)
+    try:
+        sources = expand_braces(source)
+    except Unreachable as error:
+        raise ValueError(str(error)) from None
     if len(sources) > 1:
         return _join([_list_or_miss(one) for one in sources])
     if is_url(source):
@@ -193,7 +197,7 @@ def _join(listings: Sequence[Listing]) -> Listing:
 def _list_remote(source: str) -> Listing:
     """List what is at a URL. Raises ValueError if there is nothing, or the store can't be reached."""
     try:
-        files = list_url(refuse_credentials(source))
+        files = list_url(source)
     except Unreachable as error:
         raise ValueError(str(error)) from None
     start = len(source) if len(files) == 1 and files[0].url == source else 0
@@ -242,10 +246,7 @@ def _with_shards(
     with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
         # datasets keeps intermediate results in files called so.
         wanted = [s for s in shards if not re.match(r"(cache|tmp)-.*\.arrow", os.path.basename(s[0]))]
-        for container, contents in zip(wanted, pool.map(lambda s: list_shard(*s), wanted), strict=True):
-            if contents is None:
-                others[os.path.splitext(container[0])[1].lower()] += 1
-                continue
+        for contents in pool.map(lambda s: list_shard(*s), wanted):
             members += contents.pictures
             if contents.pictures:
                 tables.append(contents.columns)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
 from forclip.data.images.picture_types import SIGNATURE_BYTES, has_signature
-from forclip.file_systems import ListedFile, file_info, list_files, read_file
+from forclip.file_systems import ListedFile, file_info, is_folder, list_files, read_file
+from forclip.location import is_url
 
 _THREADS = 16
 
@@ -15,10 +16,11 @@ _THREADS = 16
 def list_url(source: str) -> list[ListedFile]:
     """List the files that a URL means: one file, all below a folder, or those that match a pattern, sorted.
 
-    Raises ValueError if there is none, and Unreachable.
+    A file or folder whose name looks like a pattern is taken as it is. Raises ValueError if there is none, and
+    Unreachable.
     """
     try:
-        if glob.has_magic(source):
+        if glob.has_magic(source) and not _is_there(source):
             parts = source.split("/")
             fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
             pattern = parts[fixed:]
@@ -33,6 +35,10 @@ def list_url(source: str) -> list[ListedFile]:
     if not files:
         raise ValueError(f"{source}: no such folder or file")
     return sorted(files, key=lambda file: file.url.replace("/", "\0"))
+
+
+def _is_there(url: str) -> bool:
+    return file_info(url) is not None or is_folder(url)
 
 
 def matches(parts: list[str], pattern: list[str]) -> bool:
@@ -57,12 +63,17 @@ def with_signature(urls: list[str]) -> set[str]:
         return {url for url, found in zip(urls, pool.map(is_picture, urls), strict=True) if found}
 
 
-def expand_braces(pattern: str, is_there: Callable[[str], bool] = os.path.lexists) -> list[str]:
-    """Expand {000..012} and {a,b} of a pattern, as shells and webdataset do. A name that exists is taken as it is."""
+def expand_braces(pattern: str, is_there: Callable[[str], bool] | None = None) -> list[str]:
+    """Expand {000..012} and {a,b} of a pattern, as shells and webdataset do. A name that exists is taken as it is.
+
+    is_there: whether a name exists, by default on this machine, or at its URL. Raises Unreachable.
+    """
     start = pattern.find("{")
     end = pattern.find("}", start)
-    if start < 0 or end < 0 or is_there(pattern):
+    if start < 0 or end < 0:
         return [pattern]
+    if is_there is None:
+        is_there = _is_there if is_url(pattern) else os.path.lexists
     inside = pattern[start + 1 : end]
     first, dots, last = inside.partition("..")
     if dots and first.isdecimal() and last.isdecimal():
@@ -72,6 +83,8 @@ def expand_braces(pattern: str, is_there: Callable[[str], bool] = os.path.lexist
     elif "," in inside:
         choices = inside.split(",")
     else:
+        return [pattern]
+    if is_there(pattern):
         return [pattern]
     ends = expand_braces(pattern[end + 1 :], lambda name: False)
     return [f"{pattern[:start]}{choice}{rest}" for choice in choices for rest in ends]

@@ -3,9 +3,10 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -17,6 +18,9 @@ from forclip.one_line import one_line
 
 BROKEN = "shards that are damaged; what can be read of them is used"
 REPEATED = "pictures of a tar whose name occurs twice"
+DEAD_LINK = "links of a tar that lead to no picture in it"
+NO_PICTURES = "tables without a column of pictures"
+DROPPED_COLUMN = "columns of tables with values that can't be kept, such as lists"
 FURTHER_COLUMN = "further columns of pictures of tables"
 NOT_FETCHED = "shards that can't be fetched"
 
@@ -38,14 +42,14 @@ class ShardContents:
     others: dict[str, int] = field(default_factory=dict)
 
 
-def list_shard(container: str, size: int, modified: int) -> ShardContents | None:
-    """List a shard in this state; None for a table without pictures. A damaged shard is listed as far as it goes."""
+def list_shard(container: str, size: int, modified: int) -> ShardContents:
+    """List a shard in this state. A damaged one is listed as far as it goes."""
     try:
         if is_tar(container):
             return _list_tar(container, size, modified, index_of(container, size, modified))
         return _list_table(container, size, modified)
-    except NoPictures:
-        return None
+    except NoPictures as error:
+        return ShardContents([], pa.table({}), {NO_PICTURES: [f"{container}: {error}"]})
     except Unreachable as error:
         return ShardContents([], pa.table({}), {NOT_FETCHED: [str(error)]})
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -86,6 +90,8 @@ def _list_tar(container: str, size: int, modified: int, index: TarIndex) -> Shar
         left_out[BROKEN] = [f"{container} {index.problem}"]
     if index.repeated:
         left_out[REPEATED] = [f"{container}#{name}" for name in index.repeated]
+    if index.dead_links:
+        left_out[DEAD_LINK] = [f"{container}#{name}" for name in index.dead_links]
     return ShardContents(pictures, _notes(index), left_out, index.others)
 
 
@@ -131,6 +137,28 @@ def _column(values: list[Any]) -> pa.Array:
 def _list_table(container: str, size: int, modified: int) -> ShardContents:
     shard = TableShard(container)
     pictures = [Uri(container, str(row), size=size, modified=modified) for row in range(shard.num_rows)]
-    left_out = {FURTHER_COLUMN: [f"{container}: {name}" for name in shard.others]} if shard.others else {}
-    columns = shard.other_columns()
-    return ShardContents(pictures, columns if columns.num_columns else _with_length({}, shard.num_rows), left_out)
+    left_out = {
+        reason: [f"{container}: {name}" for name in names]
+        for reason, names in ((FURTHER_COLUMN, shard.others), (DROPPED_COLUMN, shard.dropped))
+        if names
+    }
+    columns = _folder_columns(container, shard.num_rows) | dict(_items(shard.other_columns()))
+    return ShardContents(pictures, _with_length(columns, shard.num_rows), left_out)
+
+
+def _items(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    return zip(table.column_names, table.columns, strict=True)
+
+
+def _folder_columns(container: str, rows: int) -> dict[str, pa.Array]:
+    """The columns that the folders of a partitioned table name, as in day=2026-01-31/part.parquet."""
+    parts = [part.partition("=") for part in container.split("/")[:-1]]
+    values = {name: unquote(value) for name, equals, value in parts if equals and name and value}
+    return {name: _repeated(value, rows) for name, value in values.items()}
+
+
+def _repeated(value: str, rows: int) -> pa.Array:
+    if value == "__HIVE_DEFAULT_PARTITION__":
+        return pa.nulls(rows, pa.string())
+    is_number = re.fullmatch(r"0|-?[1-9]\d{0,17}", value) is not None
+    return pa.repeat(pa.scalar(int(value) if is_number else value), rows)

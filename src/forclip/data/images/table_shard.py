@@ -26,7 +26,8 @@ class NoPictures(ValueError):
 class TableShard:
     """An open table, of which rows are read in order; going back starts again at a row group. For several threads.
 
-    column: of the pictures; others: further columns of pictures, which are not read; num_rows.
+    column: of the pictures; others: further columns of pictures, which are not read; dropped: columns whose values are
+    of a type that metadata don't have; num_rows.
     """
 
     def __init__(self, container: str) -> None:
@@ -39,10 +40,13 @@ class TableShard:
         except pa.ArrowException as error:
             raise ValueError(f"is damaged: {one_line(error)[:200]}") from None
         if not candidates:
-            raise NoPictures("has no column of pictures")
+            raise NoPictures(_why_none(self._schema))
         usual = [name for name in _USUAL_NAMES for candidate in candidates if candidate.lower() == name]
         self.column = next((c for c in candidates if usual and c.lower() == usual[0]), candidates[0])
         self.others = [name for name in candidates if name != self.column]
+        pictures = {self.column, *self.others}
+        self._simple = [f.name for f in self._schema if f.name and f.name not in pictures and _is_simple(f.type)]
+        self.dropped = [f.name for f in self._schema if f.name not in pictures.union(self._simple)]
         self._batches: Iterator[tuple[int, pa.Array]] = iter(())
         self._start, self._pictures = -1, pa.nulls(0)  # the batch in memory
 
@@ -144,8 +148,7 @@ class TableShard:
 
     def other_columns(self) -> pa.Table:
         """Return the columns of numbers, texts, times and truth values. Class labels are given as their names."""
-        pictures = {self.column, *self.others}
-        names = [f.name for f in self._schema if f.name not in pictures and _is_simple(f.type)]
+        names = self._simple
         if self._parquet is not None:
             table = self._parquet.read(columns=names, use_threads=False)
         else:
@@ -162,6 +165,17 @@ class TableShard:
 
     def _simple_schema(self, names: Sequence[str]) -> pa.Schema:
         return pa.schema([self._schema.field(name) for name in names])
+
+
+def _why_none(schema: pa.Schema) -> str:
+    """Why a table without a column of pictures has none."""
+    lists = [f.name for f in schema if hasattr(f.type, "value_type") and _has_bytes(f.type.value_type)]
+    if lists:
+        return f"its column {lists[0]!r} has lists of pictures; write one picture a row"
+    inside = [f.name for f in schema if pa.types.is_struct(f.type) and any(_has_bytes(part.type) for part in f.type)]
+    if inside:
+        return f"its column {inside[0]!r} holds no picture in a field `bytes`"
+    return "it has no binary column that holds pictures"
 
 
 def row_of(uri: Uri) -> int:
@@ -192,11 +206,17 @@ def _has_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         position = kind.get_field_index("bytes")
         return position >= 0 and _has_bytes(kind.field(position).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _is_simple(kind: pa.DataType) -> bool:
     checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string)
-    more = (pa.types.is_large_string, pa.types.is_timestamp, pa.types.is_date, pa.types.is_decimal)
+    more = (
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_timestamp,
+        pa.types.is_date,
+        pa.types.is_decimal,
+    )
     is_text_code = pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type)
     return is_text_code or any(check(kind) for check in (*checks, *more))

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from forclip.atomic_write import write_atomically
+from forclip.data.images.compression import compression_of
 from forclip.data.images.picture_types import is_picture_name
-from forclip.data.images.tar_shard import Damaged, Member, is_compressed, read_members
+from forclip.data.images.tar_shard import Damaged, Member, read_members
 from forclip.location import is_url
 from forclip.types import Ints
 
 TEXT_SUFFIXES = (".json", ".txt", ".cls")  # what webdataset puts next to pictures
-_VERSION = b"1"
+_VERSION = b"2"
 _LEAST_KEPT = 1000  # members of an index on disk
 _MOST_KEPT = 4 << 30  # bytes of all indexes on disk
 _CHECKED_SHARE = 1 / 64
@@ -33,6 +34,7 @@ class TarIndex:
 
     names, starts, lengths: of the pictures, in order, each name once; texts: contents of the other members with an
     ending of TEXT_SUFFIXES, by name; repeated: names that occur again; others: how many other members each ending has;
+    links: the pictures that are links, and the picture that each leads to; dead_links: those that lead to none;
     problem: why the rest can't be read, or None.
     """
 
@@ -42,6 +44,8 @@ class TarIndex:
     texts: dict[str, bytes] = field(default_factory=dict)
     repeated: tuple[str, ...] = ()
     others: dict[str, int] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    dead_links: tuple[str, ...] = ()
     problem: str | None = None
 
     def __len__(self) -> int:
@@ -69,36 +73,57 @@ def read_tar_index(container: str, size: int, modified: int, open_container: Cal
     if copy is not None and (index := _read_copy(copy)) is not None:
         return index
     with open_container(container) as file:
-        index = _read_index(file, is_compressed(container))
+        index = _read_index(file)
     if copy is not None and len(index) >= _LEAST_KEPT and size >= 0:
         _write_copy(copy, index)
     return index
 
 
-def _read_index(file: IO[bytes], compressed: bool) -> TarIndex:
+def _read_index(file: IO[bytes]) -> TarIndex:
     names: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
     texts: dict[str, bytes] = {}
     repeated: list[str] = []
     others: Counter[str] = Counter()
     problem = None
     try:
-        for member in read_members(file, compressed, lambda name: name.lower().endswith(TEXT_SUFFIXES)):
+        compression = compression_of(file)
+        for member in read_members(file, compression, lambda name: name.lower().endswith(TEXT_SUFFIXES)):
             base = member.name.rpartition("/")[2]
             if base.startswith("."):  # such as macOS' ._ files
                 others["hidden"] += 1
             elif is_picture_name(base):
-                if member.name in names:
+                if member.name in names or member.name in links:
                     repeated.append(member.name)
+                elif member.target is not None:
+                    links[member.name] = member.target
                 else:
                     names[member.name] = member.start, member.length
             elif member.content is not None:
                 texts[member.name] = member.content
-            else:
+            elif member.target is None:
                 others[os.path.splitext(base)[1].lower()] += 1
     except Damaged as error:
         problem = str(error)
+    found = {link: end for link in links if (end := _end_of(link, links)) in names}
+    dead = tuple(link for link in links if link not in found)
+    if found:  # each stands behind the picture that it leads to, so that a compressed tar is read once
+        position = {name: k for k, name in enumerate(names)}
+        names |= {link: names[end] for link, end in found.items()}
+        names = dict(sorted(names.items(), key=lambda item: position[found.get(item[0], item[0])]))
     places = np.array(list(names.values()), np.int64).reshape(-1, 2)
-    return TarIndex(list(names), places[:, 0], places[:, 1], texts, tuple(repeated), dict(others), problem)
+    starts, lengths = places[:, 0], places[:, 1]
+    return TarIndex(list(names), starts, lengths, texts, tuple(repeated), dict(others), found, dead, problem)
+
+
+def _end_of(link: str, links: dict[str, str]) -> str:
+    """Follow links to links; a circle ends at one of them."""
+    target = links[link]
+    for _ in range(len(links)):
+        if target not in links:
+            break
+        target = links[target]
+    return target
 
 
 def cache_folder() -> Path:
@@ -129,8 +154,9 @@ def _read_copy(copy: Path) -> TarIndex | None:
         os.utime(copy)  # it was used
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
+    repeated, dead = tuple(notes["repeated"]), tuple(notes["dead_links"])
     return TarIndex(
-        names[:pictures], starts, lengths, texts, tuple(notes["repeated"]), notes["others"], notes["problem"]
+        names[:pictures], starts, lengths, texts, repeated, notes["others"], notes["links"], dead, notes["problem"]
     )
 
 
@@ -145,8 +171,9 @@ def _write_copy(copy: Path, index: TarIndex) -> None:
             "text": pa.array([None] * count + list(index.texts.values()), pa.large_binary()),
         }
     )
-    notes = {"repeated": index.repeated, "others": index.others, "problem": index.problem}
-    table = table.replace_schema_metadata({"notes": json.dumps(notes)})
+    fields = ("repeated", "others", "links", "dead_links", "problem")
+    notes = json.dumps({name: getattr(index, name) for name in fields})
+    table = table.replace_schema_metadata({"notes": notes})
 
     def write(to: Path) -> None:
         options = pa.ipc.IpcWriteOptions(compression="zstd")
