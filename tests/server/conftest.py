@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -79,18 +79,19 @@ def own_pictures(store_folder: Path, model: Searcher, tmp_path: Path) -> tuple[S
 
 
 @pytest.fixture
-def client(served: Searcher) -> Iterator[TestClient]:
-    with client_of(served) as client:
-        yield client
+def client(served: Searcher) -> TestClient:
+    """Client of a service that was not warmed up: that takes longer than most tests."""
+    return client_of(served)
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Run a service on a free port inside the `with` block; yield its address."""
+def serving(app: FastAPI, warm_up: bool = True) -> Iterator[str]:
+    """Run a service on a free port inside the `with` block; yield its address. warm_up: also call its lifespan."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    lifespan: Literal["on", "off"] = "on" if warm_up else "off"
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan=lifespan))
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -104,7 +105,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 @pytest.fixture
 def address(served: Searcher) -> Iterator[str]:
     """Address of a service that runs for one test."""
-    with serving(create_app(served)) as address:
+    with serving(create_app(served), warm_up=False) as address:
         yield address
 
 
