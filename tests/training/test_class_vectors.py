@@ -162,6 +162,14 @@ def test_the_strength_is_chosen_by_images_that_a_fit_did_not_see() -> None:
     assert chosen_strength(photos, TrainConfig()) <= 0.25
 
 
+def test_one_labelled_image_cannot_choose_a_strength() -> None:
+    photos = Photos()
+    photos.verified = photos.verified & (torch.arange(len(photos.targets)) == 7)[:, None]
+    given = Supervision(photos.targets.numpy(), photos.verified.numpy(), photos.texts, photos.words)
+    heads = [(np.arange(4), cast(SummaryHead, Stored()))]
+    assert choose_strength(heads, photos.vectors[None], given, TrainConfig()) == (0.75, {})
+
+
 def test_a_configured_strength_is_used() -> None:
     assert chosen_strength(Photos(), TrainConfig(class_vectors=0.3)) == 0.3
     assert choose_strength([], Photos().vectors[None], cast(Supervision, None), TrainConfig()) == (0.75, {})

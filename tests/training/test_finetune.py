@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forclip.config import HeadConfig, TrainConfig
+from forclip.models.baselines import training_free_head
 from forclip.models.summary_head import SummaryHead
 from forclip.text.prompts import encode_classes
 from forclip.training import finetune as finetune_module
@@ -186,6 +187,24 @@ def test_the_configured_alpha_is_used(alpha: float) -> None:
     assert all(torch.equal(a, b) for a, b in zip(done.head.parameters(), between.parameters(), strict=True))
     assert done.choices.alpha == alpha
     assert bool(done.history) == (alpha > 0)
+
+
+def test_a_head_of_plain_clip_alone_is_not_trained() -> None:
+    done = finetuned(supervision(5), replace(HEAD, pooled_share=1.0), replace(TRAIN, learning_rate=None))
+    assert (done.choices.alpha, done.history) == (0.0, [])
+    assert done.choices.class_vector_gains, "the start knows no class, so it tells what class vectors add"
+    tokens = images()[0].float()
+    plain = training_free_head(TinyBackbone(), "global")(tokens)
+    torch.testing.assert_close(done.head(tokens), plain.expand(-1, 3, -1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_images_leave_valid_choices(count: int) -> None:
+    given = supervision(5)
+    given = replace(given, labels=given.labels[:count], verified=given.verified[:count])
+    config = replace(TRAIN, held_back_folds=2, interpolation=None, teacher="auto", learning_rate=None)
+    done = finetune(TinyBackbone(), images()[:, :count], None, given, HEAD, config)
+    assert all(tensor.isfinite().all() for tensor in weights(done))
 
 
 @pytest.mark.parametrize("teacher", ["cluster", "auto"])

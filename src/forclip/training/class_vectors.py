@@ -38,11 +38,13 @@ def choose_strength(
     A head knows the images that it was trained on too well to tell what the text side adds. So the shift of a class is
     fitted with a head that never saw the class, on half of the images, and measured on the other half. heads: columns
     of base classes, and a head trained without them; tokens: [P, I, T, W], the parts of each image; guess: adds guessed
-    labels of unlabelled images, to be fitted, too. Returns also the gain of each strength over none; without heads, or
-    with a configured strength, nothing is measured.
+    labels of unlabelled images, to be fitted, too. Returns also the gain of each strength over none; without heads,
+    with a single labelled image or with a configured strength, nothing is measured.
     """
-    if config.class_vectors is not None or not heads:
-        return (_USUAL_STRENGTH if config.class_vectors is None else config.class_vectors), {}
+    if config.class_vectors is not None:
+        return config.class_vectors, {}
+    if not heads or len(supervision.labelled) < 2:
+        return _USUAL_STRENGTH, {}
     rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), config.seed)
     order = np.random.default_rng([config.seed, 19]).permutation(len(rows))
     halves = order[::2], order[1::2]

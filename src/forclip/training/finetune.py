@@ -166,6 +166,8 @@ def finetune(
     parts, seed = first_views(tokens, num_parts), config.seed
     untuned, start_gains = choose_initial_head(backbone, parts, supervision, head_config, seed)
     synchronise(untuned.state_dict().values())
+    if float(untuned.pooled_share) == 1:
+        config = replace(config, interpolation=0.0)  # all vectors are plain CLIP's, which training can't move
     numbers = tokens.shape[1], len(supervision.labelled), len(supervision.texts), num_parts
     expect(*expected_stages(config, *numbers))
     zoom, zoom_gain = None, None
@@ -195,9 +197,12 @@ def finetune(
         tuned, history = training.finetune(candidate, supervision)
     shared = untuned.with_share(setting.share)
     head = interpolate(shared, tuned, setting.alpha).eval().requires_grad_(False)
-    trial_heads = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
+    if setting.alpha > 0:
+        unseeing = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
+    else:
+        unseeing = [(np.arange(len(supervision.texts)), head)]
     guess = training.with_guesses if candidate.self_training else None
-    strength, strength_gains = broadcast(choose_strength(trial_heads, parts, supervision, config, guess))
+    strength, strength_gains = broadcast(choose_strength(unseeing, parts, supervision, config, guess))
     choices = Choices(
         labelled_images=len(supervision.labelled),
         aligned=untuned.pool.output is not None,
