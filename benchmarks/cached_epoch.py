@@ -35,8 +35,8 @@ from forclip.models.baselines import ClusterHead
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.text.prompt_options import PromptOptions
 from forclip.toyworld.dataset import write_toyworld
+from forclip.training.build_objectives import build_objectives
 from forclip.training.candidates import AUTOMATIC, candidates_of
-from forclip.training.finetune import build_objectives
 from forclip.training.initialisation import seeded_head
 from forclip.training.supervision import Supervision, supervise
 from forclip.training.teachers import HeadTeacher

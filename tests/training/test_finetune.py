@@ -112,7 +112,7 @@ def test_few_labels_get_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         rates.append(config.learning_rate)
         return new_state(head, terms, config, trainable)
 
-    monkeypatch.setattr("forclip.training.finetune.new_state", note)
+    monkeypatch.setattr("forclip.training.train_heads.new_state", note)
     labels, config = supervision(), replace(TRAIN, learning_rate=None)
     finetuned(labels, config=config)
     verified = labels.verified.copy()

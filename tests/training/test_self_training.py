@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forclip.training import finetune as finetune_module
 from forclip.training.self_training import guess_labels
 from forclip.types import Bools
 from tests.training.test_finetune import TRAIN, assert_same, finetuned, supervision
@@ -121,7 +120,7 @@ def test_later_guesses_use_the_trained_heads_scores_too(monkeypatch: pytest.Monk
         kinds.append(len(vectors))
         return guess_labels(vectors, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(finetune_module, "guess_labels", note)
+    monkeypatch.setattr("forclip.training.train_heads.guess_labels", note)
     given = supervision()
     verified = given.verified.copy()
     verified[::2] = False
