@@ -199,8 +199,8 @@ def untrained(known: Sequence[int] = ()) -> SummaryHead:
     return cast(SummaryHead, start)
 
 
-def measuring(start: SummaryHead) -> HeldOut:
-    return HeldOut(start, TOKENS[None], supervision(), TRIALS.seed)
+def measuring(start: SummaryHead, choose_share: bool = True) -> HeldOut:
+    return HeldOut(start, TOKENS[None], supervision(), TRIALS.seed, choose_share)
 
 
 KEEPS = Candidate("start", 1.0, 0.0)
@@ -239,6 +239,26 @@ def test_training_is_followed_if_it_helps_unseen_classes(scripted: None) -> None
     assert setting.alpha > 0
     assert evidence[setting].unseen.mean > 20
     assert evidence[setting].seen > 20
+
+
+def test_plain_clip_is_chosen_where_it_ranks_unseen_classes_best(
+    scripted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = supervision().labels.astype(np.float32)
+    mixed = class_holdout.score_shares
+
+    def scores(head: Any, pooled: Any, tokens: Any, rows: np.ndarray, texts: Any, shares: Any) -> Any:
+        found = mixed(head, pooled, tokens, rows, texts, shares)
+        return {share: right[rows] if share == 1 else of_share for share, of_share in found.items()}
+
+    monkeypatch.setattr(class_holdout, "score_shares", scores)
+    training = ScriptedTraining(supervision())
+    parts = (supervision(), TRIALS)
+    setting, evidence, _ = choose_setting(training, FORGETS, measuring(untrained()), *parts)
+    assert setting == Setting(0.0, 1.0)
+    assert [s for s in evidence if s.share == 1] == [setting], "it is the same for every alpha"
+    setting, evidence, _ = choose_setting(training, FORGETS, measuring(untrained(), choose_share=False), *parts)
+    assert {s.share for s in evidence} == {0.25}, "the configured share stays"
 
 
 @pytest.mark.parametrize("change", [{"held_back_folds": 1}, {"held_back_folds": 5}, {"base_weight": 0.0}])

@@ -140,14 +140,20 @@ class HeldOut:
     Built once: it holds what is the same for every trained head, from when the first one is measured.
     """
 
-    def __init__(self, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int) -> None:
-        """tokens: [P, I, T, W], the P parts of each training image."""
+    def __init__(
+        self, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int, choose_share: bool = True
+    ) -> None:
+        """tokens: [P, I, T, W], the P parts of each training image.
+
+        choose_share: whether to measure several shares of plain CLIP, on enough images. Otherwise all heads have the
+        start's share.
+        """
         self.start, self.tokens, self.texts, self.seed = start, tokens, supervision.texts, seed
         self.rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), seed)
         self.labels, self.verified = supervision.labels[self.rows], supervision.verified[self.rows]
         # The start's own share comes first: gains are measured from there.
-        shares = SHARES if len(self.rows) >= FEWEST_MEASURED else ()
-        self.shares = tuple(dict.fromkeys((float(start.pooled_share), *shares)))
+        self.choose_share = choose_share and len(self.rows) >= FEWEST_MEASURED
+        self.shares = tuple(dict.fromkeys((float(start.pooled_share), *(SHARES if self.choose_share else ()))))
 
     @cached_property
     def _pooled(self) -> Tensor:
@@ -155,7 +161,8 @@ class HeldOut:
 
     @cached_property
     def _of_start(self) -> dict[float, Floats]:
-        return self._scores(self.start)
+        # A share of 1 is plain CLIP, whatever was trained.
+        return self._scores(self.start, (*self.shares, 1.0) if self.choose_share else self.shares)
 
     def measure(self, trials: Sequence[Trial], alphas: Sequence[float]) -> Evidence:
         """Measure the heads between the start and each trial's head. Each class is unseen in exactly one trial.
@@ -167,7 +174,8 @@ class HeldOut:
         for held_out, tuned in trials:
             is_seen = np.setdiff1d(np.arange(len(self.texts)), held_out)
             for alpha in (0.0, *alphas):
-                scored = self._scores(interpolate(self.start, tuned, alpha).eval()) if alpha > 0 else self._of_start
+                between = interpolate(self.start, tuned, alpha).eval()
+                scored = self._scores(between, self.shares) if alpha > 0 else self._of_start
                 for share, scores in scored.items():
                     setting = Setting(alpha, share)
                     seen.setdefault(setting, []).append(self._mean_precision(scores, is_seen))
@@ -180,8 +188,8 @@ class HeldOut:
             for setting, values in resampled.items()
         }
 
-    def _scores(self, head: SummaryHead) -> dict[float, Floats]:
-        return score_shares(head, self._pooled, self.tokens, self.rows, self.texts, self.shares)
+    def _scores(self, head: SummaryHead, shares: Sequence[float]) -> dict[float, Floats]:
+        return score_shares(head, self._pooled, self.tokens, self.rows, self.texts, shares)
 
     def _mean_precision(self, scores: Floats, classes: Ints) -> float:
         precisions = class_precisions(scores[:, classes], self.labels[:, classes], self.verified[:, classes])

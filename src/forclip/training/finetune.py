@@ -97,7 +97,7 @@ def finetune(
     # Of a tile it is not known which of the image's labels it shows.
     some_unlabelled = num_parts == 1 and 0 < len(supervision.labelled) < tokens.shape[1]
     candidates = candidates_of(config, teachers, some_unlabelled)
-    images = HeldOut(untuned, parts, supervision, seed)
+    images = HeldOut(untuned, parts, supervision, seed, choose_share=head_config.pooled_share is None)
     expect(*expected_stages(config, *numbers, candidates))
     candidate, measured = choose_candidate(trainer.trial, candidates, images, supervision, config)
     expect(*expected_stages(config, *numbers, [candidate]))
