@@ -245,7 +245,7 @@ def test_plain_clip_is_chosen_where_it_ranks_unseen_classes_best(
     scripted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = supervision().labels.astype(np.float32)
-    mixed = class_holdout.score_shares
+    mixed = class_holdout.score_shares  # type: ignore[attr-defined]  # the fixture's
 
     def scores(head: Any, pooled: Any, tokens: Any, rows: np.ndarray, texts: Any, shares: Any) -> Any:
         found = mixed(head, pooled, tokens, rows, texts, shares)
