@@ -13,8 +13,9 @@ from forclip.data.images.content import content_digest, file_state
 from forclip.data.images.decode import DECODING, FIRST_UPRIGHT, picture_needs_reindex
 from forclip.embedding.changes import UnreadableImage, find_changes
 from forclip.embedding.stored_files import StoredFiles
+from forclip.index.create_store import create_store
 from forclip.index.roots import Roots, source_reference
-from forclip.index.store import ImageFile, create_store
+from forclip.index.store import ImageFile
 from forclip.path_text import text_to_path
 from tests.index.made import HEADER, some
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from forclip.index.create_store import create_store
 from forclip.index.image_index import Index
 from forclip.index.milvus.compare import compare_with_store, verify_published
 from forclip.index.milvus.create import PublishOptions
 from forclip.index.milvus.index import MilvusIndex
 from forclip.index.milvus.publish import publish
-from forclip.index.store import create_store
 from forclip.types import Floats
 from tests.child import ROOT
 from tests.index.made import DIM, HEADER, by_image, files, oracle, some, unit, write_all_segments

@@ -11,9 +11,10 @@ import pytest
 
 from forclip.index.column_changes import column_problems, make_columns
 from forclip.index.columns import OLD_SUFFIX, usable_name
+from forclip.index.create_store import create_store
 from forclip.index.image_index import Index
 from forclip.index.schema import StoreHeader
-from forclip.index.store import ImageFile, Store, create_store
+from forclip.index.store import ImageFile, Store
 from forclip.index.table import TABLE
 from forclip.types import ImageEmbeddings
 

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from forclip.index.create_store import create_store
 from forclip.index.schema import FORMAT_VERSION, StoreHeader
-from forclip.index.store import Store, create_store
+from forclip.index.store import Store
 from forclip.index.table import matching_addresses, read_keys, read_vectors
 from tests.child import limit_file_size, run_in_child
 from tests.index.made import DIM, HEADER, by_image, files, names, some
@@ -237,7 +238,8 @@ def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_opening_says_nothing_on_the_terminal(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from forclip.index.store import create_store; from tests.index.made import HEADER; "
+        "from pathlib import Path; from forclip.index.create_store import create_store; "
+        "from tests.index.made import HEADER; "
         f"create_store(Path({str(tmp_path / 's')!r}), HEADER)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,6 @@
 """A store's table stays in few fragments and indexed, whatever is done to it, and holds what it should."""
 
 import threading
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from forclip.index import upkeep
+from forclip.index.create_store import create_store
 from forclip.index.schema import PRIMARY_KEY
-from forclip.index.store import ImageFile, Store, create_store
+from forclip.index.store import ImageFile, Store
 from forclip.index.table import TABLE, read_rows
 from tests.index.made import HEADER, files, names, some
 
@@ -109,8 +109,7 @@ def test_a_store_of_an_earlier_version_gets_its_key_and_index_with_the_next_chan
     assert store.files(["image 00001"])["image 00001"].content_hash == "5"
 
 
-def test_writers_without_a_lock_store_each_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forclip.index.store.writers_lock", lambda folder: nullcontext())
+def test_threads_that_write_the_same_images_store_each_once(tmp_path: Path) -> None:
     create_store(tmp_path / "s", HEADER)
     failures: list[BaseException] = []
 

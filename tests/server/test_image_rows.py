@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from forclip.index.create_store import create_store
 from forclip.index.image_index import Index
 from forclip.index.image_rows import ImageRows
-from forclip.index.store import Store, create_store
+from forclip.index.store import Store
 from tests.index.made import HEADER, files, names, some
 
 

@@ -37,10 +37,10 @@ from forclip.embedding.slices import Slice
 from forclip.embedding.source_columns import SourceColumns, values_of_shards
 from forclip.embedding.store_options import StoreOptions
 from forclip.embedding.stored_files import StoredFiles
+from forclip.index.create_store import has_store
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
-from forclip.index.store import has_store
 from forclip.location import Location, Uri, canonical_url, file_on_disk, parse_location
 from forclip.models.compute import resolve_compute
 from forclip.models.mini_clip import warn_about_photos

@@ -16,10 +16,11 @@ from forclip.atomic_write import write_text_atomically
 from forclip.config import ModelConfig
 from forclip.embedding.skipped_list import OLD_SKIPPED_FILE
 from forclip.index.column_changes import repair_columns
+from forclip.index.create_store import copy_run
 from forclip.index.roots import Roots, common_folder, source_reference, to_json
 from forclip.index.schema import HEADER_KEY, MIGRATED_VERSION, StoreHeader
 from forclip.index.segment_folder import FOLDER as SEARCH_FOLDER
-from forclip.index.store import OLD_DECODING, copy_run
+from forclip.index.store import OLD_DECODING
 from forclip.index.table import TABLE, writers_lock
 from forclip.models.references import reference_to_json, written_reference
 from forclip.models.retrieval_model import describe_model, is_trained_run, load_model

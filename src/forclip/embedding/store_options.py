@@ -12,10 +12,10 @@ from forclip.embedding.choose_tiles import choose_tiles
 from forclip.embedding.merge import check_max_vectors, check_merge
 from forclip.embedding.worker import EmbedderSpec
 from forclip.image_size import describe_image_size
+from forclip.index.create_store import require_model
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
-from forclip.index.store import require_model
 from forclip.location import Location
 from forclip.models.retrieval_model import RetrievalModel, is_trained_run, load_model, load_store_model, store_header
 

@@ -15,6 +15,7 @@ from forclip.index import TOP_K
 from forclip.index.approximate_search import search_approximately
 from forclip.index.column_changes import column_problems
 from forclip.index.columns import is_readable
+from forclip.index.create_store import create_store
 from forclip.index.exact_search import ScoredImages, score_images, score_values, search_exactly
 from forclip.index.image_rows import ImageRows
 from forclip.index.optimize import MIN_SEGMENT_VECTORS, optimize
@@ -23,7 +24,7 @@ from forclip.index.ranking import Ranking, rank_images
 from forclip.index.schema import DESCRIBED_COLUMNS, FORMAT_VERSION, StoreHeader
 from forclip.index.segment import Segment
 from forclip.index.segment_folder import SegmentFolder
-from forclip.index.store import ImageFile, Metadata, Store, create_store
+from forclip.index.store import ImageFile, Metadata, Store
 from forclip.index.table import TABLE, StoredVectors, read_vectors
 from forclip.index.verification import find_problems
 from forclip.index.view import Part, View, Views

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from forclip.bucket_path import BucketPath
 
@@ -80,3 +81,17 @@ def _sizes(folder: Path) -> Iterator[int]:
         for name in names:
             with suppress(OSError):
                 yield os.stat(f"{parent}/{name}").st_size
+
+
+def download_folder(folder: BucketPath, to: Path) -> None:
+    """Download all files of a folder. Nothing is there until all are; a folder without files is not made."""
+    names = folder.sizes()
+    if not names:
+        return
+    with TemporaryDirectory(prefix=f"{to.name}.", dir=to.parent) as temporary:
+        for name in names:
+            target = Path(temporary) / to.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).download(target)
+        with suppress(OSError):  # another process was faster
+            (Path(temporary) / to.name).rename(to)

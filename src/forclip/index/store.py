@@ -2,15 +2,12 @@
 
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import lance
@@ -22,12 +19,11 @@ from forclip.bucket_path import BucketPath, StorePath, store_path
 from forclip.index.column_changes import make_columns, repair_columns
 from forclip.index.columns import cast_exactly, is_readable, to_stored
 from forclip.index.filters import lance_filter
-from forclip.index.local_cache import cached_store
+from forclip.index.local_cache import cached_store, download_folder
 from forclip.index.places import Addresses
 from forclip.index.roots import Roots, from_json, to_json
 from forclip.index.schema import BUILT_IN_COLUMNS, HEADER_KEY, StoreHeader, read_header, to_lists
 from forclip.index.table import (
-    LOCK,
     TABLE,
     change,
     open_table,
@@ -38,7 +34,6 @@ from forclip.index.table import (
     replace_rows,
     reword_errors,
     take_rows,
-    writers_lock,
 )
 from forclip.index.upkeep import KEPT_VERSIONS, index_all_rows, join_fragments, tend, with_primary_key
 from forclip.location import Uri
@@ -47,8 +42,6 @@ from forclip.types import ImageEmbeddings, Ints
 
 MODEL_FOLDER = "model"
 OLD_DECODING = 1  # of stores of format version 2: EXIF orientation was ignored
-# The last one marks a whole run.
-_RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "training_images.txt", "config.json")
 _RECENT = 5_000_000_000  # nanoseconds: more than the clock of any file system needs to tick
 _BUCKET_RECENT = 1_000_000_000  # nanoseconds in which a bucket is not asked again for changes by other machines
 _ARROW_VALUES = (pa.Array, pa.ChunkedArray)
@@ -478,102 +471,9 @@ class Store:
         return {n: pc.coalesce(given[n], old[n]) if n in given else old[n] for n in columns}
 
 
-def create_store(folder: str | os.PathLike[str] | BucketPath, header: StoreHeader, run: Path | None = None) -> Store:
-    """Create a store, or open the one in the folder.
-
-    folder: a local folder, or a URL such as s3://bucket/store; run: folder of the trained run whose files the store
-    keeps. Several machines may create one store; it gets the roots of all of them. Raises ValueError if another model
-    wrote an existing store, or the folder holds something else.
-    """
-    folder = store_path(folder)
-    if not has_table(folder):
-        if has_store(folder) and not has_table(folder):  # another job may have just created it
-            raise ValueError(f"{folder}: exists and is no forclip store")
-        if isinstance(folder, Path):
-            folder.mkdir(parents=True, exist_ok=True)
-            with writers_lock(folder):
-                if not has_table(folder):  # no other job was faster
-                    _create_table(folder, header, run)
-        else:
-            with reword_errors(f"{folder}: can't be created", place=folder):
-                try:
-                    _create_table(folder, header, run)
-                except OSError as error:  # another job was faster
-                    if "already exists" not in str(error):
-                        raise
-    store = Store(folder)
-    require_model(store, header.fingerprint)
-    roots = store.header.roots
-    for name, root in header.roots.items():
-        if name in roots and roots[name]["path"] != root["path"]:
-            raise ValueError(f"{folder}: its root {name!r} is {roots[name]['path']}, not {root['path']}")
-    if header.roots.keys() - roots.keys():
-        store.write_header(replace(store.header, roots={**header.roots, **roots}))
-    return store
-
-
-def _create_table(folder: StorePath, header: StoreHeader, run: Path | None) -> None:
-    if run is not None:
-        copy_run(run, folder)
-    lance.write_dataset(header.schema().empty_table(), str(folder / TABLE), mode="create")
-
-
-def has_table(folder: StorePath) -> bool:
-    """Whether a store was created in the folder."""
-    return (folder / TABLE / "_versions").exists()
-
-
-def has_store(folder: StorePath) -> bool:
-    """Whether a store, or anything else that is no store, is there.
-
-    It is not so for a folder that is missing or empty, or that holds a store whose creation was killed or goes on.
-    """
-    unfinished = {TABLE, LOCK, MODEL_FOLDER}
-    if not folder.is_dir():
-        return folder.exists()
-    return has_table(folder) or any(file.name not in unfinished for file in folder.iterdir())
-
-
 def new_keys(count: int) -> Ints:
     """Return keys that nothing else has. They follow a random start of 63 bits: any number of machines may draw."""
     return secrets.randbelow(2**63 - count) + np.arange(count, dtype=np.int64)
-
-
-def copy_run(run: Path, store: StorePath) -> None:
-    """Copy what searching needs of a trained run into a store: head, class vectors, calibration and class split."""
-    for name in _RUN_FILES:
-        if (run / name).exists():
-            target = store / MODEL_FOLDER / name
-            if isinstance(target, BucketPath):
-                target.upload(run / name)
-            else:
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(run / name, target)
-
-
-def download_folder(folder: BucketPath, to: Path) -> None:
-    """Download all files of a folder. Nothing is there until all are; a folder without files is not made."""
-    names = folder.sizes()
-    if not names:
-        return
-    with TemporaryDirectory(prefix=f"{to.name}.", dir=to.parent) as temporary:
-        for name in names:
-            target = Path(temporary) / to.name / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).download(target)
-        with suppress(OSError):  # another process was faster
-            (Path(temporary) / to.name).rename(to)
-
-
-def require_model(store: Store, fingerprint: str) -> None:
-    """Raise ValueError if another model wrote the store: vectors of two models cannot be compared."""
-    if store.header.fingerprint != fingerprint:
-        raise ValueError(written_by_another(str(store.folder), store.header))
-
-
-def written_by_another(name: str, header: StoreHeader) -> str:
-    """Say that another model wrote a store. name: of the store."""
-    return f"{name}: was written by another model ({header.model.get('name')!r}, or other weights of that name)"
 
 
 def _to_column(values: Any, field: pa.Field, folder: StorePath) -> pa.Array:

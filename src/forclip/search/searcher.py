@@ -19,11 +19,11 @@ from forclip.data.images.decode import read_image
 from forclip.embedding.merge import limit_vectors
 from forclip.embedding.regions import Heatmap, compute_heatmap
 from forclip.index import TOP_K
+from forclip.index.create_store import written_by_another
 from forclip.index.image_index import Index
 from forclip.index.milvus.address import is_milvus
 from forclip.index.protocol import SearchIndex
 from forclip.index.ranking import Ranking
-from forclip.index.store import written_by_another
 from forclip.location import Location, as_location
 from forclip.models.retrieval_model import RetrievalModel, load_store_model
 from forclip.search.combined import CombinedQuery, CombinedResult, search_combined

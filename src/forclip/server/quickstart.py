@@ -10,8 +10,8 @@ from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.embedding.list_source import find_images
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.store_options import StoreOptions
+from forclip.index.create_store import has_store
 from forclip.index.roots import Roots
-from forclip.index.store import has_store
 from forclip.models.compute import resolve_compute
 from forclip.progress import Advance, Track
 from forclip.search.searcher import AnySearcher, Searcher, open_searcher
