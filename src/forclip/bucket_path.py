@@ -54,7 +54,8 @@ class BucketPath:
         if not bucket or scheme not in BUCKET_SCHEMES:
             raise ValueError(f"{self.url}: names no bucket")
         if any(part in ("", ".", "..") for part in inside) or set("?#%\\") & set(path):
-            raise ValueError(f"{self.url}: empty parts, . and .., and the characters ? # % \\ can't be in a URL")
+            shown = self.url.partition("?")[0]  # a signature may follow
+            raise ValueError(f"{shown}: empty parts, . and .., and the characters ? # % \\ can't be in a URL")
         object.__setattr__(self, "url", self.url.rstrip("/"))
 
     def __str__(self) -> str:
@@ -216,8 +217,11 @@ def store_path(place: str | os.PathLike[str] | BucketPath) -> StorePath:
         return Path(url2pathname(unquote(parts.path)))
     if scheme in BUCKET_SCHEMES:
         if not slashes.startswith("://"):
-            raise ValueError(f"{text}: write {scheme}://{path.lstrip('/')}, as a text")
+            bucket = path.lstrip("/").partition("?")[0]
+            raise ValueError(f"{scheme}:{slashes}{bucket}: write {scheme}://{bucket}, as a text")
         return BucketPath(f"{scheme}{slashes}{path}")
+    if scheme.startswith("milvus"):
+        raise ValueError(f"{scheme}://…: a published store is only searched; give the store that it was published from")
     if slashes.startswith("://"):
         raise ValueError(f"{scheme}://…: a store is in a local folder, or in a bucket: s3://, gs:// or az://")
     return Path(text)

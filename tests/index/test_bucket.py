@@ -154,6 +154,9 @@ def test_the_cache_removes_the_stores_unused_for_longest(cache: Path, monkeypatc
         ("s3://key:secret@bucket/store", "credentials"),
         ("s3://bucket/store?region=x", "can't be in a URL"),
         ("s3://bucket//store", "can't be in a URL"),
+        ("s3://bucket/store?X-Amz-Signature=key:secret", "can't be in a URL"),
+        ("s3:bucket?sig=key:secret", "s3://bucket"),
+        ("milvus://host/photos", "published"),
     ],
 )
 def test_a_text_that_was_meant_as_a_url_is_no_local_folder(text: str, words: str) -> None:

@@ -212,6 +212,9 @@ def test_columns_are_chosen_and_new_ones_need_a_server_that_adds_them(local: Ind
     assert MilvusIndex(place).store.user_columns == ["camera"]
     send(local, place, replace=True)
     assert MilvusIndex(place).count("weather = 'rain'") == 1
+    send(local, place, replace=True, columns=["weather", "camera", "weather"])
+    assert send(local, place, columns=["camera", "weather"]).unchanged == 40  # in any order
+    send(local, place, replace=True)
     local.store.annotate(names(40)[:1], {"city": ["Bonn"]})
     with pytest.raises(ValueError, match="can't add the column 'city'"):  # Milvus Lite can't
         send(local, place)

@@ -1,6 +1,6 @@
 """Make the collections of a published store, and tell whether existing ones suit a store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -80,18 +80,23 @@ def difference(settings: PublishSettings, store: Store, options: PublishOptions)
     header = settings.header
     if header.fingerprint != store.header.fingerprint:
         return f"was published from a store of another model ({header.model.get('name')!r})"
-    names = None if settings.all_columns else [column.name for column in settings.columns]
+    names = None if settings.all_columns else _names(column.name for column in settings.columns)
     wanted: list[tuple[str, object, object]] = [
         ("precision", settings.precision, options.precision),
         ("index", settings.index.kind, options.index),
         ("merge", header.merge, options.merge),
         ("max-vectors", header.max_vectors, options.max_vectors),
-        ("column", names, None if options.columns is None else list(options.columns)),
+        ("column", names, None if options.columns is None else _names(options.columns)),
     ]
     for name, has, asked in wanted:
         if asked is not None and has != asked:
             return f"was published {f'with --{name} {has}' if has is not None else f'without --{name}'}, not {asked}"
     return None
+
+
+def _names(columns: Iterable[str]) -> str:
+    """Columns in any order, each once."""
+    return ", ".join(sorted(set(columns)))
 
 
 def with_new_columns(server: MilvusServer, settings: PublishSettings, table: lance.LanceDataset) -> PublishSettings:
