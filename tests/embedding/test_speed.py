@@ -16,6 +16,8 @@ A100 = parse_gpus("A100").card
 def test_gpus_are_read_strictly() -> None:
     assert parse_gpus("8xA100") == Gpus(8, A100)
     assert {parse_gpus(text).card.name for text in ("RTX4090", "2xrtx 4090", "1xNVIDIA RTX-4090")} == {"RTX4090"}
+    for text in ("8xa100-80gb", "8xNVIDIA A100-SXM4-80GB", "8xA100 SXM"):
+        assert parse_gpus(text) == Gpus(8, A100)
     for text in ("8xB300", "A1000", "8xA100x2"):
         with pytest.raises(ValueError, match=r"known are T4, .*--rate"):
             parse_gpus(text)

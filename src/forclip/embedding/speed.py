@@ -86,7 +86,9 @@ def parse_gpus(text: str) -> Gpus:
     match = re.fullmatch(r"(?:([1-9]\d{0,5})\s*[xX*]\s*)?([A-Za-z].*)", text.strip())
     if match is None:
         raise ValueError(f"--gpus is a number and a card, such as 8xA100, not {text!r}")
-    name = re.sub(r"[\s_-]|nvidia", "", match[2], flags=re.IGNORECASE).upper()
+    # Nvidia's own names say the socket and the memory, too: A100-SXM4-80GB.
+    bare = re.sub(r"[\s_-](SXM\d?|\d+GB|HBM\w+)\b|nvidia", "", match[2], flags=re.IGNORECASE)
+    name = re.sub(r"[\s_-]", "", bare).upper()
     card = next((card for card in CARDS if card.name == name), None)
     if card is None:
         known = ", ".join(card.name for card in CARDS)

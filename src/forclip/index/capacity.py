@@ -84,8 +84,9 @@ class Need:
 
 
 def parse_count(text: str) -> int:
-    """Return the number that a text such as 50M, 100k, 1.5M or 2000000 stands for. Raises ValueError for another."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGB]?)", text.strip())
+    """Return the number that a text such as 50M, 100k, 1.5M or 2,000,000 stands for. Raises ValueError for another."""
+    plain = re.sub(r"(?<=\d)[,_](?=\d{3}(\D|$))", "", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGB]?)", plain)
     value = float(match[1]) * _COUNT_UNITS[match[2].upper()] if match else 0.0
     if not 1 <= value <= 10**12 or value != int(value):
         raise ValueError(f"the number of images is a whole number such as 50M, 100k or 2000000, not {text!r}")

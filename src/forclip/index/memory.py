@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_LEAST = 10**6  # bytes; less is a number without its unit
 _FALLBACK = 4 * 10**9  # bytes, where the system does not say
 _DEFAULT_SHARE = 2  # of the memory that is free, one half
 
@@ -32,10 +33,14 @@ def default_memory() -> int:
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes that a text such as 4GB, 500M or 1.5 GiB stands for. Raises ValueError for another text."""
+    """Return the bytes that a text such as 4GB, 500M or 1.5 GiB stands for.
+
+    Raises ValueError for another text, and for less than 1 MB.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise ValueError(f"memory is a size such as 4GB, not {text!r}")
-    number, unit, binary = match.groups()
+    number, unit, binary = ("0", "", "") if match is None else match.groups()
     factor = _UNITS[unit.upper()]
-    return int(float(number) * (1024 ** round(len(str(factor)) / 3) if binary and unit else factor))
+    size = int(float(number) * (1024 ** round(len(str(factor)) / 3) if binary and unit else factor))
+    if size < _LEAST:
+        raise ValueError(f"memory is a size such as 4GB, not {text!r}")
+    return size
