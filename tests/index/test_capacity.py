@@ -40,7 +40,23 @@ def test_counts_are_read_strictly() -> None:
     counts = {"50M": 50_000_000, "100k": 100_000, "1.5M": 1_500_000, "2000000": 2_000_000, "1B": 10**9, " 7 ": 7}
     counts |= {"50,000,000": 50_000_000, "2_000_000": 2_000_000}
     assert {text: parse_count(text) for text in counts} == counts
-    for text in ("", "0", "-5", "5 0", "50 M", "50MB", "1e6", "0.5", "1.0000001M", "nan", "10000G", "½", "1,5", "1,00", "1,,000"):
+    for text in (
+        "",
+        "0",
+        "-5",
+        "5 0",
+        "50 M",
+        "50MB",
+        "1e6",
+        "0.5",
+        "1.0000001M",
+        "nan",
+        "10000G",
+        "½",
+        "1,5",
+        "1,00",
+        "1,,000",
+    ):
         with pytest.raises(ValueError, match="number of images") as error:
             parse_count(text)
         assert repr(text) in str(error.value)
