@@ -306,6 +306,32 @@ def test_a_filter_that_is_not_one_condition_is_refused(store: Store, where: str,
     assert not {"vectors", "boxes"} & set(str(error.value).replace(",", "").split())
 
 
+@pytest.mark.parametrize(
+    ("where", "written"),
+    [
+        ("taken on > '2024-01-31'", "`taken on`"),
+        ("n = 1 and select = 'x'", "`select`"),
+        ("is night", "`is night`"),
+        ("`taken on` > 'yesterday'", "write `taken on` > '2024-01-31'"),
+        ("`is night` = 1", "write `is night` = true"),
+    ],
+)
+def test_a_message_writes_columns_as_a_filter_needs_them(where: str, written: str) -> None:
+    types = {
+        "taken on": pa.date32(),
+        "select": pa.string(),
+        "is night": pa.bool_(),
+        "n": pa.int64(),
+        "left": pa.int64(),
+    }
+    with pytest.raises(ValueError, match="can't select images by") as error:
+        lance_filter(where, pa.schema(types))
+    assert written in str(error.value).split("images by")[1].replace(repr(where), "")
+    with pytest.raises(ValueError, match="can't select images by") as plain:
+        lance_filter("n plus n", pa.schema(types))
+    assert "backticks" not in str(plain.value)
+
+
 def test_names_that_differ_in_case_only_need_to_be_exact() -> None:
     schema = pa.schema({"Camera": pa.string(), "camera": pa.string()})
     assert "`camera`" in lance_filter("camera = 'x'", schema)

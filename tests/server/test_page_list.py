@@ -248,3 +248,36 @@ def test_a_change_of_the_selection_that_fails_is_taken_back(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("service")
     expect(page.locator("#count")).to_have_text("0 selected")
     expect(page.locator("#card-0")).to_have_attribute("aria-selected", "false")
+
+
+def test_a_search_that_names_nothing_to_find_says_what_is_missing(page: Page) -> None:
+    for text, said in {
+        "-umbrella": "only leaves images out",
+        "+ , -": "Say what the images show",
+        ", ,": "Say what the images show",
+        ",".join("abcdefghijk"): "At most 10 texts fit in one search. This one has 11.",
+        "a | -b": "only leaves images out",
+    }.items():
+        for written in (text, "snail"):
+            page.locator("#text").fill(written)
+            page.locator("#text").press("Enter")
+            if written == text:
+                expect(page.locator("#error-text")).to_contain_text(said)
+                page.locator("#text").focus()
+        expect(page.locator("#error")).to_be_hidden()
+        expect(page.locator("#status")).to_contain_text("“snail”")
+
+
+def test_an_own_column_keeps_its_name_where_the_list_is_sorted_by_it(page: Page) -> None:
+    def capitalise(route: Route) -> None:
+        result = made_result(0) | {"metadata": {"Kamera ID": 1}}
+        answer = {"results": [result], "confidence": None, "images": 1, "milliseconds": 1, "labels": None}
+        route.fulfill(json=answer)
+
+    serve_made_list(page, 1)
+    page.route("**/api/search", capitalise)
+    search(page, "snail")
+    page.locator("#sort").select_option(label="Kamera ID")
+    expect(page.locator("#status")).to_contain_text("sorted by Kamera ID.")
+    page.locator("#sort").select_option(label="Size")
+    expect(page.locator("#status")).to_contain_text("sorted by size.")

@@ -6,7 +6,9 @@ types, and what was understood is written again. A filter that is accepted selec
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -63,12 +65,12 @@ def lance_filter(where: str, schema: pa.Schema) -> str:
 @lru_cache(64)
 def _lance_filter(where: str, fields: tuple[tuple[str, pa.DataType], ...]) -> str:
     try:
-        columns = {name: column_value(name, type_) for name, type_ in fields}
+        columns = {name: replace(column_value(name, type_), source=as_written(name)) for name, type_ in fields}
         return _Conditions(columns).condition(parse_filter(where)).true
     except RefusedFilter as error:
         message = str(error)
     except SqlglotError as error:
-        message = syntax_message(error)
+        message = syntax_message(error) + _backticks_missing(where, [name for name, _ in fields])
     except RecursionError:
         message = "it is nested too deeply"
     raise ValueError(f"can't select images by {shorten(where, MOST_SHOWN)!r}: {message}")
@@ -116,6 +118,26 @@ def syntax_message(error: SqlglotError) -> str:
     if "nexpected token" not in str(details[0].get("description")) or not near:
         return "a part is missing, or a quote or bracket is not closed"
     return f"it is not one condition: {near!r} is not expected" + (f" after {before[-30:]!r}" if before else "")
+
+
+@lru_cache(1000)
+def as_written(column: str) -> str:
+    """A column's name as a filter writes it: in backticks where SQL would read something else, such as `taken on`."""
+    try:
+        (tree,) = _FilterSql().parse_into(exp.Condition, f"{column} = 1")
+    except SqlglotError:
+        return f"`{column}`"
+    left = tree.this if isinstance(tree, exp.EQ) else None
+    is_plain = isinstance(left, exp.Column) and not left.table and left.sql() == column
+    return column if is_plain else f"`{column}`"
+
+
+def _backticks_missing(where: str, columns: Sequence[str]) -> str:
+    """An ending for the message about a filter that can't be parsed: which column needs backticks, if one does."""
+    for name in sorted(columns, key=len, reverse=True):
+        if (written := as_written(name)) != name and re.search(rf'(?<![\w`"]){re.escape(name)}(?![\w`"])', where):
+            return f"; write the column as {written}, with backticks"
+    return ""
 
 
 class Condition(NamedTuple):

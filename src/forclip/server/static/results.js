@@ -140,7 +140,7 @@ function applyCutoff() {
 function describeResults(count) {
   const { target, fields } = state.request, name = RESULT_NAMES[fields.only] ?? "result";
   const first = state.complete && state.results.length < state.mostListed ? "" : isCut() ? "" : "the first ";
-  const order = state.sort === "score" || !count ? "" : `, sorted by ${sortName(state.sort).toLowerCase()}`;
+  const order = state.sort === "score" || !count ? "" : `, sorted by ${SORTS[state.sort]?.name.toLowerCase() ?? sortName(state.sort)}`;
   const inGroups = view.groups ? ` in ${plural(groups.members.size, "group")}` : "";
   const shown = count ? `Showing ${first}${plural(count, name)}${inGroups} ${target}${order}` : `No ${name}s ${target}`;
   const expected = state.confidence?.expected_images ?? null;

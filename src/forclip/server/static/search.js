@@ -2,7 +2,7 @@
 // A request is {kind, fields, target}: kind is "search", "similar" or "upload", fields go to the API, and target ends the
 // sentence above the results ("for “snail”"). Columns have the kind "columns" and nothing else.
 
-const COLUMN_SIZE = 12, MAX_COLUMNS = 6;
+const COLUMN_SIZE = 12, MAX_COLUMNS = 6, MAX_TEXTS = 10;
 
 // Requests
 
@@ -38,6 +38,7 @@ async function fetchResults(request, offset, count = PAGE_SIZE) {
 }
 
 function fetchList(request, offset, count) {
+  if (request.kind === "search") checkTexts(request.fields);
   const fields = { ...requestFields(request), k: count, offset };
   if (request.kind !== "upload") return call(`api/${request.kind}`, { json: fields });
   return call("api/similar/upload", { method: "POST", body: formOf(fields) });
@@ -85,6 +86,14 @@ function searchText(text) {
   writeAddress();
   const texts = columnTexts(text);
   return texts.length > 1 ? searchColumns(texts) : search(textRequest(text));
+}
+
+// Throw an Error where the service would not take the texts of a request.
+function checkTexts({ any_of, all_of, none_of }) {
+  const most = Math.max(any_of.length, all_of.length, none_of.length);
+  if (most > MAX_TEXTS) throw new Error(`At most ${MAX_TEXTS} texts fit in one search. This one has ${most}.`);
+  if (any_of.length || all_of.length) return;
+  throw new Error(none_of.length ? "Say what the images show, too. A text after - only leaves images out." : "Say what the images show.");
 }
 
 // The address holds the text or the image, the filter and the order, so that it can be opened again.
@@ -177,7 +186,7 @@ async function searchColumns(texts) {
   state.latest = { kind: "columns", texts };
   // Verdicts belong to the full results of a text, so a column leaves them out.
   const requests = texts.map(textRequest);
-  const fetchColumn = ({ fields }) => call("api/search", { json: { ...fields, k: COLUMN_SIZE } });
+  const fetchColumn = async ({ fields }) => { checkTexts(fields); return call("api/search", { json: { ...fields, k: COLUMN_SIZE } }); };
   await showLatest(() => Promise.all(requests.map(fetchColumn)), (answers) => showColumns(texts, requests, answers));
 }
 
