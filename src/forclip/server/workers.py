@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -28,7 +29,9 @@ from forclip.server.app import listen, serve
 from forclip.server.security import Access
 from forclip.server.shared_weights import use_weights, write_weights
 
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds, after a replacement that could not start
 _SECONDS_TO_STOP = 15.0  # for requests that are being answered
+_HAVE_OWN_SOCKETS = sys.platform.startswith("linux")
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client finds the numbers of all processes
 
 
@@ -52,7 +55,7 @@ def listen_for_workers(access: Access, port: int, workers: int) -> list[socket.s
     turns at one, so that a worker may get most of the connections.
     """
     first = listen(access, port)
-    if workers == 1 or not sys.platform.startswith("linux"):
+    if workers == 1 or not _HAVE_OWN_SOCKETS:
         return [first] * workers
     port = first.getsockname()[1]
     first.close()  # it was bound alone, so no other service uses the port
@@ -65,7 +68,8 @@ def serve_by_workers(served: Served, searcher: AnySearcher, listeners: Sequence[
     searcher: over the same store; its model's weights are shared by all workers.
 
     Raises:
-        ValueError: if a worker stops before it could answer. Later, a worker that dies is replaced.
+        ValueError: if one of the first workers stops before it could answer. Later, a worker that dies is replaced, and
+            the others answer alone until its replacement can.
     """
     with TemporaryDirectory(prefix="forclip-service-") as name, _environment(_METRICS, name):
         folder = Path(name)
@@ -102,6 +106,7 @@ class _Workers:
 
     def __init__(self, served: Served, folder: Path, listeners: Sequence[socket.socket]) -> None:
         self._served, self._folder, self._listeners = served, folder, listeners
+        self._port = int(listeners[0].getsockname()[1])
         # A fork would inherit this process's threads and locks.
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, BaseProcess] = {}
@@ -109,28 +114,45 @@ class _Workers:
 
     def run(self) -> None:
         """Start all workers, and replace those that die."""
-        for number in range(len(self._listeners)):
-            self._start(number)
+        for number, listener in enumerate(self._listeners):
+            self._start(number, listener)
+        have_answered: set[int] = set()
+        failures = 0  # replacements in a row that could not start
         while True:
             ended = wait([process.sentinel for process in self._processes.values()])
             for number, process in list(self._processes.items()):
                 if process.sentinel not in ended:
                     continue
                 process.join()
-                if not self._ready[number].is_set():
+                could_start = self._ready[number].is_set()
+                failures = 0 if could_start else failures + 1
+                if not could_start and number not in have_answered:
                     raise ValueError(
                         f"worker {number} stopped before it could answer, with exit code {process.exitcode}"
                     )
+                have_answered.add(number)
                 print(
                     f"forclip: worker {number} stopped, exit code {process.exitcode}; a new one starts", file=sys.stderr
                 )
-                self._start(number)
+                if failures:
+                    time.sleep(min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT))
+                self._start(number, self._socket_of_replacement(number))
 
-    def _start(self, number: int) -> None:
+    def _socket_of_replacement(self, number: int) -> socket.socket | None:
+        """The socket of a replacement; None if it is to bind its own, when it can answer.
+
+        While the old one is open, the kernel sends it connections, which would wait for the replacement.
+        """
+        if not _HAVE_OWN_SOCKETS or len(self._listeners) == 1:
+            return self._listeners[number]
+        self._listeners[number].close()
+        return None
+
+    def _start(self, number: int, listener: socket.socket | None) -> None:
         ready = self._context.Event()
         process = self._context.Process(
             target=_work,
-            args=(self._served, self._folder, self._listeners[number], ready),
+            args=(self._served, self._folder, listener, self._port, ready),
             name=f"forclip worker {number}",
             daemon=True,
         )
@@ -149,11 +171,12 @@ class _Workers:
                 process.join()
 
 
-def _work(served: Served, folder: Path, listener: socket.socket, ready: Event) -> None:
+def _work(served: Served, folder: Path, listener: socket.socket | None, port: int, ready: Event) -> None:
     Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         searcher = open_searcher(served.store, served.device, served.model_override, served.compute)
         use_weights(searcher.model, folder)
+        listener = listener or listen(served.access, port, is_shared=True)
         serve(searcher, served.access, listener, served.labels, served.picture_cache, folder, ready.set)
     except (ValueError, OSError) as error:
         print(f"forclip: {error}", file=sys.stderr)
