@@ -79,6 +79,18 @@ def test_local_shards_have_ids_in_a_root(tmp_path: Path) -> None:
     assert index_images(str(tmp_path / "data"), tmp_path / "store").unchanged == 2
 
 
+def test_the_pictures_of_a_shard_that_is_gone_have_vanished(bucket: str, s3_server: str, tmp_path: Path) -> None:
+    name, store = bucket.removeprefix("s3://"), tmp_path / "store"
+    content = write_tar(tmp_path / "a.tar", {"1.png": picture(1), "2.png": picture(2)})
+    for key, body in (("d/a.tar", content), ("d/b.png", picture(3))):
+        s3_client(s3_server).put_object(Bucket=name, Key=key, Body=body)
+    index_images(f"{bucket}/d", store, model=MINI)
+    s3_client(s3_server).delete_object(Bucket=name, Key="d/a.tar")
+    gone = index_images(f"S3://{name}/d/a.tar", store, delete_vanished=True).vanished
+    assert sorted(gone) == [f"{bucket}/d/a.tar#1.png", f"{bucket}/d/a.tar#2.png"]
+    assert len(Index(store)) == 1
+
+
 def test_what_the_network_failed_to_fetch_is_tried_again(
     bucket: str, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from forclip.data.images.remote_listing import expand_braces
 from forclip.embedding.stored_files import StoredFiles
 from forclip.index.roots import Roots, common_folder, source_reference
 from forclip.index.store import ImageFile
-from forclip.location import Location, Uri, absolute, file_on_disk, is_url, location_text, parse_location
+from forclip.location import Location, Uri, absolute, file_on_disk, is_shard, is_url, location_text, parse_location
 from forclip.progress import Advance
 
 _IDS_AT_ONCE = 4_096  # looked up in the store
@@ -140,9 +140,10 @@ def find_changes(
     for old_id, (new_id, _) in moved.items():
         if not (_is_outdated(decoded[old_id]) and picture_needs_reindex(by_id[new_id])):
             del todo[new_id]
-    inside = os.path.join(os.path.abspath(base), "") if os.path.isdir(source) or not paths else None
+    inside = from_urls if is_url(source) else os.path.abspath(base) if os.path.isdir(source) or not paths else None
+    if inside is not None:
+        inside = f"{inside}#" if is_shard(inside) and not os.path.isdir(inside) else os.path.join(inside, "")
     vanished = {}
-    inside = f"{from_urls}/" if is_url(source) else inside
     prefixes = [] if inside is None else roots.locations_below(inside)
     for image_id, uri, origin in stored.from_sources([*origins.values(), from_urls], prefixes, by_id):
         is_of_source = bool(origin) and origin == origin_of(uri)
