@@ -48,7 +48,7 @@ def write_config(folder: Path, world: ToyWorld, **changes: Any) -> Path:
         "model": {"name": "forclip-mini"},
         "head": {"num_query_tokens": 9},
         "train": {
-            **{"epochs": 2, "batch_size": 40, "checkpoint_every": 2},
+            **{"epochs": 2, "batch_size": 40, "checkpoint_every": 2, "views": 1},
             **{"teacher": "cluster", "teacher_clusters": 6, "interpolation": 0.75},
         },
         "eval": {"clusters": [3]},
