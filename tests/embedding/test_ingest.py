@@ -314,9 +314,11 @@ def test_a_killed_job_continues_where_it_was(tmp_path: Path, small_world: ToyWor
     assert Index(tmp_path / "s").verify() == []
 
 
+@pytest.mark.parametrize("moves", [False, True])
 def test_pictures_in_a_folder_that_cannot_be_read_have_not_vanished(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool
 ) -> None:
+    """Also if the whole folder has moved since it was indexed."""
     (photos / "secret").mkdir()
     files = sorted(photos.glob("*.jpg"))
     files[0].rename(photos / "secret" / "a.jpg")
@@ -330,6 +332,8 @@ def test_pictures_in_a_folder_that_cannot_be_read_have_not_vanished(
 
     monkeypatch.setattr(os, "scandir", scandir)
     files[1].unlink()
+    if moves:
+        photos = photos.rename(tmp_path / "moved")
     summary = index(photos, tmp_path / "s", delete_vanished=True)
     assert len(summary.vanished) == 1
     assert [part.examples for part in summary.not_indexed.values()] == [(str(photos / "secret"),)]
