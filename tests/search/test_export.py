@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -157,10 +158,8 @@ def test_existing_files_are_not_overwritten(format: str, searcher: Searcher, tmp
     ("format", "change", "named"),
     [
         ("excel", {}, "'excel'"),
-        ("fiftyone", {"path": Path("gone.jpg")}, r"gone\.jpg"),
         ("coco", {"width": 0}, "size"),
         ("csv", {"width": 0}, "size"),
-        ("files", {"path": Path("two\nlines.jpg")}, "line break"),
     ],
 )
 def test_a_failed_export_leaves_nothing(
@@ -172,6 +171,45 @@ def test_a_failed_export_leaves_nothing(
         with pytest.raises(ValueError, match=named):
             export(changed, format, to)
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "path", "named"),
+    [
+        *((format, "gone.jpg", r"gone\.jpg") for format in ("fiftyone", "yolo", "cvat")),
+        ("files", "two\nlines.jpg", "line break"),
+    ],
+)
+def test_an_image_that_cannot_be_exported_is_left_out_and_named(
+    format: str, path: str, named: str, searcher: Searcher, tmp_path: Path
+) -> None:
+    selection = select_search(searcher, SearchRequest(text="cat", k=3))
+    gone = replace(selection.items[1], path=tmp_path / path)
+    mixed = replace(selection, items=(selection.items[0], gone, selection.items[2]))
+    exported = export(mixed, format, tmp_path / "mixed", new=True)
+    assert list(exported.left_out) == [gone.image_id]
+    assert re.search(named, exported.left_out[gone.image_id])
+    assert sum(exported.counts.values()) == 2
+    export(selection.without({gone.image_id}), format, tmp_path / "without")
+
+    def content(folder: Path) -> dict[str, bytes]:
+        files = [folder] if folder.is_file() else [file for file in folder.rglob("*") if file.is_file()]
+        return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.suffix != ".xml"}
+
+    assert content(tmp_path / "mixed") == content(tmp_path / "without")
+    again = export(selection, format, tmp_path / "mixed", new=True)
+    assert sum(again.counts.values()) == 1, "an image that was left out is new once it is there"
+    with pytest.raises(ValueError, match=named):
+        export(replace(selection, items=(gone,)), format, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["record.json", "pictures", "written"])
+def test_an_export_may_have_any_name(name: str, searcher: Searcher, tmp_path: Path) -> None:
+    for format in ("coco", "yolo"):
+        export(select_search(searcher, SearchRequest(text="cat", k=2)), format, tmp_path / format / name)
+    assert len(json.loads((tmp_path / "coco" / name).read_text())["images"]) == 2
+    assert len(list((tmp_path / "yolo" / name / "images" / "train").iterdir())) == 2
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -211,12 +212,20 @@ def test_too_large_or_changed_pictures_are_not_exported(
     assert client.post("/api/export", json={"text": "snail", "format": "fiftyone"}).status_code == 413
     monkeypatch.undo()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    changed = sorted(pictures.glob("*.jpg"))[0]
-    changed.write_bytes(b"other")
+    files = sorted(pictures.glob("*.jpg"))
+    files[0].write_bytes(b"other")
     response = client.post("/api/export", json={"text": "snail", "format": "fiftyone"})
-    assert response.status_code == 409
-    assert response.json()["detail"].startswith(changed.name)
-    assert str(pictures) not in response.text
+    assert response.status_code == 200
+    said = unquote(response.headers["forclip-left-out"])
+    assert said.startswith(f"1 left out, the first: {files[0].name}")
+    with zipfile.ZipFile(BytesIO(response.content)) as zipped:
+        assert len([name for name in zipped.namelist() if name.startswith("data/")]) == 2
+    for file in pictures.iterdir():
+        file.unlink()
+    refused = client.post("/api/export", json={"text": "snail", "format": "fiftyone"})
+    assert refused.status_code == 409
+    assert ": the picture's file no longer exists" in refused.json()["detail"]
+    assert str(pictures) not in said + refused.text
     assert list(temporary.iterdir()) == []
     assert client.post("/api/export", json={"text": "snail", "format": "coco"}).status_code == 200
 

@@ -5,6 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -220,6 +221,18 @@ def test_a_selection_is_exported_with_its_images(page: Page, served: Searcher, t
     with export(page, tmp_path / "out.csv").open() as opened:
         (row,) = csv.DictReader(opened)
     assert (row["label"], row["present"]) == ("snail", "")
+
+
+def test_images_that_an_export_leaves_out_are_named(page: Page, tmp_path: Path) -> None:
+    said = "1 left out, the first: ü.jpg: the file no longer exists"
+    headers = {"Content-Disposition": 'attachment; filename="some.zip"', "Forclip-Left-Out": quote(said)}
+    page.route("**/api/export", lambda route: route.fulfill(body=b"zip", headers=headers))
+    search(page, "snail")
+    page.keyboard.press("e")
+    with page.expect_download() as downloading:
+        page.keyboard.press("Enter")
+    assert downloading.value.suggested_filename == "some.zip"
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text(said)
 
 
 def test_export_errors_are_shown(page: Page) -> None:

@@ -13,11 +13,14 @@ from typer import Argument, Option
 from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
 from forclip.console import plain_console, print_table
 from forclip.index import TOP_K
+from forclip.one_line import one_line
 
 if TYPE_CHECKING:
     from forclip.index.protocol import SearchIndex
     from forclip.search.labels import StoreLabels
     from forclip.search.request import SearchRequest
+
+_MAX_REASONS = 10  # shown of why images are left out of an export
 
 Text = Annotated[str | None, Argument(help="What to search for.")]
 Like = Annotated[Path | None, Option(help="Search for what this image shows, instead of a text.")]
@@ -200,7 +203,15 @@ def export(
     else:
         searcher, label = open_searcher(store, device, moved), text if label is None else label
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
-    typer.echo(str(write(selection, format, to, split=split, new=new)))
+    written = write(selection, format, to, split=split, new=new)
+    typer.echo(str(written))
+    reasons = list(written.left_out.values())
+    more = [f"{len(reasons) - _MAX_REASONS} more"] if len(reasons) > _MAX_REASONS else []
+    for reason in [*reasons[:_MAX_REASONS], *more]:
+        typer.echo(f"left out: {one_line(reason)}", err=True)
+    if empty := [part for part, count in written.parts.items() if not count]:
+        hint = "an image's part depends on its id, so that few images may all be in one. Export more, or change --split"
+        typer.echo(f"no image is in {empty[0]}: {hint}", err=True)
 
 
 def report_outdated(index: "SearchIndex") -> None:

@@ -251,6 +251,7 @@ def duplicates(
     from forclip.index.duplicates import check_threshold, find_duplicates
     from forclip.index.image_index import Index
     from forclip.location import without_range
+    from forclip.path_text import printable
     from forclip.progress import tracking
 
     check_threshold(threshold)
@@ -266,7 +267,9 @@ def duplicates(
     table = Table("group", "similarity", "image")
     for number, group in enumerate(groups, start=1):
         for image in group:
-            table.add_row(str(number), f"{image.similarity:.3f}", Text(without_range(image.uri), overflow="fold"))
+            table.add_row(
+                str(number), f"{image.similarity:.3f}", Text(printable(without_range(image.uri)), overflow="fold")
+            )
     if groups:
         print_table(plain_console(), table)
     typer.echo(f"{len(groups)} groups; {len(repeats)} images repeat the first of their group: {store}")

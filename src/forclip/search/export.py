@@ -14,7 +14,7 @@ from forclip.data.images.frame_location import split_frame
 from forclip.location import location_text
 from forclip.search.export_cvat import write_cvat
 from forclip.search.export_label_studio import write_label_studio
-from forclip.search.export_pictures import CopyPicture, copy_picture, exported_name, write_frames
+from forclip.search.export_pictures import CopyPicture, copy_picture, exported_name, stage_pictures, write_frames
 from forclip.search.export_record import exported_ids, record_file, write_record
 from forclip.search.export_split import PARTS, one_part, with_parts
 from forclip.search.export_yolo import write_yolo
@@ -102,10 +102,16 @@ def write_fiftyone(selection: Selection, to: Path, copy: CopyPicture = copy_pict
 
 def write_files(selection: Selection, to: Path) -> None:
     """Write a list of file names, one per line. Raises ValueError for a name that contains a line break."""
-    names = [selection.name_of(item) for item in selection.items]
-    if broken := [name for name in names if "\n" in name or "\r" in name]:
-        raise ValueError(f"{broken[0]!r}: a file list cannot hold a name with a line break")
-    to.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    for reason in broken_names(selection).values():
+        raise ValueError(reason)
+    to.write_text("".join(f"{selection.name_of(item)}\n" for item in selection.items), encoding="utf-8")
+
+
+def broken_names(selection: Selection) -> dict[str, str]:
+    """Why a file list cannot hold some images, by image id."""
+    names = ((item, selection.name_of(item)) for item in selection.items)
+    broken = [item for item, name in names if "\n" in name or "\r" in name]
+    return {i.image_id: f"{i.path.name!r}: a file list cannot hold a name with a line break" for i in broken}
 
 
 Writer = Callable[[Selection, Path], None]
@@ -132,12 +138,14 @@ class Exported:
     """What an export wrote.
 
     counts: the number of images by the file or folder that holds them, empty if no image is new. parts: by part, empty
-    unless the export is split. frames: the folders with frames of videos.
+    unless the export is split. frames: the folders with frames of videos. left_out: by image id why an image is not
+    there: its picture can't be read, or the format cannot hold its name.
     """
 
     counts: Mapping[Path, int] = field(default_factory=dict)
     parts: Mapping[str, int] = field(default_factory=dict)
     frames: tuple[Path, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line, such as "12 images (10 train, 2 val): cat_train.json, cat_val.json"."""
@@ -146,7 +154,9 @@ class Exported:
         parts = ", ".join(f"{count} {part}" for part, count in self.parts.items())
         frames = "".join(f"; frames of videos: {folder}" for folder in self.frames)
         total, files = sum(self.counts.values()), ", ".join(map(str, self.counts))
-        return f"{total} images{f' ({parts})' if parts else ''}: {files}{frames}"
+        count = "1 image" if total == 1 else f"{total} images"
+        left_out = f"; {len(self.left_out)} left out" if self.left_out else ""
+        return f"{count}{f' ({parts})' if parts else ''}: {files}{frames}{left_out}"
 
 
 def frames_folder(to: Path) -> Path:
@@ -158,6 +168,9 @@ def export(
     selection: Selection, format: str, to: str | Path, *, split: float | None = None, new: bool = False
 ) -> Exported:
     """Write a selection in a format of FORMATS. An export that fails leaves nothing at the target.
+
+    An image whose picture is needed and can't be read is left out and named in the result, as is one whose name the
+    format cannot hold.
 
     to: a file; for fiftyone and yolo a folder, for cvat a folder or a file that ends in .xml. A folder's name that ends
     in .zip makes a zip file. split: the share of images to train on, such as 0.8; the others are to validate on. An
@@ -194,11 +207,20 @@ def export(
     for path in (to, *divided):
         if path.exists():
             raise ValueError(f"{path}: exists already; choose another name")
+    left_out = broken_names(selection) if format == "files" else {}
     try:
         with created_folders(to.parent), TemporaryDirectory(prefix=".", dir=to.parent) as folder:
+            needed = (item for item in selection.items if has_pictures(format, to) or split_frame(item.path))
+            place, missing = stage_pictures(needed, Path(folder) / "pictures")
+            (written_to := Path(folder) / "written").mkdir()
+            left_out |= missing
+            selection = selection.without(left_out)
+            if not selection.items:
+                raise ValueError(f"nothing to export: {next(iter(left_out.values()))}")
+            divided = _divide(selection, format, to)
             moves: dict[Path, Path] = {}
             for path, part in divided.items():
-                moves |= _write(part, format, path, Path(folder))
+                moves |= _write(part, format, path, written_to, place)
             if any(path.parent == to for path in divided):
                 to.mkdir()
             record = Path(folder) / "record.json"
@@ -210,7 +232,7 @@ def export(
         raise ValueError(f"{to}: can't be written: {error.strerror or error}") from None
     counts = {path: len(part.items) for path, part in divided.items()}
     parts = {} if split is None else {part: len(one_part(selection, part).items) for part in PARTS}
-    return Exported(counts, parts, tuple(path for path in moves.values() if path not in divided))
+    return Exported(counts, parts, tuple(path for path in moves.values() if path not in divided), left_out)
 
 
 def has_pictures(format: str, to: Path) -> bool:
@@ -228,19 +250,24 @@ def _divide(selection: Selection, format: str, to: Path) -> dict[Path, Selection
     return {to.with_name(f"{to.stem}_{part}{to.suffix}"): one_part(selection, part) for part in parts}
 
 
-def _write(selection: Selection, format: str, to: Path, folder: Path) -> dict[Path, Path]:
-    """Write one file or folder, and the frames of its videos, below a temporary folder. Returns where each belongs."""
+def _write(selection: Selection, format: str, to: Path, folder: Path, place: CopyPicture) -> dict[Path, Path]:
+    """Write one file or folder, and the frames of its videos, below a temporary folder. Returns where each belongs.
+
+    place: moves the picture of an item to its place.
+    """
     written, moves = folder / to.name, {}
     if not has_pictures(format, to) and any(split_frame(item.path) for item in selection.items):
         frames, frames_to = folder / f"{to.name}_frames", frames_folder(to)
         if frames_to.exists():
             raise ValueError(f"{frames_to}: exists already; choose another name for the export")
-        named = zip(selection.items, write_frames(selection, frames), strict=True)
+        named = zip(selection.items, write_frames(selection, frames, place), strict=True)
         items = tuple(replace(i, path=frames_to / name) if name else i for i, name in named)
         selection, moves = replace(selection, items=items), {frames: frames_to}
-    if has_pictures(format, to) and to.suffix == ".zip":
-        FORMATS[format](selection, folder / to.stem)
+    if not has_pictures(format, to):
+        FORMATS[format](selection, written)
+    elif to.suffix == ".zip":
+        FOLDER_WRITERS[format](selection, folder / to.stem, place)
         shutil.make_archive(str(written.with_suffix("")), "zip", folder / to.stem)
     else:
-        FORMATS[format](selection, written)
+        FOLDER_WRITERS[format](selection, written, place)
     return {**moves, written: to}

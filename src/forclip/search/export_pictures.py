@@ -2,11 +2,10 @@
 
 import os
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from forclip.data.images.decode import fetch, read_image
+from forclip.data.images.decode import UnreachableImage, UnreadableImage, fetch, read_image
 from forclip.data.images.frame_location import split_frame
 from forclip.location import Location
 from forclip.path_text import path_to_text
@@ -18,17 +17,42 @@ _UNSAFE = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # in file names, on some system
 
 
 def copy_picture(item: Item, to: Path) -> None:
-    """Copy an item's picture file, or write a video's frame. Raises ValueError where that fails, naming the file."""
+    """Copy an item's picture file, or write a video's frame.
+
+    Raises UnreadableImage for a picture that can't be read, and OSError where the copy can't be written.
+    """
     if split_frame(item.path):
         read_image(item.path).save(to, "JPEG", quality=95)
-        return
-    try:
-        if isinstance(item.path, Path):
-            shutil.copyfile(item.path, to)
+    else:
+        to.write_bytes(fetch(item.path))
+
+
+def stage_pictures(
+    items: Iterable[Item], folder: Path, copy: CopyPicture = copy_picture
+) -> tuple[CopyPicture, dict[str, str]]:
+    """Copy the pictures of some items to a folder, so that one that can't be read stops no export.
+
+    Returns a function that moves the staged picture of an item to its place, and by image id why a picture is missing.
+    Errors of `copy` other than UnreadableImage are passed on, and UnreachableImage, as a failed network is.
+    """
+    folder.mkdir()
+    staged: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for number, item in enumerate(items):
+        to = folder / str(number)
+        try:
+            copy(item, to)
+        except UnreachableImage:
+            raise
+        except UnreadableImage as error:
+            missing[item.image_id] = str(error)
         else:
-            to.write_bytes(fetch(item.path))
-    except OSError as error:
-        raise ValueError(f"{item.path}: can't be copied: {error.strerror}") from None
+            staged[item.image_id] = to
+
+    def place(item: Item, to: Path) -> None:
+        staged[item.image_id].rename(to)
+
+    return place, missing
 
 
 def exported_name(rank: int, path: Location) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from forclip.data.training_images import describe_training_images
 from forclip.evaluation.metrics import AP_DEPTH
 from forclip.evaluation.sample_size import is_too_few
 from forclip.location import without_range
+from forclip.path_text import printable
 from forclip.search.combined import CombinedResult
 from forclip.search.request import LabelledList, SearchAnswer
 
@@ -106,7 +107,7 @@ def answer_table(answer: SearchAnswer) -> Table:
             cells = [f"{result.normalised_score:.2f}", *cells, decided_by]
         if labels is not None:
             cells.append(LABEL_MARKS[labels.relevant[k]])
-        table.add_row(str(result.rank), *cells, region, Text(without_range(result.uri)))
+        table.add_row(str(result.rank), *cells, region, Text(printable(without_range(result.uri))))
     return table
 
 

@@ -1,8 +1,8 @@
 """Select images to hand on, from a search or by id."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from forclip.index.protocol import SearchIndex
@@ -62,6 +62,10 @@ class Selection:
     def __post_init__(self) -> None:
         for item in self.items:
             self.name_of(item)
+
+    def without(self, image_ids: Container[str]) -> "Selection":
+        """The selection without some images."""
+        return replace(self, items=tuple(item for item in self.items if item.image_id not in image_ids))
 
     def name_of(self, item: Item) -> str:
         """The image's file name in the export, with / as separator and escapes for bytes that are not UTF-8."""

@@ -16,10 +16,11 @@ from fastapi import APIRouter, Form, Query
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
+from forclip.data.images.decode import UnreadableImage
 from forclip.data.images.frame_location import split_frame
 from forclip.location import parse_location
-from forclip.search.export import FOLDER_WRITERS, FORMATS, frames_folder
-from forclip.search.export_pictures import write_frames
+from forclip.search.export import FOLDER_WRITERS, FORMATS, broken_names, frames_folder
+from forclip.search.export_pictures import stage_pictures, write_frames
 from forclip.search.request import SearchAnswer
 from forclip.search.selection import Item, Selection
 from forclip.server import limits
@@ -49,6 +50,7 @@ _FILE_TYPES: dict[Format, tuple[str, str]] = {
     "labelstudio": ("json", "application/json"),
     "yolo": ("zip", "application/zip"),
 }
+LEFT_OUT = "Forclip-Left-Out"  # header: how many images the file does not hold and why, percent-encoded
 _NAME_CHARACTERS = 80  # of a file's name
 _EXPORTS = 4  # at a time; each has all its images in memory
 _zipping = BoundedSemaphore(2)  # each may take twice EXPORTED_BYTES of disk while it runs
@@ -164,8 +166,10 @@ def _download(
     """A selection as a file to download. images: by id; name: what it holds; has_frames: of videos; None: if there are.
 
     Raises:
-        Refused: 404 without an image, 409 for an image that the format cannot hold or whose picture changed, 413 for
-            too many bytes of pictures. Messages name files without their folder.
+        Refused: 404 without an image, 409 where the format can hold none of them or needs a size that is unknown, 413
+            for too many bytes of pictures, 503 for a picture that can't be fetched. Messages name files without folder.
+
+    Images whose picture is gone or has changed are left out, which the header LEFT_OUT says.
     """
     if not selection.items:
         raise Refused(404, "there is no image to export")
@@ -173,10 +177,10 @@ def _download(
         needs_size = format == "cvat" or (format in ("coco", "csv", "labelstudio") and item.box is not None)
         if needs_size and not (item.width > 0 and item.height > 0):
             raise Refused(409, f"{item.path.name}: the store does not know its size in pixels: index it again")
-        if format == "files" and ("\n" in str(item.path) or "\r" in str(item.path)):
-            raise Refused(409, f"{item.path.name!r}: a file list cannot hold a path with a line break")
     if format == "yolo" and not (selection.label and all(item.box for item in selection.items)):
         raise Refused(409, "a YOLO dataset needs a label, and the region that matches it in each image")
+    left_out = broken_names(selection) if format == "files" else {}
+    selection = selection.without(left_out)
     if has_frames is None:
         has_frames = any(split_frame(item.path) for item in selection.items)
     ending, media_type = _FILE_TYPES["fiftyone" if has_frames else format]
@@ -186,7 +190,10 @@ def _download(
     headers = {"Content-Disposition": f"attachment; {named}"}
     if format in FOLDER_WRITERS or has_frames:
         with _zipping:
-            output = _zip(selection, images, format, Path(file_name).stem)
+            output, missing = _zip(selection, images, format, Path(file_name).stem)
+        left_out |= missing
+    elif not selection.items:
+        raise Refused(409, next(iter(left_out.values())))
     else:
         output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
         with TemporaryDirectory() as folder:
@@ -194,13 +201,15 @@ def _download(
             with (Path(folder) / "list").open("rb") as written:
                 copyfileobj(written, output)
     headers["Content-Length"] = str(output.tell())
+    if left_out:
+        headers[LEFT_OUT] = quote(f"{len(left_out)} left out, the first: {next(iter(left_out.values()))}")
     output.seek(0)
     chunks, close = iter(lambda: output.read(1 << 20), b""), BackgroundTask(output.close)
     return StreamingResponse(chunks, media_type=media_type, headers=headers, background=close)
 
 
-def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[bytes]:
-    """An open file without a name, which is deleted when it is closed.
+def _zip(selection: Selection, images: Images, format: Format, name: str) -> tuple[IO[bytes], dict[str, str]]:
+    """An open file without a name, which is deleted when it is closed; and by image id why a picture is left out.
 
     It holds the folder of a format with pictures, or a file with the frames of videos that it names.
     """
@@ -212,7 +221,10 @@ def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[
         try:
             content = picture_bytes(image.file)
         except Refused as error:
-            raise Refused(409, f"{image.name}: {error.detail}") from None
+            message = f"{image.name}: {error.detail}"
+            if error.status_code == 503:  # the network failed, which says nothing of the picture
+                raise Refused(503, message) from None
+            raise UnreadableImage(message) from None
         copied += len(content)
         if copied > limits.EXPORTED_BYTES:
             raise Refused(413, f"the pictures have more than {limits.EXPORTED_BYTES} bytes: export fewer, or as COCO")
@@ -220,20 +232,26 @@ def _zip(selection: Selection, images: Images, format: Format, name: str) -> IO[
 
     output = TemporaryFile()  # noqa: SIM115 (closed once it is sent)
     with TemporaryDirectory() as folder, zipfile.ZipFile(output, "w") as zipped:
+        needed = (item for item in selection.items if format in FOLDER_WRITERS or split_frame(item.path))
+        place, missing = stage_pictures(needed, Path(folder) / "pictures", copy)
+        selection = selection.without(missing)
+        if not selection.items:
+            raise Refused(409, next(iter(missing.values())))
+        (top := Path(folder) / "written").mkdir()
         if format in FOLDER_WRITERS:
+            top /= name
             try:
-                FOLDER_WRITERS[format](selection, Path(folder) / name, copy)
+                FOLDER_WRITERS[format](selection, top, place)
             except ValueError as error:
                 raise Refused(409, str(error)) from None
         else:
-            to = Path(folder) / f"{name}.{_FILE_TYPES[format][0]}"
+            to = top / f"{name}.{_FILE_TYPES[format][0]}"
             frames = frames_folder(to)
-            named = zip(selection.items, write_frames(selection, frames, copy), strict=True)
+            named = zip(selection.items, write_frames(selection, frames, place), strict=True)
             items = tuple(replace(i, name=f"{frames.name}/{file}") if file else i for i, file in named)
             FORMATS[format](replace(selection, items=items), to)
-        top = Path(folder, name) if format in FOLDER_WRITERS else Path(folder)
         for file in sorted(top.rglob("*")):
             if file.is_file():
                 zipped.write(file, file.relative_to(top))
                 file.unlink()
-    return output
+    return output, missing

@@ -95,8 +95,10 @@ $("exporting-form").addEventListener("submit", async (event) => {
   $("export-now").textContent = "Exporting …";
   $("export-error").hidden = true;
   try {
-    await download(await fetchExport());
+    const response = await fetchExport(), leftOut = response.headers.get("Forclip-Left-Out");
+    await download(response);
     if ($("what").value !== "verdicts") remember("format", $("format").value);
+    if (leftOut) throw new Error(`Exported. ${decodeURIComponent(leftOut)}`);
     $("exporting").close();
   } catch (error) {
     $("export-error").textContent = error.message;
