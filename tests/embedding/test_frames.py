@@ -162,13 +162,25 @@ def test_exported_frames_are_files(folder: Path, format: str) -> None:
         assert {str(path) for path in loaded.paths} == {*map(str, frames), str(folder / "a.png")}
 
 
+def test_an_export_names_the_frames_of_a_video_that_is_gone(folder: Path) -> None:
+    indexed(folder)
+    index = Index(folder.parent / "store")
+    (folder / "clip.mp4").unlink()
+    ids = sorted(index.store.files())
+    gone = [i for i in ids if "clip.mp4" in i]
+    done = export(select_ids(index, ids), "files", folder.parent / "picks.txt")
+    assert sorted(done.left_out) == gone
+    assert len((folder.parent / "picks.txt").read_text().splitlines()) == len(ids) - len(gone) == 3
+    assert len(list((folder.parent / "picks_frames").iterdir())) == 2
+
+
 def test_a_failed_export_leaves_no_frame(folder: Path) -> None:
     indexed(folder)
     index = Index(folder.parent / "store")
     (folder / "clip.mp4").unlink()
     before = sorted(folder.parent.iterdir())
     with pytest.raises(ValueError, match=r"clip\.mp4"):
-        export(select_ids(index, sorted(index.store.files())), "files", folder.parent / "picks.txt")
+        export(select_ids(index, [i for i in index.store.files() if "clip" in i]), "files", folder.parent / "picks.txt")
     assert sorted(folder.parent.iterdir()) == before
 
 
