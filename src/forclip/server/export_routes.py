@@ -187,7 +187,8 @@ def _download(
     file_name = _file_name(name, format, ending)
     named = f'filename="{file_name}"' if file_name.isascii() else f"filename*=utf-8''{quote(file_name)}"
     # As an attachment, so that no browser displays it.
-    headers = {"Content-Disposition": f"attachment; {named}"}
+    # A download is not compressed: its length is known then, so that a browser shows how far it is.
+    headers = {"Content-Disposition": f"attachment; {named}", "Content-Encoding": "identity"}
     if format in FOLDER_WRITERS or has_frames:
         with _zipping:
             output, missing = _zip(selection, images, format, Path(file_name).stem)
