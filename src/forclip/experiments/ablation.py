@@ -35,6 +35,7 @@ _SECTIONS = ("model", "head", "train")
 ABLATIONS: dict[str, Changes] = {
     "for": {},
     "for_tiles_3x3": {"model": {"tiles": "3x3"}},
+    "for_tiles_3x3_last_stage": {"model": {"tiles": "3x3", "train_last_stage": True}},
     # Parts left out.
     "no_class_vectors": {"train": {"class_vectors": 0.0}},
     "no_share": {"head": {"pooled_share": 0.0}},
