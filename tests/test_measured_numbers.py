@@ -8,6 +8,7 @@ from forclip.evaluation.methods import FOR, display_name
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
+    "FOR, the tower's last stage trained too": "last_stage",
     "FOR with tiles, 3 x 3": "for_tiles_3x3",
     "FOR, 10 % of the labels": "labels_10",
     "FOR, 1 % of the labels": "labels_1",
