@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 VARIANTS = {
     "FOR, the tower's last stage trained too": "last_stage",
     "FOR with tiles, 3 x 3": "for_tiles_3x3",
+    "FOR with tiles, last stage trained too": "for_tiles_3x3_last_stage",
     "FOR, 10 % of the labels": "labels_10",
     "FOR, 1 % of the labels": "labels_1",
 }
