@@ -98,7 +98,7 @@ def list_files(folder: str, recursive: bool = True) -> Iterator[ListedFile]:
         selector = pafs.FileSelector(top, recursive=recursive and top != path)
         for found in retry(folder, lambda s=selector: files.get_file_info(s)):  # type: ignore[misc]
             if not found.path.startswith(f"{top}/"):
-                continue  # of a folder without a name, as in s3://bucket//a, Arrow lists all that is beside it
+                continue  # in s3://bucket//a, Arrow also lists what is not below the folder
             if found.type == pafs.FileType.File:
                 yield ListedFile(f"{base}{found.path[len(path) :]}", found.size or 0, _distinct(found.mtime_ns))
             elif top == path and recursive:

@@ -192,7 +192,7 @@ def test_the_configured_alpha_is_used(alpha: float) -> None:
 def test_a_head_of_plain_clip_alone_is_not_trained() -> None:
     done = finetuned(supervision(5), replace(HEAD, pooled_share=1.0), replace(TRAIN, learning_rate=None))
     assert (done.choices.alpha, done.history) == (0.0, [])
-    assert done.choices.class_vector_gains, "the start knows no class, so it tells what class vectors add"
+    assert done.choices.class_vector_gains, "class vectors are measured with the start"
     tokens = images()[0].float()
     plain = training_free_head(TinyBackbone(), "global")(tokens)
     torch.testing.assert_close(done.head(tokens), plain.expand(-1, 3, -1), rtol=0, atol=1e-5)
@@ -201,10 +201,21 @@ def test_a_head_of_plain_clip_alone_is_not_trained() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_few_images_leave_valid_choices(count: int) -> None:
     given = supervision(5)
-    given = replace(given, labels=given.labels[:count], verified=given.verified[:count])
+    given = replace(given, labels=given.labels[:count].copy(), verified=given.verified[:count])
+    given.labels[0] = True  # so that every class is kept, and there are trials
     config = replace(TRAIN, held_back_folds=2, interpolation=None, teacher="auto", learning_rate=None)
     done = finetune(TinyBackbone(), images()[:, :count], None, given, HEAD, config)
     assert all(tensor.isfinite().all() for tensor in weights(done))
+    assert bool(done.choices.class_vector_gains) == (count > 1), "one image can't be divided in halves"
+
+
+def test_trials_measure_shares_of_plain_clip_unless_one_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forclip.training.class_holdout.FEWEST_MEASURED", 5)
+    config = replace(TRAIN, held_back_folds=2, interpolation=None)
+    for share, expected in ((0.5, {0.5}), (None, {*SHARES, 1.0})):
+        done = finetuned(supervision(5), replace(HEAD, pooled_share=share), config)
+        assert {setting.share for setting in done.choices.evidence} == expected
+        assert done.choices.share in expected
 
 
 @pytest.mark.parametrize("teacher", ["cluster", "auto"])

@@ -186,7 +186,9 @@ def index_images(
     of_file = None
     if metadata is not None:
         of_file = _match_metadata(metadata, folder, index, changes, stored, video_records)
-    columns = SourceColumns(_values_of_shards(listing, index, changes, of_file), of_file, has_frames)
+    left_out = () if of_file is None else of_file.types.keys()  # the file's columns come first
+    of_shards = values_of_shards(listing, changes.roots, _schema(index), left_out)
+    columns = SourceColumns(of_shards, of_file, has_frames)
     if index is not None:
         index.store.make_columns(columns.types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
@@ -296,14 +298,6 @@ def _match_metadata(
     locations = {i: changes.roots.resolve(uri) for i, uri in stored.locations() if i not in changes.moved}
     locations |= {i: changes.roots.resolve(i) for i in (*changes.paths, *videos)}
     return metadata.match(locations, folder, _schema(index)).with_frames(changes.paths)
-
-
-def _values_of_shards(
-    listing: Listing, index: Index | None, changes: Changes, of_file: ImageMetadata | None
-) -> ImageMetadata:
-    """Return the values next to the pictures of shards, without columns that a metadata file has."""
-    left_out = () if of_file is None else of_file.types.keys()
-    return values_of_shards(listing, changes.roots, _schema(index), left_out)
 
 
 def _schema(index: Index | None) -> pa.Schema | None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 
-from forclip.index.milvus.source import Reduce
 from forclip.types import Floats, ImageEmbeddings, Ints
 
 _SMALLEST_NORM = 1e-6
@@ -36,7 +35,7 @@ def limit_vectors(embeddings: ImageEmbeddings, most: int) -> ImageEmbeddings:
     return _merge(embeddings, lambda vectors: _group_down_to(vectors, most))
 
 
-def make_reduce(merge: float | None, max_vectors: int | None) -> Reduce | None:
+def make_reduce(merge: float | None, max_vectors: int | None) -> Callable[[ImageEmbeddings], ImageEmbeddings] | None:
     """Return a function that merges vectors from a cosine, then until at most so many are left; None for neither.
 
     Raises ValueError for a cosine outside 0..1 and a limit below 1.

@@ -102,8 +102,8 @@ def write_fiftyone(selection: Selection, to: Path, copy: CopyPicture = copy_pict
 
 def write_files(selection: Selection, to: Path) -> None:
     """Write a list of file names, one per line. Raises ValueError for a name that contains a line break."""
-    for reason in broken_names(selection).values():
-        raise ValueError(reason)
+    if broken := broken_names(selection):
+        raise ValueError(next(iter(broken.values())))
     to.write_text("".join(f"{selection.name_of(item)}\n" for item in selection.items), encoding="utf-8")
 
 

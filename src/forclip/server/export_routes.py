@@ -186,8 +186,7 @@ def _download(
     ending, media_type = _FILE_TYPES["fiftyone" if has_frames else format]
     file_name = _file_name(name, format, ending)
     named = f'filename="{file_name}"' if file_name.isascii() else f"filename*=utf-8''{quote(file_name)}"
-    # As an attachment, so that no browser displays it.
-    # A download is not compressed: its length is known then, so that a browser shows how far it is.
+    # As an attachment, so that no browser displays it. Not compressed, so that its length is known for a progress bar.
     headers = {"Content-Disposition": f"attachment; {named}", "Content-Encoding": "identity"}
     if format in FOLDER_WRITERS or has_frames:
         with _zipping:
@@ -223,7 +222,7 @@ def _zip(selection: Selection, images: Images, format: Format, name: str) -> tup
             content = picture_bytes(image.file)
         except Refused as error:
             message = f"{image.name}: {error.detail}"
-            if error.status_code == 503:  # the network failed, which says nothing of the picture
+            if error.status_code == 503:  # the network failed: the picture may be there
                 raise Refused(503, message) from None
             raise UnreadableImage(message) from None
         copied += len(content)

@@ -174,8 +174,9 @@ class HeldOut:
         for held_out, tuned in trials:
             is_seen = np.setdiff1d(np.arange(len(self.texts)), held_out)
             for alpha in (0.0, *alphas):
-                between = interpolate(self.start, tuned, alpha).eval()
-                scored = self._scores(between, self.shares) if alpha > 0 else self._of_start
+                scored = self._of_start
+                if alpha > 0:
+                    scored = self._scores(interpolate(self.start, tuned, alpha).eval(), self.shares)
                 for share, scores in scored.items():
                     setting = Setting(alpha, share)
                     seen.setdefault(setting, []).append(self._mean_precision(scores, is_seen))

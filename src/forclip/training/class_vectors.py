@@ -58,14 +58,11 @@ def choose_strength(
         texts, words = supervision.texts[torch.from_numpy(columns)].cpu(), supervision.vocabulary.cpu()
         for (fitted, given), measured in zip(taught, halves[::-1], strict=True):
             targets, known = (torch.from_numpy(x[np.ix_(fitted, columns)]) for x in (given.labels, given.verified))
-            examples = vectors[np.searchsorted(everything, fitted)]
+            examples, others = (vectors[np.searchsorted(everything, of)] for of in (fitted, rows[measured]))
             shifts = learn_class_vectors(examples, targets, known, texts, words, 1.0, config.seed).shifts
             for strength, of_strength in scores.items():
                 moved = F.normalize(texts + strength * shifts, dim=-1)
-                parts = [
-                    max_sim(part.float(), moved)
-                    for part in vectors[np.searchsorted(everything, rows[measured])].split(_TEXT_BATCH)
-                ]
+                parts = [max_sim(part.float(), moved) for part in others.split(_TEXT_BATCH)]
                 of_strength[np.ix_(measured, columns)] = torch.cat(parts).numpy()
     resampled = {s: [resample(v[h], labels[h], verified[h], config.seed) for h in halves] for s, v in scores.items()}
     gains = {}

@@ -66,8 +66,8 @@ def read_members(file: IO[bytes], compression: str | None, wanted: Callable[[str
                 elif member.islnk():
                     yield Member(member.name, -1, 0, target=member.linkname)
                 elif member.issym():
-                    beside = posixpath.join(posixpath.dirname(member.name), member.linkname)
-                    yield Member(member.name, -1, 0, target=posixpath.normpath(beside))
+                    target = posixpath.join(posixpath.dirname(member.name), member.linkname)
+                    yield Member(member.name, -1, 0, target=posixpath.normpath(target))
                 end = member.offset_data + member.size
             if not compressed:
                 file.seek(tar.offset)
