@@ -186,3 +186,18 @@ def test_reviews_of_earlier_versions_have_no_queue(client: TestClient, served: S
     (folder / "reviews.json").write_text('{"format_version": 1, "reviews": {"ana": {"verdicts": {}, "saved": []}}}')
     assert client.get("/api/reviewers/ana/queues").json() == []
     assert open_queue(client, k=3)["length"] == 3
+
+
+def test_an_answer_for_an_earlier_queue_is_refused(client: TestClient) -> None:
+    """Two windows review the same search with other cut-offs: position 0 is another image in each."""
+    first = open_queue(client, k=10)
+    second = open_queue(client, k=20)
+    assert first["queue"] != second["queue"]
+    said = {"search": "s", "position": 0}
+    for part, fields in (("answer", {"answer": "right"}), ("undo", {})):
+        response = client.post(f"{PATH}/{part}", json={**said, **fields, "queue": first["queue"]})
+        assert response.status_code == 409, response.text
+    assert client.get("/api/reviewers/ana").json()["searches"] == []
+    response = client.post(f"{PATH}/answer", json={**said, "answer": "right", "queue": second["queue"]})
+    assert response.json()["position"] == 1
+    assert open_queue(client, k=20)["queue"] == second["queue"], "continued"

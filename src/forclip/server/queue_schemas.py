@@ -56,11 +56,14 @@ class QueueBody(BaseModel):
 
 
 class QueuePosition(BaseModel):
-    """Where a reviewer is in a queue. search: identifies it; position: how many of its images are reviewed."""
+    """Where a reviewer is in the queue for a search. position: how many of its images are reviewed."""
 
     model_config = ConfigDict(extra="forbid")
 
     search: SearchId
+    queue: str | None = Field(
+        None, max_length=100, description="The queue's id: another queue for the search is refused."
+    )
     position: Annotated[int, Field(strict=True, ge=0, le=limits.QUEUED)]
 
 
@@ -103,6 +106,7 @@ class QueueEntry(BaseModel):
 class QueueOut(QueueState):
     """A queue of images to review."""
 
+    queue: str = Field(description="Its id. A later queue for the same search has another one.")
     order: Order = Field(
         description="What the least certain images are nearest to: a probability of one half, or in lists without "
         "probabilities the score at the cut-off, or the median score where there is no cut-off."

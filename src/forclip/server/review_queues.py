@@ -4,6 +4,7 @@ The latest queue of each reviewer and search is kept with the reviewer's verdict
 restart. It lists its images and how they were chosen: the estimate of the list's precision needs no search.
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -59,9 +60,10 @@ class Queue(BaseModel):
 
     request: the list that it is of, as the client sent it. images: how many the list has above the cut-off;
     known_right, known_wrong: how many of these had a verdict before. before: for each reviewed image the verdict that
-    it had, to undo.
+    it had, to undo. id: differs from that of every other queue, "" in stores of earlier versions.
     """
 
+    id: str = ""
     request: dict[str, Any]
     order: Order
     images: int
@@ -133,8 +135,11 @@ def _queue_at(review: Mapping[str, Any], body: QueuePosition) -> Queue:
     if stored is None:
         raise Refused(404, "there is no queue for this search")
     queue = Queue.model_validate(stored)
+    if body.queue not in (None, queue.id):
+        raise Refused(409, "this review was started again elsewhere, with other images; the last answer was not kept")
     if body.position != len(queue.before):
-        raise Refused(409, f"{len(queue.before)} images of this queue are reviewed, not {body.position}: open it again")
+        reviewed = f"{len(queue.before)} images are reviewed, not {body.position}"
+        raise Refused(409, f"this review went on elsewhere: {reviewed}; the last answer was not kept")
     return queue
 
 
@@ -178,6 +183,7 @@ def make_queue(service: SearchService, body: QueueBody, verdicts: Mapping[str, b
         for queued in plan_queue(least_certain(values, nearest_to).tolist(), at_random.tolist(), body.length)
     ]
     return Queue(
+        id=secrets.token_hex(8),
         request=_identity(body),
         order=order,
         images=len(results),
@@ -209,7 +215,7 @@ def queue_routes(service: SearchService, reviews: Reviews) -> APIRouter:
             QueueEntry(image=result(entry), drawn=entry.is_drawn, verdict=_WORDS[verdicts.get(entry.image_id)])
             for entry in queue.entries
         ]
-        return QueueOut(**vars(queue.state(search, verdicts)), order=queue.order, entries=entries)
+        return QueueOut(**vars(queue.state(search, verdicts)), queue=queue.id, order=queue.order, entries=entries)
 
     @routes.get("/{name}/queues")
     def list_queues(name: ReviewerName) -> list[QueueState]:

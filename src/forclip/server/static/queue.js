@@ -10,6 +10,7 @@ const QUEUE_ORDERS = {
 };
 const queueStates = new Map();  // by search, as the service sent them
 const queue = {
+  id: "",              // given by the service
   body: null,          // of the request that opened it
   target: "",          // ends its title
   entries: [],         // as the service sent them, with the verdicts given since
@@ -88,7 +89,7 @@ async function fetchQueue(body, again = false) {
   await queue.sending;
   await sendingVerdicts;
   const answer = await call(reviewerPath("/queue"), { json: again ? { ...body, again } : body });
-  Object.assign(queue, { body, entries: answer.entries, position: answer.position, order: answer.order, turn: queue.turn + 1, preloaded: [] });
+  Object.assign(queue, { body, id: answer.queue, entries: answer.entries, position: answer.position, order: answer.order, turn: queue.turn + 1, preloaded: [] });
   queueStates.set(body.search, answer);
   showQueueError(null);
   showQueue();
@@ -121,11 +122,11 @@ function undoQueue() {
 }
 
 function sendQueue(part, fields) {
-  const { turn, body: { search } } = queue;
+  const { turn, id, body: { search } } = queue;
   queue.sending = queue.sending.then(async () => {
     if (turn !== queue.turn) return;  // an earlier answer failed
     try {
-      queueStates.set(search, await call(reviewerPath(`/queue/${part}`), { json: { search, ...fields }, keepalive: true }));
+      queueStates.set(search, await call(reviewerPath(`/queue/${part}`), { json: { search, queue: id, ...fields }, keepalive: true }));
       if (turn === queue.turn) showPrecision();
     } catch (error) {
       if (turn === queue.turn) showQueueError(error);

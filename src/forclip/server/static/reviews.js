@@ -1,12 +1,14 @@
 // Reviews: the verdicts and saved searches of the chosen reviewer, which the service keeps, and the start page.
 
-const DEFAULT_REVIEWER = "me", SAMPLE_IMAGES = 24, RECENT_SEARCHES = 8;
+const DEFAULT_REVIEWER = "me", SAMPLE_IMAGES = 24, RECENT_SEARCHES = 8, REFRESH_MILLISECONDS = 1000;
 let sendingVerdicts = Promise.resolve();
 
 function reviewerPath(part = "") { return `api/reviewers/${encodeURIComponent(state.reviewer)}${part}`; }
 
 async function loadReviews() {
+  const sent = sendingVerdicts;
   const [review, names, queues] = await Promise.all([call(reviewerPath()), call("api/reviewers"), call(reviewerPath("/queues"))]);
+  if (sent !== sendingVerdicts) return;  // the answer lacks a verdict that was given since
   queueStates.clear();
   for (const now of queues) queueStates.set(now.search, now);
   verdicts.clear();
@@ -28,6 +30,21 @@ function sendVerdicts(search, changes) {
     showError(error);
   });
 }
+
+// Show what other windows changed meanwhile: selections and verdicts.
+let refreshed = Date.now();
+const refreshShared = showingErrors(async () => {
+  if (document.visibilityState !== "visible" || $("review").open || Date.now() - refreshed < REFRESH_MILLISECONDS) return;
+  refreshed = Date.now();
+  await Promise.all([sending, sendingVerdicts]);
+  const { request } = state, before = JSON.stringify(verdictFields(request));
+  await Promise.all([loadSelections(), loadReviews()]);
+  if (!request || request !== state.request || JSON.stringify(verdictFields(request)) === before) return;
+  showVerdicts();
+  if (unranked.has(searchId(request))) applyCutoff(); else rankingTimer = setTimeout(rankAgain, 0);
+});
+document.addEventListener("visibilitychange", refreshShared);
+window.addEventListener("focus", refreshShared);
 
 const chooseReviewer = showingErrors(async (name) => {
   await sendingVerdicts;

@@ -63,7 +63,7 @@ async function showLatest(fetchAnswer, show) {
     if (turn !== state.turn) return;
     clearResults();
     showStatus("");
-    error.retry = showingErrors(() => showLatest(fetchAnswer, show));
+    if (!error.isRefusal) error.retry = showingErrors(() => showLatest(fetchAnswer, show));
     throw error;
   } finally {
     if (turn === state.turn) document.body.removeAttribute("aria-busy");
@@ -88,20 +88,24 @@ function searchText(text) {
   return texts.length > 1 ? searchColumns(texts) : search(textRequest(text));
 }
 
+// Return an Error that the same request would cause again.
+function refusal(message) { return Object.assign(new Error(message), { isRefusal: true }); }
+
 // Throw an Error where the service would not take the texts of a request.
 function checkTexts({ any_of, all_of, none_of }) {
   const most = Math.max(any_of.length, all_of.length, none_of.length);
-  if (most > MAX_TEXTS) throw new Error(`At most ${MAX_TEXTS} texts fit in one search. This one has ${most}.`);
+  if (most > MAX_TEXTS) throw refusal(`At most ${MAX_TEXTS} texts fit in one search. This one has ${most}.`);
   if (any_of.length || all_of.length) return;
-  throw new Error(none_of.length ? "Say what the images show, too. A text after - only leaves images out." : "Say what the images show.");
+  throw refusal(none_of.length ? "Say what the images show, too. A text after - only leaves images out." : "Say what the images show.");
 }
 
 // The address holds the text or the image, the filter and the order, so that it can be opened again.
-function writeAddress() {
+// isRead: the address said what was searched, so that it is replaced where it was written otherwise.
+function writeAddress(isRead = false) {
   const searched = state.text ? { q: state.text } : state.latest?.kind === "similar" ? likeAddress(state.latest) : null;
   if (!searched) return;
   const hash = "#" + new URLSearchParams({ ...searched, ...filterAddress(), ...(state.sort === "score" ? {} : { sort: state.sort }) });
-  if (addressWith(null) !== hash) window.history.pushState(null, "", hash);
+  if (addressWith(null) !== hash) window.history[isRead ? "replaceState" : "pushState"](null, "", hash);
 }
 
 // Search again for what was searched last, with the filter as it is now.

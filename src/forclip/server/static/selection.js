@@ -45,13 +45,25 @@ function undoSelection() {
   showSelection();
 }
 
-// One change after the other, because the first one creates the selection.
+// Create the selection unless it exists: another window may have created it.
+async function createSelection(name) {
+  try { await call("api/selections", { json: { name, keys: [] } }); } catch (error) { if (error.status !== 409) throw error; }
+  state.selectionExists = true;
+}
+
+// One change after the other, because the first one creates the selection, and again where another window deleted it.
 async function sendChange(name, keys, added) {
+  const send = (part) => call(`${selectionPath(name)}/${added ? "add" : "remove"}`, { json: { keys: part }, keepalive: keys.length < KEPT_ALIVE });
   try {
     let answer;
-    if (!state.selectionExists) { await call("api/selections", { json: { name, keys: [] } }); state.selectionExists = true; }
+    if (!state.selectionExists) await createSelection(name);
     for (let start = 0; start < keys.length; start += KEYS_AT_ONCE) {
-      answer = await call(`${selectionPath(name)}/${added ? "add" : "remove"}`, { json: { keys: keys.slice(start, start + KEYS_AT_ONCE) }, keepalive: keys.length < KEPT_ALIVE });
+      const part = keys.slice(start, start + KEYS_AT_ONCE);
+      try { answer = await send(part); } catch (error) {
+        if (error.status !== 404) throw error;
+        await createSelection(name);
+        answer = await send(part);
+      }
     }
     unsent -= 1;
     if (!unsent && name === state.selection) setSelection(answer);
@@ -88,7 +100,8 @@ async function loadSelections() {
   if (!state.selectionExists) names.push(state.selection);
   $("selection").replaceChildren(...names.map((name) => option(name)));
   $("selection").value = state.selection;
-  setSelection(state.selectionExists ? await call(selectionPath(state.selection)) : { keys: [], gone: 0 });
+  const selection = state.selectionExists ? await call(selectionPath(state.selection)) : { keys: [], gone: 0 };
+  if (!unsent) setSelection(selection);
 }
 
 async function chooseSelection(name) {

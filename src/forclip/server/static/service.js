@@ -54,7 +54,8 @@ function remember(name, value) {
   try { localStorage.setItem("forclip." + name, JSON.stringify(value)); } catch { /* private windows refuse */ }
 }
 
-// Return the service's response. Throws an Error with the service's message if it refuses or can't be reached.
+// Return the service's response. Throws an Error with the service's message if it refuses, then also with its status, or
+// can't be reached.
 async function fetchResponse(path, options = {}) {
   if (options.json !== undefined) {
     options = { ...options, method: "POST", body: JSON.stringify(options.json), headers: { "Content-Type": "application/json" } };
@@ -63,7 +64,7 @@ async function fetchResponse(path, options = {}) {
   try { response = await fetch(path, options); } catch { throw new Error("The service does not respond."); }
   if (!response.ok) {
     const content = await response.json().catch(() => ({}));
-    throw new Error(content.detail || `The service failed with status ${response.status}.`);
+    throw Object.assign(new Error(content.detail || `The service failed with status ${response.status}.`), { status: response.status });
   }
   return response;
 }

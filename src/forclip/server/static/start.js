@@ -71,21 +71,33 @@ document.addEventListener("keydown", (event) => {
 const searchAddress = showingErrors(async () => {
   const parameters = new URLSearchParams(location.hash.slice(1)), text = parameters.get("q");
   if (leaveQueue()) return;
+  for (const dialog of document.querySelectorAll("dialog[open]:not(#review)")) dialog.close();  // they are of the list before
+  state.openIndex = -1;
   readFilterAddress(parameters);
   state.sort = parameters.get("sort") || "score";
   if (parameters.get("like")) {
     $("text").value = state.text = "";
-    await search(likeRequest(parameters));
+    state.latest = likeRequest(parameters);
+    writeAddress(true);
+    await search(state.latest);
     return openAddressedQueue(parameters);
   }
   if (!text) return showStart();
-  $("text").value = text;
+  $("text").value = state.text = text;
+  writeAddress(true);
   await searchText(text);
   await openAddressedQueue(parameters);
 });
 window.addEventListener("popstate", searchAddress);
 
+// An answer that is still on its way is dropped. What the user types meanwhile stays.
 function showStart() {
+  state.turn += 1;
+  cancelRanking();
+  if ($("text").value.trim() === state.text) $("text").value = "";
+  Object.assign(state, { text: "", latest: null });
+  document.body.removeAttribute("aria-busy");
+  showError(null);
   clearResults();
   showStatus("");
   $("empty").hidden = false;
