@@ -14,26 +14,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from forclip.bucket_errors import endpoint_of, reason_of, without_secrets
+
 BUCKET_SCHEMES = ("s3", "gs", "az")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/*)(.*)", re.DOTALL)
-_SECRETS = re.compile(r"SECRET|TOKEN|_KEY$|PASSWORD|CREDENTIAL")  # in names of environment variables
-_REASONS = {  # words in the errors of object stores, in the order in which they count
-    "there is no such bucket": r"NoSuchBucket|NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound",
-    "there are no credentials in the environment": r"CredentialsNotLoaded|Failed to get \w+ credentials|token request",
-    "the environment names no storage account; set AZURE_STORAGE_ACCOUNT_NAME": r"account name",
-    "the credentials have expired": r"ExpiredToken|EXPIRED_TOKEN|TokenRefreshRequired",
-    "the bucket is in another region; set AWS_REGION": (
-        r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|301 Moved|AWS_REGION|wrong region"
-    ),
-    "access is denied to these credentials": (
-        r"AccessDenied|ACCESS_DENIED|InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch"
-        r"|SIGNATURE_DOES_NOT_MATCH|AuthenticationFailed|AuthorizationFailure|\b40[13] (Forbidden|Unauthorized)"
-        r"|\bHTTP (status|response code):? 40[13]"
-    ),
-    "{endpoint} can't be reached": (
-        r"NETWORK_CONNECTION|error sending request|builder error|dns error|timed out|TIMEOUT|Could not connect"
-    ),
-}
 
 
 @dataclass(frozen=True, order=True)
@@ -95,8 +79,7 @@ class BucketPath:
     @property
     def endpoint(self) -> str | None:
         """The endpoint that the environment names, None for the provider's own."""
-        names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if self.scheme == "s3" else ()
-        return next((os.environ[name] for name in names if os.environ.get(name)), None)
+        return endpoint_of(self.scheme)
 
     def prepare(self) -> None:
         """Let Lance, which reads the environment itself, use an endpoint without encryption, as other clients do."""
@@ -187,13 +170,8 @@ class BucketPath:
 
     def problem(self, error: BaseException) -> str | None:
         """Say in one sentence what an error of an object store means, None if it is another kind of error."""
-        text = str(error)
-        for reason, words in _REASONS.items():
-            if re.search(words, text):
-                providers = {"s3": "S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
-                endpoint = self.endpoint or providers[self.scheme]
-                return f"{self.url}: {reason.format(endpoint=without_secrets(endpoint))}"
-        return None
+        reason = reason_of(error, self.scheme)
+        return reason and f"{self.url}: {reason}"
 
 
 StorePath = Path | BucketPath
@@ -230,11 +208,3 @@ def store_path(place: str | os.PathLike[str] | BucketPath) -> StorePath:
 def is_url(place: str | os.PathLike[str]) -> bool:
     """Whether a location is a URL."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", os.fspath(place)) is not None
-
-
-def without_secrets(text: str) -> str:
-    """Return a text without the values of secret environment variables and without credentials in URLs."""
-    for name, value in os.environ.items():
-        if _SECRETS.search(name) and len(value) >= 8:
-            text = text.replace(value, "…")
-    return re.sub(r"://[^/@\s]+@", "://…@", text)

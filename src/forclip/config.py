@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from forclip.image_size import ImageSize, parse_image_size
-from forclip.location import Uri, as_location
+from forclip.location import Location, Uri, as_location, is_at_url
 from forclip.one_line import one_line
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -40,8 +40,10 @@ def _read_if_file(names: Any, info: ValidationInfo) -> Any:
     """A name alone is a file of names, or a single class name if there is no such file."""
     if not isinstance(names, str | Path):
         return names
-    file = Path(info.context or ".", names)
-    is_name = isinstance(names, str) and not isfile(file) and file.suffix.lower() not in _NAME_FILES
+    file = Path(names) if is_at_url(Path(names)) else Path(info.context or ".", names)
+    is_name = (
+        isinstance(names, str) and not isfile(file) and not is_at_url(file) and file.suffix.lower() not in _NAME_FILES
+    )
     return (names,) if is_name else read_names(file)
 
 
@@ -310,8 +312,11 @@ def checked_compute(name: str) -> ComputeChoice:
 
 def is_run_config(file: Path) -> bool:
     """Whether a file is meant as a run's configuration: a YAML file, but not the data file of a YOLO set."""
-    if file.suffix.lower() not in (".yaml", ".yml") or not file.is_file():
+    is_yaml = file.suffix.lower() in (".yaml", ".yml")
+    if not is_at_url(file) and not (is_yaml and file.is_file()):
         return not file.exists()  # a missing file is reported as a configuration
+    if not is_yaml:
+        return False
     try:
         content = read_yaml(file, "config file")
     except ValueError:
@@ -327,7 +332,9 @@ def load_config(file: str | Path) -> RunConfig:
     file = Path(file)
     content = read_yaml(file, "config file")
     try:
-        return TypeAdapter(RunConfig).validate_python(content, context=file.parent.absolute())
+        return TypeAdapter(RunConfig).validate_python(
+            content, context=file.parent if is_at_url(file) else file.parent.absolute()
+        )
     except ValidationError as error:
         # A key that takes several types has one error for each. Our own messages come first, then the type that matches
         # most of the value: its error has the longest path.
@@ -418,20 +425,34 @@ class _UniqueTexts(_RefuseRepeatedKeys, yaml.BaseLoader):
 def read_text(file: Path, kind: str, errors: str = "strict") -> str:
     """Read a UTF-8 file, with or without a byte order mark, or a UTF-16 file with one; line ends stay as they are.
 
-    kind: what a missing file is called. errors: as in `bytes.decode`. Raises ValueError, naming a file that is missing
-    or unreadable, and the line that is not UTF-8.
+    file: may be at a URL. kind: what a missing file is called. errors: as in `bytes.decode`. Raises ValueError, naming
+    a file that is missing or unreadable, and the line that is not UTF-8.
     """
+    shown = as_location(file)
     try:
-        content = file.read_bytes()
+        content = _read_bytes(shown)
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return content.decode("utf-16", errors)
         return content.decode("utf-8-sig", errors)
     except FileNotFoundError:
-        raise ValueError(f"{file}: no such {kind}") from None
+        raise ValueError(f"{shown}: no such {kind}") from None
     except UnicodeDecodeError as error:
         if error.encoding.startswith("utf-16"):
-            raise ValueError(f"{file}: starts as UTF-16 but is not: {error.reason}; save the file in UTF-8") from None
+            raise ValueError(f"{shown}: starts as UTF-16 but is not: {error.reason}; save the file in UTF-8") from None
         line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{file}: line {line} is not UTF-8; save the file in UTF-8") from None
+        raise ValueError(f"{shown}: line {line} is not UTF-8; save the file in UTF-8") from None
     except OSError as error:
-        raise ValueError(f"{file}: not readable as text: {error}") from None
+        raise ValueError(f"{shown}: not readable as text: {error}") from None
+
+
+def _read_bytes(file: Location) -> bytes:
+    if isinstance(file, Path):
+        return file.read_bytes()
+    if not file.is_remote:
+        return Path(str(file)).read_bytes()
+    from forclip.file_systems import Unreachable, read_file  # late: Arrow's file systems take long to import
+
+    try:
+        return read_file(str(file))
+    except Unreachable as error:
+        raise ValueError(str(error)) from None

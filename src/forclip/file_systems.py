@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from forclip.bucket_errors import reason_of, without_secrets
 from forclip.location import refuse_credentials
 from forclip.one_line import one_line
 
@@ -26,6 +27,7 @@ _SAME_SECOND = 3_000_000_000  # nanoseconds: a second, and clocks that differ a 
 _FINAL = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _NETWORK_LIBRARIES = ("aiohttp", "botocore", "aiobotocore", "requests", "httpx", "gcsfs", "google", "azure")
 _BUCKETS = ("s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "adl")  # read by Arrow
+_SAME_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az"}
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")  # in listings of fsspec
 
 Result = TypeVar("Result")
@@ -103,6 +105,17 @@ def list_files(folder: str, recursive: bool = True) -> Iterator[ListedFile]:
                 yield ListedFile(f"{base}{found.path[len(path) :]}", found.size or 0, _distinct(found.mtime_ns))
             elif top == path and recursive:
                 pending.append(found.path)
+
+
+def list_names(folder: str) -> list[str]:
+    """List the names of the files and folders directly below a URL. Raises FileNotFoundError and Unreachable."""
+    files, path = file_system(folder)
+    path = path.rstrip("/")
+    if isinstance(files, pafs.PyFileSystem):
+        found = retry(folder, lambda: files.handler.fs.ls(path, detail=False))
+        return [str(name).rstrip("/").rpartition("/")[2] for name in found]
+    found = retry(folder, lambda: files.get_file_info(pafs.FileSelector(path)))
+    return [info.base_name for info in found]
 
 
 def _list_by_fsspec(files: pafs.PyFileSystem, path: str, base: str, recursive: bool) -> Iterator[ListedFile]:
@@ -256,7 +269,10 @@ def _is_final(error: Exception) -> bool:
 
 
 def _reworded(name: str, error: Exception) -> Unreachable:
-    """The error without line breaks and without what follows a question mark in URLs, which may be a signature."""
-    text = one_line(error)
+    """The error in plain words, or its own without line breaks and what follows a question mark in URLs."""
+    scheme = name.partition("://")[0].lower()
+    if reason := reason_of(error, _SAME_SCHEMES.get(scheme, scheme)):
+        return Unreachable(f"{name}: {reason}")
+    text = one_line(without_secrets(str(error)) or type(error).__name__)
     words = [word.partition("?")[0] if "://" in word else word for word in text.split(" ")]
     return Unreachable(f"{name}: can't be fetched: {' '.join(words)[:400]}")

@@ -18,6 +18,7 @@ TABLE_SUFFIXES = (".parquet", ".arrow")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:// is a drive
 _URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+_SHORTENED = re.compile(r"\b(s3[an]?|gcs?|gs|az|abfss?|adl|hf|https?|s?ftp|hdfs|memory):/(?!/)")
 _SUFFIX = "|".join(map(re.escape, (*TAR_SUFFIXES, *TABLE_SUFFIXES)))
 _MEMBER = re.compile(rf"(.+?(?:{_SUFFIX}))#(.+)", re.IGNORECASE | re.DOTALL)
 _FRAME = re.compile(r"(.+)#(t=[\d.]+)")
@@ -116,6 +117,17 @@ def as_location(path: Location | str) -> Location:
     if ":/" not in text and "#" not in text:
         return path
     return parse_location(_URL_AS_PATH.sub(r"\1://", text, count=1) if _URL_AS_PATH.match(text) else text)
+
+
+def is_at_url(path: Location) -> bool:
+    """Whether a path, also pathlib's s3:/bucket/x of a URL, is that of something at a URL."""
+    location = as_location(path)
+    return isinstance(location, Uri) and location.is_remote
+
+
+def with_urls(text: str) -> str:
+    """Return a message in which URLs that pathlib has shortened, as s3:/bucket/x, are written as URLs."""
+    return _SHORTENED.sub(r"\1://", text)
 
 
 def location_text(location: Location) -> str:

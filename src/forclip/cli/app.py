@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from forclip import __version__
 from forclip.cli.job_options import EventsFile, JobCommands, Quiet, choose_for_all
 from forclip.console import plain_console
+from forclip.location import with_urls
 from forclip.one_line import one_line
 from forclip.progress import Notice, is_quiet, record
 
@@ -99,7 +100,7 @@ class _Commands(Group):
         except BrokenPipeError:
             raise  # the reader stopped early, as `| head` does; click ends quietly
         except (ValueError, OSError) as error:
-            typer.echo(f"forclip: {one_line(error)}", err=True)
+            typer.echo(f"forclip: {with_urls(one_line(error))}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None  # `main` says so
@@ -130,7 +131,7 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
             printed.add(str(message))
             record("notice", message=str(message))
             if not is_quiet():
-                typer.echo(f"forclip: {message}", err=True)
+                typer.echo(f"forclip: {with_urls(str(message))}", err=True)
 
     return show
 

@@ -5,13 +5,12 @@ To add a format: write a loader in forclip.data.formats, add its name to forclip
 """
 
 import math
-import mmap
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from forclip.config import DataConfig, Format, SourceConfig, read_names
+from forclip.config import DataConfig, SourceConfig, read_names
 from forclip.data.annotation_cache import cached_annotations
 from forclip.data.formats.coco import load_coco, load_lvis
 from forclip.data.formats.csv_labels import load_csv
@@ -19,21 +18,17 @@ from forclip.data.formats.cvat import load_cvat
 from forclip.data.formats.folder import load_image_folder
 from forclip.data.formats.label_studio import load_label_studio
 from forclip.data.formats.nuimages import load_nuimages
-from forclip.data.formats.recognise import (
-    is_cvat,
-    is_label_studio,
-    label_studio_file_in,
-    labelled_folder_format,
-    refuse_foreign_tool,
-    refuse_unread_labels,
-)
+from forclip.data.formats.recognise import label_studio_file_in, refuse_unread_labels
 from forclip.data.formats.voc import load_voc
 from forclip.data.formats.yolo import load_yolo
 from forclip.data.formats.yolo_dataset import ALL_SPLITS
+from forclip.data.images.image_sizes import ImageSizes, image_sizes
 from forclip.data.left_out import and_left_out, warn_left_out
 from forclip.data.local_copy import local_copy
+from forclip.data.source_copy import SourceCopy
+from forclip.data.source_format import format_of
 from forclip.data.verdicts import merge_verdicts, read_verdicts
-from forclip.location import as_location
+from forclip.location import is_at_url
 from forclip.types import Annotations
 
 
@@ -72,7 +67,8 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
             file = (rule if name == "gallery" and isinstance(rule, SourceConfig) else data.train).annotations
             raise ValueError(f"{file}: has no image, so there is no {name} set")
     if data.verdicts is not None:
-        verdicts, skipped = read_verdicts(data.verdicts, data.train.image_folder)
+        with local_copy(data.verdicts) as file:
+            verdicts, skipped = read_verdicts(file, data.train.image_folder)
         warn_left_out(data.verdicts, skipped)
         train = merge_verdicts(train, gallery, verdicts)
         train = replace(train, skipped=(*train.skipped, *skipped))
@@ -80,30 +76,35 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
 
 
 def load_source(source: SourceConfig, cache: Path | None = None) -> Annotations:
-    """Load a source. cache: a folder for compact copies of JSON files, or None.
+    """Load a source. cache: a folder for compact copies of JSON files, or None; those at URLs are not kept.
 
     Issues a LeftOutWarning if entries of the source can't be used. Raises ValueError as the format's loader does, and
     for an option that the format doesn't have.
     """
-    with local_copy(source.annotations) as copy:
-        if copy is source.annotations:
+    with SourceCopy(source) as copy:
+        if copy.is_unlabelled_folder:
+            loaded = load_image_folder(source.annotations)
+        elif copy.source is source:
             loaded = _load(source, cache)
         else:
-            loaded = _load(replace(source, annotations=copy, images=source.images or source.annotations.parent), None)
-            named = str(as_location(source.annotations))
-            renamed = (replace(entry, entry=entry.entry.replace(str(copy), named)) for entry in loaded.skipped)
-            loaded = replace(loaded, skipped=tuple(renamed))
+            loaded = copy.at_urls(_load(copy.source, None, copy.image_sizes))
     warn_left_out(source.annotations, loaded.skipped, source.images)
     return loaded
 
 
 def with_all_splits(source: SourceConfig) -> SourceConfig:
     """The source with all splits of a YOLO dataset, of which training takes train, unless it names a subset."""
-    is_yolo = source.subset is None and source.annotations.exists() and format_of(source) == "yolo"
+    if source.subset is not None:
+        return source
+    if is_at_url(source.annotations):
+        with SourceCopy(source, only_recognise=True) as copy:
+            is_yolo = format_of(copy.source) == "yolo"
+    else:
+        is_yolo = source.annotations.exists() and format_of(source) == "yolo"
     return replace(source, subset=ALL_SPLITS) if is_yolo else source
 
 
-def _load(source: SourceConfig, cache: Path | None) -> Annotations:
+def _load(source: SourceConfig, cache: Path | None, sizes: ImageSizes = image_sizes) -> Annotations:
     annotations, images, kind = source.annotations, source.image_folder, format_of(source)
     if source.subset is not None and kind not in ("yolo", "voc", "cvat"):
         raise ValueError(f"{annotations}: only yolo, voc and cvat data have a subset, not {kind}: {source.subset!r}")
@@ -118,7 +119,7 @@ def _load(source: SourceConfig, cache: Path | None) -> Annotations:
         case "nuimages":
             return load_nuimages(annotations, images)
         case "yolo":
-            return load_yolo(annotations, source.subset, source.images)
+            return load_yolo(annotations, source.subset, source.images, sizes)
         case "voc":
             return load_voc(annotations, source.subset, source.images)
         case "csv":
@@ -126,46 +127,6 @@ def _load(source: SourceConfig, cache: Path | None) -> Annotations:
         case "cvat":
             return load_cvat(annotations, source.subset, source.images)
         case "labelstudio":
-            return load_label_studio(label_studio_file_in(annotations) or annotations, images)
+            return load_label_studio(label_studio_file_in(annotations) or annotations, images, sizes)
         case _:
             return load_image_folder(annotations)
-
-
-def format_of(source: SourceConfig) -> Format:
-    """The configured format; `auto` is detected from the files.
-
-    Raises ValueError for a path that is missing or has no known format.
-    """
-    path = source.annotations
-    if source.format != "auto":
-        return source.format
-    if path.is_dir():
-        if (path / "object_ann.json").exists():
-            return "nuimages"
-        return labelled_folder_format(path) or "folder"
-    if not path.is_file():
-        raise ValueError(f"{path}: no such annotation file or folder")
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            return "csv"
-        case ".yaml" | ".yml" | ".data":
-            return "yolo"
-        case ".json" if path.stat().st_size:
-            refuse_foreign_tool(path)
-            if is_label_studio(path):
-                return "labelstudio"
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                # In every LVIS file and in no COCO file; in UTF-16 with a zero between the letters.
-                marks = (b'"neg_category_ids"', "neg_category_ids".encode("utf-16-le")[:-1])
-                return "lvis" if any(content.find(mark) >= 0 for mark in marks) else "coco"
-        case ".json":
-            return "coco"
-        case ".xml" if is_cvat(path):
-            return "cvat"
-        case ".xml":
-            raise ValueError(f"{path}: is one file of a Pascal VOC dataset; give the folder that holds all of them")
-        case ".txt":
-            raise ValueError(f"{path}: for YOLO give the data YAML or the dataset's folder, not a text file")
-    if path.name.lower().endswith((".csv.gz", ".tsv.gz")):
-        return "csv"
-    raise ValueError(f"{path}: unknown format; save a table as CSV, or set `format`")

@@ -11,7 +11,7 @@ from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.csv_rows import LabelRow, read_label_rows
 from forclip.data.formats.file_names import FileNames
 from forclip.data.images.fetch import is_there
-from forclip.location import Location, absolute, location_text, parse_location, without_range
+from forclip.location import Location, absolute, as_location, location_text, parse_location, without_range
 from forclip.types import Annotations, SkippedEntry
 
 Verdicts = Mapping[tuple[Location, str], bool]  # by absolute image path and label: whether the image shows it
@@ -39,7 +39,7 @@ def read_verdicts(file: Path, image_folder: Path) -> tuple[dict[tuple[Location, 
         try:
             path = parse_location(row.image)
             if isinstance(path, Path) and not (path.is_absolute() and path.exists()):
-                path = files.resolve(row.image)
+                path = as_location(files.resolve(row.image))
             if not is_there(path):
                 raise UnusableEntry("no picture has this name", row.image)
         except UnusableEntry as error:

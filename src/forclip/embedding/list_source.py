@@ -8,8 +8,12 @@ from forclip.data.images.frame_location import is_video
 from forclip.data.images.listing import VIDEO, Listing, list_pictures
 from forclip.data.images.picture_types import is_picture_name
 from forclip.data.images.remote_listing import expand_braces
-from forclip.data.sources import format_of, load_source, with_all_splits
+from forclip.data.source_format import format_of
+from forclip.data.sources import load_source, with_all_splits
+from forclip.file_systems import Unreachable, file_info, is_folder
 from forclip.location import Location, is_shard, parse_location
+
+_LABEL_FILES = (".json", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".xml", ".yaml", ".yml", ".data")
 
 
 def list_source(source: str, images: Path | None, may_be_missing: bool) -> tuple[Listing, list[Location]]:
@@ -35,10 +39,10 @@ def find_images(source: str, images: Path | None) -> Listing:
     if not source.strip():
         raise ValueError(f"{source!r}: no folder, pattern or file")
     path = parse_location(source)
-    is_labels = path.name.lower().endswith((".json", ".csv", ".tsv", ".csv.gz"))
     if not isinstance(path, Path):
-        if is_labels and not glob.has_magic(source):
-            return Listing(load_source(SourceConfig(Path(source), images)).paths, {}, {})
+        is_labels = path.name.lower().endswith(_LABEL_FILES) and not glob.has_magic(source)
+        if is_labels or images is not None or (path.is_remote and _keeps_other_pictures_at(source)):
+            return Listing(load_source(with_all_splits(SourceConfig(Path(source), images))).paths, {}, {})
         if is_video(path):
             return Listing((), {VIDEO: (source,)}, {})
         return list_pictures(source)
@@ -56,6 +60,17 @@ def find_images(source: str, images: Path | None) -> Listing:
     if not path.exists():
         raise ValueError(f"{source}: no such folder or file")
     return Listing(load_source(with_all_splits(SourceConfig(path, images))).paths, {}, {})
+
+
+def _keeps_other_pictures_at(url: str) -> bool:
+    """As `_keeps_other_pictures`, of a folder at a URL, by a few requests."""
+    try:
+        base = url.rstrip("/")
+        return all(is_folder(f"{base}/{name}") for name in ("JPEGImages", "Annotations")) or (
+            file_info(f"{base}/object_ann.json") is not None
+        )
+    except (Unreachable, ValueError):  # listing it says so
+        return False
 
 
 def _keeps_other_pictures(folder: Path) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from forclip.bucket_path import BucketPath, StorePath, without_secrets
+from forclip.bucket_errors import without_secrets
+from forclip.bucket_path import BucketPath, StorePath
 from forclip.index.filter_values import quote
 from forclip.index.filters import lance_filter
 from forclip.index.places import OFFSET_BITS, OFFSET_MASK, Addresses

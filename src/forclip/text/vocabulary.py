@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from forclip.config import read_names
+from forclip.location import is_at_url
 
 SHIPPED = ("lvis",)  # its source is given in vocabularies/LICENSE-lvis.txt
 _FOLDER = Path(__file__).parent / "vocabularies"
@@ -25,7 +26,7 @@ def load_vocabulary(source: str | Path | None, novel: Iterable[str] = ()) -> tup
         synonyms, excluded = {first: rest for first, *rest in lines}, WordSet(novel)
         names = read_names(_FOLDER / f"{source}.txt")
         return tuple(n for n in names if not any(word in excluded for word in (n, *synonyms.get(n, ()))))
-    if not Path(source).exists():
+    if not is_at_url(Path(source)) and not Path(source).exists():
         raise ValueError(f"{source}: no such file of names, and no shipped vocabulary; shipped: {', '.join(SHIPPED)}")
     return read_names(Path(source))
 

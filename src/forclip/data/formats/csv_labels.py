@@ -8,6 +8,7 @@ import numpy as np
 
 from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
 from forclip.data.formats.csv_rows import LabelRow, read_label_rows
+from forclip.data.formats.dataset_files import names_in
 from forclip.data.formats.file_names import FileNames
 from forclip.data.images.box_frames import sizes_of
 from forclip.data.images.decode import image_size
@@ -109,7 +110,7 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
 def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     """List the files of a folder by their names with and without an ending, which Open Images' ids lack."""
     files: dict[str, list[Path]] = defaultdict(list)
-    for file in folder.iterdir() if folder.is_dir() else ():
+    for file in map(folder.joinpath, names_in(folder)):
         for name in {file.name, file.stem}:
             files[name].append(file)
     return files

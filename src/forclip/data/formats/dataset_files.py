@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from forclip.data.images.picture_types import HEIC_SUFFIXES, picture_suffixes
+from forclip.location import Uri, as_location
 from forclip.types import SkippedEntry
 
 # Folders that systems and network drives add, in lower case; like those that start with a dot, they hold no labels.
@@ -37,6 +38,27 @@ def list_files(folder: Path, suffixes: Collection[str], skipped: list[SkippedEnt
         reason = "the folder can't be read"
         skipped += (SkippedEntry(str(error.filename), reason, error.strerror or "") for error in unreadable)
     return sorted(found)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names directly in a folder, which may be at a URL; empty if there is no such folder.
+
+    Raises ValueError for a URL that can't be reached.
+    """
+    location = as_location(folder)
+    if not isinstance(location, Uri):
+        try:
+            return os.listdir(folder)
+        except (OSError, ValueError):
+            return []
+    from forclip.file_systems import Unreachable, list_names  # late: Arrow's file systems take long to import
+
+    try:
+        return list_names(location.container)
+    except FileNotFoundError:
+        return []
+    except Unreachable as error:
+        raise ValueError(str(error)) from None
 
 
 def is_hidden(name: str) -> bool:

@@ -11,6 +11,7 @@ from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from forclip.data.formats.common import UnusableEntry
+from forclip.data.formats.dataset_files import names_in
 from forclip.location import refuse_credentials
 from forclip.path_text import unescape
 
@@ -157,10 +158,7 @@ class FileNames:
         return path
 
     def _list(self, subfolder: str) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(self.folder / subfolder))
-        except (OSError, ValueError):  # no such folder; reading the picture will report it
-            return frozenset()
+        return frozenset(names_in(self.folder / subfolder))  # without a folder, reading the picture will report it
 
     def _list_alike(self, subfolder: str, fold: Callable[[str], str]) -> dict[str, list[str]]:
         alike = defaultdict(list)

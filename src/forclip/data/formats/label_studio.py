@@ -15,7 +15,7 @@ from forclip.data.formats.dataset_files import image_suffixes
 from forclip.data.formats.file_names import FileNames
 from forclip.data.formats.json_file import Undecoded, read_json, shown
 from forclip.data.images.box_frames import sizes_of
-from forclip.data.images.decode import image_size
+from forclip.data.images.image_sizes import ImageSizes, image_sizes
 from forclip.data.left_out import none_usable
 from forclip.types import Annotations, SkippedEntry
 
@@ -26,11 +26,11 @@ _REGIONS = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "bitmask", "
 _CHOICE_KEYS = ("choice", "choices", "label", "labels", "class", "classes")  # of a plain text in JSON-MIN
 
 
-def load_label_studio(file: Path, image_folder: Path) -> Annotations:
+def load_label_studio(file: Path, image_folder: Path, read_sizes: ImageSizes = image_sizes) -> Annotations:
     """Load images sorted by id (the path relative to image_folder), with classes sorted by name.
 
     file: an export as JSON or JSON-MIN (labelstud.io/guide/export). The picture of a task is `data.image`, or the first
-    value that names a picture.
+    value that names a picture. read_sizes: reads the sizes of pictures.
 
     Rectangles, polygons and ellipses become boxes; brushes, masks, key points, choices and taxonomies are labels
     without a box. Of several annotations of a task those marked as ground truth count, or else all that were not
@@ -74,7 +74,7 @@ def load_label_studio(file: Path, image_folder: Path) -> Annotations:
                 continue
             box = None
             try:
-                size = size or image_size(path)
+                size = size or read_sizes([path])[0]
                 box = _box(value, size)
                 sizes |= {image_id: size} if size and box else {}
             except UnusableEntry as error:

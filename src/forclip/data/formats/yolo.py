@@ -13,7 +13,7 @@ from forclip.data.formats.dataset_files import list_files
 from forclip.data.formats.file_names import UPLOAD_PREFIX, FileNames
 from forclip.data.formats.text_encoding import decode_unknown
 from forclip.data.formats.yolo_dataset import YoloDataset, read_yolo_dataset
-from forclip.data.images.decode import image_size
+from forclip.data.images.image_sizes import ImageSizes, image_sizes
 from forclip.types import Annotations, SkippedEntry
 
 _TOLERANCE = 1e-2  # how far rounding and resizing in an exporter may lead out of the image, as a fraction of it
@@ -26,11 +26,14 @@ _NO_LABELS = re.compile(
 )
 
 
-def load_yolo(source: Path, split: str | None, image_folder: Path | None = None) -> Annotations:
+def load_yolo(
+    source: Path, split: str | None, image_folder: Path | None = None, read_sizes: ImageSizes = image_sizes
+) -> Annotations:
     """Load images sorted by id (the path relative to the dataset's folder), with classes in the order of their number.
 
     source: a data YAML (docs.ultralytics.com/datasets/detect), a darknet data file such as obj.data, or a folder with
-    one of them or with classes.txt, as `read_yolo_dataset` describes; split: train, val, test or all.
+    one of them or with classes.txt, as `read_yolo_dataset` describes; split: train, val, test or all; read_sizes: reads
+    the sizes of pictures.
 
     Boxes are fractions of the upright image, whose size comes from the file's header. Coordinates that leave the image
     by rounding are clipped. A line may end with a confidence; polygons and rotated boxes become their bounding boxes;
@@ -48,6 +51,7 @@ def load_yolo(source: Path, split: str | None, image_folder: Path | None = None)
     objects: list[LabelledObject] = []
     unknown_rows: list[int] = []
     used: set[Path] = set()
+    labelled: list[tuple[int, Path, list[tuple[int, str]]]] = []
     for row, path in enumerate(paths):
         file = files.of(path)
         if file is None:
@@ -59,7 +63,10 @@ def load_yolo(source: Path, split: str | None, image_folder: Path | None = None)
             skipped.append(error.at(str(file)))
             unknown_rows.append(row)
             continue
-        size = image_size(path) if lines else None
+        if lines:
+            labelled.append((row, file, lines))
+    sizes = read_sizes([paths[row] for row, *_ in labelled])
+    for (row, file, lines), size in zip(labelled, sizes, strict=True):
         for number, line in lines:
             where = f"{file}: line {number}"
             try:
