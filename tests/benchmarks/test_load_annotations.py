@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.load_annotations import LIMITS, SHAPES, measure, write_annotations
 from forclip.config import SourceConfig
-from forclip.data.sources import format_of, load_source
+from forclip.data.source_format import format_of
+from forclip.data.sources import load_source
 
 
 @pytest.mark.parametrize("kind", SHAPES)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from forclip.config import DataConfig, GalleryRule, SourceConfig
-from forclip.data.sources import format_of, load_sets, load_source
+from forclip.data.source_format import format_of
+from forclip.data.sources import load_sets, load_source
 from forclip.data.splits import choose_classes
 
 
