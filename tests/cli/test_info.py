@@ -101,8 +101,18 @@ def test_a_run_is_described_for_people(tmp_path: Path) -> None:
 
 
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:
-    assert_one_line(run("info", tmp_path / "gone"), "gone", "no forclip store")
-    assert_one_line(run("info", tmp_path), f"forclip quickstart {tmp_path}")
+    assert_one_line(run("info", tmp_path / "gone"), "gone", "no such file or folder")
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    assert_one_line(run("info", photos), f"forclip quickstart '{photos}'")
+    (photos / "a.jpg").write_text("no picture")
+    assert_one_line(run("info", photos / "a.jpg"), "it is a file")
+
+
+def test_a_folder_of_runs_or_stores_names_them(tmp_path: Path, store: Path) -> None:
+    demo = write_run(tmp_path / "demo" / "model").parent
+    assert_one_line(run("info", demo), f"did you mean {demo / 'model'}?")
+    assert_one_line(run("info", store.parent), f"did you mean {store}?")
 
 
 def test_facts_are_aligned_and_internals_left_out() -> None:

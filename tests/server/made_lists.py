@@ -47,7 +47,14 @@ def serve_made_list(page: Page, count: int, probabilities: list[float] | None = 
         confidence = (
             {"cutoff": cutoff, "expected_images": sum(probabilities), "nothing_here": False} if probabilities else None
         )
-        answer = {"results": results, "confidence": confidence, "images": count, "milliseconds": 1, "labels": None}
+        answer = {
+            "results": results,
+            "confidence": confidence,
+            "images": count,
+            "milliseconds": 1,
+            "labels": None,
+            "notes": [],
+        }
         route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
 
     def select(route: Route) -> None:

@@ -1,4 +1,4 @@
-"""The page in a real browser: Back, Forward, addresses that others wrote, and several windows at once."""
+"""The page in a real browser: Back, Forward, addresses that others wrote, odd texts, and several windows at once."""
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -89,3 +89,10 @@ def share_selection_and_verdicts(page: Page) -> None:
 def look_at(page: Page) -> None:
     """Do what the browser does when its window gets the focus, some time after the last time."""
     page.evaluate("refreshed = 0; window.dispatchEvent(new Event('focus'))")
+
+
+def test_a_text_that_the_model_does_not_know_is_named(page: Page) -> None:
+    search(page, "犬")
+    expect(page.locator("#advice")).to_contain_text("“犬”")
+    search(page, "snail")
+    expect(page.locator("#advice")).to_be_hidden()

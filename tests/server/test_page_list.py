@@ -271,7 +271,7 @@ def test_a_search_that_names_nothing_to_find_says_what_is_missing(page: Page) ->
 def test_an_own_column_keeps_its_name_where_the_list_is_sorted_by_it(page: Page) -> None:
     def capitalise(route: Route) -> None:
         result = made_result(0) | {"metadata": {"Kamera ID": 1}}
-        answer = {"results": [result], "confidence": None, "images": 1, "milliseconds": 1, "labels": None}
+        answer = {"results": [result], "confidence": None, "images": 1, "milliseconds": 1, "labels": None, "notes": []}
         route.fulfill(json=answer)
 
     serve_made_list(page, 1)

@@ -27,6 +27,8 @@ def info(
         contents, facts = _published(path)
     elif _is_run(path):
         contents, facts = _run(Path(path), as_json or verbose)
+    elif inner := _runs_in(path):
+        raise ValueError(f"{path}: no run and no store; did you mean {inner}?")
     else:
         contents, facts = _store(path)
     if as_json:
@@ -41,6 +43,16 @@ def _is_run(path: str) -> bool:
     from forclip.training.describe_run import has_run
 
     return "://" not in path and has_run(Path(path))
+
+
+def _runs_in(path: str) -> str:
+    """Name the runs in a folder that is no store, such as that of `forclip demo`: "" for none."""
+    from forclip.index.create_store import has_store
+    from forclip.training.describe_run import has_run
+
+    if "://" in path or not Path(path).is_dir() or has_store(Path(path)):
+        return ""
+    return " or ".join(str(file.parent) for file in sorted(Path(path).glob("*/config.json")) if has_run(file.parent))
 
 
 def _store(path: str) -> tuple[dict[str, Any], list[Fact]]:

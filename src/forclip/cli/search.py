@@ -116,6 +116,8 @@ def search(
         if open_report and not webbrowser.open(report.absolute().as_uri()):
             typer.echo(f"No browser can be opened here. The page: {report}", err=True)
     if as_json:
+        for note in answer.notes:
+            typer.echo(f"forclip: {note}", err=True)
         typer.echo(json.dumps(answer_json(answer)))
     else:
         print_answer(answer, plain_console())

@@ -1,6 +1,7 @@
 """Run the page: serve, quickstart."""
 
 import os
+import shlex
 import sys
 import webbrowser
 from pathlib import Path
@@ -63,7 +64,7 @@ def quickstart(
             return
         counts = f"{ended.added} added, {ended.updated} updated, {ended.unchanged} unchanged"
         typer.echo(f"{counts}, {len(ended.unreadable)} could not be read: {store}")
-        typer.echo(f"The page: {link}  (Ctrl-C stops; `forclip serve {store}` opens it again)")
+        typer.echo(f"The page: {link}  (Ctrl-C stops; `forclip serve {shlex.quote(str(store))}` opens it again)")
 
     typer.echo(f"Indexing {photos} into {store}\nThe page: {link}  (Ctrl-C stops; run the command again to continue)")
     with tracking(plain_console(stderr=True)) as track:

@@ -1,7 +1,9 @@
 """Open, lock and read the Lance table of a store."""
 
+import os
 import random
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,8 +62,7 @@ def open_table(folder: StorePath) -> lance.LanceDataset:
         if (folder / "store.json").exists():
             raise ValueError(f"{folder}: format version 1; this forclip reads version 2: index the images again")
         if not (folder / TABLE / "_versions").is_dir():
-            hint = f"; to make one of its pictures: forclip quickstart {folder}" if folder.is_dir() else ""
-            raise ValueError(f"{folder}: no forclip store{hint}")
+            raise ValueError(f"{folder}: no forclip store; {_what_else(folder)}")
     with reword_errors(f"{folder}: damaged", place=folder):
         try:
             return lance.dataset(str(folder / TABLE))
@@ -69,6 +70,18 @@ def open_table(folder: StorePath) -> lance.LanceDataset:
             if isinstance(folder, BucketPath) and "was not found" in str(error):
                 raise ValueError(f"{folder}: no forclip store") from None
             raise
+
+
+def _what_else(folder: Path) -> str:
+    """What is in place of a store, and the command for it."""
+    if not os.path.lexists(folder):
+        return "there is no such file or folder"
+    if not folder.is_dir():
+        return "it is a file"
+    stores = sorted(str(path.parents[1]) for path in folder.glob(f"*/{TABLE}/_versions"))
+    if stores:
+        return f"did you mean {stores[0]}{f', or one of {len(stores) - 1} others in it' if len(stores) > 1 else ''}?"
+    return f"to make one of its pictures: forclip quickstart {shlex.quote(str(folder))}"
 
 
 @contextmanager

@@ -61,8 +61,8 @@ def print_answer(answer: SearchAnswer, console: Console) -> None:
 
 
 def describe_answer(answer: SearchAnswer) -> list[str]:
-    """Say why a list is empty, down to where to trust it, and what labels say about it."""
-    lines = [] if answer.results else [describe_empty(answer)]
+    """Say what the model ignores, why a list is empty, down to where to trust it, and what labels say about it."""
+    lines = [*answer.notes, *([] if answer.results else [describe_empty(answer)])]
     if answer.request.cutoff is not None and answer.results:
         lines.append(describe_confidence(answer))
     return lines if answer.labels is None else [*lines, _describe_labels(answer.labels)]

@@ -18,6 +18,7 @@ from forclip.location import as_location
 from forclip.search.combined import CombinedQuery
 from forclip.search.labels import Relevance, StoreLabels, rank_in_whole_list
 from forclip.search.searcher import AnySearcher, ListOptions, RankedText
+from forclip.search.text_notes import text_notes
 from forclip.text.vocabulary import did_you_mean
 from forclip.types import Floats, SearchResult
 
@@ -105,6 +106,11 @@ class SearchRequest:
         """The wanted texts and pictures for display, alternatives first."""
         first = self.text if self.like is None else self._like_label
         return tuple(part for part in (first, *self.any_of, *self.all_of) if part is not None)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts, also those whose images are left out."""
+        return (*([] if self.text is None else [self.text]), *self.any_of, *self.all_of, *self.none_of)
 
     @property
     def is_combined(self) -> bool:
@@ -203,7 +209,8 @@ class SearchAnswer:
     results: the requested part of the list, best first; for a combined request they are CombinedResult.
     confidence: of the whole list, or None; no_confidence_reason: why it was requested and is None.
     num_searched: images that were searched, where confidence was requested. labels: None where labels do not apply.
-    best: the first of the whole list, whatever the cut-off; None if nothing was searched.
+    best: the first of the whole list, whatever the cut-off; None if nothing was searched. notes: sentences about texts
+    that the model does not understand as a whole.
     """
 
     request: SearchRequest
@@ -213,6 +220,7 @@ class SearchAnswer:
     num_searched: int = 0
     labels: LabelledList | None = None
     best: SearchResult | None = None
+    notes: tuple[str, ...] = ()
 
     def probability(self, result: SearchResult) -> float | None:
         """The probability that a result shows what was searched for; None where it cannot be estimated."""
@@ -254,10 +262,11 @@ def run_searches(
         group = [n for n in single if requests[n].options == options]
         lists = searcher.rank_texts([requests[n].wanted[0] for n in group], options)
         ranked |= zip(group, lists, strict=True)
-    return [
+    answers = [
         _answer_text(searcher, request, ranked[n], labels) if n in ranked else _answer_other(searcher, request)
         for n, request in enumerate(requests)
     ]
+    return [replace(answer, notes=text_notes(searcher, answer.request.texts)) for answer in answers]
 
 
 def labelled_class(request: SearchRequest, labels: StoreLabels) -> int:

@@ -115,4 +115,5 @@ class Answers:
             "images": len(self.gallery.index),
             "milliseconds": (time.perf_counter() - started) * 1000,
             "labels": labelled,
+            "notes": list(answer.notes),
         }

@@ -1,5 +1,6 @@
 """The service as an application, and running it until it is stopped."""
 
+import errno
 import gc
 import json
 import logging
@@ -150,7 +151,8 @@ def listen(access: Access, port: int, is_shared: bool = False) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise OSError(f"{access.host}:{port}: {error.strerror}") from None
+        hint = "; choose another one with --port" if error.errno == errno.EADDRINUSE else ""
+        raise OSError(f"{access.host}:{port}: {error.strerror}{hint}") from None
     return listener
 
 

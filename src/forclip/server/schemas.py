@@ -261,6 +261,7 @@ class SearchOut(BaseModel):
     images: int = Field(description="In the store.")
     milliseconds: float
     labels: ListLabels | None = Field(None, description="null unless there are labels and the text names a class.")
+    notes: list[str] = Field([], description="Sentences about texts that the model does not understand as a whole.")
 
 
 class RegionOut(BaseModel):

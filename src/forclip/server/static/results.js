@@ -14,7 +14,7 @@ const collator = new Intl.Collator(undefined, { numeric: true });
 // request: what was searched. count: how many results were requested.
 function showResults(request, answer, count) {
   clearResults();
-  Object.assign(state, { request, confidence: answer.confidence });
+  Object.assign(state, { request, confidence: answer.confidence, notes: answer.notes });
   showLabelSummary(answer.labels, request.fields.only);
   appendResults(answer.results, count);
   setUpCutoff();
@@ -25,7 +25,7 @@ function showResults(request, answer, count) {
 }
 
 function clearResults() {
-  Object.assign(state, { request: null, results: [], shown: [], confidence: null, complete: true, keepCount: null, current: 0, anchor: -1 });
+  Object.assign(state, { request: null, results: [], shown: [], confidence: null, notes: [], complete: true, keepCount: null, current: 0, anchor: -1 });
   drawn.clear();
   groups.members.clear();
   for (const id of ["grid", "columns"]) $(id).replaceChildren();
@@ -148,11 +148,11 @@ function describeResults(count) {
 }
 
 function showAdvice() {
-  const { confidence, results } = state, best = results[0]?.probability ?? null, isDoubtful = confidence && best !== null && (confidence.nothing_here || !confidence.cutoff);
-  $("advice").hidden = !isDoubtful;
-  if (!isDoubtful) return;
-  const first = confidence.nothing_here ? "Probably no image shows this" : "No reliable matches";
-  $("advice").textContent = `${first}: the best has a ${percent(best)} % probability.`;
+  const { confidence, results, notes } = state, best = results[0]?.probability ?? null, isDoubtful = confidence && best !== null && (confidence.nothing_here || !confidence.cutoff);
+  const first = confidence?.nothing_here ? "Probably no image shows this" : "No reliable matches";
+  const sentences = [...notes, ...(isDoubtful ? [`${first}: the best has a ${percent(best)} % probability.`] : [])];
+  $("advice").hidden = !sentences.length;
+  $("advice").textContent = sentences.join(" ");
 }
 
 function showNoResults(count) {

@@ -205,6 +205,8 @@ function showColumns(texts, requests, answers) {
     return column;
   }));
   $("columns").hidden = false;
+  state.notes = [...new Set(answers.flatMap(({ notes }) => notes))];
+  showAdvice();
   for (const card of cards()) loadImage(card);
   markShared(texts.length);
   showVerdicts();

@@ -18,6 +18,7 @@ const state = {
   mostListed: 20000,   // how many results of a list the service sends
   mostSkipped: 10000,  // how many of them a request may skip
   confidence: null,    // of the results, as the service sent it
+  notes: [],           // sentences about the text, as the service sent them
   labels: null,        // what the labels say about the results, as the service sent it
   complete: false,     // whether no more results can be loaded
   turn: 0,             // counts requests: only the latest answer is shown
