@@ -5,11 +5,14 @@ Credentials come only from the environment. Network errors are retried.
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -20,6 +23,7 @@ from forclip.location import refuse_credentials
 from forclip.one_line import one_line
 
 _ATTEMPTS = 4
+_PART = 8 << 20  # bytes of an upload in memory
 _FIRST_WAIT = 0.25  # seconds, doubled after each attempt
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "STORAGE_EMULATOR_HOST", "HF_")
 _SAME_SECOND = 3_000_000_000  # nanoseconds: a second, and clocks that differ a little
@@ -67,6 +71,31 @@ def read_file(url: str, start: int = 0, length: int = -1) -> bytes:
             return bytes(opened.read_at(length, start))
 
     return retry(url, read)
+
+
+def upload_folder(folder: Path, url: str) -> None:
+    """Write the files of a local folder below a URL. Raises Unreachable, and then none of them is there.
+
+    A file that is there already is replaced.
+    """
+    files, path = file_system(url)
+    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    written: list[str] = []
+    try:
+        for name in names:
+            source, target = folder / name, f"{path.rstrip('/')}/{name}"
+            written.append(target)
+            retry(f"{url.rstrip('/')}/{name}", lambda s=source, t=target: _upload(files, s, t))  # type: ignore[misc]
+    except Exception:
+        for target in written:
+            with suppress(Exception):
+                files.delete_file(target)
+        raise
+
+
+def _upload(files: pafs.FileSystem, source: Path, target: str) -> None:
+    with source.open("rb") as read, files.open_output_stream(target) as write:
+        shutil.copyfileobj(read, write, _PART)
 
 
 def file_info(url: str) -> ListedFile | None:

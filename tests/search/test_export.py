@@ -19,6 +19,7 @@ from forclip.calibration.model import Calibration
 from forclip.data.formats.coco import load_coco
 from forclip.data.formats.csv_labels import load_csv
 from forclip.data.verdicts import read_verdicts
+from forclip.file_systems import list_files, read_file
 from forclip.path_text import path_to_text, text_to_path
 from forclip.search.export import FORMATS, export, write_csv, write_fiftyone
 from forclip.search.request import SearchRequest, parse_cutoff
@@ -264,3 +265,23 @@ def _fill_in(file: Path) -> Path:
 def test_an_empty_selection_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'cat'"):
         export(Selection((), "cat"), "csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("format", ["coco", "csv", "yolo"])
+def test_an_export_to_a_bucket_is_that_to_a_folder(
+    format: str, searcher: Searcher, tmp_path: Path, bucket: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    for k in (2, 2, 5):
+        selection = select_search(searcher, SearchRequest(text="cat", k=k))
+        here = export(selection, format, tmp_path / "out/cat", new=True)
+        there = export(selection, format, f"{bucket}/out/cat", new=True)
+        assert [path.name for path in there.counts] == [path.name for path in here.counts]
+    with pytest.raises(ValueError, match=f"^{bucket}/out/cat: exists already"):
+        export(selection, format, f"{bucket}/out/cat")
+    files = {f.url.removeprefix(f"{bucket}/"): read_file(f.url) for f in list_files(f"{bucket}/out")}
+    local = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert {file.relative_to(tmp_path).as_posix() for file in local} == files.keys()
+    for file in local:
+        if file.name != "data.yaml":  # names its own folder
+            assert files[file.relative_to(tmp_path).as_posix()] == file.read_bytes()

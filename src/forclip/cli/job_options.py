@@ -13,13 +13,26 @@ import typer
 from typer import Option
 
 from forclip import __version__
+from forclip.location import as_location, is_at_url
 from forclip.one_line import one_line
 from forclip.progress import EventLog, record, reporting
+
+
+def local_output(path: Path | None) -> Path | None:
+    """Refuse a URL as the place of an output that grows while a job runs."""
+    if path is not None and is_at_url(path):
+        raise typer.BadParameter(
+            f"{as_location(path)} is a URL; write to a local folder, and copy it when the job is done"
+        )
+    return path
+
 
 Quiet = Annotated[bool, Option("--quiet", help="Print only errors and results: no progress, no notices.")]
 EventsFile = Annotated[
     Path | None,
-    Option("--log", metavar="FILE", help="Append what happens to a file: one JSON object per line."),
+    Option(
+        "--log", metavar="FILE", callback=local_output, help="Append what happens to a file: one JSON object per line."
+    ),
 ]
 # The commands that show --log in their help, because they take long. `forclip --log FILE` works with all.
 _LONG = (

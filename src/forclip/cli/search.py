@@ -13,7 +13,9 @@ from typer import Argument, Option
 from forclip.cli.app import AsJson, Device, Moved, MovedWeights, StorePlace, app, moved_model, outdated_message
 from forclip.console import plain_console, print_table
 from forclip.index import TOP_K
+from forclip.location import as_location, with_urls
 from forclip.one_line import one_line
+from forclip.upload import written_to
 
 if TYPE_CHECKING:
     from forclip.index.protocol import SearchIndex
@@ -112,9 +114,10 @@ def search(
         from forclip.search.report import write_search_report
 
         report = report or Path(mkdtemp(prefix="forclip-")) / "results.html"
-        write_search_report(report, answer, store.rstrip("/").rpartition("/")[2])
-        if open_report and not webbrowser.open(report.absolute().as_uri()):
-            typer.echo(f"No browser can be opened here. The page: {report}", err=True)
+        with written_to(report) as (file, _):
+            write_search_report(file, answer, store.rstrip("/").rpartition("/")[2])
+            if open_report and not webbrowser.open(file.absolute().as_uri()):
+                typer.echo(f"No browser can be opened here. The page: {report}", err=True)
     if as_json:
         for note in answer.notes:
             typer.echo(f"forclip: {note}", err=True)
@@ -146,13 +149,14 @@ def look(
         picture_format(to)  # fails before the model is loaded
     result = look_for(open_searcher(store, device, moved_model(model, pretrained)), str(image), text)
     if to is not None:
-        save_picture(draw_look(result.picture, result.look, result.heatmap), to)
+        with written_to(to) as (file, _):
+            save_picture(draw_look(result.picture, result.look, result.heatmap), file)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:
         print_table(plain_console(), result.table())
         if to is not None:
-            typer.echo(f"Picture: {to}")
+            typer.echo(f"Picture: {as_location(to)}")
 
 
 @app.command()
@@ -206,7 +210,7 @@ def export(
         searcher, label = open_searcher(store, device, moved), text if label is None else label
         selection = select_ids(searcher.index, read_names(ids), label, root, searcher.encode_text(text))
     written = write(selection, format, to, split=split, new=new)
-    typer.echo(str(written))
+    typer.echo(with_urls(str(written)))
     reasons = list(written.left_out.values())
     more = [f"{len(reasons) - _MAX_REASONS} more"] if len(reasons) > _MAX_REASONS else []
     for reason in [*reasons[:_MAX_REASONS], *more]:

@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 from forclip.cli.app import Application, AsJson, Device, Group, app, message_console
+from forclip.cli.job_options import local_output
 from forclip.console import plain_console
 from forclip.progress import is_quiet
 
@@ -57,7 +58,7 @@ def _with_compute(config: "Path | RunConfig", compute: str | None) -> "Path | Ru
 
 @app.command()
 def demo(
-    out: Annotated[Path, Option(help="Output folder.")] = Path("runs/demo"),
+    out: Annotated[Path, Option(callback=local_output, help="Output folder.")] = Path("runs/demo"),
     seed: FirstSeed = 0,
     seeds: Annotated[int, Option(min=1, help="Number of seeds. Each draws another world and split.")] = 1,
 ) -> None:
@@ -72,7 +73,7 @@ def demo(
 
 @app.command()
 def train(
-    out: Annotated[Path, Option(help="Output folder for the model and its checkpoint.")],
+    out: Annotated[Path, Option(callback=local_output, help="Output folder for the model and its checkpoint.")],
     config: Annotated[Path | None, Argument(help="YAML file of the run. Not needed with --from.")] = None,
     labels: Annotated[
         Path | None,
@@ -123,7 +124,9 @@ def train(
 def evaluate(
     config: ConfigFile,
     model: Annotated[Path | None, Option(help="Folder of a trained run. Default: only the baselines.")] = None,
-    out: Annotated[Path, Option(help="Output folder for metrics.json and report.html.")] = Path("runs/eval"),
+    out: Annotated[Path, Option(callback=local_output, help="Output folder for metrics.json and report.html.")] = Path(
+        "runs/eval"
+    ),
     interpolate: Annotated[
         bool, Option("--interpolate", help="Also measure heads between the untuned and the tuned head.")
     ] = False,
@@ -151,7 +154,9 @@ def evaluate(
 @app.command()
 def compare(
     runs: Annotated[list[Path], Argument(help="Metrics files, or folders that contain metrics.json.")],
-    out: Annotated[Path | None, Option(help="Output folder for compare.json and compare.md.")] = None,
+    out: Annotated[
+        Path | None, Option(callback=local_output, help="Output folder for compare.json and compare.md.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs on one dataset: intervals, and paired differences over the classes that they share."""
@@ -168,7 +173,10 @@ def compare(
 
 @app.command()
 def ablate(
-    out: Annotated[Path, Option(help="Output folder for ablation.json, .md and .png. A stopped run continues.")],
+    out: Annotated[
+        Path,
+        Option(callback=local_output, help="Output folder for ablation.json, .md and .png. A stopped run continues."),
+    ],
     config: Annotated[Path | None, Argument(help="YAML file of the run. Default: the toy world.")] = None,
     seed: FirstSeed = 0,
     seeds: Annotated[int, Option(min=1, help="Number of seeds. Each draws another toy world.")] = 3,
@@ -204,7 +212,9 @@ def ablate(
 def recipe(
     name: Annotated[str | None, Argument(help="Recipe such as coco-rn50x64. Default: list all recipes.")] = None,
     root: Annotated[Path | None, Option(help="Folder of the dataset.")] = None,
-    out: Annotated[Path | None, Option(help="Output folder for cache, model and comparison.")] = None,
+    out: Annotated[
+        Path | None, Option(callback=local_output, help="Output folder for cache, model and comparison.")
+    ] = None,
     labelled_fraction: Annotated[float, Option(help="Fraction of the training images whose labels count.")] = 1.0,
     device: Device = "cuda",
     resume: Resume = False,

@@ -11,7 +11,7 @@ from typing import Any
 
 from forclip.atomic_write import created_folders
 from forclip.data.images.frame_location import split_frame
-from forclip.location import location_text
+from forclip.location import as_location, location_text
 from forclip.search.export_cvat import write_cvat
 from forclip.search.export_label_studio import write_label_studio
 from forclip.search.export_pictures import CopyPicture, copy_picture, exported_name, stage_pictures, write_frames
@@ -19,6 +19,7 @@ from forclip.search.export_record import exported_ids, record_file, write_record
 from forclip.search.export_split import PARTS, one_part, with_parts
 from forclip.search.export_yolo import write_yolo
 from forclip.search.selection import Selection
+from forclip.upload import Named, written_to
 
 
 def write_coco(selection: Selection, to: Path) -> None:
@@ -172,10 +173,10 @@ def export(
     An image whose picture is needed and can't be read is left out and named in the result, as is one whose name the
     format cannot hold.
 
-    to: a file; for fiftyone and yolo a folder, for cvat a folder or a file that ends in .xml. A folder's name that ends
-    in .zip makes a zip file. split: the share of images to train on, such as 0.8; the others are to validate on. An
-    image's part depends on its id alone. cvat and yolo hold both parts; other formats become two files, such as
-    cat_train.json and cat_val.json, or two folders in the target.
+    to: a file; for fiftyone and yolo a folder, for cvat a folder or a file that ends in .xml; a folder's name that ends
+    in .zip makes a zip file. It may be in a bucket, as in s3://bucket/cat.json. split: the share of images to train on,
+    such as 0.8; the others are to validate on. An image's part depends on its id alone. cvat and yolo hold both parts;
+    other formats become two files, such as cat_train.json and cat_val.json, or two folders in the target.
     new: leave out images that earlier exports to this target hold; where it exists, the new ones go to cat-2.json and
     so on. A hidden file next to the target lists the ids of its images.
 
@@ -186,7 +187,16 @@ def export(
         ValueError: for an unknown format, a target that exists already (it may hold someone's work), an empty
             selection, a split that is not between 0 and 1, and as the format's writer does.
     """
-    target = to = Path(to)
+    place = Path(to)
+    with written_to(place, read=(record_file(place),)) as (target, named):
+        written = _export(selection, format, target, split, new, named)
+        counts = {named(path): count for path, count in written.counts.items()}
+        return replace(written, counts=counts, frames=tuple(map(named, written.frames)))
+
+
+def _export(selection: Selection, format: str, target: Path, split: float | None, new: bool, named: Named) -> Exported:
+    """As `export`. named: what the path of a file that is written is called in the export."""
+    to = target
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; known formats: {', '.join(FORMATS)}")
     if not selection.items:
@@ -212,7 +222,7 @@ def export(
         with created_folders(to.parent), TemporaryDirectory(prefix=".", dir=to.parent) as folder:
             needed = (item for item in selection.items if has_pictures(format, to) or split_frame(item.path))
             place, missing = stage_pictures(needed, Path(folder) / "pictures")
-            (written_to := Path(folder) / "written").mkdir()
+            (temporary := Path(folder) / "written").mkdir()
             left_out |= missing
             selection = selection.without(left_out)
             if not selection.items:
@@ -220,7 +230,7 @@ def export(
             divided = _divide(selection, format, to)
             moves: dict[Path, Path] = {}
             for path, part in divided.items():
-                moves |= _write(part, format, path, written_to, place)
+                moves |= _write(part, format, path, temporary, place, named)
             if any(path.parent == to for path in divided):
                 to.mkdir()
             record = Path(folder) / "record.json"
@@ -250,7 +260,9 @@ def _divide(selection: Selection, format: str, to: Path) -> dict[Path, Selection
     return {to.with_name(f"{to.stem}_{part}{to.suffix}"): one_part(selection, part) for part in parts}
 
 
-def _write(selection: Selection, format: str, to: Path, folder: Path, place: CopyPicture) -> dict[Path, Path]:
+def _write(
+    selection: Selection, format: str, to: Path, folder: Path, place: CopyPicture, named: Named
+) -> dict[Path, Path]:
     """Write one file or folder, and the frames of its videos, below a temporary folder. Returns where each belongs.
 
     place: moves the picture of an item to its place.
@@ -260,8 +272,8 @@ def _write(selection: Selection, format: str, to: Path, folder: Path, place: Cop
         frames, frames_to = folder / f"{to.name}_frames", frames_folder(to)
         if frames_to.exists():
             raise ValueError(f"{frames_to}: exists already; choose another name for the export")
-        named = zip(selection.items, write_frames(selection, frames, place), strict=True)
-        items = tuple(replace(i, path=frames_to / name) if name else i for i, name in named)
+        pairs = zip(selection.items, write_frames(selection, frames, place), strict=True)
+        items = tuple(replace(i, path=as_location(named(frames_to / name))) if name else i for i, name in pairs)
         selection, moves = replace(selection, items=items), {frames: frames_to}
     if not has_pictures(format, to):
         FORMATS[format](selection, written)
