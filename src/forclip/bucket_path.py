@@ -111,6 +111,11 @@ class BucketPath:
         with self.reworded(), self._files.open_output_stream(self._key) as file:
             file.write(content)
 
+    def check_writable(self) -> None:
+        """Write an empty file here and remove it. Raises ValueError where that is not possible."""
+        self.write_bytes(b"")
+        self.unlink(missing_ok=True)
+
     def upload(self, file: Path) -> None:
         """Write a local file's content here."""
         from pyarrow.fs import LocalFileSystem, copy_files

@@ -32,6 +32,7 @@ _FINAL = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "InvalidAccessKeyId
 _NETWORK_LIBRARIES = ("aiohttp", "botocore", "aiobotocore", "requests", "httpx", "gcsfs", "google", "azure")
 _BUCKETS = ("s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "adl")  # read by Arrow
 _SAME_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az"}
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")  # in listings of fsspec
 
 Result = TypeVar("Result")
@@ -128,6 +129,8 @@ def list_files(folder: str, recursive: bool = True) -> Iterator[ListedFile]:
         top = pending.pop()
         selector = pafs.FileSelector(top, recursive=recursive and top != path)
         for found in retry(folder, lambda s=selector: files.get_file_info(s)):  # type: ignore[misc]
+            if found.path == top == path and found.type == pafs.FileType.Directory and recursive:
+                pending.append(f"{top}/")  # a folder without a name
             if not found.path.startswith(f"{top}/"):
                 continue  # in s3://bucket//a, Arrow also lists what is not below the folder
             if found.type == pafs.FileType.File:
@@ -185,19 +188,24 @@ def file_system(url: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of a URL, and the file's path in it.
 
     Raises ValueError for an unknown scheme, one whose package is missing, and a URL that holds credentials or names no
-    bucket; Unreachable for an empty name, which Arrow refuses.
+    bucket; Unreachable for an empty name between two slashes if fsspec's package for it is missing.
     """
     scheme, _, rest = refuse_credentials(url).partition("://")
     scheme = scheme.lower()
     if scheme in _BUCKETS and not rest.partition("/")[0]:
         raise ValueError(f"{url}: names no bucket")
-    if scheme in _BUCKETS and "//" in rest:
-        raise Unreachable(f"{url}: has an empty name between two slashes, which can't be read")
     if "::" in url:
         raise ValueError(f"{url}: chained URLs are not read; give the URL of the files themselves")
     # The environment is part of the key, so that credentials that change are used.
     environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_ENVIRONMENT))
     authority, _, inside = rest.partition("/")
+    if scheme in _BUCKETS and "//" in rest:  # an empty part of a key, which Arrow refuses
+        try:
+            return _fsspec(f"{_SAME_SCHEMES.get(scheme, scheme)}://{authority}", environment), rest
+        except ValueError:
+            package = _PACKAGES[_SAME_SCHEMES.get(scheme, scheme)]
+            problem = f"has an empty name between two slashes, which needs a package to be read: pip install {package}"
+            raise Unreachable(f"{url}: {problem}") from None
     match scheme:
         case "s3" | "s3a" | "s3n":
             return _s3(authority, environment), rest

@@ -142,7 +142,11 @@ def moved_model(model: str | None, pretrained: str | None) -> "ModelConfig | Non
 
     if model is None and pretrained is not None:
         raise ValueError("--pretrained needs --model")
-    return None if model is None else ModelConfig(name=model, pretrained=pretrained)
+    if model is None:
+        return None
+    from forclip.models.model_copy import local_model
+
+    return local_model(ModelConfig(name=model, pretrained=pretrained))
 
 
 def outdated_message(images: int) -> str:

@@ -41,6 +41,7 @@ from forclip.index.create_store import has_store
 from forclip.index.image_index import Index
 from forclip.index.roots import Roots, to_json
 from forclip.index.schema import Precision
+from forclip.index.table import LOCK
 from forclip.location import Location, Uri, canonical_url, file_on_disk, parse_location
 from forclip.models.compute import resolve_compute
 from forclip.models.mini_clip import warn_about_photos
@@ -213,6 +214,8 @@ def index_images(
 
     moved_ids = {new_id for new_id, _ in changes.moved.values()}
     replaced = changes.replaced | (todo.keys() & moved_ids)
+    if todo and isinstance(to, BucketPath):
+        (to / LOCK).check_writable()  # before the embedding, which may take hours
     writer = SliceWriter(to, index, create, columns.values_for, replaced, listed | unreadable_videos, known)
     embed_all(new, loaded, options, writer, run, plan, device, track("embedding", len(todo)))
     if writer.index is None and shard is not None and has_store(to):

@@ -22,7 +22,7 @@ from forclip.experiments.interpolation_curve import curve_table, measure_curve, 
 from forclip.experiments.report import Comparison, write_comparison_report
 from forclip.models.backbone import Backbone
 from forclip.models.mini_clip import warn_about_photos
-from forclip.models.retrieval_model import from_pretrained
+from forclip.models.retrieval_model import as_model_config, from_pretrained
 from forclip.progress import Planned, Track, console_for_results, expect, silent, tracking
 from forclip.training import runs
 from forclip.training.choose_tiles import resolve_tiles
@@ -53,7 +53,7 @@ def evaluate(
 
 
 def _evaluate(config: RunConfig, out: Path, model: str | Path | None, interpolate: bool, console: Console) -> Metrics:
-    run = None if model is None else Path(model)
+    run = None if model is None else Path(as_model_config(model).name)
     if interpolate and run is None:
         raise ValueError("--interpolate needs --model, a trained run")
     backbone = runs.load_backbone(config)

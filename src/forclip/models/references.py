@@ -9,6 +9,7 @@ from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX
 
 from forclip.config import ModelConfig, config_to_json
 from forclip.models.mini_clip import MINI_NAME
+from forclip.models.model_copy import local_model
 from forclip.models.registry import BY_NAME, best_tag, describe_weights, is_architecture
 from forclip.progress import notify
 
@@ -42,6 +43,7 @@ def complete_reference(model: ModelConfig, announce: bool = True) -> ModelConfig
 
     announce: say in a line which weights were chosen. Raises ValueError for an architecture without published weights.
     """
+    model = local_model(model)
     known = BY_NAME.get(model.name)
     if known is not None:
         pretrained = known.tag if model.pretrained is None else model.pretrained

@@ -18,11 +18,13 @@ from forclip.config import ComputeChoice, HeadConfig, ModelConfig
 from forclip.data.images.tiles import Tiles, parse_tiles, views_of
 from forclip.data.images.views import View
 from forclip.index.schema import Precision, StoreHeader
+from forclip.location import with_urls
 from forclip.models.backbone import Backbone, weights_fingerprint
 from forclip.models.baselines import Head, training_free_head
 from forclip.models.checkpoint import check_is_no_placeholder, read_json
 from forclip.models.compute import compute_of, resolve_compute
 from forclip.models.encoder import Encoder
+from forclip.models.model_copy import local_model
 from forclip.models.model_folder import is_run_config
 from forclip.models.open_clip_backbone import load_open_clip
 from forclip.models.pools import Pool, upgrade_key
@@ -163,8 +165,11 @@ def is_trained_run(name: str) -> bool:
 
 
 def as_model_config(model: ModelConfig | str | Path) -> ModelConfig:
-    """The configuration of a model that may be given by its name or folder alone."""
-    return model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
+    """The configuration of a model that may be given by its name or folder alone, on this machine.
+
+    Raises ValueError as `local_model` does.
+    """
+    return local_model(model if isinstance(model, ModelConfig) else ModelConfig(name=with_urls(str(model))))
 
 
 def load_model(
