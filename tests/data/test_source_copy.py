@@ -100,6 +100,14 @@ def open_images(root: Path) -> SourceConfig:
     return SourceConfig(root / "labels/boxes.csv", root / "photos")
 
 
+def open_images_codes(root: Path) -> SourceConfig:
+    pictures(root, "photos/a.png")
+    rows = ["ImageID,LabelName,XMin,XMax,YMin,YMax", "a,/m/01yrx,0.1,0.5,0.2,0.4", "a,/m/0xyz,0.1,0.5,0.2,0.4"]
+    names = "/m/01yrx,Cat\n/m/0bt9lr,Dog\n"
+    write(root, {"labels/boxes.csv": "\n".join(rows), "labels/oidv7-class-descriptions-boxable.csv": names})
+    return SourceConfig(root / "labels/boxes.csv", root / "photos")
+
+
 def unlabelled(root: Path) -> SourceConfig:
     pictures(root, "photos/b.png", "photos/sub/a.png")
     return SourceConfig(root / "photos")
@@ -143,7 +151,7 @@ def named(loaded: Annotations, start: str) -> list[str]:
     "make",
     [
         *(yolo, yolo_file, yolo_apart, voc, voc_annotations, cvat, cvat_file, label_studio, coco, open_images),
-        *(unlabelled, nuimages),
+        *(open_images_codes, unlabelled, nuimages),
     ],
 )
 def test_labels_in_a_bucket_load_as_those_of_a_folder(make: Write, bucket: str, s3_server: str, tmp_path: Path) -> None:
@@ -160,6 +168,13 @@ def test_labels_in_a_bucket_load_as_those_of_a_folder(make: Write, bucket: str, 
     assert [(e.entry, e.reason) for e in loaded.skipped] == reasons
     check = check_labels(there, untracked)
     assert (check.missing, check.unreadable) == ([], [])
+
+
+@pytest.mark.filterwarnings("ignore::forclip.data.left_out.LeftOutWarning")
+def test_open_images_codes_are_named(tmp_path: Path) -> None:
+    loaded = load_source(open_images_codes(tmp_path))
+    assert loaded.class_names == ("/m/0xyz", "Cat")
+    assert [(entry.value, entry.used_in_part) for entry in loaded.skipped] == [("/m/0xyz", True)]
 
 
 def test_a_configuration_and_all_that_it_names_may_be_in_a_bucket(bucket: str, s3_server: str, tmp_path: Path) -> None:

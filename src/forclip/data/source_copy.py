@@ -9,6 +9,8 @@ from types import TracebackType
 
 from forclip.config import Format, SourceConfig
 from forclip.data.folder_copy import FolderCopy
+from forclip.data.formats.csv_shapes import CLASS_DESCRIPTIONS
+from forclip.data.formats.dataset_files import names_in
 from forclip.data.formats.recognise import refuse_unread_labels
 from forclip.data.formats.voc_files import XML_FOLDERS
 from forclip.data.images.image_sizes import image_sizes
@@ -18,6 +20,7 @@ from forclip.file_systems import Unreachable, is_folder
 from forclip.location import Location, as_location, is_at_url
 from forclip.types import Annotations
 
+_LINE = 1 << 16  # bytes of a header at most
 _DATA_FILES = (".yaml", ".yml", ".data")  # of YOLO datasets, which name files around them
 _LABEL_FILES = (".json", ".csv", ".tsv", ".gz", ".xml", ".txt", ".jsonl")
 _READ: dict[Format, tuple[str, ...]] = {  # endings of what a format's reader reads
@@ -87,6 +90,8 @@ class SourceCopy:
             file = self._stack.enter_context(local_copy(given))
             self._renamed.append((str(file), str(location)))
             self.source = replace(self.source, annotations=file)
+            if suffix == ".csv" and not self._only_recognise:
+                self._copy_class_names(given, file)
             if self.source.images is None:
                 beside = given.parent / "images"
                 has_own = format_of(self.source) == "cvat" and _is_folder(beside)
@@ -103,6 +108,15 @@ class SourceCopy:
                 self.is_unlabelled_folder = not self._only_recognise
             else:
                 self._fill(copy, kind)
+
+    def _copy_class_names(self, given: Path, file: Path) -> None:
+        """Copy the names of Open Images' classes next to a label file of Open Images."""
+        with file.open("rb") as content:
+            is_open_images = b"labelname" in content.readline(_LINE).replace(b"\0", b"").lower()
+        for name in names_in(given.parent) if is_open_images else ():
+            if CLASS_DESCRIPTIONS in name and name.endswith(".csv") and name != file.name:
+                copy = self._stack.enter_context(local_copy(given.with_name(name)))
+                copy.rename(file.with_name(name))
 
     def _copy_picture_names(self) -> None:
         """Readers of YOLO and Pascal VOC list the folder of pictures; those of other formats list it at its URL."""

@@ -399,7 +399,7 @@ NOT_NEEDED: dict[str, dict[str, Any]] = {
     "an empty box": changed("annotations", 3, bbox=[]),
     "null for a box": small()
     | {"annotations": [*small()["annotations"][:3], small()["annotations"][3] | {"bbox": None}]},
-    "run lengths and no box": changed("annotations", 3, segmentation={"counts": [1, 2], "size": [1, 3]}),
+    "damaged run lengths and no box": changed("annotations", 3, segmentation={"counts": [1, 2], "size": [1, 4]}),
     "the same category twice": small() | {"categories": [*small()["categories"], small()["categories"][0]]},
     "half a surrogate pair for a key": changed("annotations", 0, **{"\udcff": 1}),
     "synonyms null": changed("categories", 1, synonyms=[], frequency=""),
@@ -454,10 +454,12 @@ def test_a_parent_category_without_objects_is_no_class(tmp_path: Path) -> None:
     assert found.skipped == ()
 
 
-def test_a_box_around_polygons_where_there_is_no_box(tmp_path: Path) -> None:
+def test_a_box_around_polygons_or_a_mask_where_there_is_no_box(tmp_path: Path) -> None:
     polygons = [[1, 2, 5, 2, 5, 8], [4, 1, 6, 1, 6, 3.5, 4, 3]]
     assert load(tmp_path, changed("annotations", 3, segmentation=polygons)).boxes[-1].tolist() == [1, 1, 6, 8]
     assert load(tmp_path, changed("annotations", 3, segmentation=polygons[0])).boxes[-1].tolist() == [1, 2, 5, 8]
+    mask = {"counts": [5, 2, 13], "size": [4, 5]}
+    assert load(tmp_path, changed("annotations", 3, segmentation=mask)).boxes[-1].tolist() == [1, 1, 2, 3]
     for none in ([], [[1, 2]], [[1, 2, 3, 4, 5, "x"]], "x", {"counts": "abc", "size": [2, 2]}):
         assert len(load(tmp_path, changed("annotations", 3, segmentation=none)).boxes) == 2
 

@@ -23,6 +23,7 @@ from forclip.data.formats.json_file import (
     shown,
 )
 from forclip.data.formats.recognise import refuse_foreign_tool
+from forclip.data.formats.run_lengths import box_of_run_lengths
 from forclip.types import SkippedEntry
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -213,7 +214,7 @@ def _mend_instance(fields: Fields, notes: Notes) -> Iterator[Instance]:
 
 def _read_instance(fields: Fields, notes: Notes) -> Instance:
     try:
-        box = read_box(fields.get("bbox")) or _box_of_polygons(fields.get("segmentation"))
+        box = read_box(fields.get("bbox")) or _box_of_mask(fields.get("segmentation"))
     except UnusableEntry as error:
         notes.append((error.reason, error.value))
         box = None
@@ -230,10 +231,10 @@ def _read_instance(fields: Fields, notes: Notes) -> Instance:
     )
 
 
-def _box_of_polygons(segmentation: object) -> Box | None:
-    """x, y, width, height around polygons of at least three points [x, y, x, y, ...], or None for anything else."""
+def _box_of_mask(segmentation: object) -> Box | None:
+    """x, y, width, height around run lengths, or polygons of at least three points [x, y, x, y, ...], or None."""
     if not isinstance(segmentation, list):
-        return None  # masks in run-length encoding
+        return box_of_run_lengths(segmentation)
     polygons = segmentation if all(isinstance(polygon, list) for polygon in segmentation) else [segmentation]
     xs: list[float] = []
     ys: list[float] = []

@@ -8,6 +8,7 @@ import numpy as np
 
 from forclip.data.formats.common import LARGEST_COORDINATE, UnusableEntry
 from forclip.data.formats.csv_rows import LabelRow, read_label_rows
+from forclip.data.formats.csv_shapes import OPEN_IMAGES_CODE
 from forclip.data.formats.dataset_files import names_in
 from forclip.data.formats.file_names import FileNames
 from forclip.data.images.box_frames import sizes_of
@@ -86,6 +87,9 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
             skipped += (SkippedEntry(row.where, "rows contradict each other", label) for _, row in said)
         present_of[image_id, label] = values.pop() if len(values) == 1 else None
     ids, classes = sorted(paths), sorted({label for _, label in present_of})
+    reason = "the class has a code for a name; put Open Images' class-descriptions file beside the labels"
+    codes = filter(OPEN_IMAGES_CODE.fullmatch, classes)
+    skipped += (SkippedEntry(f"{file}: class {code}", reason, code, used_in_part=True) for code in codes)
     row_of = {image_id: k for k, image_id in enumerate(ids)}
     column_of = {name: k for k, name in enumerate(classes)}
     labels, verified = np.zeros((2, len(ids), len(classes)), bool)

@@ -10,6 +10,9 @@ from typing import Any
 from forclip.data.formats.common import UnusableEntry
 from forclip.data.formats.spreadsheet import Row, read_spreadsheet
 
+CLASS_DESCRIPTIONS = "class-descriptions"  # in the names of Open Images' files that name its classes
+OPEN_IMAGES_CODE = re.compile(r"/[a-z]/[0-9a-z_]+")  # such as /m/01yrx
+
 Box = tuple[float, float, float, float]  # xyxy
 # The box, as it is written, and whether it is in fractions of the image's sides.
 BoxReader = Callable[[Row], tuple[Box | None, str, bool]]
@@ -137,7 +140,7 @@ def label_studio_regions(cell: str) -> list[tuple[str, Box | None]] | None:
 def open_images_names(folder: Path) -> dict[str, str]:
     """Read Open Images' names of its classes (/m/01yrx: Cat) from the file next to the labels, if there is one."""
     names: dict[str, str] = {}
-    for file in sorted(folder.glob("*class-descriptions*.csv")):
+    for file in sorted(folder.glob(f"*{CLASS_DESCRIPTIONS}*.csv")):
         sheet = read_spreadsheet(file)
         names |= {c[0].strip(): c[1].strip() for c in (sheet.header, *(r.cells for r in sheet.rows)) if len(c) > 1}
     return names
