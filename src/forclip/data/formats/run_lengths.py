@@ -35,7 +35,7 @@ def box_of_run_lengths(segmentation: object) -> Box | None:
 
 
 def _decompress(text: str) -> list[int] | None:
-    """The run lengths of a compressed text: 5 bits in a character, the lowest first; from the fourth one differences."""
+    """The run lengths of a compressed text: 5 bits a character, the lowest first; differences from the fourth one."""
     counts: list[int] = []
     value, shift = 0, 0
     for character in text:
