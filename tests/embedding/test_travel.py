@@ -237,6 +237,7 @@ def test_relocate_says_where_photos_are(photos: Path, tmp_path: Path) -> None:
         ("photos=" + str(tmp_path / "empty"), "gallery_"),
         ("pictures=" + str(tmp_path / "new"), "'pictures'"),
         ("photos", "ROOT=FOLDER"),
+        ("photos=s3://photos/new", "s3://photos/new: a root is a folder"),
     ):
         with pytest.raises(ValueError, match=named):
             relocate_roots(Index(tmp_path / "s"), [assignment])

@@ -330,6 +330,8 @@ def relocate(
     if as_json:
         typer.echo(json.dumps(described))
         return
+    if not described:
+        typer.echo(f"{store}: has no root; none of its images is in a folder of this machine")
     for root in described:
         typer.echo(f"{root['root']}={root['folder']}  {root['images']} images, {root['state']}")
 

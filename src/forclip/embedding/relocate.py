@@ -11,7 +11,7 @@ from forclip.index.image_index import Index
 from forclip.index.roots import Roots
 from forclip.index.store import ImageFile
 from forclip.index.table import matching_addresses, take_rows
-from forclip.location import Location, parse_location
+from forclip.location import Location, is_url, parse_location
 from forclip.text.vocabulary import did_you_mean
 
 _SAMPLE = 200  # images of a root that are looked for
@@ -36,6 +36,10 @@ def relocate_roots(index: Index, assignments: Sequence[str]) -> None:
             known = f"; the roots are {', '.join(roots.folders) or 'none'}"
             raise ValueError(
                 f"{index.store.folder}: has no root {name!r}{did_you_mean(name, list(roots.folders)) or known}"
+            )
+        if is_url(folder):
+            raise ValueError(
+                f"{folder}: a root is a folder of this machine; index the pictures of a bucket by its URL, as new ones"
             )
         if not os.path.isdir(folder):
             raise ValueError(f"{folder}: no such folder")
