@@ -96,3 +96,11 @@ def test_a_text_that_the_model_does_not_know_is_named(page: Page) -> None:
     expect(page.locator("#advice")).to_contain_text("“犬”")
     search(page, "snail")
     expect(page.locator("#advice")).to_be_hidden()
+
+
+def test_a_list_like_the_only_image_says_that_there_is_no_other(page: Page) -> None:
+    search(page, "snail")
+    answer = {"results": [], "confidence": None, "images": 1, "milliseconds": 1, "labels": None, "notes": []}
+    page.route("**/api/similar", lambda route: route.fulfill(json=answer))
+    page.keyboard.press("m")
+    expect(page.locator("#no-results-help")).to_have_text("The collection has no other image.")

@@ -17,7 +17,8 @@ from forclip.server.cache import StoreCache
 from forclip.server.errors import Refused
 from forclip.types import Floats
 
-NO_IMAGE = (404, "there is no image with this key")
+NO_IMAGES = "one of the images was deleted or indexed again; search again"
+NO_IMAGE = (404, "the image was deleted or indexed again; search again")
 _FILE_COLUMNS = tuple(f.name for f in fields(ImageFile))
 _MAX_KEY = 2**63 - 1
 _DIRECTIONS = 8  # that a sample is drawn from
@@ -97,7 +98,7 @@ class Gallery:
         parsed = list(dict.fromkeys(_parse_key(key) for key in keys))
         rows = self._rows.read(parsed)
         if len(rows) < len(parsed):
-            raise Refused(404, "there is no image with one of these keys")
+            raise Refused(404, NO_IMAGES)
         return [rows[key]["id"] for key in parsed]
 
     def known_ids(self, keys: Sequence[str]) -> dict[str, str]:

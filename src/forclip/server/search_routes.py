@@ -21,7 +21,7 @@ from forclip.server.answers import STREAMED, Answers, wants_lines
 from forclip.server.batches import Batches
 from forclip.server.cached_searcher import KEPT_DEPTH, CachedSearcher
 from forclip.server.errors import Refused
-from forclip.server.gallery import Gallery, StoredImage
+from forclip.server.gallery import NO_IMAGES, Gallery, StoredImage
 from forclip.server.pictures import decode, picture_bytes
 from forclip.server.schemas import Box, Problem, SearchBody, SearchOut, SimilarBody, UploadBody
 from forclip.types import Floats, SearchResult
@@ -93,7 +93,7 @@ class SearchService:
         else:
             stored = self.searcher.index.image_vectors(liked)
             if len(stored) < len(liked):
-                raise Refused(404, "there is no image with one of these keys")
+                raise Refused(404, NO_IMAGES)
             vectors = common_vector(self.searcher.index, [stored[image_id] for image_id in liked])
             if body.right or body.wrong:  # verdicts then refine a query for images that are known to be right
                 wrong = set(self.gallery.ids_of_keys(body.wrong))

@@ -189,13 +189,13 @@ function showPrecision() {
   if (!now) return;
   $("review-precision").textContent = describePrecision(now.precision);
   const { precision: { images, low, high }, length } = now, { entries } = queue;
-  $("review-result").textContent = length ? `All ${plural(length, "image")} of this queue ${length === 1 ? "is" : "are"} reviewed` : `All of ${firstResults(images)} have a verdict`;
+  $("review-result").textContent = length ? `${length === 1 ? "The image of this queue is" : `All ${plural(length, "image")} of this queue are`} reviewed` : `${images === 1 ? "The first result has" : `All of ${firstResults(images)} have`} a verdict`;
   const count = (verdict) => entries.filter((entry) => entry.verdict === verdict).length;
   $("review-counts").textContent = length ? `${count("right")} right, ${count("wrong")} wrong, ${count(null)} skipped.` : "";
   $("review-again").hidden = high - low < 1e-9;  // every image has a verdict
 }
 
-function firstResults(count) { return `the first ${plural(count, "result")}`; }
+function firstResults(count) { return count === 1 ? "the first result" : `the first ${plural(count, "result")}`; }
 
 function describePrecision({ images, drawn, precision, low, high, enough_data }) {
   const list = `Precision of ${firstResults(images)}`;

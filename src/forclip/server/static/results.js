@@ -164,7 +164,8 @@ function showNoResults(count) {
     : state.results.length ? "All results are below the cut-off. Move the slider to the left."
     : fields.only ? "Press the button again to see all results."
       : hasFilter() ? "No image passes the filter together with this search. Change or clear the filter."
-        : "The collection has no image to show. Add images with forclip index.";
+        : fields.key || fields.keys ? "The collection has no other image."
+          : "The collection has no image to show. Add images with forclip index.";
 }
 
 $("slider").addEventListener("input", () => { state.keepCount = null; applyCutoff(); });

@@ -39,7 +39,7 @@ const refreshShared = showingErrors(async () => {
   await Promise.all([sending, sendingVerdicts]);
   const { request } = state, before = JSON.stringify(verdictFields(request));
   await Promise.all([loadSelections(), loadReviews()]);
-  if (!request || request !== state.request || JSON.stringify(verdictFields(request)) === before) return;
+  if (!request || request !== state.request || $("review").open || JSON.stringify(verdictFields(request)) === before) return;
   showVerdicts();
   if (unranked.has(searchId(request))) applyCutoff(); else rankingTimer = setTimeout(rankAgain, 0);
 });
