@@ -1,5 +1,7 @@
 """The page in a real browser: Back, Forward, addresses that others wrote, odd texts, and several windows at once."""
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -100,7 +102,14 @@ def test_a_text_that_the_model_does_not_know_is_named(page: Page) -> None:
 
 def test_a_list_like_the_only_image_says_that_there_is_no_other(page: Page) -> None:
     search(page, "snail")
-    answer = {"results": [], "confidence": None, "images": 1, "milliseconds": 1, "labels": None, "notes": []}
+    answer: dict[str, Any] = {
+        "results": [],
+        "confidence": None,
+        "images": 1,
+        "milliseconds": 1,
+        "labels": None,
+        "notes": [],
+    }
     page.route("**/api/similar", lambda route: route.fulfill(json=answer))
     page.keyboard.press("m")
     expect(page.locator("#no-results-help")).to_have_text("The collection has no other image.")
