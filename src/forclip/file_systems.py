@@ -75,20 +75,21 @@ def read_file(url: str, start: int = 0, length: int = -1) -> bytes:
 
 
 def upload_folder(folder: Path, url: str) -> None:
-    """Write the files of a local folder below a URL. Raises Unreachable, and then none of them is there.
+    """Write the files of a local folder below a URL. Raises Unreachable, and then no new one of them is there.
 
     A file that is there already is replaced.
     """
     files, path = file_system(url)
     names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
-    written: list[str] = []
+    new: list[str] = []
     try:
         for name in names:
             source, target = folder / name, f"{path.rstrip('/')}/{name}"
-            written.append(target)
+            if retry(url, lambda t=target: files.get_file_info(t)).type == pafs.FileType.NotFound:  # type: ignore[misc]
+                new.append(target)
             retry(f"{url.rstrip('/')}/{name}", lambda s=source, t=target: _upload(files, s, t))  # type: ignore[misc]
     except Exception:
-        for target in written:
+        for target in new:
             with suppress(Exception):
                 files.delete_file(target)
         raise

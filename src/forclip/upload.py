@@ -14,9 +14,9 @@ Named = Callable[[Path], Path]
 def written_to(to: Path, read: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Named]]:
     """Yield where to write what belongs at `to`, and how such a path is named: as it is, unless `to` is at a URL.
 
-    At a URL, all that is next to the yielded path is uploaded after the block, and nothing if that fails. Names that
-    exist next to the URL are there as empty files, and `read` as they are; neither is uploaded unless it is replaced.
-    Raises ValueError for a URL that can't be written.
+    At a URL, all that is next to the yielded path is uploaded after the block, and nothing if that fails. With `read`,
+    names next to the URL that contain its stem are there as empty files, and `read` as they are; neither is uploaded
+    unless it is replaced. Raises ValueError for a URL that can't be written.
     """
     location = as_location(to)
     if not isinstance(location, Uri) or not is_at_url(to):
@@ -31,7 +31,8 @@ def written_to(to: Path, read: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Na
         folder = Path(temporary, "written")
         folder.mkdir()
         before: dict[Path, tuple[int, int, int]] = {}
-        for name in names_in(to.parent):
+        # A folder in a bucket can have millions of names.
+        for name in [name for name in names_in(to.parent) if to.stem in name] if read else ():
             file = folder / name
             try:
                 file.touch()
