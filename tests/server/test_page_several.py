@@ -58,7 +58,8 @@ def test_lists_like_other_images_are_saved_side_by_side(page: Page) -> None:
 
 def test_of_a_large_selection_the_latest_images_count(page: Page) -> None:
     serve_made_list(page, 80)
-    page.route("**/api/similar", lambda r: r.fulfill(status=200, body='{"results": [], "confidence": null, "notes": []}'))
+    answer = {"results": [], "confidence": None, "notes": []}
+    page.route("**/api/similar", lambda route: route.fulfill(json=answer))
     search(page, "snail")
     page.keyboard.press("ControlOrMeta+a")
     expect(page.locator("#count")).to_have_text("60 selected")

@@ -75,4 +75,4 @@ def test_an_image_that_is_gone_is_reported(client: TestClient, served: Searcher)
     served.index.delete_ids([served.search("snail", 1)[0].image_id])
     response = client.post("/api/similar", json={"keys": keys})
     assert response.status_code == 404
-    assert "no image" in response.json()["detail"]
+    assert "deleted" in response.json()["detail"]
