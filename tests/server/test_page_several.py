@@ -1,6 +1,7 @@
 """The page in a browser: more images like those of the selection."""
 
 import json
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -58,7 +59,7 @@ def test_lists_like_other_images_are_saved_side_by_side(page: Page) -> None:
 
 def test_of_a_large_selection_the_latest_images_count(page: Page) -> None:
     serve_made_list(page, 80)
-    answer = {"results": [], "confidence": None, "notes": []}
+    answer: dict[str, Any] = {"results": [], "confidence": None, "notes": []}
     page.route("**/api/similar", lambda route: route.fulfill(json=answer))
     search(page, "snail")
     page.keyboard.press("ControlOrMeta+a")
