@@ -28,6 +28,7 @@ from forclip.server.app import create_app
 from forclip.toyworld.dataset import ToyWorld
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+expect.set_options(timeout=20_000)  # a busy machine takes longer than Playwright's 5 seconds
 PICTURES = 60
 CALIBRATION = Calibration(-3.0, 0.5, 2.5, 0.0, 0.95, 0.2, 0.1, 10, 60, {})
 HOSTILE_NAME = "<img src=x onerror=hacked()>.png"
