@@ -201,10 +201,11 @@ def file_system(url: str) -> tuple[pafs.FileSystem, str]:
     environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_ENVIRONMENT))
     authority, _, inside = rest.partition("/")
     if scheme in _BUCKETS and "//" in rest:  # an empty part of a key, which Arrow refuses
+        usual = _SAME_SCHEMES.get(scheme, scheme)
         try:
-            return _fsspec(f"{_SAME_SCHEMES.get(scheme, scheme)}://{authority}", environment), rest
+            return _fsspec(f"{usual}://{authority}", environment), rest
         except ValueError:
-            package = _PACKAGES[_SAME_SCHEMES.get(scheme, scheme)]
+            package = _PACKAGES[usual]
             problem = f"has an empty name between two slashes, which needs a package to be read: pip install {package}"
             raise Unreachable(f"{url}: {problem}") from None
     match scheme:

@@ -14,9 +14,12 @@ Named = Callable[[Path], Path]
 def written_to(to: Path, read: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Named]]:
     """Yield where to write what belongs at `to`, and how such a path is named: as it is, unless `to` is at a URL.
 
-    At a URL, all that is next to the yielded path is uploaded after the block, and nothing if that fails. With `read`,
-    names next to the URL that contain its stem are there as empty files, and `read` as they are; neither is uploaded
-    unless it is replaced. Raises ValueError for a URL that can't be written.
+    For a URL, the yielded path is in a temporary folder. After the block, the folder's files are uploaded next to the
+    URL; if the block fails, none is. Raises ValueError for a URL that can't be written.
+
+    read: files next to the URL that the block reads; they are copied into the folder. If there are any, other files
+    whose names contain the URL's stem are there as empty ones, so that the block sees which names are taken. None of
+    these is uploaded unless the block replaces it.
     """
     location = as_location(to)
     if not isinstance(location, Uri) or not is_at_url(to):

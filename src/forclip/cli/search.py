@@ -117,7 +117,7 @@ def search(
         with written_to(report) as (file, _):
             write_search_report(file, answer, store.rstrip("/").rpartition("/")[2])
             if open_report and not webbrowser.open(file.absolute().as_uri()):
-                typer.echo(f"No browser can be opened here. The page: {report}", err=True)
+                typer.echo(f"No browser can be opened here. The page: {as_location(report)}", err=True)
     if as_json:
         for note in answer.notes:
             typer.echo(f"forclip: {note}", err=True)

@@ -93,11 +93,11 @@ class SourceCopy:
             if suffix == ".csv" and not self._only_recognise:
                 self._copy_class_names(given, file)
             if self.source.images is None:
-                beside = given.parent / "images"
-                has_own = format_of(self.source) == "cvat" and _is_folder(beside)
-                self.source = replace(self.source, images=beside if has_own else given.parent)
+                own_images = given.parent / "images"
+                has_own = format_of(self.source) == "cvat" and _is_folder(own_images)
+                self.source = replace(self.source, images=own_images if has_own else given.parent)
         else:
-            is_part = given.name.lower() in XML_FOLDERS  # its pictures are beside it
+            is_part = given.name.lower() in XML_FOLDERS  # its pictures are in another folder next to it
             copy = self._copy_folder(given.parent if is_part else given, only_labels=True)
             folder = copy.folder / given.name if is_part else copy.folder
             self.source = replace(self.source, annotations=folder)

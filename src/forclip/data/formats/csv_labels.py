@@ -87,7 +87,7 @@ def load_csv(file: Path, image_folder: Path) -> Annotations:
             skipped += (SkippedEntry(row.where, "rows contradict each other", label) for _, row in said)
         present_of[image_id, label] = values.pop() if len(values) == 1 else None
     ids, classes = sorted(paths), sorted({label for _, label in present_of})
-    reason = "the class has a code for a name; put Open Images' class-descriptions file beside the labels"
+    reason = "the class has a code for a name; put Open Images' class-descriptions file next to the labels"
     codes = filter(OPEN_IMAGES_CODE.fullmatch, classes)
     skipped += (SkippedEntry(f"{file}: class {code}", reason, code, used_in_part=True) for code in codes)
     row_of = {image_id: k for k, image_id in enumerate(ids)}
