@@ -127,7 +127,7 @@ def choose_setting(
         kept = _without(supervision, held_out)
         trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
     evidence = broadcast(images.measure(trials, ALPHAS[1:]))
-    return best_choice(evidence), evidence, trials
+    return best_setting(evidence, float(images.start.pooled_share)), evidence, trials
 
 
 def _without(supervision: Supervision, held_out: Ints) -> Supervision:
@@ -203,9 +203,23 @@ def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
     Unseen classes come first, because they stand for every later query. But gains of half a point between choices
     are within the error of this measurement, so there the labelled classes decide.
     """
+    as_good = _as_good(measured)
+    return max(as_good, key=lambda choice: as_good[choice].seen)
+
+
+def best_setting(evidence: Evidence, start_share: float) -> Setting:
+    """Return the best choice among those with the start's share of plain CLIP, if one of them is as good as any.
+
+    A lower share is always better for seen classes: the head, and so what it learnt of them, counts for more. Novel
+    classes lose by it, and the trials do not see that, because they measure on images that the head was trained on.
+    """
+    as_good = _as_good(evidence)
+    return best_choice({s: m for s, m in as_good.items() if s.share == start_share} or as_good)
+
+
+def _as_good(measured: Mapping[Choice, Measured]) -> dict[Choice, Measured]:
     best = max(m.unseen.shrunk for m in measured.values())
-    as_good = [choice for choice, m in measured.items() if m.unseen.shrunk >= best - _AS_GOOD]
-    return max(as_good, key=lambda choice: measured[choice].seen)
+    return {choice: m for choice, m in measured.items() if m.unseen.shrunk >= best - _AS_GOOD}
 
 
 def class_folds(num_classes: int, num_folds: int, seed: int) -> list[Ints]:
