@@ -82,11 +82,14 @@ def finetune(
         config = replace(config, interpolation=0.0)  # all vectors are plain CLIP's, which training can't move
     numbers = tokens.shape[1], len(supervision.labelled), len(supervision.texts), num_parts
     expect(*expected_stages(config, *numbers))
+    # Of a tile it is not known which of the image's labels it shows.
+    some_unlabelled = num_parts == 1 and 0 < len(supervision.labelled) < tokens.shape[1]
     zoom, zoom_gain = None, None
     locations = None if paths is None else [as_location(path) for path in paths]
     if locations is not None and num_parts == 1:
         zoom = ZoomTeacher(backbone, plain_clip(untuned).pool, locations)
-        if config.teacher == "auto" and supervision.compares_images:
+        # Labels teach more than this teacher does. Short trials don't show it: scores are learned faster than labels.
+        if config.teacher == "auto" and some_unlabelled and supervision.compares_images:
             advance = track("trying the zoom teacher", min(TRIAL_IMAGES, len(supervision.labelled)))
             zoom_gain = measure_teacher(zoom, untuned, parts, supervision, seed, advance)
     pictures = None if isinstance(recorder, NoRecorder) else locations
@@ -94,8 +97,6 @@ def finetune(
     teachers = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
     guess_by: TeacherName = "zoom" if "zoom" in (*teachers, config.teacher) and zoom is not None else "start"
     trainer = HeadTrainer(untuned, tokens, num_parts, zoom, guess_by, config, checkpoint, track, watch)
-    # Of a tile it is not known which of the image's labels it shows.
-    some_unlabelled = num_parts == 1 and 0 < len(supervision.labelled) < tokens.shape[1]
     candidates = candidates_of(config, teachers, some_unlabelled)
     images = HeldOut(untuned, parts, supervision, seed, choose_share=head_config.pooled_share is None)
     expect(*expected_stages(config, *numbers, candidates))
