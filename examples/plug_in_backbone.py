@@ -130,9 +130,12 @@ def run(args: argparse.Namespace) -> None:
             self_training=not args.no_self_training,
         )
         views = make_views(resolve_num_views(recipe.views, len(sets[0])), recipe.seed)
-        progress = [track("encoding", len(s)) for s in sets]
-        train_views = encode_views(backbone, sets[0].image_ids, sets[0].paths, views, progress[0])
-        gallery_images = encode_images(backbone, sets[1].image_ids, sets[1].paths, progress[1])
+        train_views = encode_views(
+            backbone, sets[0].image_ids, sets[0].paths, views, track("encoding training images", len(sets[0]))
+        )
+        gallery_images = encode_images(
+            backbone, sets[1].image_ids, sets[1].paths, track("encoding gallery images", len(sets[1]))
+        )
         train, gallery = (sets[0], train_views), (sets[1], gallery_images)
         prompts = PromptOptions(["{}"], embeddable)
         task = new_task(args.train.stem, backbone, train, gallery, split, prompts, allow_unlabelled_base=True)

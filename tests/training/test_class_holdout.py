@@ -21,6 +21,7 @@ from forclip.training.class_holdout import (
     Measured,
     Setting,
     best_choice,
+    best_setting,
     calibrate,
     choose_candidate,
     choose_setting,
@@ -74,6 +75,15 @@ def test_unseen_classes_come_first_and_seen_ones_decide_between_equals() -> None
 
 def test_an_uncertain_gain_counts_less() -> None:
     assert best_choice({"start": measured(0, 0), "sure": measured(4, 0, 0.1), "lucky": measured(6, 9, 8)}) == "sure"
+
+
+def test_the_share_of_the_start_stays_unless_another_is_clearly_better() -> None:
+    kept, lower = Setting(0.5, 0.75), Setting(1.0, 0.25)
+    start = {Setting(0.0, 0.75): measured(0, 0)}
+    assert best_setting(start | {kept: measured(1.0, 3), lower: measured(1.4, 9)}, 0.75) == kept
+    assert best_setting(start | {kept: measured(1.0, 3), lower: measured(1.6, 9)}, 0.75) == lower
+    other = Setting(1.0, 0.75)
+    assert best_setting(start | {kept: measured(1.0, 3), other: measured(0.95, 5), lower: measured(1.4, 9)}, 0.75) == other
 
 
 IMAGES, CLASSES = 80, 8

@@ -20,7 +20,7 @@ from forclip.text.prompts import encode_classes
 from forclip.training import finetune as finetune_module
 from forclip.training import trainer as training
 from forclip.training.candidates import AUTOMATIC
-from forclip.training.class_holdout import ALPHAS, HeldOut, Measured, Setting, best_choice
+from forclip.training.class_holdout import ALPHAS, HeldOut, Measured, Setting, best_choice, best_setting
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain
 from forclip.training.score_images import SHARES
@@ -228,7 +228,7 @@ def test_choices_are_made_on_held_out_classes_and_recorded(tmp_path: Path, teach
     assert (start.alpha, start.share) == (0.0, choices.pooled_share)
     assert choices.evidence[start] == Measured(Gain(0.0, 0.0), 0.0)
     assert {setting.alpha for setting in choices.evidence} == set(ALPHAS)
-    assert best_choice(choices.evidence) == Setting(choices.alpha, choices.share)
+    assert best_setting(choices.evidence, choices.pooled_share) == Setting(choices.alpha, choices.share)
     if teacher == "auto":
         assert {candidate.teacher for candidate in choices.candidates} == set(AUTOMATIC)
         every = {(c, s): m for c, found in choices.candidates.items() for s, m in found.items()}
@@ -304,10 +304,14 @@ def test_alignment_and_share_are_chosen_or_configured(monkeypatch: pytest.Monkey
     assert best == f"alignment {aligned}, share {auto.choices.pooled_share:g}"
 
 
-def test_the_zoom_teacher_is_tried_with_the_files_of_the_images(tmp_path: Path) -> None:
+def test_the_zoom_teacher_is_tried_with_files_of_images_that_lack_labels(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 10)
-    config = replace(TRAIN, teacher="auto", held_back_folds=2)
+    config = replace(TRAIN, teacher="auto", held_back_folds=2, self_training=False)
     choices = finetune(TinyBackbone(), images(), paths, supervision(5), HEAD, config).choices
+    assert choices.zoom_gain is None
+    assert {candidate.teacher for candidate in choices.candidates} == set(AUTOMATIC)
+    half = replace(config, labelled_fraction=0.5)
+    choices = finetune(TinyBackbone(), images(), paths, supervision(5), HEAD, half).choices
     assert choices.zoom_gain is not None
     tried = {candidate.teacher for candidate in choices.candidates}
     assert tried == {*AUTOMATIC, *(["zoom"] if choices.zoom_gain.shrunk > 0 else [])}
@@ -328,7 +332,7 @@ def test_with_tiles_everything_is_measured_on_all_parts(monkeypatch: pytest.Monk
             return original(*parts)
 
         monkeypatch.setattr(finetune_module, name, record)
-    config = replace(TRAIN, views=6, held_back_folds=2, interpolation=None, teacher="auto")
+    config = replace(TRAIN, views=6, held_back_folds=2, interpolation=None, teacher="auto", class_vectors=0.5)
     done = finetune(TinyBackbone(), images(6), None, supervision(5), HEAD, config, num_parts=5)
     assert seen == [5] * 4
     assert done.choices.zoom_gain is None
