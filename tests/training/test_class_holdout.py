@@ -82,8 +82,8 @@ def test_the_share_of_the_start_stays_unless_another_is_clearly_better() -> None
     start = {Setting(0.0, 0.75): measured(0, 0)}
     assert best_setting(start | {kept: measured(1.0, 3), lower: measured(1.4, 9)}, 0.75) == kept
     assert best_setting(start | {kept: measured(1.0, 3), lower: measured(1.6, 9)}, 0.75) == lower
-    other = Setting(1.0, 0.75)
-    assert best_setting(start | {kept: measured(1.0, 3), other: measured(0.95, 5), lower: measured(1.4, 9)}, 0.75) == other
+    better_seen = start | {Setting(1.0, 0.75): measured(0.95, 5)}
+    assert best_setting(better_seen | {kept: measured(1.0, 3), lower: measured(1.4, 9)}, 0.75) == Setting(1.0, 0.75)
 
 
 IMAGES, CLASSES = 80, 8

@@ -56,8 +56,8 @@ ABLATIONS: dict[str, Changes] = {
     "queries_50": {"head": {"num_query_tokens": 50}},
     "train_queries_only": {"train": {"trainable": "queries"}},
     "train_query_key": {"train": {"trainable": "query_key"}},
-    "step_half": {"train": {"step_size": 0.02}},
-    "step_double": {"train": {"step_size": 0.08}},
+    "step_half": {"train": {"step_size": 0.04}},
+    "step_double": {"train": {"step_size": 0.16}},
     "views_1": {"train": {"views": 1}},
     "last_stage": {"model": {"train_last_stage": True}},
     # Fewer labels.

@@ -18,7 +18,7 @@ from forclip.training.build_objectives import build_objectives
 from forclip.training.candidates import FIRST_GUESSES, Candidate, TeacherName
 from forclip.training.score_images import plain_clip, run_in_batches
 from forclip.training.self_training import guess_labels
-from forclip.training.step_size import learning_rate_for, scale_for_labels
+from forclip.training.step_size import DEFAULT_STEP, DEFAULT_STEP_WITH_TILES, learning_rate_for, scale_for_labels
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import HeadTeacher, Teacher
 from forclip.training.trainer import TrainingSet, epochs_and_images, new_state, total_steps, train, trained_parameters
@@ -163,6 +163,8 @@ class HeadTrainer:
             stage = {id(p) for p in self.untuned.pool.stage_parameters()}
             trained = [p for p in trained_parameters(self.untuned, trainable) if id(p) not in stage]
             step, seed = self.config.step_size, self.config.seed
+            if step is None:
+                step = DEFAULT_STEP if self.num_parts == 1 else DEFAULT_STEP_WITH_TILES
             self.rates[trainable] = broadcast(
                 learning_rate_for(self.untuned, trained, one_view(self.tokens, 0), step, seed)
             )
