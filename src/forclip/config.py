@@ -227,7 +227,7 @@ class TrainConfig:
     training of small sets has about 600 steps.
     learning_rate: AdamW's, for a head of width 128; a wider head gets less in proportion (arXiv 2203.03466). None
     measures the rate at which a step moves the vectors by step_size (forclip.training.step_size).
-    step_size: None means 0.08, and 0.04 with tiles.
+    step_size: None leaves it to what is trained (forclip.training.candidates).
     stage_learning_rate: for the last stage of the tower, if it is trained, relative to learning_rate.
     views: the number of views per training image (the image, its mirror image, then crops). None means four for each of
     up to 10,000 images and fewer beyond, because large sets overfit less and their tokens fill disks. With tiles, each

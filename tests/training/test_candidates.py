@@ -20,7 +20,13 @@ def test_a_configured_teacher_is_the_only_candidate(name: Any) -> None:
     assert [c.teacher for c in candidates_of(TrainConfig(teacher=name), AUTOMATIC)] == [name]
 
 
-SETTINGS: dict[str, Any] = {"pseudo_weight": 0.7, "set_weight": 0.3, "base_loss": "binary", "trainable": "query_key"}
+SETTINGS: dict[str, Any] = {
+    "pseudo_weight": 0.7,
+    "set_weight": 0.3,
+    "base_loss": "binary",
+    "trainable": "query_key",
+    "step_size": 0.02,
+}
 
 
 @pytest.mark.parametrize("key", SETTINGS)
@@ -37,6 +43,14 @@ def test_candidates_that_come_out_equal_are_tried_once() -> None:
     config = TrainConfig(pseudo_weight=0.0, set_weight=0.0, base_loss="softmax", trainable="all")
     (only,) = candidates_of(config, EVERY)
     assert only.teacher == "none"
+
+
+def test_only_labels_alone_take_large_steps_and_not_with_tiles() -> None:
+    steps = {c.teacher: c.step_size for c in candidates_of(TrainConfig(), EVERY)}
+    assert steps.pop("none") == 2 * max(steps.values())
+    with_tiles = {c.teacher: c.step_size for c in candidates_of(TrainConfig(), EVERY, tiles=True)}
+    assert with_tiles.pop("none") == max(steps.values())
+    assert with_tiles == steps
 
 
 def test_mixtures_of_words_need_a_teacher() -> None:

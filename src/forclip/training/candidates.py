@@ -14,8 +14,8 @@ class Candidate:
     """What a head is trained with. The fields are those of TrainConfig, all decided.
 
     with_share: whether the head trains with the start's share of plain CLIP in its vectors. It does if it should stay
-    like the start; otherwise, its own vectors have to learn all that they can. self_training: whether it also trains on
-    guessed labels of the images without labels.
+    like the start; otherwise, its own vectors have to learn all that they can. step_size: not used if the configuration
+    sets a learning rate. self_training: whether it also trains on guessed labels of the images without labels.
     """
 
     teacher: TeacherName
@@ -24,6 +24,7 @@ class Candidate:
     base_loss: Literal["binary", "asymmetric", "softmax"] = "asymmetric"
     trainable: Literal["queries", "query_key", "all"] = "all"
     with_share: bool = False
+    step_size: float = 0.04
     self_training: bool = False
 
     @property
@@ -35,29 +36,32 @@ class Candidate:
 FIRST_GUESSES = "finetuning on first guesses"  # the stage of a self-training before its last one
 AUTOMATIC: tuple[TeacherName, ...] = ("start", "cluster", "none")  # tried by `teacher: auto`
 # The weights were found on the development sets of docs/development/measurements.md. The start has a large weight: it
-# keeps the scores that training on labels would change.
+# keeps the scores that training on labels would change. Labels alone teach more in larger steps. A teacher is followed
+# in smaller ones, and so are labels with tiles: in larger ones, both forget more of classes without labels.
 _DEFAULTS: Mapping[TeacherName, Candidate] = {
     "start": Candidate("start", pseudo_weight=3.0, set_weight=0.0, base_loss="softmax", with_share=True),
     "cluster": Candidate("cluster", pseudo_weight=1.0, set_weight=1.0),
     "zoom": Candidate("zoom", pseudo_weight=0.1, set_weight=0.1),
-    "none": Candidate("none", pseudo_weight=0.0, set_weight=0.0),
+    "none": Candidate("none", pseudo_weight=0.0, set_weight=0.0, step_size=0.08),
 }
+_STEP_WITH_TILES = 0.04
 
 
 def candidates_of(
-    config: TrainConfig, teachers: Sequence[TeacherName], some_unlabelled: bool = False
+    config: TrainConfig, teachers: Sequence[TeacherName], some_unlabelled: bool = False, tiles: bool = False
 ) -> list[Candidate]:
     """Return the candidates of a configuration, without repetitions. What it sets replaces what they propose.
 
     teachers: those to try if the configuration leaves the choice open, the preferred one first; some_unlabelled:
-    whether there are images to guess labels of.
+    whether there are images to guess labels of; tiles: whether the model embeds tiles of each image, too.
     """
     names = teachers if config.teacher == "auto" else (config.teacher,)
+    labels_step = config.step_size or (_STEP_WITH_TILES if tiles else _DEFAULTS["none"].step_size)
     candidates = []
     for name in names:
         changes = {
             key: getattr(config, key)
-            for key in ("pseudo_weight", "set_weight", "base_loss", "trainable")
+            for key in ("pseudo_weight", "set_weight", "base_loss", "trainable", "step_size")
             if getattr(config, key) is not None
         }
         if name == "none":
@@ -65,6 +69,8 @@ def candidates_of(
         candidate = replace(_DEFAULTS[name], **changes)
         if not (candidate.pseudo_weight or candidate.set_weight or config.random_text_weight):
             candidate = replace(candidate, teacher="none", with_share=False)  # nothing follows it
+        if candidate.teacher == "none":
+            candidate = replace(candidate, step_size=labels_step)
         candidates.append(candidate)
     if some_unlabelled and config.base_weight > 0 and config.self_training is not False:
         candidates = _with_guesses(candidates, config)

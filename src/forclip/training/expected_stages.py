@@ -33,7 +33,7 @@ def expected_stages(
         some_unlabelled = num_parts == 1 and 0 < labelled < images
         if config.teacher == "auto" and some_unlabelled:
             stages.append(Planned("trying the zoom teacher", min(TRIAL_IMAGES, labelled), _TEACHERS["zoom"]))
-        candidates = candidates_of(config, AUTOMATIC, some_unlabelled)
+        candidates = candidates_of(config, AUTOMATIC, some_unlabelled, tiles=num_parts > 1)
     folds, seen = len(class_folds(classes, config.held_back_folds, config.seed)), set[tuple[TeacherName, int]]()
 
     def add(name: str, candidate: Candidate, share: float = 1.0, max_steps: int | None = None) -> None:

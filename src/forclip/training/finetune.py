@@ -97,7 +97,7 @@ def finetune(
     teachers = AUTOMATIC if zoom_gain is None or zoom_gain.shrunk <= 0 else (*AUTOMATIC, "zoom")
     guess_by: TeacherName = "zoom" if "zoom" in (*teachers, config.teacher) and zoom is not None else "start"
     trainer = HeadTrainer(untuned, tokens, num_parts, zoom, guess_by, config, checkpoint, track, watch)
-    candidates = candidates_of(config, teachers, some_unlabelled)
+    candidates = candidates_of(config, teachers, some_unlabelled, tiles=num_parts > 1)
     images = HeldOut(untuned, parts, supervision, seed, choose_share=head_config.pooled_share is None)
     expect(*expected_stages(config, *numbers, candidates))
     candidate, measured = choose_candidate(trainer.trial, candidates, images, supervision, config)

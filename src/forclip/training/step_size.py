@@ -14,7 +14,6 @@ from torch import nn
 from forclip.embedding.row_shards import Rows, read_rows
 from forclip.models.summary_head import SummaryHead
 
-DEFAULT_STEP, DEFAULT_STEP_WITH_TILES = 0.08, 0.04  # larger steps with tiles forget more of classes without labels
 _IMAGES = 16
 _SMALL = 0.01  # a change of the vectors at which it is still proportional to the change of the weights
 

@@ -18,7 +18,7 @@ from forclip.training.build_objectives import build_objectives
 from forclip.training.candidates import FIRST_GUESSES, Candidate, TeacherName
 from forclip.training.score_images import plain_clip, run_in_batches
 from forclip.training.self_training import guess_labels
-from forclip.training.step_size import DEFAULT_STEP, DEFAULT_STEP_WITH_TILES, learning_rate_for, scale_for_labels
+from forclip.training.step_size import learning_rate_for, scale_for_labels
 from forclip.training.supervision import Supervision
 from forclip.training.teachers import HeadTeacher, Teacher
 from forclip.training.trainer import TrainingSet, epochs_and_images, new_state, total_steps, train, trained_parameters
@@ -48,7 +48,7 @@ class HeadTrainer:
     track: Track
     watch: Watch | None = None
     vectors: dict[tuple[TeacherName, int], Rows] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[tuple[str, float], float] = field(default_factory=dict)
 
     def trial(
         self,
@@ -90,7 +90,7 @@ class HeadTrainer:
             raise ValueError("no objective has a weight (or a teacher to follow): there is nothing to train on")
         epochs, count = epochs_and_images(self.config, len(rows), self.num_parts, share_of_epochs, max_steps)
         labelled = len(rows) if candidate.self_training else len(supervision.labelled)
-        rate = self._learning_rate(candidate.trainable) * scale_for_labels(labelled, len(rows))
+        rate = self._learning_rate(candidate) * scale_for_labels(labelled, len(rows))
         config = replace(self.config, epochs=epochs, learning_rate=rate)
         if count < len(rows):
             rows = np.sort(np.random.default_rng([config.seed, 17]).choice(rows, count, replace=False))
@@ -155,20 +155,17 @@ class HeadTrainer:
             supervision, labels=labels, verified=verified, view_labels=of_views[0], view_verified=of_views[1]
         )
 
-    def _learning_rate(self, trainable: str) -> float:
+    def _learning_rate(self, candidate: Candidate) -> float:
         if self.config.learning_rate is not None:
             return self.config.learning_rate * _LEARNING_RATE_WIDTH / self.untuned.pool.width
-        if trainable not in self.rates:
+        key = candidate.trainable, candidate.step_size
+        if key not in self.rates:
             # The tower's last stage has a rate of its own, relative to this one.
             stage = {id(p) for p in self.untuned.pool.stage_parameters()}
-            trained = [p for p in trained_parameters(self.untuned, trainable) if id(p) not in stage]
-            step, seed = self.config.step_size, self.config.seed
-            if step is None:
-                step = DEFAULT_STEP if self.num_parts == 1 else DEFAULT_STEP_WITH_TILES
-            self.rates[trainable] = broadcast(
-                learning_rate_for(self.untuned, trained, one_view(self.tokens, 0), step, seed)
-            )
-        return self.rates[trainable]
+            trained = [p for p in trained_parameters(self.untuned, candidate.trainable) if id(p) not in stage]
+            images, seed = one_view(self.tokens, 0), self.config.seed
+            self.rates[key] = broadcast(learning_rate_for(self.untuned, trained, images, candidate.step_size, seed))
+        return self.rates[key]
 
     def _teacher_vectors(self, name: TeacherName, rows: Ints) -> Rows:
         """Return the vectors of a teacher for rows of images, [V or 1, rows, K, D]; K = 0 for none. *Collective*."""
