@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -60,8 +62,21 @@ def test_a_store_in_a_bucket_does_what_a_local_one_does(bucket: str, cache: Path
     assert not any("/search/" in name for name in BucketPath(bucket).sizes())
 
 
+def test_machines_that_create_a_store_at_the_same_moment_all_open_it(bucket: str) -> None:
+    barrier = Barrier(6)
+
+    def create(folder: str) -> int:
+        barrier.wait()
+        return len(Index.create(folder, HEADER))
+
+    with ThreadPoolExecutor(barrier.parties) as pool:
+        for k in range(8):
+            assert list(pool.map(create, [f"{bucket}/store-{k}"] * barrier.parties)) == [0] * barrier.parties
+
+
 WRITER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from forclip.index.image_index import Index
 from tests.index.made import HEADER, files, some
 index = Index.create(sys.argv[1], HEADER)

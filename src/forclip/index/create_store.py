@@ -10,7 +10,7 @@ import lance
 from forclip.bucket_path import BucketPath, StorePath, store_path
 from forclip.index.schema import StoreHeader
 from forclip.index.store import MODEL_FOLDER, Store
-from forclip.index.table import LOCK, TABLE, reword_errors, writers_lock
+from forclip.index.table import LOCK, TABLE, is_conflict, reword_errors, writers_lock
 
 # The last one marks a whole run.
 _RUN_FILES = ("model.safetensors", "calibration.json", "split.json", "training_images.txt", "config.json")
@@ -36,9 +36,9 @@ def create_store(folder: str | os.PathLike[str] | BucketPath, header: StoreHeade
             with reword_errors(f"{folder}: can't be created", place=folder):
                 try:
                     _create_table(folder, header, run)
-                except OSError as error:  # another job was faster
-                    if "already exists" not in str(error):
-                        raise
+                except (OSError, ValueError, RuntimeError) as error:
+                    if "already exists" not in str(error) and not is_conflict(error):
+                        raise  # otherwise another job was faster
     store = Store(folder)
     require_model(store, header.fingerprint)
     roots = store.header.roots
