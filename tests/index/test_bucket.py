@@ -76,7 +76,6 @@ def test_machines_that_create_a_store_at_the_same_moment_all_open_it(bucket: str
 
 WRITER = """
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from forclip.index.image_index import Index
 from tests.index.made import HEADER, files, some
 index = Index.create(sys.argv[1], HEADER)

@@ -304,6 +304,13 @@ def test_alignment_and_share_are_chosen_or_configured(monkeypatch: pytest.Monkey
     assert best == f"alignment {aligned}, share {auto.choices.pooled_share:g}"
 
 
+def test_a_training_takes_the_steps_of_its_candidate() -> None:
+    config = replace(TRAIN, teacher="none", learning_rate=None)
+    usual, same, smaller = (weights(finetuned(config=replace(config, step_size=step))) for step in (None, 0.08, 0.04))
+    assert all(a.equal(b) for a, b in zip(usual, same, strict=True))
+    assert not all(a.equal(b) for a, b in zip(usual, smaller, strict=True))
+
+
 def test_the_zoom_teacher_is_tried_with_files_of_images_that_lack_labels(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 10)
     config = replace(TRAIN, teacher="auto", held_back_folds=2, self_training=False)
