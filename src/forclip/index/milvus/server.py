@@ -20,7 +20,7 @@ CURRENT = "Strong"  # consistency level: what was acknowledged is read
 _CHUNK = LONGEST_TEXT // 4 * 3  # bytes that fit a text in base64
 _UNUSED = [1.0, 0.0]
 _TRIES, _FIRST_WAIT = 6, 0.5
-_CONNECT_SECONDS = 10.0
+_CONNECT_TRIES, _CONNECT_SECONDS = 3, 10.0  # few, so that a wrong address is soon reported
 
 
 class MilvusServer:
@@ -36,8 +36,12 @@ class MilvusServer:
         self.vectors = address.collection
         self.images, self.texts = f"{address.collection}_images", f"{address.collection}_store"
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raised, too
+
+        def connect() -> MilvusClient:
+            return MilvusClient(address.uri, token=token(), db_name=address.database, timeout=_CONNECT_SECONDS)
+
+        self.client = self._retry(connect, _CONNECT_TRIES)
         with self.errors():
-            self.client = MilvusClient(address.uri, token=token(), db_name=address.database, timeout=_CONNECT_SECONDS)
             self.version = self.client.get_server_version()
         self.is_lite = "lite" in self.version
         self._is_loaded = False  # the collection of texts
@@ -117,18 +121,18 @@ class MilvusServer:
         """Delete rows. Without any, nothing happens."""
         self._retry(lambda: self.client.delete(collection, filter=filter))
 
-    def _retry(self, work: Callable[[], Result]) -> Result:
+    def _retry(self, work: Callable[[], Result], tries: int = _TRIES) -> Result:
         """Try again after an error of the network or of an overloaded server."""
         from grpc import RpcError
         from pymilvus.exceptions import MilvusException, ParamError
 
-        for attempt in range(_TRIES):
+        for attempt in range(tries):
             try:
                 return work()
             except ParamError as error:
                 raise ValueError(f"{self.address}: {error.message}") from None
             except (MilvusException, RpcError):
-                if attempt + 1 == _TRIES:
+                if attempt + 1 == tries:
                     with self.errors():
                         raise
                 time.sleep(_FIRST_WAIT * 2**attempt)
