@@ -156,7 +156,8 @@ def run(args: argparse.Namespace) -> None:
 def finetune_seed(task: Task, recipe: TrainConfig, config: EvalConfig, track: Track) -> tuple[MethodRun, SeedSummary]:
     """Finetune and measure one seed. The summary has mAP@50 in percent after and before training, and the choices."""
     tuned = finetune_on(task, HeadConfig(), recipe, track=track)
-    finetuned = measure(task, "for", tuned.head, recipe.seed, config, tuned.class_vectors).run
+    text_side = tuned.class_vectors, tuned.calibration
+    finetuned = measure(task, "for", tuned.head, recipe.seed, config, *text_side).run
     start = measure(task, "start", tuned.untuned, recipe.seed, config).run
     trained, untrained = (dict(run.report.means["min(k,R)"]) for run in (finetuned, start))
     return finetuned, {"seed": recipe.seed, "for": trained, "start": untrained, "choices": tuned.choices.to_json()}
