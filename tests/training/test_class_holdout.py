@@ -100,6 +100,16 @@ def head_of_seed(seed: int) -> SummaryHead:
     return noise_seeded_head(tiny_pool((3, 3)), 3, 1.0, seed)
 
 
+@pytest.mark.parametrize(("parts", "chosen"), [(1, Setting(0.5, 0.75)), (10, Setting(0.5, 0.5))])
+def test_tiles_have_no_preferred_share(monkeypatch: pytest.MonkeyPatch, parts: int, chosen: Setting) -> None:
+    gains = {Setting(0.0, 0.75): (0, 0), Setting(0.5, 0.75): (1.0, 3), Setting(0.5, 0.5): (1.2, 9)}
+    evidence = {setting: measured(*gain) for setting, gain in gains.items()}
+    monkeypatch.setattr(HeldOut, "measure", lambda *_: evidence)
+    images = HeldOut(head_of_seed(0).with_share(0.75), TOKENS.expand(parts, -1, -1, -1), supervision(), 0)
+    arguments = FORGETS, images, supervision(), TrainConfig()
+    assert choose_setting(lambda *_: head_of_seed(1), *arguments)[0] == chosen
+
+
 @pytest.fixture
 def fitted_scores(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The scores that each calibration is fitted to."""

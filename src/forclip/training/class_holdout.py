@@ -127,7 +127,8 @@ def choose_setting(
         kept = _without(supervision, held_out)
         trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
     evidence = broadcast(images.measure(trials, ALPHAS[1:]))
-    return best_setting(evidence, float(images.start.pooled_share)), evidence, trials
+    kept_share = float(images.start.pooled_share) if len(images.tokens) == 1 else None
+    return best_setting(evidence, kept_share), evidence, trials
 
 
 def _without(supervision: Supervision, held_out: Ints) -> Supervision:
@@ -207,14 +208,16 @@ def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
     return max(as_good, key=lambda choice: as_good[choice].seen)
 
 
-def best_setting(evidence: Evidence, start_share: float) -> Setting:
-    """Return the best choice among those with the start's share of plain CLIP, if one of them is as good as any.
+def best_setting(evidence: Evidence, kept_share: float | None) -> Setting:
+    """Return the best choice; if one with this share of plain CLIP is as good as any, the best of those with it.
 
-    A lower share is always better for seen classes: the head, and so what it learnt of them, counts for more. Novel
-    classes lose by it, and the trials do not see that, because they measure on images that the head was trained on.
+    kept_share: the start's; None with tiles. In one pass, a lower share is always better for seen classes: the head,
+    and so what it learnt of them, counts for more. Novel classes lose by it, and the trials do not see that, because
+    they measure on images that the head was trained on. With tiles, novel classes gain by it: the untrained head ranks
+    tiles worse than plain CLIP does, so the start has a large share, and the trained head no longer needs it.
     """
     as_good = _as_good(evidence)
-    return best_choice({s: m for s, m in as_good.items() if s.share == start_share} or as_good)
+    return best_choice({s: m for s, m in as_good.items() if s.share == kept_share} or as_good)
 
 
 def _as_good(measured: Mapping[Choice, Measured]) -> dict[Choice, Measured]:
