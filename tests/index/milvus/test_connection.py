@@ -14,7 +14,7 @@ from tests.milvus_server import new_name
 
 @contextmanager
 def proxy(port: int, refused: int) -> Iterator[tuple[int, list[int]]]:
-    """Pass connections on to a port after hanging up on the first ones. Yields the proxy's port and what it refused."""
+    """Pass connections on to a port after hanging up on the first ones. Yields its port and how many it will refuse."""
     left = [refused]
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -129,10 +129,8 @@ class MilvusServer:
         for attempt in range(tries):
             try:
                 return work()
-            except ParamError as error:
-                raise ValueError(f"{self.address}: {error.message}") from None
-            except (MilvusException, RpcError):
-                if attempt + 1 == tries:
+            except (MilvusException, RpcError) as error:
+                if isinstance(error, ParamError) or attempt + 1 == tries:
                     with self.errors():
                         raise
                 time.sleep(_FIRST_WAIT * 2**attempt)
