@@ -1,6 +1,7 @@
 """Videos in a store: which frames are indexed, when they are read again, and what filters find."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from forclip.data.images.frame_location import frame_path
 from forclip.data.images.video import VideoReader
 from forclip.data.metadata import read_metadata
 from forclip.embedding.embed import embed_images
-from forclip.embedding.frames import VIDEOS_FILE
+from forclip.embedding.frames import VIDEOS_FILE, IndexedVideo, add_videos, read_videos
 from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.index.image_index import Index
 from forclip.models.retrieval_model import load_model
@@ -98,6 +99,13 @@ def test_lost_records_and_deleted_frames_do_no_harm(folder: Path) -> None:
     assert indexed(folder).added == 0
     Index(store).delete("video = 'clip.mp4' AND time > 1")
     assert indexed(folder).added == 2
+
+
+def test_jobs_that_end_together_keep_all_records(tmp_path: Path) -> None:
+    records = {f"clip{k}.mp4": IndexedVideo(k, 0, 1.0, 1, None) for k in range(16)}
+    with ThreadPoolExecutor(8) as jobs:
+        list(jobs.map(lambda name: add_videos(tmp_path, {name: records[name]}), records))
+    assert read_videos(tmp_path) == records
 
 
 def test_bad_videos_are_reported_once_and_stop_nothing(folder: Path) -> None:

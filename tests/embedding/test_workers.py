@@ -21,6 +21,7 @@ from forclip.embedding.embed_all import plan_workers
 from forclip.embedding.ingest import IndexSummary, index_images
 from forclip.embedding.run_options import RunOptions
 from forclip.embedding.shard import Shard, parse_shard
+from forclip.embedding.skipped_list import read_unreadable
 from forclip.embedding.slice_writer import SliceWriter
 from forclip.embedding.worker_pool import Done, Event
 from forclip.index.image_index import Index
@@ -172,6 +173,23 @@ def test_array_jobs_share_a_listing_without_a_coordinator(photos: Path, tmp_path
     assert_equal_up_to_rounding(rows(tmp_path / "s"), rows(tmp_path / "plain"))
     summary = index(photos, tmp_path / "s")
     assert (summary.added, summary.updated, summary.unchanged, summary.skipped) == (0, 0, 130, 1)
+
+
+def test_shards_one_after_another_list_all_unreadable_images(photos: Path, tmp_path: Path) -> None:
+    """A job that starts when another one has ended keeps what that one could not read."""
+    bad = [f"bad{k}.jpg" for k in range(8)]
+    for name in bad:
+        (photos / name).write_text("no picture")
+    parts = [index(photos, tmp_path / "s", run=RunOptions(shard=Shard(k, 3))) for k in range(3)]
+    assert all(part.unreadable for part in parts)
+    assert sorted(i for part in parts for i in part.unreadable) == [f"photos/{name}" for name in bad]
+    assert sorted(read_unreadable(tmp_path / "s")) == [f"photos/{name}" for name in bad]
+    again = [index(photos, tmp_path / "s", run=RunOptions(shard=Shard(k, 3))) for k in range(3)]
+    assert [(part.skipped, part.unreadable) for part in again] == [(len(part.unreadable), {}) for part in parts]
+    shutil.copy(photos / "gallery_00000.jpg", photos / bad[0])
+    mended = [index(photos, tmp_path / "s", run=RunOptions(shard=Shard(k, 3))) for k in range(3)]
+    assert sum(part.added for part in mended) == 1
+    assert sorted(read_unreadable(tmp_path / "s")) == [f"photos/{name}" for name in bad[1:]]
 
 
 def test_a_shard_leaves_other_images_alone(photos: Path, tmp_path: Path) -> None:

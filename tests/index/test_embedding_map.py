@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from sklearn.manifold import trustworthiness
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from forclip.index.embedding_map import MIN_ARRANGED, arrange_points, map_points
-from forclip.types import Floats
+from forclip.types import Doubles, Floats
 from tests.index.made import unit
 
 Way = Callable[[Floats], Floats]
@@ -27,6 +28,21 @@ def test_groups_that_differ_are_apart_on_the_map(way: Way) -> None:
     np.fill_diagonal(distances, np.inf)
     assert np.array_equal(groups[distances.argmin(1)], groups)
     assert np.array_equal(way(means), points)  # the same each time
+
+
+@pytest.mark.parametrize("way", [map_points, arrange_points])
+def test_a_map_runs_on_one_core(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With OpenBLAS's threads, it takes up to sixty times as long on a busy machine."""
+    threads, eigh = list[int](), np.linalg.eigh
+
+    def count_threads(matrix: Doubles) -> tuple[Doubles, Doubles]:
+        threads.extend(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return eigh(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", count_threads)
+    with threadpool_limits(2):
+        way(unit(np.random.default_rng(0), 20, 16))
+    assert set(threads) == {1}
 
 
 def test_equal_images_have_equal_points() -> None:

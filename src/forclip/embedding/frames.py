@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock
 
 from forclip.atomic_write import write_text_atomically
-from forclip.bucket_path import StorePath
+from forclip.bucket_path import BucketPath, StorePath
 from forclip.data.images.content import file_state, is_missing
 from forclip.data.images.decode import UnreadableImage
 from forclip.data.images.frame_location import frame_path, split_frame
@@ -18,6 +20,8 @@ from forclip.progress import Advance
 
 VIDEOS_FILE = "videos.json"
 DEFAULT_EVERY = 1.0  # seconds
+_LOCK = "videos.lock"
+_LOCK_SECONDS = 60.0
 FRAME_COLUMNS = {"video": pa.string(), "time": pa.float64()}
 
 
@@ -104,11 +108,16 @@ def read_videos(store: StorePath) -> dict[str, IndexedVideo]:
     try:
         content = json.loads((store / VIDEOS_FILE).read_text())
         return {video_id: IndexedVideo(**record) for video_id, record in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def write_videos(store: StorePath, records: Mapping[str, IndexedVideo]) -> None:
-    """Write the records of all videos of a store, by id."""
-    content = {video_id: asdict(record) for video_id, record in records.items()}
-    write_text_atomically(store / VIDEOS_FILE, json.dumps(content, indent=1))
+def add_videos(store: StorePath, records: Mapping[str, IndexedVideo]) -> None:
+    """Add records, by the video's id, to those that other jobs have written, also while this job ran.
+
+    In a bucket, where nothing can be locked, two jobs that end in the same moment may lose a record.
+    """
+    lock = nullcontext() if isinstance(store, BucketPath) else FileLock(store / _LOCK, timeout=_LOCK_SECONDS)
+    with lock:
+        content = {video_id: asdict(record) for video_id, record in {**read_videos(store), **records}.items()}
+        write_text_atomically(store / VIDEOS_FILE, json.dumps(content, indent=1))

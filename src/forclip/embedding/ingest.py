@@ -1,7 +1,7 @@
 """Index images: find the new and changed ones of a source, embed them slice by slice and store them."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from forclip.embedding.changes import Changes, UnreadableImage, find_changes, in
 from forclip.embedding.embed_all import embed_all, plan_workers
 from forclip.embedding.frames import (
     IndexedVideo,
+    add_videos,
     check_frame_columns,
     choose_frames,
     frame_columns,
     read_videos,
-    write_videos,
 )
 from forclip.embedding.list_source import list_source
 from forclip.embedding.orientation import warn_about_orientation
@@ -193,7 +193,7 @@ def index_images(
     if index is not None:
         index.store.make_columns(columns.types)
         _record_changes(index, changes, {} if model is None else describe_model(loaded, model))
-    listed = _still_unreadable(known, changes, video_records)
+    listed = _still_unreadable(known, changes, video_records, takes)
     unreadable_videos = {
         i: UnreadableImage(i, video.size, video.modified, video.problem)
         for i, video in video_records.items()
@@ -226,7 +226,7 @@ def index_images(
     if index is None and shard is not None and not todo and not writer.unreadable:
         return IndexSummary(0, 0, 0, {}, 0, (), (), listing.summary())
     if index is not None and videos:
-        write_videos(to, (records if shard is None else read_videos(to)) | video_records)
+        add_videos(to, video_records)
     if index is None or (found and not len(index)):
         first = next(iter(writer.unreadable.values())).reason
         raise ValueError(f"{source}: none of {len(paths)} images can be read; the first: {first}")
@@ -308,16 +308,25 @@ def _schema(index: Index | None) -> pa.Schema | None:
 
 
 def _still_unreadable(
-    known: Mapping[str, UnreadableImage], changes: Changes, videos: Mapping[str, IndexedVideo]
+    known: Mapping[str, UnreadableImage],
+    changes: Changes,
+    videos: Mapping[str, IndexedVideo],
+    takes: Callable[[str, Location], bool] | None,
 ) -> dict[str, UnreadableImage]:
-    """Return what stays listed as unreadable: files that have not changed, and those of other sources.
+    """Return what stays listed as unreadable: files that have not changed, and those of other sources and shards.
 
-    These stay listed while their disk is away, until they are deleted. known: the list so far; videos: read now, by id.
+    These stay listed while their disk is away, until they are deleted. known: the list so far; videos: read now, by id;
+    takes: whether this job takes an image, as in `find_changes`.
     """
+
+    def is_compared(image_id: str) -> bool:
+        path = changes.paths.get(image_id)
+        return image_id in videos or (path is not None and (takes is None or takes(image_id, path)))
+
     others = {
         i: image
         for i, image in known.items()
-        if i not in changes.paths and i not in videos and not _is_deleted(changes.roots.resolve(image.uri))
+        if not is_compared(i) and not _is_deleted(changes.roots.resolve(image.uri))
     }
     return others | dict(changes.skipped)
 

@@ -1,7 +1,8 @@
 """A map of images: points in the plane, near each other where the images' vectors are.
 
 There are two: the first two principal components, which take no time, and an arrangement by t-SNE, which shows groups
-of like images far better and takes a minute for 10,000 images.
+of like images far better and takes a minute for 10,000 images. Both run on one core: on a busy machine OpenBLAS's
+threads, which wait for each other at every step of an eigendecomposition, take up to sixty times as long.
 """
 
 import numpy as np
@@ -20,21 +21,22 @@ def map_points(means: Floats) -> Floats:
     The points are scaled alike, so that all are within 0..1, around the middle. The same vectors give the same points
     each time.
     """
-    return _within_one(_components(means, 2))
+    with threadpool_limits(1):
+        return _within_one(_components(means, 2))
 
 
 def arrange_points(means: Floats) -> Floats:
-    """As `map_points`, of at least MIN_ARRANGED images, so that an image's neighbours are those of its vector (t-SNE).
+    """As `map_points`, so that an image's neighbours are those of its vector (t-SNE).
 
-    Runs on one core.
+    means: of at least MIN_ARRANGED images.
     """
     from sklearn.manifold import TSNE  # late: it takes a second to import
 
-    components = _components(means, _COMPONENTS).astype(np.float32)
-    perplexity = min(_PERPLEXITY, (len(means) - 1) / 3)
-    # t-SNE refuses a start without any spread, which images that are all equal would give it.
-    start = "pca" if float(np.ptp(components)) > 1e-6 else "random"
     with threadpool_limits(1):
+        components = _components(means, _COMPONENTS).astype(np.float32)
+        perplexity = min(_PERPLEXITY, (len(means) - 1) / 3)
+        # t-SNE refuses a start without any spread, which images that are all equal would give it.
+        start = "pca" if float(np.ptp(components)) > 1e-6 else "random"
         arranged = TSNE(2, perplexity=perplexity, init=start, random_state=0, n_jobs=1).fit_transform(components)
     return _within_one(arranged.astype(np.float64))
 
