@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,12 +32,20 @@ def test_a_process_that_is_started_while_interrupts_are_held_back_never_gets_one
 
 
 @linux
-def test_an_interrupt_is_delivered_when_the_block_ends() -> None:
-    reached = []
+@pytest.mark.parametrize("threads", [0, 3])
+def test_an_interrupt_is_delivered_when_the_block_ends(threads: int) -> None:
+    """Also while other threads run, which the system may give the signal to."""
+    reached, end = [], threading.Event()
+    for _ in range(threads):
+        threading.Thread(target=end.wait, daemon=True).start()
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupts_held_back():  # noqa: PT012 (the end of the block raises)
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
         reached.append(1)
+    end.set()
     assert reached == [1]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 INTERRUPTED_IMPORT = """

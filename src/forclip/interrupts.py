@@ -17,11 +17,21 @@ def interrupts_held_back() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # its start, with the first process, would let signals through again
+    received: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    # The mask is for the processes that are started, which inherit it. It is this thread's alone: while other threads
+    # run, such as those of libraries, one of them gets the signal, and Python handles it here at once.
+    if handler is not None:
+        signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def ignore_interrupts() -> None:

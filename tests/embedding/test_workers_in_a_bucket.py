@@ -68,7 +68,6 @@ def cluster(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_workers_and_a_killed_job_leave_every_image_once(
     cluster: Any, bucket: str, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
