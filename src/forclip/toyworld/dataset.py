@@ -54,10 +54,12 @@ def write_toyworld(
     num_gallery: int = 60,
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
+    large_objects: bool = False,
 ) -> ToyWorld:
     """Draw the scenes and write train.json, gallery.json, novel.txt and the folder images.
 
-    The same seed gives the same files, and a scene does not depend on num_train or num_gallery. advance is called with
+    large_objects: whether each scene has one large object and up to two small ones, and not many small ones. The same
+    seed gives the same files, and a scene does not depend on num_train or num_gallery. advance is called with
     the number of scenes drawn since the last call.
     """
     folder = Path(folder)
@@ -69,7 +71,9 @@ def write_toyworld(
             ("gallery", num_gallery, world.gallery_file),
         ):
             drawn = []
-            for scene in workers.map(partial(_draw, world.images, split, seed), range(count), chunksize=16):
+            for scene in workers.map(
+                partial(_draw, world.images, split, large_objects, seed), range(count), chunksize=16
+            ):
                 drawn.append(scene)
                 advance(1)
             file.write_text(json.dumps(_instances(drawn)))
@@ -82,12 +86,14 @@ def _start_process() -> None:
     gc.freeze()  # a decoder of videos that a process inherits would wait for its threads for ever when it is freed
 
 
-def _draw(folder: Path, split: str, seed: int, index: int) -> tuple[str, tuple[scenes.PlacedObject, ...]]:
+def _draw(
+    folder: Path, split: str, large_objects: bool, seed: int, index: int
+) -> tuple[str, tuple[scenes.PlacedObject, ...]]:
     """Draw and save one scene. Returns its file name and its objects."""
-    rng = np.random.default_rng([seed, _DOMAIN_SPLITS[split], index])
-    count = int(rng.integers(_MIN_OBJECTS, _MAX_OBJECTS + 1))
-    names = tuple(rng.choice(pictographs.NAMES, count, replace=False).tolist())
-    scene = scenes.clutter(rng, names, _SIDE)
+    rng = np.random.default_rng([seed, _DOMAIN_SPLITS[split] + 2 * large_objects, index])
+    fewest, most, draw = (1, 3, scenes.postcard) if large_objects else (_MIN_OBJECTS, _MAX_OBJECTS, scenes.clutter)
+    names = tuple(rng.choice(pictographs.NAMES, int(rng.integers(fewest, most + 1)), replace=False).tolist())
+    scene = draw(rng, names, _SIDE)
     file_name = f"{split}_{index:05d}.jpg"
     scene.image.save(folder / file_name, quality=90)
     return file_name, scene.objects
