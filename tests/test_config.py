@@ -95,6 +95,16 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, content)).train.learning_rate == 0.001
 
 
+def test_on_off_yes_and_no_are_what_a_setting_takes(tmp_path: Path) -> None:
+    """YAML 1.1 reads all of them as true or false, so that `alignment: off` had to be quoted."""
+    file = tmp_path / "run.yaml"
+    data = "data: {train: {annotations: a.json, images: a}, novel: [no, off, cat]}"
+    file.write_text(f"{data}\nhead: {{alignment: off}}\nmodel: {{train_last_stage: yes, compile: True}}\n")
+    config = load_config(file)
+    assert (config.head.alignment, config.data.novel) == ("off", ("no", "off", "cat"))
+    assert (config.model.train_last_stage, config.model.compile) == (True, True)
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "configs"
     folder.mkdir()

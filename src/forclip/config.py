@@ -415,8 +415,18 @@ class _RefuseRepeatedKeys(yaml.constructor.BaseConstructor):
         return super().construct_mapping(node, deep)
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+
+
 class _UniqueKeys(_RefuseRepeatedKeys, yaml.SafeLoader):
-    pass
+    """Reads true and false alone as such (YAML 1.2): `off` is a value of `alignment`, and `no` may be a class."""
+
+
+_UniqueKeys.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeys.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 class _UniqueTexts(_RefuseRepeatedKeys, yaml.BaseLoader):
