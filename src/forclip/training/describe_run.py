@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from forclip.calibration.fit import NEEDED
 from forclip.data.splits import read_split
 from forclip.evaluation.methods import FOR, format_interval, format_value, metric_label
 from forclip.evaluation.metrics_file import Metrics, read_metrics
@@ -94,7 +95,7 @@ def _choices(choices: dict[str, Any]) -> list[str]:
 
 def _calibration(calibration: dict[str, Any] | None) -> str:
     if calibration is None:
-        return "none: too few base classes were held out"
+        return f"none: {NEEDED}"
     error = calibration.get("held_out_errors", {}).get("top 50")
     measured = "" if error is None else f"; their error over the 50 best images (ECE) is {error:.3f}"
     return f"calibrated on {count(calibration['classes'], 'held-out class', 'held-out classes')}{measured}"

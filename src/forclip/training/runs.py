@@ -15,6 +15,7 @@ from rich.console import Console
 
 from forclip import distributed
 from forclip.atomic_write import write_text_atomically
+from forclip.calibration.fit import NEEDED
 from forclip.config import DataConfig, RunConfig, config_to_json, load_config
 from forclip.console import plain_console
 from forclip.data.images.tiles import Tiles, views_of
@@ -142,7 +143,7 @@ def _train(
         write_training_images(out, readable.paths)
         save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
-    message = "The model gives scores but no probabilities: too few base classes were held out to calibrate it."
+    message = f"The model gives scores but no probabilities: {NEEDED}."
     if calibration is not None:
         error = calibration.held_out_errors["top 50"]
         measured = "" if error is None else f"; ECE over the 50 best images of unseen classes: {error:.3f}"
