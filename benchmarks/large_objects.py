@@ -4,8 +4,8 @@
 
 Each scene has one large object and up to two small ones, as VOC's photos have, so plain CLIP is hard to improve on. The
 worlds are small (1,000 scenes to train on, 300 to search), and so is the head (9 query tokens, one view, 25 epochs).
-"labels alone" trains on the base labels without a teacher and without plain CLIP's share, with each of the step sizes,
-and follows the training fully. It shows what the choices of FOR, which see base classes alone, leave unused.
+"labels alone" trains on the base labels without a teacher, alignment and plain CLIP's share, with each step size, and
+follows the training fully. It shows what the choices of FOR, which see base classes alone, leave unused.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def means(task: Task, head: Head, seed: int, class_vectors: ClassVectors | None 
 def table(seeds: list[dict[str, Means]]) -> Table:
     shown = Table("method", *GROUPS, title="mAP@50, mean and standard deviation over seeds")
     for method in seeds[0]:
-        values = [[methods[method][group] or np.nan for methods in seeds] for group in GROUPS]
+        values = [np.array([methods[method][group] for methods in seeds], float) for group in GROUPS]
         shown.add_row(method, *(f"{np.mean(v):.1f} ± {np.std(v, ddof=len(v) > 1):.1f}" for v in values))
     return shown
 

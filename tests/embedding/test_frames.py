@@ -108,6 +108,22 @@ def test_jobs_that_end_together_keep_all_records(tmp_path: Path) -> None:
     assert read_videos(tmp_path) == records
 
 
+def test_records_that_cannot_be_read_at_the_moment_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = ({name: IndexedVideo(1, 0, 5.0, 1, None)} for name in ("a.mp4", "b.mp4"))
+    add_videos(tmp_path, one)
+
+    def fail(*_: object) -> str:
+        raise PermissionError("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", fail)
+        with pytest.raises(PermissionError):
+            add_videos(tmp_path, other)
+    assert read_videos(tmp_path) == one
+
+
 def test_bad_videos_are_reported_once_and_stop_nothing(folder: Path) -> None:
     whole = write_video(folder / "cut.mp4", 200, options={"movflags": "faststart"}).read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: 6 * len(whole) // 10])

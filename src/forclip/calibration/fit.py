@@ -15,6 +15,7 @@ from forclip.evaluation.metrics import gain_with_bound
 from forclip.types import Bools, Doubles, Floats, Ints
 
 MIN_CLASSES = 5
+# The end of messages about a model without probabilities.
 NEEDED = f"they need {MIN_CLASSES} base classes, {MIN_SAMPLE} labelled images, and no fixed `train.interpolation`"
 FALSE_ALARMS = 0.05  # share of the present base classes that the threshold calls absent
 _FOLDS = 5
