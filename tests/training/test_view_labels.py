@@ -10,6 +10,7 @@ from PIL import Image
 
 from forclip.data.images.tiles import Tiles
 from forclip.data.images.views import FLIP, PLAIN, View, Window, make_views
+from forclip.progress import Notice
 from forclip.training import view_labels
 from forclip.training.view_labels import label_views
 from forclip.types import Annotations
@@ -62,6 +63,8 @@ CASES = {  # box of one label, or None; shown and verified in the whole image an
     "touching the border": ((10, 0, 50, 40), "+ + - - -"),
     "without area": ((70, 60, 70, 60), "+ - - - +"),
     "no box": (None, "+ ? ? ? ?"),
+    "half inside": ((80, 60, 130, 100), "+ - - - +"),
+    "around the image and more": ((-50, -50, 200, 200), "+ ? ? ? ?"),
 }
 
 
@@ -73,6 +76,15 @@ def test_tiles_by_hand(box: tuple[float, float, float, float] | None, expected: 
     assert " ".join(s if known else "?" for s, known in zip(signs, verified[:, 0, 1], strict=True)) == expected
     assert not labels[:, 0, [0, 2]].any()
     assert verified[:, 0, [0, 2]].all()
+
+
+@pytest.mark.parametrize("box", [(120, 10, 150, 30), (100, 80, 100, 90), (-30, 10, -5, 30)])
+def test_a_box_outside_counts_as_no_box_with_a_notice(box: Box) -> None:
+    inside = (0, 2, (5.0, 5.0, 20.0, 20.0))
+    with pytest.warns(Notice, match=r"1 of 2 boxes .*'class 1' of 0"):
+        found = label_views(annotations([(0, 1, box), inside]), QUARTERS)
+    expected = label_views(annotations([inside], [(0, 1)]), QUARTERS)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_label_without_a_box_stays_on_a_crop_of_most_of_the_image() -> None:

@@ -1,12 +1,14 @@
 """Labels of views: a crop or a tile shows only some of an image's objects."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from forclip.data.images.box_frames import upright_boxes
 from forclip.data.images.decode import image_size
 from forclip.data.images.views import FLIP, PLAIN, View
+from forclip.progress import notify
 from forclip.types import Annotations, Bools, Floats, Ints
 
 _VISIBLE = 0.5  # of an object's area: from here on, a view shows the object
@@ -17,7 +19,8 @@ def label_views(images: Annotations, views: Sequence[View], rows: Ints | None = 
 
     A view shows a class if it contains at least half of the area of one of its boxes. It does not show a class whose
     boxes all lie outside. A label is not verified if the view has only a smaller part of a box. A label without a box
-    counts as a box around the whole image. Labels that are not verified for an image are not for its views.
+    counts as a box around the whole image. Of a box that leaves its image, only the part inside counts; a box that lies
+    outside is ignored, with a notice. Labels that are not verified for an image are not for its views.
 
     rows: [I], of each image where the views were made, on which random crops depend; None if no image was left out
     since. Returns labels and verified, [V, I, C] each. An image that can't be read has its own labels in each view.
@@ -32,6 +35,7 @@ def label_views(images: Annotations, views: Sequence[View], rows: Ints | None = 
     readable = np.array([size is not None for size in found])
     sizes = [size or (1, 1) for size in found]
     rows = np.arange(len(images)) if rows is None else rows
+    images = _inside(images, np.array(sizes, np.float32), readable)
     owners, classes, boxes = _boxes_of_labels(images, np.array(sizes, np.float32))
     for v in partial:
         windows = [views[v].window(row, size).box for row, size in zip(rows.tolist(), sizes, strict=True)]
@@ -43,6 +47,23 @@ def label_views(images: Annotations, views: Sequence[View], rows: Ints | None = 
         only_cut[owners[cut], classes[cut]] = True
         verified[v] &= labels[v] | ~only_cut | ~readable[:, None]
     return labels, verified
+
+
+def _inside(images: Annotations, sizes: Floats, readable: Bools) -> Annotations:
+    """Clip boxes to their images, and remove those that lie outside. sizes: [I, 2], width and height."""
+    limits = sizes[images.box_images]
+    start, end = images.boxes[:, :2], images.boxes[:, 2:]
+    outside = ((start >= limits) | (end <= 0)).any(1) & readable[images.box_images]
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        image, name = images.image_ids[images.box_images[first]], images.class_names[images.box_classes[first]]
+        notify(
+            f"{outside.sum()} of {len(outside)} boxes lie outside their images, so their labels count for the whole "
+            f"image (such as {name!r} of {image}); `forclip data check` lists them"
+        )
+    clipped = np.concatenate([start.clip(min=0), np.minimum(end, limits)], 1)
+    owners, classes = images.box_images[~outside], images.box_classes[~outside]
+    return replace(images, boxes=clipped[~outside], box_images=owners, box_classes=classes)
 
 
 def _boxes_of_labels(images: Annotations, sizes: Floats) -> tuple[Ints, Ints, Floats]:

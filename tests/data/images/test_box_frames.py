@@ -32,7 +32,7 @@ def white_box(path: Path) -> list[float]:
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def coco(folder: Path, images: dict[str, tuple[object, object]], box: tuple[int, int, int, int] = BOX) -> Path:
+def coco(folder: Path, images: dict[str, tuple[object, object]], box: tuple[float, float, float, float] = BOX) -> Path:
     """Write a COCO file with this box, xyxy, in every image. images: width and height by file name."""
     x, y, right, bottom = box
     content = {
@@ -63,7 +63,7 @@ def test_a_file_with_the_size_of_the_upright_picture(tmp_path: Path, orientation
     assert upright_boxes(load_coco(file, tmp_path)).boxes.tolist() == [list(BOX)]
 
 
-@pytest.mark.parametrize(("width", "height"), [(None, None), ("wide", []), (0, 0), (80, 60), (-40, 30)])
+@pytest.mark.parametrize(("width", "height"), [(None, None), ("wide", []), (0, 0), (70, 60), (-40, 30)])
 def test_sizes_that_say_nothing_mean_stored_pixels(tmp_path: Path, width: object, height: object) -> None:
     path = stored(tmp_path / "a.png", 6)
     file = coco(tmp_path, {path.name: (width, height)})
@@ -93,6 +93,21 @@ def test_voc_gives_a_size(tmp_path: Path) -> None:
         (tmp_path / "Annotations" / "a.xml").write_text(f"<annotation>{xml}</annotation>")
         found = upright_boxes(load_voc(tmp_path, None)).boxes[0]
         np.testing.assert_allclose(found, expected, atol=1)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("size", [(160, 120), (20, 15), (121, 90)])
+def test_boxes_of_pictures_that_were_resized_since_are_resized(
+    tmp_path: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    """121 x 90, because tools round."""
+    path = stored(tmp_path / "a.png", orientation)
+    scale = np.array([*size, *size]) / (40, 30, 40, 30)
+    file = coco(tmp_path, {path.name: size}, tuple((np.array(BOX) * scale).tolist()))
+    np.testing.assert_allclose(upright_boxes(load_coco(file, tmp_path)).boxes, [white_box(path)], atol=1e-4)
+    if orientation == 6:
+        file = coco(tmp_path, {path.name: size[::-1]}, tuple((np.array(BOX) * scale[[1, 0, 1, 0]]).tolist()))
+        np.testing.assert_allclose(upright_boxes(load_coco(file, tmp_path)).boxes, [BOX], atol=1e-4)
 
 
 def test_pictures_that_cannot_be_read_keep_their_boxes(tmp_path: Path) -> None:

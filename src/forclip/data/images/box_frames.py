@@ -1,7 +1,7 @@
 """Convert boxes of label files to the frame of the upright images.
 
 Some tools label the pixels as they are stored, others the upright image that a viewer shows. The width and height in
-the label file tell which, where the orientation exchanges them.
+the label file tell which, where the orientation exchanges them. They also tell if an image was resized since.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,8 @@ def convert_boxes(images: Annotations, headers: Sequence[ImageHeader | None]) ->
 
     A label file's boxes refer to the upright image where its width and height are the upright image's and not the
     stored one's. Where both are equal (half turns, squares) or none is given, the boxes are like those of most turned
-    images of the set where that is clear, and refer to the stored pixels if there are none.
+    images of the set where that is clear, and refer to the stored pixels if there are none. Boxes of an image that was
+    resized since, with the same ratio of its sides, are resized too.
     """
     if images.box_sizes is None:
         return images
@@ -39,18 +40,38 @@ def convert_boxes(images: Annotations, headers: Sequence[ImageHeader | None]) ->
     is_upright: dict[int, bool] = {}
     for row, header in turned.items():
         size = tuple(images.box_sizes[row].tolist())
-        candidates = {header.stored_size: False, (header.width, header.height): True}
-        if len(candidates) == 2 and size in candidates:
-            is_upright[row] = candidates[size]
+        frames = header.stored_size, (header.width, header.height)
+        fits = [size == frame for frame in frames]
+        if not any(fits):
+            fits = [_scale(size, frame) is not None for frame in frames]
+        if fits[0] != fits[1]:
+            is_upright[row] = fits[1]
     usual = sum(is_upright.values()) * 2 > len(is_upright)
     boxes = images.boxes.copy()
-    of_turned = np.isin(images.box_images, list(turned))
-    for position in np.flatnonzero(of_turned):
-        row = int(images.box_images[position])
-        if not is_upright.get(row, usual):
-            header = turned[row]
+    for position, row in enumerate(images.box_images.tolist()):
+        header = headers[row]
+        if header is None:
+            continue
+        labelled_stored = row in turned and not is_upright.get(row, usual)
+        size = header.stored_size if labelled_stored else (header.width, header.height)
+        scale = _scale(tuple(images.box_sizes[row].tolist()), size)
+        if scale is not None:
+            boxes[position] *= np.array([*scale, *scale], np.float32)
+        if labelled_stored:
             boxes[position] = turn_boxes(boxes[position][None], header.orientation, header.stored_size)[0]
     return replace(images, boxes=boxes, box_sizes=None)
+
+
+def _scale(given: tuple[int, int], size: tuple[int, int]) -> tuple[float, float] | None:
+    """Return how many pixels of an image of this size are one pixel of its given size, in width and height.
+
+    None if the size is not given, or if the sides have another ratio: then the image was not just resized.
+    """
+    if not all(given):
+        return None
+    across, down = size[0] / given[0], size[1] / given[1]
+    rounded_by = abs(across - down) * max(given) / max(across, down, 1)
+    return (across, down) if rounded_by <= 1 else None
 
 
 def turn_boxes(boxes: Floats, orientation: int, size: tuple[int, int]) -> Floats:
