@@ -211,7 +211,7 @@ class HeadConfig:
 
     num_query_tokens: Count = 25
     seeding: Literal["windows", "noise", "clusters"] = "windows"
-    noise_scale: float = 1.0
+    noise_scale: NonNegative = 1.0
     alignment: Literal["auto", "on", "off"] = "auto"
     alignment_shrinkage: Fraction = 0.6
     pooled_share: Fraction | None = None
@@ -239,7 +239,9 @@ class TrainConfig:
     self_training: whether to guess the base labels of images without any, and to train on likely guesses
     (forclip.training.self_training). None leaves it to the trials.
     interpolation: alpha, the share of the way from the untuned to the tuned head, chosen on base classes held back in
-    held_back_folds trial trainings (fewer than 2 folds: 0.5).
+    trial trainings.
+    held_back_folds: the parts of the base classes, each held back in one trial. None means four in full trials that
+    leave out images, too, and otherwise two. Fewer than 2: no trials, and an alpha of 0.5.
     class_vectors: how far the base classes' text vectors follow the labels, chosen in the trials (without: 0.75); 0
     leaves them unchanged.
     ema_decay: the decay of the average of weights over steps that training returns; 0 returns the last weights.
@@ -250,7 +252,7 @@ class TrainConfig:
     learning_rate: Positive | None = None
     step_size: Positive | None = None
     stage_learning_rate: Positive = 0.1
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     warmup_share: Fraction = 0.1
     ema_decay: Fraction = 0.0
     views: Count | None = None
@@ -268,7 +270,7 @@ class TrainConfig:
     neighbour_weight: NonNegative = 0.0
     neighbour_words: Count = 200
     diversity_weight: NonNegative = 0.0
-    held_back_folds: NonNegativeInt = 2
+    held_back_folds: NonNegativeInt | None = None
     interpolation: Fraction | None = None
     class_vectors: Fraction | None = None
     checkpoint_every: Count = 100

@@ -26,6 +26,8 @@ def parse_image_size(value: object) -> ImageSize | None:
             f"image_size {value!r}: must be pixels per side, such as 336, or rows and columns, such as [288, 512]"
         )
     rows, columns = int(texts[0]), int(texts[-1])
+    if not rows or not columns:
+        raise ValueError(f"image_size {value!r}: must have at least one pixel per side")
     return rows if rows == columns else (rows, columns)
 
 

@@ -92,6 +92,11 @@ def test_no_image_has_more_vectors_than_the_limit(count: int, most: int, distinc
     assert len(merged.vectors) == min(count, most)
 
 
+def test_no_images_stay_no_images() -> None:
+    none = ImageEmbeddings(np.zeros((0, 2), np.float32), np.array([0]), ())
+    assert len(merge_near_duplicates(none, 0.9)) == len(limit_vectors(none, 3)) == 0
+
+
 def test_a_limit_that_is_not_exceeded_changes_nothing() -> None:
     given = some(names(5))
     most = int(np.diff(given.offsets).max())

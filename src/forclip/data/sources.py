@@ -44,7 +44,7 @@ def load_sets(data: DataConfig) -> tuple[Annotations, Annotations]:
     else:
         if len(train) < 2:
             file = data.train.annotations
-            problem = f"{len(train)} image(s) can't be split into training and gallery"
+            problem = f"{len(train)} image(s) can't be split in two: name the images to search in data.gallery"
             raise ValueError(f"{file}: {problem}{and_left_out(train.skipped)}")
         if rule is None:
             rows = np.arange(1, len(train), 2)

@@ -66,6 +66,8 @@ def check_max_vectors(most: int | None) -> None:
 
 def _merge(embeddings: ImageEmbeddings, group: Callable[[Floats], Ints]) -> ImageEmbeddings:
     """Merge the vectors of each image that `group` gives the same number. [N, D] -> [N], counted from 0 in order."""
+    if not len(embeddings):
+        return embeddings
     spans = zip(embeddings.offsets[:-1].tolist(), embeddings.offsets[1:].tolist(), strict=True)
     groups = [group(embeddings.vectors[start:end]) for start, end in spans]
     counts = np.array([g.max() + 1 for g in groups], np.int64)

@@ -17,6 +17,7 @@ from forclip.calibration.model import Calibration, read_calibration, write_calib
 from forclip.config import ComputeChoice, HeadConfig, ModelConfig
 from forclip.data.images.tiles import Tiles, parse_tiles, views_of
 from forclip.data.images.views import View
+from forclip.image_size import describe_image_size
 from forclip.index.schema import Precision, StoreHeader
 from forclip.location import with_urls
 from forclip.models.backbone import Backbone, weights_fingerprint
@@ -282,7 +283,11 @@ def from_pretrained(
     if backbone is None:
         backbone = configured_backbone(replace(config, compute=compute, compile=compiled), device)
     if backbone.fingerprint != content["backbone_fingerprint"]:
-        raise ValueError(f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now")
+        size = "no image_size" if config.image_size is None else f"image_size {describe_image_size(config.image_size)}"
+        raise ValueError(
+            f"{folder}: was trained on other weights or preprocessing than {backbone.name!r} has now; the run has "
+            f"{size} and resize_mode {config.resize_mode}, as in its run.yaml"
+        )
     check_is_no_placeholder(folder / _WEIGHTS_FILE)
     try:
         state = load_file(folder / _WEIGHTS_FILE)
