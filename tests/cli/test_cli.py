@@ -191,6 +191,39 @@ def test_a_stopped_run_resumes(tmp_path: Path, small_world: ToyWorld) -> None:
     assert after == before  # nothing left to do
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "named"),
+    [
+        ("head", {"alignment_shrinkage": 0.1}, "head.alignment_shrinkage is 0.1"),
+        ("model", {"resize_mode": "letterbox"}, "model.resize_mode is 'letterbox'"),
+        ("train", {"epochs": 3}, "train.epochs is 3"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_settings(
+    tmp_path: Path, small_world: ToyWorld, section: str, changes: dict[str, Any], named: str
+) -> None:
+    model, config = tmp_path / "model", write_config(tmp_path, small_world)
+    assert run("train", config, "--out", model).exit_code == 0
+    before = {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()}
+    other = write_config(tmp_path, small_world, **{section: changes})
+    assert_one_line(run("train", other, "--out", model, "--resume"), named, "started with")
+    assert {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()} == before
+
+
+def test_a_refused_run_keeps_its_configuration(tmp_path: Path, small_world: ToyWorld) -> None:
+    model, config = tmp_path / "model", write_config(tmp_path, small_world)
+    assert run("train", config, "--out", model).exit_code == 0
+    before = (model / "run.yaml").read_bytes()
+    content = yaml.safe_load(config.read_text())
+    labels = json.loads(small_world.train_file.read_text())
+    labels["annotations"] = labels["annotations"][1:]
+    (tmp_path / "fewer.json").write_text(json.dumps(labels))
+    content["data"]["train"]["annotations"] = str(tmp_path / "fewer.json")
+    config.write_text(yaml.safe_dump(content))
+    assert_one_line(run("train", config, "--out", model, "--resume"), "another configuration")
+    assert (model / "run.yaml").read_bytes() == before
+
+
 def test_an_unreadable_image_is_skipped_and_listed(tmp_path: Path, small_world: ToyWorld) -> None:
     content = json.loads(small_world.train_file.read_text())
     content["images"][3]["file_name"] = "missing.jpg"

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from forclip.config import ModelConfig
+from forclip.config import ModelConfig, TrainConfig
 from forclip.data.images.tiles import Tiles
 from forclip.progress import untracked
 from forclip.text.prompt_options import PromptOptions
@@ -38,7 +38,14 @@ class RecordingBackbone(TinyBackbone):
         return super().encode_text(texts)
 
 
-def resolve(folder: Path, size: tuple[int, int], tiles: str, backbone: RecordingBackbone) -> tuple[Tiles | None, str]:
+def resolve(
+    folder: Path,
+    size: tuple[int, int],
+    tiles: str,
+    backbone: RecordingBackbone,
+    one_class: bool = False,
+    fraction: float = 1.0,
+) -> tuple[Tiles | None, str]:
     """20 pictures of noise, of this size; the model sees 6 x 6 pixels."""
     rng = np.random.default_rng(0)
     paths = tuple(folder / f"{k}.png" for k in range(20))
@@ -46,9 +53,11 @@ def resolve(folder: Path, size: tuple[int, int], tiles: str, backbone: Recording
         Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
     labels = rng.random((20, 4)) < 0.5
     labels[:, 0] |= ~labels[:, :3].any(1)
+    if one_class:
+        labels[:, 1:] = False
     images = Annotations(tuple(map(str, range(20))), paths, ("cat", "dog", "cup", "owl"), labels)
     console = Console(file=StringIO(), width=1000)
-    options = (SPLIT, PromptOptions(["a {}"], []), 4, untracked, console)
+    options = (SPLIT, PromptOptions(["a {}"], []), 4, TrainConfig(labelled_fraction=fraction), untracked, console)
     found = resolve_tiles(ModelConfig("tiny", tiles=tiles), backbone, images, *options)
     return found, console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
@@ -72,6 +81,20 @@ def test_large_pictures_are_tried_with_and_without(
     assert backbone.pictures == 20 * 10
     assert backbone.texts == {"a cat", "a dog", "a cup"}, "a novel name was used"
     assert said.startswith("tiles auto: " + ("none" if expected is None else "3x3"))
+
+
+def test_only_the_images_whose_labels_are_used_are_tried(tmp_path: Path) -> None:
+    backbone = RecordingBackbone()
+    resolve(tmp_path, (60, 60), "auto", backbone, fraction=0.5)
+    assert backbone.pictures == 10 * 10
+
+
+def test_the_size_decides_where_labels_can_not_rank(tmp_path: Path) -> None:
+    backbone = RecordingBackbone()
+    tiles, said = resolve(tmp_path, (60, 60), "auto", backbone, one_class=True)
+    assert tiles == Tiles(3, 3)
+    assert backbone.pictures == 0
+    assert "too few classes" in said
 
 
 def test_tiles_are_chosen_by_which_scores_rank_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

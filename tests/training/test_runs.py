@@ -81,6 +81,35 @@ def test_small_sets_train_and_are_evaluated(
     json.dumps(metrics, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"teacher": "zoom"}, "teacher: zoom"), ({"self_training": True}, "self_training: true")],
+)
+def test_what_needs_whole_pictures_is_refused_with_tiles_before_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], named: str
+) -> None:
+    coco(tmp_path / "train.json", GALLERY)
+    content = {
+        "data": {"train": {"annotations": "train.json"}},
+        "model": {"name": "forclip-mini", "tiles": "2x2"},
+        "train": settings,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr("forclip.training.runs.encode_training_images", None)  # would fail if it were called
+    with pytest.raises(ValueError, match=f"train.{named} .*2x2.*model.tiles"):
+        train(tmp_path / "run.yaml", tmp_path / "model", console=Console(quiet=True))
+
+
+def test_a_run_that_stopped_in_its_trials_is_not_started_over(tmp_path: Path) -> None:
+    coco(tmp_path / "train.json", GALLERY)
+    content = {"data": {"train": {"annotations": "train.json"}}, "model": {"name": "forclip-mini"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "checkpoint_held_back_0.safetensors").touch()
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(tmp_path / "run.yaml", tmp_path / "model", console=Console(quiet=True))
+
+
 def test_labels_that_tell_nothing_apart_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco(tmp_path / "train.json", [["cat"], ["cat"]])
     content = {

@@ -16,7 +16,10 @@ from forclip.types import Bools, Doubles, Floats, Ints
 
 MIN_CLASSES = 5
 # The end of messages about a model without probabilities.
-NEEDED = f"they need {MIN_CLASSES} base classes, {MIN_SAMPLE} labelled images, and no fixed `train.interpolation`"
+NEEDED = (
+    f"they need {MIN_CLASSES} base classes, {MIN_SAMPLE} labelled images, and trials: no fixed `train.interpolation`, "
+    "`train.held_back_folds` unset or from 2 to half of the base classes, and a `train.base_weight` above 0"
+)
 FALSE_ALARMS = 0.05  # share of the present base classes that the threshold calls absent
 _FOLDS = 5
 _RIDGE = 1e-3  # on slopes of standardised features: keeps them finite for classes that scores separate perfectly

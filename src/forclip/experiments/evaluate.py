@@ -123,7 +123,10 @@ def load_task(config: RunConfig, backbone: Backbone, track: Track, console: Cons
     expect(*measuring)
     if will_train or config.head.seeding == "clusters":
         query_tokens = config.head.num_query_tokens
-        tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)
+        settings = query_tokens, config.train, track, console
+        tiles = resolve_tiles(config.model, backbone, train, split, prompts, *settings)
+        if will_train:
+            runs.check_works_with_tiles(config.train, tiles)
         train_encoded: Encoded = runs.encode_training_images(config, backbone, train, track, console, tiles)
     else:
         tiles = None

@@ -4,7 +4,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor
 
-from forclip.config import ModelConfig
+from forclip.config import ModelConfig, TrainConfig
 from forclip.data.images.tiles import Tiles, describe_tiles, views_of
 from forclip.distributed import broadcast, is_first
 from forclip.embedding.choose_tiles import tiles_by_size
@@ -17,7 +17,7 @@ from forclip.progress import Track
 from forclip.text.prompt_options import PromptOptions
 from forclip.training.gains import resample
 from forclip.training.score_images import pooled_outputs, score_shares
-from forclip.training.supervision import supervise
+from forclip.training.supervision import labelled_rows, supervise
 from forclip.types import Annotations, ClassSplit, Floats, Ints
 
 _IMAGES = 96  # labelled images that are tried with and without tiles
@@ -30,23 +30,33 @@ def resolve_tiles(
     split: ClassSplit,
     prompts: PromptOptions,
     num_query_tokens: int,
+    labels: TrainConfig,
     track: Track,
     console: Console,
 ) -> Tiles | None:
     """Return the configured tiles, or with `auto` the better choice, and print the reason.
 
     Pictures that the model sees whole without losing detail need no tiles. Otherwise the untrained head ranks a sample
-    of labelled training images for the base classes, with and without tiles.
+    of labelled training images for the base classes, with and without tiles. With fewer than two classes that some of
+    them show and others do not, there is nothing to rank: then the size of the pictures decides. labels: the training,
+    which may use the labels of only a part of the images.
     """
     if model.tiles != "auto":
         return configured_tiles(model)
     by_size, reason = broadcast(tiles_by_size(backbone, train.paths, model.tile_overlap) if is_first() else (None, ""))
     base = train.with_classes(split.base)
-    labelled = np.flatnonzero((base.labels & base.verified_mask).any(1))
+    shown = base.labels & base.verified_mask
+    used = labelled_rows(shown, labels.labelled_fraction, labels.seed)
+    labelled = used[shown[used].any(1)]
     tiles: Tiles | None = None
-    if by_size is not None and len(labelled):
+    rows = labelled[np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).astype(int)]
+    absent = ~base.labels & base.verified_mask
+    rankable = int((shown[rows].any(0) & absent[rows].any(0)).sum())
+    if by_size is not None and len(labelled) and rankable < 2:
         tiles = by_size
-        rows = labelled[np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).astype(int)]
+        reason += f"; {len(rows)} labelled pictures have too few classes to rank them with and without"
+    elif by_size is not None and len(labelled):
+        tiles = by_size
         sample = train.take(rows)
         sources = sample.image_ids, sample.paths, views_of(tiles)
         encoded = encode_on_workers(backbone, *sources, track, f"trying tiles of {tiles.name}")

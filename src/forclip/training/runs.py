@@ -16,7 +16,7 @@ from rich.console import Console
 from forclip import distributed
 from forclip.atomic_write import write_text_atomically
 from forclip.calibration.fit import NEEDED
-from forclip.config import DataConfig, RunConfig, config_to_json, load_config
+from forclip.config import DataConfig, RunConfig, TrainConfig, config_to_json, load_config, read_yaml
 from forclip.console import plain_console
 from forclip.data.images.tiles import Tiles, views_of
 from forclip.data.images.views import PLAIN, View, make_views, resolve_num_views
@@ -42,6 +42,10 @@ from forclip.training.watch import NoRecorder, Recorder
 from forclip.training.weight_interpolation import save_ends
 from forclip.types import Annotations, ClassSplit
 
+# Settings that may change before a run continues: where the weights are, and how it runs. Other weights have other
+# vectors of texts, which the checkpoints refuse.
+_CHANGES_NO_RESULT = {"name", "pretrained", "compute", "compile", "checkpoint_every"}
+
 
 def train(
     config: RunConfig | str | Path,
@@ -59,11 +63,14 @@ def train(
     console: receives progress and messages; standard error by default. tensorboard: also write event files to
     out/tensorboard; wandb: a project of Weights & Biases to record to.
 
+    A run continues with the settings that it started with, except for those that change no result; `tiles: auto` keeps
+    the choice.
+
     Workers that torchrun started train together, each on cpu or on a GPU of its own; the first one prints and writes
     `out`. A run continues with any number of workers: bit for bit with the same one on CPUs, else but for rounding.
 
-    Raises ValueError if the config or the data is invalid, if `out` already contains a run and resume is False, and if
-    TensorBoard or wandb is not installed.
+    Raises ValueError if the config or the data is invalid, if `out` already contains a run and resume is False, if a
+    setting of the run to continue has changed, and if TensorBoard or wandb is not installed.
     """
     with distributed.joined(), ExitStack() as opened:
         config = config if isinstance(config, RunConfig) else load_config(Path(config))
@@ -94,8 +101,11 @@ def _train(
         create_folder(out)
         # torchrun starts workers again if it is told to.
         resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        if not resume and (checkpoint.exists() or (out / "config.json").exists()):
+        if not resume and (any(out.glob("checkpoint*.safetensors")) or (out / "config.json").exists()):
             raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
+        if resume and (out / "run.yaml").exists():
+            config = _as_started(config, out / "run.yaml")
+    config = distributed.broadcast(config)
     recorder = record()
     with distributed.one_first():
         pretrained = configured_backbone(config.model, distributed.local_device(config.device))
@@ -111,7 +121,8 @@ def _train(
             console.print(describe_verdicts(verdicts, train, gallery), markup=False, highlight=False)
         split, prompts = choose_classes_and_prompts(config.data, train, gallery)
         query_tokens = config.head.num_query_tokens
-        tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, track, console)
+        tiles = resolve_tiles(config.model, backbone, train, split, prompts, query_tokens, config.train, track, console)
+        check_works_with_tiles(config.train, tiles)
         config = with_tiles(config, tiles)
         expect(*stages_of_training(config, train, len(split.base), tiles))
         encoded = encode_training_images(config, backbone, train, track, console, tiles)
@@ -125,8 +136,9 @@ def _train(
             )
             console.print(message, style="yellow", highlight=False)
         exact = replace(config, model=absolute_reference(config.model))
-        if distributed.is_first():
-            (out / "run.yaml").write_text(yaml.safe_dump(config_to_json(exact), sort_keys=False))
+        # A run that is continued keeps its file until its checkpoints have been accepted.
+        if distributed.is_first() and not (resume and (out / "run.yaml").exists()):
+            write_config(exact, out / "run.yaml")
         settings = (config.head, config.train, checkpoint, track)
         finetuned = finetune(
             backbone,
@@ -141,6 +153,7 @@ def _train(
         left_out = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
         write_text_atomically(out / "skipped.json", json.dumps(left_out, indent=1))
         write_training_images(out, readable.paths)
+        write_config(exact, out / "run.yaml")
         save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
     message = f"The model gives scores but no probabilities: {NEEDED}."
@@ -158,6 +171,33 @@ def _train(
     return model or RetrievalModel(
         str(out), pretrained, finetuned.head, fingerprint, templates, text_side, calibration, tiles
     )
+
+
+def _as_started(config: RunConfig, file: Path) -> RunConfig:
+    """Return the configuration with the tiles that a run to continue has chosen. file: its run.yaml.
+
+    Raises ValueError if another setting of the model, the head or the training differs from the run's.
+    """
+    before, unset = read_yaml(file, "configuration of the run"), RunConfig(config.data)
+    before = before if isinstance(before, dict) else {}
+    if config.model.tiles == "auto":
+        tiles = before.get("model", {}).get("tiles", "none")
+        config = replace(config, model=replace(config.model, tiles=tiles))
+    now, default = (config_to_json(replace(c, model=absolute_reference(c.model))) for c in (config, unset))
+    for section in ("model", "head", "train"):
+        for key, value in now[section].items():
+            started_with = (before.get(section) or {}).get(key, default[section][key])
+            if key not in _CHANGES_NO_RESULT and value != started_with:
+                raise ValueError(
+                    f"{section}.{key} is {value!r}, but the run in {file.parent} started with {started_with!r}: "
+                    "set it back to continue, or choose another folder"
+                )
+    return config
+
+
+def write_config(config: RunConfig, file: Path) -> None:
+    """Write a configuration as YAML."""
+    write_text_atomically(file, yaml.safe_dump(config_to_json(config), sort_keys=False))
 
 
 def check_same_images(images: Annotations) -> None:
@@ -207,6 +247,21 @@ def choose_classes_and_prompts(
 def with_tiles(config: RunConfig, tiles: Tiles | None) -> RunConfig:
     """Name the tiles in the configuration, where it may say `auto`."""
     return replace(config, model=replace(config.model, tiles="none" if tiles is None else tiles.name))
+
+
+def check_works_with_tiles(config: TrainConfig, tiles: Tiles | None) -> None:
+    """Raise ValueError for settings that need a model without tiles."""
+    if tiles is None:
+        return
+    for key, value, asked in (
+        ("teacher", "zoom", config.teacher == "zoom"),
+        ("self_training", "true", config.self_training is True),
+    ):
+        if asked:
+            raise ValueError(
+                f"train.{key}: {value} needs a model without tiles, and this one has {tiles.name}: "
+                "set model.tiles to none, or leave the setting out"
+            )
 
 
 def stages_of_training(config: RunConfig, train: Annotations, classes: int, tiles: Tiles | None) -> list[Planned]:

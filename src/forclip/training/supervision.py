@@ -66,11 +66,15 @@ class Supervision:
     def keep_labelled_fraction(self, fraction: float, seed: int) -> "Supervision":
         """Keep the labels of a fraction of the images, and only the classes that one of these images shows."""
         rows = labelled_rows(self.labels & self.verified, fraction, seed)
+        fewer = self.keep_labels_of(rows)
+        return fewer._take_classes(np.flatnonzero((fewer.labels & fewer.verified).any(0)))
+
+    def keep_labels_of(self, rows: Ints) -> "Supervision":
+        """Forget the labels of all other images."""
         kept = np.zeros((len(self.labels), 1), bool)
         kept[rows] = True
         views = None if self.view_verified is None else self.view_verified & kept
-        fewer = replace(self, verified=self.verified & kept, view_verified=views)
-        return fewer._take_classes(np.flatnonzero((fewer.labels & fewer.verified).any(0)))
+        return replace(self, verified=self.verified & kept, view_verified=views)
 
     def of_views(self, num_views: int) -> tuple[Bools, Bools]:
         """Return labels and verified of each view, [V, I, C] each."""
@@ -99,6 +103,8 @@ def labelled_rows(labels: Bools, fraction: float, seed: int) -> Ints:
     random order; then the others in random order. So with one seed, a smaller fraction is part of a larger one.
     labels: [I, C]; fraction: above 0, at most 1.
     """
+    if fraction == 1:  # at once: to cover the classes of a large set takes minutes
+        return np.arange(len(labels))
     remaining = np.random.default_rng(seed).permutation(len(labels))
     uncovered, chosen = labels.any(0), []
     while uncovered.any():

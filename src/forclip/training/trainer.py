@@ -24,6 +24,8 @@ from forclip.models.summary_head import SummaryHead
 from forclip.training.objectives import Batch, Objective
 
 _MAX_GRADIENT_NORM = 1.0
+_TEXTS = "texts."  # before the names of a checkpoint's text vectors
+_ROUNDING = 0.005  # of unit vectors by float16, or by another machine's half precision
 _FEWEST_EPOCHS, _MOST_EPOCHS, _USUAL_STEPS = 3, 30, 600
 OnStep = Callable[[int, dict[str, float]], None]  # called with the number of steps done and each objective's value
 
@@ -62,7 +64,8 @@ class TrainingState:
     """Everything that a checkpoint keeps.
 
     average: the head with weights averaged over steps, or None; history: each objective's value at every step done;
-    identity: a text that names labels and settings. A checkpoint with another identity is refused.
+    identity: a text that names labels and settings; texts: vectors that training depends on, by name. A checkpoint
+    with another identity or other texts is refused. Texts may differ by rounding, as on another machine.
     """
 
     head: SummaryHead
@@ -71,6 +74,7 @@ class TrainingState:
     average: SummaryHead | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     identity: str = ""
+    texts: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def result(self) -> SummaryHead:
@@ -106,14 +110,24 @@ class TrainingState:
         metadata = {"history": json.dumps(self.history), "identity": self.identity}
         # Copied, because objectives may share a tensor, which safetensors refuses.
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.tensors().items()}
+        tensors |= {f"{_TEXTS}{name}": vectors.detach().cpu().half() for name, vectors in self.texts.items()}
         write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata))
 
     def load(self, file: Path) -> None:
-        """Read a checkpoint. Raises ValueError if it has another identity, other tensors or other shapes."""
+        """Read a checkpoint.
+
+        Raises ValueError if it has another identity, other texts, other tensors or other shapes.
+        """
         with safe_open(file, framework="pt") as stored:
             tensors = self.tensors()
-            names = {upgrade_key(name): name for name in stored.keys()}  # noqa: SIM118  # not a dict
-            if stored.metadata().get("identity") != self.identity or names.keys() != tensors.keys():
+            keys = set(stored.keys())
+            texts = {key for key in keys if key.startswith(_TEXTS)}
+            names = {upgrade_key(name): name for name in keys - texts}
+            same_texts = texts == {f"{_TEXTS}{name}" for name in self.texts} and all(
+                _are_close(vectors, stored.get_tensor(f"{_TEXTS}{name}")) for name, vectors in self.texts.items()
+            )
+            same = stored.metadata().get("identity") == self.identity and same_texts
+            if not same or names.keys() != tensors.keys():
                 raise ValueError(f"{file}: a checkpoint of another configuration; start again in another folder")
             for name, tensor in tensors.items():
                 saved = stored.get_tensor(names[name])
@@ -122,6 +136,12 @@ class TrainingState:
                 with torch.no_grad():
                     tensor.copy_(saved)
             self.history = json.loads(stored.metadata()["history"])
+
+
+def _are_close(vectors: Tensor, saved: Tensor) -> bool:
+    """Whether unit vectors are the same up to rounding."""
+    same_shape = vectors.shape == saved.shape
+    return same_shape and torch.allclose(vectors.detach().cpu().float(), saved.float(), rtol=0, atol=_ROUNDING)
 
 
 def new_state(
