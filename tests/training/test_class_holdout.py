@@ -17,15 +17,17 @@ from forclip.training import class_holdout
 from forclip.training.candidates import Candidate
 from forclip.training.class_holdout import (
     ALPHAS,
+    Fold,
     HeldOut,
     Measured,
     Setting,
     best_choice,
     best_setting,
     calibrate,
-    choose_candidate,
+    choose_finalists,
     choose_setting,
     class_folds,
+    full_folds,
 )
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain, class_precisions
@@ -80,13 +82,18 @@ def test_an_uncertain_gain_counts_less() -> None:
 def test_the_share_of_the_start_stays_unless_another_is_clearly_better() -> None:
     kept, lower = Setting(0.5, 0.75), Setting(1.0, 0.25)
     start = {Setting(0.0, 0.75): measured(0, 0)}
-    assert best_setting(start | {kept: measured(1.0, 3), lower: measured(1.4, 9)}, 0.75) == kept
-    assert best_setting(start | {kept: measured(1.0, 3), lower: measured(1.6, 9)}, 0.75) == lower
-    better_seen = start | {Setting(1.0, 0.75): measured(0.95, 5)}
-    assert best_setting(better_seen | {kept: measured(1.0, 3), lower: measured(1.4, 9)}, 0.75) == Setting(1.0, 0.75)
+
+    def best(*others: tuple[Setting, Measured]) -> Setting:
+        return best_setting({KEEPS: start | dict(others)}, 0.75)[1]
+
+    assert best((kept, measured(1.0, 3)), (lower, measured(1.4, 9))) == kept
+    assert best((kept, measured(1.0, 3)), (lower, measured(1.6, 9))) == lower
+    better_seen = Setting(1.0, 0.75), measured(0.95, 5)
+    assert best(better_seen, (kept, measured(1.0, 3)), (lower, measured(1.4, 9))) == better_seen[0]
 
 
 IMAGES, CLASSES = 80, 8
+HALVES = np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)
 TOKENS = torch.randn(IMAGES, 9, 8, generator=torch.Generator().manual_seed(1)).half()
 
 
@@ -106,8 +113,8 @@ def test_tiles_have_no_preferred_share(monkeypatch: pytest.MonkeyPatch, parts: i
     evidence = {setting: measured(*gain) for setting, gain in gains.items()}
     monkeypatch.setattr(HeldOut, "measure", lambda *_: evidence)
     images = HeldOut(head_of_seed(0).with_share(0.75), TOKENS.expand(parts, -1, -1, -1), supervision(), 0)
-    arguments = FORGETS, images, supervision(), TrainConfig()
-    assert choose_setting(lambda *_: head_of_seed(1), *arguments)[0] == chosen
+    arguments = [FORGETS], images, supervision(), TrainConfig()
+    assert choose_setting(lambda *_: head_of_seed(1), *arguments)[:2] == (FORGETS, chosen)
 
 
 @pytest.fixture
@@ -137,12 +144,11 @@ def test_each_class_is_scored_by_the_head_trained_without_it(
     fitted_scores: list[np.ndarray], parts: Tensor, share: float
 ) -> None:
     untuned, one, other = head_of_seed(0), head_of_seed(1), head_of_seed(2)
-    halves = [np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)]
-    trials = [(halves[0], one), (halves[1], other)]
+    trials = [(Fold(HALVES[0]), one), (Fold(HALVES[1]), other)]
     calibrate(untuned, trials, Setting(0.75, share), parts, supervision(), 0)
     plain = untuned.with_share(share).pooled
-    for held_out, tuned in trials:
-        head = interpolate(untuned, tuned, 0.75)
+    for fold, tuned in trials:
+        head, held_out = interpolate(untuned, tuned, 0.75), fold.classes
         mixed = SummaryHead(head.pool, head.offsets.detach(), head.bias.detach(), plain, share)
         np.testing.assert_allclose(fitted_scores[0][:, held_out], scores_of(mixed, held_out.tolist(), parts), atol=1e-5)
 
@@ -224,15 +230,15 @@ def measuring(start: SummaryHead, choose_share: bool = True) -> HeldOut:
 
 
 KEEPS = Candidate("start", 1.0, 0.0)
-FORGETS = Candidate("none", 0.0, 0.0)
+FORGETS = Candidate("none", 0.0, 0.0, step_size=0.08)
 TRIALS = TrainConfig(held_back_folds=2)
 
 
 def test_the_candidate_that_keeps_unseen_classes_is_chosen(scripted: None) -> None:
     training = ScriptedTraining(supervision())
     parts = (measuring(untrained()), supervision(), TRIALS)
-    chosen, evidence = choose_candidate(training, [FORGETS, KEEPS], *parts)
-    assert chosen == KEEPS
+    chosen, evidence = choose_finalists(training, [FORGETS, KEEPS], *parts)
+    assert chosen == [KEEPS]
     assert set(evidence) == {FORGETS, KEEPS}
     assert all(next(iter(found)) == Setting(0.0, 0.25) for found in evidence.values()), "the start comes first"
     assert {(number, share < 1, most is None) for _, number, share, most in training.calls} == {(None, True, False)}
@@ -243,22 +249,22 @@ def test_the_candidate_that_keeps_unseen_classes_is_chosen(scripted: None) -> No
 def test_every_choice_leaves_training_out_if_unseen_classes_are_forgotten(scripted: None) -> None:
     """The start knows all classes; the trained heads know only what they saw."""
     training = ScriptedTraining(supervision())
-    setting, evidence, trials = choose_setting(
-        training, FORGETS, measuring(untrained(range(CLASSES))), supervision(), TRIALS
+    _, setting, evidence, trials = choose_setting(
+        training, [FORGETS], measuring(untrained(range(CLASSES))), supervision(), TRIALS
     )
     assert setting.alpha == 0
-    assert evidence[Setting(1.0, 0.25)].unseen.mean < -20
+    assert evidence[FORGETS][Setting(1.0, 0.25)].unseen.mean < -20
     assert [number for _, number, _, _ in training.calls] == [0, 1]
-    assert sorted(np.concatenate([held_out for held_out, _ in trials])) == list(range(CLASSES))
+    assert sorted(np.concatenate([fold.classes for fold, _ in trials])) == list(range(CLASSES))
 
 
 def test_training_is_followed_if_it_helps_unseen_classes(scripted: None) -> None:
-    setting, evidence, _ = choose_setting(
-        ScriptedTraining(supervision()), KEEPS, measuring(untrained()), supervision(), TRIALS
+    _, setting, evidence, _ = choose_setting(
+        ScriptedTraining(supervision()), [KEEPS], measuring(untrained()), supervision(), TRIALS
     )
     assert setting.alpha > 0
-    assert evidence[setting].unseen.mean > 20
-    assert evidence[setting].seen > 20
+    assert evidence[KEEPS][setting].unseen.mean > 20
+    assert evidence[KEEPS][setting].seen > 20
 
 
 def test_plain_clip_is_chosen_where_it_ranks_unseen_classes_best(
@@ -274,11 +280,11 @@ def test_plain_clip_is_chosen_where_it_ranks_unseen_classes_best(
     monkeypatch.setattr(class_holdout, "score_shares", scores)
     training = ScriptedTraining(supervision())
     parts = (supervision(), TRIALS)
-    setting, evidence, _ = choose_setting(training, FORGETS, measuring(untrained()), *parts)
+    _, setting, evidence, _ = choose_setting(training, [FORGETS], measuring(untrained()), *parts)
     assert setting == Setting(0.0, 1.0)
-    assert [s for s in evidence if s.share == 1] == [setting], "it is the same for every alpha"
-    setting, evidence, _ = choose_setting(training, FORGETS, measuring(untrained(), choose_share=False), *parts)
-    assert {s.share for s in evidence} == {0.25}, "the configured share stays"
+    assert [s for s in evidence[FORGETS] if s.share == 1] == [setting], "it is the same for every alpha"
+    _, setting, evidence, _ = choose_setting(training, [FORGETS], measuring(untrained(), choose_share=False), *parts)
+    assert {s.share for s in evidence[FORGETS]} == {0.25}, "the configured share stays"
 
 
 @pytest.mark.parametrize("change", [{"held_back_folds": 1}, {"held_back_folds": 5}, {"base_weight": 0.0}])
@@ -286,32 +292,109 @@ def test_without_trials_the_first_candidate_is_trained_and_half_followed(change:
     config = replace(TRIALS, **change)
     parts = (measuring(untrained()), supervision(), config)
     training = ScriptedTraining(supervision())
-    assert choose_candidate(training, [KEEPS, FORGETS], *parts) == (KEEPS, {})
-    assert choose_setting(training, KEEPS, *parts) == (Setting(0.5, 0.25), {}, [])
+    assert choose_finalists(training, [KEEPS, FORGETS], *parts) == ([KEEPS], {})
+    assert choose_setting(training, [KEEPS], *parts) == (KEEPS, Setting(0.5, 0.25), {}, [])
     assert not training.calls
 
 
-def test_the_measured_gain_is_that_of_each_class_in_the_trial_that_held_it_out() -> None:
-    """By hand: the scores of two trials put together by columns."""
+@pytest.mark.parametrize("leaves_out", [False, True], ids=["all images", "left-out images"])
+def test_the_measured_gain_is_that_of_each_class_in_the_trial_that_held_it_out(leaves_out: bool) -> None:
+    """By hand: the precisions of two trials put together by columns."""
     start, one, other = head_of_seed(0), head_of_seed(1), head_of_seed(2)
-    halves = [np.arange(0, CLASSES, 2), np.arange(1, CLASSES, 2)]
     given = supervision()
-    held_out_images = HeldOut(start, PARTS, given, TRIALS.seed)
-    found = held_out_images.measure([(halves[0], one), (halves[1], other)], ALPHAS[1:])
+    everything = np.arange(IMAGES)
+    parts = (everything[:30], everything[30:70]) if leaves_out else (None, None)
+    trials = [(Fold(classes, part), head) for classes, part, head in zip(HALVES, parts, (one, other), strict=True)]
+    found = HeldOut(start, PARTS, given, TRIALS.seed).measure(trials, ALPHAS[1:])
     columns = list(range(CLASSES))
-    before = class_precisions(scores_of(start, columns, PARTS), given.labels, given.verified)
+
+    def precisions(head: SummaryHead, rows: np.ndarray) -> np.ndarray:
+        return class_precisions(scores_of(head, columns, PARTS)[rows], given.labels[rows], given.verified[rows])
+
     for alpha in ALPHAS:
-        scores = np.zeros((IMAGES, CLASSES), np.float32)
-        seen = []
-        for held_out, tuned in ((halves[0], one), (halves[1], other)):
-            every = scores_of(interpolate(start, tuned, alpha), columns, PARTS)
-            scores[:, held_out] = every[:, held_out]
-            kept = np.setdiff1d(columns, held_out)
-            after = class_precisions(every, given.labels, given.verified)
-            seen.append(after[kept].mean() - before[kept].mean())
-        expected = (class_precisions(scores, given.labels, given.verified) - before).mean()
-        assert found[Setting(alpha, 0.0)].unseen.mean == pytest.approx(expected, abs=1e-3)
+        unseen, seen = [], []
+        for fold, tuned in trials:
+            rows = everything if fold.images is None else fold.images
+            gains = precisions(interpolate(start, tuned, alpha), rows) - precisions(start, rows)
+            unseen += gains[fold.classes].tolist()
+            seen.append(np.delete(gains, fold.classes).mean())
+        assert found[Setting(alpha, 0.0)].unseen.mean == pytest.approx(np.mean(unseen), abs=1e-3)
         assert found[Setting(alpha, 0.0)].seen == pytest.approx(np.mean(seen), abs=1e-3)
+
+
+@pytest.fixture
+def enough_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few labelled images are enough for trials that leave some out."""
+    monkeypatch.setattr(class_holdout, "FEWEST_TO_LEAVE_OUT", IMAGES)
+
+
+@pytest.mark.parametrize("folds", [None, 2, 4])
+def test_full_trials_leave_out_a_quarter_of_the_images(enough_images: None, folds: int | None) -> None:
+    labelled = np.arange(0, 2 * IMAGES, 2)
+    found = full_folds(CLASSES, labelled, 1, TrainConfig(held_back_folds=folds))
+    assert len(found) == (folds or 4)
+    assert sorted(np.concatenate([fold.classes for fold in found])) == list(range(CLASSES))
+    images = [image for fold in found if fold.images is not None for image in fold.images.tolist()]
+    assert len(set(images)) == len(images) == len(found) * IMAGES // 4
+    assert set(images) <= set(labelled.tolist())
+
+
+def test_no_images_are_left_out_of_few_or_with_tiles(enough_images: None) -> None:
+    for labelled, parts in ((IMAGES - 1, 1), (IMAGES, 5)):
+        folds = full_folds(CLASSES, np.arange(labelled), parts, TrainConfig())
+        assert len(folds) == 2
+        assert all(fold.images is None for fold in folds)
+
+
+class Memory:
+    """Trainings whose heads rank the images that they saw right, and others right only without a teacher.
+
+    So on the images of its training, each candidate looks alike.
+    """
+
+    def __init__(self, given: Supervision) -> None:
+        self.given, self.numbers = given, list[int | None]()
+
+    def __call__(
+        self,
+        candidate: Candidate,
+        supervision: Supervision,
+        description: str,
+        number: int | None = None,
+        share_of_epochs: float = 1.0,
+        max_steps: int | None = None,
+    ) -> SummaryHead:
+        self.numbers.append(number)
+        right = range(CLASSES) if candidate.teacher == "none" else []
+        head = Oracle(right, self.given.labels, seed=1)
+        trained = Oracle(range(CLASSES), self.given.labels)
+        head.scores[supervision.labelled] = trained.scores[supervision.labelled]
+        return cast(SummaryHead, head)
+
+
+def test_a_finalist_is_chosen_on_images_that_it_did_not_see(scripted: None, enough_images: None) -> None:
+    training, given = Memory(supervision()), supervision()
+    arguments = measuring(untrained()), given, TrainConfig()
+    finalists, _ = choose_finalists(training, [KEEPS, FORGETS], *arguments)
+    assert finalists == [KEEPS, replace(FORGETS, step_size=0.04)], "short trials see no difference"
+    training.numbers.clear()
+    candidate, _, evidence, trials = choose_setting(training, finalists, *arguments)
+    assert training.numbers == list(range(8)), "each trial has a checkpoint of its own"
+    assert set(evidence) == set(finalists)
+    assert candidate == finalists[1]
+    assert max(m.unseen.mean for m in evidence[KEEPS].values()) < 10 < evidence[candidate][Setting(1, 0.25)].unseen.mean
+    assert len(trials) == 4
+
+
+def test_labels_alone_are_a_finalist_only_beside_a_teacher_and_take_configured_steps(
+    scripted: None, enough_images: None
+) -> None:
+    given = supervision()
+    one = choose_finalists(Memory(given), [FORGETS, KEEPS], measuring(untrained()), given, TrainConfig())[0]
+    assert one == [FORGETS]
+    set_by_user = TrainConfig(step_size=0.2)
+    big = [replace(candidate, step_size=0.2) for candidate in (KEEPS, FORGETS)]
+    assert choose_finalists(Memory(given), big, measuring(untrained()), given, set_by_user)[0] == big
 
 
 def finetuned(**changes: Any) -> Finetuned:

@@ -162,6 +162,21 @@ def test_the_strength_is_chosen_by_images_that_a_fit_did_not_see() -> None:
     assert chosen_strength(photos, TrainConfig()) <= 0.25
 
 
+def test_guesses_are_made_without_the_labels_that_measure_them() -> None:
+    photos, seen = Photos(), list[set[int]]()
+    given = Supervision(photos.targets.numpy(), photos.verified.numpy(), photos.texts, photos.words)
+
+    def guess(known: Supervision) -> Supervision:
+        seen.append(set(known.labelled.tolist()))
+        return known
+
+    heads = [(np.arange(4), cast(SummaryHead, Stored()))]
+    choose_strength(heads, photos.vectors[None], given, TrainConfig(), guess)
+    one, other = seen
+    assert not one & other
+    assert one | other == set(given.labelled.tolist())
+
+
 def test_one_labelled_image_cannot_choose_a_strength() -> None:
     photos = Photos()
     photos.verified = photos.verified & (torch.arange(len(photos.targets)) == 7)[:, None]

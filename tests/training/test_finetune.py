@@ -16,11 +16,21 @@ from torch.nn import functional as F
 from forclip.config import HeadConfig, TrainConfig
 from forclip.models.baselines import training_free_head
 from forclip.models.summary_head import SummaryHead
+from forclip.progress import Notice
 from forclip.text.prompts import encode_classes
 from forclip.training import finetune as finetune_module
 from forclip.training import trainer as training
 from forclip.training.candidates import AUTOMATIC
-from forclip.training.class_holdout import ALPHAS, HeldOut, Measured, Setting, best_choice, best_setting
+from forclip.training.class_holdout import (
+    ALPHAS,
+    HeldOut,
+    Measured,
+    Setting,
+    best_choice,
+    best_setting,
+    choose_setting,
+)
+from forclip.training.class_vectors import choose_strength
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain
 from forclip.training.score_images import SHARES
@@ -165,7 +175,38 @@ def test_a_checkpoint_of_other_labels_or_settings_is_refused(tmp_path: Path) -> 
     ):
         with pytest.raises(ValueError, match="a checkpoint of another configuration"):
             finetuned(other, config=config, file=checkpoint)
+    other = replace(supervision(5), texts=supervision(5).texts.flip(0))
+    with pytest.raises(ValueError, match="a checkpoint of another configuration"):
+        finetuned(other, file=checkpoint)
     finetuned(supervision(5), config=replace(TRAIN, checkpoint_every=7), file=checkpoint)  # it changes no result
+
+
+def test_a_checkpoint_of_a_machine_that_rounds_otherwise_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, the measured learning rate and the vectors of texts differ a little."""
+    checkpoint, config = tmp_path / "state.safetensors", replace(TRAIN, learning_rate=None)
+    first = finetuned(supervision(5), config=config, file=checkpoint)
+    monkeypatch.setattr("forclip.training.train_heads.learning_rate_for", lambda *_: 1.2345e-4)
+    given = supervision(5)
+    rounded = replace(given, texts=F.normalize(given.texts + 1e-5 * torch.randn(given.texts.shape), dim=-1))
+    again = finetuned(rounded, config=config, file=checkpoint)
+    assert again.history == first.history
+
+
+def test_classes_that_lose_their_labels_are_announced() -> None:
+    labels = supervision(5)
+    shown = np.zeros_like(labels.labels)
+    shown[np.arange(10), np.arange(10) % 5] = True
+    with pytest.warns(Notice, match="leaves 3 labelled images, which show 3 of 5 base classes"):
+        finetuned(replace(labels, labels=shown), config=replace(TRAIN, labelled_fraction=0.3))
+
+
+def test_more_folds_than_the_classes_fill_are_announced() -> None:
+    config = replace(TRAIN, held_back_folds=3, interpolation=None)
+    with pytest.warns(Notice, match="held_back_folds 3 is more than half of 5 base classes"):
+        done = finetuned(supervision(5), config=config)
+    assert done.choices.alpha == 0.5
 
 
 def test_unverified_labels_make_no_difference() -> None:
@@ -228,7 +269,8 @@ def test_choices_are_made_on_held_out_classes_and_recorded(tmp_path: Path, teach
     assert (start.alpha, start.share) == (0.0, choices.pooled_share)
     assert choices.evidence[start] == Measured(Gain(0.0, 0.0), 0.0)
     assert {setting.alpha for setting in choices.evidence} == set(ALPHAS)
-    assert best_setting(choices.evidence, choices.pooled_share) == Setting(choices.alpha, choices.share)
+    chosen = choices.candidate, Setting(choices.alpha, choices.share)
+    assert best_setting(choices.finalists, choices.pooled_share) == chosen
     if teacher == "auto":
         assert {candidate.teacher for candidate in choices.candidates} == set(AUTOMATIC)
         every = {(c, s): m for c, found in choices.candidates.items() for s, m in found.items()}
@@ -304,6 +346,35 @@ def test_alignment_and_share_are_chosen_or_configured(monkeypatch: pytest.Monkey
     assert best == f"alignment {aligned}, share {auto.choices.pooled_share:g}"
 
 
+def test_the_chosen_share_is_in_the_final_head_and_in_the_heads_that_class_vectors_are_chosen_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[float] = []
+
+    def choose(*arguments: Any) -> Any:
+        candidate, _, evidence, trials = choose_setting(*arguments)
+        return candidate, Setting(0.5, 0.75), evidence, trials
+
+    def record(heads: Any, *others: Any) -> Any:
+        tried.extend(float(head.pooled_share) for _, head in heads)
+        return choose_strength(heads, *others)
+
+    monkeypatch.setattr(finetune_module, "choose_setting", choose)
+    monkeypatch.setattr(finetune_module, "choose_strength", record)
+    done = finetuned(supervision(5), config=replace(TRAIN, held_back_folds=2, interpolation=None))
+    assert float(done.untuned.pooled_share) != 0.75
+    assert float(done.head.pooled_share) == 0.75
+    assert tried == [0.75, 0.75]
+
+
+@pytest.mark.parametrize(("teacher", "expected"), [("none", 0.0), ("start", 0.5)])
+def test_a_head_trains_with_plain_clips_share_only_to_stay_like_the_start(
+    teacher: Literal["none", "start"], expected: float
+) -> None:
+    done = finetuned(supervision(5), replace(HEAD, pooled_share=0.5), replace(TRAIN, teacher=teacher))
+    assert float(done.tuned.pooled_share) == expected
+
+
 def test_a_training_takes_the_steps_of_its_candidate() -> None:
     config = replace(TRAIN, teacher="none", learning_rate=None)
     usual, same, smaller = (weights(finetuned(config=replace(config, step_size=step))) for step in (None, 0.08, 0.04))
@@ -330,7 +401,7 @@ def test_the_zoom_teacher_is_tried_with_files_of_images_that_lack_labels(tmp_pat
 def test_with_tiles_everything_is_measured_on_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts: the whole image and four tiles. One more view is only trained on."""
     seen: list[int] = []
-    for name in ("choose_initial_head", "choose_candidate", "choose_setting", "calibrate"):
+    for name in ("choose_initial_head", "choose_finalists", "choose_setting", "calibrate"):
         original = getattr(finetune_module, name)
 
         def record(*parts: Any, original: Any = original) -> Any:

@@ -44,7 +44,7 @@ _DEFAULTS: Mapping[TeacherName, Candidate] = {
     "zoom": Candidate("zoom", pseudo_weight=0.1, set_weight=0.1),
     "none": Candidate("none", pseudo_weight=0.0, set_weight=0.0, step_size=0.08),
 }
-_STEP_WITH_TILES = 0.04
+CAREFUL_STEP = 0.04  # of labels alone with tiles, and where a teacher is better in short trials
 
 
 def candidates_of(
@@ -56,7 +56,7 @@ def candidates_of(
     whether there are images to guess labels of; tiles: whether the model embeds tiles of each image, too.
     """
     names = teachers if config.teacher == "auto" else (config.teacher,)
-    labels_step = config.step_size or (_STEP_WITH_TILES if tiles else _DEFAULTS["none"].step_size)
+    labels_step = config.step_size or (CAREFUL_STEP if tiles else _DEFAULTS["none"].step_size)
     candidates = []
     for name in names:
         changes = {

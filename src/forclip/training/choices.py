@@ -13,9 +13,10 @@ class Choices:
     """What was chosen on base labels, and the evidence.
 
     aligned, pooled_share: of the head before training; start_gains: of each choice of both, in mean AP of base classes
-    over a head with neither. zoom_gain: of the zoom teacher over the start, None if it was not tried. candidate: what
+    over the simplest one. zoom_gain: of the zoom teacher over the start, None if it was not tried. candidate: what
     the head was trained with; candidates: of each one, what short trials measured. alpha: how far the head is from the
-    start (0) to the trained head (1); share: of plain CLIP in the final head; evidence: of the full trials.
+    start (0) to the trained head (1); share: of plain CLIP in the final head; finalists: of each candidate with full
+    trials, what they measured.
     class_vectors: the kept part of the shifts; class_vector_gains: of each part over none. guessed_by: the teacher
     whose scores labelled unlabelled images, if the head trained on guesses.
     """
@@ -27,9 +28,9 @@ class Choices:
     zoom_gain: Gain | None
     candidate: Candidate
     candidates: dict[Candidate, Evidence]
+    finalists: dict[Candidate, Evidence]
     alpha: float
     share: float
-    evidence: Evidence
     class_vectors: float
     class_vector_gains: dict[float, Gain]
     guessed_by: TeacherName | None = None
@@ -38,6 +39,11 @@ class Choices:
     def teacher(self) -> str | None:
         """The name of the teacher that the head followed."""
         return None if self.candidate.teacher == "none" else self.candidate.teacher
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the full trials of the chosen candidate measured; empty without trials."""
+        return self.finalists.get(self.candidate, {})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values. `share` is the file format's name of alpha."""
@@ -50,10 +56,8 @@ class Choices:
             "teacher": self.teacher,
             "candidate": asdict(self.candidate),
             "guessed_by": self.guessed_by,
-            "candidates": [
-                {**asdict(candidate), "settings": _evidence_to_json(evidence)}
-                for candidate, evidence in self.candidates.items()
-            ],
+            "candidates": _candidates_to_json(self.candidates),
+            "finalists": _candidates_to_json(self.finalists),
             "share": self.alpha,
             "share_gains": {
                 str(setting.alpha): [round(measured.unseen.mean, 3), round(measured.unseen.shrunk, 3)]
@@ -69,6 +73,10 @@ class Choices:
 
 def _gain_to_json(gain: Gain) -> dict[str, float]:
     return {key: round(value, 3) for key, value in {**asdict(gain), "shrunk": gain.shrunk}.items()}
+
+
+def _candidates_to_json(measured: dict[Candidate, Evidence]) -> list[dict[str, Any]]:
+    return [{**asdict(candidate), "settings": _evidence_to_json(evidence)} for candidate, evidence in measured.items()]
 
 
 def _evidence_to_json(evidence: Evidence) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """Hold out base classes as stand-ins for novel ones: choose what is trained and how far, and fit the calibration.
 
-Each trial trains a head without some of the base classes, which then measure how a head ranks unseen classes.
+Each trial trains a head without some of the base classes, which then measure how a head ranks unseen classes. Where
+there are enough labelled images, full trials also leave out the images that they are measured on.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -17,8 +19,8 @@ from forclip.config import TrainConfig
 from forclip.distributed import broadcast
 from forclip.embedding.row_shards import Rows
 from forclip.models.summary_head import SummaryHead
-from forclip.training.candidates import Candidate
-from forclip.training.gains import Gain, class_precisions, resample
+from forclip.training.candidates import CAREFUL_STEP, Candidate
+from forclip.training.gains import Gain, Resampled, resample
 from forclip.training.score_images import FEWEST_MEASURED, MOST_MEASURED, SHARES, pooled_outputs, score_shares
 from forclip.training.supervision import Supervision
 from forclip.training.weight_interpolation import interpolate
@@ -31,9 +33,28 @@ _AS_GOOD = 0.5  # percent points of unseen classes that a choice may give up for
 SHORT_SHARE, SHORT_STEPS = 0.25, 200  # of a trial that only compares candidates: its epochs, and its steps at most
 _CALIBRATION_PAIRS = 1_000_000  # of an image and a class
 _CALIBRATION_IMAGES = (1000, 5000)  # at least and at most, for any number of classes
+# With so many labelled images, each full trial leaves out a quarter of them, and is measured on it. With fewer, that is
+# too few to measure on, and the rest too few to train on: gains measured on 250 left-out images had an error of 4
+# points, and on 1,000 one of 2 (docs/development/measurements.md).
+FEWEST_TO_LEAVE_OUT = 4000
+_LEFT_OUT_FOLDS, _FOLDS = 4, 2  # with and without left-out images, if the configuration sets no number
 
 Choice = TypeVar("Choice")
-Trial = tuple[Ints, SummaryHead]  # columns of the base classes held out, and a head trained without them
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a trial trains without.
+
+    classes: columns of base classes; images: rows of labelled images whose labels it does not see, and which then
+    measure it. None: it sees all, and is measured on images that it was trained on.
+    """
+
+    classes: Ints
+    images: Ints | None = None
+
+
+Trial = tuple[Fold, SummaryHead]  # and a head trained without it
 
 
 class TrainHead(Protocol):
@@ -72,33 +93,47 @@ class Measured:
 Evidence = dict[Setting, Measured]
 
 
-def choose_candidate(
+def choose_finalists(
     train_head: TrainHead,
     candidates: Sequence[Candidate],
     images: "HeldOut",
     supervision: Supervision,
     config: TrainConfig,
-) -> tuple[Candidate, dict[Candidate, Evidence]]:
+) -> tuple[list[Candidate], dict[Candidate, Evidence]]:
     """Choose what to train by short trials of each candidate, all on the same folds.
 
-    images: that heads are measured on, with the same supervision. Returns also what was measured; without trials, the
-    first candidate and nothing.
+    images: that heads are measured on, with the same supervision. Returns the candidates for full trials, the best one
+    first, and what was measured; without trials, the first candidate and nothing.
+
+    Short trials are too short for labels: scores are learned faster. So where full trials leave out images, which shows
+    what labels alone do to other images, the best candidate without a teacher is a finalist, too. If a teacher is
+    better in short trials, labels alone take careful steps.
     """
-    folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
+    folds = short_folds(len(supervision.texts), config)
     if not folds or not compares_candidates(candidates, config):
-        return candidates[0], {}
+        return list(candidates[:1]), {}
     alphas = _SHORT_ALPHAS if config.interpolation is None else (config.interpolation,)
     evidence: dict[Candidate, Evidence] = {}
     for number, candidate in enumerate(candidates, start=1):
         trials = []
-        for k, held_out in enumerate(folds, start=1):
+        for k, fold in enumerate(folds, start=1):
             description = f"candidate {number} of {len(candidates)}, trial {k} of {len(folds)}"
-            kept = _without(supervision, held_out)
-            head = train_head(candidate, kept, description, None, SHORT_SHARE, SHORT_STEPS)
-            trials.append((held_out, head))
+            head = train_head(candidate, _without(supervision, fold), description, None, SHORT_SHARE, SHORT_STEPS)
+            trials.append((fold, head))
         evidence[candidate] = images.measure(trials, alphas)
-    all_choices = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
-    return broadcast((best_choice(all_choices)[0], evidence))
+    every = {(c, setting): m for c, measured in evidence.items() for setting, m in measured.items()}
+    finalists = [best_choice(every)[0]]
+    if leaves_out_images(len(images.labelled), len(images.tokens)) and finalists[0].teacher != "none":
+        alone = labels_alone(candidates)
+        if alone:
+            best = best_choice({choice: m for choice, m in every.items() if choice[0] in alone})[0]
+            finalists.append(best if config.step_size else replace(best, step_size=min(best.step_size, CAREFUL_STEP)))
+    return broadcast((finalists, evidence))
+
+
+def labels_alone(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that follow no teacher."""
+    return [candidate for candidate in candidates if candidate.teacher == "none"]
 
 
 def compares_candidates(candidates: Sequence[Candidate], config: TrainConfig) -> bool:
@@ -108,53 +143,71 @@ def compares_candidates(candidates: Sequence[Candidate], config: TrainConfig) ->
 
 def choose_setting(
     train_head: TrainHead,
-    candidate: Candidate,
+    finalists: Sequence[Candidate],
     images: "HeldOut",
     supervision: Supervision,
     config: TrainConfig,
-) -> tuple[Setting, Evidence, list[Trial]]:
-    """Choose alpha and plain CLIP's share on the held-out classes of full trials.
+) -> tuple[Candidate, Setting, dict[Candidate, Evidence], list[Trial]]:
+    """Choose one of the finalists, alpha and plain CLIP's share on the held-out classes of full trials.
 
-    images: as in `choose_candidate`. Returns also what was measured, and the trials. Without trials, alpha is the
-    configured one or 0.5, and the share is the start's.
+    images: as in `choose_finalists`. Returns also what was measured of each finalist, and the trials of the chosen one.
+    Without trials, it is the first, alpha is the configured one or 0.5, and the share is the start's.
     """
     default = _DEFAULT_ALPHA if config.interpolation is None else config.interpolation
-    folds = class_folds(len(supervision.texts), config.held_back_folds, config.seed)
+    folds = full_folds(len(supervision.texts), images.labelled, len(images.tokens), config)
     if config.interpolation is not None or config.base_weight == 0 or not folds:
-        return Setting(default, float(images.start.pooled_share)), {}, []
-    trials = []
-    for k, held_out in enumerate(folds):
-        kept = _without(supervision, held_out)
-        trials.append((held_out, train_head(candidate, kept, f"trial {k + 1} of {len(folds)}", k)))
-    evidence = broadcast(images.measure(trials, ALPHAS[1:]))
+        return finalists[0], Setting(default, float(images.start.pooled_share)), {}, []
+    trials: dict[Candidate, list[Trial]] = {}
+    for candidate in finalists:
+        trials[candidate] = []
+        for fold in folds:
+            number = sum(map(len, trials.values()))
+            description = f"trial {number + 1} of {len(finalists) * len(folds)}"
+            head = train_head(candidate, _without(supervision, fold), description, number)
+            trials[candidate].append((fold, head))
+    evidence = broadcast({c: images.measure(of_candidate, ALPHAS[1:]) for c, of_candidate in trials.items()})
     kept_share = float(images.start.pooled_share) if len(images.tokens) == 1 else None
-    return best_setting(evidence, kept_share), evidence, trials
+    chosen, setting = best_setting(evidence, kept_share)
+    return chosen, setting, evidence, trials[chosen]
 
 
-def _without(supervision: Supervision, held_out: Ints) -> Supervision:
-    return supervision.keep_classes(np.setdiff1d(np.arange(len(supervision.texts)), held_out))
+def _without(supervision: Supervision, fold: Fold) -> Supervision:
+    kept = supervision.keep_classes(np.setdiff1d(np.arange(len(supervision.texts)), fold.classes))
+    if fold.images is None:
+        return kept
+    return kept.keep_labels_of(np.setdiff1d(np.arange(len(supervision.labels)), fold.images))
 
 
 class HeldOut:
     """Labelled training images that heads are measured on, and how the start ranks them.
 
-    Built once: it holds what is the same for every trained head, from when the first one is measured.
+    Built once: it holds what is the same for every trained head, from when the first one is measured. labelled: [L],
+    rows of all labelled images; rows: of those that measure heads which saw them all.
     """
 
     def __init__(
-        self, start: SummaryHead, tokens: Rows, supervision: Supervision, seed: int, choose_share: bool = True
+        self,
+        start: SummaryHead,
+        tokens: Rows,
+        supervision: Supervision,
+        seed: int,
+        choose_share: bool = True,
     ) -> None:
         """tokens: [P, I, T, W], the P parts of each training image.
 
         choose_share: whether to measure several shares of plain CLIP, on enough images. Otherwise all heads have the
         start's share.
         """
-        self.start, self.tokens, self.texts, self.seed = start, tokens, supervision.texts, seed
-        self.rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), seed)
-        self.labels, self.verified = supervision.labels[self.rows], supervision.verified[self.rows]
+        self.start, self.tokens, self.supervision, self.seed = start, tokens, supervision, seed
+        self.texts, self.labelled = supervision.texts, supervision.labelled
+        rows = supervision.sample_labelled(MOST_MEASURED // len(tokens), seed)
+        self.choose_share = choose_share and len(rows) >= FEWEST_MEASURED
         # The start's own share comes first: gains are measured from there.
-        self.choose_share = choose_share and len(self.rows) >= FEWEST_MEASURED
         self.shares = tuple(dict.fromkeys((float(start.pooled_share), *(SHARES if self.choose_share else ()))))
+        self._take(rows)
+
+    def _take(self, rows: Ints) -> None:
+        self.rows, self.labels, self.verified = rows, self.supervision.labels[rows], self.supervision.verified[rows]
 
     @cached_property
     def _pooled(self) -> Tensor:
@@ -168,34 +221,41 @@ class HeldOut:
     def measure(self, trials: Sequence[Trial], alphas: Sequence[float]) -> Evidence:
         """Measure the heads between the start and each trial's head. Each class is unseen in exactly one trial.
 
-        alphas: above 0. The first setting of the result is the start itself.
+        A trial that left out images is measured on those. alphas: above 0. The first setting of the result is the start
+        itself.
         """
-        unseen = {Setting(0.0, share): scores for share, scores in self._of_start.items()}
-        seen: dict[Setting, list[float]] = {}
-        for held_out, tuned in trials:
-            is_seen = np.setdiff1d(np.arange(len(self.texts)), held_out)
-            for alpha in (0.0, *alphas):
-                scored = self._of_start
-                if alpha > 0:
-                    scored = self._scores(interpolate(self.start, tuned, alpha).eval(), self.shares)
-                for share, scores in scored.items():
-                    setting = Setting(alpha, share)
-                    seen.setdefault(setting, []).append(self._mean_precision(scores, is_seen))
-                    if alpha > 0:
-                        unseen.setdefault(setting, np.zeros_like(scores))[:, held_out] = scores[:, held_out]
-        resampled = {s: resample(scores, self.labels, self.verified, self.seed) for s, scores in unseen.items()}
-        first = next(iter(resampled))
+        unseen, seen = dict[Setting, list[Floats]](), dict[Setting, list[float]]()
+        for fold, tuned in trials:
+            images = self if fold.images is None else self._of(fold.images)
+            for setting, scores in images._scores_between(tuned, alphas).items():
+                resampled = resample(scores, images.labels, images.verified, self.seed)
+                unseen.setdefault(setting, []).append(resampled.precisions[:, fold.classes])
+                is_seen = np.delete(resampled.precisions[0], fold.classes)
+                seen.setdefault(setting, []).append(0.0 if np.isnan(is_seen).all() else float(np.nanmean(is_seen)))
+        order = np.argsort(np.concatenate([fold.classes for fold, _ in trials]))
+        of_all = {s: Resampled(np.concatenate(of_folds, 1)[:, order], self.seed) for s, of_folds in unseen.items()}
+        first = next(iter(of_all))
         return {
-            setting: Measured(values.gain_over(resampled[first]), float(np.mean(seen[setting]) - np.mean(seen[first])))
-            for setting, values in resampled.items()
+            setting: Measured(values.gain_over(of_all[first]), float(np.mean(seen[setting]) - np.mean(seen[first])))
+            for setting, values in of_all.items()
         }
+
+    def _of(self, rows: Ints) -> "HeldOut":
+        """The same for other images, with the same shares."""
+        other = copy.copy(self)
+        other.__dict__ = {k: v for k, v in self.__dict__.items() if k not in ("_pooled", "_of_start")}
+        other._take(rows)
+        return other
+
+    def _scores_between(self, tuned: SummaryHead, alphas: Sequence[float]) -> dict[Setting, Floats]:
+        scores = {Setting(0.0, share): of_share for share, of_share in self._of_start.items()}
+        for alpha in alphas:
+            of_alpha = self._scores(interpolate(self.start, tuned, alpha).eval(), self.shares)
+            scores |= {Setting(alpha, share): of_share for share, of_share in of_alpha.items()}
+        return scores
 
     def _scores(self, head: SummaryHead, shares: Sequence[float]) -> dict[float, Floats]:
         return score_shares(head, self._pooled, self.tokens, self.rows, self.texts, shares)
-
-    def _mean_precision(self, scores: Floats, classes: Ints) -> float:
-        precisions = class_precisions(scores[:, classes], self.labels[:, classes], self.verified[:, classes])
-        return 0.0 if np.isnan(precisions).all() else float(np.nanmean(precisions))
 
 
 def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
@@ -208,7 +268,7 @@ def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
     return max(as_good, key=lambda choice: as_good[choice].seen)
 
 
-def best_setting(evidence: Evidence, kept_share: float | None) -> Setting:
+def best_setting(evidence: Mapping[Candidate, Evidence], kept_share: float | None) -> tuple[Candidate, Setting]:
     """Return the best choice; if one with this share of plain CLIP is as good as any, the best of those with it.
 
     kept_share: the start's; None with tiles. In one pass, a lower share is always better for seen classes: the head,
@@ -216,13 +276,39 @@ def best_setting(evidence: Evidence, kept_share: float | None) -> Setting:
     they measure on images that the head was trained on. With tiles, novel classes gain by it: the untrained head ranks
     tiles worse than plain CLIP does, so the start has a large share, and the trained head no longer needs it.
     """
-    as_good = _as_good(evidence)
-    return best_choice({s: m for s, m in as_good.items() if s.share == kept_share} or as_good)
+    every = {(candidate, s): m for candidate, found in evidence.items() for s, m in found.items()}
+    as_good = _as_good(every)
+    return best_choice({choice: m for choice, m in as_good.items() if choice[1].share == kept_share} or as_good)
 
 
 def _as_good(measured: Mapping[Choice, Measured]) -> dict[Choice, Measured]:
     best = max(m.unseen.shrunk for m in measured.values())
     return {choice: m for choice, m in measured.items() if m.unseen.shrunk >= best - _AS_GOOD}
+
+
+def leaves_out_images(labelled: int, num_parts: int) -> bool:
+    """Whether full trials leave out the images that measure them. With tiles, only few images are measured."""
+    return num_parts == 1 and labelled >= FEWEST_TO_LEAVE_OUT
+
+
+def short_folds(num_classes: int, config: TrainConfig) -> list[Fold]:
+    """Return what each short trial of a candidate trains without, a part of the classes."""
+    number = _FOLDS if config.held_back_folds is None else config.held_back_folds
+    return [Fold(classes) for classes in class_folds(num_classes, number, config.seed)]
+
+
+def full_folds(num_classes: int, labelled: Ints, num_parts: int, config: TrainConfig) -> list[Fold]:
+    """Return what each full trial trains without: a part of the classes, and a part of the labelled images if enough.
+
+    labelled: rows. At most a quarter of them is left out. Returns no folds as `class_folds` does.
+    """
+    if not leaves_out_images(len(labelled), num_parts):
+        return short_folds(num_classes, config)
+    number = min(_LEFT_OUT_FOLDS, num_classes // 2) if config.held_back_folds is None else config.held_back_folds
+    folds = class_folds(num_classes, number, config.seed)
+    order = np.random.default_rng([config.seed, 23]).permutation(labelled)
+    parts = max(len(folds), _LEFT_OUT_FOLDS)
+    return [Fold(classes, np.sort(order[k::parts][:MOST_MEASURED])) for k, classes in enumerate(folds)]
 
 
 def class_folds(num_classes: int, num_folds: int, seed: int) -> list[Ints]:
@@ -244,7 +330,7 @@ def calibrate(
     """
     num_classes = len(supervision.texts)
     if setting.alpha == 0:
-        trials = [(np.arange(num_classes), start)]
+        trials = [(Fold(np.arange(num_classes)), start)]
     if not trials or not num_classes:
         return None
     fewest, most = _CALIBRATION_IMAGES
@@ -252,7 +338,7 @@ def calibrate(
     rows = supervision.sample_labelled(count, seed)
     pooled = pooled_outputs(start, tokens, rows)
     scores: Floats = np.zeros((len(rows), num_classes), np.float32)
-    for held_out, tuned in trials:
-        head, texts = interpolate(start, tuned, setting.alpha).eval(), supervision.texts[held_out]
-        (scores[:, held_out],) = score_shares(head, pooled, tokens, rows, texts, [setting.share]).values()
+    for fold, tuned in trials:
+        head, texts = interpolate(start, tuned, setting.alpha).eval(), supervision.texts[fold.classes]
+        (scores[:, fold.classes],) = score_shares(head, pooled, tokens, rows, texts, [setting.share]).values()
     return broadcast(fit_calibration(scores, supervision.labels[rows], supervision.verified[rows], seed))

@@ -19,10 +19,10 @@ from forclip.location import Location, as_location
 from forclip.models.backbone import Backbone
 from forclip.models.retrieval_model import ClassVectors
 from forclip.models.summary_head import SummaryHead
-from forclip.progress import Track, expect, untracked
+from forclip.progress import Track, expect, notify, untracked
 from forclip.training.candidates import AUTOMATIC, TeacherName, candidates_of
 from forclip.training.choices import Choices
-from forclip.training.class_holdout import HeldOut, calibrate, choose_candidate, choose_setting
+from forclip.training.class_holdout import HeldOut, calibrate, choose_finalists, choose_setting
 from forclip.training.class_vectors import choose_strength, fit_class_vectors
 from forclip.training.expected_stages import expected_stages
 from forclip.training.initialisation import choose_initial_head
@@ -72,7 +72,19 @@ def finetune(
     all workers get the same result.
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
+    classes = len(supervision.texts)
     supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
+    if len(supervision.texts) < classes:
+        notify(
+            f"train.labelled_fraction {config.labelled_fraction:g} leaves {len(supervision.labelled)} labelled images, "
+            f"which show {len(supervision.texts)} of {classes} base classes: the others are not trained on"
+        )
+    most = len(supervision.texts) // 2
+    if config.interpolation is None and config.held_back_folds is not None and config.held_back_folds > max(most, 1):
+        notify(
+            f"train.held_back_folds {config.held_back_folds} is more than half of {len(supervision.texts)} base "
+            "classes: there are no trials, and alpha is 0.5"
+        )
     if not len(supervision.texts) and config.base_weight > 0:
         raise ValueError("no training image has a base label: there is nothing to learn from")
     parts, seed = first_views(tokens, num_parts), config.seed
@@ -100,9 +112,9 @@ def finetune(
     candidates = candidates_of(config, teachers, some_unlabelled, tiles=num_parts > 1)
     images = HeldOut(untuned, parts, supervision, seed, choose_share=head_config.pooled_share is None)
     expect(*expected_stages(config, *numbers, candidates))
-    candidate, measured = choose_candidate(trainer.trial, candidates, images, supervision, config)
-    expect(*expected_stages(config, *numbers, [candidate]))
-    setting, evidence, trials = choose_setting(trainer.trial, candidate, images, supervision, config)
+    finalists, measured = choose_finalists(trainer.trial, candidates, images, supervision, config)
+    expect(*expected_stages(config, *numbers, finalists=finalists))
+    candidate, setting, evidence, trials = choose_setting(trainer.trial, finalists, images, supervision, config)
     calibration = calibrate(untuned, trials, setting, parts, supervision, seed)
     # With alpha 0 the trained head would not be used.
     tuned, history = untuned, History()
@@ -111,7 +123,7 @@ def finetune(
     shared = untuned.with_share(setting.share)
     head = interpolate(shared, tuned, setting.alpha).eval().requires_grad_(False)
     if setting.alpha > 0:
-        trial_heads = [(held_out, interpolate(shared, trial, setting.alpha).eval()) for held_out, trial in trials]
+        trial_heads = [(fold.classes, interpolate(shared, trial, setting.alpha).eval()) for fold, trial in trials]
     else:  # a head that is not trained has seen no class
         trial_heads = [(np.arange(len(supervision.texts)), head)]
     guess = trainer.with_guesses if candidate.self_training else None
@@ -124,9 +136,9 @@ def finetune(
         zoom_gain=zoom_gain,
         candidate=candidate,
         candidates=measured,
+        finalists=evidence,
         alpha=setting.alpha,
         share=setting.share,
-        evidence=evidence,
         class_vectors=strength,
         class_vector_gains=strength_gains,
         guessed_by=guess_by if candidate.self_training else None,

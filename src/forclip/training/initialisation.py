@@ -46,8 +46,8 @@ def choose_initial_head(
     """Build the head with the alignment and the share of plain CLIP that rank the base labels best.
 
     Nothing is trained yet, so the base classes show how the head ranks classes that it never saw. tokens: [P, I, T, W],
-    the P parts of each training image. Returns also the gain of each choice over the head without both, in mean AP of
-    base classes on labelled training images; empty if there was nothing to choose, or too few labels to choose by.
+    the P parts of each training image. Returns also the gain of each choice over the simplest one, in mean AP of base
+    classes on labelled training images; empty if there was nothing to choose, or too few labels to choose by.
     """
     plain = seeded_head(backbone.new_pool(), one_view(tokens, 0), config, seed)
     heads = {"off": plain} if config.alignment in ("auto", "off") else {}
