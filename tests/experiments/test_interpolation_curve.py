@@ -34,6 +34,12 @@ def test_both_heads_and_the_chosen_alpha_are_read(tmp_path: Path) -> None:
     torch.testing.assert_close(tuned.offsets, untuned.offsets + 1)
 
 
+def test_the_curve_has_the_share_of_the_run(tmp_path: Path) -> None:
+    save_ends(tmp_path / "ends.safetensors", head().with_share(0.75), head(1.0))
+    (tmp_path / "choices.json").write_text('{"share": 0.25, "pooled_share": 0.5}')
+    assert float(read_ends(tmp_path, TinyEyes())[0].pooled_share) == 0.5
+
+
 def test_missing_equal_and_damaged_heads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no ends\.safetensors"):
         read_ends(tmp_path, TinyEyes())

@@ -22,6 +22,7 @@ from forclip.training.class_holdout import (
     Measured,
     Setting,
     best_choice,
+    best_finalist,
     best_setting,
     calibrate,
     choose_finalists,
@@ -84,12 +85,20 @@ def test_the_share_of_the_start_stays_unless_another_is_clearly_better() -> None
     start = {Setting(0.0, 0.75): measured(0, 0)}
 
     def best(*others: tuple[Setting, Measured]) -> Setting:
-        return best_setting({KEEPS: start | dict(others)}, 0.75)[1]
+        return best_setting(start | dict(others), 0.75)
 
     assert best((kept, measured(1.0, 3)), (lower, measured(1.4, 9))) == kept
     assert best((kept, measured(1.0, 3)), (lower, measured(1.6, 9))) == lower
     better_seen = Setting(1.0, 0.75), measured(0.95, 5)
     assert best(better_seen, (kept, measured(1.0, 3)), (lower, measured(1.4, 9))) == better_seen[0]
+
+
+def test_another_finalist_has_to_be_clearly_better_for_unseen_classes() -> None:
+    setting = Setting(1.0, 0.5)
+    first, other = {setting: measured(1.0, 5)}, {setting: measured(1.4, 50)}
+    assert best_finalist({KEEPS: first, FORGETS: other}) == KEEPS
+    assert best_finalist({KEEPS: first, FORGETS: {setting: measured(1.6, 0)}}) == FORGETS
+    assert best_finalist({FORGETS: other}) == FORGETS
 
 
 IMAGES, CLASSES = 80, 8

@@ -269,8 +269,7 @@ def test_choices_are_made_on_held_out_classes_and_recorded(tmp_path: Path, teach
     assert (start.alpha, start.share) == (0.0, choices.pooled_share)
     assert choices.evidence[start] == Measured(Gain(0.0, 0.0), 0.0)
     assert {setting.alpha for setting in choices.evidence} == set(ALPHAS)
-    chosen = choices.candidate, Setting(choices.alpha, choices.share)
-    assert best_setting(choices.finalists, choices.pooled_share) == chosen
+    assert best_setting(choices.evidence, choices.pooled_share) == Setting(choices.alpha, choices.share)
     if teacher == "auto":
         assert {candidate.teacher for candidate in choices.candidates} == set(AUTOMATIC)
         every = {(c, s): m for c, found in choices.candidates.items() for s, m in found.items()}

@@ -167,8 +167,8 @@ def choose_setting(
             trials[candidate].append((fold, head))
     evidence = broadcast({c: images.measure(of_candidate, ALPHAS[1:]) for c, of_candidate in trials.items()})
     kept_share = float(images.start.pooled_share) if len(images.tokens) == 1 else None
-    chosen, setting = best_setting(evidence, kept_share)
-    return chosen, setting, evidence, trials[chosen]
+    chosen = best_finalist(evidence)
+    return chosen, best_setting(evidence[chosen], kept_share), evidence, trials[chosen]
 
 
 def _without(supervision: Supervision, fold: Fold) -> Supervision:
@@ -268,7 +268,18 @@ def best_choice(measured: Mapping[Choice, Measured]) -> Choice:
     return max(as_good, key=lambda choice: as_good[choice].seen)
 
 
-def best_setting(evidence: Mapping[Candidate, Evidence], kept_share: float | None) -> tuple[Candidate, Setting]:
+def best_finalist(evidence: Mapping[Candidate, Evidence]) -> Candidate:
+    """Return the first finalist, unless another one is clearly better for unseen classes.
+
+    Seen classes do not decide between them: labels alone are always better for those, and on photos, where they look
+    as good for unseen classes, they lose novel ones.
+    """
+    best = {candidate: max(m.unseen.shrunk for m in found.values()) for candidate, found in evidence.items()}
+    first, other = next(iter(best)), max(best, key=lambda candidate: best[candidate])
+    return other if best[other] > best[first] + _AS_GOOD else first
+
+
+def best_setting(evidence: Evidence, kept_share: float | None) -> Setting:
     """Return the best choice; if one with this share of plain CLIP is as good as any, the best of those with it.
 
     kept_share: the start's; None with tiles. In one pass, a lower share is always better for seen classes: the head,
@@ -276,9 +287,8 @@ def best_setting(evidence: Mapping[Candidate, Evidence], kept_share: float | Non
     they measure on images that the head was trained on. With tiles, novel classes gain by it: the untrained head ranks
     tiles worse than plain CLIP does, so the start has a large share, and the trained head no longer needs it.
     """
-    every = {(candidate, s): m for candidate, found in evidence.items() for s, m in found.items()}
-    as_good = _as_good(every)
-    return best_choice({choice: m for choice, m in as_good.items() if choice[1].share == kept_share} or as_good)
+    as_good = _as_good(evidence)
+    return best_choice({s: m for s, m in as_good.items() if s.share == kept_share} or as_good)
 
 
 def _as_good(measured: Mapping[Choice, Measured]) -> dict[Choice, Measured]:
