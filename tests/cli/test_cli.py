@@ -210,6 +210,16 @@ def test_a_run_is_not_continued_with_other_settings(
     assert {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()} == before
 
 
+def test_a_run_with_tiles_auto_is_continued_with_the_tiles_that_it_chose(tmp_path: Path, small_world: ToyWorld) -> None:
+    """For pictures this small, another choice would be none."""
+    model = tmp_path / "model"
+    config = write_config(tmp_path, small_world, model={"tiles": "1x2"}, train={"epochs": 1})
+    assert run("train", config, "--out", model).exit_code == 0
+    config = write_config(tmp_path, small_world, model={"tiles": "auto"}, train={"epochs": 1})
+    assert run("train", config, "--out", model, "--resume").exit_code == 0
+    assert yaml.safe_load((model / "run.yaml").read_text())["model"]["tiles"] == "1x2"
+
+
 def test_a_refused_run_keeps_its_configuration(tmp_path: Path, small_world: ToyWorld) -> None:
     model, config = tmp_path / "model", write_config(tmp_path, small_world)
     assert run("train", config, "--out", model).exit_code == 0

@@ -224,8 +224,11 @@ class ScriptedTraining:
         seen = [int((self.given.texts @ text).argmax()) for text in supervision.texts]
         self.held_out.append(sorted(set(range(CLASSES)) - set(seen)))
         assert len(supervision.vocabulary) == len(seen), "a word of a held-out class stays"
-        right = range(CLASSES) if candidate.teacher == "start" else seen
-        return cast(SummaryHead, Oracle(list(right), self.given.labels, seed=1))
+        return cast(SummaryHead, self.head(candidate, supervision, seen))
+
+    def head(self, candidate: Candidate, supervision: Supervision, seen: list[int]) -> Oracle:
+        """Return what the training gives. seen: columns of the classes that it was trained on."""
+        return Oracle(range(CLASSES) if candidate.teacher == "start" else seen, self.given.labels, seed=1)
 
 
 def untrained(known: Sequence[int] = ()) -> SummaryHead:
@@ -355,30 +358,16 @@ def test_no_images_are_left_out_of_few_or_with_tiles(enough_images: None) -> Non
         assert all(fold.images is None for fold in folds)
 
 
-class Memory:
+class Memory(ScriptedTraining):
     """Trainings whose heads rank the images that they saw right, and others right only without a teacher.
 
     So on the images of its training, each candidate looks alike.
     """
 
-    def __init__(self, given: Supervision) -> None:
-        self.given, self.numbers = given, list[int | None]()
-
-    def __call__(
-        self,
-        candidate: Candidate,
-        supervision: Supervision,
-        description: str,
-        number: int | None = None,
-        share_of_epochs: float = 1.0,
-        max_steps: int | None = None,
-    ) -> SummaryHead:
-        self.numbers.append(number)
-        right = range(CLASSES) if candidate.teacher == "none" else []
-        head = Oracle(right, self.given.labels, seed=1)
-        trained = Oracle(range(CLASSES), self.given.labels)
-        head.scores[supervision.labelled] = trained.scores[supervision.labelled]
-        return cast(SummaryHead, head)
+    def head(self, candidate: Candidate, supervision: Supervision, seen: list[int]) -> Oracle:
+        head = Oracle(range(CLASSES) if candidate.teacher == "none" else [], self.given.labels, seed=1)
+        head.scores[supervision.labelled] = Oracle(range(CLASSES), self.given.labels).scores[supervision.labelled]
+        return head
 
 
 def test_a_finalist_is_chosen_on_images_that_it_did_not_see(scripted: None, enough_images: None) -> None:
@@ -386,9 +375,9 @@ def test_a_finalist_is_chosen_on_images_that_it_did_not_see(scripted: None, enou
     arguments = measuring(untrained()), given, TrainConfig()
     finalists, _ = choose_finalists(training, [KEEPS, FORGETS], *arguments)
     assert finalists == [KEEPS, replace(FORGETS, step_size=0.04)], "short trials see no difference"
-    training.numbers.clear()
+    training.calls.clear()
     candidate, _, evidence, trials = choose_setting(training, finalists, *arguments)
-    assert training.numbers == list(range(8)), "each trial has a checkpoint of its own"
+    assert [number for _, number, _, _ in training.calls] == list(range(8)), "each trial has a checkpoint of its own"
     assert set(evidence) == set(finalists)
     assert candidate == finalists[1]
     assert max(m.unseen.mean for m in evidence[KEEPS].values()) < 10 < evidence[candidate][Setting(1, 0.25)].unseen.mean

@@ -1,6 +1,7 @@
 """The whole of FOR on a tiny random backbone."""
 
 import json
+import warnings
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from forclip.config import HeadConfig, TrainConfig
 from forclip.models.baselines import training_free_head
 from forclip.models.summary_head import SummaryHead
-from forclip.progress import Notice
+from forclip.progress import Advance, Notice, silent
 from forclip.text.prompts import encode_classes
 from forclip.training import finetune as finetune_module
 from forclip.training import trainer as training
@@ -31,6 +32,7 @@ from forclip.training.class_holdout import (
     choose_setting,
 )
 from forclip.training.class_vectors import choose_strength
+from forclip.training.expected_stages import expected_stages
 from forclip.training.finetune import Finetuned, finetune
 from forclip.training.gains import Gain
 from forclip.training.score_images import SHARES
@@ -198,8 +200,11 @@ def test_classes_that_lose_their_labels_are_announced() -> None:
     labels = supervision(5)
     shown = np.zeros_like(labels.labels)
     shown[np.arange(10), np.arange(10) % 5] = True
-    with pytest.warns(Notice, match="leaves 3 labelled images, which show 3 of 5 base classes"):
+    with pytest.warns(Notice, match=r"labelled_fraction 0\.3: .*\(3\) show 3 of 5 base classes"):
         finetuned(replace(labels, labels=shown), config=replace(TRAIN, labelled_fraction=0.3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        finetuned(replace(labels, labels=shown))
 
 
 def test_more_folds_than_the_classes_fill_are_announced() -> None:
@@ -290,6 +295,29 @@ def test_choices_are_made_on_held_out_classes_and_recorded(tmp_path: Path, teach
     assert (content["share"], content["pooled_share"], content["labelled_images"]) == (choices.alpha, choices.share, 10)
     too_few = finetuned(supervision(3), config=config)
     assert (too_few.choices.alpha, too_few.choices.evidence) == (0.5, {})
+
+
+def test_finalists_have_trials_of_their_own_that_leave_out_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forclip.training.class_holdout.FEWEST_TO_LEAVE_OUT", 10)
+    monkeypatch.setattr("forclip.training.class_holdout.best_choice", lambda measured: next(iter(measured)))
+    config, file = replace(TRAIN, interpolation=None, teacher="auto", held_back_folds=None), tmp_path / "s.safetensors"
+    stages: list[str] = []
+
+    def track(description: str, total: int) -> Advance:
+        stages.append(description)
+        return silent
+
+    arguments = TinyBackbone(), images(), None, supervision(5), HEAD, config, file
+    done = finetune(*arguments, track=track)
+    assert [candidate.teacher for candidate in done.choices.finalists] == ["start", "none"]
+    assert len(list(tmp_path.glob("s_held_back_*"))) == 4
+    assert [stage for stage in stages if stage.startswith("trial")] == [f"trial {k} of 4" for k in range(1, 5)]
+    planned = [stage.name for stage in expected_stages(config, 10, 10, 5)]
+    assert [name for name in planned if name.startswith("trial")] == [f"trial {k} of 4" for k in range(1, 5)]
+    assert len(json.loads(json.dumps(done.choices.to_json()))["finalists"]) == 2
+    assert_same(finetune(*arguments), done)  # all from checkpoints
 
 
 def test_labels_that_tell_no_seen_class_apart_leave_valid_choices() -> None:

@@ -204,6 +204,7 @@ class HeldOut:
         self.choose_share = choose_share and len(rows) >= FEWEST_MEASURED
         # The start's own share comes first: gains are measured from there.
         self.shares = tuple(dict.fromkeys((float(start.pooled_share), *(SHARES if self.choose_share else ()))))
+        self.of_others: dict[bytes, HeldOut] = {}
         self._take(rows)
 
     def _take(self, rows: Ints) -> None:
@@ -241,11 +242,15 @@ class HeldOut:
         }
 
     def _of(self, rows: Ints) -> "HeldOut":
-        """The same for other images, with the same shares."""
-        other = copy.copy(self)
-        other.__dict__ = {k: v for k, v in self.__dict__.items() if k not in ("_pooled", "_of_start")}
-        other._take(rows)
-        return other
+        """The same for other images, with the same shares. It is kept for the next head that left these out."""
+        key = rows.tobytes()
+        if key not in self.of_others:
+            other = copy.copy(self)
+            for of_own_rows in ("_pooled", "_of_start"):
+                other.__dict__.pop(of_own_rows, None)
+            other._take(rows)
+            self.of_others[key] = other
+        return self.of_others[key]
 
     def _scores_between(self, tuned: SummaryHead, alphas: Sequence[float]) -> dict[Setting, Floats]:
         scores = {Setting(0.0, share): of_share for share, of_share in self._of_start.items()}

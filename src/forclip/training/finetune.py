@@ -22,7 +22,7 @@ from forclip.models.summary_head import SummaryHead
 from forclip.progress import Track, expect, notify, untracked
 from forclip.training.candidates import AUTOMATIC, TeacherName, candidates_of
 from forclip.training.choices import Choices
-from forclip.training.class_holdout import HeldOut, calibrate, choose_finalists, choose_setting
+from forclip.training.class_holdout import HeldOut, calibrate, choose_finalists, choose_setting, short_folds
 from forclip.training.class_vectors import choose_strength, fit_class_vectors
 from forclip.training.expected_stages import expected_stages
 from forclip.training.initialisation import choose_initial_head
@@ -74,13 +74,14 @@ def finetune(
     checkpoint = None if checkpoint is None else Path(checkpoint)
     classes = len(supervision.texts)
     supervision = supervision.keep_labelled_fraction(config.labelled_fraction, config.seed)
-    if len(supervision.texts) < classes:
+    if config.labelled_fraction < 1 and len(supervision.texts) < classes:
         notify(
-            f"train.labelled_fraction {config.labelled_fraction:g} leaves {len(supervision.labelled)} labelled images, "
-            f"which show {len(supervision.texts)} of {classes} base classes: the others are not trained on"
+            f"train.labelled_fraction {config.labelled_fraction:g}: the images that keep their labels "
+            f"({len(supervision.labelled)}) show {len(supervision.texts)} of {classes} base classes; the others are "
+            "not trained on"
         )
-    most = len(supervision.texts) // 2
-    if config.interpolation is None and config.held_back_folds is not None and config.held_back_folds > max(most, 1):
+    wants_trials = config.interpolation is None and (config.held_back_folds or 0) >= 2
+    if wants_trials and not short_folds(len(supervision.texts), config):
         notify(
             f"train.held_back_folds {config.held_back_folds} is more than half of {len(supervision.texts)} base "
             "classes: there are no trials, and alpha is 0.5"

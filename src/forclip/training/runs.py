@@ -138,7 +138,7 @@ def _train(
         exact = replace(config, model=absolute_reference(config.model))
         # A run that is continued keeps its file until its checkpoints have been accepted.
         if distributed.is_first() and not (resume and (out / "run.yaml").exists()):
-            write_config(exact, out / "run.yaml")
+            _write_config(exact, out / "run.yaml")
         settings = (config.head, config.train, checkpoint, track)
         finetuned = finetune(
             backbone,
@@ -153,7 +153,7 @@ def _train(
         left_out = [{"image_id": s.image_id, "reason": s.reason} for s in encoded.skipped]
         write_text_atomically(out / "skipped.json", json.dumps(left_out, indent=1))
         write_training_images(out, readable.paths)
-        write_config(exact, out / "run.yaml")
+        _write_config(exact, out / "run.yaml")
         save_run(out, finetuned, backbone, config, split)
     calibration = finetuned.calibration
     message = f"The model gives scores but no probabilities: {NEEDED}."
@@ -181,7 +181,7 @@ def _as_started(config: RunConfig, file: Path) -> RunConfig:
     before, unset = read_yaml(file, "configuration of the run"), RunConfig(config.data)
     before = before if isinstance(before, dict) else {}
     if config.model.tiles == "auto":
-        tiles = before.get("model", {}).get("tiles", "none")
+        tiles = (before.get("model") or {}).get("tiles", "none")
         config = replace(config, model=replace(config.model, tiles=tiles))
     now, default = (config_to_json(replace(c, model=absolute_reference(c.model))) for c in (config, unset))
     for section in ("model", "head", "train"):
@@ -195,7 +195,7 @@ def _as_started(config: RunConfig, file: Path) -> RunConfig:
     return config
 
 
-def write_config(config: RunConfig, file: Path) -> None:
+def _write_config(config: RunConfig, file: Path) -> None:
     """Write a configuration as YAML."""
     write_text_atomically(file, yaml.safe_dump(config_to_json(config), sort_keys=False))
 
@@ -251,15 +251,11 @@ def with_tiles(config: RunConfig, tiles: Tiles | None) -> RunConfig:
 
 def check_works_with_tiles(config: TrainConfig, tiles: Tiles | None) -> None:
     """Raise ValueError for settings that need a model without tiles."""
-    if tiles is None:
-        return
-    for key, value, asked in (
-        ("teacher", "zoom", config.teacher == "zoom"),
-        ("self_training", "true", config.self_training is True),
-    ):
-        if asked:
+    needs_none = {"teacher: zoom": config.teacher == "zoom", "self_training: true": config.self_training is True}
+    for setting, is_set in needs_none.items():
+        if is_set and tiles is not None:
             raise ValueError(
-                f"train.{key}: {value} needs a model without tiles, and this one has {tiles.name}: "
+                f"train.{setting} needs a model without tiles, and this one has {tiles.name}: "
                 "set model.tiles to none, or leave the setting out"
             )
 

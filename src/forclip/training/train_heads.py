@@ -108,9 +108,8 @@ class HeadTrainer:
         head = self.untuned.with_share(share)
         terms = build_objectives(head, data, supervision, config, candidate)
         state = new_state(head, terms, config, candidate.trainable)
-        # The measured rate differs by rounding on another machine.
-        asked = replace(config, learning_rate=self.config.learning_rate)
-        state.identity = _identity(asked, candidate, data, supervision)
+        # Not with the measured rate, which differs by rounding on another machine.
+        state.identity = _identity(replace(self.config, epochs=epochs), candidate, data, supervision)
         state.texts = {"base": supervision.texts, "vocabulary": supervision.vocabulary}
         if checkpoint is not None and is_first() and checkpoint.exists():
             state.load(checkpoint)

@@ -58,8 +58,8 @@ def _inside(images: Annotations, sizes: Floats, readable: Bools) -> Annotations:
         first = int(np.flatnonzero(outside)[0])
         image, name = images.image_ids[images.box_images[first]], images.class_names[images.box_classes[first]]
         notify(
-            f"{outside.sum()} of {len(outside)} boxes lie outside their images, so their labels count for the whole "
-            f"image (such as {name!r} of {image}); `forclip data check` lists them"
+            f"{outside.sum()} of {len(outside)} boxes lie outside their images (such as {name!r} of {image}) and are "
+            "ignored; a label without another box counts for the whole image. `forclip data check` lists them"
         )
     clipped = np.concatenate([start.clip(min=0), np.minimum(end, limits)], 1)
     owners, classes = images.box_images[~outside], images.box_classes[~outside]
